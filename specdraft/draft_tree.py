@@ -1,0 +1,234 @@
+"""Draft trees: which nodes there are, which sees which, and the tokens on them.
+
+Node 0 is the root: the last committed token, whose successor is drafted. Nodes 1..n are draft nodes,
+a parent always before its children. A node's *rank path* names it by child ranks from the root:
+`(0,)` is the drafter's most probable next token, `(0, 1)` the second most probable after that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from specdraft.errors import TreeError
+
+if TYPE_CHECKING:
+    import torch
+
+RankPath = tuple[int, ...]
+
+
+class Level(NamedTuple):
+    """The nodes of one depth, as the drafter makes them: one forward over `parents`, then `nodes`."""
+
+    parents: np.ndarray  # [m] distinct nodes one level up that have children here
+    nodes: np.ndarray  # [k] the nodes of this depth
+    parent_row: np.ndarray  # [k] each node's parent, as an index into `parents`
+    ranks: np.ndarray  # [k] each node's child rank
+
+
+class Topology:
+    """The structure of a tree without its tokens.
+
+    Args:
+        parents: `[n + 1]`, `parents[0] == -1` and `parents[i] < i`.
+        ranks: `[n + 1]` child ranks, distinct among siblings (`ranks[0]` is ignored). Left out: the
+            order in which siblings are listed.
+
+    Raises:
+        TreeError: the arrays do not describe a tree.
+    """
+
+    def __init__(self, parents: Sequence[int], ranks: Sequence[int] | None = None) -> None:
+        self.parents = np.asarray(parents, dtype=np.int64)
+        if self.parents.ndim != 1 or len(self.parents) == 0 or self.parents[0] != -1:
+            raise TreeError("a tree needs a root: parents[0] must be -1")
+        index = np.arange(len(self.parents))
+        if np.any(self.parents[1:] < 0) or np.any(self.parents >= index):
+            raise TreeError("each draft node needs a parent that comes before it: 0 <= parents[i] < i")
+        self.ranks = self._listing_order() if ranks is None else np.asarray(ranks, dtype=np.int64)
+        if self.ranks.shape != self.parents.shape or np.any(self.ranks < 0):
+            raise TreeError("each node needs one child rank, 0 or more")
+        siblings = set(zip(self.parents[1:].tolist(), self.ranks[1:].tolist(), strict=True))
+        if len(siblings) != self.num_nodes:
+            raise TreeError("two children of one node have the same rank")
+
+    @classmethod
+    def from_paths(cls, paths: Iterable[Sequence[int]]) -> Topology:
+        """Build from rank paths in any order; nodes keep the order given, parents moved before children.
+
+        Raises:
+            TreeError: a path is empty, negative, repeated, or its parent is missing.
+        """
+        listed = [tuple(int(r) for r in path) for path in paths]
+        for path in listed:
+            if not path or min(path) < 0:
+                raise TreeError(f"{list(path)} is not a rank path: it needs one or more ranks, each 0 or more")
+        node_of: dict[RankPath, int] = {(): 0}
+        parents, ranks = [-1], [0]
+        for path in sorted(listed, key=len):
+            if path in node_of:
+                raise TreeError(f"the path {list(path)} is listed twice")
+            if path[:-1] not in node_of:
+                raise TreeError(f"the path {list(path)} has no parent: {list(path[:-1])} is not in the tree")
+            node_of[path] = len(parents)
+            parents.append(node_of[path[:-1]])
+            ranks.append(path[-1])
+        return cls(parents, ranks)
+
+    def _listing_order(self) -> np.ndarray:
+        seen: dict[int, int] = {}
+        ranks = []
+        for parent in self.parents.tolist():
+            ranks.append(seen.get(parent, 0))
+            seen[parent] = ranks[-1] + 1
+        ranks[0] = 0
+        return np.array(ranks, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Topology) and set(self.paths) == set(other.paths)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.paths))
+
+    @property
+    def num_nodes(self) -> int:
+        """Draft nodes; the root is not counted."""
+        return len(self.parents) - 1
+
+    @cached_property
+    def depths(self) -> np.ndarray:
+        """`[n + 1]` distance from the root."""
+        depths = np.zeros(len(self), dtype=np.int64)
+        for node in range(1, len(self)):
+            depths[node] = depths[self.parents[node]] + 1
+        return depths
+
+    @property
+    def depth(self) -> int:
+        """Draft levels; 0 for a bare root."""
+        return int(self.depths.max())
+
+    @cached_property
+    def paths(self) -> list[RankPath]:
+        """`[n + 1]` rank paths; the root's is `()`."""
+        paths: list[RankPath] = [()]
+        for node in range(1, len(self)):
+            paths.append((*paths[self.parents[node]], int(self.ranks[node])))
+        return paths
+
+    @cached_property
+    def ancestors(self) -> np.ndarray:
+        """`[n + 1, n + 1]` bool: row i is true at i's ancestors and at i itself."""
+        seen = np.eye(len(self), dtype=bool)
+        for node in range(1, len(self)):
+            seen[node] |= seen[self.parents[node]]
+        return seen
+
+    @cached_property
+    def children(self) -> list[list[int]]:
+        """`[n + 1]` each node's children by rank."""
+        children: list[list[int]] = [[] for _ in range(len(self))]
+        for node in np.argsort(self.ranks, kind="stable").tolist():
+            if node:
+                children[self.parents[node]].append(node)
+        return children
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """One entry for each depth from 1."""
+        levels = []
+        for depth in range(1, self.depth + 1):
+            nodes = np.flatnonzero(self.depths == depth)
+            parents, parent_row = np.unique(self.parents[nodes], return_inverse=True)
+            levels.append(Level(parents, nodes, parent_row, self.ranks[nodes]))
+        return levels
+
+    @property
+    def is_chain(self) -> bool:
+        return self.depth == self.num_nodes
+
+    @property
+    def sibling_closed(self) -> bool:
+        """Whether every node's lower-ranked siblings are in the tree."""
+        return all(self.ranks[kids].tolist() == list(range(len(kids))) for kids in self.children)
+
+
+@dataclass(frozen=True, eq=False)
+class DraftTree:
+    """A topology with tokens on it.
+
+    Attributes:
+        tokens: `[n + 1]` token ids, the root's first: a list, an array or a tensor on the model's device.
+        draft_probs: `[n + 1]` the drafter's probability of each node's token after its parent
+            (softmax at temperature 1; the root's is 1), or None where it was not asked for.
+    """
+
+    topology: Topology
+    tokens: Sequence[int] | np.ndarray | torch.Tensor
+    draft_probs: Sequence[float] | np.ndarray | torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.topology):
+            raise TreeError(f"{len(self.tokens)} tokens for {len(self.topology)} nodes")
+
+    @classmethod
+    def from_parents(cls, parents: Sequence[int], tokens: Sequence[int]) -> DraftTree:
+        """Build from `parents` `[n + 1]` and `tokens` `[n + 1]`, the root first."""
+        return cls(Topology(parents), tokens)
+
+    @classmethod
+    def from_paths(cls, paths: Iterable[Sequence[int]], root: int, tokens: Sequence[int]) -> DraftTree:
+        """Build from rank paths and their tokens `[n]` in the same order."""
+        listed = [tuple(p) for p in paths]
+        topology = Topology.from_paths(listed)
+        if len(listed) != len(tokens):
+            raise TreeError(f"{len(tokens)} tokens for {len(listed)} paths")
+        token_of = dict(zip(listed, tokens, strict=True))
+        return cls(topology, [root, *(token_of[path] for path in topology.paths[1:])])
+
+    @classmethod
+    def from_sequences(cls, root: int, sequences: Iterable[Sequence[int]]) -> DraftTree:
+        """Merge candidate continuations of the root; shared prefixes become shared nodes.
+
+        A new child's rank is its order of arrival below its parent.
+        """
+        parents, tokens = [-1], [root]
+        child: dict[tuple[int, int], int] = {}
+        for sequence in sequences:
+            node = 0
+            for token in sequence:
+                if (node, token) not in child:
+                    child[node, token] = len(parents)
+                    parents.append(node)
+                    tokens.append(token)
+                node = child[node, token]
+        return cls(Topology(parents), tokens)
+
+    def __len__(self) -> int:
+        return len(self.topology)
+
+    @property
+    def num_nodes(self) -> int:
+        """Draft nodes; the root is not counted."""
+        return self.topology.num_nodes
+
+    @property
+    def depth(self) -> int:
+        return self.topology.depth
+
+    def positions(self, root_position: int) -> np.ndarray:
+        """`[n + 1]` position ids, the root's being `root_position`."""
+        return self.topology.depths + root_position
+
+    def token_list(self) -> list[int]:
+        """Tokens as plain integers (from a GPU: one transfer)."""
+        tokens = self.tokens
+        return [int(t) for t in (tokens if isinstance(tokens, list | tuple) else tokens.tolist())]  # type: ignore[union-attr]

@@ -1,0 +1,8 @@
+"""Drafters, one file each: whatever proposes the tokens of a tree."""
+
+from __future__ import annotations
+
+from specdraft.drafters.base import Drafter
+from specdraft.drafters.draft_model import DraftModel
+
+__all__ = ["DraftModel", "Drafter"]

@@ -1,0 +1,122 @@
+"""A smaller causal LM drafts the tree, level by level, over its own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from specdraft.draft_tree import DraftTree, Topology
+from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.shapes import Plan
+
+
+def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` most probable tokens of each row, best first: `[m, vocab]` -> `[m, count]` ids.
+
+    Ordered by (-logit, token id). `torch.topk` alone leaves the order of equals open, so equal logits
+    are told apart by packing the id below the logit's bits into one integer key.
+    """
+    if count == 1:
+        return logits.argmax(-1, keepdim=True)
+    bits = (logits.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()  # floats in integer order
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    return ((ordered << 32) - ids).topk(count, dim=-1).indices
+
+
+class _LevelTensors(NamedTuple):
+    parents: torch.Tensor  # [m] nodes that are fed to make this level
+    offsets: torch.Tensor  # [m] their depths
+    tail: torch.Tensor  # [m, fed so far] additive mask over all nodes that were fed
+    parent_row: torch.Tensor  # [k]
+    ranks: torch.Tensor  # [k]
+    count: int  # the highest rank + 1
+
+
+class _Prepared:
+    """What a topology needs on the device: made once for a static shape."""
+
+    def __init__(self, topology: Topology, model: CachedModel) -> None:
+        self.topology = topology
+        self.levels: list[_LevelTensors] = []
+        fed: list[int] = []  # nodes in the order of their cache slots; leaves are not fed
+        ancestors, depths = torch.from_numpy(topology.ancestors), torch.from_numpy(topology.depths)
+        for level in topology.levels:
+            parents, ranks = torch.from_numpy(level.parents), torch.from_numpy(level.ranks)
+            fed += level.parents.tolist()
+            tail = tail_mask(ancestors[parents][:, fed], model.dtype)
+            tensors = (parents, depths[parents], tail, torch.from_numpy(level.parent_row), ranks)
+            self.levels.append(_LevelTensors(*(t.to(model.device) for t in tensors), count=int(ranks.max()) + 1))
+        self.slot = {node: slot for slot, node in enumerate(fed)}
+
+
+class DraftModel:
+    """A draft model with the committed tokens in its cache.
+
+    Leaves are not fed to the model (nothing is drafted below them), so an accepted leaf is still missing
+    from the cache afterwards; it is fed together with the next root.
+
+    Args:
+        model: the draft model.
+        keep_probs: also keep each drafted token's probability (softmax at temperature 1).
+    """
+
+    def __init__(self, model: CachedModel, keep_probs: bool = False) -> None:
+        self.model, self._keep_probs = model, keep_probs
+        self._prepared: _Prepared | None = None
+        self._missing = self._no_token = torch.empty(0, dtype=torch.long, device=model.device)
+
+    def begin(self, prompt_ids: Sequence[int]) -> None:
+        """Start over with a prompt."""
+        self.model.reset()
+        self.model.prefill(prompt_ids)
+        self._missing = self._no_token
+
+    def draft(self, root: int, plan: Plan) -> DraftTree:
+        """One tree below `root`; one forward per level."""
+        device = self.model.device
+        self._tokens = [torch.tensor([root], device=device)]
+        self._probs = [torch.ones(1, device=device)]
+        return plan.expand(self)
+
+    def grow(self, topology: Topology, depth: int) -> None:
+        """See `shapes.DraftView.grow`; the topology lists its nodes depth by depth."""
+        level = self._prepare(topology).levels[depth - 1]
+        logits = self._feed_root() if depth == 1 else self._feed(level)
+        tokens = rank_tokens(logits, level.count)[level.parent_row, level.ranks]
+        self._tokens.append(tokens)
+        if self._keep_probs:
+            self._probs.append(torch.softmax(logits, -1)[level.parent_row, tokens])
+
+    def finish(self, topology: Topology) -> DraftTree:
+        """See `shapes.DraftView.finish`."""
+        return DraftTree(topology, torch.cat(self._tokens), torch.cat(self._probs) if self._keep_probs else None)
+
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int]) -> None:
+        """Keep the root and the accepted nodes that were fed; remember an accepted leaf."""
+        slot = self._prepare(tree.topology).slot
+        fed = [0, *(slot[node] for node in accepted_nodes if node in slot)]
+        self.model.commit(fed)
+        leaf = accepted_nodes[-1:] if len(fed) <= len(accepted_nodes) else []
+        assert isinstance(tree.tokens, torch.Tensor)
+        self._missing = tree.tokens[leaf[0] : leaf[0] + 1] if leaf else self._no_token
+
+    def _feed_root(self) -> torch.Tensor:
+        """`[1, vocab]` logits after the root."""
+        tokens = torch.cat([self._missing, self._tokens[0]])
+        order = torch.arange(len(tokens), device=self.model.device)
+        logits = self.model.append(tokens, order, tail_mask(order[:, None] >= order[None], self.model.dtype))
+        self.model.settle(len(self._missing))
+        return logits[-1:]
+
+    def _feed(self, level: _LevelTensors) -> torch.Tensor:
+        """`[m, vocab]` logits after the level's parents."""
+        tokens = torch.cat(self._tokens)[level.parents]
+        return self.model.append(tokens, level.offsets, level.tail)
+
+    def _prepare(self, topology: Topology) -> _Prepared:
+        if self._prepared is None or self._prepared.topology is not topology:
+            self._prepared = _Prepared(topology, self.model)
+        return self._prepared

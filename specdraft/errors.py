@@ -1,0 +1,46 @@
+"""Errors that a user can cause. Each is one clear line; the command line turns it into an exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user said, or gave, cannot be used. The message names it and what was expected."""
+
+
+class ConfigError(UserError):
+    """A key, group or value of the configuration."""
+
+
+class TreeError(UserError):
+    """A tree that cannot be built."""
+
+
+class PromptError(UserError):
+    """A prompt file, or a prompt in it."""
+
+
+class ModelError(UserError):
+    """A model that cannot be loaded, or a pair that does not fit together."""
+
+
+class UnsupportedModelError(ModelError):
+    """A model whose attention cannot verify a tree."""
+
+
+class ResultsError(UserError):
+    """A results directory that cannot be used or written."""
+
+
+class LosslessnessError(UserError):
+    """Decoding emitted other text than the target alone, and a near-tie does not explain it."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` and the choices, to end an error message with."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (known: {', '.join(choices)})" if choices else hint

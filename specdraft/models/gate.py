@@ -1,0 +1,66 @@
+"""Which models can verify a tree: what must be known before any weight is loaded."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from specdraft.errors import UnsupportedModelError
+
+# Models whose own code adds a local or chunked mask that a tree mask cannot replace: silently wrong.
+INTERNAL_MASKS = {"gpt_neo", "llama4", "llama4_text"}
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+@dataclass(frozen=True)
+class AttentionLayout:
+    """What masks a model needs.
+
+    Attributes:
+        window: the sliding window in tokens, or None.
+        mixed: the model mixes full and sliding layers and takes one mask for each kind.
+    """
+
+    window: int | None
+    mixed: bool
+
+
+def attention_layout(config: Any) -> AttentionLayout:
+    """Read the mask kinds off a `transformers` config."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or [])
+    window = getattr(text, "sliding_window", None)
+    if kinds:
+        window = window if "sliding_attention" in kinds else None
+        return AttentionLayout(window, mixed=len(kinds) > 1)
+    if getattr(text, "use_sliding_window", True) is False:
+        window = None
+    return AttentionLayout(window, mixed=False)
+
+
+def check_supported(name: str, config: Any, model_class: type) -> None:
+    """The static gate.
+
+    Raises:
+        UnsupportedModelError: the model cannot verify a draft tree; the message says why.
+    """
+
+    def refuse(reason: str) -> None:
+        raise UnsupportedModelError(f"{name} ({config.model_type}) cannot verify draft trees: {reason}")
+
+    text = config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        refuse("it is an encoder-decoder model, whose positions follow cache slots; a decoder-only model is needed")
+    if config.model_type in INTERNAL_MASKS or text.model_type in INTERNAL_MASKS:
+        refuse("it applies local or chunked attention masks of its own, which a tree mask cannot replace")
+    other = set(getattr(text, "layer_types", None) or []) - LAYER_TYPES
+    if other:
+        refuse(f"it has layers of kind {', '.join(sorted(other))}; only full and sliding attention keep a cache that trees can use")
+    if getattr(text, "alibi", False):
+        refuse("its ALiBi biases follow cache slots, not positions")
+    parameters = inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
+    if "past_key_values" not in parameters:
+        refuse("it keeps no attention key-value cache")
+    if "position_ids" not in parameters:
+        refuse("its forward takes no position_ids, so siblings cannot share a position")

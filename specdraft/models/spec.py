@@ -1,0 +1,57 @@
+"""How a user names a model and a pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from specdraft.errors import ConfigError, did_you_mean
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZE = ("none", "8bit", "4bit")
+
+
+@dataclass
+class ModelSpec:
+    """One causal language model.
+
+    Attributes:
+        path: a folder, a hub id, or `zoo:NAME` for a bundled model.
+        dtype: `auto` is float32 on a CPU and the checkpoint's own 16-bit type (else bfloat16) on a GPU.
+        device: `auto` is CUDA if there is any, else the CPU; `cuda:1` and the like name one;
+            `spread` divides the layers over all GPUs (needs accelerate).
+        quantize: `none`, `8bit` or `4bit` (needs bitsandbytes and a GPU).
+    """
+
+    path: str = ""
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    quantize: str = "none"
+    trust_remote_code: bool = False
+
+    def check(self, key: str) -> None:
+        """Raise `ConfigError` for values that name no model, type or quantisation."""
+        if not self.path:
+            raise ConfigError(f"{key}.path is empty; expected a folder or a hub id")
+        for name, known in (("dtype", DTYPES), ("quantize", QUANTIZE)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{key}.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}")
+        if self.trust_remote_code:
+            raise ConfigError(f"{key}.trust_remote_code=true is refused: code from a model repository is never run")
+
+
+@dataclass
+class PairSpec:
+    """One target with one drafter."""
+
+    name: str = "custom"
+    target: ModelSpec = field(default_factory=ModelSpec)
+    draft: ModelSpec = field(default_factory=ModelSpec)
+    drafter: str = "draft_model"
+
+    def check(self) -> None:
+        """Raise `ConfigError` for a pair that cannot be meant."""
+        self.target.check("pair.target")
+        self.draft.check("pair.draft")
+        if self.drafter != "draft_model":
+            raise ConfigError(f"pair.drafter={self.drafter!r} is not known{did_you_mean(str(self.drafter), ['draft_model'])}")

@@ -1,0 +1,23 @@
+"""Draft-tree shapes, one file each."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+
+from specdraft.shapes.base import Plan, Shape, StaticPlan, StaticShape, check_budget
+
+__all__ = ["Plan", "Shape", "StaticPlan", "StaticShape", "check_budget", "registry"]
+
+
+def registry() -> dict[str, type[Shape]]:
+    """`kind` -> the dataclass that declares its parameters, found in the files of this folder."""
+    found: dict[str, type[Shape]] = {}
+    for module_info in iter_modules(__path__):
+        module = import_module(f"{__name__}.{module_info.name}")
+        for member in vars(module).values():
+            kind = getattr(member, "kind", "")
+            if isinstance(member, type) and is_dataclass(member) and member.__module__ == module.__name__ and kind:
+                found[kind] = member
+    return found

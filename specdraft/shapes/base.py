@@ -1,0 +1,147 @@
+"""What a shape is.
+
+A shape turns a node budget into a tree. To add one, write a file in this folder with a dataclass that
+derives from `StaticShape`, gives `kind` a value and says how nodes are laid out, and put a YAML of the
+same name in `configs/tree/`. The fields of the dataclass are the parameters that users may set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from itertools import islice
+from typing import ClassVar, Protocol
+
+from specdraft.draft_tree import DraftTree, RankPath, Topology
+from specdraft.errors import ConfigError
+
+
+class DraftView(Protocol):
+    """What a shape sees of the drafter while one tree grows."""
+
+    def grow(self, topology: Topology, depth: int) -> None:
+        """Put the drafter's tokens on the nodes of `topology` at `depth`; the levels above are done."""
+
+    def finish(self, topology: Topology) -> DraftTree:
+        """The tree, once every level has its tokens."""
+
+
+class Plan(Protocol):
+    """A shape at one node budget: made once, expanded once for each verification step."""
+
+    @property
+    def nodes(self) -> int:
+        """The most draft nodes that a tree can have."""
+
+    @property
+    def depth(self) -> int:
+        """The most draft levels that a tree can have."""
+
+    def expand(self, view: DraftView) -> DraftTree:
+        """Draft one tree."""
+
+
+class Shape(Protocol):
+    """A rule that turns a node budget into a plan."""
+
+    kind: str
+    sized: ClassVar[bool]
+
+    @property
+    def label(self) -> str:
+        """What the `tree` column says."""
+
+    def at(self, node_budget: int) -> Plan:
+        """The plan for a budget; raises `ConfigError` where there is none."""
+
+
+@dataclass(frozen=True)
+class StaticPlan:
+    """The same topology in every step."""
+
+    topology: Topology
+
+    @property
+    def nodes(self) -> int:
+        return self.topology.num_nodes
+
+    @property
+    def depth(self) -> int:
+        return self.topology.depth
+
+    def expand(self, view: DraftView) -> DraftTree:
+        for depth in range(1, self.depth + 1):
+            view.grow(self.topology, depth)
+        return view.finish(self.topology)
+
+
+@dataclass
+class StaticShape:
+    """A shape whose tree depends on the budget only."""
+
+    kind: str = ""
+    sized: ClassVar[bool] = False  # True: the tree has a size of its own and ignores the budget
+
+    def layout(self) -> Iterator[RankPath]:
+        """Rank paths in the order in which a growing budget adds them, parents first; may be endless."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise `ConfigError` for parameters out of range."""
+
+    def at(self, node_budget: int) -> StaticPlan:
+        """The first `node_budget` nodes of the layout; all of them for a shape with a size of its own.
+
+        Raises:
+            ConfigError: the budget or a parameter is out of range, or the layout has too few nodes.
+            TreeError: the layout is not a tree.
+        """
+        self.check()
+        if self.sized:
+            return StaticPlan(Topology.from_paths(self.layout()))
+        check_budget(node_budget)
+        paths = list(islice(self.layout(), node_budget))
+        if len(paths) < node_budget:
+            raise ConfigError(f"tree {self.label} has only {len(paths)} nodes; budget={node_budget} does not fit")
+        return StaticPlan(Topology.from_paths(paths))
+
+    @property
+    def label(self) -> str:
+        """The kind, and the parameters that differ from their defaults: `beam-w3`."""
+        parts = [self.kind]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            if f.name != "kind" and value != default:
+                text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+                parts.append(f"{f.name[0]}{text}")
+        return "-".join(parts)
+
+
+def check_budget(node_budget: int) -> None:
+    """Raise `ConfigError` unless a budget is a number of nodes."""
+    if isinstance(node_budget, bool) or not isinstance(node_budget, int) or node_budget < 1:
+        raise ConfigError(f"budget={node_budget} is not a node budget; expected a whole number of draft nodes, 1 or more")
+    if node_budget > MAX_BUDGET:
+        raise ConfigError(f"budget={node_budget} is too large; at most {MAX_BUDGET} draft nodes")
+
+
+MAX_BUDGET = 4096  # a step's mask has (budget + 1)^2 entries
+
+
+def check_positive(shape: StaticShape, name: str) -> None:
+    """Raise `ConfigError` unless a parameter is 1 or more."""
+    if getattr(shape, name) < 1:
+        raise ConfigError(f"tree.{name}={getattr(shape, name)} is out of range for {shape.kind}; expected 1 or more")
+
+
+def breadth_first(factors: Iterator[int]) -> Iterator[RankPath]:
+    """Every node of depth d - 1 has `factors[d - 1]` children; depth by depth."""
+    level: list[RankPath] = [()]
+    for factor in factors:
+        following = []
+        for path in level:
+            for rank in range(factor):
+                following.append((*path, rank))
+                yield following[-1]
+        level = following

@@ -1,0 +1,20 @@
+"""One candidate sequence: each node has one child."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from specdraft.draft_tree import RankPath
+from specdraft.shapes.base import StaticShape
+
+
+@dataclass
+class Chain(StaticShape):
+    """`budget` levels of one node."""
+
+    kind: str = "chain"
+
+    def layout(self) -> Iterator[RankPath]:
+        return ((0,) * depth for depth in count(1))

@@ -1,0 +1,34 @@
+"""A tree that the user writes down as rank paths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from specdraft.draft_tree import RankPath
+from specdraft.errors import ConfigError
+from specdraft.shapes.base import StaticShape
+
+
+@dataclass
+class Paths(StaticShape):
+    """Exactly the nodes listed, whatever the budget: `tree.paths=[[0],[1],[0,0]]`."""
+
+    kind: str = "paths"
+    sized: ClassVar[bool] = True
+    paths: list[list[int]] = field(default_factory=list)
+
+    def check(self) -> None:
+        if not self.paths:
+            raise ConfigError("tree.paths is empty; expected rank paths, as tree.paths=[[0],[1],[0,0]]")
+
+    def layout(self) -> Iterator[RankPath]:
+        return (tuple(path) for path in self.paths)
+
+    @property
+    def label(self) -> str:
+        """`paths-` and a digest of the nodes, so that two trees have two names."""
+        nodes = sorted(tuple(path) for path in self.paths)
+        return f"paths-{hashlib.sha256(str(nodes).encode()).hexdigest()[:6]}"
