@@ -78,7 +78,7 @@ def read_corpus(folder: Path, cfg: DictConfig) -> Corpus:
     for path in sorted(folder.rglob("gsm8k_train.jsonl")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         answers = [re.sub(r"<<.*?>>", "", row["answer"]) for row in rows]
-        solved = [f"Question: {r['question'].strip()}\nAnswer: {a.strip()}" for r, a in zip(rows, answers)]
+        solved = [f"Question: {r['question'].strip()}\nAnswer: {a.strip()}" for r, a in zip(rows, answers, strict=True)]
         corpus.add("maths", [[d] for d in solved], every)
     files: list[list[str]] = []
     stdlib = Path(sysconfig.get_paths()["stdlib"])
@@ -182,7 +182,7 @@ def sample_target(target: LlamaForCausalLM, train: list[np.ndarray], cfg: DictCo
     while len(rows) * s.length < s.tokens:
         picks = rng.integers(len(usable), size=s.batch)
         starts = [int(rng.integers(len(usable[i]) - s.prefix_tokens)) * int(rng.random() < 0.5) for i in picks]
-        ids = torch.tensor(np.stack([usable[i][o : o + s.prefix_tokens] for i, o in zip(picks, starts)]))
+        ids = torch.tensor(np.stack([usable[i][o : o + s.prefix_tokens] for i, o in zip(picks, starts, strict=True)]))
         temperature = torch.tensor([s.temperatures[i % len(s.temperatures)] for i in range(s.batch)])[:, None]
         cache, feed = DynamicCache(), ids
         while ids.shape[1] < s.length:
@@ -208,10 +208,10 @@ def loss_on(model: LlamaForCausalLM, teacher: LlamaForCausalLM | None, rows: tor
 
 
 def learning_rate(step: int, steps: int, spec: DictConfig, t: DictConfig) -> float:
-    peak = spec.get("lr") or t.lr
-    if step < t.warmup_steps:
-        return peak * (step + 1) / t.warmup_steps
-    return t.min_lr + 0.5 * (peak - t.min_lr) * (1 + math.cos(math.pi * (step - t.warmup_steps) / max(1, steps - t.warmup_steps)))
+    peak, lowest, warmup = float(spec.get("lr") or t.lr), float(t.min_lr), int(t.warmup_steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def train_model(name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list[np.ndarray]]], zoo: Path, work: Path) -> None:
@@ -252,22 +252,32 @@ def train_model(name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list
             group["lr"] = learning_rate(step, steps, spec, t)
         loss = loss_on(model, teacher, rows, cfg)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), t.clip)
         optimizer.step()
         running.append(float(loss.detach()))
         if (step + 1) % t.eval_every == 0 or step + 1 == steps:
             final = step + 1 == steps
             held = {d: held_out_loss(model, docs, t.seq_len, 200 if final else 25) for d, docs in corpus_ids["held_out"].items()}
-            row = {"model": name, "step": step + 1, "tokens": (step + 1) * t.batch * t.seq_len,
-                   "elapsed_s": round(time.perf_counter() - started, 1), "train_loss": round(float(np.mean(running)), 4),
-                   **{f"held_out_{d}": round(v, 4) for d, v in held.items()}}
+            row = {
+                "model": name,
+                "step": step + 1,
+                "tokens": (step + 1) * t.batch * t.seq_len,
+                "elapsed_s": round(time.perf_counter() - started, 1),
+                "train_loss": round(float(np.mean(running)), 4),
+                **{f"held_out_{d}": round(v, 4) for d, v in held.items()},
+            }
             log.append(row)
             running = []
             print(json.dumps(row), flush=True)
         if (step + 1) % t.checkpoint_every == 0 or step + 1 == steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                     "elapsed_s": time.perf_counter() - started, "log": log}
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+                "elapsed_s": time.perf_counter() - started,
+                "log": log,
+            }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
     model.generation_config.eos_token_id = 1

@@ -27,12 +27,12 @@ def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
 
 
 class _LevelTensors(NamedTuple):
+    most: int  # the highest rank + 1
     parents: torch.Tensor  # [m] nodes that are fed to make this level
     offsets: torch.Tensor  # [m] their depths
     tail: torch.Tensor  # [m, fed so far] additive mask over all nodes that were fed
     parent_row: torch.Tensor  # [k]
     ranks: torch.Tensor  # [k]
-    count: int  # the highest rank + 1
 
 
 class _Prepared:
@@ -47,8 +47,9 @@ class _Prepared:
             parents, ranks = torch.from_numpy(level.parents), torch.from_numpy(level.ranks)
             fed += level.parents.tolist()
             tail = tail_mask(ancestors[parents][:, fed], model.dtype)
-            tensors = (parents, depths[parents], tail, torch.from_numpy(level.parent_row), ranks)
-            self.levels.append(_LevelTensors(*(t.to(model.device) for t in tensors), count=int(ranks.max()) + 1))
+            rows = torch.from_numpy(level.parent_row)
+            on_device = [t.to(model.device) for t in (parents, depths[parents], tail, rows, ranks)]
+            self.levels.append(_LevelTensors(int(ranks.max()) + 1, *on_device))
         self.slot = {node: slot for slot, node in enumerate(fed)}
 
 
@@ -85,7 +86,7 @@ class DraftModel:
         """See `shapes.DraftView.grow`; the topology lists its nodes depth by depth."""
         level = self._prepare(topology).levels[depth - 1]
         logits = self._feed_root() if depth == 1 else self._feed(level)
-        tokens = rank_tokens(logits, level.count)[level.parent_row, level.ranks]
+        tokens = rank_tokens(logits, level.most)[level.parent_row, level.ranks]
         self._tokens.append(tokens)
         if self._keep_probs:
             self._probs.append(torch.softmax(logits, -1)[level.parent_row, tokens])

@@ -56,7 +56,8 @@ class CachedModel:
         positions = torch.arange(self.length, self.length + tokens.shape[1], device=self.device)[None]
         out = self.model(input_ids=tokens, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         self.length += tokens.shape[1]
-        return out.logits[0, -1, : self.vocab].float()
+        logits: torch.Tensor = out.logits[0, -1, : self.vocab].float()
+        return logits
 
     @torch.inference_mode()
     def append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
@@ -76,7 +77,8 @@ class CachedModel:
             input_ids=tokens[None], position_ids=positions[None], attention_mask=masks, past_key_values=self._cache, use_cache=True
         )
         self._pending_positions = torch.cat([self._pending_positions, positions])
-        return out.logits[0, :, : self.vocab].float()
+        logits: torch.Tensor = out.logits[0, :, : self.vocab].float()
+        return logits
 
     def _masks(self, positions: torch.Tensor, tail: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         full = F.pad(tail, (self.length, 0))[None, None]

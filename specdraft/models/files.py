@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ from specdraft.models.spec import ModelSpec
 TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelFiles:
     """A model on disk: its folder, and what can be known without loading weights."""
 
@@ -32,10 +33,13 @@ class ModelFiles:
         Raises:
             ModelError: there is none, or this `transformers` does not know the architecture.
         """
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
         try:
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        except StrictDataclassError as error:
+            raise ModelError(f"{self.spec.path}: no usable config.json: {' '.join(str(error).split())}") from error
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{self.spec.path}: no usable config.json: {first_line(error)}") from error
 
@@ -56,7 +60,8 @@ class ModelFiles:
 
         try:
             with torch.device("meta"):
-                model_class = type(AutoModelForCausalLM.from_config(self.config, trust_remote_code=False))
+                own = copy.deepcopy(self.config)  # some models change the config that they are built from
+                model_class = type(AutoModelForCausalLM.from_config(own, trust_remote_code=False))
         except ValueError as error:
             if getattr(self.config, "is_encoder_decoder", False):
                 check_supported(self.spec.path, self.config, object)
@@ -134,7 +139,13 @@ def _zoo_folder(name: str, where: str) -> Path:
 
 def _from_hub(spec: ModelSpec, where: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = [*TEXT_FILES, "*.safetensors"] if weights else TEXT_FILES
     try:

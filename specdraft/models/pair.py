@@ -17,7 +17,7 @@ from specdraft.models.spec import ModelSpec, PairSpec
 PROBE = "The quick brown fox, 12 + 34 = 46:\n\tdef f(x): return x  # naïve"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairFiles:
     """A pair on disk, checked as far as that goes without loading weights."""
 
@@ -28,7 +28,7 @@ class PairFiles:
     @property
     def vocab(self) -> int:
         """The ids that both models have (vocabularies are often padded to different sizes)."""
-        return min(f.config.get_text_config().vocab_size for f in (self.target, self.draft))
+        return min(int(f.config.get_text_config().vocab_size) for f in (self.target, self.draft))
 
     @property
     def context_length(self) -> int | None:
@@ -47,7 +47,8 @@ class PairFiles:
         first, second = (f.tokenizer.get_vocab() for f in (self.target, self.draft))
         common = min(self.vocab, *(max(v.values(), default=-1) + 1 for v in (first, second)))
         differing = sorted(
-            {t for t, i in first.items() if i < common and second.get(t) != i} | {t for t, i in second.items() if i < common and first.get(t) != i}
+            {t for t, i in first.items() if i < common and second.get(t) != i}
+            | {t for t, i in second.items() if i < common and first.get(t) != i}
         )
         if not differing and self.target.tokenizer.encode(PROBE) != self.draft.tokenizer.encode(PROBE):
             differing = [PROBE]
@@ -110,6 +111,11 @@ class Pair:
     def decode(self, ids: list[int]) -> str:
         """Text of token ids."""
         return self.files.decode(ids)
+
+    def decode_token(self, token: int) -> str:
+        """Text of one token; special tokens by their names."""
+        text: str = self.files.target.tokenizer.decode([token])
+        return text
 
 
 def find_pair(spec: PairSpec, weights: bool = True) -> PairFiles:
@@ -182,6 +188,7 @@ def load_model(files: ModelFiles, vocab: int) -> CachedModel:
     Raises:
         ModelError: the weights cannot be read, a library for quantisation is missing, or memory ran out.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging as transformers_logging
 
@@ -196,12 +203,14 @@ def load_model(files: ModelFiles, vocab: int) -> CachedModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of `transformers`, about generation settings that are not used here
-            model = AutoModelForCausalLM.from_pretrained(files.folder, **options)
+            model, report = AutoModelForCausalLM.from_pretrained(files.folder, output_loading_info=True, **options)
             model = model if "device_map" in options else model.to(device)
     except ImportError as error:
         raise ModelError(f"{files.spec.path}: {first_line(error)} (install the extra: pip install 'specdraft[quantize]')") from error
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(f"{files.spec.path}: out of memory on {device} while loading") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{files.spec.path}: the weights cannot be loaded: {first_line(error)}") from error
+    if missing := sorted(report["missing_keys"]):  # they would be random
+        raise ModelError(f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}")
     return CachedModel(model.eval(), vocab)

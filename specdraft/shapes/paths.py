@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from specdraft.draft_tree import RankPath
-from specdraft.errors import ConfigError
+from specdraft.draft_tree import RankPath, Topology
+from specdraft.errors import ConfigError, TreeError
 from specdraft.shapes.base import StaticShape
 
 
@@ -23,6 +23,10 @@ class Paths(StaticShape):
     def check(self) -> None:
         if not self.paths:
             raise ConfigError("tree.paths is empty; expected rank paths, as tree.paths=[[0],[1],[0,0]]")
+        try:
+            Topology.from_paths(self.paths)
+        except TreeError as error:
+            raise ConfigError(f"tree.paths: {error}") from error
 
     def layout(self) -> Iterator[RankPath]:
         return (tuple(path) for path in self.paths)

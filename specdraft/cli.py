@@ -1,0 +1,282 @@
+"""The command line: parse, call, render. Heavy libraries are imported by the commands that use them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specdraft.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from specdraft.study import StudyPlan
+    from specdraft.sweep import Progress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that worth in time?",
+)
+trees_app = typer.Typer(no_args_is_help=True, help="Draft-tree shapes.")
+app.add_typer(trees_app, name="trees")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: pair=zoo tree=chain,kary budget=4,8", show_default=False)]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="your own configs, searched before the bundled ones")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
+
+DONE, INTERNAL, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    """Options that go before the command."""
+
+
+@app.command()
+def sweep(
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="default: results/<study name>")] = None,
+    config_dir: ConfigDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the combinations; run nothing")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over (the default resumes)")] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="the resolved config as YAML")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every combination of pair, tree, budget and settings on every prompt."""
+    from specdraft.study import plan_study, schemas
+
+    if print_config:
+        from specdraft.config import compose_study
+
+        typer.echo(compose_study(overrides or [], schemas(), config_dir).yaml(), nl=False)
+        return
+    plan = plan_study(overrides or [], config_dir)
+    folder = out or Path("results") / plan.settings.name
+    if dry_run:
+        _show_plan(plan, folder, as_json)
+        return
+    _run_sweep(plan, folder, fresh, as_json)
+
+
+def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
+    from specdraft.render import summary_table
+    from specdraft.sweep import run_study
+
+    errors = _console(stderr=True)
+    for what, reason in plan.skipped:
+        errors.print(f"skipped: {what}: {reason}", markup=False, highlight=False)
+    with _progress(errors) as progress:
+        outcome = run_study(plan, folder, fresh, progress)
+    summary = outcome.tables["summary.csv"]
+    if as_json:
+        rows = json.loads(summary.to_json(orient="records"))
+        names = {"study": plan.settings.name, "out": str(folder), "combinations": len(rows)}
+        typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
+    else:
+        _console().print(summary_table(summary))
+        _console().print(f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all", highlight=False)
+    if outcome.failures:
+        errors.print(f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}", style="red", highlight=False)
+        raise typer.Exit(SOME_FAILED)
+
+
+def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
+    from rich.table import Table
+
+    from specdraft.sweep import rows_there
+
+    there = rows_there(plan, folder)
+    columns = ("pair", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "max_new_tokens", "combination")
+    if as_json:
+        listed = [{name: c.keys[name] for name in columns} | {"reused": there[c.identifier]} for c in plan.combinations]
+        skipped = [{"overrides": what, "reason": why} for what, why in plan.skipped]
+        typer.echo(
+            json.dumps(
+                {"study": plan.settings.name, "out": str(folder), "prompts": len(plan.prompts), "combinations": listed, "skipped": skipped}
+            )
+        )
+        return
+    table = Table(title=f"{plan.settings.name}: {len(plan.combinations)} combinations x {len(plan.prompts)} prompts -> {folder}")
+    for name in (*columns, "reused rows"):
+        table.add_column(name, no_wrap=name == "combination")
+    for combination in plan.combinations:
+        table.add_row(*(str(combination.keys[name]) for name in columns), str(there[combination.identifier]))
+    _console().print(table)
+    for what, reason in plan.skipped:
+        _console().print(f"skipped: {what}: {reason}", markup=False, highlight=False)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="the text to continue")],
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode one prompt live and show the draft tree of every step."""
+    from specdraft.config import compose_study
+    from specdraft.generate import SpeculativeDecoder
+    from specdraft.models.pair import load_pair
+    from specdraft.study import schemas
+
+    keys = {o.partition("=")[0].lstrip("+") for o in overrides or []}
+    fixed = [
+        f"{axis}={value}" for axis, value in (("pair", "zoo"), ("tree", "chain"), ("budget", "8")) if not any(_below(k, axis) for k in keys)
+    ]
+    points = compose_study([*fixed, *(overrides or [])], schemas(), config_dir).points
+    if len(points) != 1:
+        raise UserError(f"generate decodes with one combination; the overrides make {len(points)}")
+    point = points[0]
+    shape, settings = point.groups["tree"], point.settings
+    shape.at(settings.budget)
+    pair = load_pair(point.groups["pair"])
+    decoder = SpeculativeDecoder(
+        pair, shape, settings.budget, settings.max_new_tokens, point.groups["acceptance"], point.groups["sampling"]
+    )
+    result = decoder.generate(prompt, point.groups["prompts"].chat_template)
+    counts = result.tally
+    totals = {
+        "acceptance_rate": result.acceptance_rate,
+        "acceptance_length": result.acceptance_length,
+        "block_efficiency": result.block_efficiency,
+    }
+    seconds = {"draft_s": counts.draft_s, "verify_s": counts.verify_s, "other_s": counts.other_s, "wall_s": counts.wall_s}
+    if as_json:
+        names = {"text": result.text, "token_ids": result.token_ids, "steps": counts.steps, "new_tokens": counts.new_tokens}
+        typer.echo(json.dumps(names | totals | seconds))
+        return
+    _show_generation(pair, result, prompt, totals, seconds)
+
+
+def _show_generation(pair: Any, result: Any, prompt: str, totals: dict[str, float | None], seconds: dict[str, float]) -> None:
+    from rich.text import Text
+
+    from specdraft.render import step_tree
+
+    console = _console()
+    console.print(Text.assemble((prompt, "dim"), result.text), soft_wrap=True)
+    for number, step in enumerate(result.steps, start=1):
+        words = [pair.decode_token(token) for token in step.tree.token_list()]
+        bonus = None if step.cut else pair.decode_token(step.tokens[-1])
+        console.print(f"\nstep {number}: {step.accepted_tokens} of {step.tree.depth} levels accepted", highlight=False)
+        console.print(step_tree(step.tree.topology, words, step.tree.draft_probs.tolist(), step.accepted, bonus))
+    counts = result.tally
+    parts = f"1 from the prompt + {counts.accepted_tokens} accepted + {counts.bonus_tokens} bonus"
+    console.print(f"\n{counts.new_tokens} tokens = {parts}, {counts.steps} steps")
+    console.print(", ".join(f"{name.replace('_', ' ')} {'-' if value is None else f'{value:.3f}'}" for name, value in totals.items()))
+    console.print(", ".join(f"{name.removesuffix('_s')} {value:.3f} s" for name, value in seconds.items()))
+
+
+def _below(key: str, group: str) -> bool:
+    return key == group or key.startswith(f"{group}.")
+
+
+@trees_app.command("list")
+def trees_list(as_json: AsJson = False) -> None:
+    """Every shape, its parameters, and the published trees."""
+    import dataclasses
+
+    from rich.table import Table
+
+    from specdraft.shapes import registry
+    from specdraft.shapes.published import published_trees
+
+    shapes: list[dict[str, Any]] = []
+    for kind, shape in sorted(registry().items()):
+        default: Any = shape()
+        parameters = {f.name: getattr(default, f.name) for f in dataclasses.fields(default) if f.name != "kind"}
+        shapes.append({"kind": kind, "parameters": parameters, "about": (shape.__doc__ or "").splitlines()[0]})
+    trees = [{"name": name, "nodes": tree["nodes"], "depth": tree["depth"]} for name, tree in published_trees().items()]
+    if as_json:
+        typer.echo(json.dumps({"shapes": shapes, "published": trees}))
+        return
+    table = Table("tree", "parameters", "what")
+    for row in shapes:
+        table.add_row(row["kind"], ", ".join(f"{k}={v}" for k, v in row["parameters"].items()), row["about"].replace("`", ""))
+    _console().print(table)
+    published = Table("published tree (tree=published tree.name=...)", "nodes", "depth")
+    for tree in trees:
+        published.add_row(tree["name"], str(tree["nodes"]), str(tree["depth"]))
+    _console().print(published)
+
+
+@trees_app.command("show")
+def trees_show(
+    name: Annotated[str, typer.Argument(help="a shape, a tree config, or a published tree")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="budget=8 tree.k=3", show_default=False)] = None,
+    output: Annotated[str, typer.Option("--format", help="text or json")] = "text",
+    config_dir: ConfigDir = None,
+) -> None:
+    """Draw one tree at a node budget."""
+    from specdraft.errors import ConfigError, did_you_mean
+    from specdraft.render import topology_tree
+    from specdraft.shapes import StaticPlan
+    from specdraft.shapes.published import published_trees
+    from specdraft.study import shape_of
+
+    if output not in ("text", "json"):
+        raise ConfigError(f"--format {output!r} is not known{did_you_mean(output, ('text', 'json'))}")
+    chosen = ["tree=published", f"tree.name={name}"] if name in published_trees() else [f"tree={name}"]
+    shape, budget = shape_of([*chosen, *(overrides or [])], config_dir)
+    plan = shape.at(budget)
+    if not isinstance(plan, StaticPlan):
+        raise ConfigError(f"tree {shape.label} depends on the drafter; see it with specdraft generate")
+    topology = plan.topology
+    if output == "json":
+        facts = {"tree": shape.label, "nodes": plan.nodes, "depth": plan.depth, "sibling_closed": topology.sibling_closed}
+        typer.echo(json.dumps(facts | {"paths": [list(path) for path in topology.paths[1:]]}))
+        return
+    _console().print(f"{shape.label}: {plan.nodes} nodes, {plan.depth} levels", highlight=False)
+    _console().print(topology_tree(topology))
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation: libraries, devices, configs, bundled models."""
+    from rich.text import Text
+
+    from specdraft.doctor import findings
+
+    broken = 0
+    for finding in findings():
+        mark = Text("ok    ", style="green") if finding.fine else Text("BROKEN", style="bold red")
+        _console().print(Text.assemble(mark, f" {finding.what}: ", finding.detail))
+        broken += not finding.fine
+    raise typer.Exit(INTERNAL if broken else DONE)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _progress(console: Console) -> Progress:
+    from specdraft.progress import LogProgress, TerminalProgress
+
+    return TerminalProgress(console) if console.is_terminal else LogProgress(console)
+
+
+def main() -> None:
+    """Run the command line with the exit codes that the README lists."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to resume", err=True)
+        sys.exit(INTERRUPTED)
+    except UserError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(USAGE)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"internal error: {type(error).__name__}: {error} (specdraft --debug shows where)", err=True)
+        sys.exit(INTERNAL)

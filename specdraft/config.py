@@ -1,0 +1,298 @@
+"""From YAML files and command-line overrides to the points of a study's grid.
+
+Hydra composes the chosen file of each group and parses every override; omegaconf checks the result
+against the dataclasses that the caller hands in. Each choice of a group is composed once, however many
+points share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from specdraft.errors import ConfigError, did_you_mean
+
+# A group's schema: one dataclass, or `kind` -> dataclass.
+Schema = type | Mapping[str, type]
+
+
+@dataclass
+class OutputSpec:
+    """What else is written."""
+
+    steps: bool = False  # steps.csv: one row per verification step
+
+
+@dataclass
+class Settings:
+    """The keys of a study that belong to no group."""
+
+    name: str = "default"
+    budget: int = 8
+    max_new_tokens: int = 64
+    max_prompt_tokens: int | None = None
+    engine: str = "auto"
+    seed: int = 0
+    repeats: int = 1
+    output: OutputSpec = field(default_factory=OutputSpec)
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        for key, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("repeats", 1), ("seed", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ConfigError(f"{key}={value} is out of range; expected {least} or more")
+        if self.engine not in ("auto", "live"):
+            raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ('auto', 'live'))}")
+        if not self.name or Path(self.name).name != self.name:
+            raise ConfigError(f"name={self.name!r} is not a study name; expected a plain file name")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the grid: the settings, one typed object per group, and how to say it again."""
+
+    settings: Settings
+    groups: dict[str, Any]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A composed study: its points, and the resolved configuration as plain data."""
+
+    points: list[Point]
+    resolved: dict[str, Any]
+
+    def yaml(self) -> str:
+        """The resolved configuration with its grid."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.resolved))
+
+
+def bundled_config_dir() -> Path:
+    """The package's configs: inside an installed package, beside it in a source tree."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_dir: Path | None = None) -> Study:
+    """Compose `sweep.yaml`, apply overrides, expand the grid.
+
+    Args:
+        overrides: in Hydra's grammar; sweeps (`a,b`, `range`, `choice`, `glob`) become axes.
+        schemas: group -> what its files may say.
+        config_dir: the user's configs, which go before the bundled ones.
+
+    Raises:
+        ConfigError: an override cannot be parsed, or names a key, group or choice that is not there,
+            or has a value of the wrong type or out of range.
+    """
+    with _Files(config_dir) as files:
+        parsed = [_parse(text) for text in overrides]
+        for override in parsed:
+            _check_key(override, schemas, files)
+        experiment = next((str(o.value()) for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()), None)
+        chosen = [f"{o.key_or_group}={o.value()}" for o in parsed if o.key_or_group in files.groups and not o.is_sweep_override()]
+        base = files.compose(chosen)
+        axes = _axes(base, parsed, files, experiment)
+        fixed = [o for o in parsed if not o.is_sweep_override() and o.key_or_group not in files.groups]
+        resolver = _Resolver(files, base, schemas, chosen)
+        said = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+        points = [resolver.point(dict(zip(axes, values, strict=True)), fixed, said) for values in product(*axes.values())]
+        for override in fixed:
+            OmegaConf.update(base, override.key_or_group, override.value(), force_add=True)
+        resolved = OmegaConf.to_container(base, resolve=True)
+        assert isinstance(resolved, dict)
+        return Study(points, {str(k): v for k, v in resolved.items()} | {"grid": axes})
+
+
+def load_group(group: str, name: str, schema: Schema, config_dir: Path | None = None) -> Any:
+    """One file of a group as its dataclass. Raises `ConfigError` where there is none."""
+    with _Files(config_dir) as files:
+        node = files.compose([f"{group}={name}"])[group]
+        return typed(group, node, schema)
+
+
+def typed(key: str, node: Any, schema: Schema) -> Any:
+    """Check a config node against its dataclass and build the object.
+
+    Raises:
+        ConfigError: a key is unknown, a value has the wrong type, or the `kind` is not registered.
+    """
+    if not isinstance(schema, type):
+        kind = node.get("kind") if isinstance(node, DictConfig) else None
+        if kind not in schema:
+            raise ConfigError(f"{key}.kind={kind!r} is not known{did_you_mean(str(kind), schema)}")
+        schema = schema[str(kind)]
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
+    except ValidationError as error:
+        raise ConfigError(f"{_full_key(key, error)}: {str(error).splitlines()[0]}") from error
+    except OmegaConfBaseException as error:
+        known = [f.name for f in dataclasses.fields(schema)]
+        name = str(error.key)
+        if name in known:
+            raise ConfigError(f"{_full_key(key, error)}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{_full_key(key, error)} is not a key{did_you_mean(name, known)}") from error
+
+
+def _full_key(key: str, error: OmegaConfBaseException) -> str:
+    return ".".join(part for part in (key, str(error.full_key or error.key or "")) if part)
+
+
+class _Files:
+    """The config folders as Hydra sees them: the user's files laid over the bundled ones."""
+
+    def __init__(self, config_dir: Path | None) -> None:
+        self._user = config_dir
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Files:
+        self.folder = bundled_config_dir()
+        if self._user is not None:
+            if not self._user.is_dir():
+                raise ConfigError(f"--config-dir {self._user}: no such folder")
+            overlay = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+            for folder in (self.folder, self._user):
+                shutil.copytree(folder, overlay, dirs_exist_ok=True)
+            self.folder = overlay
+        self._stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
+        self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def choices(self, group: str) -> list[str]:
+        """The files of a group."""
+        folder = self.folder / group
+        return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+    def compose(self, choices: list[str]) -> DictConfig:
+        """`sweep.yaml` with these `group=choice` overrides."""
+        for text in choices:
+            group, _, choice = text.partition("=")
+            if choice not in (known := self.choices(group)):
+                raise ConfigError(f"{group}={choice}: there is no such {group}{did_you_mean(choice, known)}")
+        try:
+            composed: DictConfig = compose("sweep", overrides=choices)
+            return composed
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(str(error).strip().splitlines()[0]) from error
+
+
+def _parse(text: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        hint = "" if "=" in text else "; expected key=value"
+        raise ConfigError(f"{text!r} is not an override: {str(error).splitlines()[0]}{hint}") from error
+    if override.is_delete():
+        raise ConfigError(f"{text!r}: keys cannot be deleted; set another value instead")
+    if override.is_interval_sweep():
+        raise ConfigError(f"{text!r}: interval() has no end of values to sweep; use range() or choice()")
+    return override
+
+
+def _check_key(override: Override, schemas: Mapping[str, Schema], files: _Files) -> None:
+    top = override.key_or_group.split(".")[0]
+    known = {f.name for f in dataclasses.fields(Settings)} | set(schemas) | files.groups
+    if top not in known:
+        raise ConfigError(f"{top!r} is not a key or group{did_you_mean(top, known)}")
+    if top == "experiment" and override.is_sweep_override():
+        raise ConfigError(f"{override.input_line!r}: one experiment at a time")
+
+
+def _axes(base: DictConfig, parsed: list[Override], files: _Files, experiment: str | None) -> dict[str, list[Any]]:
+    """Axis -> its values: the grid of the study or experiment, with what the command line says instead."""
+    grid = OmegaConf.to_container(base.get("grid") or OmegaConf.create({}), resolve=True)
+    if experiment and "grid" in (own := OmegaConf.load(files.folder / "experiment" / f"{experiment}.yaml")):
+        grid = OmegaConf.to_container(own.grid, resolve=True)
+    assert isinstance(grid, dict)
+    said = {o.key_or_group for o in parsed}
+    said |= {key.split(".")[0] for key in said}
+    axes = {}
+    for key, values in {str(key): values for key, values in grid.items()}.items():
+        if not any(key == s or key.startswith(f"{s}.") for s in said):
+            axes[key] = list(_values(_parse(f"{key}={_sweep_string(values)}"), files))
+    for override in parsed:
+        if override.is_sweep_override():
+            axes[override.key_or_group] = list(_values(override, files))
+    return axes
+
+
+def _sweep_string(values: Any) -> str:
+    return ",".join(map(str, values)) if isinstance(values, list) else str(values)
+
+
+def _values(override: Override, files: _Files) -> Iterator[Any]:
+    if not override.is_sweep_override():
+        yield override.value()
+        return
+    pattern = override.value()
+    if isinstance(pattern, Glob):
+        names = pattern.filter(files.choices(override.key_or_group))
+        if not names:
+            raise ConfigError(f"{override.input_line!r} matches no {override.key_or_group}")
+        yield from names
+        return
+    yield from override.sweep_iterator()
+
+
+class _Resolver:
+    """Builds points; every distinct part is composed and checked once."""
+
+    def __init__(self, files: _Files, base: DictConfig, schemas: Mapping[str, Schema], chosen: list[str]) -> None:
+        self._files, self._base, self._schemas, self._chosen = files, base, schemas, chosen
+        self._nodes: dict[tuple[str, str], Any] = {}
+        self._typed: dict[tuple[str, str], Any] = {}
+
+    def point(self, values: dict[str, Any], fixed: list[Override], said: list[str]) -> Point:
+        """The point at which each axis has its value."""
+        parts: dict[str, Any] = {str(key): OmegaConf.create({"v": self._base[key]}).v for key in self._base if key != "grid"}
+        for key, value in values.items():
+            if key in self._files.groups:
+                parts[key] = self._choice(key, str(value))
+        tree = OmegaConf.create(parts)
+        pairs = [(o.key_or_group, o.value()) for o in fixed] + [(k, v) for k, v in values.items() if k not in self._files.groups]
+        for key, value in pairs:
+            OmegaConf.update(tree, key, value, merge=False, force_add=True)
+        own = {f.name for f in dataclasses.fields(Settings)}
+        settings = self._object("", OmegaConf.masked_copy(tree, [str(k) for k in tree if str(k) in own]), Settings)
+        groups = {name: self._object(name, tree[name], schema) for name, schema in self._schemas.items()}
+        settings.check()
+        return Point(settings, groups, (*said, *(f"{axis}={_override_text(v)}" for axis, v in values.items())))
+
+    def _choice(self, group: str, choice: str) -> Any:
+        if (group, choice) not in self._nodes:
+            self._nodes[group, choice] = self._files.compose([*self._chosen, f"{group}={choice}"])[group]
+        return self._nodes[group, choice]
+
+    def _object(self, key: str, node: Any, schema: Schema) -> Any:
+        content = key, json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str)
+        if content not in self._typed:
+            self._typed[content] = typed(key, node, schema)
+        return self._typed[content]
+
+
+def _override_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value).replace(" ", "").replace('"', "") if isinstance(value, list | dict) else str(value)

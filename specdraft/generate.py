@@ -1,0 +1,115 @@
+"""Decode single prompts live: the Python API, and what `specdraft generate` shows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specdraft.acceptance import AcceptanceRule, Greedy
+from specdraft.decode import Ending, decode
+from specdraft.drafters import DraftModel
+from specdraft.errors import ConfigError, did_you_mean
+from specdraft.metrics import Tally, tally
+from specdraft.models.pair import Pair
+from specdraft.records import Step
+from specdraft.sampling import Sampling
+from specdraft.shapes import Shape, registry
+from specdraft.verifier import Verifier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A decoded prompt.
+
+    Attributes:
+        text, token_ids: the continuation, without the prompt.
+        steps: every verification step, with its tree.
+        tally: counts and seconds.
+    """
+
+    text: str
+    token_ids: list[int]
+    steps: list[Step]
+    tally: Tally
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Accepted per drafted token; None without a step."""
+        return self._ratio(self.tally.accepted_tokens, self.tally.drafted_tokens)
+
+    @property
+    def acceptance_length(self) -> float | None:
+        """Accepted draft tokens per step; None without a step."""
+        return self._ratio(self.tally.accepted_tokens, self.tally.steps)
+
+    @property
+    def block_efficiency(self) -> float | None:
+        """Tokens per step, bonus included; None without a step."""
+        return self._ratio(self.tally.accepted_tokens + self.tally.bonus_tokens, self.tally.steps)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """New tokens per second, prefill included."""
+        return self.tally.new_tokens / self.tally.wall_s
+
+    @staticmethod
+    def _ratio(above: int, below: int) -> float | None:
+        return above / below if below else None
+
+
+class SpeculativeDecoder:
+    """Decodes prompts with one pair and one draft tree.
+
+    Args:
+        pair: from `load_pair`.
+        tree: a shape, or the name of one (`chain`, `kary`, ...) with its default parameters.
+        budget: draft nodes per step; shapes with a size of their own ignore it.
+        max_new_tokens: the most tokens of a continuation.
+        acceptance: the acceptance rule.
+        sampling: how tokens are chosen.
+
+    Raises:
+        ConfigError: there is no such tree, or the budget does not fit it.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        tree: Shape | str = "chain",
+        budget: int = 8,
+        max_new_tokens: int = 64,
+        acceptance: AcceptanceRule | None = None,
+        sampling: Sampling | None = None,
+    ) -> None:
+        if isinstance(tree, str):
+            if tree not in (known := registry()):
+                raise ConfigError(f"tree={tree!r}: there is no such tree{did_you_mean(tree, known)}")
+            tree = known[tree]()
+        self.pair, self.plan, self.max_new_tokens = pair, tree.at(budget), max_new_tokens
+        self._rule, self._sampling = acceptance or Greedy(), sampling or Sampling()
+        self._sampling.check()
+
+    def stream(self, prompt: str, chat_template: str = "auto") -> Iterator[int | Step]:
+        """The first token, then one `Step` per verification step, as they happen."""
+        drafter = DraftModel(self.pair.draft, keep_probs=True)
+        ending = Ending(self.max_new_tokens, self.pair.eos_ids)
+        ids = self.pair.encode(prompt, chat_template)
+        return decode(Verifier(self.pair.target), drafter, self.plan, self._rule, self._sampling, ids, ending)
+
+    def generate(self, prompt: str, chat_template: str = "auto") -> Generation:
+        """Decode one prompt.
+
+        Raises:
+            PromptError: the prompt has no tokens, or one that the models do not share.
+        """
+        started = time.perf_counter()
+        first, *rest = list(self.stream(prompt, chat_template))
+        wall_s = time.perf_counter() - started
+        steps = [step for step in rest if isinstance(step, Step)]
+        assert isinstance(first, int)
+        token_ids = [first, *(token for step in steps for token in step.tokens)]
+        return Generation(self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0))

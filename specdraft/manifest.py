@@ -1,0 +1,91 @@
+"""What was run, on what: the facts that make a study's numbers repeatable. No environment variable is read."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from specdraft.models.files import ModelFiles
+from specdraft.models.pair import Pair
+
+LIBRARIES = ("specdraft", "torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "pandas", "scipy")
+IGNORED_SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size", "min_new_tokens", "suppress_tokens")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, source revision and hardware."""
+    libraries = {}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = version(name)
+        except PackageNotFoundError:
+            libraries[name] = "not installed"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "libraries": libraries,
+        "source": source_revision(),
+        "hardware": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cpu": cpu_name(),
+            "cores": psutil.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+            "gpus": gpus,
+        },
+        "threads": torch.get_num_threads(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def source_revision() -> dict[str, Any] | None:
+    """The commit of the source tree that runs, and whether it was changed; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        status = subprocess.run(
+            ["git", "-C", str(folder), "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True, timeout=10
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "manifest.py"], check=False, capture_output=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())} if tracked.returncode == 0 else None
+
+
+def model_facts(pair: Pair) -> dict[str, Any]:
+    """Path, revision, weights and self-check of both models."""
+
+    def facts(role: str, files: ModelFiles) -> dict[str, Any]:
+        loaded = getattr(pair, role)
+        own = getattr(loaded.model, "generation_config", None)
+        default = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+        ignored = {k: v for k in IGNORED_SETTINGS if (v := getattr(own, k, None)) not in (None, default.get(k))}
+        check = pair.self_checks[role]
+        return {
+            "path": files.spec.path if not Path(files.spec.path).is_absolute() else Path(files.spec.path).name,
+            "revision": files.revision,
+            "weights": files.weights_hash,
+            "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+            "quantize": files.spec.quantize,
+            "device": str(loaded.device),
+            "self_check": {"error": check.error, "control": check.control},
+            "generation_settings_ignored": ignored,
+        }
+
+    return {"target": facts("target", pair.files.target), "draft": facts("draft", pair.files.draft)}

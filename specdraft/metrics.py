@@ -1,0 +1,127 @@
+"""The only place that defines a metric.
+
+Counts are integers (expected values under replayed sampling, later); ratios are ratios of sums and empty
+when there was no step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from specdraft.draft_tree import RankPath
+from specdraft.records import Step
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")
+TIMES = ("wall_s", "draft_s", "verify_s", "other_s")
+# ratio -> (numerator terms, denominator)
+RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
+    "acceptance_rate": (("accepted_tokens",), "drafted_tokens"),
+    "acceptance_length": (("accepted_tokens",), "steps"),
+    "block_efficiency": (("accepted_tokens", "bonus_tokens"), "steps"),
+    "tokens_per_s": (("new_tokens",), "wall_s"),
+    "speedup": (("plain_s",), "wall_s"),
+    "loop_share": (("looped_tokens",), "new_tokens"),
+}
+
+
+@dataclass
+class Tally:
+    """What happened while one prompt was decoded with one combination.
+
+    Attributes:
+        lengths: accepted tokens -> steps with exactly that many.
+        positions: depth -> [reached, accepted]: steps that got to try a node at this depth (at least
+            depth - 1 tokens accepted, the last of them has a child, the end did not cut before), and
+            those of them that accepted one.
+        nodes: rank path -> [reached, accepted]: steps that accepted the node's parent (and were not cut
+            there), and those that accepted the node.
+        looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
+    """
+
+    steps: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    bonus_tokens: int = 0
+    new_tokens: int = 0
+    looped_tokens: int = 0
+    wall_s: float = 0.0
+    draft_s: float = 0.0
+    verify_s: float = 0.0
+    plain_s: float = 0.0
+    lengths: Counter[int] = field(default_factory=Counter)
+    positions: dict[int, list[int]] = field(default_factory=dict)
+    nodes: dict[RankPath, list[int]] = field(default_factory=dict)
+
+    @property
+    def other_s(self) -> float:
+        """Seconds that were neither drafting nor verifying (the prompt's prefill, acceptance, cache upkeep)."""
+        return self.wall_s - self.draft_s - self.verify_s
+
+
+def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float) -> Tally:
+    """Count one decoded prompt.
+
+    Args:
+        first_token: the token from the prefill.
+        steps: the verification steps after it.
+        wall_s: seconds for everything, prefill included.
+        plain_s: seconds that plain decoding took for the same prompt.
+    """
+    result = Tally(new_tokens=1, wall_s=wall_s, plain_s=plain_s)
+    for step in steps:
+        result.steps += 1
+        result.drafted_tokens += step.tree.num_nodes
+        result.accepted_tokens += step.accepted_tokens
+        result.bonus_tokens += step.bonus_tokens
+        result.new_tokens += len(step.tokens)
+        result.draft_s += step.draft_s
+        result.verify_s += step.verify_s
+        result.lengths[step.accepted_tokens] += 1
+        _count_nodes(step, result)
+    tokens = [first_token, *(token for step in steps for token in step.tokens)]
+    result.looped_tokens = looped_tokens(tokens)
+    return result
+
+
+def _count_nodes(step: Step, result: Tally) -> None:
+    topology = step.tree.topology
+    tried = [0, *step.accepted][: len(step.accepted) + (0 if step.cut else 1)]
+    on_path = set(step.accepted)
+    for depth, parent in enumerate(tried, start=1):
+        children = topology.children[parent]
+        if not children:
+            continue
+        hit = depth <= len(step.accepted)
+        position = result.positions.setdefault(depth, [0, 0])
+        position[0] += 1
+        position[1] += hit
+        for child in children:
+            node = result.nodes.setdefault(topology.paths[child], [0, 0])
+            node[0] += 1
+            node[1] += child in on_path
+
+
+def looped_tokens(tokens: Sequence[int], gram: int = 4, repeats: int = 3) -> int:
+    """Tokens that end the `repeats`-th or a later occurrence of a `gram`-gram of the continuation."""
+    seen: Counter[tuple[int, ...]] = Counter()
+    looped = 0
+    for end in range(gram, len(tokens) + 1):
+        occurrence = tuple(tokens[end - gram : end])
+        seen[occurrence] += 1
+        looped += seen[occurrence] >= repeats
+    return looped
+
+
+def add_ratios(table: pd.DataFrame, ratios: Iterable[str] = RATIOS) -> pd.DataFrame:
+    """The table with a column per ratio; empty where the denominator is 0."""
+    table = table.copy()
+    for name in ratios:
+        terms, denominator = RATIOS[name]
+        table[name] = table[list(terms)].sum(axis=1) / table[denominator].where(table[denominator] > 0)
+    return table

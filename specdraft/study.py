@@ -1,0 +1,258 @@
+"""A study before it runs: which combinations there are, on which prompts, and whether they fit.
+
+Everything that needs no forward pass is checked here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from specdraft import acceptance, shapes
+from specdraft.acceptance import AcceptanceRule
+from specdraft.config import Point, Schema, Settings, compose_study
+from specdraft.errors import ConfigError, PromptError
+from specdraft.models.pair import PairFiles, find_pair, resolve_device, resolve_dtype
+from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
+from specdraft.results import SCHEMA
+from specdraft.sampling import Sampling
+from specdraft.shapes import Plan, Shape, StaticPlan
+
+
+def schemas() -> dict[str, Schema]:
+    """What each config group may say."""
+    return {
+        "pair": PairSpec,
+        "tree": shapes.registry(),
+        "prompts": PromptSpec,
+        "sampling": Sampling,
+        "acceptance": acceptance.registry(),
+    }
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One point of the study: what is decoded with what."""
+
+    pair: PairFiles
+    shape: Shape
+    plan: Plan
+    sampling: Sampling
+    rule: AcceptanceRule
+    settings: Settings
+    prompts: PromptSpec
+    overrides: tuple[str, ...]
+
+    @cached_property
+    def keys(self) -> dict[str, Any]:
+        """The key columns that do not depend on the prompt."""
+        sampling, settings = self.sampling, self.settings
+        keys: dict[str, Any] = {
+            "pair": self.pair.spec.name,
+            "target": model_label(self.pair.spec.target),
+            "draft": model_label(self.pair.spec.draft),
+            "dtype": dtype_label(self.pair.target),
+            "tree": self.shape.label,
+            "budget": self.plan.nodes if self.shape.sized else settings.budget,
+            "nodes": self.plan.nodes,
+            "depth": self.plan.depth,
+            "acceptance": self.rule.kind,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "max_new_tokens": settings.max_new_tokens,
+            "prompts": self.prompts.label,
+            "seed": settings.seed,
+            "engine": "live",
+        }
+        return {"combination": self.digest(keys)} | keys
+
+    def digest(self, keys: dict[str, Any]) -> str:
+        """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
+        models = {role: asdict(spec) for role, spec in (("target", self.pair.spec.target), ("draft", self.pair.spec.draft))}
+        for role, files in (("target", self.pair.target), ("draft", self.pair.draft)):
+            models[role] |= {"device": resolve_device(files.spec).type, "dtype": dtype_label(files)}
+        tree = asdict(self.shape) if not isinstance(self.shape, type) else {}  # type: ignore[call-overload]
+        decides = keys | {"models": models, "drafter": self.pair.spec.drafter, "tree": tree, "rule": asdict(self.rule)}  # type: ignore[call-overload]
+        decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def identifier(self) -> str:
+        """The `combination` column."""
+        return str(self.keys["combination"])
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        """Digests of the weights that this combination's rows are worth reusing for."""
+        return self.pair.target.weights_hash, self.pair.draft.weights_hash
+
+    @cached_property
+    def run_key(self) -> tuple[Any, ...]:
+        """Combinations of one pair with equal keys decode the same thing: equal trees run once."""
+        tree = frozenset(self.plan.topology.paths) if isinstance(self.plan, StaticPlan) else self.identifier
+        settings = self.settings
+        return tree, repr(self.sampling), repr(self.rule), settings.max_new_tokens, settings.max_prompt_tokens
+
+    def describe(self) -> str:
+        """`pair tree budget`, for people."""
+        return f"{self.keys['pair']} {self.keys['tree']} budget={self.keys['budget']}"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A checked study.
+
+    Attributes:
+        skipped: combinations that do not fit together, with the reason.
+        config: the resolved configuration as YAML.
+    """
+
+    settings: Settings
+    prompts: list[Prompt]
+    combinations: list[Combination]
+    skipped: list[tuple[str, str]]
+    config: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for results to belong to one study."""
+        return {"name": self.settings.name, "seed": self.settings.seed, "prompts": prompts_digest(self.prompts), "schema": SCHEMA}
+
+    def by_pair(self) -> dict[PairFiles, list[Combination]]:
+        """The combinations of each pair, pairs with one target side by side."""
+        first: dict[int, int] = {}
+        for index, combination in enumerate(self.combinations):
+            first.setdefault(id(combination.pair.target), index)
+        return _grouped(sorted(self.combinations, key=lambda c: first[id(c.pair.target)]))
+
+
+def plan_study(overrides: list[str], config_dir: Path | None = None) -> StudyPlan:
+    """Compose a study and check all that can be checked without a forward pass.
+
+    Raises:
+        ConfigError, TreeError: the configuration.
+        PromptError: the prompts, or one that does not fit a model's context.
+        ModelError: a model that is not there, is not supported, or does not fit its pair.
+    """
+    study = compose_study(overrides, schemas(), config_dir)
+    settings = study.points[0].settings
+    for name in ("name", "seed", "repeats", "output"):
+        if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
+            raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
+    if any(point.groups["prompts"] != study.points[0].groups["prompts"] for point in study.points):
+        raise ConfigError("prompts cannot be swept: a study has one set of prompts")
+    for point in study.points:
+        point.groups["sampling"].check()
+        point.groups["tree"].at(point.settings.budget)
+    prompts = load_prompts(study.points[0].groups["prompts"])
+    pairs = _find_pairs(study.points)
+    combinations, skipped = _combinations(study.points, pairs)
+    for files, own in _grouped(combinations).items():
+        encode_prompts(files, prompts, own)
+    return StudyPlan(settings, prompts, combinations, skipped, study.yaml())
+
+
+def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
+    """The one shape and budget that overrides name. Raises `ConfigError`."""
+    given = {text.partition("=")[0] for text in overrides}
+    fixed = ["pair=zoo", *([] if "budget" in given else ["budget=8"])]
+    points = compose_study([*fixed, *overrides], schemas(), config_dir).points
+    if len(points) != 1:
+        raise ConfigError(f"one tree at a time; the overrides make {len(points)}")
+    shape: Shape = points[0].groups["tree"]
+    return shape, points[0].settings.budget
+
+
+def _find_pairs(points: Iterable[Point]) -> dict[str, PairFiles]:
+    """Each pair's files, checked; one `ModelFiles` for a model that several pairs share."""
+    found: dict[str, PairFiles] = {}
+    names: dict[str, str] = {}
+    for point in points:
+        spec = _named_pair(point)
+        key = repr(spec)
+        if key in found:
+            continue
+        if names.setdefault(spec.name, key) != key:
+            raise ConfigError(f"two different pairs are called {spec.name!r}; give one another pair.name")
+        files = find_pair(spec)
+        same = next((p.target for p in found.values() if p.target.spec == spec.target), files.target)
+        found[key] = replace(files, target=same)
+        found[key].check()
+        for model in (files.target, files.draft):
+            resolve_device(model.spec)
+    return found
+
+
+def _named_pair(point: Point) -> PairSpec:
+    """The point's pair; called `custom` where its models were set by hand."""
+    spec: PairSpec = point.groups["pair"]
+    said = {text.lstrip("+").partition("=")[0] for text in point.overrides}
+    by_hand = {"pair.target.path", "pair.draft.path"} & said and "pair.name" not in said
+    return replace(spec, name="custom") if by_hand else spec
+
+
+def _combinations(points: Iterable[Point], pairs: dict[str, PairFiles]) -> tuple[list[Combination], list[tuple[str, str]]]:
+    combinations: dict[str, Combination] = {}
+    skipped = []
+    for point in points:
+        shape, groups = point.groups["tree"], point.groups
+        pair = pairs[repr(_named_pair(point))]
+        plan = shape.at(point.settings.budget)
+        one = Combination(pair, shape, plan, groups["sampling"], groups["acceptance"], point.settings, groups["prompts"], point.overrides)
+        if one.identifier not in combinations:
+            combinations[one.identifier] = one
+        elif shape.sized:
+            skipped.append((" ".join(point.overrides), f"{shape.label} has a size of its own ({plan.nodes} nodes) and runs once"))
+    return list(combinations.values()), skipped
+
+
+def _grouped(combinations: Iterable[Combination]) -> dict[PairFiles, list[Combination]]:
+    grouped: dict[PairFiles, list[Combination]] = {}
+    for combination in combinations:
+        grouped.setdefault(combination.pair, []).append(combination)
+    return grouped
+
+
+def encode_prompts(files: PairFiles, prompts: Iterable[Prompt], combinations: Iterable[Combination]) -> dict[str, list[int]]:
+    """Token ids of every prompt, by prompt id.
+
+    Raises:
+        PromptError: a prompt has no tokens, or does not fit the context with what is decoded after it.
+    """
+    deepest = max(combinations, key=lambda c: c.settings.max_new_tokens + c.plan.depth)
+    longest, limit = deepest.settings.max_prompt_tokens, files.context_length
+    encoded = {}
+    for prompt in prompts:
+        try:
+            ids = files.encode(prompt.text, deepest.prompts.chat_template)
+        except PromptError as error:
+            raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
+        ids = ids[-longest:] if longest else ids
+        after = deepest.settings.max_new_tokens + deepest.plan.depth
+        if limit is not None and len(ids) + after > limit:
+            raise PromptError(
+                f"prompt {prompt.prompt_id!r} does not fit pair {files.spec.name}: {len(ids)} tokens + max_new_tokens="
+                f"{deepest.settings.max_new_tokens} + {deepest.plan.depth} draft levels exceed the context of {limit}"
+                + (f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else "")
+            )
+        encoded[prompt.prompt_id] = ids
+    return encoded
+
+
+def model_label(spec: ModelSpec) -> str:
+    """A hub id or bundled name as it is, a folder by its last part."""
+    return Path(spec.path).name if spec.path.startswith(("/", ".", "~")) else spec.path
+
+
+def dtype_label(files: Any) -> str:
+    """The weights' type as the `dtype` column says it; `4bit` or `8bit` for quantised ones."""
+    if files.spec.quantize != "none":
+        return str(files.spec.quantize)
+    return str(resolve_dtype(files, resolve_device(files.spec))).removeprefix("torch.")

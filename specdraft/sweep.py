@@ -1,0 +1,290 @@
+"""Run a study: every combination on every prompt, resumable, into tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from specdraft.certify import compare_greedy
+from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.drafters import DraftModel
+from specdraft.errors import ModelError, ResultsError, UserError
+from specdraft.manifest import environment, model_facts
+from specdraft.metrics import tally
+from specdraft.models.pair import Pair, PairFiles, load_pair
+from specdraft.prompts import Prompt
+from specdraft.records import Step
+from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, read_rows, to_csv, write_atomically
+from specdraft.study import Combination, StudyPlan, encode_prompts
+from specdraft.verifier import Verifier
+
+LOCK = ".lock"
+
+
+class Progress:
+    """What a sweep tells while it runs; a front end overrides what it wants to show."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing to put away."""
+
+    def start(self, total: int, reused: int) -> None:
+        """`total` rows are due, `reused` of them are there already."""
+
+    def pair(self, name: str) -> None:
+        """A pair is being loaded."""
+
+    def advance(self, rows: int) -> None:
+        """So many more rows are done (or given up)."""
+
+    def failed(self, what: str, error: str) -> None:
+        """A combination failed."""
+
+
+@dataclass
+class Outcome:
+    """What a sweep did."""
+
+    out: Path
+    rows: int
+    reused: int
+    wall_s: float
+    failures: list[dict[str, Any]]
+    tables: dict[str, pd.DataFrame] = field(repr=False)
+
+
+def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
+    """Make an existing directory ready: empty, or holding the same study.
+
+    Raises:
+        ResultsError: it holds another study or foreign files, or cannot be written.
+    """
+    present = {path.name for path in out.iterdir()} - {LOCK}
+    if present and "manifest.json" not in present:
+        raise ResultsError(f"{out}: holds files that are not a study's; choose another --out")
+    if present and fresh:
+        for name in present & set(FILES):
+            (out / name).unlink()
+    elif present:
+        there = _read_manifest(out).get("study") or {}
+        if there != plan.identity:
+            differing = ", ".join(key for key, value in plan.identity.items() if there.get(key) != value)
+            raise ResultsError(f"{out}: holds another study ({differing} differ); choose another --out, or start over with --fresh")
+        if "journal.jsonl" not in present and "records.csv" in present:
+            raise ResultsError(
+                f"{out}: its journal.jsonl is gone, so it cannot be resumed; choose another --out, or start over with --fresh"
+            )
+        return
+    write_atomically(out / "manifest.json", json.dumps({"study": plan.identity}, indent=1) + "\n")
+
+
+def _read_manifest(out: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{out}/manifest.json: cannot be read; choose another --out, or start over with --fresh") from error
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progress | None = None) -> Outcome:
+    """Run what is missing, write the tables.
+
+    An interruption (Ctrl-C) still writes the tables of what is done.
+
+    Raises:
+        ResultsError: the directory cannot be used or written.
+    """
+    lock = FileLock(out / LOCK)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ResultsError(f"{out}: another sweep is writing here") from error
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    try:
+        open_study(plan, out, fresh)
+        runner = _Runner(plan, out, progress or Progress())
+        try:
+            runner.run()
+        finally:
+            outcome = runner.finish()
+        return outcome
+    finally:
+        (out / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def rows_there(plan: StudyPlan, out: Path) -> dict[str, int]:
+    """Combination -> rows that a sweep into `out` would reuse. Reads only."""
+    counts = {c.identifier: 0 for c in plan.combinations}
+    if not (out / "journal.jsonl").is_file() or _read_manifest(out).get("study") != plan.identity:
+        return counts
+    weights = {c.identifier: c.weights for c in plan.combinations}
+    for row in read_rows(out / "journal.jsonl"):
+        if weights.get(row.combination) == row.weights:
+            counts[row.combination] += 1
+    return counts
+
+
+class _Runner:
+    def __init__(self, plan: StudyPlan, out: Path, progress: Progress) -> None:
+        self.plan, self.out, self.progress = plan, out, progress
+        self.journal = Journal(out / "journal.jsonl")
+        self.failures: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, Any] = dict(_read_manifest(out).get("models", {}))
+        self.started = time.perf_counter()
+        self.earlier_s = float(_read_manifest(out).get("wall_s", 0.0))
+        self.plain: dict[Any, tuple[list[int], float]] = {}
+        self.reused = self.done = 0
+
+    def run(self) -> None:
+        grouped = self.plan.by_pair()
+        rows_each = len(self.plan.prompts) * self.plan.settings.repeats
+        self.reused = sum(self._has(c, p, r) for c in self.plan.combinations for p in self.plan.prompts for r in self._repeats())
+        self.progress.start(len(self.plan.combinations) * rows_each, self.reused)
+        loaded: Pair | None = None
+        for files, combinations in grouped.items():
+            due = [c for c in combinations if any(not self._has(c, p, r) for p in self.plan.prompts for r in self._repeats())]
+            for combination in combinations:
+                self.journal.add_combination(combination.keys)
+            if due:
+                self.progress.pair(files.spec.name)
+                loaded = self._load(files, loaded, due)
+                if loaded is not None:
+                    self.models[files.spec.name] = model_facts(loaded)
+                    self._run_pair(loaded, due)
+
+    def _repeats(self) -> range:
+        return range(self.plan.settings.repeats)
+
+    def _has(self, combination: Combination, prompt: Prompt, repeat: int) -> bool:
+        return (combination.identifier, combination.weights, prompt.prompt_id, repeat) in self.journal.rows
+
+    def _load(self, files: PairFiles, loaded: Pair | None, due: list[Combination]) -> Pair | None:
+        try:
+            return load_pair(files, target_of=loaded)
+        except ModelError as error:
+            for combination in due:
+                self._fail(combination, None, error)
+            return loaded if loaded is not None and loaded.files is files else None
+
+    def _run_pair(self, pair: Pair, due: list[Combination]) -> None:
+        """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent."""
+        prompt_ids = encode_prompts(pair.files, self.plan.prompts, due)
+        runs: dict[Any, list[Combination]] = {}
+        for combination in due:
+            runs.setdefault(combination.run_key, []).append(combination)
+        for prompt in self.plan.prompts:
+            for repeat in self._repeats():
+                for twins in runs.values():
+                    missing = [c for c in twins if not self._has(c, prompt, repeat)]
+                    if missing and missing[0].identifier not in self.failures:
+                        self._run_one(pair, missing, prompt, prompt_ids[prompt.prompt_id], repeat)
+                    self.progress.advance(len(missing))
+
+    def _run_one(self, pair: Pair, twins: list[Combination], prompt: Prompt, ids: list[int], repeat: int) -> None:
+        try:
+            row = self._decode(pair, twins[0], prompt, ids, repeat)
+        except (ResultsError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # whatever goes wrong in one combination must not stop the others
+            for combination in twins:
+                self._fail(combination, prompt, error)
+            return
+        for combination in twins:
+            self.journal.add_row(Row(combination.identifier, combination.weights, *row))
+            self.done += 1
+
+    def _decode(self, pair: Pair, combination: Combination, prompt: Prompt, ids: list[int], repeat: int) -> tuple[Any, ...]:
+        ending = Ending(combination.settings.max_new_tokens, pair.eos_ids)
+        verifier, drafter = Verifier(pair.target), DraftModel(pair.draft)
+        plain, plain_s = self._decode_plainly(pair, combination, verifier, prompt, ids, ending, repeat)
+        started = time.perf_counter()
+        first, *steps = list(decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending))
+        wall_s = time.perf_counter() - started
+        assert isinstance(first, int)
+        taken = [step for step in steps if isinstance(step, Step)]
+        text = [first, *(token for step in taken for token in step.tokens)]
+        tie = compare_greedy(pair.target, pair.self_checks["target"], ids, plain, text)
+        listed = None
+        if self.plan.settings.output.steps:
+            listed = [[i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)] for i, s in enumerate(taken)]
+        return prompt.prompt_id, prompt.category, repeat, tally(first, taken, wall_s, plain_s), tie, listed
+
+    def _decode_plainly(
+        self, pair: Pair, combination: Combination, verifier: Verifier, prompt: Prompt, ids: list[int], ending: Ending, repeat: int
+    ) -> tuple[list[int], float]:
+        """The target alone on this prompt, once for all pairs that share the target."""
+        target = pair.files.target
+        key = (target.weights_hash, repr(target.spec), pair.target.vocab, tuple(ids), ending, repr(combination.sampling), repeat)
+        if key not in self.plain:
+            started = time.perf_counter()
+            tokens = decode_plainly(verifier, combination.sampling, ids, ending)
+            self.plain[key] = tokens, time.perf_counter() - started
+        return self.plain[key]
+
+    def _fail(self, combination: Combination, prompt: Prompt | None, error: Exception) -> None:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            text = "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
+        else:
+            text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+        where = {"combination": combination.identifier, "prompt_id": prompt.prompt_id if prompt else None}
+        command = " ".join(_quoted(o) for o in combination.overrides)
+        self.failures[combination.identifier] = where | {"error": text, "overrides": command}
+        self.progress.failed(combination.describe(), text)
+
+    def finish(self) -> Outcome:
+        """Write every table from the journal: the union of this run and earlier ones."""
+        self.journal.close()
+        rows = [row for row in self._current_rows() if row.combination not in self.failures]
+        tables = build_tables(rows, self.journal.combinations, self.plan.settings.seed)
+        wall_s = self.earlier_s + time.perf_counter() - self.started
+        for name, table in tables.items():
+            write_atomically(self.out / name, to_csv(table))
+        write_atomically(self.out / "failures.jsonl", "".join(json.dumps(f) + "\n" for f in self.failures.values()))
+        write_atomically(self.out / "config.yaml", self.plan.config)
+        write_atomically(self.out / "manifest.json", json.dumps(self._manifest(rows, wall_s), indent=1) + "\n")
+        return Outcome(self.out, self.done, self.reused, wall_s, list(self.failures.values()), tables)
+
+    def _current_rows(self) -> Iterable[Row]:
+        """The journal's rows, those of replaced weights left out."""
+        now = {c.identifier: c.weights for c in self.plan.combinations}
+        return (row for row in self.journal.rows.values() if now.get(row.combination, row.weights) == row.weights)
+
+    def _manifest(self, rows: list[Row], wall_s: float) -> dict[str, Any]:
+        ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
+        bugs = [f for f in self.failures.values() if f["error"].startswith("bug:")]
+        return {
+            "study": self.plan.identity,
+            **environment(),
+            "models": self.models,
+            "prompts": len(self.plan.prompts),
+            "combinations": len({row.combination for row in rows}),
+            "skipped": [{"overrides": what, "reason": why} for what, why in self.plan.skipped],
+            "failed": len(self.failures),
+            "wall_s": round(wall_s, 2),
+            "intervals": "95 %, over prompts (see README: Intervals)",
+            "certificate": {
+                "kind": "greedy: every text was compared with plain greedy decoding of the target",
+                "compared": len(rows),
+                "identical": len(rows) - len(ties),
+                "ties": ties,
+                "bugs": bugs,
+            },
+        }
+
+
+def _quoted(override: str) -> str:
+    return f"'{override}'" if set(override) & set(' []{}(),*$&;<>|"') else override

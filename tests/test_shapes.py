@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from specdraft.draft_tree import Topology
+from specdraft.errors import ConfigError, TreeError
+from specdraft.shapes import StaticShape, registry
+from specdraft.shapes.base import MAX_BUDGET, StaticPlan
+from specdraft.shapes.beam import Beam
+from specdraft.shapes.branching import Branching
+from specdraft.shapes.chain import Chain
+from specdraft.shapes.kary import Kary
+from specdraft.shapes.paths import Paths
+from specdraft.shapes.published import Published, published_trees
+from specdraft.shapes.wide import Wide
+
+FREE = [
+    Chain(),
+    Wide(),
+    Kary(),
+    Kary(k=1),
+    Kary(k=4),
+    Branching(),
+    Branching(factors=[3]),
+    Branching(factors=[1, 3, 2]),
+    Beam(),
+    Beam(width=5),
+]
+
+
+def paths(shape: StaticShape, budget: int) -> list[tuple[int, ...]]:
+    return shape.at(budget).topology.paths[1:]
+
+
+@pytest.mark.parametrize(
+    ("shape", "budget", "expected"),
+    [
+        (Chain(), 1, "0"),
+        (Chain(), 3, "0 00 000"),
+        (Wide(), 1, "0"),
+        (Wide(), 4, "0 1 2 3"),
+        (Kary(), 5, "0 1 00 01 10"),
+        (Kary(), 7, "0 1 00 01 10 11 000"),
+        (Kary(k=3), 5, "0 1 2 00 01"),
+        (Kary(k=1), 3, "0 00 000"),
+        (Branching(factors=[2, 1]), 7, "0 1 00 10 000 100 0000"),
+        (Branching(factors=[1, 3]), 6, "0 00 01 02 000 001"),
+        (Branching(), 9, "0 1 2 3 00 01 10 11 20"),
+        (Beam(), 5, "0 1 00 10 000"),
+        (Beam(width=3), 8, "0 1 2 00 10 20 000 100"),
+        (Beam(width=3), 2, "0 1"),
+        (Beam(width=1), 3, "0 00 000"),
+    ],
+)
+def test_a_layout_is_breadth_first_and_beams_deepen_in_turn(shape: StaticShape, budget: int, expected: str) -> None:
+    assert ["".join(map(str, path)) for path in paths(shape, budget)] == expected.split()
+
+
+def test_the_third_level_of_the_default_branching_tree_has_single_children() -> None:
+    plan = Branching().at(4 + 8 + 8 + 8)
+    assert [len(level.nodes) for level in plan.topology.levels] == [4, 8, 8, 8]
+
+
+@pytest.mark.parametrize("shape", FREE, ids=lambda s: s.label)
+def test_a_growing_budget_only_adds_nodes(shape: StaticShape) -> None:
+    largest = paths(shape, 60)
+    for budget in range(1, 60):
+        plan = shape.at(budget)
+        assert plan.topology.paths[1:] == largest[:budget]
+        assert plan.nodes == budget
+        assert plan.depth == max(map(len, largest[:budget]))
+        assert plan.topology.sibling_closed
+
+
+@pytest.mark.parametrize("shape", FREE, ids=lambda s: s.label)
+def test_nodes_are_listed_depth_by_depth(shape: StaticShape) -> None:
+    lengths = [len(path) for path in islice(shape.layout(), 60)]
+    assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("budget", [0, -1, MAX_BUDGET + 1, 2.0, True, "4"])
+@pytest.mark.parametrize("shape", [Chain(), Wide(), Kary(), Branching(), Beam()], ids=lambda s: s.kind)
+def test_what_is_no_node_budget_is_refused(shape: StaticShape, budget: int) -> None:
+    with pytest.raises(ConfigError, match=f"budget={budget} "):
+        shape.at(budget)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (Kary(k=0), "tree.k=0 is out of range for kary"),
+        (Beam(width=-1), "tree.width=-1 is out of range for beam"),
+        (Branching(factors=[]), r"tree.factors=\[\]"),
+        (Branching(factors=[2, 0]), r"tree.factors=\[2, 0\]"),
+        (Paths(), "tree.paths is empty"),
+        (Published(name="medusa/mc_sim_7b_64"), r"tree.name='medusa/mc_sim_7b_64' .* did you mean 'medusa/mc_sim_7b_63'\?"),
+    ],
+)
+def test_parameters_out_of_range_are_refused_by_name(shape: StaticShape, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        shape.at(4)
+
+
+def test_a_layout_that_ends_too_early_does_not_fit_the_budget() -> None:
+    class Short(StaticShape):
+        def layout(self) -> object:
+            return iter([(0,), (1,)])
+
+    assert Short("short").at(2).nodes == 2
+    with pytest.raises(ConfigError, match="tree short has only 2 nodes; budget=3 does not fit"):
+        Short("short").at(3)
+
+
+@pytest.mark.parametrize("budget", [1, 3, 500, 0])
+def test_shapes_with_a_size_of_their_own_ignore_the_budget(budget: int) -> None:
+    written = Paths(paths=[[0, 0], [0], [2]])
+    assert written.sized
+    assert written.at(budget).topology == Topology.from_paths([(0,), (2,), (0, 0)])
+    assert Published.sized
+    assert Published().at(budget).nodes == 63
+
+
+@pytest.mark.parametrize(("listed", "message"), [([[0], [0]], "listed twice"), ([[1, 0]], "has no parent"), ([[]], "not a rank path")])
+def test_written_paths_that_are_no_tree_are_refused(listed: list[list[int]], message: str) -> None:
+    with pytest.raises(TreeError, match=message):
+        Paths(paths=listed).at(1)
+
+
+@pytest.mark.parametrize("name", sorted(published_trees()))
+def test_a_published_tree_has_its_stated_nodes_and_depth(name: str) -> None:
+    stated, plan = published_trees()[name], Published(name=name).at(1)
+    assert (plan.nodes, plan.depth) == (stated["nodes"], stated["depth"])
+    assert {tuple(path) for path in stated["paths"]} == set(plan.topology.paths[1:])
+    assert {"repo", "path", "commit"} <= set(stated["source"])
+
+
+@pytest.mark.parametrize(("name", "label", "nodes", "depth"), [("medusa", "medusa", 63, 4), ("eagle", "eagle", 25, 5)])
+def test_the_two_best_known_trees(name: str, label: str, nodes: int, depth: int) -> None:
+    shape = Published(name=f"{name}/mc_sim_7b_63")
+    plan = shape.at(1)
+    assert (shape.label, plan.nodes, plan.depth) == (label, nodes, depth)
+    assert plan.topology.sibling_closed
+    assert not plan.topology.is_chain
+
+
+@pytest.mark.parametrize(
+    ("shape", "label"),
+    [
+        (Chain(), "chain"),
+        (Wide(), "wide"),
+        (Kary(), "kary"),
+        (Kary(k=3), "kary-k3"),
+        (Beam(width=2), "beam"),
+        (Beam(width=3), "beam-w3"),
+        (Branching(), "branching"),
+        (Branching(factors=[3, 2]), "branching-f3x2"),
+        (Published(), "medusa"),
+        (Published(name="medusa/zephyr_stage2"), "medusa/zephyr_stage2"),
+    ],
+)
+def test_a_label_is_the_kind_and_what_differs_from_its_defaults(shape: StaticShape, label: str) -> None:
+    assert shape.label == label
+
+
+def test_the_label_of_written_paths_depends_on_the_nodes_only() -> None:
+    label = Paths(paths=[[0], [1], [0, 0]]).label
+    assert label.startswith("paths-")
+    assert label == Paths(paths=[[1], [0], [0, 0]]).label
+    assert label != Paths(paths=[[0], [1], [1, 0]]).label
+
+
+def test_every_shape_is_registered_under_its_kind() -> None:
+    shapes = registry()
+    assert {"chain", "wide", "kary", "branching", "beam", "paths", "published"} <= set(shapes)
+    assert all(shape().kind == kind for kind, shape in shapes.items())
+
+
+def test_a_plan_grows_its_tree_one_level_at_a_time() -> None:
+    class View:
+        def __init__(self) -> None:
+            self.calls: list[object] = []
+
+        def grow(self, topology: Topology, depth: int) -> None:
+            self.calls.append(depth)
+
+        def finish(self, topology: Topology) -> str:
+            self.calls.append("finish")
+            return "tree"
+
+    view = View()
+    plan = StaticPlan(Topology.from_paths([(0,), (1,), (0, 0), (0, 0, 0)]))
+    assert plan.expand(view) == "tree"  # type: ignore[arg-type, comparison-overlap]
+    assert view.calls == [1, 2, 3, "finish"]
