@@ -257,19 +257,10 @@ def train_model(name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list
         optimizer.step()
         running.append(float(loss.detach()))
         if (step + 1) % t.eval_every == 0 or step + 1 == steps:
-            final = step + 1 == steps
-            held = {d: held_out_loss(model, docs, t.seq_len, 200 if final else 25) for d, docs in corpus_ids["held_out"].items()}
-            row = {
-                "model": name,
-                "step": step + 1,
-                "tokens": (step + 1) * t.batch * t.seq_len,
-                "elapsed_s": round(time.perf_counter() - started, 1),
-                "train_loss": round(float(np.mean(running)), 4),
-                **{f"held_out_{d}": round(v, 4) for d, v in held.items()},
-            }
-            log.append(row)
+            documents = 200 if step + 1 == steps else 25
+            held = {d: held_out_loss(model, docs, t.seq_len, documents) for d, docs in corpus_ids["held_out"].items()}
+            log.append(log_row(name, step + 1, t, time.perf_counter() - started, running, held))
             running = []
-            print(json.dumps(row), flush=True)
         if (step + 1) % t.checkpoint_every == 0 or step + 1 == steps:
             state = {
                 "model": model.state_dict(),
@@ -284,6 +275,13 @@ def train_model(name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list
     model.save_pretrained(zoo / name)
     PreTrainedTokenizerFast.from_pretrained(work / "tokenizer").save_pretrained(zoo / name)
     append_log(zoo / "training_log.csv", log)
+
+
+def log_row(name: str, step: int, t: DictConfig, elapsed_s: float, losses: list[float], held: dict[str, float]) -> dict[str, Any]:
+    row = {"model": name, "step": step, "tokens": step * t.batch * t.seq_len, "elapsed_s": round(elapsed_s, 1)}
+    row |= {"train_loss": round(float(np.mean(losses)), 4)} | {f"held_out_{d}": round(v, 4) for d, v in held.items()}
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def append_log(path: Path, log: list[dict[str, Any]]) -> None:

@@ -137,7 +137,7 @@ def generate(
     shape.at(settings.budget)
     pair = load_pair(point.groups["pair"])
     decoder = SpeculativeDecoder(
-        pair, shape, settings.budget, settings.max_new_tokens, point.groups["acceptance"], point.groups["sampling"]
+        pair, shape, settings.budget, settings.max_new_tokens, point.groups["acceptance"], point.groups["sampling"], keep_probs=True
     )
     result = decoder.generate(prompt, point.groups["prompts"].chat_template)
     counts = result.tally

@@ -71,6 +71,7 @@ class SpeculativeDecoder:
         max_new_tokens: the most tokens of a continuation.
         acceptance: the acceptance rule.
         sampling: how tokens are chosen.
+        keep_probs: also keep the drafter's probability of every drafted token, to show it.
 
     Raises:
         ConfigError: there is no such tree, or the budget does not fit it.
@@ -84,6 +85,7 @@ class SpeculativeDecoder:
         max_new_tokens: int = 64,
         acceptance: AcceptanceRule | None = None,
         sampling: Sampling | None = None,
+        keep_probs: bool = False,
     ) -> None:
         if isinstance(tree, str):
             if tree not in (known := registry()):
@@ -92,13 +94,13 @@ class SpeculativeDecoder:
         self.pair, self.plan, self.max_new_tokens = pair, tree.at(budget), max_new_tokens
         self._rule, self._sampling = acceptance or Greedy(), sampling or Sampling()
         self._sampling.check()
+        self._keep_probs = keep_probs
 
-    def stream(self, prompt: str, chat_template: str = "auto") -> Iterator[int | Step]:
+    def stream(self, prompt_ids: list[int]) -> Iterator[int | Step]:
         """The first token, then one `Step` per verification step, as they happen."""
-        drafter = DraftModel(self.pair.draft, keep_probs=True)
+        drafter = DraftModel(self.pair.draft, keep_probs=self._keep_probs)
         ending = Ending(self.max_new_tokens, self.pair.eos_ids)
-        ids = self.pair.encode(prompt, chat_template)
-        return decode(Verifier(self.pair.target), drafter, self.plan, self._rule, self._sampling, ids, ending)
+        return decode(Verifier(self.pair.target), drafter, self.plan, self._rule, self._sampling, prompt_ids, ending)
 
     def generate(self, prompt: str, chat_template: str = "auto") -> Generation:
         """Decode one prompt.
@@ -106,8 +108,12 @@ class SpeculativeDecoder:
         Raises:
             PromptError: the prompt has no tokens, or one that the models do not share.
         """
+        return self.generate_ids(self.pair.encode(prompt, chat_template))
+
+    def generate_ids(self, prompt_ids: list[int]) -> Generation:
+        """Decode a prompt that is token ids already."""
         started = time.perf_counter()
-        first, *rest = list(self.stream(prompt, chat_template))
+        first, *rest = list(self.stream(prompt_ids))
         wall_s = time.perf_counter() - started
         steps = [step for step in rest if isinstance(step, Step)]
         assert isinstance(first, int)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,7 +76,7 @@ class ModelFiles:
     @cached_property
     def weights_hash(self) -> str:
         """A digest of config and weights. Files in the hub's cache are named by theirs already."""
-        digest = hashlib.sha256(json.dumps(self.config.to_diff_dict(), sort_keys=True, default=str).encode())
+        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
         for path in sorted(self.folder.glob("*.safetensors")):
             blob = path.resolve().name
             if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import is_dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import cast
 
 from specdraft.shapes.base import Plan, Shape, StaticPlan, StaticShape, check_budget
 
@@ -18,7 +18,7 @@ def registry() -> dict[str, type[Shape]]:
     for module_info in iter_modules(__path__):
         module = import_module(f"{__name__}.{module_info.name}")
         for member in vars(module).values():
-            declared: Any = member
-            if isinstance(member, type) and is_dataclass(member) and member.__module__ == module.__name__ and getattr(declared, "kind", ""):
-                found[declared.kind] = declared
+            kind = getattr(member, "kind", "")
+            if kind and isinstance(member, type) and is_dataclass(member) and member.__module__ == module.__name__:
+                found[kind] = cast("type[Shape]", member)
     return found

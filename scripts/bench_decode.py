@@ -1,0 +1,133 @@
+"""Live decoding against transformers' assisted generation and plain decoding, as ratios measured in one run.
+
+    python scripts/bench_decode.py [--pair zoo] [--prompts 16] [--rounds 3] [--new-tokens 64] [--out FILE.json]
+
+Every method decodes every prompt in turn, and the rounds are interleaved, so that a slow minute of the
+machine meets all methods alike. Each text must equal plain greedy decoding.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from specdraft import SpeculativeDecoder, load_pair
+from specdraft.decode import Ending, decode_plainly
+from specdraft.manifest import cpu_name
+from specdraft.models.pair import Pair
+from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.sampling import Sampling
+from specdraft.shapes import registry
+from specdraft.verifier import Verifier
+
+Method = Callable[[list[int]], list[int]]
+
+
+def hf_method(pair: Pair, new_tokens: int, assistant: dict[str, Any] | None) -> Method:
+    """`generate` of transformers: plain, or assisted with these settings on the assistant."""
+    target = pair.target.model
+    eos = sorted(pair.eos_ids) or None
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": eos, "pad_token_id": (eos or [0])[0]}
+
+    def run(ids: list[int]) -> list[int]:
+        if assistant is not None:
+            draft = pair.draft.model
+            for name, value in assistant.items():
+                setattr(draft.generation_config, name, value)
+            options["assistant_model"] = draft
+        row = torch.tensor([ids], device=pair.target.device)
+        with torch.inference_mode():
+            out = target.generate(row, attention_mask=torch.ones_like(row), **options)
+        tokens: list[int] = out[0, len(ids) :].tolist()
+        return tokens
+
+    return run
+
+
+def tree_method(pair: Pair, tree: str, budget: int, new_tokens: int) -> Method:
+    """Our decoder with one tree."""
+    decoder = SpeculativeDecoder(pair, registry()[tree](), budget, new_tokens)
+    return lambda ids: decoder.generate_ids(ids).token_ids
+
+
+def methods(pair: Pair, new_tokens: int, length: int) -> dict[str, Method]:
+    """Name -> method. The matched settings draft `length` tokens in every step, as our chain does."""
+    matched = {"num_assistant_tokens": length, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
+    defaults = {"num_assistant_tokens": 20, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.4}
+    ending, verifier = Ending(new_tokens, pair.eos_ids), Verifier(pair.target)
+    ours = {f"specdraft {t} {b}": tree_method(pair, t, b, new_tokens) for t in ("chain", "kary", "beam", "branching") for b in (4, 8, 16)}
+    return {
+        "transformers plain": hf_method(pair, new_tokens, None),
+        "transformers assisted, defaults": hf_method(pair, new_tokens, defaults),
+        f"transformers assisted, {length} tokens": hf_method(pair, new_tokens, matched),
+        "specdraft plain": lambda ids: decode_plainly(verifier, Sampling(), ids, ending),
+        f"specdraft chain {length}": tree_method(pair, "chain", length, new_tokens),
+        **ours,
+    }
+
+
+def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], rounds: int) -> dict[str, float]:
+    """Name -> tokens per second over all prompts: the median round."""
+    wanted = [runs["transformers plain"](ids) for ids in prompts]
+    for run in runs.values():
+        run(prompts[0])
+    seconds: dict[str, list[float]] = {name: [0.0] * rounds for name in runs}
+    for turn in range(rounds):
+        for ids, text in zip(prompts, wanted, strict=True):
+            for name, run in runs.items():
+                started = time.perf_counter()
+                got = run(ids)
+                seconds[name][turn] += time.perf_counter() - started
+                if got != text:
+                    raise SystemExit(f"{name}: the text differs from plain greedy decoding")
+    total = sum(map(len, wanted))
+    return {name: total / sorted(turns)[rounds // 2] for name, turns in seconds.items()}
+
+
+def main(
+    pair: Annotated[str, typer.Option(help="a pair config")] = "zoo",
+    prompts: Annotated[int, typer.Option(help="how many bundled prompts")] = 16,
+    rounds: Annotated[int, typer.Option(help="the median of so many")] = 3,
+    new_tokens: Annotated[int, typer.Option(help="tokens per continuation")] = 64,
+    length: Annotated[int, typer.Option(help="draft tokens of the matched settings")] = 4,
+    out: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
+) -> None:
+    loaded = load_pair(pair)
+    texts = [loaded.encode(p.text) for p in load_prompts(PromptSpec(limit=prompts))]
+    speed = measure(loaded, methods(loaded, new_tokens, length), texts, rounds)
+    plain, defaults, matched = (speed[n] for n in list(speed)[:3])
+    best = max((name for name in speed if name.startswith("specdraft") and name != "specdraft plain"), key=lambda name: speed[name])
+    ratios = {
+        f"specdraft chain {length} / transformers assisted, {length} tokens (goal 1.3, at least 1.15)": speed[f"specdraft chain {length}"]
+        / matched,
+        f"best tree ({best}) / transformers assisted, defaults": speed[best] / defaults,
+        f"best tree ({best}) / transformers plain": speed[best] / plain,
+        f"best tree ({best}) / specdraft plain": speed[best] / speed["specdraft plain"],
+        "transformers assisted, defaults / transformers plain": defaults / plain,
+    }
+    table = Table(
+        "method", "tokens/s", "/ transformers plain", title=f"{pair}: {prompts} prompts x {new_tokens} tokens, median of {rounds}"
+    )
+    for name, value in speed.items():
+        table.add_row(name, f"{value:.0f}", f"{value / plain:.2f}")
+    console = Console()
+    console.print(table)
+    for name, value in ratios.items():
+        console.print(f"{value:5.2f}  {name}", highlight=False)
+    if out is not None:
+        where = {"pair": pair, "cpu": cpu_name(), "device": str(loaded.target.device), "threads": torch.get_num_threads()}
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        out.write_text(json.dumps(where | versions | {"tokens_per_s": speed, "ratios": ratios}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
