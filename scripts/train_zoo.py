@@ -207,6 +207,14 @@ def loss_on(model: LlamaForCausalLM, teacher: LlamaForCausalLM | None, rows: tor
     return F.kl_div(torch.log_softmax(logits, -1).flatten(0, 1), wanted.flatten(0, 1), log_target=True, reduction="batchmean")
 
 
+def make_optimizer(model: LlamaForCausalLM, t: DictConfig) -> torch.optim.AdamW:
+    """AdamW; norms are not decayed."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": t.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(t.beta1, t.beta2))
+
+
 def learning_rate(step: int, steps: int, spec: DictConfig, t: DictConfig) -> float:
     peak, lowest, warmup = float(spec.get("lr") or t.lr), float(t.min_lr), int(t.warmup_steps)
     if step < warmup:
@@ -229,10 +237,7 @@ def train_model(name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list
     if spec.get("teacher"):
         teacher = LlamaForCausalLM.from_pretrained(zoo / spec.teacher).eval()
         own = batches(sample_target(teacher, text, cfg, work / "samples.npy"), t.batch, t.seq_len, cfg.seed + 2)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": t.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(t.beta1, t.beta2))
+    optimizer = make_optimizer(model, t)
     steps, checkpoint = spec.tokens // (t.batch * t.seq_len), work / f"{name}.pt"
     log: list[dict[str, Any]] = []
     done, elapsed = 0, 0.0

@@ -70,7 +70,7 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
 
     errors = _console(stderr=True)
     for what, reason in plan.skipped:
-        errors.print(f"skipped: {what}: {reason}", markup=False, highlight=False)
+        errors.print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
     with _progress(errors) as progress:
         outcome = run_study(plan, folder, fresh, progress)
     summary = outcome.tables["summary.csv"]
@@ -80,9 +80,11 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
     else:
         _console().print(summary_table(summary))
-        _console().print(f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all", highlight=False)
+        done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
+        _console().print(done, markup=False, highlight=False, soft_wrap=True)
     if outcome.failures:
-        errors.print(f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}", style="red", highlight=False)
+        failed = f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}"
+        errors.print(failed, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(SOME_FAILED)
 
 
@@ -109,7 +111,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
         table.add_row(*(str(combination.keys[name]) for name in columns), str(there[combination.identifier]))
     _console().print(table)
     for what, reason in plan.skipped:
-        _console().print(f"skipped: {what}: {reason}", markup=False, highlight=False)
+        _console().print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -122,8 +124,8 @@ def generate(
     """Decode one prompt live and show the draft tree of every step."""
     from specdraft.config import compose_study
     from specdraft.generate import SpeculativeDecoder
-    from specdraft.models.pair import load_pair
-    from specdraft.study import schemas
+    from specdraft.models.pair import find_pair, load_pair
+    from specdraft.study import encode_to_fit, named_pair, schemas
 
     keys = {o.partition("=")[0].lstrip("+") for o in overrides or []}
     fixed = [
@@ -134,12 +136,14 @@ def generate(
         raise UserError(f"generate decodes with one combination; the overrides make {len(points)}")
     point = points[0]
     shape, settings = point.groups["tree"], point.settings
-    shape.at(settings.budget)
-    pair = load_pair(point.groups["pair"])
-    decoder = SpeculativeDecoder(
-        pair, shape, settings.budget, settings.max_new_tokens, point.groups["acceptance"], point.groups["sampling"], keep_probs=True
-    )
-    result = decoder.generate(prompt, point.groups["prompts"].chat_template)
+    sampling, template = point.groups["sampling"], point.groups["prompts"].chat_template
+    sampling.check()
+    plan, files = shape.at(settings.budget), find_pair(named_pair(point))
+    prompt_ids = encode_to_fit(files, prompt, template, settings, plan.depth)
+    pair = load_pair(files)
+    rule = point.groups["acceptance"]
+    decoder = SpeculativeDecoder(pair, shape, settings.budget, settings.max_new_tokens, rule, sampling, keep_probs=True)
+    result = decoder.generate_ids(prompt_ids)
     counts = result.tally
     totals = {
         "acceptance_rate": result.acceptance_rate,
@@ -236,6 +240,35 @@ def trees_show(
     _console().print(topology_tree(topology))
 
 
+@trees_app.command("optimal")
+def trees_optimal(
+    budget: Annotated[int, typer.Option("--budget", help="draft nodes")],
+    vector: Annotated[str | None, typer.Option("--acceptance-vector", help="acceptance by child rank: 0.63,0.11,...")] = None,
+    matrix: Annotated[Path | None, typer.Option("--acceptance-matrix", help="JSON file: one row of acceptance by rank per depth")] = None,
+    max_depth: Annotated[int | None, typer.Option("--max-depth", help="draft levels at most")] = None,
+    max_children: Annotated[int | None, typer.Option("--max-children", help="children of one node at most")] = None,
+    free_ranks: Annotated[bool, typer.Option("--free-ranks", help="allow a node without its lower-ranked siblings")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the tree with the most expected accepted tokens."""
+    from specdraft.draft_tree import Topology
+    from specdraft.optimal import best_tree, read_acceptance
+    from specdraft.render import topology_tree
+    from specdraft.shapes import check_budget
+
+    check_budget(budget)
+    acceptance = read_acceptance(vector, matrix)
+    tree = best_tree(acceptance, budget, max_depth=max_depth, max_children=max_children, free_ranks=free_ranks)
+    if not tree.filled:
+        typer.echo(f"note: budget={budget} does not fit within the depth and width; the largest tree has {tree.nodes} nodes", err=True)
+    if as_json:
+        typer.echo(json.dumps(tree._asdict() | {"depth": tree.depth}))
+        return
+    facts = f"{tree.nodes} nodes, {tree.depth} levels, {tree.expected_accepted:.4f} expected accepted tokens per step (bonus not counted)"
+    _console().print(facts, highlight=False, soft_wrap=True)
+    _console().print(topology_tree(Topology.from_paths(tree.paths)))
+
+
 @app.command()
 def doctor() -> None:
     """Check the installation: libraries, devices, configs, bundled models."""
@@ -267,7 +300,9 @@ def main() -> None:
     """Run the command line with the exit codes that the README lists."""
     try:
         app()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:  # typer turns the one into the other
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
         typer.echo("interrupted; run the same command again to resume", err=True)
         sys.exit(INTERRUPTED)
     except UserError as error:

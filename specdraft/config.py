@@ -11,7 +11,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
@@ -20,10 +20,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
+from yaml import YAMLError
 
 from specdraft.errors import ConfigError, did_you_mean
 
@@ -59,7 +60,7 @@ class Settings:
                 raise ConfigError(f"{key}={value} is out of range; expected {least} or more")
         if self.engine not in ("auto", "live"):
             raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ('auto', 'live'))}")
-        if not self.name or Path(self.name).name != self.name:
+        if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name={self.name!r} is not a study name; expected a plain file name")
 
 
@@ -102,14 +103,24 @@ def compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_di
         ConfigError: an override cannot be parsed, or names a key, group or choice that is not there,
             or has a value of the wrong type or out of range.
     """
+    try:
+        return _compose_study(overrides, schemas, config_dir)
+    except (HydraException, OmegaConfBaseException) as error:  # an interpolation, found out where it is resolved
+        raise ConfigError(str(error).strip().splitlines()[0]) from error
+
+
+def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_dir: Path | None) -> Study:
     with _Files(config_dir) as files:
-        parsed = [_parse(text) for text in overrides]
+        given = {o.key_or_group: o for o in map(_parse, overrides)}  # of a key that is given twice, the last counts
+        parsed = list(given.values())
         for override in parsed:
             _check_key(override, schemas, files)
         experiment = next((str(o.value()) for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()), None)
         chosen = [f"{o.key_or_group}={o.value()}" for o in parsed if o.key_or_group in files.groups and not o.is_sweep_override()]
         base = files.compose(chosen)
+        _check_keys([str(key) for key in base if key != "grid"], schemas)
         axes = _axes(base, parsed, files, experiment)
+        _check_keys(axes, schemas)
         fixed = [o for o in parsed if not o.is_sweep_override() and o.key_or_group not in files.groups]
         resolver = _Resolver(files, base, schemas, chosen)
         said = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
@@ -148,7 +159,9 @@ def typed(key: str, node: Any, schema: Schema) -> Any:
         name = str(error.key)
         if name in known:
             raise ConfigError(f"{_full_key(key, error)}: {str(error).splitlines()[0]}") from error
-        raise ConfigError(f"{_full_key(key, error)} is not a key{did_you_mean(name, known)}") from error
+        inner = error.object_type if dataclasses.is_dataclass(error.object_type) else schema
+        listed = did_you_mean(name, [f.name for f in dataclasses.fields(inner)])
+        raise ConfigError(f"{_full_key(key, error)} is not a key{listed}") from error
 
 
 def _full_key(key: str, error: OmegaConfBaseException) -> str:
@@ -169,10 +182,13 @@ class _Files:
                 raise ConfigError(f"--config-dir {self._user}: no such folder")
             overlay = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             for folder in (self.folder, self._user):
-                shutil.copytree(folder, overlay, dirs_exist_ok=True)
+                for path in filter(Path.is_file, folder.rglob("*.yaml")):
+                    copy = overlay / path.relative_to(folder)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
             self.folder = overlay
         self._stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
-        self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()}
+        self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()} | {"experiment"}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -194,6 +210,10 @@ class _Files:
             return composed
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(str(error).strip().splitlines()[0]) from error
+        except YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            place = f"{Path(where.name).relative_to(self.folder)}, line {where.line + 1}" if where else ", ".join(choices)
+            raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
 
 
 def _parse(text: str) -> Override:
@@ -211,18 +231,30 @@ def _parse(text: str) -> Override:
 
 def _check_key(override: Override, schemas: Mapping[str, Schema], files: _Files) -> None:
     top = override.key_or_group.split(".")[0]
-    known = {f.name for f in dataclasses.fields(Settings)} | set(schemas) | files.groups
-    if top not in known:
-        raise ConfigError(f"{top!r} is not a key or group{did_you_mean(top, known)}")
+    _check_keys([override.key_or_group], schemas, "experiment")
+    if override.package is not None:
+        raise ConfigError(f"{override.input_line!r}: a package (@{override.package}) cannot be chosen; leave it out")
     if top == "experiment" and override.is_sweep_override():
         raise ConfigError(f"{override.input_line!r}: one experiment at a time")
 
 
+def _check_keys(keys: Iterable[str], schemas: Mapping[str, Schema], *more: str) -> None:
+    known = {f.name for f in dataclasses.fields(Settings)} | set(schemas) | set(more)
+    for top in (key.split(".")[0] for key in keys):
+        if top == "experiment" and top not in known:
+            raise ConfigError("an experiment's file must begin with '# @package _global_'")
+        if top not in known:
+            raise ConfigError(f"{top!r} is not a key or group{did_you_mean(top, known)}")
+
+
 def _axes(base: DictConfig, parsed: list[Override], files: _Files, experiment: str | None) -> dict[str, list[Any]]:
     """Axis -> its values: the grid of the study or experiment, with what the command line says instead."""
-    grid = OmegaConf.to_container(base.get("grid") or OmegaConf.create({}), resolve=True)
+    grid = base.get("grid") or {}
     if experiment and "grid" in (own := OmegaConf.load(files.folder / "experiment" / f"{experiment}.yaml")):
-        grid = OmegaConf.to_container(own.grid, resolve=True)
+        grid = own.grid or {}
+    if not isinstance(grid, Mapping):
+        raise ConfigError(f"grid={grid!r}: expected axes, as key: sweep string")
+    grid = OmegaConf.to_container(OmegaConf.create(dict(grid)), resolve=True)
     assert isinstance(grid, dict)
     said = {o.key_or_group for o in parsed}
     said |= {key.split(".")[0] for key in said}
@@ -251,7 +283,13 @@ def _values(override: Override, files: _Files) -> Iterator[Any]:
             raise ConfigError(f"{override.input_line!r} matches no {override.key_or_group}")
         yield from names
         return
-    yield from override.sweep_iterator()
+    yield from map(_unquoted, override.sweep_iterator())
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    return value.text if isinstance(value, QuotedString) else value
 
 
 class _Resolver:
@@ -291,8 +329,15 @@ class _Resolver:
 
 
 def _override_text(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value).replace(" ", "").replace('"', "") if isinstance(value, list | dict) else str(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(_override_text, value))}]"
+    if isinstance(value, str):
+        return value if _means_itself(value) else str(QuotedString(value, Quote.single).with_quotes())
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _means_itself(text: str) -> bool:
+    try:
+        return bool(_parse(f"key=[{text}]").value() == [text])
+    except ConfigError:
+        return False

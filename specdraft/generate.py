@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specdraft.acceptance import AcceptanceRule, Greedy
+from specdraft.config import Settings
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
 from specdraft.errors import ConfigError, did_you_mean
@@ -15,6 +16,7 @@ from specdraft.models.pair import Pair
 from specdraft.records import Step
 from specdraft.sampling import Sampling
 from specdraft.shapes import Shape, registry
+from specdraft.study import encode_to_fit
 from specdraft.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -72,9 +74,10 @@ class SpeculativeDecoder:
         acceptance: the acceptance rule.
         sampling: how tokens are chosen.
         keep_probs: also keep the drafter's probability of every drafted token, to show it.
+        max_prompt_tokens: longer prompts are cut to this on the left.
 
     Raises:
-        ConfigError: there is no such tree, or the budget does not fit it.
+        ConfigError: there is no such tree, the budget does not fit it, or a number is out of range.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class SpeculativeDecoder:
         acceptance: AcceptanceRule | None = None,
         sampling: Sampling | None = None,
         keep_probs: bool = False,
+        max_prompt_tokens: int | None = None,
     ) -> None:
         if isinstance(tree, str):
             if tree not in (known := registry()):
@@ -94,6 +98,8 @@ class SpeculativeDecoder:
         self.pair, self.plan, self.max_new_tokens = pair, tree.at(budget), max_new_tokens
         self._rule, self._sampling = acceptance or Greedy(), sampling or Sampling()
         self._sampling.check()
+        self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens)
+        self._settings.check()
         self._keep_probs = keep_probs
 
     def stream(self, prompt_ids: list[int]) -> Iterator[int | Step]:
@@ -106,9 +112,9 @@ class SpeculativeDecoder:
         """Decode one prompt.
 
         Raises:
-            PromptError: the prompt has no tokens, or one that the models do not share.
+            PromptError: the prompt has no tokens, or one that the models do not share, or does not fit the context.
         """
-        return self.generate_ids(self.pair.encode(prompt, chat_template))
+        return self.generate_ids(encode_to_fit(self.pair.files, prompt, chat_template, self._settings, self.plan.depth))
 
     def generate_ids(self, prompt_ids: list[int]) -> Generation:
         """Decode a prompt that is token ids already."""

@@ -53,6 +53,8 @@ class PromptSpec:
             raise ConfigError(f"prompts.path is empty; prompts.kind={self.kind} needs one")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"prompts.limit={self.limit} is out of range; expected 1 or more")
+        if self.categories is not None and not self.categories:
+            raise ConfigError("prompts.categories=[] leaves no prompt; expected one or more categories, or null for all")
 
     @property
     def label(self) -> str:
@@ -137,6 +139,8 @@ def _parse_lines(source: str, lines: Iterable[str]) -> Iterator[tuple[str, Promp
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise PromptError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+        except RecursionError as error:
+            raise PromptError(f"{where}: not a prompt: nested too deeply") from error
         yield where, _parse_row(where, row, number)
 
 
@@ -154,7 +158,11 @@ def _parse_row(where: str, row: Any, number: int, column: str | None = None) -> 
         text, wanted = row.get("prompt"), "text in 'turns' or 'prompt'"
     if not isinstance(text, str) or not text:
         raise PromptError(f"{where}: expected {wanted}")
-    return Prompt(str(row.get("question_id", number)), str(row.get("category", "all")), text)
+    prompt_id, category = row.get("question_id"), row.get("category")
+    prompt = Prompt(str(number if prompt_id is None else prompt_id), str("all" if category in (None, "") else category), text)
+    if any("\ud800" <= letter <= "\udfff" for part in prompt for letter in part):
+        raise PromptError(f"{where}: holds half of a surrogate pair, which is no text")
+    return prompt
 
 
 def _checked(rows: Iterator[tuple[str, Prompt]]) -> Iterator[Prompt]:

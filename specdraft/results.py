@@ -30,6 +30,7 @@ DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
     "steps.csv": ["prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
 }
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
 BOOTSTRAP_SAMPLES = 2000
 FEWEST_TO_RESAMPLE = 8  # prompts in every category; with fewer, resampling within categories covers too little
 FILES = ("records.csv", "summary.csv", "by_category.csv", "lengths.csv", "positions.csv", "nodes.csv", "steps.csv", "manifest.json",
@@ -82,19 +83,22 @@ class Journal:
     """An append-only file of finished rows, one JSON line each: what a killed sweep resumes from.
 
     A line is written and flushed when its prompt is done. A torn last line (a kill in the middle of a
-    write) is cut off when the journal is opened again.
+    write) is cut off when the journal is opened again; other lines that cannot be read are passed over.
+
+    Attributes:
+        rows: every row, by its key.
+        combinations: identifier -> key columns.
+        weights: identifier -> the weights that the combination last ran with.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.rows: dict[Any, Row] = {}
         self.combinations: dict[str, dict[str, Any]] = {}
+        self.weights: dict[str, tuple[str, ...]] = {}
         intact = 0
         for line, end in _lines(path):
-            try:
-                self._read(json.loads(line))
-            except (ValueError, KeyError, TypeError):
-                break
+            self._read(line)
             intact = end
         try:
             self._handle = path.open("ab")
@@ -102,18 +106,23 @@ class Journal:
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def _read(self, values: dict[str, Any]) -> None:
-        if "keys" in values:
-            self.combinations[values["keys"]["combination"]] = values["keys"]
-        else:
-            row = Row.from_json(values)
-            self.rows[row.key] = row
+    def _read(self, line: bytes) -> None:
+        try:
+            values = json.loads(line)
+            if "keys" in values:
+                keys, weights = dict(values["keys"]), tuple(values["weights"])
+                self.combinations[keys["combination"]], self.weights[keys["combination"]] = keys, weights
+            elif (row := Row.from_json(values)).combination in self.combinations:
+                self.rows[row.key] = row
+        except UNREADABLE:
+            return
 
-    def add_combination(self, keys: dict[str, Any]) -> None:
-        """Write down what a combination is, once."""
-        if self.combinations.get(keys["combination"]) != keys:
-            self._append(json.dumps({"keys": keys}))
-            self.combinations[keys["combination"]] = keys
+    def add_combination(self, keys: dict[str, Any], weights: tuple[str, ...]) -> None:
+        """Write down what a combination is and which weights it runs with, unless that is there already."""
+        name = keys["combination"]
+        if (self.combinations.get(name), self.weights.get(name)) != (keys, weights):
+            self._append(json.dumps({"keys": keys, "weights": weights}))
+            self.combinations[name], self.weights[name] = keys, weights
 
     def add_row(self, row: Row) -> None:
         """Write down a finished row."""
@@ -148,14 +157,15 @@ def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a journal, up to the first torn line."""
+    """The rows of a journal; lines that cannot be read are passed over."""
     for line, _ in _lines(path):
         try:
             values = json.loads(line)
-            if "keys" not in values:
-                yield Row.from_json(values)
-        except (ValueError, KeyError, TypeError):
-            return
+            row = None if "keys" in values else Row.from_json(values)
+        except UNREADABLE:
+            continue
+        if row is not None:
+            yield row
 
 
 def cannot_write(path: Path, error: OSError) -> ResultsError:
@@ -274,7 +284,8 @@ def intervals(prompts: pd.DataFrame, resampler: Resampler) -> dict[str, tuple[fl
             found[ratio] = (np.nan, np.nan)
         elif resampled:
             weights = resampler.weights(codes)
-            low, high = np.quantile((weights @ above) / (weights @ below), [0.025, 0.975])
+            total = weights @ below
+            low, high = np.quantile((weights @ above)[total > 0] / total[total > 0], [0.025, 0.975])
             found[ratio] = (float(low), float(high))
         else:
             found[ratio] = delta_interval(above, below)

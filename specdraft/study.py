@@ -143,7 +143,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None) -> StudyPla
     """
     study = compose_study(overrides, schemas(), config_dir)
     settings = study.points[0].settings
-    for name in ("name", "seed", "repeats", "output"):
+    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens"):
         if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
             raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
     if any(point.groups["prompts"] != study.points[0].groups["prompts"] for point in study.points):
@@ -154,6 +154,8 @@ def plan_study(overrides: list[str], config_dir: Path | None = None) -> StudyPla
     prompts = load_prompts(study.points[0].groups["prompts"])
     pairs = _find_pairs(study.points)
     combinations, skipped = _combinations(study.points, pairs)
+    if not combinations:
+        raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
     for files, own in _grouped(combinations).items():
         encode_prompts(files, prompts, own)
     return StudyPlan(settings, prompts, combinations, skipped, study.yaml())
@@ -175,7 +177,7 @@ def _find_pairs(points: Iterable[Point]) -> dict[str, PairFiles]:
     found: dict[str, PairFiles] = {}
     names: dict[str, str] = {}
     for point in points:
-        spec = _named_pair(point)
+        spec = named_pair(point)
         key = repr(spec)
         if key in found:
             continue
@@ -190,7 +192,7 @@ def _find_pairs(points: Iterable[Point]) -> dict[str, PairFiles]:
     return found
 
 
-def _named_pair(point: Point) -> PairSpec:
+def named_pair(point: Point) -> PairSpec:
     """The point's pair; called `custom` where its models were set by hand."""
     spec: PairSpec = point.groups["pair"]
     said = {text.lstrip("+").partition("=")[0] for text in point.overrides}
@@ -203,8 +205,12 @@ def _combinations(points: Iterable[Point], pairs: dict[str, PairFiles]) -> tuple
     skipped = []
     for point in points:
         shape, groups = point.groups["tree"], point.groups
-        pair = pairs[repr(_named_pair(point))]
+        pair = pairs[repr(named_pair(point))]
         plan = shape.at(point.settings.budget)
+        if isinstance(plan, StaticPlan) and (most := int(plan.topology.ranks.max()) + 1) > pair.vocab:
+            reason = f"{shape.label} needs {most} different children of one node; the vocabulary has {pair.vocab} tokens"
+            skipped.append((" ".join(point.overrides), reason))
+            continue
         one = Combination(pair, shape, plan, groups["sampling"], groups["acceptance"], point.settings, groups["prompts"], point.overrides)
         if one.identifier not in combinations:
             combinations[one.identifier] = one
@@ -227,23 +233,30 @@ def encode_prompts(files: PairFiles, prompts: Iterable[Prompt], combinations: It
         PromptError: a prompt has no tokens, or does not fit the context with what is decoded after it.
     """
     deepest = max(combinations, key=lambda c: c.settings.max_new_tokens + c.plan.depth)
-    longest, limit = deepest.settings.max_prompt_tokens, files.context_length
+    settings, template = deepest.settings, deepest.prompts.chat_template
     encoded = {}
     for prompt in prompts:
         try:
-            ids = files.encode(prompt.text, deepest.prompts.chat_template)
+            encoded[prompt.prompt_id] = encode_to_fit(files, prompt.text, template, settings, deepest.plan.depth)
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
-        ids = ids[-longest:] if longest else ids
-        after = deepest.settings.max_new_tokens + deepest.plan.depth
-        if limit is not None and len(ids) + after > limit:
-            raise PromptError(
-                f"prompt {prompt.prompt_id!r} does not fit pair {files.spec.name}: {len(ids)} tokens + max_new_tokens="
-                f"{deepest.settings.max_new_tokens} + {deepest.plan.depth} draft levels exceed the context of {limit}"
-                + (f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else "")
-            )
-        encoded[prompt.prompt_id] = ids
     return encoded
+
+
+def encode_to_fit(files: PairFiles, text: str, chat_template: str, settings: Settings, depth: int) -> list[int]:
+    """Token ids of a prompt, cut to `max_prompt_tokens` on the left.
+
+    Raises:
+        PromptError: there are no tokens, or they do not fit the context with what is decoded after them.
+    """
+    ids = files.encode(text, chat_template)[-(settings.max_prompt_tokens or 0) :]
+    limit, after = files.context_length, settings.max_new_tokens + depth
+    if limit is not None and len(ids) + after > limit:
+        raise PromptError(
+            f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {depth} draft levels exceed the context of {limit} "
+            f"of pair {files.spec.name}" + (f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else "")
+        )
+    return ids
 
 
 def model_label(spec: ModelSpec) -> str:

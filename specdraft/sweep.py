@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from filelock import FileLock, Timeout
 from specdraft.certify import compare_greedy
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
-from specdraft.errors import ModelError, ResultsError, UserError
+from specdraft.errors import ResultsError, UserError
 from specdraft.manifest import environment, model_facts
 from specdraft.metrics import tally
 from specdraft.models.pair import Pair, PairFiles, load_pair
@@ -27,6 +28,7 @@ from specdraft.study import Combination, StudyPlan, encode_prompts
 from specdraft.verifier import Verifier
 
 LOCK = ".lock"
+TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp")  # what `write_atomically` leaves behind when killed
 
 
 class Progress:
@@ -69,14 +71,18 @@ def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
     Raises:
         ResultsError: it holds another study or foreign files, or cannot be written.
     """
+    for torn in [path for path in out.iterdir() if TORN.fullmatch(path.name)]:
+        torn.unlink(missing_ok=True)
     present = {path.name for path in out.iterdir()} - {LOCK}
     if present and "manifest.json" not in present:
         raise ResultsError(f"{out}: holds files that are not a study's; choose another --out")
+    if present and "study" not in _read_manifest(out, damaged={"study": None} if fresh else None):
+        raise ResultsError(f"{out}: holds a manifest.json that is not a study's; choose another --out")
     if present and fresh:
-        for name in present & set(FILES):
+        for name in present & set(FILES) - {"manifest.json"}:
             (out / name).unlink()
     elif present:
-        there = _read_manifest(out).get("study") or {}
+        there = _read_manifest(out)["study"] or {}
         if there != plan.identity:
             differing = ", ".join(key for key, value in plan.identity.items() if there.get(key) != value)
             raise ResultsError(f"{out}: holds another study ({differing} differ); choose another --out, or start over with --fresh")
@@ -88,10 +94,13 @@ def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
     write_atomically(out / "manifest.json", json.dumps({"study": plan.identity}, indent=1) + "\n")
 
 
-def _read_manifest(out: Path) -> dict[str, Any]:
+def _read_manifest(out: Path, damaged: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A directory's manifest; `damaged` in place of one that cannot be read, if given."""
     try:
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        if damaged is not None:
+            return damaged
         raise ResultsError(f"{out}/manifest.json: cannot be read; choose another --out, or start over with --fresh") from error
     return manifest if isinstance(manifest, dict) else {}
 
@@ -142,6 +151,7 @@ class _Runner:
         self.plan, self.out, self.progress = plan, out, progress
         self.journal = Journal(out / "journal.jsonl")
         self.failures: dict[str, dict[str, Any]] = {}
+        self.earlier_failures = self._earlier_failures()
         self.models: dict[str, Any] = dict(_read_manifest(out).get("models", {}))
         self.started = time.perf_counter()
         self.earlier_s = float(_read_manifest(out).get("wall_s", 0.0))
@@ -154,16 +164,33 @@ class _Runner:
         self.reused = sum(self._has(c, p, r) for c in self.plan.combinations for p in self.plan.prompts for r in self._repeats())
         self.progress.start(len(self.plan.combinations) * rows_each, self.reused)
         loaded: Pair | None = None
+        for combination in (c for combinations in grouped.values() for c in combinations):
+            self.journal.add_combination(combination.keys, combination.weights)
         for files, combinations in grouped.items():
-            due = [c for c in combinations if any(not self._has(c, p, r) for p in self.plan.prompts for r in self._repeats())]
-            for combination in combinations:
-                self.journal.add_combination(combination.keys)
+            due = [c for c in combinations if self._missing(c)]
             if due:
                 self.progress.pair(files.spec.name)
+                if loaded is not None and loaded.files.target is not files.target:
+                    loaded = None  # its memory is needed
                 loaded = self._load(files, loaded, due)
                 if loaded is not None:
                     self.models[files.spec.name] = model_facts(loaded)
+                    self._write_manifest()  # a killed sweep has said what it ran
                     self._run_pair(loaded, due)
+
+    def _earlier_failures(self) -> list[dict[str, Any]]:
+        """What failed before in combinations that are not in this grid."""
+        try:
+            lines = (self.out / "failures.jsonl").read_text(encoding="utf-8").splitlines()
+            listed = {failure["combination"]: failure for failure in map(json.loads, lines)}
+        except (OSError, ValueError, TypeError, KeyError):
+            return []
+        planned = {c.identifier for c in self.plan.combinations}
+        return [failure for name, failure in listed.items() if name not in planned]
+
+    def _missing(self, combination: Combination) -> int:
+        """How many of a combination's rows are still to do."""
+        return sum(not self._has(combination, p, r) for p in self.plan.prompts for r in self._repeats())
 
     def _repeats(self) -> range:
         return range(self.plan.settings.repeats)
@@ -174,10 +201,11 @@ class _Runner:
     def _load(self, files: PairFiles, loaded: Pair | None, due: list[Combination]) -> Pair | None:
         try:
             return load_pair(files, target_of=loaded)
-        except ModelError as error:
+        except Exception as error:  # another pair may still load
             for combination in due:
                 self._fail(combination, None, error)
-            return loaded if loaded is not None and loaded.files is files else None
+                self.progress.advance(self._missing(combination))
+            return None
 
     def _run_pair(self, pair: Pair, due: list[Combination]) -> None:
         """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent."""
@@ -239,33 +267,42 @@ class _Runner:
             torch.cuda.empty_cache()
             text = "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
         else:
-            text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            first = next(iter(str(error).strip().splitlines()), "")
+            text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
         where = {"combination": combination.identifier, "prompt_id": prompt.prompt_id if prompt else None}
-        command = " ".join(_quoted(o) for o in combination.overrides)
-        self.failures[combination.identifier] = where | {"error": text, "overrides": command}
+        self.failures[combination.identifier] = where | {"error": text, "overrides": shlex.join(combination.overrides)}
         self.progress.failed(combination.describe(), text)
 
     def finish(self) -> Outcome:
         """Write every table from the journal: the union of this run and earlier ones."""
         self.journal.close()
-        rows = [row for row in self._current_rows() if row.combination not in self.failures]
+        rows = self._current_rows()
         tables = build_tables(rows, self.journal.combinations, self.plan.settings.seed)
-        wall_s = self.earlier_s + time.perf_counter() - self.started
         for name, table in tables.items():
             write_atomically(self.out / name, to_csv(table))
-        write_atomically(self.out / "failures.jsonl", "".join(json.dumps(f) + "\n" for f in self.failures.values()))
+        write_atomically(self.out / "failures.jsonl", "".join(json.dumps(f) + "\n" for f in self._all_failures()))
         write_atomically(self.out / "config.yaml", self.plan.config)
-        write_atomically(self.out / "manifest.json", json.dumps(self._manifest(rows, wall_s), indent=1) + "\n")
-        return Outcome(self.out, self.done, self.reused, wall_s, list(self.failures.values()), tables)
+        self._write_manifest()
+        return Outcome(self.out, self.done, self.reused, self._wall_s(), list(self.failures.values()), tables)
 
-    def _current_rows(self) -> Iterable[Row]:
-        """The journal's rows, those of replaced weights left out."""
-        now = {c.identifier: c.weights for c in self.plan.combinations}
-        return (row for row in self.journal.rows.values() if now.get(row.combination, row.weights) == row.weights)
+    def _all_failures(self) -> list[dict[str, Any]]:
+        return [*self.earlier_failures, *self.failures.values()]
 
-    def _manifest(self, rows: list[Row], wall_s: float) -> dict[str, Any]:
+    def _current_rows(self) -> list[Row]:
+        """The journal's rows, those of replaced weights and of failed combinations left out."""
+        failed = {failure["combination"] for failure in self._all_failures()}
+        return [r for r in self.journal.rows.values() if r.weights == self.journal.weights[r.combination] and r.combination not in failed]
+
+    def _wall_s(self) -> float:
+        return self.earlier_s + time.perf_counter() - self.started
+
+    def _write_manifest(self) -> None:
+        write_atomically(self.out / "manifest.json", json.dumps(self._manifest(self._current_rows()), indent=1) + "\n")
+
+    def _manifest(self, rows: list[Row]) -> dict[str, Any]:
         ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
-        bugs = [f for f in self.failures.values() if f["error"].startswith("bug:")]
+        failures = self._all_failures()
+        bugs = [f for f in failures if f["error"].startswith("bug:")]
         return {
             "study": self.plan.identity,
             **environment(),
@@ -273,8 +310,8 @@ class _Runner:
             "prompts": len(self.plan.prompts),
             "combinations": len({row.combination for row in rows}),
             "skipped": [{"overrides": what, "reason": why} for what, why in self.plan.skipped],
-            "failed": len(self.failures),
-            "wall_s": round(wall_s, 2),
+            "failed": len(failures),
+            "wall_s": round(self._wall_s(), 2),
             "intervals": "95 %, over prompts (see README: Intervals)",
             "certificate": {
                 "kind": "greedy: every text was compared with plain greedy decoding of the target",
@@ -284,7 +321,3 @@ class _Runner:
                 "bugs": bugs,
             },
         }
-
-
-def _quoted(override: str) -> str:
-    return f"'{override}'" if set(override) & set(' []{}(),*$&;<>|"') else override

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import tiny_llama
-from transformers import AutoConfig, AutoModelForCausalLM
+from conftest import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, random_model, tiny_llama
+from transformers import AutoConfig
 
 from specdraft.draft_tree import Topology
 from specdraft.errors import UnsupportedModelError
@@ -18,55 +18,12 @@ from specdraft.models.gate import AttentionLayout, attention_layout
 from specdraft.models.self_check import self_check
 from specdraft.models.spec import ModelSpec
 
-VOCAB, WINDOW, PROMPT = 96, 4, 11
-SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.3,
-    "pad_token_id": None,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
-GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
-SLIDING = {"sliding_window": WINDOW, "use_sliding_window": True}
-MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
-GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "vocab_size": VOCAB, "initializer_range": 0.3}
-
-ACCEPTED: dict[str, tuple[str, dict[str, Any], AttentionLayout]] = {
-    "llama": ("llama", GROUPED, AttentionLayout(None, False)),
-    "gpt2": ("gpt2", GPT2, AttentionLayout(None, False)),
-    "qwen2": ("qwen2", GROUPED, AttentionLayout(None, False)),
-    "qwen2-sliding": ("qwen2", GROUPED | SLIDING | {"max_window_layers": 1}, AttentionLayout(WINDOW, True)),
-    "qwen3": ("qwen3", GROUPED, AttentionLayout(None, False)),
-    "mistral": ("mistral", GROUPED | {"sliding_window": None}, AttentionLayout(None, False)),
-    "mistral-sliding": ("mistral", GROUPED | {"sliding_window": WINDOW}, AttentionLayout(WINDOW, False)),
-    "gemma2": ("gemma2", GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED}, AttentionLayout(WINDOW, True)),
-    "gemma3": ("gemma3_text", GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED}, AttentionLayout(WINDOW, True)),
-    "gemma3-all-sliding": (
-        "gemma3_text",
-        GROUPED | {"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 3},
-        AttentionLayout(WINDOW, False),
-    ),
-    "gpt_neox": ("gpt_neox", SIZES, AttentionLayout(None, False)),
-    "opt": ("opt", SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32, "init_std": 0.3}, AttentionLayout(None, False)),
-}
-
-
-CASES = [(name, attention) for name in ACCEPTED for attention in ("eager", "sdpa") if (name, attention) != ("gemma2", "sdpa")]
-
-
-def random_model(name: str, attention: str | None = None) -> Any:
-    kind, settings, _ = ACCEPTED[name]
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings), attn_implementation=attention).eval()
+PROMPT = 11
+CASES = [(name, attention) for name in ARCHITECTURES for attention in ("eager", "sdpa") if (name, attention) != ("gemma2", "sdpa")]
 
 
 def random_ids(count: int, seed: int) -> list[int]:
-    return torch.randint(2, VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.randint(2, SMALL_VOCAB, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 @torch.inference_mode()
@@ -110,7 +67,7 @@ ROUNDS: list[tuple[Callable[..., torch.Tensor], Topology, list[int]]] = [
 
 @pytest.mark.parametrize(("name", "attention"), CASES)
 def test_tree_logits_are_the_sequential_ones_round_after_round(name: str, attention: str) -> None:
-    model = CachedModel(random_model(name, attention), VOCAB)
+    model = CachedModel(random_model(name, attention), SMALL_VOCAB)
     text = random_ids(PROMPT, seed=1)
     torch.testing.assert_close(model.prefill(text), sequential(model, text), atol=1e-4, rtol=1e-4)
     for number, (append, topology, kept) in enumerate(ROUNDS):
@@ -125,7 +82,7 @@ def test_tree_logits_are_the_sequential_ones_round_after_round(name: str, attent
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral-sliding", "gemma3", "opt"])
 def test_settled_tokens_are_committed_and_the_others_stay_pending(name: str) -> None:
-    model = CachedModel(random_model(name), VOCAB)
+    model = CachedModel(random_model(name), SMALL_VOCAB)
     text, tokens = random_ids(PROMPT, seed=1), random_ids(5, seed=2)
     model.prefill(text)
     order = torch.arange(2)
@@ -145,7 +102,7 @@ def test_settled_tokens_are_committed_and_the_others_stay_pending(name: str) -> 
 
 @pytest.mark.parametrize("name", ["llama", "mistral-sliding", "gemma2"])
 def test_a_prompt_may_come_in_parts_and_be_forgotten(name: str) -> None:
-    model = CachedModel(random_model(name), VOCAB)
+    model = CachedModel(random_model(name), SMALL_VOCAB)
     text = random_ids(PROMPT, seed=1)
     for _ in range(2):
         model.prefill(text[:7])
@@ -160,14 +117,14 @@ def test_logits_are_cut_to_the_common_vocabulary() -> None:
     assert append_tree(model, WIDE, list(range(10))).shape == (10, 90)
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_gate_and_the_self_check_pass_the_architectures_that_work(name: str, tmp_path: Path) -> None:
-    kind, settings, layout = ACCEPTED[name]
+    kind, settings, layout = ARCHITECTURES[name]
     AutoConfig.for_model(kind, **settings).save_pretrained(tmp_path)
     files = ModelFiles(ModelSpec(str(tmp_path)), tmp_path)
     files.check_supported()
     assert attention_layout(files.config) == layout
-    model = CachedModel(random_model(name), VOCAB)
+    model = CachedModel(random_model(name), SMALL_VOCAB)
     check = self_check(model, name)
     assert check.passed
     assert check.error < 1e-4
@@ -239,11 +196,11 @@ class WithoutWindow(CachedModel):
 def test_the_self_check_refuses_a_faulty_tree_forward(faulty: type[CachedModel], names: list[str]) -> None:
     for name in names:
         with pytest.raises(UnsupportedModelError, match=f"^{name}: the load-time self-check failed: tree logits differ"):
-            self_check(faulty(random_model(name), VOCAB), name)
+            self_check(faulty(random_model(name), SMALL_VOCAB), name)
 
 
 def test_the_self_check_only_warns_in_low_precision() -> None:
-    model = CausalTail(tiny_llama(vocab_size=VOCAB).to(torch.bfloat16), VOCAB)
+    model = CausalTail(tiny_llama(vocab_size=SMALL_VOCAB).to(torch.bfloat16), SMALL_VOCAB)
     with pytest.warns(UserWarning, match=r"inconclusive in torch\.bfloat16"):
         assert not self_check(model, "llama").passed
 

@@ -187,6 +187,13 @@ def test_padded_vocabularies_are_cut_to_the_common_ids(tmp_path: Path) -> None:
     assert pair.target.prefill([0, 5]).shape == pair.draft.prefill([0, 5]).shape == (VOCAB + 6,)
 
 
+def test_the_context_is_the_shorter_of_the_two(folders: PairFolders) -> None:
+    change_json(folders.draft / "config.json", max_position_embeddings=128)
+    assert find_pair(folders.spec()).context_length == 128
+    change_json(folders.target / "config.json", max_position_embeddings=64)
+    assert find_pair(folders.spec()).context_length == 64
+
+
 def test_tokens_of_the_target_alone_are_no_difference_but_no_prompt_either(tmp_path: Path) -> None:
     longer = byte_tokenizer(extra_tokens=("Ġ!",))
     target = save_model(tmp_path / "target", tiny_llama(vocab_size=VOCAB + 1), longer)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from specdraft.draft_tree import DraftTree, Topology
+from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.shapes import Plan
 
@@ -39,6 +40,10 @@ class _Prepared:
     """What a topology needs on the device: made once for a static shape."""
 
     def __init__(self, topology: Topology, model: CachedModel) -> None:
+        if (topology.depths[1:] < topology.depths[:-1]).any():
+            raise TreeError("a tree that is drafted must list its nodes depth by depth")
+        if (highest := int(topology.ranks[1:].max(initial=0))) >= model.vocab:
+            raise TreeError(f"the tree has child rank {highest}, but there are only {model.vocab} tokens to choose from")
         self.topology = topology
         self.levels: list[_LevelTensors] = []
         fed: list[int] = []  # nodes in the order of their cache slots; leaves are not fed

@@ -97,9 +97,9 @@ class StaticShape:
             TreeError: the layout is not a tree.
         """
         self.check()
+        check_budget(node_budget)
         if self.sized:
             return StaticPlan(Topology.from_paths(self.layout()))
-        check_budget(node_budget)
         paths = list(islice(self.layout(), node_budget))
         if len(paths) < node_budget:
             raise ConfigError(f"tree {self.label} has only {len(paths)} nodes; budget={node_budget} does not fit")

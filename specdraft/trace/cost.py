@@ -1,0 +1,132 @@
+"""What a draft level and a verification cost on this machine, and what a replayed run would take.
+
+An estimate of time from counts: prefills + steps x (draft levels + verification + the rest of a step).
+The pieces are measured once for each pair and device, warm, synchronised, as medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from specdraft.acceptance import Greedy
+from specdraft.decode import Clock, Ending, decode, decode_plainly
+from specdraft.draft_tree import Topology
+from specdraft.drafters import DraftModel
+from specdraft.drafters.draft_model import rank_tokens
+from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.models.pair import Pair
+from specdraft.records import Step
+from specdraft.sampling import Sampling
+from specdraft.shapes.chain import Chain
+from specdraft.verifier import Verifier
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+PREFIX = 128  # committed tokens while measuring
+WARM_UP, REPEATS = 3, 9
+
+
+@dataclass(frozen=True)
+class CostCurve:
+    """Seconds on one machine.
+
+    Attributes:
+        sizes: numbers of tokens that were measured, ascending.
+        draft_level_s: drafting one level whose parents are so many nodes.
+        verify_s: the target's forward over so many tokens (root included).
+        plain_s: one step of plain decoding.
+        other_s: the rest of a step: acceptance, cache upkeep.
+        prefill_s: both models on a prompt of `PREFIX` tokens; `target_prefill_s`: the target alone.
+    """
+
+    sizes: list[int]
+    draft_level_s: list[float]
+    verify_s: list[float]
+    plain_s: float
+    other_s: float
+    prefill_s: float
+    target_prefill_s: float
+    threads: int
+    device: str
+
+    def step_s(self, topology: Topology) -> float:
+        """Seconds of one verification step with this tree."""
+        parents = [len(level.parents) for level in topology.levels]
+        drafting = np.interp(parents, self.sizes, self.draft_level_s).sum()
+        return float(drafting + np.interp(len(topology), self.sizes, self.verify_s) + self.other_s)
+
+    def decode_s(self, topology: Topology, steps: float) -> float:
+        """Seconds of decoding a prompt in so many steps."""
+        return self.prefill_s + steps * self.step_s(topology)
+
+    def plain_decode_s(self, new_tokens: int) -> float:
+        """Seconds of decoding a prompt plainly."""
+        return self.target_prefill_s + (new_tokens - 1) * self.plain_s
+
+    def as_dict(self) -> dict[str, object]:
+        """For the manifest and the store."""
+        return asdict(self)
+
+
+def measure_costs(pair: Pair) -> CostCurve:
+    """Measure a pair on the device that it is on."""
+    ids = torch.randint(0, pair.target.vocab, (PREFIX,), generator=torch.Generator().manual_seed(0)).tolist()
+    prefill_target = _median(pair.target, lambda: _prefill(pair.target, ids))
+    prefill_draft = _median(pair.draft, lambda: _prefill(pair.draft, ids))
+    limit = pair.files.context_length
+    sizes = [size for size in SIZES if limit is None or PREFIX + size <= limit]
+    draft = [_median(pair.draft, lambda m=size: _forward(pair.draft, m, ranked=True)) for size in sizes]  # type: ignore[misc]
+    verify = [_median(pair.target, lambda m=size: _forward(pair.target, m, ranked=False)) for size in sizes]  # type: ignore[misc]
+    plain, other = _loop_costs(pair, ids[: PREFIX // 2])
+    pair.target.reset()
+    pair.draft.reset()
+    device = torch.cuda.get_device_name(pair.target.device) if pair.target.device.type == "cuda" else "cpu"
+    whole = prefill_target + prefill_draft
+    return CostCurve(sizes, draft, verify, plain, other, whole, prefill_target, torch.get_num_threads(), device)
+
+
+def _median(model: CachedModel, run: Callable[[], None]) -> float:
+    seconds = []
+    clock = Clock(model.device)
+    for turn in range(WARM_UP + REPEATS):
+        clock.restart()
+        run()
+        if turn >= WARM_UP:
+            seconds.append(clock.lap())
+        else:
+            clock.lap()
+    return statistics.median(seconds)
+
+
+def _prefill(model: CachedModel, ids: list[int]) -> None:
+    model.reset()
+    model.prefill(ids)
+
+
+def _forward(model: CachedModel, size: int, ranked: bool) -> None:
+    """A forward over `size` siblings after the prefix, which stays as it was."""
+    tokens = torch.arange(size, device=model.device)
+    tail = tail_mask(torch.eye(size, dtype=torch.bool, device=model.device), model.dtype)
+    logits = model.append(tokens, torch.zeros(size, dtype=torch.long, device=model.device), tail)
+    if ranked:
+        rank_tokens(logits, 2)
+    model.commit([])
+
+
+def _loop_costs(pair: Pair, ids: list[int]) -> tuple[float, float]:
+    """Seconds of a plain step, and of the rest of a speculative step, out of short live runs."""
+    ending, verifier = Ending(PREFIX // 2), Verifier(pair.target)
+    plain, other = [], []
+    clock = Clock(pair.target.device)
+    prefill = _median(pair.target, lambda: _prefill(pair.target, ids))
+    for _ in range(3):
+        clock.restart()
+        decode_plainly(verifier, Sampling(), ids, ending)
+        plain.append((clock.lap() - prefill) / (ending.max_new_tokens - 1))
+        steps = list(decode(verifier, DraftModel(pair.draft), Chain().at(4), Greedy(), Sampling(), ids, ending))
+        other += [step.other_s for step in steps if isinstance(step, Step)]
+    return statistics.median(plain), statistics.median(other)

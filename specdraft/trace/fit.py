@@ -1,0 +1,79 @@
+"""Trees fitted to traces: which static tree would have been the best one?
+
+A tree is never scored on prompts that it was fitted on: prompts are halved (within their categories,
+seeded), each half is scored with the tree of the other.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+
+from specdraft.draft_tree import RankPath, Topology
+
+FOLDS = 2
+
+
+def folds(categories: Sequence[str], seed: int) -> np.ndarray:
+    """`[P]` the fold of each prompt: halves of every category, drawn at random."""
+    rng = np.random.default_rng(seed)
+    fold = np.zeros(len(categories), dtype=np.int64)
+    offset = 0
+    for category in dict.fromkeys(categories):
+        members = np.array([i for i, c in enumerate(categories) if c == category])
+        fold[rng.permutation(members)] = (np.arange(len(members)) + offset) % FOLDS
+        offset += len(members)  # odd categories do not all favour one fold
+    return fold
+
+
+def starts(ranks: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and position of every place at which a step could start: positions 0..T-1 of each trajectory."""
+    rows, positions = np.nonzero(np.arange(ranks.shape[1])[None] < last[:, None])
+    return rows, positions
+
+
+def measured_tree(ranks: np.ndarray, last: np.ndarray, node_budget: int, max_depth: int, max_children: int) -> tuple[Topology, float]:
+    """The `node_budget` rank paths that are accepted most often, over all start positions.
+
+    The mean weight of a path is the share of starts after which the drafter's ranks are that path. A
+    child's never exceeds its parent's, so growing by the largest weight gives the best tree (ties:
+    shallower first, then the lower ranks); no assumption is made on how acceptance depends on depth.
+
+    Args:
+        ranks, last: see `replay.PackedRanks`.
+        node_budget: draft nodes; fewer where no further path was ever accepted.
+        max_depth, max_children: limits of the tree; a rank is below `max_children`.
+
+    Returns:
+        The tree, and the mean number of accepted tokens per start.
+    """
+    rows, positions = starts(ranks, last)
+    total = max(len(rows), 1)
+    heap: list[tuple[int, int, RankPath, np.ndarray]] = []
+
+    def push_children(path: RankPath, members: np.ndarray) -> None:
+        if len(path) >= max_depth:
+            return
+        following = ranks[rows[members], np.minimum(positions[members] + len(path) + 1, ranks.shape[1] - 1)]
+        for rank in np.unique(following[(following >= 0) & (following < max_children)]).tolist():
+            chosen = members[following == rank]
+            heapq.heappush(heap, (-len(chosen), len(path) + 1, (*path, rank), chosen))
+
+    push_children((), np.arange(len(rows)))
+    paths: list[RankPath] = []
+    weight = 0
+    while heap and len(paths) < node_budget:
+        negative, _, path, members = heapq.heappop(heap)
+        paths.append(path)
+        weight -= negative
+        push_children(path, members)
+    return Topology.from_paths(paths), weight / total
+
+
+def rank_shares(ranks: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
+    """`[count]` the share of positions at which the drafter ranked the target's token k-th: Sequoia's vector."""
+    rows, positions = starts(ranks, last)
+    following = ranks[rows, positions + 1]
+    return np.bincount(following[(following >= 0) & (following < count)], minlength=count) / max(len(following), 1)

@@ -1,0 +1,110 @@
+"""Traces on disk, named by what they depend on.
+
+A trace is two files: `KEY.json` says what it depends on and holds the digest of the tensors, and
+`KEY.safetensors` holds the tensors. KEY is a digest of what it depends on, so two studies that need the
+same trace share it. The JSON is written last: a trace without it, or whose tensors have another digest,
+is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from specdraft.errors import ResultsError, did_you_mean
+from specdraft.results import cannot_write, write_atomically
+
+FORMAT = 1
+KEY_DIGITS = 20
+
+
+def default_folder() -> Path:
+    """`$SPECDRAFT_TRACES`, else `specdraft/traces` in the user's cache folder."""
+    named = os.environ.get("SPECDRAFT_TRACES")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specdraft" / "traces"
+
+
+@dataclass(frozen=True)
+class StoredTrace:
+    """A trace in the list: its key, what it depends on, its size."""
+
+    key: str
+    about: dict[str, Any]
+    size_bytes: int
+
+
+class TraceStore:
+    """A folder of traces."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @staticmethod
+    def key(about: Mapping[str, Any]) -> str:
+        """The name of the trace that depends on `about`."""
+        text = json.dumps({"format": FORMAT} | dict(about), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+    def get(self, about: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+        """The tensors of a trace; None where it is missing, half-written, damaged or another file."""
+        key = self.key(about)
+        try:
+            header = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
+            content = (self.folder / f"{key}.safetensors").read_bytes()
+            if header["about"] != dict(about) or header["sha256"] != hashlib.sha256(content).hexdigest():
+                return None
+            return load(content)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+
+    def put(self, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+        """Write a trace; returns its key. Raises `ResultsError` where the folder cannot be written."""
+        key = self.key(about)
+        content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+        path = self.folder / f"{key}.safetensors"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        header = {"about": dict(about), "sha256": hashlib.sha256(content).hexdigest()}
+        write_atomically(self.folder / f"{key}.json", json.dumps(header, indent=1) + "\n")
+        return key
+
+    def list(self) -> Iterator[StoredTrace]:
+        """Every readable trace, by key."""
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                header = json.loads(path.read_text(encoding="utf-8"))
+                size = path.stat().st_size + path.with_suffix(".safetensors").stat().st_size
+                yield StoredTrace(path.stem, header["about"], size)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+
+    def find(self, key: str) -> StoredTrace:
+        """The trace whose key begins with `key`. Raises `ResultsError` where there is none, or more than one."""
+        found = [trace for trace in self.list() if key and trace.key.startswith(key)]
+        if len(found) != 1:
+            problem = "no trace" if not found else f"{len(found)} traces"
+            hint = did_you_mean(key, (t.key for t in self.list())).split(" (known")[0] if not found else "; give more digits"
+            raise ResultsError(f"{problem} with key {key!r} in {self.folder}{hint}")
+        return found[0]
+
+    def remove(self, key: str) -> None:
+        """Delete a trace by its full key. Raises `ResultsError` where it cannot be deleted."""
+        try:
+            for suffix in (".json", ".safetensors"):
+                (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder / key, error) from error

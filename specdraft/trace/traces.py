@@ -1,0 +1,121 @@
+"""The traces of a pair on a set of prompts: read from the store, recorded where they are missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from specdraft.decode import Ending
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.pair import Pair
+from specdraft.sampling import Sampling
+from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
+from specdraft.trace.store import TraceStore
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class PairTraces:
+    """What was recorded for one pair, by prompt id."""
+
+    trajectories: dict[str, Trajectory]
+    annotations: dict[str, Annotation]
+
+
+def pair_traces(
+    pair: Pair,
+    prompts: Mapping[str, Sequence[int]],
+    sampling: Sampling,
+    ending: Ending,
+    store: TraceStore,
+    recorded: Callable[[str], None] = lambda what: None,
+) -> PairTraces:
+    """Trajectories and annotations of every prompt; each batch is stored as soon as it is recorded.
+
+    Args:
+        pair: target and draft model; the trajectory depends on the target alone.
+        prompts: prompt id -> token ids.
+        sampling: how the target chooses tokens.
+        ending: when a continuation is over.
+        store: where traces are kept.
+        recorded: called with a line of text for each batch that had to be recorded.
+    """
+    abouts = {name: _about_trajectory(pair, ids, sampling, ending) for name, ids in prompts.items()}
+    found = {name: _read(Trajectory, store.get(about), ending) for name, about in abouts.items()}
+    by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
+    missing = [name for name in by_length if found[name] is None]
+    for some in batches(missing, BATCH):
+        made = record_trajectories(pair.target, [prompts[name] for name in some], ending)
+        for name, one in zip(some, made, strict=True):
+            store.put(abouts[name], one._asdict())
+            found[name] = one
+        recorded(f"recorded {len(some)} trajectories of {pair.files.target.spec.path}")
+    trajectories: dict[str, Trajectory] = {name: one for name, one in found.items() if one is not None}
+    return PairTraces(trajectories, _annotations(pair, prompts, trajectories, abouts, store, recorded, by_length))
+
+
+def _annotations(
+    pair: Pair,
+    prompts: Mapping[str, Sequence[int]],
+    trajectories: Mapping[str, Trajectory],
+    abouts: Mapping[str, Mapping[str, Any]],
+    store: TraceStore,
+    recorded: Callable[[str], None],
+    by_length: Sequence[str],
+) -> dict[str, Annotation]:
+    own = {name: _about_annotation(pair, store.key(about)) for name, about in abouts.items()}
+    found = {name: _read(Annotation, store.get(about)) for name, about in own.items()}
+    missing = [name for name in by_length if found[name] is None]
+    for some in batches(missing, BATCH):
+        made = annotate(pair.draft, [prompts[name] for name in some], [trajectories[name] for name in some])
+        for name, one in zip(some, made, strict=True):
+            store.put(own[name], one._asdict())
+            found[name] = one
+        recorded(f"annotated {len(some)} trajectories with {pair.files.draft.spec.path}")
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
+    """The tensors as `kind`, or None where they are not a whole trace of that kind."""
+    if tensors is None or set(tensors) != set(kind._fields):
+        return None
+    one = kind(**tensors)
+    if ending is not None and not ending.reached(len(one.tokens), int(one.tokens[-1])):
+        return None
+    return one
+
+
+def _model_facts(model: CachedModel, weights: str) -> dict[str, Any]:
+    return {"weights": weights, "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type, "vocab": model.vocab}
+
+
+def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending) -> dict[str, Any]:
+    """Everything that a trajectory depends on."""
+    return {
+        "kind": "trajectory",
+        "target": _model_facts(pair.target, pair.files.target.weights_hash) | {"quantize": pair.files.target.spec.quantize},
+        "sampling": asdict(sampling),
+        "prompt": hashlib.sha256(json.dumps(list(prompt_ids)).encode()).hexdigest(),
+        "prompt_tokens": len(prompt_ids),
+        "max_new_tokens": ending.max_new_tokens,
+        "eos_ids": sorted(ending.eos_ids),
+        "libraries": {name: version(name) for name in ("torch", "transformers")},
+    }
+
+
+def _about_annotation(pair: Pair, trajectory_key: str) -> dict[str, Any]:
+    """Everything that an annotation depends on."""
+    return {
+        "kind": "annotation",
+        "trajectory": trajectory_key,
+        "draft": _model_facts(pair.draft, pair.files.draft.weights_hash) | {"quantize": pair.files.draft.spec.quantize},
+        "top_k": TOP_K,
+        "libraries": {name: version(name) for name in ("torch", "transformers")},
+    }

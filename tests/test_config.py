@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from specdraft.config import Study, bundled_config_dir, compose_study, load_group
+from specdraft.errors import ConfigError
+from specdraft.shapes import registry
+from specdraft.study import schemas
+
+DEFAULT_GRID = {
+    "pair": ["zoo", "zoo-distilled", "zoo-tiny"],
+    "tree": ["chain", "kary", "branching", "beam"],
+    "budget": [4, 8, 16],
+    "prompts.limit": [16],
+}
+GROUP_FILES = sorted(p.relative_to(bundled_config_dir()).with_suffix("") for p in bundled_config_dir().glob("*/**/*.yaml"))
+
+
+def study(*overrides: str, config_dir: Path | None = None) -> Study:
+    return compose_study(list(overrides), schemas(), config_dir)
+
+
+def grid(*overrides: str, config_dir: Path | None = None) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = study(*overrides, config_dir=config_dir).resolved["grid"]
+    return found
+
+
+@pytest.fixture
+def user_dir(tmp_path: Path) -> Callable[..., Path]:
+    """Writes config files, given as `group__name="yaml"`, into a folder of the user's own."""
+
+    def write(**files: str) -> Path:
+        for name, text in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.yaml"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_default_study() -> None:
+    default = study()
+    assert default.resolved["grid"] == DEFAULT_GRID
+    assert len(default.points) == 36
+    assert {(p.groups["pair"].name, p.groups["tree"].kind, p.settings.budget) for p in default.points} == {
+        (pair, tree, budget) for pair in DEFAULT_GRID["pair"] for tree in DEFAULT_GRID["tree"] for budget in DEFAULT_GRID["budget"]
+    }
+    assert {p.groups["prompts"].limit for p in default.points} == {16}
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("budget=4,8", [4, 8]),
+        ("budget=7", None),
+        ("budget=range(2,9,3)", [2, 5, 8]),
+        ("budget=choice(2,4)", [2, 4]),
+        ("budget=sort(3,1,2)", [1, 2, 3]),
+        ("tree=glob(b*)", ["beam", "branching"]),
+        ("tree=glob(*,exclude=[b*,p*])", ["chain", "eagle", "kary", "medusa", "wide"]),
+    ],
+)
+def test_sweep_grammar(override: str, values: list[object] | None) -> None:
+    key, _, text = override.partition("=")
+    composed = study("pair=zoo", *(["tree=chain"] if key == "budget" else []), override)
+    assert composed.resolved["grid"].get(key) == values
+    if values is None:
+        assert {str(p.settings.budget) for p in composed.points} == {text}
+
+
+def test_quoted_values_are_plain_strings() -> None:
+    points = study("pair=zoo", "tree=chain", "budget=4", "pair.target.path='/a b,c','/d\\'e'").points
+    assert [p.groups["pair"].target.path for p in points] == ["/a b,c", "/d'e"]
+    assert [p.groups["pair"].target.path for p in (study(*points[i].overrides).points[0] for i in (0, 1))] == ["/a b,c", "/d'e"]
+
+
+def test_lists_are_values_of_an_axis() -> None:
+    points = study("pair=zoo", "tree=branching", "budget=4", "tree.factors=[3,1],[2]").points
+    assert [p.groups["tree"].factors for p in points] == [[3, 1], [2]]
+
+
+def test_the_last_word_on_a_key_counts() -> None:
+    fixed, swept = study("tree=chain", "budget=4,8", "budget=2"), study("tree=chain", "budget=2", "budget=4,8")
+    assert "budget" not in fixed.resolved["grid"]
+    assert {p.settings.budget for p in fixed.points} == {2}
+    assert swept.resolved["grid"]["budget"] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left"),
+    [
+        (["pair=zoo-tiny"], {"tree", "budget", "prompts.limit"}),
+        (["budget=3", "tree=chain"], {"pair", "prompts.limit"}),
+        (["budget=3,5", "tree=chain"], {"pair", "budget", "prompts.limit"}),
+        (["tree=kary", "tree.k=2,3"], {"pair", "budget", "prompts.limit", "tree.k"}),
+        (["tree.kind=wide"], {"pair", "budget", "prompts.limit"}),
+        (["pair.target.path=/a", "pair.draft.path=/b"], {"tree", "budget", "prompts.limit"}),
+        (["prompts=jsonl", "prompts.path=f", "tree=chain"], {"pair", "budget"}),
+        (["prompts.categories=[story]", "tree=chain"], {"pair", "budget"}),
+        (["max_new_tokens=5", "tree=chain"], {"pair", "budget", "prompts.limit"}),
+    ],
+)
+def test_what_is_said_takes_its_axis_out(overrides: list[str], left: set[str]) -> None:
+    assert set(grid(*overrides)) == left
+
+
+def test_points_say_how_to_make_them_again() -> None:
+    for point in study("tree=kary", "tree.k=2,3", "pair=zoo,zoo-tiny", "budget=4", "max_new_tokens=9").points:
+        again = study(*point.overrides).points
+        assert len(again) == 1
+        assert (again[0].settings, again[0].groups) == (point.settings, point.groups)
+
+
+def test_experiment_names_the_study_and_replaces_the_grid(user_dir: Callable[..., Path]) -> None:
+    folder = user_dir(
+        experiment__wide="""# @package _global_
+name: wide-study
+max_new_tokens: 12
+prompts: {limit: 3}
+pair: {target: {dtype: bfloat16}}
+grid:
+  pair: zoo,zoo-tiny
+  prompts: bundled
+  budget: 2,4
+"""
+    )
+    found = study("experiment=wide", config_dir=folder)
+    assert found.resolved["grid"] == {"pair": ["zoo", "zoo-tiny"], "prompts": ["bundled"], "budget": [2, 4]}
+    assert {(p.settings.name, p.settings.max_new_tokens) for p in found.points} == {("wide-study", 12)}
+    assert {(p.groups["pair"].name, p.groups["pair"].target.dtype, p.groups["prompts"].limit) for p in found.points} == {
+        ("zoo", "bfloat16", 3),
+        ("zoo-tiny", "bfloat16", 3),
+    }
+    assert grid("experiment=wide", "budget=5", config_dir=folder).keys() == {"pair", "prompts"}
+    assert study("experiment=wide", "name=mine", "prompts.limit=1", config_dir=folder).points[0].settings.name == "mine"
+
+
+def test_users_files_go_before_the_bundled_ones(user_dir: Callable[..., Path]) -> None:
+    folder = user_dir(tree__kary="kind: kary\nk: 5\n", tree__own="kind: beam\nwidth: 4\n")
+    (folder / "dangling.yaml").symlink_to(folder / "nowhere")
+    (folder / ".git").mkdir()
+    trees = [p.groups["tree"].label for p in study("pair=zoo", "budget=4", "tree=kary,own,chain", config_dir=folder).points]
+    assert trees == ["kary-k5", "beam-w4", "chain"]
+    assert grid("pair=zoo", "tree=glob(o*)", config_dir=folder)["tree"] == ["own"]
+
+
+def test_resolved_config_is_yaml() -> None:
+    text = study("pair=zoo", "max_new_tokens=5", "tree=kary,chain").yaml()
+    from omegaconf import OmegaConf
+
+    read = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(read, dict)
+    assert (read["max_new_tokens"], read["pair"]["name"], read["grid"]["tree"]) == (5, "zoo", ["kary", "chain"])
+
+
+@pytest.mark.parametrize("path", GROUP_FILES, ids=str)
+def test_every_bundled_file_composes(path: Path) -> None:
+    group, name = path.parts[0], str(Path(*path.parts[1:]))
+    if group == "experiment":
+        assert study(f"experiment={name}").points
+        return
+    loaded = load_group(group, name, schemas()[group])
+    if group == "pair":
+        loaded.check()
+        assert loaded.name == name
+    elif group == "tree" and name != "paths":
+        loaded.at(4)
+    elif group == "sampling":
+        loaded.check()
+
+
+def test_every_shape_has_a_file() -> None:
+    files = {path.name for path in GROUP_FILES if path.parts[0] == "tree"}
+    assert set(registry()) <= files
+    assert len(GROUP_FILES) > 20
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["budgt=4"], ["'budgt'", "did you mean 'budget'?"]),
+        (["tre=chain"], ["'tre'", "did you mean 'tree'?"]),
+        (["tree=chian"], ["tree=chian", "did you mean 'chain'?"]),
+        (["tree=chain,chian"], ["tree=chian", "did you mean 'chain'?"]),
+        (["pair=zoo-tiney"], ["pair=zoo-tiney", "did you mean 'zoo-tiny'?"]),
+        (["experiment=none"], ["experiment=none"]),
+        (["experiment=a,b"], ["one experiment at a time"]),
+        (["tree=kary", "tree.kk=3"], ["tree.kk", "did you mean 'k'?"]),
+        (["tree.kind=karry"], ["tree.kind='karry'", "did you mean 'kary'?"]),
+        (["pair.target.pth=x"], ["pair.target.pth", "did you mean 'path'?"]),
+        (["output.stesp=true"], ["output.stesp", "did you mean 'steps'?"]),
+        (["budget=abc"], ["budget", "abc"]),
+        (["budget=1.5"], ["budget", "1.5"]),
+        (["budget=true"], ["budget", "True"]),
+        (["budget=1,two"], ["budget", "two"]),
+        (["tree=kary", "tree.k=[1]"], ["tree.k", "[1]"]),
+        (["max_new_tokens=0"], ["max_new_tokens=0", "1 or more"]),
+        (["max_prompt_tokens=0"], ["max_prompt_tokens=0", "1 or more"]),
+        (["repeats=0"], ["repeats=0", "1 or more"]),
+        (["seed=-1"], ["seed=-1", "0 or more"]),
+        (["name=a/b"], ["name='a/b'"]),
+        (["name=.."], ["name='..'"]),
+        (["engine=live2"], ["engine='live2'", "did you mean 'live'?"]),
+        (["budget=interval(1,2)"], ["interval()", "range()"]),
+        (["budget"], ["'budget'", "key=value"]),
+        (["~tree"], ["'~tree'", "deleted"]),
+        (["tree@x=chain"], ["@x"]),
+        (["tree=glob(zzz*)"], ["matches no tree"]),
+        (["name=${nothing}"], ["nothing"]),
+        (["hydra.verbose=true"], ["'hydra'"]),
+        (["grid.budget=3"], ["'grid'"]),
+        (["prompts.limit=few"], ["prompts.limit", "few"]),
+    ],
+)
+def test_bad_overrides(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        study(*overrides)
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "overrides", "words"),
+    [
+        ("tree__own", "kind: [\n", ["tree=own"], ["tree/own.yaml, line 2", "not YAML"]),
+        ("tree__own", "kind: kary\nk: two\n", ["tree=own"], ["tree.k", "two"]),
+        ("tree__own", "kind: kary\nq: 2\n", ["tree=own"], ["tree.q", "known: k"]),
+        ("tree__own", "", ["tree=own"], ["tree.kind=None"]),
+        ("experiment__own", "# @package _global_\nbugdet: 4\n", ["experiment=own"], ["'bugdet'", "did you mean 'budget'?"]),
+        ("experiment__own", "budget: 4\n", ["experiment=own"], ["# @package _global_"]),
+        ("experiment__own", "# @package _global_\ngrid: {bugdet: 4}\n", ["experiment=own"], ["'bugdet'"]),
+        ("experiment__own", "# @package _global_\ngrid: {tree: chian}\n", ["experiment=own"], ["tree=chian"]),
+        ("experiment__own", "# @package _global_\ngrid: 3\n", ["experiment=own"], ["grid=3"]),
+        ("experiment__own", "# @package _global_\ngrid: {budget: 'interval(1,2)'}\n", ["experiment=own"], ["interval()"]),
+        ("experiment__own", "# @package _global_\ndefaults:\n  - override /tree: nope\n", ["experiment=own"], ["tree/nope"]),
+    ],
+)
+def test_bad_files(user_dir: Callable[..., Path], file: str, text: str, overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        study("pair=zoo", *overrides, config_dir=user_dir(**{file: text}))
+    assert "\n" not in str(raised.value)
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_missing_config_dir(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--config-dir .*none: no such folder"):
+        study(config_dir=tmp_path / "none")

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from specdraft.errors import ConfigError, PromptError
+from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest, spread
+
+CORPUS = Path(__file__).parents[2] / "shared" / "data" / "corpus"
+
+
+def jsonl(path: Path, *rows: Any) -> PromptSpec:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return PromptSpec(kind="jsonl", path=str(path))
+
+
+def test_bundled() -> None:
+    prompts = load_prompts(PromptSpec())
+    assert len(prompts) == len({p.prompt_id for p in prompts}) == len({p.text for p in prompts}) == 80
+    assert Counter(p.category for p in prompts) == dict.fromkeys(("story", "drama", "maths", "code", "reference"), 16)
+    assert all(p.text.strip() for p in prompts)
+
+
+def grams(text: str, size: int = 8) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return set(zip(*(words[i:] for i in range(size)), strict=False))
+
+
+def corpus_texts() -> Iterator[tuple[str, str]]:
+    for path in sorted(CORPUS.iterdir()):
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            yield path.name, "\n".join(f"{row['question']} {re.sub(r'<<.*?>>', '', row['answer'])}" for row in rows)
+        else:
+            yield path.name, path.read_text(encoding="utf-8")
+
+
+def library_texts() -> Iterator[tuple[str, str]]:
+    from pydoc_data import topics
+
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for path in library.rglob("*.py"):
+        if "site-packages" not in path.parts:
+            yield str(path.relative_to(library)), path.read_text(encoding="utf-8", errors="ignore")
+    yield from topics.topics.items()
+
+
+@pytest.mark.parametrize("texts", [corpus_texts, pytest.param(library_texts, marks=pytest.mark.slow)])
+def test_no_bundled_prompt_was_trained_on(texts: Any) -> None:
+    if texts is corpus_texts and not CORPUS.is_dir():
+        pytest.skip("the training text is not here")
+    own = {gram: p.prompt_id for p in load_prompts(PromptSpec()) for gram in grams(p.text)}
+    assert len(own) > 1000
+    seen = {(own[gram], name, " ".join(gram)) for name, text in texts() for gram in grams(text) & own.keys()}
+    assert not seen
+
+
+def test_jsonl_schemas(tmp_path: Path) -> None:
+    spec = jsonl(
+        tmp_path / "p.jsonl",
+        {"question_id": 81, "category": "writing", "turns": ["first", "second"]},
+        "",
+        {"prompt": "plain \u00e9\u2028text"},
+        {"question_id": None, "category": None, "prompt": "nulls are absences"},
+    )
+    assert load_prompts(spec) == [
+        Prompt("81", "writing", "first"),
+        Prompt("3", "all", "plain \u00e9\u2028text"),
+        Prompt("4", "all", "nulls are absences"),
+    ]
+    assert spec.label == "p.jsonl"
+
+
+def test_jsonl_with_windows_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b'{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
+    assert [p.text for p in load_prompts(PromptSpec("jsonl", str(tmp_path / "p")))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (['{"prompt": "a"}', '{"prompt": '], ["line 2", "not JSON", "column"]),
+        (["", "3"], ["line 2", "'turns' or 'prompt'"]),
+        (["{}"], ["line 1", "'turns' or 'prompt'"]),
+        (['{"prompt": ""}'], ["line 1", "'turns' or 'prompt'"]),
+        (['{"prompt": 7}'], ["line 1", "'turns' or 'prompt'"]),
+        (['{"turns": []}'], ["line 1", "'turns'"]),
+        (['{"turns": "text"}'], ["line 1", "'turns'"]),
+        (['{"turns": [1]}'], ["line 1", "'turns'"]),
+        (['{"prompt": "\\ud800"}'], ["line 1", "surrogate"]),
+        (["[" * 100_000], ["line 1", "nested"]),
+        (['{"question_id": "x", "prompt": "a"}', "", '{"question_id": "x", "prompt": "b"}'], ["line 3", "'x'", "line 1"]),
+        (['{"question_id": 2, "prompt": "a"}', '{"prompt": "b"}'], ["line 2", "'2'", "line 1"]),
+        ([], ["no prompts"]),
+        (["", " "], ["no prompts"]),
+    ],
+)
+def test_bad_jsonl(tmp_path: Path, rows: list[str], words: list[str]) -> None:
+    spec = jsonl(tmp_path / "p.jsonl", *rows)
+    with pytest.raises(PromptError) as raised:
+        load_prompts(spec)
+    for word in (*words, str(tmp_path / "p.jsonl")):
+        assert word in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"none\.jsonl: No such file"):
+        load_prompts(PromptSpec("jsonl", str(tmp_path / "none.jsonl")))
+    with pytest.raises(PromptError, match="Is a directory"):
+        load_prompts(PromptSpec("jsonl", str(tmp_path)))
+    (tmp_path / "latin").write_bytes(b'{"prompt": "\xe9t\xe9"}')
+    with pytest.raises(PromptError, match=r"not UTF-8 text.* byte 12"):
+        load_prompts(PromptSpec("jsonl", str(tmp_path / "latin")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "jsonll"}, ["prompts.kind='jsonll'", "did you mean 'jsonl'?"]),
+        ({"kind": "jsonl"}, ["prompts.path is empty"]),
+        ({"kind": "hf", "path": ""}, ["prompts.path is empty"]),
+        ({"limit": 0}, ["prompts.limit=0", "1 or more"]),
+        ({"categories": []}, ["prompts.categories=[]"]),
+        ({"categories": ["stroy"]}, ["'stroy'", "did you mean 'story'?"]),
+        ({"chat_template": "yes"}, ["prompts.chat_template='yes'"]),
+    ],
+)
+def test_bad_specs(changes: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_prompts(PromptSpec(**changes))
+    for word in words:
+        assert word in str(raised.value)
+
+
+@pytest.mark.parametrize("limit", [1, 4, 5, 16, 79, 80, 200])
+def test_limit_spreads_over_categories(limit: int) -> None:
+    everything, chosen = load_prompts(PromptSpec()), load_prompts(PromptSpec(limit=limit))
+    assert len(chosen) == min(limit, 80)
+    assert chosen == [p for p in everything if p in chosen]
+    counts = Counter(p.category for p in chosen)
+    if limit >= 5:
+        assert len(counts) == 5
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_limit_with_uneven_categories() -> None:
+    prompts = [Prompt(str(i), "ab"[i > 4], "") for i in range(7)]  # five of a, two of b
+    assert [p.prompt_id for p in spread(prompts, 5)] == ["0", "1", "2", "5", "6"]
+    assert load_prompts(PromptSpec(categories=["code"], limit=3)) == [p for p in load_prompts(PromptSpec()) if p.category == "code"][:3]
+
+
+def test_digest_is_of_ids_and_texts() -> None:
+    one = [Prompt("1", "a", "x"), Prompt("2", "a", "y")]
+    others = [
+        one[::-1],
+        one[:1],
+        [one[0], Prompt("2", "a", "z")],
+        [one[0], Prompt("3", "a", "y")],
+        [Prompt("1", "a", "x"), Prompt("2", "", "y x")],
+    ]
+    assert prompts_digest(one) not in {prompts_digest(other) for other in others}
+    assert prompts_digest(one) == prompts_digest([Prompt("1", "b", "x"), Prompt("2", "b", "y")])
+
+
+class TestHuggingFace:
+    def test_a_dataset(self, tmp_path: Path) -> None:
+        pytest.importorskip("datasets")
+        jsonl(tmp_path / "train.jsonl", {"prompt": "a", "note": "x"}, {"prompt": "b", "note": "y"})
+        spec = PromptSpec("hf", str(tmp_path))
+        assert [p.text for p in load_prompts(spec)] == ["a", "b"]
+        spec.column = "note"
+        assert [p.text for p in load_prompts(spec)] == ["x", "y"]
+
+    @pytest.fixture
+    def rows(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        """What a stand-in for the library finds."""
+        rows: list[dict[str, Any]] = []
+        stand_in = ModuleType("datasets")
+
+        def load_dataset(path: str, split: str) -> list[dict[str, Any]]:
+            if split != "train":
+                raise ValueError(f"Unknown split {split}\nmore")
+            return rows
+
+        vars(stand_in)["load_dataset"] = load_dataset
+        monkeypatch.setitem(sys.modules, "datasets", stand_in)
+        return rows
+
+    def test_rows(self, rows: list[dict[str, Any]]) -> None:
+        rows += [{"turns": ["a"], "category": "c", "question_id": 9}, {"prompt": "b", "question_id": None}]
+        assert load_prompts(PromptSpec("hf", "some/set")) == [Prompt("9", "c", "a"), Prompt("2", "all", "b")]
+
+    def test_errors(self, rows: list[dict[str, Any]]) -> None:
+        rows.append({"text": 3})
+        with pytest.raises(PromptError, match="some/set, row 1: expected text in 'turns' or 'prompt'"):
+            load_prompts(PromptSpec("hf", "some/set"))
+        with pytest.raises(PromptError, match="some/set, row 1: expected text in 'text'"):
+            load_prompts(PromptSpec("hf", "some/set", column="text"))
+        with pytest.raises(PromptError, match=r"prompts\.path=some/set: Unknown split test$"):
+            load_prompts(PromptSpec("hf", "some/set", split="test"))
+
+    def test_library_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(PromptError, match=r"pip install 'specdraft\[datasets\]'"):
+            load_prompts(PromptSpec("hf", "some/set"))

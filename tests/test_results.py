@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from specdraft.errors import ResultsError
+from specdraft.metrics import Tally
+from specdraft.results import (
+    Journal,
+    Resampler,
+    Row,
+    build_tables,
+    delta_interval,
+    intervals,
+    read_rows,
+    to_csv,
+    write_atomically,
+)
+
+KEYS = (
+    "combination pair target draft dtype tree budget nodes depth acceptance temperature top_k top_p max_new_tokens prompts "
+    "prompt_id category repeat seed engine"
+).split()
+COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
+COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
+TIMES = ["wall_s", "draft_s", "verify_s", "other_s"]
+RATIOS = ["acceptance_rate", "acceptance_length", "block_efficiency", "tokens_per_s", "speedup", "loop_share"]
+DETAIL_KEYS = ["combination", "pair", "tree", "budget", "acceptance", "temperature", "engine"]
+WITH_INTERVALS = [f"{name}{end}" for name in RATIOS for end in ("", "_lo", "_hi")]
+COLUMNS = {
+    "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS],
+    "summary.csv": [*COMBINATION_KEYS, *COUNTS, *TIMES, *WITH_INTERVALS],
+    "by_category.csv": [*COMBINATION_KEYS, "category", *COUNTS, *TIMES, *WITH_INTERVALS],
+    "lengths.csv": [*DETAIL_KEYS, "acceptance_length", "steps"],
+    "positions.csv": [*DETAIL_KEYS, "depth", "reached", "accepted"],
+    "nodes.csv": [*DETAIL_KEYS, "rank_path", "reached", "accepted", "mean_weight"],
+}
+OWN_KEYS = {
+    "records.csv": ["prompt_id", "repeat"],
+    "summary.csv": [],
+    "by_category.csv": ["category"],
+    "lengths.csv": ["acceptance_length"],
+    "positions.csv": ["depth"],
+    "nodes.csv": ["rank_path"],
+    "steps.csv": ["prompt_id", "repeat", "step"],
+}
+
+
+def combination(name: str, **changes: Any) -> dict[str, Any]:
+    keys = dict.fromkeys(COMBINATION_KEYS, 0) | {"pair": "p", "target": "t", "draft": "d", "dtype": "float32", "tree": "chain"}
+    return keys | {"combination": name, "acceptance": "greedy", "engine": "live", "budget": 3, "nodes": 3, "depth": 3} | changes
+
+
+def row(name: str, prompt: int, category: str = "a", repeat: int = 0, lengths: tuple[int, ...] = (0, 1, 3, 1), **more: Any) -> Row:
+    """A row of chain steps with these accepted lengths, and seconds that differ from row to row."""
+    tally = Tally(len(lengths), 3 * len(lengths), sum(lengths), len(lengths), 1 + sum(lengths) + len(lengths), prompt % 2)
+    tally.wall_s, tally.draft_s, tally.verify_s, tally.plain_s = 1 + prompt / 7, 0.25, 0.5, 2.0
+    tally.lengths = Counter(lengths)
+    for depth in range(1, 4):
+        reached = sum(a >= depth - 1 for a in lengths)
+        tally.positions[depth] = tally.nodes[(0,) * depth] = [reached, sum(a >= depth for a in lengths)]
+    return Row(name, ("w1", "w2"), f"q{prompt}", category, repeat, tally, **more)
+
+
+def rows_of(names: str = "xy", prompts: int = 20, repeats: int = 1) -> list[Row]:
+    """Rows of varied steps: some prompts have none, categories are `a` and `b`."""
+    rng = np.random.default_rng(0)
+    shape = [tuple(rng.integers(0, 4, rng.integers(0, 9)).tolist()) for _ in range(prompts)]
+    return [row(n, p, "ab"[p % 2], r, shape[p][: 9 - 3 * r]) for n in names for r in range(repeats) for p in range(prompts)]
+
+
+def tables_of(rows: list[Row]) -> dict[str, list[dict[str, str]]]:
+    """The tables as a reader of the files sees them."""
+    named = {name: combination(name, tree=f"tree-{name}") for name in dict.fromkeys(r.combination for r in rows)}
+    return {file: list(csv.DictReader(io.StringIO(to_csv(table)))) for file, table in build_tables(rows, named, seed=0).items()}
+
+
+def open_journal(path: Path, names: str = "x") -> Journal:
+    journal = Journal(path)
+    for name in names:
+        journal.add_combination(combination(name), ("w1", "w2"))
+    return journal
+
+
+class TestJournal:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        rows = [row("x", 1), row("x", 2, tie={"position": 3, "gap": 1e-5}), row("y", 1, steps=[[0, 3, 1, 1, 0]]), row("x", 1, repeat=1)]
+        journal = open_journal(tmp_path / "j", "xy")
+        for one in rows:
+            journal.add_row(one)
+        journal.close()
+        again = Journal(tmp_path / "j")
+        assert list(again.rows.values()) == rows == list(journal.rows.values()) == list(read_rows(tmp_path / "j"))
+        assert again.combinations == {"x": combination("x"), "y": combination("y")}
+        assert again.weights == dict.fromkeys("xy", ("w1", "w2"))
+
+    def test_nothing_is_written_twice(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            open_journal(tmp_path / "j").close()
+        assert len((tmp_path / "j").read_bytes().splitlines()) == 1
+        journal = Journal(tmp_path / "j")
+        journal.add_combination(combination("x"), ("w1", "other"))
+        journal.close()
+        assert Journal(tmp_path / "j").weights == {"x": ("w1", "other")}
+
+    def test_row_is_there_once_added(self, tmp_path: Path) -> None:
+        journal = open_journal(tmp_path / "j")
+        journal.add_row(row("x", 1))
+        assert list(read_rows(tmp_path / "j")) == [row("x", 1)]  # flushed, without a close
+
+    def test_last_line_torn_at_every_byte(self, tmp_path: Path) -> None:
+        path = tmp_path / "j"
+        journal = open_journal(path)
+        journal.add_row(row("x", 1))
+        before = path.stat().st_size
+        journal.add_row(row("x", 2, steps=[[0, 3, 1, 1, 0]]))
+        journal.close()
+        whole = path.read_bytes()
+        for end in range(before, len(whole)):
+            path.write_bytes(whole[:end])
+            assert list(read_rows(path)) == [row("x", 1)]
+            torn = Journal(path)
+            assert list(torn.rows.values()) == [row("x", 1)]
+            torn.add_row(row("x", 2, steps=[[0, 3, 1, 1, 0]]))
+            torn.close()
+            assert path.read_bytes() == whole
+
+    @pytest.mark.parametrize(
+        "garbage",
+        [b"", b"{", b"[]", b"7", b"null", b'"keys"', b'{"keys": 3}', b'{"row": "x"}', b"\xff\x00", b"[" * 100_000, b'{"keys": {}}']
+        + [
+            b'{"row":"x","weights":["w1"],"prompt_id":"q","category":"c","repeat":0,"tally":{"stepz":1,"lengths":[],"positions":[],"nodes":[]}}'
+        ],
+    )
+    def test_garbage_between_the_lines_costs_no_row(self, tmp_path: Path, garbage: bytes) -> None:
+        path = tmp_path / "j"
+        journal = open_journal(path)
+        journal.add_row(row("x", 1))
+        journal.close()
+        with path.open("ab") as handle:
+            handle.write(garbage + b"\n" + row("x", 2).to_json().encode() + b"\n" + garbage)
+        assert list(read_rows(path)) == list(Journal(path).rows.values()) == [row("x", 1), row("x", 2)]
+
+    def test_row_of_an_unknown_combination_is_left_out(self, tmp_path: Path) -> None:
+        (tmp_path / "j").write_text(row("x", 1).to_json() + "\n")
+        assert not Journal(tmp_path / "j").rows
+
+    def test_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        journal = open_journal(tmp_path / "j")
+        journal.add_row(row("x", 1))
+
+        class Full:
+            def write(self, text: bytes) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(journal, "_handle", Full())
+        with pytest.raises(ResultsError, match="j: cannot be written: No space left on device; what was written before is kept"):
+            journal.add_row(row("x", 2))
+        assert list(journal.rows.values()) == list(read_rows(tmp_path / "j")) == [row("x", 1)]
+
+    def test_cannot_be_opened(self, tmp_path: Path) -> None:
+        with pytest.raises(ResultsError, match="none/j: cannot be written: No such file"):
+            Journal(tmp_path / "none" / "j")
+
+
+class TestWriteAtomically:
+    def test_replaces(self, tmp_path: Path) -> None:
+        for text in ("one\r\n\u00e9", "two"):
+            write_atomically(tmp_path / "f", text)
+            assert (tmp_path / "f").read_bytes() == text.encode()
+        assert os.listdir(tmp_path) == ["f"]
+
+    def test_a_failure_keeps_the_old_text(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_atomically(tmp_path / "f", "old")
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(ResultsError, match="f: cannot be written: No space left"):
+            write_atomically(tmp_path / "f", "new")
+        assert (tmp_path / "f").read_text() == "old"
+        assert os.listdir(tmp_path) == ["f"]
+
+    def test_onto_a_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "f").mkdir()
+        with pytest.raises(ResultsError, match="Is a directory"):
+            write_atomically(tmp_path / "f", "new")
+        assert os.listdir(tmp_path) == ["f"]
+
+
+class TestTables:
+    def test_columns_and_unique_keys(self) -> None:
+        steps = [row("x", p, steps=[[s, 3, 1, 1, 0] for s in range(2)]) for p in range(2)]
+        for rows, files in ((rows_of(repeats=2), COLUMNS.keys()), (steps, {*COLUMNS, "steps.csv"})):
+            tables = tables_of(rows)
+            assert tables.keys() == set(files)
+            for file, listed in tables.items():
+                assert listed
+                assert list(listed[0]) == COLUMNS.get(file, list(listed[0]))
+                keys = [tuple(r[key] for key in ["combination", *OWN_KEYS[file]]) for r in listed]
+                assert len(keys) == len(set(keys))
+
+    def test_steps_table(self) -> None:
+        (listed,) = tables_of([row("x", 1, steps=[[0, 3, 2, 1, 0]])])["steps.csv"]
+        assert list(listed) == [*DETAIL_KEYS, "prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"]
+        assert list(listed.values())[-7:] == ["q1", "0", "0", "3", "2", "1", "0"]
+
+    def test_without_rows(self) -> None:
+        for file, table in build_tables([], {"x": combination("x")}, seed=0).items():
+            assert list(table.columns) == COLUMNS[file]
+            assert table.empty
+
+    @pytest.mark.parametrize(("file", "keys"), [("summary.csv", ["combination"]), ("by_category.csv", ["combination", "category"])])
+    def test_summaries_are_sums_and_ratios_of_sums(self, file: str, keys: list[str]) -> None:
+        tables = tables_of(rows_of(repeats=2))
+        sums: dict[tuple[str, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for record in tables["records.csv"]:
+            group = sums[tuple(record[key] for key in keys)]
+            for name in (*COUNTS, *TIMES):
+                group[name] += float(record[name])
+            group["plain_s"] += float(record["speedup"]) * float(record["wall_s"])
+            group["looped"] += float(record["loop_share"]) * float(record["new_tokens"])
+        assert len(tables[file]) == len(sums)
+        for listed in tables[file]:
+            s = sums[tuple(listed[key] for key in keys)]
+            expected = {name: s[name] for name in (*COUNTS, *TIMES)} | {
+                "acceptance_rate": s["accepted_tokens"] / s["drafted_tokens"],
+                "acceptance_length": s["accepted_tokens"] / s["steps"],
+                "block_efficiency": (s["accepted_tokens"] + s["bonus_tokens"]) / s["steps"],
+                "tokens_per_s": s["new_tokens"] / s["wall_s"],
+                "speedup": s["plain_s"] / s["wall_s"],
+                "loop_share": s["looped"] / s["new_tokens"],
+            }
+            assert {name: float(listed[name]) for name in expected} == pytest.approx(expected, rel=2e-5)
+            for name in RATIOS:
+                assert float(listed[f"{name}_lo"]) <= float(listed[name]) <= float(listed[f"{name}_hi"])
+
+    def test_details_are_sums_over_prompts(self) -> None:
+        rows = rows_of()
+        tables = tables_of(rows)
+        for name in "xy":
+            own = {file: [r for r in listed if r["combination"] == name] for file, listed in tables.items()}
+            lengths = sum((r.tally.lengths for r in rows if r.combination == name), Counter[int]())
+            assert {int(r["acceptance_length"]): int(r["steps"]) for r in own["lengths.csv"]} == dict(lengths)
+            steps = sum(lengths.values())
+            (summary,) = own["summary.csv"]
+            assert (int(summary["steps"]), summary["tree"]) == (steps, f"tree-{name}")
+            assert int(summary["accepted_tokens"]) == sum(int(r["accepted"]) for r in own["positions.csv"])
+            for position, node in zip(own["positions.csv"], own["nodes.csv"], strict=True):
+                assert (node["reached"], node["accepted"]) == (position["reached"], position["accepted"])
+                assert node["rank_path"] == "/".join("0" * int(position["depth"]))
+                assert float(node["mean_weight"]) == pytest.approx(int(node["accepted"]) / steps, rel=1e-5)
+
+    def test_prompt_without_steps(self) -> None:
+        record, other = tables_of([row("x", 1, lengths=()), row("x", 2, lengths=(2,))])["records.csv"]
+        assert [record[name] for name in ("acceptance_rate", "acceptance_length", "block_efficiency")] == ["", "", ""]
+        assert (record["new_tokens"], record["steps"], other["acceptance_length"]) == ("1", "0", "2")
+
+    def test_awkward_text_survives_the_file(self) -> None:
+        awkward = 'a,"b"\nc\u00e9'
+        one = row("x", 1, category=awkward)
+        assert tables_of([one])["records.csv"][0]["category"] == awkward
+
+
+def frame(above: list[float], below: list[float], categories: list[str]) -> pd.DataFrame:
+    columns = {name: np.zeros(len(above)) for name in (*COUNTS, *TIMES, "plain_s", "looped_tokens")}
+    return pd.DataFrame(columns | {"accepted_tokens": above, "steps": below, "category": categories})
+
+
+class TestIntervals:
+    def test_delta_method(self) -> None:
+        rng = np.random.default_rng(1)
+        above, below = rng.integers(0, 60, 12).astype(float), rng.integers(10, 30, 12).astype(float)
+        ratio, count = sum(above) / sum(below), len(above)
+        variance = sum((y - ratio * x) ** 2 for y, x in zip(above, below, strict=True)) / (count - 1)
+        error = math.sqrt(variance / count) / (sum(below) / count)
+        low, high = stats.t.interval(0.95, count - 1, ratio, error)
+        assert delta_interval(above, below) == pytest.approx((low, high))
+        assert intervals(frame(list(above), list(below), ["a"] * 5 + ["b"] * 7), Resampler(0))["acceptance_length"] == pytest.approx(
+            (low, high)
+        )
+
+    def test_bootstrap(self) -> None:
+        rng = np.random.default_rng(2)
+        categories = [*"ababababababababab", *"bb"]
+        above, below = rng.integers(0, 60, 20).astype(float).tolist(), rng.integers(10, 30, 20).astype(float).tolist()
+        weights = Resampler(5).weights(np.array([0 if c == "a" else 1 for c in categories]))
+        drawn = sorted(
+            sum(w * y for w, y in zip(sample, above, strict=True)) / sum(w * x for w, x in zip(sample, below, strict=True))
+            for sample in weights.tolist()
+        )
+
+        def quantile(share: float) -> float:
+            place = share * (len(drawn) - 1)
+            low = int(place)
+            return drawn[low] + (place - low) * (drawn[low + 1] - drawn[low])
+
+        found = intervals(frame(above, below, categories), Resampler(5))["acceptance_length"]
+        assert found == pytest.approx((quantile(0.025), quantile(0.975)))
+
+    def test_weights_resample_within_categories(self) -> None:
+        codes = np.array([0] * 8 + [2] * 12 + [0] * 2)
+        weights = Resampler(0).weights(codes)
+        assert (weights >= 0).all()
+        for code, size in ((0, 10), (2, 12)):
+            assert (weights[:, codes == code].sum(axis=1) == size).all()
+        assert np.abs(weights.mean(axis=0) - 1).max() < 0.1
+        assert np.array_equal(weights, Resampler(0).weights(codes))
+        assert not np.array_equal(weights, Resampler(1).weights(codes))
+
+    def test_one_prompt_has_none(self) -> None:
+        assert all(math.isnan(v) for pair in intervals(frame([3], [4], ["a"]), Resampler(0)).values() for v in pair)
+        (summary,) = tables_of([row("x", 1), row("x", 1, repeat=1)])["summary.csv"]
+        assert {summary[f"{name}{end}"] for name in RATIOS for end in ("_lo", "_hi")} == {""}
+        assert summary["steps"] == "8"
+
+    def test_repeats_are_no_further_prompts(self) -> None:
+        once, twice = ([r for r in tables_of(rows_of("x", repeats=n))["summary.csv"]][0] for n in (1, 2))
+        doubled = tables_of([row("x", p, "ab"[p % 2], r, lengths=(p % 4,) * 5) for p in range(20) for r in range(2)])["summary.csv"][0]
+        single = tables_of([row("x", p, "ab"[p % 2], 0, lengths=(p % 4,) * 5) for p in range(20)])["summary.csv"][0]
+        assert once["steps"] != twice["steps"]
+        assert [doubled[f"acceptance_length{e}"] for e in ("_lo", "_hi")] == [single[f"acceptance_length{e}"] for e in ("_lo", "_hi")]
+
+    def test_resamples_without_a_step_do_not_count(self) -> None:
+        low, high = intervals(frame([0] * 7 + [6], [0] * 7 + [4], ["a"] * 8), Resampler(0))["acceptance_length"]
+        assert (low, high) == (1.5, 1.5)
+
+    @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20), st.sampled_from("ab")), min_size=1, max_size=24))
+    def test_are_ordered_and_never_negative(self, prompts: list[tuple[int, int, str]]) -> None:
+        above, below, categories = (list(column) for column in zip(*prompts, strict=True))
+        for low, high in intervals(frame(above, below, categories), Resampler(0)).values():
+            assert (math.isnan(low) and math.isnan(high)) or 0 <= low <= high
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("per_category", "method"), [(16, "bootstrap"), (8, "bootstrap"), ((4, 3, 3, 3, 3), "delta")])
+    def test_coverage_with_prompts_that_differ(self, per_category: int | tuple[int, ...], method: str) -> None:
+        """Categories differ, prompts within them differ more than their steps do; 64 tokens each."""
+        sizes = per_category if isinstance(per_category, tuple) else (per_category,) * 5
+        categories = np.repeat(np.arange(5), sizes)
+        rng = np.random.default_rng(3)
+
+        def draw(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rate = rng.beta(4, 6 - codes)  # a prompt's own
+            steps = np.maximum(1, np.rint(64 / (1 + 3 * rate))).astype(int)
+            return rng.binomial(3 * steps, rate).astype(float), steps.astype(float)
+
+        means = np.array([[part.mean() for part in draw(np.full(400_000, code))] for code in range(5)])
+        truth = np.dot(sizes, means[:, 0]) / np.dot(sizes, means[:, 1])
+        resampler, trials, hits = Resampler(0), 3000, 0
+        for _ in range(trials):
+            above, below = draw(categories)
+            low, high = intervals(frame(list(above), list(below), [str(c) for c in categories]), resampler)["acceptance_length"]
+            hits += low <= truth <= high
+        coverage = hits / trials
+        assert 0.93 <= coverage <= 0.97, f"{method}, {sum(sizes)} prompts: a 95 % interval covers {coverage:.1%} of {trials} trials"
+
+
+def test_row_json_is_one_line() -> None:
+    text = row("x", 1, category="a\nb").to_json()
+    assert "\n" not in text
+    assert Row.from_json(json.loads(text)) == row("x", 1, category="a\nb")
