@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 trees_app = typer.Typer(no_args_is_help=True, help="Draft-tree shapes.")
 app.add_typer(trees_app, name="trees")
+traces_app = typer.Typer(no_args_is_help=True, help="Recorded trajectories, which replayed sweeps share.")
+app.add_typer(traces_app, name="traces")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: pair=zoo tree=chain,kary budget=4,8", show_default=False)]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="your own configs, searched before the bundled ones")]
@@ -65,7 +67,7 @@ def sweep(
 
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
-    from specdraft.render import summary_table
+    from specdraft.render import summary_tables
     from specdraft.sweep import run_study
 
     errors = _console(stderr=True)
@@ -79,7 +81,8 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         names = {"study": plan.settings.name, "out": str(folder), "combinations": len(rows)}
         typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
     else:
-        _console().print(summary_table(summary))
+        for table in summary_tables(summary):
+            _console().print(table)
         done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
         _console().print(done, markup=False, highlight=False, soft_wrap=True)
     if outcome.failures:
@@ -267,6 +270,51 @@ def trees_optimal(
     facts = f"{tree.nodes} nodes, {tree.depth} levels, {tree.expected_accepted:.4f} expected accepted tokens per step (bonus not counted)"
     _console().print(facts, highlight=False, soft_wrap=True)
     _console().print(topology_tree(Topology.from_paths(tree.paths)))
+
+
+@traces_app.command("list")
+def traces_list(as_json: AsJson = False) -> None:
+    """Every recorded trace."""
+    from rich.table import Table
+
+    from specdraft.trace.store import TraceStore, default_folder
+
+    traces = list(TraceStore(default_folder()).list())
+    if as_json:
+        typer.echo(json.dumps([{"key": t.key, "size_bytes": t.size_bytes, "about": t.about} for t in traces]))
+        return
+    table = Table("key", "kind", "weights", "KiB")
+    for trace in traces:
+        weights = [trace.about[role]["weights"] for role in ("target", "draft") if role in trace.about]
+        table.add_row(trace.key, trace.about["kind"], " ".join(weights), f"{trace.size_bytes / 1024:.1f}")
+    _console().print(table)
+    typer.echo(f"{len(traces)} traces, {sum(t.size_bytes for t in traces) / 2**20:.1f} MiB in {default_folder()}")
+
+
+@traces_app.command("show")
+def traces_show(key: Annotated[str, typer.Argument(help="a key, or the beginning of one")]) -> None:
+    """What one trace depends on, as JSON."""
+    from specdraft.trace.store import TraceStore, default_folder
+
+    trace = TraceStore(default_folder()).find(key)
+    typer.echo(json.dumps({"key": trace.key, "size_bytes": trace.size_bytes, "about": trace.about}, indent=1))
+
+
+@traces_app.command("rm")
+def traces_rm(
+    keys: Annotated[list[str] | None, typer.Argument(help="keys, or beginnings of them")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="every trace")] = False,
+) -> None:
+    """Delete traces; a study that needs them records them again."""
+    from specdraft.trace.store import TraceStore, default_folder
+
+    if bool(keys) == everything:
+        raise UserError("traces rm needs keys, or --all")
+    store = TraceStore(default_folder())
+    found = list(store.list()) if everything else [store.find(key) for key in keys or []]
+    for trace in found:
+        store.remove(trace.key)
+    typer.echo(f"{len(found)} traces deleted")
 
 
 @app.command()

@@ -72,7 +72,9 @@ def difference(above: np.ndarray, below: np.ndarray, codes: np.ndarray, resample
         return estimate, np.nan, np.nan
     if int(np.bincount(codes).min()) >= FEWEST_TO_RESAMPLE:
         weights = resampler.weights(np.asarray(codes))
-        resampled = (weights @ above.T) / (weights @ below.T)
+        totals = weights @ below.T
+        some = (totals > 0).all(1)
+        resampled = (weights @ above.T)[some] / totals[some]
         low, high = np.quantile(resampled[:, 0] - resampled[:, 1], [0.025, 0.975])
         return estimate, float(low), float(high)
     influence = (above - ratios[:, None] * below) / below.sum(1, keepdims=True)

@@ -32,6 +32,9 @@ from specdraft.errors import ConfigError, did_you_mean
 Schema = type | Mapping[str, type]
 
 
+ENGINES = ("auto", "live", "replay")
+
+
 @dataclass
 class OutputSpec:
     """What else is written."""
@@ -58,8 +61,8 @@ class Settings:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ConfigError(f"{key}={value} is out of range; expected {least} or more")
-        if self.engine not in ("auto", "live"):
-            raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ('auto', 'live'))}")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ENGINES)}")
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name={self.name!r} is not a study name; expected a plain file name")
 

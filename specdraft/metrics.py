@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from typing import TYPE_CHECKING
 
 from specdraft.draft_tree import RankPath
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")
 TIMES = ("wall_s", "draft_s", "verify_s", "other_s")
+HELPERS = ("plain_s", "looped_tokens", "est_s", "est_plain_s")  # summed for ratios, not written
+SECONDS = ("wall_s", "draft_s", "verify_s", "plain_s", "est_s", "est_plain_s")  # NaN where the engine has none
 # ratio -> (numerator terms, denominator)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "acceptance_rate": (("accepted_tokens",), "drafted_tokens"),
@@ -26,6 +29,8 @@ RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "block_efficiency": (("accepted_tokens", "bonus_tokens"), "steps"),
     "tokens_per_s": (("new_tokens",), "wall_s"),
     "speedup": (("plain_s",), "wall_s"),
+    "est_tokens_per_s": (("new_tokens",), "est_s"),
+    "est_speedup": (("est_plain_s",), "est_s"),
     "loop_share": (("looped_tokens",), "new_tokens"),
 }
 
@@ -42,6 +47,9 @@ class Tally:
         nodes: rank path -> [reached, accepted]: steps that accepted the node's parent (and were not cut
             there), and those that accepted the node.
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
+        wall_s, draft_s, verify_s: measured seconds, of live decoding only.
+        plain_s: measured seconds of plain decoding of the same prompt.
+        est_s, est_plain_s: the same two estimated from the pair's cost curve, of replayed decoding only.
     """
 
     steps: int = 0
@@ -50,10 +58,12 @@ class Tally:
     bonus_tokens: int = 0
     new_tokens: int = 0
     looped_tokens: int = 0
-    wall_s: float = 0.0
-    draft_s: float = 0.0
-    verify_s: float = 0.0
-    plain_s: float = 0.0
+    wall_s: float = nan
+    draft_s: float = nan
+    verify_s: float = nan
+    plain_s: float = nan
+    est_s: float = nan
+    est_plain_s: float = nan
     lengths: Counter[int] = field(default_factory=Counter)
     positions: dict[int, list[int]] = field(default_factory=dict)
     nodes: dict[RankPath, list[int]] = field(default_factory=dict)
@@ -73,7 +83,7 @@ def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float
         wall_s: seconds for everything, prefill included.
         plain_s: seconds that plain decoding took for the same prompt.
     """
-    result = Tally(new_tokens=1, wall_s=wall_s, plain_s=plain_s)
+    result = Tally(new_tokens=1, wall_s=wall_s, draft_s=0.0, verify_s=0.0, plain_s=plain_s)
     for step in steps:
         result.steps += 1
         result.drafted_tokens += step.tree.num_nodes
@@ -123,5 +133,5 @@ def add_ratios(table: pd.DataFrame, ratios: Iterable[str] = RATIOS) -> pd.DataFr
     table = table.copy()
     for name in ratios:
         terms, denominator = RATIOS[name]
-        table[name] = table[list(terms)].sum(axis=1) / table[denominator].where(table[denominator] > 0)
+        table[name] = table[list(terms)].sum(axis=1, skipna=False) / table[denominator].where(table[denominator] > 0)
     return table

@@ -45,6 +45,9 @@ class TerminalProgress(Progress):
     def advance(self, rows: int) -> None:
         self._bar.advance(self._task, rows)
 
+    def note(self, what: str) -> None:
+        self._bar.update(self._task, description=what)
+
     def failed(self, what: str, error: str) -> None:
         self._bar.console.print(f"failed: {what}: {error}", style="red", markup=False, highlight=False)
 
@@ -70,6 +73,9 @@ class LogProgress(Progress):
             spent = time.perf_counter() - self._started
             left = spent / self._done * (self._total - self._done)
             self._say(f"{self._done} of {self._total} rows, {spent:.0f} s, about {left:.0f} s left")
+
+    def note(self, what: str) -> None:
+        self._say(what)
 
     def failed(self, what: str, error: str) -> None:
         self._say(f"failed: {what}: {error}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -17,31 +18,66 @@ if TYPE_CHECKING:
 
 ACCEPTED, REJECTED, BONUS, DIM = "bold green", "red", "bold cyan", "dim"
 LONGEST_TOKEN = 24
+MOST_LINES = 40  # more combinations than this are shown as grids
+MOST_LOOPING = 0.3
 
 
-def summary_table(summary: pd.DataFrame) -> Table:
-    """The headline of a study: one line per combination."""
-    table = Table(caption="95 % intervals over prompts; block efficiency = tokens per verification step, bonus included")
-    looping = bool((summary["loop_share"] > 0.3).any())
+def summary_tables(summary: pd.DataFrame) -> list[Table]:
+    """The headline of a study: a line per combination, or for many combinations a grid per pair."""
+    if len(summary) <= MOST_LINES:
+        return [_lines(summary)]
+    return [_grid(str(pair), group) for pair, group in summary.groupby("pair", sort=False)]
+
+
+def _lines(summary: pd.DataFrame) -> Table:
+    estimated = bool(summary["speedup"].isna().all())
+    table = Table(box=SIMPLE_HEAD, caption=_caption(summary, estimated, "[95 % interval over prompts]"))
     for name in ("pair", "tree"):
-        table.add_column(name, no_wrap=True)
-    for name in ("nodes", "block efficiency", "accepted per step", "rate", "tok/s", "speed-up", *(["loops"] if looping else [])):
-        table.add_column(name, justify="right")
+        table.add_column(name, overflow="fold")
+    looping = bool((summary["loop_share"] > MOST_LOOPING).any())
+    speed = "est. speed-up" if estimated else "speed-up"
+    for name in ("nodes", "block efficiency", "accepted", "rate", speed, *(["loops"] if looping else [])):
+        table.add_column(name, justify="right", no_wrap=name == "block efficiency")
     before = None
     for row in summary.to_dict("records"):
         if before not in (None, row["pair"]):
             table.add_section()
         before = row["pair"]
-        cells = [
-            str(row["pair"]),
-            str(row["tree"]),
-            str(row["nodes"]),
-            _with_interval(row, "block_efficiency"),
-            _number(row["acceptance_length"]),
-        ]
-        cells += [_number(row["acceptance_rate"]), _number(row["tokens_per_s"], 0), _number(row["speedup"])]
+        cells = [str(row["pair"]), str(row["tree"]), str(row["nodes"]), _with_interval(row, "block_efficiency")]
+        cells += [_number(row[name]) for name in ("acceptance_length", "acceptance_rate", "est_speedup" if estimated else "speedup")]
         table.add_row(*cells, *([_number(row["loop_share"])] if looping else []))
     return table
+
+
+def _grid(pair: str, summary: pd.DataFrame) -> Table:
+    """Block efficiency by tree and nodes; several settings of one tree are told apart by their own lines."""
+    estimated = bool(summary["speedup"].isna().all())
+    caption = _caption(summary, estimated, "bold: the most of its column, the hindsight tree aside; intervals: summary.csv")
+    table = Table(box=SIMPLE_HEAD, title=f"{pair}: block efficiency by tree and nodes", caption=caption, min_width=76)
+    table.add_column("tree", overflow="fold")
+    nodes = sorted(summary["nodes"].unique())
+    for count in nodes:
+        table.add_column(str(count), justify="right")
+    settings = [key for key in ("acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine") if summary[key].nunique() > 1]
+    fair = summary[summary["tree"] != "hindsight"]
+    most = fair.groupby("nodes")["block_efficiency"].max()
+    for label, group in summary.groupby(["tree", *settings], sort=False):
+        cells = []
+        for count in nodes:
+            values = group.loc[group["nodes"] == count, "block_efficiency"]
+            best = len(values) and label[0] != "hindsight" and values.iloc[0] == most.get(count)
+            cells.append(Text(_number(values.iloc[0]) if len(values) else "", style="bold green" if best else ""))
+        table.add_row(" ".join(map(str, label)), *cells)
+    return table
+
+
+def _caption(summary: pd.DataFrame, estimated: bool, first: str) -> str:
+    lines = [first, "block efficiency = tokens per verification step, bonus included"]
+    if estimated:
+        lines.append("replayed: times are estimates from the measured cost of drafting and verifying")
+    if (summary["loop_share"] > MOST_LOOPING).any():
+        lines.append(f"loops: share of repeated text; above {MOST_LOOPING} acceptance measures loops")
+    return "\n".join(lines)
 
 
 def _number(value: Any, digits: int = 2) -> str:

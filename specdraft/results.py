@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from specdraft.errors import ResultsError
-from specdraft.metrics import COUNTS, RATIOS, TIMES, Tally, add_ratios
+from specdraft.metrics import COUNTS, HELPERS, RATIOS, SECONDS, TIMES, Tally, add_ratios
 
 SCHEMA = 1
 KEYS = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "top_k",
@@ -33,8 +34,8 @@ DETAILS = {  # file -> its own columns, after DETAIL_KEYS
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
 BOOTSTRAP_SAMPLES = 2000
 FEWEST_TO_RESAMPLE = 8  # prompts in every category; with fewer, resampling within categories covers too little
-FILES = ("records.csv", "summary.csv", "by_category.csv", "lengths.csv", "positions.csv", "nodes.csv", "steps.csv", "manifest.json",
-         "config.yaml", "failures.jsonl", "journal.jsonl")  # fmt: skip
+FILES = ("records.csv", "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "positions.csv", "nodes.csv", "steps.csv",
+         "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Row:
         tally["lengths"] = sorted(self.tally.lengths.items())
         tally["positions"] = sorted(self.tally.positions.items())
         tally["nodes"] = sorted(self.tally.nodes.items())
-        tally |= {name: round(tally[name], 6) for name in ("wall_s", "draft_s", "verify_s", "plain_s")}
+        tally |= {name: None if isnan(tally[name]) else tally[name] for name in SECONDS}
         values: dict[str, Any] = {"row": self.combination, "weights": self.weights, "prompt_id": self.prompt_id, "category": self.category}
         values |= {"repeat": self.repeat, "tally": tally}
         values |= {name: value for name in ("tie", "steps") if (value := getattr(self, name)) is not None}
@@ -74,6 +75,7 @@ class Row:
         tally["lengths"] = Counter({int(a): n for a, n in tally["lengths"]})
         tally["positions"] = {int(d): list(n) for d, n in tally["positions"]}
         tally["nodes"] = {tuple(path): list(n) for path, n in tally["nodes"]}
+        tally |= {name: nan if tally[name] is None else tally[name] for name in SECONDS}
         weights = tuple(values["weights"])
         row = (values["row"], weights, values["prompt_id"], values["category"], values["repeat"], Tally(**tally))
         return cls(*row, values.get("tie"), values.get("steps"))
@@ -198,7 +200,7 @@ def build_tables(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, An
     rows = sorted(rows, key=lambda row: (place[row.combination], row.repeat))
     records = records_table(rows, combinations)
     tables = {
-        "records.csv": records.drop(columns=["plain_s", "looped_tokens"]),
+        "records.csv": records.drop(columns=list(HELPERS)),
         "summary.csv": summarise(records, COMBINATION_KEYS, seed),
         "by_category.csv": summarise(records, [*COMBINATION_KEYS, "category"], seed),
     }
@@ -244,18 +246,18 @@ def records_table(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, A
     for row in rows:
         own = {"prompt_id": row.prompt_id, "category": row.category, "repeat": row.repeat}
         keys = {key: own[key] if key in own else combinations[row.combination][key] for key in KEYS}
-        listed.append(keys | {name: getattr(row.tally, name) for name in (*SUMS, "plain_s", "looped_tokens")})
-    return add_ratios(pd.DataFrame(listed, columns=[*KEYS, *SUMS, "plain_s", "looped_tokens"]))
+        listed.append(keys | {name: getattr(row.tally, name) for name in (*SUMS, *HELPERS)})
+    return add_ratios(pd.DataFrame(listed, columns=[*KEYS, *SUMS, *HELPERS]))
 
 
 def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame:
     """Sums and ratios of sums per group of records, with 95 % intervals over prompts."""
-    sums = [*SUMS, "plain_s", "looped_tokens"]
-    table = add_ratios(records.groupby(keys, sort=False, dropna=False)[sums].sum().reset_index())
+    sums = [*SUMS, *HELPERS]
+    table = add_ratios(records.groupby(keys, sort=False, dropna=False)[sums].sum(min_count=1).reset_index())
     resampler = Resampler(seed)
     bounds = []
     for _, group in records.groupby(keys, sort=False, dropna=False):
-        prompts = group.groupby(["category", "prompt_id"], sort=False)[sums].sum().reset_index()
+        prompts = group.groupby(["category", "prompt_id"], sort=False)[sums].sum(min_count=1).reset_index()
         bounds.append(
             {
                 f"{ratio}_{end}": v
@@ -280,7 +282,7 @@ def intervals(prompts: pd.DataFrame, resampler: Resampler) -> dict[str, tuple[fl
     found = {}
     for ratio, (terms, denominator) in RATIOS.items():
         above, below = prompts[list(terms)].sum(axis=1).to_numpy(float), prompts[denominator].to_numpy(float)
-        if len(prompts) < 2 or below.sum() <= 0:
+        if len(prompts) < 2 or not below.sum() > 0:
             found[ratio] = (np.nan, np.nan)
         elif resampled:
             weights = resampler.weights(codes)
@@ -309,14 +311,19 @@ class Resampler:
         self._made: dict[bytes, np.ndarray] = {}
 
     def weights(self, codes: np.ndarray) -> np.ndarray:
-        """`[samples, prompts]`: how often each prompt is drawn when its category (a code) is resampled."""
+        """`[samples, prompts]`: the weight of each prompt when its category (a code) is resampled.
+
+        One draw fewer than there are prompts, scaled back to their number (Rao and Wu 1988): n draws of n would
+        make the interval too narrow by a factor `sqrt(1 - 1/n)`. A single prompt keeps its weight.
+        """
         key = codes.tobytes()
         if key not in self._made:
             rng = np.random.default_rng(self._seed)
             weights = np.zeros((BOOTSTRAP_SAMPLES, len(codes)))
             for code in np.unique(codes):
                 members = np.flatnonzero(codes == code)
-                weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), BOOTSTRAP_SAMPLES)
+                count, draws = len(members), max(1, len(members) - 1)
+                weights[:, members] = rng.multinomial(draws, np.full(count, 1 / count), BOOTSTRAP_SAMPLES) * (count / draws)
             self._made[key] = weights
         return self._made[key]
 

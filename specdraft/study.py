@@ -22,7 +22,8 @@ from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.results import SCHEMA
 from specdraft.sampling import Sampling
-from specdraft.shapes import Plan, Shape, StaticPlan
+from specdraft.shapes import FittedPlan, Plan, Shape, StaticPlan
+from specdraft.trace.fit import FOLDS
 
 
 def schemas() -> dict[str, Schema]:
@@ -49,6 +50,11 @@ class Combination:
     prompts: PromptSpec
     overrides: tuple[str, ...]
 
+    @property
+    def engine(self) -> str:
+        """`auto` replays: a greedy text does not depend on the tree, so replaying it is exact."""
+        return "live" if self.settings.engine == "live" else "replay"
+
     @cached_property
     def keys(self) -> dict[str, Any]:
         """The key columns that do not depend on the prompt."""
@@ -69,7 +75,7 @@ class Combination:
             "max_new_tokens": settings.max_new_tokens,
             "prompts": self.prompts.label,
             "seed": settings.seed,
-            "engine": "live",
+            "engine": self.engine,
         }
         return {"combination": self.digest(keys)} | keys
 
@@ -98,7 +104,7 @@ class Combination:
         """Combinations of one pair with equal keys decode the same thing: equal trees run once."""
         tree = frozenset(self.plan.topology.paths) if isinstance(self.plan, StaticPlan) else self.identifier
         settings = self.settings
-        return tree, repr(self.sampling), repr(self.rule), settings.max_new_tokens, settings.max_prompt_tokens
+        return tree, repr(self.sampling), repr(self.rule), settings.max_new_tokens, settings.max_prompt_tokens, self.engine
 
     def describe(self) -> str:
         """`pair tree budget`, for people."""
@@ -153,7 +159,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None) -> StudyPla
         point.groups["tree"].at(point.settings.budget)
     prompts = load_prompts(study.points[0].groups["prompts"])
     pairs = _find_pairs(study.points)
-    combinations, skipped = _combinations(study.points, pairs)
+    combinations, skipped = _combinations(study.points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
     for files, own in _grouped(combinations).items():
@@ -200,7 +206,9 @@ def named_pair(point: Point) -> PairSpec:
     return replace(spec, name="custom") if by_hand else spec
 
 
-def _combinations(points: Iterable[Point], pairs: dict[str, PairFiles]) -> tuple[list[Combination], list[tuple[str, str]]]:
+def _combinations(
+    points: Iterable[Point], pairs: dict[str, PairFiles], prompts: list[Prompt]
+) -> tuple[list[Combination], list[tuple[str, str]]]:
     combinations: dict[str, Combination] = {}
     skipped = []
     for point in points:
@@ -212,11 +220,35 @@ def _combinations(points: Iterable[Point], pairs: dict[str, PairFiles]) -> tuple
             skipped.append((" ".join(point.overrides), reason))
             continue
         one = Combination(pair, shape, plan, groups["sampling"], groups["acceptance"], point.settings, groups["prompts"], point.overrides)
-        if one.identifier not in combinations:
+        if isinstance(plan, FittedPlan) and (why := _cannot_fit(one, prompts)):
+            skipped.append((" ".join(point.overrides), why))
+        elif one.identifier not in combinations:
             combinations[one.identifier] = one
         elif shape.sized:
             skipped.append((" ".join(point.overrides), f"{shape.label} has a size of its own ({plan.nodes} nodes) and runs once"))
+    for one in list(combinations.values()):
+        for reference in _references(one):
+            combinations.setdefault(reference.identifier, reference)
     return list(combinations.values()), skipped
+
+
+def _cannot_fit(combination: Combination, prompts: list[Prompt]) -> str | None:
+    """Why a fitted shape cannot run, or None."""
+    if combination.engine == "live":
+        return f"tree={combination.shape.kind} is fitted to traces; it needs engine=replay"
+    if len(prompts) < FOLDS and combination.shape.kind != "hindsight":
+        return f"tree={combination.shape.kind} is fitted on half of the prompts; there is only {len(prompts)}"
+    return None
+
+
+def _references(combination: Combination) -> list[Combination]:
+    """What stands beside a replayed combination: the chain and the hindsight tree of the same budget."""
+    if combination.engine == "live" or combination.shape.sized:
+        return []
+    budget, rest = combination.settings.budget, tuple(o for o in combination.overrides if not o.startswith("tree"))
+    known = shapes.registry()
+    made = [known[kind]() for kind in ("chain", "hindsight")]
+    return [replace(combination, shape=s, plan=s.at(budget), overrides=(f"tree={s.kind}", *rest)) for s in made]
 
 
 def _grouped(combinations: Iterable[Combination]) -> dict[PairFiles, list[Combination]]:

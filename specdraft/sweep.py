@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from specdraft.certify import compare_greedy
+from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
 from specdraft.errors import ResultsError, UserError
@@ -25,6 +26,10 @@ from specdraft.prompts import Prompt
 from specdraft.records import Step
 from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, read_rows, to_csv, write_atomically
 from specdraft.study import Combination, StudyPlan, encode_prompts
+from specdraft.trace.cost import pair_costs
+from specdraft.trace.replayer import Replayer
+from specdraft.trace.store import TraceStore, default_folder
+from specdraft.trace.traces import pair_traces
 from specdraft.verifier import Verifier
 
 LOCK = ".lock"
@@ -45,6 +50,9 @@ class Progress:
 
     def pair(self, name: str) -> None:
         """A pair is being loaded."""
+
+    def note(self, what: str) -> None:
+        """Something that takes a while was done."""
 
     def advance(self, rows: int) -> None:
         """So many more rows are done (or given up)."""
@@ -156,6 +164,8 @@ class _Runner:
         self.started = time.perf_counter()
         self.earlier_s = float(_read_manifest(out).get("wall_s", 0.0))
         self.plain: dict[Any, tuple[list[int], float]] = {}
+        self.store = TraceStore(default_folder())
+        self.costs: dict[str, Any] = dict(_read_manifest(out).get("costs", {}))
         self.reused = self.done = 0
 
     def run(self) -> None:
@@ -210,6 +220,8 @@ class _Runner:
     def _run_pair(self, pair: Pair, due: list[Combination]) -> None:
         """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent."""
         prompt_ids = encode_prompts(pair.files, self.plan.prompts, due)
+        self._replay_pair(pair, [c for c in due if c.engine == "replay"], prompt_ids)
+        due = [c for c in due if c.engine == "live"]
         runs: dict[Any, list[Combination]] = {}
         for combination in due:
             runs.setdefault(combination.run_key, []).append(combination)
@@ -220,6 +232,46 @@ class _Runner:
                     if missing and missing[0].identifier not in self.failures:
                         self._run_one(pair, missing, prompt, prompt_ids[prompt.prompt_id], repeat)
                     self.progress.advance(len(missing))
+
+    def _replay_pair(self, pair: Pair, due: list[Combination], prompt_ids: dict[str, list[int]]) -> None:
+        """Record what is not recorded, then replay every combination from it."""
+        groups: dict[Any, list[Combination]] = {}
+        for combination in due:
+            groups.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
+        for group in groups.values():
+            try:
+                replayer = self._replayer(pair, group[0], prompt_ids)
+            except (ResultsError, KeyboardInterrupt):
+                raise
+            except Exception as error:  # what cannot be recorded can perhaps be decoded live
+                for combination in group:
+                    self._fail(combination, None, error)
+                    self.progress.advance(self._missing(combination))
+                continue
+            for combination in group:
+                self._replay_one(replayer, combination)
+
+    def _replayer(self, pair: Pair, combination: Combination, prompt_ids: dict[str, list[int]]) -> Replayer:
+        ending = Ending(combination.settings.max_new_tokens, pair.eos_ids)
+        traces = pair_traces(pair, prompt_ids, combination.sampling, ending, self.store, self.progress.note)
+        costs = pair_costs(pair, self.store, self.progress.note)
+        self.costs[pair.name] = costs.as_dict()
+        return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed)
+
+    def _replay_one(self, replayer: Replayer, combination: Combination) -> None:
+        missing = self._missing(combination)
+        try:
+            tallies = replayer.tallies(combination.plan)
+        except Exception as error:  # whatever goes wrong in one combination must not stop the others
+            self._fail(combination, None, error)
+        else:
+            for prompt, counted in zip(self.plan.prompts, tallies, strict=True):
+                for repeat in self._repeats():
+                    if not self._has(combination, prompt, repeat):
+                        row = (prompt.prompt_id, prompt.category, repeat, counted)
+                        self.journal.add_row(Row(combination.identifier, combination.weights, *row))
+                        self.done += 1
+        self.progress.advance(missing)
 
     def _run_one(self, pair: Pair, twins: list[Combination], prompt: Prompt, ids: list[int], repeat: int) -> None:
         try:
@@ -278,6 +330,7 @@ class _Runner:
         self.journal.close()
         rows = self._current_rows()
         tables = build_tables(rows, self.journal.combinations, self.plan.settings.seed)
+        tables["comparisons.csv"] = comparisons(tables["records.csv"], self.plan.settings.seed)
         for name, table in tables.items():
             write_atomically(self.out / name, to_csv(table))
         write_atomically(self.out / "failures.jsonl", "".join(json.dumps(f) + "\n" for f in self._all_failures()))
@@ -301,12 +354,14 @@ class _Runner:
 
     def _manifest(self, rows: list[Row]) -> dict[str, Any]:
         ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
+        replayed = sum(self.journal.combinations[r.combination]["engine"] == "replay" for r in rows)
         failures = self._all_failures()
         bugs = [f for f in failures if f["error"].startswith("bug:")]
         return {
             "study": self.plan.identity,
             **environment(),
             "models": self.models,
+            "costs": self.costs,
             "prompts": len(self.plan.prompts),
             "combinations": len({row.combination for row in rows}),
             "skipped": [{"overrides": what, "reason": why} for what, why in self.plan.skipped],
@@ -314,9 +369,10 @@ class _Runner:
             "wall_s": round(self._wall_s(), 2),
             "intervals": "95 %, over prompts (see README: Intervals)",
             "certificate": {
-                "kind": "greedy: every text was compared with plain greedy decoding of the target",
-                "compared": len(rows),
-                "identical": len(rows) - len(ties),
+                "kind": "greedy: every live text was compared with plain greedy decoding of the target; replayed rows are of that text",
+                "compared": len(rows) - replayed,
+                "identical": len(rows) - replayed - len(ties),
+                "replayed": replayed,
                 "ties": ties,
                 "bugs": bugs,
             },

@@ -76,7 +76,26 @@ class StaticPlan:
 
 
 @dataclass
-class StaticShape:
+class ShapeLabel:
+    """Says what the `tree` column says of a shape."""
+
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """The kind, and the parameters that differ from their defaults: `beam-w3`."""
+        parts = [self.kind]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            if f.name != "kind" and value != default:
+                text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+                parts.append(f"{f.name[0]}{text}")
+        return "-".join(parts)
+
+
+@dataclass
+class StaticShape(ShapeLabel):
     """A shape whose tree depends on the budget only."""
 
     kind: str = ""
@@ -105,18 +124,6 @@ class StaticShape:
             raise ConfigError(f"tree {self.label} has only {len(paths)} nodes; budget={node_budget} does not fit")
         return StaticPlan(Topology.from_paths(paths))
 
-    @property
-    def label(self) -> str:
-        """The kind, and the parameters that differ from their defaults: `beam-w3`."""
-        parts = [self.kind]
-        for f in fields(self):
-            value = getattr(self, f.name)
-            default = f.default_factory() if f.default_factory is not MISSING else f.default
-            if f.name != "kind" and value != default:
-                text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
-                parts.append(f"{f.name[0]}{text}")
-        return "-".join(parts)
-
 
 def check_budget(node_budget: int) -> None:
     """Raise `ConfigError` unless a budget is a number of nodes."""
@@ -129,7 +136,7 @@ def check_budget(node_budget: int) -> None:
 MAX_BUDGET = 4096  # a step's mask has (budget + 1)^2 entries
 
 
-def check_positive(shape: StaticShape, name: str) -> None:
+def check_positive(shape: ShapeLabel, name: str) -> None:
     """Raise `ConfigError` unless a parameter is 1 or more."""
     if getattr(shape, name) < 1:
         raise ConfigError(f"tree.{name}={getattr(shape, name)} is out of range for {shape.kind}; expected 1 or more")

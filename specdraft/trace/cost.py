@@ -9,6 +9,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +20,13 @@ from specdraft.decode import Clock, Ending, decode, decode_plainly
 from specdraft.draft_tree import Topology
 from specdraft.drafters import DraftModel
 from specdraft.drafters.draft_model import rank_tokens
+from specdraft.manifest import cpu_name
 from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.models.pair import Pair
 from specdraft.records import Step
 from specdraft.sampling import Sampling
 from specdraft.shapes.chain import Chain
+from specdraft.trace.store import TraceStore, model_facts
 from specdraft.verifier import Verifier
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -84,9 +88,8 @@ def measure_costs(pair: Pair) -> CostCurve:
     plain, other = _loop_costs(pair, ids[: PREFIX // 2])
     pair.target.reset()
     pair.draft.reset()
-    device = torch.cuda.get_device_name(pair.target.device) if pair.target.device.type == "cuda" else "cpu"
     whole = prefill_target + prefill_draft
-    return CostCurve(sizes, draft, verify, plain, other, whole, prefill_target, torch.get_num_threads(), device)
+    return CostCurve(sizes, draft, verify, plain, other, whole, prefill_target, torch.get_num_threads(), _device_name(pair))
 
 
 def _median(model: CachedModel, run: Callable[[], None]) -> float:
@@ -130,3 +133,36 @@ def _loop_costs(pair: Pair, ids: list[int]) -> tuple[float, float]:
         steps = list(decode(verifier, DraftModel(pair.draft), Chain().at(4), Greedy(), Sampling(), ids, ending))
         other += [step.other_s for step in steps if isinstance(step, Step)]
     return statistics.median(plain), statistics.median(other)
+
+
+def pair_costs(pair: Pair, store: TraceStore, measured: Callable[[str], None] = lambda what: None) -> CostCurve:
+    """The pair's costs on this machine: kept with the traces, measured where they are missing."""
+    about = _about(pair)
+    tensors = store.get(about)
+    if tensors is not None and set(tensors) == {*LISTS, *NUMBERS}:
+        values: dict[str, Any] = {n: tensors[n].tolist() for n in LISTS} | {n: float(tensors[n][0]) for n in NUMBERS}
+        return CostCurve(**values, threads=about["threads"], device=about["device"])
+    curve = measure_costs(pair)
+    store.put(about, {n: np.array(getattr(curve, n)) for n in LISTS} | {n: np.array([getattr(curve, n)]) for n in NUMBERS})
+    measured(f"measured what drafting and verifying cost with {pair.name}")
+    return curve
+
+
+LISTS = ("sizes", "draft_level_s", "verify_s")
+NUMBERS = ("plain_s", "other_s", "prefill_s", "target_prefill_s")
+
+
+def _about(pair: Pair) -> dict[str, Any]:
+    """Everything that costs depend on."""
+    return {
+        "kind": "costs",
+        "target": model_facts(pair.target, pair.files.target),
+        "draft": model_facts(pair.draft, pair.files.draft),
+        "device": _device_name(pair),
+        "threads": torch.get_num_threads(),
+        "libraries": {name: version(name) for name in ("torch", "transformers")},
+    }
+
+
+def _device_name(pair: Pair) -> str:
+    return torch.cuda.get_device_name(pair.target.device) if pair.target.device.type == "cuda" else cpu_name()

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdraft.draft_tree import RankPath, Topology
+from specdraft.optimal import best_tree
+from specdraft.shapes import FittedPlan
+from specdraft.trace.replay import PackedRanks
 
 FOLDS = 2
 
@@ -43,7 +46,7 @@ def measured_tree(ranks: np.ndarray, last: np.ndarray, node_budget: int, max_dep
 
     Args:
         ranks, last: see `replay.PackedRanks`.
-        node_budget: draft nodes; fewer where no further path was ever accepted.
+        node_budget: draft nodes; fewer where no more fit the limits.
         max_depth, max_children: limits of the tree; a rank is below `max_children`.
 
     Returns:
@@ -57,7 +60,7 @@ def measured_tree(ranks: np.ndarray, last: np.ndarray, node_budget: int, max_dep
         if len(path) >= max_depth:
             return
         following = ranks[rows[members], np.minimum(positions[members] + len(path) + 1, ranks.shape[1] - 1)]
-        for rank in np.unique(following[(following >= 0) & (following < max_children)]).tolist():
+        for rank in range(max_children):
             chosen = members[following == rank]
             heapq.heappush(heap, (-len(chosen), len(path) + 1, (*path, rank), chosen))
 
@@ -77,3 +80,27 @@ def rank_shares(ranks: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
     rows, positions = starts(ranks, last)
     following = ranks[rows, positions + 1]
     return np.bincount(following[(following >= 0) & (following < count)], minlength=count) / max(len(following), 1)
+
+
+def fit(plan: FittedPlan, ranks: np.ndarray, last: np.ndarray) -> Topology:
+    """The tree of a fitted shape on these trajectories (see `replay.PackedRanks`)."""
+    shape = plan.shape
+    if shape.kind == "sequoia":
+        vector = rank_shares(ranks, last, shape.max_children)
+        return Topology.from_paths(best_tree(vector, plan.nodes, max_depth=shape.max_depth, max_children=shape.max_children).paths)
+    return measured_tree(ranks, last, plan.nodes, shape.max_depth, shape.max_children)[0]
+
+
+def fitted_trees(plan: FittedPlan, packed: PackedRanks, fold: np.ndarray) -> list[tuple[Topology, np.ndarray]]:
+    """Trees with the prompts (indices) that each is scored on: each fold with the tree of the other one.
+
+    `hindsight` is fitted and scored on all prompts.
+    """
+    everyone = np.arange(len(packed.last))
+    if plan.shape.kind == "hindsight":
+        return [(fit(plan, packed.ranks, packed.last), everyone)]
+    trees = []
+    for number in range(FOLDS):
+        others = everyone[fold != number]
+        trees.append((fit(plan, packed.ranks[others], packed.last[others]), everyone[fold == number]))
+    return trees

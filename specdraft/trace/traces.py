@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from specdraft.decode import Ending
-from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.sampling import Sampling
 from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
-from specdraft.trace.store import TraceStore
+from specdraft.trace.store import TraceStore, model_facts
 
 BATCH = 16
 
@@ -92,15 +91,11 @@ def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | Non
     return one
 
 
-def _model_facts(model: CachedModel, weights: str) -> dict[str, Any]:
-    return {"weights": weights, "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type, "vocab": model.vocab}
-
-
 def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending) -> dict[str, Any]:
     """Everything that a trajectory depends on."""
     return {
         "kind": "trajectory",
-        "target": _model_facts(pair.target, pair.files.target.weights_hash) | {"quantize": pair.files.target.spec.quantize},
+        "target": model_facts(pair.target, pair.files.target),
         "sampling": asdict(sampling),
         "prompt": hashlib.sha256(json.dumps(list(prompt_ids)).encode()).hexdigest(),
         "prompt_tokens": len(prompt_ids),
@@ -115,7 +110,7 @@ def _about_annotation(pair: Pair, trajectory_key: str) -> dict[str, Any]:
     return {
         "kind": "annotation",
         "trajectory": trajectory_key,
-        "draft": _model_facts(pair.draft, pair.files.draft.weights_hash) | {"quantize": pair.files.draft.spec.quantize},
+        "draft": model_facts(pair.draft, pair.files.draft),
         "top_k": TOP_K,
         "libraries": {name: version(name) for name in ("torch", "transformers")},
     }
