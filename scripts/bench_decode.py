@@ -26,10 +26,12 @@ from specdraft.manifest import cpu_name
 from specdraft.models.pair import Pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.sampling import Sampling
-from specdraft.shapes import registry
+from specdraft.shapes import StaticPlan, registry
+from specdraft.trace.cost import measure_costs
 from specdraft.verifier import Verifier
 
 Method = Callable[[list[int]], list[int]]
+TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching") for budget in (4, 8, 16)]
 
 
 def hf_method(pair: Pair, new_tokens: int, assistant: dict[str, Any] | None) -> Method:
@@ -59,12 +61,24 @@ def tree_method(pair: Pair, tree: str, budget: int, new_tokens: int) -> Method:
     return lambda ids: decoder.generate_ids(ids).token_ids
 
 
+def estimates(pair: Pair, prompts: list[list[int]], new_tokens: int) -> dict[str, float]:
+    """Name -> tokens per second that replay would estimate from the steps taken and the pair's cost curve."""
+    costs, found = measure_costs(pair), {}
+    for tree, budget in TREES:
+        decoder = SpeculativeDecoder(pair, registry()[tree](), budget, new_tokens)
+        assert isinstance(decoder.plan, StaticPlan)
+        tallies = [decoder.generate_ids(ids).tally for ids in prompts]
+        seconds = sum(costs.decode_s(decoder.plan.topology, t.steps) for t in tallies)
+        found[f"specdraft {tree} {budget}"] = sum(t.new_tokens for t in tallies) / seconds
+    return found
+
+
 def methods(pair: Pair, new_tokens: int, length: int) -> dict[str, Method]:
     """Name -> method. The matched settings draft `length` tokens in every step, as our chain does."""
     matched = {"num_assistant_tokens": length, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
     defaults = {"num_assistant_tokens": 20, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.4}
     ending, verifier = Ending(new_tokens, pair.eos_ids), Verifier(pair.target)
-    ours = {f"specdraft {t} {b}": tree_method(pair, t, b, new_tokens) for t in ("chain", "kary", "beam", "branching") for b in (4, 8, 16)}
+    ours = {f"specdraft {tree} {budget}": tree_method(pair, tree, budget, new_tokens) for tree, budget in TREES}
     return {
         "transformers plain": hf_method(pair, new_tokens, None),
         "transformers assisted, defaults": hf_method(pair, new_tokens, defaults),
@@ -114,19 +128,26 @@ def main(
         f"best tree ({best}) / specdraft plain": speed[best] / speed["specdraft plain"],
         "transformers assisted, defaults / transformers plain": defaults / plain,
     }
-    table = Table(
-        "method", "tokens/s", "/ transformers plain", title=f"{pair}: {prompts} prompts x {new_tokens} tokens, median of {rounds}"
-    )
+    guessed = estimates(loaded, texts, new_tokens)
+    errors = {name: value / speed[name] - 1 for name, value in guessed.items()}
+    columns = ("method", "tokens/s", "/ transformers plain", "replay's estimate", "error")
+    table = Table(*columns, title=f"{pair}: {prompts} prompts x {new_tokens} tokens, median of {rounds}")
     for name, value in speed.items():
-        table.add_row(name, f"{value:.0f}", f"{value / plain:.2f}")
+        estimate = (f"{guessed[name]:.0f}", f"{errors[name]:+.0%}") if name in guessed else ("", "")
+        table.add_row(name, f"{value:.0f}", f"{value / plain:.2f}", *estimate)
     console = Console()
     console.print(table)
     for name, value in ratios.items():
         console.print(f"{value:5.2f}  {name}", highlight=False)
+    worst = max(errors.values(), key=abs)
+    mean = sum(map(abs, errors.values())) / len(errors)
+    console.print(
+        f"estimates of time against live runs: mean absolute error {mean:.0%}, worst {worst:+.0%}, {len(errors)} trees", highlight=False
+    )
     if out is not None:
         where = {"pair": pair, "cpu": cpu_name(), "device": str(loaded.target.device), "threads": torch.get_num_threads()}
         versions = {"python": platform.python_version(), "torch": torch.__version__}
-        out.write_text(json.dumps(where | versions | {"tokens_per_s": speed, "ratios": ratios}, indent=1) + "\n")
+        out.write_text(json.dumps(where | versions | {"tokens_per_s": speed, "estimates": guessed, "ratios": ratios}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,8 @@ def typed(key: str, node: Any, schema: Schema) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except ValidationError as error:
-        raise ConfigError(f"{_full_key(key, error)}: {str(error).splitlines()[0]}") from error
+        where = _full_key(key, error) if error.full_key or error.key else ".".join(filter(None, (key, _culprit(node, schema))))
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
     except OmegaConfBaseException as error:
         known = [f.name for f in dataclasses.fields(schema)]
         name = str(error.key)
@@ -169,6 +170,16 @@ def typed(key: str, node: Any, schema: Schema) -> Any:
 
 def _full_key(key: str, error: OmegaConfBaseException) -> str:
     return ".".join(part for part in (key, str(error.full_key or error.key or "")) if part)
+
+
+def _culprit(node: Any, schema: type) -> str:
+    """The key whose value does not fit, where omegaconf does not say."""
+    for key in node if isinstance(node, DictConfig) else ():
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {key: node[key]})
+        except OmegaConfBaseException:
+            return str(key)
+    return ""
 
 
 class _Files:

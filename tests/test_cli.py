@@ -140,9 +140,8 @@ class TestSweep:
         assert (tmp_path / "results" / "mine" / "records.csv").is_file()
 
     def test_folder_with_brackets(self, run: Run, small: list[str], tmp_path: Path) -> None:
-        assert f"{tmp_path}/[bold]x[/bold]: 2 new rows" in run("sweep", *small, "--out", tmp_path / "[bold]x[" / "bold]x").out.replace(
-            "[bold]x[/bold]x", "[bold]x[/bold]"
-        )
+        folder = tmp_path / "[bold]x"
+        assert f"{folder}: 2 new rows" in run("sweep", *small, "--out", folder).out
 
 
 class TestExitCodes:
@@ -163,7 +162,7 @@ class TestExitCodes:
             "from specdraft.cli import main; main()",
             "sweep",
             *small,
-            "budget=range(2,40)",
+            "budget=range(2,8)",
             "max_new_tokens=100",
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -356,25 +355,17 @@ class TestTrees:
 
 class TestGenerate:
     def test_json(self, run: Run, pair: list[str]) -> None:
-        said = run("generate", "Once upon", *pair, "tree=kary", "budget=3", "max_new_tokens=7", "--json")
+        said = run("generate", "Hello there", *pair, "tree=kary", "budget=3", "max_new_tokens=7", "--json")
         assert (said.code, said.err) == (cli.DONE, "")
         found = json.loads(said.out)
         assert found["new_tokens"] == len(found["token_ids"]) <= 7
-        assert {
-            "text",
-            "steps",
-            "acceptance_rate",
-            "acceptance_length",
-            "block_efficiency",
-            "draft_s",
-            "verify_s",
-            "other_s",
-        } <= found.keys()
+        seconds = ["draft_s", "verify_s", "other_s", "wall_s"]
+        assert {"text", "steps", "acceptance_rate", "acceptance_length", *seconds} <= found.keys()
         assert found["block_efficiency"] == pytest.approx((found["new_tokens"] - 1) / found["steps"])
 
     def test_text(self, run: Run, pair: list[str]) -> None:
-        out = run("generate", "[bold]Once", *pair, "tree=kary", "budget=3", "max_new_tokens=7").out
-        assert out.startswith("[bold]Once")
+        out = run("generate", "[bold]Hello", *pair, "tree=kary", "budget=3", "max_new_tokens=7").out
+        assert out.startswith("[bold]Hello")
         assert "\nstep 1: " in out
         assert "\u2717 " in out
         assert " accepted + " in out

@@ -381,7 +381,7 @@ def test_a_prompt_starts_over_whatever_was_left_undone(tiny_pair: Pair, prompts:
     fresh = finish(start(tiny_pair.target, tiny_pair.draft, Kary().at(6), prompts[0], Ending(NEW, tiny_pair.eos_ids)))
     ending = Ending(NEW, tiny_pair.eos_ids)
     for stop_after in range(1, 6):
-        abandoned = decode(verifier, drafter, Chain().at(3), Greedy(), Sampling(), prompts[1], ending)
+        abandoned = decode(verifier, drafter, Wide().at(6), Greedy(), Sampling(), prompts[1], ending)
         for _ in range(stop_after):
             next(abandoned)
         drafter.draft(7, Kary().at(6))

@@ -205,8 +205,10 @@ def test_the_self_check_only_warns_in_low_precision() -> None:
         assert not self_check(model, "llama").passed
 
 
-def test_a_window_that_is_switched_off_needs_no_mask() -> None:
-    config = transformers.Qwen2Config(**GROUPED, sliding_window=WINDOW, use_sliding_window=False)
+def test_a_window_that_no_layer_uses_needs_no_mask() -> None:
+    config = transformers.Gemma3TextConfig(**GROUPED, sliding_window=WINDOW, layer_types=["full_attention"] * 3)
+    assert config.sliding_window == WINDOW
     assert attention_layout(config) == AttentionLayout(None, False)
-    config.layer_types = None
+    config = transformers.Qwen2Config(**GROUPED, use_sliding_window=False)
+    config.layer_types, config.sliding_window = None, WINDOW
     assert attention_layout(config) == AttentionLayout(None, False)
