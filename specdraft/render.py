@@ -31,7 +31,8 @@ def summary_tables(summary: pd.DataFrame) -> list[Table]:
 
 def _lines(summary: pd.DataFrame) -> Table:
     estimated = bool(summary["speedup"].isna().all())
-    table = Table(box=SIMPLE_HEAD, caption=_caption(summary, estimated, "[95 % interval over prompts]"))
+    caption = _caption(summary, estimated, "in brackets: 95 % intervals over prompts")
+    table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("pair", "tree"):
         table.add_column(name, overflow="fold")
     looping = bool((summary["loop_share"] > MOST_LOOPING).any())

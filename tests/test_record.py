@@ -107,7 +107,7 @@ def test_annotations_are_those_of_one_forward_for_each_position(name: str) -> No
         assert (one.ranks.dtype, one.top_ids.dtype, one.top_probs.dtype, one.entropy.dtype) == (np.int32, np.int32, np.float32, np.float32)
     ranks = np.concatenate([one.ranks[1:] for one in made])
     assert 0 < (ranks == 0).mean() < 1
-    assert ranks.max() > 3
+    assert ranks.max() > 1
 
 
 def test_the_tiny_pair(tiny_pair: Pair) -> None:

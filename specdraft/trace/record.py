@@ -69,10 +69,10 @@ def record_trajectories(model: CachedModel, prompts: Sequence[Sequence[int]], en
     device, lengths = model.device, torch.tensor([len(p) for p in prompts], device=model.device)
     ids, cache = _pad(prompts, device), DynamicCache()
     width = ids.shape[1]
-    out = model.model(
-        input_ids=ids, position_ids=torch.arange(width, device=device)[None].expand_as(ids), past_key_values=cache, use_cache=True
-    )
-    logits = out.logits[torch.arange(len(prompts), device=device), lengths - 1, : model.vocab].float()
+    ends, place = torch.unique(lengths - 1, return_inverse=True)  # logits of the prompts' last tokens only
+    positions = torch.arange(width, device=device)[None].expand_as(ids)
+    out = model.model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=ends)
+    logits = out.logits[torch.arange(len(prompts), device=device), place, : model.vocab].float()
     slots = torch.arange(width, device=device)[None].expand_as(ids)
     slots = torch.where(slots < lengths[:, None], slots, -1)  # the position in each slot; -1: padding
     tokens: list[list[int]] = [[] for _ in prompts]
@@ -127,7 +127,7 @@ def annotate(model: CachedModel, prompts: Sequence[Sequence[int]], trajectories:
     for row, (prompt, trajectory) in enumerate(zip(prompts, trajectories, strict=True)):
         start, count = len(prompt) - first, len(trajectory.tokens)
         logits = out.logits[row, start : start + count, : model.vocab].float()
-        annotations.append(_annotation(logits, torch.from_numpy(trajectory.tokens).to(model.device)))
+        annotations.append(_annotation(logits, torch.tensor(trajectory.tokens.tolist(), device=model.device)))
     return annotations
 
 

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from math import nan
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_llama, topologies
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from specdraft.acceptance import Greedy
+from specdraft.decode import Ending, decode
+from specdraft.draft_tree import RankPath, Topology
+from specdraft.drafters import DraftModel
+from specdraft.metrics import Tally, looped_tokens, tally
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.pair import Pair, load_pair
+from specdraft.records import Step
+from specdraft.sampling import Sampling
+from specdraft.shapes import StaticPlan
+from specdraft.shapes.beam import Beam
+from specdraft.shapes.branching import Branching
+from specdraft.shapes.chain import Chain
+from specdraft.shapes.kary import Kary
+from specdraft.shapes.paths import Paths
+from specdraft.shapes.published import Published, published_trees
+from specdraft.shapes.wide import Wide
+from specdraft.trace.record import annotate, record_trajectories
+from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay
+from specdraft.verifier import Verifier
+
+VOCAB = 64
+GAPS = [[1], [1, 2], [1, 2, 0], [1, 2, 3], [4], [4, 0], [4, 0, 1]]  # ranks are left out
+SHAPES = (Chain(), Wide(), Kary(), Kary(k=3), Branching(), Branching(factors=[1, 3]), Beam(), Beam(width=3))
+SIZED = (Paths(paths=GAPS), Published(name="medusa/mc_sim_7b_63"), Published(name="eagle/mc_sim_7b_63"))
+
+
+def untimed(counted: Tally) -> Tally:
+    return replace(counted, wall_s=0, draft_s=0, verify_s=0, plain_s=0, est_s=0, est_plain_s=0)
+
+
+class Recorded(NamedTuple):
+    target: CachedModel
+    draft: CachedModel
+    prompts: list[list[int]]
+    ending: Ending
+    packed: PackedRanks
+
+    def live(self, topology: Topology, prompt: list[int]) -> Tally:
+        made = decode(Verifier(self.target), DraftModel(self.draft), StaticPlan(topology), Greedy(), Sampling(), prompt, self.ending)
+        first, *steps = made
+        assert isinstance(first, int)
+        return tally(first, [step for step in steps if isinstance(step, Step)], 0, 0)
+
+    def check(self, topology: Topology) -> list[Tally]:
+        """Replay is live, in every count of every prompt."""
+        replayed = replay(topology, self.packed)
+        for prompt, counted in zip(self.prompts, replayed, strict=True):
+            assert untimed(counted) == untimed(self.live(topology, prompt))
+        return replayed
+
+
+def recorded(target: CachedModel, draft: CachedModel, prompts: list[list[int]], ending: Ending) -> Recorded:
+    trajectories = record_trajectories(target, prompts, ending)
+    annotations = annotate(draft, prompts, trajectories)
+    return Recorded(target, draft, prompts, ending, pack([a.ranks for a in annotations], [t.tokens for t in trajectories]))
+
+
+@cache
+def small(draft_layers: int = 2) -> Recorded:
+    """A pair in float64 on ragged prompts: some texts end on their first token, some early, some at the limit."""
+    target, draft = (tiny_llama(vocab_size=VOCAB, num_hidden_layers=layers).double() for layers in (3, draft_layers))
+    with torch.no_grad():
+        for weights in (target.model.layers[-1].self_attn.o_proj.weight, target.model.layers[-1].mlp.down_proj.weight):
+            weights *= 0.4
+    draft.load_state_dict({name: weight for name, weight in target.state_dict().items() if name in draft.state_dict()})
+    generator = torch.Generator().manual_seed(1)
+    prompts = [torch.randint(2, VOCAB, (1 + 5 * i % 11,), generator=generator).tolist() for i in range(8)]
+    models = CachedModel(target, VOCAB), CachedModel(draft, VOCAB)
+    texts = [one.tokens.tolist() for one in record_trajectories(models[0], prompts, Ending(24))]
+    ends = {texts[0][0], texts[1][6]}
+    return recorded(*models, prompts, Ending(24, frozenset(ends)))
+
+
+def test_the_small_pair_meets_every_end() -> None:
+    last = small().packed.last.tolist()
+    assert 0 in last
+    assert 23 in last
+    assert any(0 < one < 23 for one in last)
+    assert len(set(small().packed.ranks[small().packed.ranks >= 0].tolist())) > 4
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.label)
+@pytest.mark.parametrize("budget", [1, 2, 4, 7, 16])
+def test_replay_is_live_to_the_integer(shape: Any, budget: int) -> None:
+    counted = small().check(shape.at(budget).topology)
+    assert sum(t.accepted_tokens for t in counted) > 0
+
+
+@pytest.mark.parametrize("shape", SIZED, ids=lambda shape: shape.label)
+def test_replay_is_live_for_trees_with_a_size_of_their_own(shape: Any) -> None:
+    small().check(shape.at(1).topology)
+
+
+@given(topologies(max_nodes=10))
+@hypothesis_settings(max_examples=12)
+def test_replay_is_live_for_random_trees(topology: Topology) -> None:
+    small().check(Topology.from_paths(topology.paths[1:]))
+
+
+def test_a_chain_is_cut_in_both_ways() -> None:
+    """Among the small pair's ends there are cut steps and steps with a bonus: the fixture would notice a forgotten bonus."""
+    for shape in (Chain().at(4), Kary().at(6)):
+        counted = [t for t in small().check(shape.topology) if t.steps]
+        assert {t.steps - t.bonus_tokens for t in counted} == {0, 1}
+
+
+def test_a_fault_in_the_ranks_is_seen() -> None:
+    one, topology = small(), Kary(k=3).at(12).topology
+    ranks = one.packed.ranks
+    off = np.where(ranks >= 0, ranks + 1, ranks)
+    shifted = np.concatenate([ranks[:, :1], ranks[:, 2:], ranks[:, :1]], 1)
+    for wrong in (off, shifted):
+        with pytest.raises(AssertionError):
+            one._replace(packed=one.packed._replace(ranks=wrong)).check(topology)
+
+
+def test_the_tiny_pair(tiny_pair: Pair) -> None:
+    prompts = [tiny_pair.encode(text) for text in ("Once upon a time", "x", "def f(x): return")]
+    one = recorded(tiny_pair.target, tiny_pair.draft, prompts, Ending(16, tiny_pair.eos_ids))
+    for shape in (Chain().at(5), Kary().at(14), Beam(width=3).at(8), Paths(paths=GAPS).at(1)):
+        one.check(shape.topology)
+
+
+class Slow(NamedTuple):
+    """What 3-replay.md says of one trajectory, in plain Python."""
+
+    steps: list[tuple[RankPath, bool]]  # the accepted path of each step, and whether it reached the end
+
+    @classmethod
+    def of(cls, paths: set[RankPath], ranks: list[int]) -> Slow:
+        """`ranks[t]` is the rank of the token at t; position 0 is the prefill's."""
+        last, at, steps = len(ranks) - 1, 0, []
+        while at < last:
+            path: RankPath = ()
+            while at + len(path) < last and (*path, ranks[at + len(path) + 1]) in paths:
+                path = (*path, ranks[at + len(path) + 1])
+            steps.append((path, at + len(path) == last))
+            at += len(path) + 1
+        return cls(steps)
+
+    def check(self, counted: Tally, paths: set[RankPath], last: int) -> None:
+        lengths = [len(path) for path, _ in self.steps]
+        bonus = sum(not cut for _, cut in self.steps)
+        assert (counted.steps, counted.accepted_tokens, counted.bonus_tokens) == (len(self.steps), sum(lengths), bonus)
+        assert (counted.drafted_tokens, counted.new_tokens) == (len(self.steps) * len(paths), last + 1)
+        assert counted.new_tokens == 1 + counted.accepted_tokens + counted.bonus_tokens
+        assert counted.lengths == Counter(lengths)
+        assert sum(counted.lengths.values()) == counted.steps
+        positions: dict[int, list[int]] = {}
+        nodes: dict[RankPath, list[int]] = {}
+        for accepted, cut in self.steps:
+            for parent in (accepted[:d] for d in range(len(accepted) + (not cut))):
+                children = [path for path in paths if path[:-1] == parent]
+                for position in [positions.setdefault(len(parent) + 1, [0, 0])] if children else []:
+                    position[0] += 1
+                    position[1] += len(accepted) > len(parent)
+                for child in children:
+                    node = nodes.setdefault(child, [0, 0])
+                    node[0] += 1
+                    node[1] += accepted[: len(child)] == child
+        assert counted.positions == positions
+        assert counted.nodes == nodes
+        for depth, (_, accepted_there) in positions.items():
+            assert accepted_there == sum(n for length, n in counted.lengths.items() if length >= depth)
+
+
+rank_lists = st.lists(st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 5, 40]), max_size=14), min_size=1, max_size=5)
+
+
+def packed(listed: Sequence[Sequence[int]]) -> PackedRanks:
+    """Each list: the ranks from position 1 on."""
+    ranks = [np.array([-1, *one], dtype=np.int32) for one in listed]
+    return pack(ranks, [np.arange(len(one)) for one in ranks])
+
+
+@given(topologies(), rank_lists)
+@example(Topology.from_paths([(0,), (0, 1)]), [[0, 0, 1, 0], []])
+@example(Topology([-1]), [[0, 1], [2]])
+@example(Chain().at(20).topology, [[0] * 14, [0] * 3])
+@hypothesis_settings(max_examples=300)
+def test_replay_is_what_the_mathematics_says(topology: Topology, listed: list[list[int]]) -> None:
+    paths = set(topology.paths[1:])
+    for one, counted in zip(listed, replay(topology, packed(listed)), strict=True):
+        Slow.of(paths, [-1, *one]).check(counted, paths, len(one))
+
+
+@given(topologies(max_nodes=8), rank_lists, st.lists(st.integers(0, 3), min_size=1, max_size=4), st.randoms())
+def test_one_more_node_never_lowers_what_a_start_accepts(topology: Topology, listed: list[list[int]], ranks: list[int], pick: Any) -> None:
+    parent = pick.choice(topology.paths)
+    new = next(((*parent, rank) for rank in [*ranks, 99] if (*parent, rank) not in topology.paths), None)
+    assert new is not None
+    larger = Topology.from_paths([*topology.paths[1:], new])
+    given_ranks = packed(listed).ranks
+    assert (accepted_nodes(larger, given_ranks)[1] >= accepted_nodes(topology, given_ranks)[1]).all()
+
+
+def test_one_more_node_can_add_a_step() -> None:
+    ranks = packed([[0, 0, 1, 0]])  # with the prefill's token: 0, 0, 0, 1, 0
+    two, three = ([(0,), (0, 1)], [(0,), (0, 1), (0, 0)])
+    assert [replay(Topology.from_paths(paths), ranks)[0].steps for paths in (two, three)] == [2, 3]
+
+
+def test_no_step_without_a_second_token() -> None:
+    (counted,) = replay(Kary().at(6).topology, packed([[]]))
+    assert untimed(counted) == untimed(Tally(new_tokens=1))
+    assert str(counted.est_s) == str(counted.wall_s) == str(nan)
+
+
+def test_a_draft_that_is_always_right_and_one_that_is_never() -> None:
+    ranks = packed([[0] * 10, [7] * 10])
+    right, wrong = replay(Chain().at(4).topology, ranks)
+    assert (right.steps, right.accepted_tokens, right.bonus_tokens, right.lengths) == (2, 8, 2, Counter({4: 2}))
+    assert (wrong.steps, wrong.accepted_tokens, wrong.bonus_tokens, wrong.lengths) == (10, 0, 10, Counter({0: 10}))
+    (cut,) = replay(Chain().at(4).topology, packed([[0] * 9]))
+    assert (cut.steps, cut.accepted_tokens, cut.bonus_tokens, cut.lengths) == (2, 8, 1, Counter({4: 2}))
+
+
+def test_counts_are_plain_integers() -> None:
+    for counted in replay(Kary().at(6).topology, packed([[0, 1, 0], [0] * 5])):
+        listed = [counted.steps, counted.drafted_tokens, counted.accepted_tokens, counted.bonus_tokens, counted.new_tokens]
+        listed += [counted.looped_tokens, *counted.lengths, *counted.lengths.values(), *sum(counted.positions.values(), [])]
+        assert {type(n) for n in listed} == {int}
+        assert {type(n) for n in sum(counted.nodes.values(), [])} == {int}
+
+
+def test_packing() -> None:
+    texts = [np.array([5, 5, 5, 5, 5, 5, 5]), np.array([1]), np.array([1, 2])]
+    one = pack([np.array([9, 0, 3, 1, 0, 0, 0]), np.array([-1]), np.array([-1, 7])], texts)
+    assert one.ranks.tolist() == [[-1, 0, 3, 1, 0, 0, 0, -1], [-1] * 8, [-1, 7, -1, -1, -1, -1, -1, -1]]
+    assert one.last.tolist() == [6, 0, 1]
+    assert one.looped.tolist() == [looped_tokens(text.tolist()) for text in texts] == [2, 0, 0]
+    assert [t.looped_tokens for t in replay(Chain().at(2).topology, one)] == [2, 0, 0]
+
+
+def test_prompts_do_not_disturb_each_other() -> None:
+    listed, topology = [[0] * 9, [], [1, 0, 0, 2], [0, 0, 1]], Kary(k=3).at(10).topology
+    together = replay(topology, packed(listed))
+    alone = [replay(topology, packed([one]))[0] for one in listed]
+    assert list(map(untimed, together)) == list(map(untimed, alone))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draft_layers", [1, 2])
+def test_replay_is_live_for_many_trees(draft_layers: int) -> None:
+    for name in published_trees():
+        small(draft_layers).check(Published(name=name).at(1).topology)
+    for shape in SHAPES:
+        for budget in (3, 8, 32):
+            small(draft_layers).check(shape.at(budget).topology)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zoo", "zoo-tiny"])
+def test_the_bundled_pairs(name: str) -> None:
+    pair = load_pair(name)
+    texts = ["Once upon a time", "The", "It was late in the evening, and the lights of the town were going out."]
+    one = recorded(pair.target, pair.draft, [pair.encode(text) for text in texts], Ending(32, pair.eos_ids))
+    for shape in (Chain().at(8), Kary().at(14), Branching().at(16), Beam(width=3).at(12), Wide().at(6), *(s.at(1) for s in SIZED)):
+        one.check(shape.topology)
