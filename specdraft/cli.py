@@ -58,7 +58,7 @@ def sweep(
 
         typer.echo(compose_study(overrides or [], schemas(), config_dir).yaml(), nl=False)
         return
-    plan = plan_study(overrides or [], config_dir)
+    plan = plan_study(overrides or [], config_dir, weights=not dry_run)
     folder = out or Path("results") / plan.settings.name
     if dry_run:
         _show_plan(plan, folder, as_json)
@@ -128,6 +128,7 @@ def generate(
     from specdraft.config import compose_study
     from specdraft.generate import SpeculativeDecoder
     from specdraft.models.pair import find_pair, load_pair
+    from specdraft.shapes import FittedPlan
     from specdraft.study import encode_to_fit, named_pair, schemas
 
     keys = {o.partition("=")[0].lstrip("+") for o in overrides or []}
@@ -141,7 +142,11 @@ def generate(
     shape, settings = point.groups["tree"], point.settings
     sampling, template = point.groups["sampling"], point.groups["prompts"].chat_template
     sampling.check()
-    plan, files = shape.at(settings.budget), find_pair(named_pair(point))
+    point.groups["prompts"].check()
+    plan = shape.at(settings.budget)
+    if isinstance(plan, FittedPlan):
+        plan.refuse()
+    files = find_pair(named_pair(point))
     prompt_ids = encode_to_fit(files, prompt, template, settings, plan.depth)
     pair = load_pair(files)
     rule = point.groups["acceptance"]
@@ -233,7 +238,7 @@ def trees_show(
     shape, budget = shape_of([*chosen, *(overrides or [])], config_dir)
     plan = shape.at(budget)
     if not isinstance(plan, StaticPlan):
-        raise ConfigError(f"tree {shape.label} depends on the drafter; see it with specdraft generate")
+        raise ConfigError(f"tree={shape.kind} is fitted to traces: there is nothing to draw before a sweep")
     topology = plan.topology
     if output == "json":
         facts = {"tree": shape.label, "nodes": plan.nodes, "depth": plan.depth, "sibling_closed": topology.sibling_closed}
@@ -311,9 +316,11 @@ def traces_rm(
     if bool(keys) == everything:
         raise UserError("traces rm needs keys, or --all")
     store = TraceStore(default_folder())
-    found = list(store.list()) if everything else [store.find(key) for key in keys or []]
-    for trace in found:
-        store.remove(trace.key)
+    found = {trace.key for trace in (store.list() if everything else map(store.find, keys or []))}
+    for key in found:
+        store.remove(key)
+    if everything:
+        store.sweep_up()
     typer.echo(f"{len(found)} traces deleted")
 
 

@@ -7,18 +7,32 @@ prompts cancels in the difference.
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from specdraft.metrics import RATIOS
-from specdraft.results import FEWEST_TO_RESAMPLE, Resampler
+from specdraft.results import COMBINATION_KEYS, FEWEST_TO_RESAMPLE, Resampler
 
 METRICS = ("acceptance_rate", "acceptance_length", "block_efficiency")
-GROUP_KEYS = ["pair", "budget", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine"]
+GROUP_KEYS = [key for key in COMBINATION_KEYS if key not in ("combination", "tree", "nodes", "depth")]
 COLUMNS = [*GROUP_KEYS, "tree_a", "tree_b", "metric", "difference", "difference_lo", "difference_hi"]
+
+
+class Ratio(NamedTuple):
+    """A ratio of sums over prompts, and how it varies with them.
+
+    Attributes:
+        estimate: the ratio; NaN where the denominator is 0.
+        samples: `[samples]` the ratio of each resampling of the prompts, or None with few prompts.
+        influence: `[P]` how far each prompt moves the ratio (delta method).
+    """
+
+    estimate: float
+    samples: np.ndarray | None
+    influence: np.ndarray
 
 
 def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -31,53 +45,39 @@ def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     resampler, rows = Resampler(seed), []
     terms = sorted({term for metric in METRICS for term in (*RATIOS[metric][0], RATIOS[metric][1])})
     for values, group in records.groupby(GROUP_KEYS, sort=False, dropna=False):
-        keys = dict(zip(GROUP_KEYS, values, strict=True))
         sums = group.groupby(["tree", "category", "prompt_id"], sort=False)[terms].sum()
-        rows += [keys | row for row in _compare(sums, resampler)]
+        trees = {tree: own.droplevel("tree").sort_index() for tree, own in sums.groupby("tree", sort=False)}
+        for metric in METRICS:
+            ratios = {tree: ratio(own, metric, resampler) for tree, own in trees.items()}
+            for a, b in combinations(trees, 2):
+                if trees[a].index.equals(trees[b].index):
+                    rows.append((*values, a, b, metric, *difference(ratios[a], ratios[b])))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _compare(sums: pd.DataFrame, resampler: Resampler) -> list[dict[str, Any]]:
-    """All pairs of the trees that ran on the same prompts."""
-    trees = list(dict.fromkeys(sums.index.get_level_values("tree")))
-    by_tree: dict[str, pd.DataFrame] = {tree: pd.DataFrame(sums.xs(tree, level="tree")) for tree in trees}
-    rows = []
-    for metric in METRICS:
-        above, below = RATIOS[metric]
-        for a, b in combinations(trees, 2):
-            first, second = by_tree[a], by_tree[b].reindex(by_tree[a].index)
-            if len(by_tree[b]) != len(first) or second[below].isna().any():
-                continue
-            numerators = np.stack([one[list(above)].to_numpy(float).sum(1) for one in (first, second)])
-            denominators = np.stack([one[below].to_numpy(float) for one in (first, second)])
-            codes = first.index.get_level_values("category").astype("category").codes  # type: ignore[attr-defined]
-            found = difference(numerators, denominators, codes, resampler)
-            rows.append({"tree_a": a, "tree_b": b, "metric": metric} | dict(zip(COLUMNS[-3:], found, strict=True)))
-    return rows
+def ratio(sums: pd.DataFrame, metric: str, resampler: Resampler) -> Ratio:
+    """A metric over prompts: `sums` has a row per prompt, indexed by category and prompt id."""
+    terms, denominator = RATIOS[metric]
+    above, below = sums[list(terms)].to_numpy(float).sum(1), sums[denominator].to_numpy(float)
+    if not below.sum() > 0:
+        return Ratio(np.nan, None, np.zeros_like(above))
+    estimate = float(above.sum() / below.sum())
+    influence = (above - estimate * below) / below.sum()
+    codes = pd.Categorical(sums.index.get_level_values("category")).codes
+    if len(codes) < 2 or int(np.bincount(codes).min()) < FEWEST_TO_RESAMPLE:
+        return Ratio(estimate, None, influence)
+    weights = resampler.weights(np.asarray(codes))
+    return Ratio(estimate, (weights @ above) / (weights @ below), influence)
 
 
-def difference(above: np.ndarray, below: np.ndarray, codes: np.ndarray, resampler: Resampler) -> tuple[float, float, float]:
-    """First ratio of sums minus the second one, and its 95 % interval; empty where a ratio is.
-
-    Args:
-        above, below: `[2, P]` numerators and denominators per prompt, paired.
-        codes: `[P]` each prompt's category.
-        resampler: makes the bootstrap weights.
-    """
-    if (below.sum(1) <= 0).any():
-        return np.nan, np.nan, np.nan
-    ratios = above.sum(1) / below.sum(1)
-    estimate, count = float(ratios[0] - ratios[1]), above.shape[1]
-    if count < 2:
+def difference(first: Ratio, second: Ratio) -> tuple[float, float, float]:
+    """First minus second and its 95 % interval: percentiles of paired resamplings, or the delta method with few prompts."""
+    estimate, count = first.estimate - second.estimate, len(first.influence)
+    if np.isnan(estimate) or count < 2:
         return estimate, np.nan, np.nan
-    if int(np.bincount(codes).min()) >= FEWEST_TO_RESAMPLE:
-        weights = resampler.weights(np.asarray(codes))
-        totals = weights @ below.T
-        some = (totals > 0).all(1)
-        resampled = (weights @ above.T)[some] / totals[some]
-        low, high = np.quantile(resampled[:, 0] - resampled[:, 1], [0.025, 0.975])
+    if first.samples is not None and second.samples is not None:
+        low, high = np.quantile(first.samples - second.samples, [0.025, 0.975])
         return estimate, float(low), float(high)
-    influence = (above - ratios[:, None] * below) / below.sum(1, keepdims=True)
-    spread = float(np.sqrt(count / (count - 1) * np.sum((influence[0] - influence[1]) ** 2)))
+    spread = float(np.sqrt(count / (count - 1) * np.sum((first.influence - second.influence) ** 2)))
     reach = float(stats.t.ppf(0.975, count - 1)) * spread
     return estimate, estimate - reach, estimate + reach

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
+
 
 class UserError(Exception):
     """Something the user said, or gave, cannot be used. The message names it and what was expected."""

@@ -6,16 +6,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
-from specdraft.errors import ConfigError, did_you_mean
+from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
 from specdraft.metrics import Tally, tally
 from specdraft.models.pair import Pair
 from specdraft.records import Step
 from specdraft.sampling import Sampling
-from specdraft.shapes import Shape, registry
+from specdraft.shapes import FittedPlan, Shape, registry
 from specdraft.study import encode_to_fit
 from specdraft.verifier import Verifier
 
@@ -96,6 +98,8 @@ class SpeculativeDecoder:
                 raise ConfigError(f"tree={tree!r}: there is no such tree{did_you_mean(tree, known)}")
             tree = known[tree]()
         self.pair, self.plan, self.max_new_tokens = pair, tree.at(budget), max_new_tokens
+        if isinstance(self.plan, FittedPlan):
+            self.plan.refuse()
         self._rule, self._sampling = acceptance or Greedy(), sampling or Sampling()
         self._sampling.check()
         self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens)
@@ -117,9 +121,12 @@ class SpeculativeDecoder:
         return self.generate_ids(encode_to_fit(self.pair.files, prompt, chat_template, self._settings, self.plan.depth))
 
     def generate_ids(self, prompt_ids: list[int]) -> Generation:
-        """Decode a prompt that is token ids already."""
+        """Decode a prompt that is token ids already. Raises `ModelError` where memory runs out."""
         started = time.perf_counter()
-        first, *rest = list(self.stream(prompt_ids))
+        try:
+            first, *rest = list(self.stream(prompt_ids))
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(OUT_OF_MEMORY) from error
         wall_s = time.perf_counter() - started
         steps = [step for step in rest if isinstance(step, Step)]
         assert isinstance(first, int)

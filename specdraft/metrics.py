@@ -44,7 +44,7 @@ class Tally:
         positions: depth -> [reached, accepted]: steps that got to try a node at this depth (at least
             depth - 1 tokens accepted, the last of them has a child, the end did not cut before), and
             those of them that accepted one.
-        nodes: rank path -> [reached, accepted]: steps that accepted the node's parent (and were not cut
+        nodes: rank path -> [reached, accepted], for every node that was drafted: steps that accepted the node's parent (and were not cut
             there), and those that accepted the node.
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
         wall_s, draft_s, verify_s: measured seconds, of live decoding only.
@@ -101,6 +101,9 @@ def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float
 
 def _count_nodes(step: Step, result: Tally) -> None:
     topology = step.tree.topology
+    for path in topology.paths[1:]:
+        if path not in result.nodes:
+            result.nodes[path] = [0, 0]
     tried = [0, *step.accepted][: len(step.accepted) + (0 if step.cut else 1)]
     on_path = set(step.accepted)
     for depth, parent in enumerate(tried, start=1):
@@ -112,7 +115,7 @@ def _count_nodes(step: Step, result: Tally) -> None:
         position[0] += 1
         position[1] += hit
         for child in children:
-            node = result.nodes.setdefault(topology.paths[child], [0, 0])
+            node = result.nodes[topology.paths[child]]
             node[0] += 1
             node[1] += child in on_path
 

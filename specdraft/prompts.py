@@ -94,8 +94,8 @@ def spread(prompts: list[Prompt], limit: int) -> list[Prompt]:
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """A digest of ids and texts: two studies with equal digests had the same prompts."""
-    return hashlib.sha256(json.dumps([[p.prompt_id, p.text] for p in prompts]).encode()).hexdigest()[:16]
+    """A digest of ids, categories and texts: two studies with equal digests had the same prompts."""
+    return hashlib.sha256(json.dumps([[p.prompt_id, p.category, p.text] for p in prompts]).encode()).hexdigest()[:16]
 
 
 def _bundled(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from specdraft.draft_tree import RankPath
 from specdraft.errors import ResultsError
 from specdraft.metrics import COUNTS, HELPERS, RATIOS, SECONDS, TIMES, Tally, add_ratios
 
@@ -218,13 +219,15 @@ def build_tables(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, An
 def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
     """The detail tables' rows of one combination."""
     tallies = [row.tally for row in rows]
-    steps = sum(t.steps for t in tallies)
+    drafted: Counter[RankPath] = Counter()  # steps whose tree holds the node: fitted trees differ between prompts
+    for tally in tallies:
+        drafted.update(dict.fromkeys(tally.nodes, tally.steps))
     lengths = sum((t.lengths for t in tallies), Counter[int]())
     nodes = sorted(_add(t.nodes for t in tallies).items(), key=lambda item: (len(item[0]), item[0]))
     return {
         "lengths.csv": [{"acceptance_length": a, "steps": n} for a, n in sorted(lengths.items())],
         "positions.csv": [{"depth": d, "reached": r, "accepted": a} for d, (r, a) in sorted(_add(t.positions for t in tallies).items())],
-        "nodes.csv": [{"rank_path": rank_path_text(p), "reached": r, "accepted": a, "mean_weight": a / steps} for p, (r, a) in nodes],
+        "nodes.csv": [{"rank_path": rank_path_text(p), "reached": r, "accepted": a, "mean_weight": a / drafted[p]} for p, (r, a) in nodes],
         "steps.csv": [
             dict(zip(DETAILS["steps.csv"], (row.prompt_id, row.repeat, *step), strict=True)) for row in rows for step in row.steps or []
         ],

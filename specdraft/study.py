@@ -139,8 +139,13 @@ class StudyPlan:
         return _grouped(sorted(self.combinations, key=lambda c: first[id(c.pair.target)]))
 
 
-def plan_study(overrides: list[str], config_dir: Path | None = None) -> StudyPlan:
+def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bool = True) -> StudyPlan:
     """Compose a study and check all that can be checked without a forward pass.
+
+    Args:
+        overrides: in Hydra's grammar.
+        config_dir: the user's configs.
+        weights: False does without weights that are not here yet (a dry run does not download them).
 
     Raises:
         ConfigError, TreeError: the configuration.
@@ -158,7 +163,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None) -> StudyPla
         point.groups["sampling"].check()
         point.groups["tree"].at(point.settings.budget)
     prompts = load_prompts(study.points[0].groups["prompts"])
-    pairs = _find_pairs(study.points)
+    pairs = _find_pairs(study.points, weights)
     combinations, skipped = _combinations(study.points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
@@ -178,18 +183,19 @@ def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shap
     return shape, points[0].settings.budget
 
 
-def _find_pairs(points: Iterable[Point]) -> dict[str, PairFiles]:
+def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
     """Each pair's files, checked; one `ModelFiles` for a model that several pairs share."""
     found: dict[str, PairFiles] = {}
-    names: dict[str, str] = {}
+    names: dict[tuple[str, ...], str] = {}
     for point in points:
         spec = named_pair(point)
         key = repr(spec)
         if key in found:
             continue
-        if names.setdefault(spec.name, key) != key:
-            raise ConfigError(f"two different pairs are called {spec.name!r}; give one another pair.name")
-        files = find_pair(spec)
+        files = find_pair(spec, weights)
+        columns = (spec.name, model_label(spec.target), model_label(spec.draft), dtype_label(files.target))
+        if names.setdefault(columns, key) != key:
+            raise ConfigError(f"two different pairs are called {spec.name!r} and look alike in the results; give one another pair.name")
         same = next((p.target for p in found.values() if p.target.spec == spec.target), files.target)
         found[key] = replace(files, target=same)
         found[key].check()
@@ -236,6 +242,9 @@ def _cannot_fit(combination: Combination, prompts: list[Prompt]) -> str | None:
     """Why a fitted shape cannot run, or None."""
     if combination.engine == "live":
         return f"tree={combination.shape.kind} is fitted to traces; it needs engine=replay"
+    assert isinstance(combination.plan, FittedPlan)
+    if (room := combination.plan.room) < combination.plan.nodes:
+        return f"{combination.shape.label} has room for {room} nodes only; budget={combination.plan.nodes} does not fit"
     if len(prompts) < FOLDS and combination.shape.kind != "hindsight":
         return f"tree={combination.shape.kind} is fitted on half of the prompts; there is only {len(prompts)}"
     return None

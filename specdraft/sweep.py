@@ -18,7 +18,7 @@ from specdraft.certify import compare_greedy
 from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
-from specdraft.errors import ResultsError, UserError
+from specdraft.errors import OUT_OF_MEMORY, ResultsError, UserError
 from specdraft.manifest import environment, model_facts
 from specdraft.metrics import tally
 from specdraft.models.pair import Pair, PairFiles, load_pair
@@ -27,12 +27,14 @@ from specdraft.records import Step
 from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, read_rows, to_csv, write_atomically
 from specdraft.study import Combination, StudyPlan, encode_prompts
 from specdraft.trace.cost import pair_costs
+from specdraft.trace.fit import FOLDS, folds
 from specdraft.trace.replayer import Replayer
 from specdraft.trace.store import TraceStore, default_folder
 from specdraft.trace.traces import pair_traces
 from specdraft.verifier import Verifier
 
 LOCK = ".lock"
+PAIR_KEYS = ("pair", "target", "draft", "dtype")
 TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp")  # what `write_atomically` leaves behind when killed
 
 
@@ -131,6 +133,8 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
         raise cannot_write(out, error) from error
     try:
         open_study(plan, out, fresh)
+        if any(combination.engine == "replay" for combination in plan.combinations):
+            TraceStore(default_folder()).check_writable()
         runner = _Runner(plan, out, progress or Progress())
         try:
             runner.run()
@@ -188,15 +192,14 @@ class _Runner:
                     self._write_manifest()  # a killed sweep has said what it ran
                     self._run_pair(loaded, due)
 
-    def _earlier_failures(self) -> list[dict[str, Any]]:
-        """What failed before in combinations that are not in this grid."""
+    def _earlier_failures(self) -> dict[str, dict[str, Any]]:
+        """What failed before, by combination."""
         try:
             lines = (self.out / "failures.jsonl").read_text(encoding="utf-8").splitlines()
             listed = {failure["combination"]: failure for failure in map(json.loads, lines)}
         except (OSError, ValueError, TypeError, KeyError):
-            return []
-        planned = {c.identifier for c in self.plan.combinations}
-        return [failure for name, failure in listed.items() if name not in planned]
+            return {}
+        return listed
 
     def _missing(self, combination: Combination) -> int:
         """How many of a combination's rows are still to do."""
@@ -206,7 +209,8 @@ class _Runner:
         return range(self.plan.settings.repeats)
 
     def _has(self, combination: Combination, prompt: Prompt, repeat: int) -> bool:
-        return (combination.identifier, combination.weights, prompt.prompt_id, repeat) in self.journal.rows
+        row = self.journal.rows.get((combination.identifier, combination.weights, prompt.prompt_id, repeat))
+        return row is not None and (row.steps is not None or not self.plan.settings.output.steps)
 
     def _load(self, files: PairFiles, loaded: Pair | None, due: list[Combination]) -> Pair | None:
         try:
@@ -243,7 +247,7 @@ class _Runner:
                 replayer = self._replayer(pair, group[0], prompt_ids)
             except (ResultsError, KeyboardInterrupt):
                 raise
-            except Exception as error:  # what cannot be recorded can perhaps be decoded live
+            except Exception as error:  # whatever goes wrong in one pair must not stop the others
                 for combination in group:
                     self._fail(combination, None, error)
                     self.progress.advance(self._missing(combination))
@@ -262,13 +266,15 @@ class _Runner:
         missing = self._missing(combination)
         try:
             tallies = replayer.tallies(combination.plan)
+            wanted = self.plan.settings.output.steps
+            steps = replayer.steps(combination.plan) if wanted else [None] * len(tallies)
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
             self._fail(combination, None, error)
         else:
-            for prompt, counted in zip(self.plan.prompts, tallies, strict=True):
+            for prompt, counted, listed in zip(self.plan.prompts, tallies, steps, strict=True):
                 for repeat in self._repeats():
                     if not self._has(combination, prompt, repeat):
-                        row = (prompt.prompt_id, prompt.category, repeat, counted)
+                        row = (prompt.prompt_id, prompt.category, repeat, counted, None, listed)
                         self.journal.add_row(Row(combination.identifier, combination.weights, *row))
                         self.done += 1
         self.progress.advance(missing)
@@ -317,7 +323,7 @@ class _Runner:
     def _fail(self, combination: Combination, prompt: Prompt | None, error: Exception) -> None:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
-            text = "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
+            text = OUT_OF_MEMORY
         else:
             first = next(iter(str(error).strip().splitlines()), "")
             text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
@@ -339,12 +345,26 @@ class _Runner:
         return Outcome(self.out, self.done, self.reused, self._wall_s(), list(self.failures.values()), tables)
 
     def _all_failures(self) -> list[dict[str, Any]]:
-        return [*self.earlier_failures, *self.failures.values()]
+        """This run's failures, and earlier ones of combinations that have not been done since."""
+        done = {c.identifier for c in self.plan.combinations if not self._missing(c)}
+        return list(({name: f for name, f in self.earlier_failures.items() if name not in done} | self.failures).values())
 
     def _current_rows(self) -> list[Row]:
         """The journal's rows, those of replaced weights and of failed combinations left out."""
         failed = {failure["combination"] for failure in self._all_failures()}
-        return [r for r in self.journal.rows.values() if r.weights == self.journal.weights[r.combination] and r.combination not in failed]
+        now = {tuple(c.keys[key] for key in PAIR_KEYS): c.weights for c in self.plan.combinations}
+
+        def current(row: Row) -> bool:
+            keys = self.journal.combinations[row.combination]
+            return row.weights == now.get(tuple(keys[key] for key in PAIR_KEYS), self.journal.weights[row.combination])
+
+        return [row for row in self.journal.rows.values() if row.combination not in failed and current(row)]
+
+    def _folds(self) -> dict[str, int]:
+        """The half that each prompt is in; it is scored with the trees of the other one."""
+        prompts = self.plan.prompts
+        numbers = folds([p.category for p in prompts], self.plan.settings.seed).tolist()
+        return dict(zip((p.prompt_id for p in prompts), numbers, strict=True))
 
     def _wall_s(self) -> float:
         return self.earlier_s + time.perf_counter() - self.started
@@ -367,6 +387,7 @@ class _Runner:
             "skipped": [{"overrides": what, "reason": why} for what, why in self.plan.skipped],
             "failed": len(failures),
             "wall_s": round(self._wall_s(), 2),
+            "fitted_trees": {"folds": FOLDS, "seed": self.plan.settings.seed, "fold_of_each_prompt": self._folds()},
             "intervals": "95 %, over prompts (see README: Intervals)",
             "certificate": {
                 "kind": "greedy: every live text was compared with plain greedy decoding of the target; replayed rows are of that text",

@@ -109,7 +109,7 @@ def test_replay_is_live_for_trees_with_a_size_of_their_own(shape: Any) -> None:
     small().check(shape.at(1).topology)
 
 
-@given(topologies(max_nodes=10))
+@given(topologies(max_nodes=10).filter(lambda topology: topology.num_nodes > 0))
 @hypothesis_settings(max_examples=12)
 def test_replay_is_live_for_random_trees(topology: Topology) -> None:
     small().check(Topology.from_paths(topology.paths[1:]))

@@ -75,8 +75,13 @@ class ModelFiles:
 
     @cached_property
     def weights_hash(self) -> str:
-        """A digest of config and weights. Files in the hub's cache are named by theirs already."""
-        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
+        """A digest of weights, config, generation settings and tokenizer: all that decides what is decoded.
+
+        Weights in the hub's cache are named by their digests already.
+        """
+        digest = hashlib.sha256()
+        for path in sorted({path for pattern in TEXT_FILES for path in self.folder.glob(pattern)}):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
         for path in sorted(self.folder.glob("*.safetensors")):
             blob = path.resolve().name
             if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):

@@ -90,7 +90,8 @@ class ShapeLabel:
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             if f.name != "kind" and value != default:
                 text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
-                parts.append(f"{f.name[0]}{text}")
+                initials = "".join(word[0] for word in f.name.split("_"))
+                parts.append(f"{initials}{text}")
         return "-".join(parts)
 
 

@@ -26,6 +26,15 @@ class FittedPlan:
         """The most levels that the tree can have."""
         return min(self.nodes, self.shape.max_depth)
 
+    @property
+    def room(self) -> int:
+        """The most nodes that the limits leave room for, as far as the budget asks."""
+        room = level = 0
+        for _ in range(self.depth):
+            level = min(max(level, 1) * self.shape.max_children, self.nodes)
+            room += level
+        return min(room, self.nodes)
+
     def expand(self, view: DraftView) -> DraftTree:
         self.refuse()
 

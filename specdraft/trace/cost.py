@@ -60,8 +60,15 @@ class CostCurve:
     def step_s(self, topology: Topology) -> float:
         """Seconds of one verification step with this tree."""
         parents = [len(level.parents) for level in topology.levels]
-        drafting = np.interp(parents, self.sizes, self.draft_level_s).sum()
-        return float(drafting + np.interp(len(topology), self.sizes, self.verify_s) + self.other_s)
+        drafting = self._at(parents, self.draft_level_s).sum()
+        return float(drafting + self._at([len(topology)], self.verify_s)[0] + self.other_s)
+
+    def _at(self, counts: list[int], seconds: list[float]) -> np.ndarray:
+        """Seconds for so many tokens: linear between the sizes that were measured, and beyond the last two."""
+        inside = np.interp(counts, self.sizes, seconds)
+        slope = (seconds[-1] - seconds[-2]) / (self.sizes[-1] - self.sizes[-2])
+        beyond: np.ndarray = inside + np.maximum(np.array(counts) - self.sizes[-1], 0) * max(slope, 0.0)
+        return beyond
 
     def decode_s(self, topology: Topology, steps: float) -> float:
         """Seconds of decoding a prompt in so many steps."""
@@ -78,14 +85,15 @@ class CostCurve:
 
 def measure_costs(pair: Pair) -> CostCurve:
     """Measure a pair on the device that it is on."""
-    ids = torch.randint(0, pair.target.vocab, (PREFIX,), generator=torch.Generator().manual_seed(0)).tolist()
+    limit = pair.files.context_length or 2 * (PREFIX + SIZES[-1])
+    prefix = min(PREFIX, limit // 2)
+    ids = torch.randint(0, pair.target.vocab, (prefix,), generator=torch.Generator().manual_seed(0)).tolist()
     prefill_target = _median(pair.target, lambda: _prefill(pair.target, ids))
     prefill_draft = _median(pair.draft, lambda: _prefill(pair.draft, ids))
-    limit = pair.files.context_length
-    sizes = [size for size in SIZES if limit is None or PREFIX + size <= limit]
+    sizes = [size for size in SIZES if prefix + size <= limit]
     draft = [_median(pair.draft, lambda m=size: _forward(pair.draft, m, ranked=True)) for size in sizes]  # type: ignore[misc]
     verify = [_median(pair.target, lambda m=size: _forward(pair.target, m, ranked=False)) for size in sizes]  # type: ignore[misc]
-    plain, other = _loop_costs(pair, ids[: PREFIX // 2])
+    plain, other = _loop_costs(pair, ids[: prefix // 2])
     pair.target.reset()
     pair.draft.reset()
     whole = prefill_target + prefill_draft
@@ -122,7 +130,7 @@ def _forward(model: CachedModel, size: int, ranked: bool) -> None:
 
 def _loop_costs(pair: Pair, ids: list[int]) -> tuple[float, float]:
     """Seconds of a plain step, and of the rest of a speculative step, out of short live runs."""
-    ending, verifier = Ending(PREFIX // 2), Verifier(pair.target)
+    ending, verifier = Ending(max(2, len(ids))), Verifier(pair.target)
     plain, other = [], []
     clock = Clock(pair.target.device)
     prefill = _median(pair.target, lambda: _prefill(pair.target, ids))

@@ -94,6 +94,21 @@ def replay(topology: Topology, packed: PackedRanks) -> list[Tally]:
     return [_tally(topology, ends[p], cuts[p], int(packed.last[p]), int(packed.looped[p])) for p in prompts]
 
 
+def replay_steps(topology: Topology, packed: PackedRanks) -> list[list[list[int]]]:
+    """Every prompt's steps as `steps.csv` lists them: index, drafted, accepted and bonus tokens, cut (0 or 1)."""
+    depth = accepted_nodes(topology, packed.ranks)[1]
+    listed: list[list[list[int]]] = []
+    for accepted, last in zip(depth.tolist(), packed.last.tolist(), strict=True):
+        steps: list[list[int]] = []
+        at = 0
+        while at < last:
+            cut = int(at + accepted[at] == last)
+            steps.append([len(steps), topology.num_nodes, accepted[at], 1 - cut, cut])
+            at += accepted[at] + 1
+        listed.append(steps)
+    return listed
+
+
 def _tally(topology: Topology, ends: np.ndarray, cuts: np.ndarray, last: int, looped: int) -> Tally:
     """Counts of one prompt from how often steps ended, and were cut, at each node."""
     steps, depths = int(ends.sum()), topology.depths
@@ -115,5 +130,5 @@ def _tally(topology: Topology, ends: np.ndarray, cuts: np.ndarray, last: int, lo
         looped_tokens=looped,
         lengths=Counter({a: n for a, n in enumerate(by_length.tolist()) if n}),
         positions={d: [int(reached_depth[d]), int(accepted_depth[d])] for d in range(1, topology.depth + 1) if reached_depth[d]},
-        nodes={path: [r, a] for path, r, a in nodes if r},
+        nodes={path: [r, a] for path, r, a in nodes} if steps else {},
     )

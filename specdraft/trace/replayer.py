@@ -13,7 +13,7 @@ from specdraft.prompts import Prompt
 from specdraft.shapes import FittedPlan, Plan, StaticPlan
 from specdraft.trace.cost import CostCurve
 from specdraft.trace.fit import fitted_trees, folds
-from specdraft.trace.replay import PackedRanks, pack, replay
+from specdraft.trace.replay import PackedRanks, pack, replay, replay_steps
 from specdraft.trace.traces import PairTraces
 
 
@@ -35,17 +35,28 @@ class Replayer:
 
     def tallies(self, plan: Plan) -> list[Tally]:
         """Counts and estimated times of every prompt with one tree."""
-        if isinstance(plan, StaticPlan):
-            trees = [(plan.topology, np.arange(len(self._packed.last)))]
-        else:
-            assert isinstance(plan, FittedPlan)
-            trees = fitted_trees(plan, self._packed, self._fold)
         found: dict[int, Tally] = {}
-        for topology, members in trees:
-            own = PackedRanks(*(field[members] for field in self._packed))
-            for index, tally in zip(members.tolist(), replay(topology, own), strict=True):
+        for topology, members in self._trees(plan):
+            for index, tally in zip(members.tolist(), replay(topology, self._of(members)), strict=True):
                 found[index] = self._with_estimates(tally, topology)
         return [found[index] for index in range(len(self._packed.last))]
+
+    def steps(self, plan: Plan) -> list[list[list[int]]]:
+        """The steps of every prompt with one tree (see `replay_steps`)."""
+        found: dict[int, list[list[int]]] = {}
+        for topology, members in self._trees(plan):
+            found |= dict(zip(members.tolist(), replay_steps(topology, self._of(members)), strict=True))
+        return [found[index] for index in range(len(self._packed.last))]
+
+    def _trees(self, plan: Plan) -> list[tuple[Topology, np.ndarray]]:
+        """Trees with the prompts (indices) that they are for."""
+        if isinstance(plan, StaticPlan):
+            return [(plan.topology, np.arange(len(self._packed.last)))]
+        assert isinstance(plan, FittedPlan)
+        return fitted_trees(plan, self._packed, self._fold)
+
+    def _of(self, members: np.ndarray) -> PackedRanks:
+        return PackedRanks(*(field[members] for field in self._packed))
 
     def _with_estimates(self, tally: Tally, topology: Topology) -> Tally:
         seconds = self._costs.decode_s(topology, tally.steps)

@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,9 @@ from specdraft.results import cannot_write, write_atomically
 
 FORMAT = 1
 KEY_DIGITS = 20
+LEFTOVER = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}\.safetensors|\.[0-9a-f]{{{KEY_DIGITS}}}\.(safetensors|json)\.\d+\.tmp")
+NAME = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what a damaged or foreign JSON can raise
 
 
 def default_folder() -> Path:
@@ -71,7 +77,7 @@ class TraceStore:
             if header["about"] != dict(about) or header["sha256"] != hashlib.sha256(content).hexdigest():
                 return None
             return load(content)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        except (*UNREADABLE, SafetensorError):
             return None
 
     def put(self, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
@@ -79,12 +85,14 @@ class TraceStore:
         key = self.key(about)
         content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
         path = self.folder / f"{key}.safetensors"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             temporary.write_bytes(content)
             temporary.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
             raise cannot_write(path, error) from error
         header = {"about": dict(about), "sha256": hashlib.sha256(content).hexdigest()}
         write_atomically(self.folder / f"{key}.json", json.dumps(header, indent=1) + "\n")
@@ -94,11 +102,13 @@ class TraceStore:
         """Every readable trace, by key."""
         for path in sorted(self.folder.glob("*.json")):
             try:
-                header = json.loads(path.read_text(encoding="utf-8"))
+                about = json.loads(path.read_text(encoding="utf-8"))["about"]
                 size = path.stat().st_size + path.with_suffix(".safetensors").stat().st_size
-                yield StoredTrace(path.stem, header["about"], size)
-            except (OSError, ValueError, KeyError, TypeError):
+                named = NAME.fullmatch(path.stem) and isinstance(about["kind"], str)
+            except UNREADABLE:
                 continue
+            if named:
+                yield StoredTrace(path.stem, about, size)
 
     def find(self, key: str) -> StoredTrace:
         """The trace whose key begins with `key`. Raises `ResultsError` where there is none, or more than one."""
@@ -108,6 +118,24 @@ class TraceStore:
             hint = did_you_mean(key, (t.key for t in self.list())).split(" (known")[0] if not found else "; give more digits"
             raise ResultsError(f"{problem} with key {key!r} in {self.folder}{hint}")
         return found[0]
+
+    def check_writable(self) -> None:
+        """Make the folder; raises `ResultsError` where traces cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def sweep_up(self) -> None:
+        """Delete what killed writes left behind. Raises `ResultsError` where it cannot be deleted."""
+        for path in self.folder.glob("*"):
+            if LEFTOVER.fullmatch(path.name):
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    raise cannot_write(path, error) from error
 
     def remove(self, key: str) -> None:
         """Delete a trace by its full key. Raises `ResultsError` where it cannot be deleted."""

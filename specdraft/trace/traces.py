@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 
 from specdraft.decode import Ending
 from specdraft.models.pair import Pair
@@ -50,9 +51,12 @@ def pair_traces(
     found = {name: _read(Trajectory, store.get(about), ending) for name, about in abouts.items()}
     by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
     missing = [name for name in by_length if found[name] is None]
+
+    def record(some: Sequence[str]) -> list[Trajectory]:
+        return record_trajectories(pair.target, [prompts[name] for name in some], ending)
+
     for some in batches(missing, BATCH):
-        made = record_trajectories(pair.target, [prompts[name] for name in some], ending)
-        for name, one in zip(some, made, strict=True):
+        for name, one in zip(some, _in_memory(record, some), strict=True):
             store.put(abouts[name], one._asdict())
             found[name] = one
         recorded(f"recorded {len(some)} trajectories of {pair.files.target.spec.path}")
@@ -69,16 +73,31 @@ def _annotations(
     recorded: Callable[[str], None],
     by_length: Sequence[str],
 ) -> dict[str, Annotation]:
-    own = {name: _about_annotation(pair, store.key(about)) for name, about in abouts.items()}
+    own = {name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()}
     found = {name: _read(Annotation, store.get(about)) for name, about in own.items()}
     missing = [name for name in by_length if found[name] is None]
+
+    def record(some: Sequence[str]) -> list[Annotation]:
+        return annotate(pair.draft, [prompts[name] for name in some], [trajectories[name] for name in some])
+
     for some in batches(missing, BATCH):
-        made = annotate(pair.draft, [prompts[name] for name in some], [trajectories[name] for name in some])
-        for name, one in zip(some, made, strict=True):
+        for name, one in zip(some, _in_memory(record, some), strict=True):
             store.put(own[name], one._asdict())
             found[name] = one
         recorded(f"annotated {len(some)} trajectories with {pair.files.draft.spec.path}")
     return {name: one for name, one in found.items() if one is not None}
+
+
+def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:
+    """Record a batch; where the GPU's memory runs out, in halves."""
+    try:
+        return record(some)
+    except torch.cuda.OutOfMemoryError:
+        if len(some) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(some) // 2
+    return [*_in_memory(record, some[:half]), *_in_memory(record, some[half:])]
 
 
 def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
@@ -105,11 +124,12 @@ def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling,
     }
 
 
-def _about_annotation(pair: Pair, trajectory_key: str) -> dict[str, Any]:
-    """Everything that an annotation depends on."""
+def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -> dict[str, Any]:
+    """Everything that an annotation depends on; a trajectory recorded again can differ in a near-tie."""
     return {
         "kind": "annotation",
         "trajectory": trajectory_key,
+        "tokens": hashlib.sha256(trajectory.tokens.tobytes()).hexdigest(),
         "draft": model_facts(pair.draft, pair.files.draft),
         "top_k": TOP_K,
         "libraries": {name: version(name) for name in ("torch", "transformers")},

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from specdraft.compare import COLUMNS, METRICS, comparisons, difference
+from specdraft.metrics import COUNTS
+from specdraft.results import BOOTSTRAP_SAMPLES, FEWEST_TO_RESAMPLE, Resampler
+
+KEYS = {"pair": "zoo", "budget": 4, "acceptance": "greedy", "temperature": 0.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 64}
+KEYS |= {"engine": "replay"}
+Counts = tuple[int, int, int]  # steps, drafted, accepted; every step has a bonus
+
+
+def records(trees: dict[str, dict[str, Counts]], categories: dict[str, str] | None = None, **keys: Any) -> pd.DataFrame:
+    """tree -> prompt -> counts."""
+    rows: list[dict[str, Any]] = []
+    for tree, prompts in trees.items():
+        for prompt, (steps, drafted, accepted) in prompts.items():
+            counts = dict(zip(COUNTS, (steps, drafted, accepted, steps, 1 + accepted + steps), strict=True))
+            rows.append(KEYS | {"tree": tree, "prompt_id": prompt, "category": (categories or {}).get(prompt, "all")} | counts | keys)
+    return pd.DataFrame(rows)
+
+
+def random_records(prompts: int, seed: int = 0, trees: str = "xyz") -> pd.DataFrame:
+    rng, listed = np.random.default_rng(seed), {}
+    for tree in trees:
+        steps = rng.integers(5, 30, prompts)
+        listed[tree] = {str(p): (int(n), int(4 * n), int(rng.binomial(4 * n, 0.3))) for p, n in enumerate(steps)}
+    return records(listed, {str(p): f"c{p % 2}" for p in range(prompts)})
+
+
+def row(table: pd.DataFrame, a: str, b: str, metric: str) -> Any:
+    (found,) = table[(table["tree_a"] == a) & (table["tree_b"] == b) & (table["metric"] == metric)].itertuples()
+    return found
+
+
+def numbers(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """`[2, P]` numerators and denominators of the trees x and y."""
+    above, below = [], []
+    for tree in "xy":
+        own = table[table["tree"] == tree].sort_values("prompt_id")
+        terms = {"acceptance_rate": ("accepted_tokens", "drafted_tokens"), "acceptance_length": ("accepted_tokens", "steps")}
+        if metric == "block_efficiency":
+            above.append(own["accepted_tokens"] + own["bonus_tokens"])
+            below.append(own["steps"])
+        else:
+            above.append(own[terms[metric][0]])
+            below.append(own[terms[metric][1]])
+    return np.array(above, dtype=float), np.array(below, dtype=float)
+
+
+def delta(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
+    """One prompt at a time: the linearised difference, Student's t."""
+    ratios = [sum(above[tree]) / sum(below[tree]) for tree in range(2)]
+    count, residuals = above.shape[1], []
+    for p in range(count):
+        own = [(above[tree, p] - ratios[tree] * below[tree, p]) / (sum(below[tree]) / count) for tree in range(2)]
+        residuals.append(own[0] - own[1])
+    estimate = ratios[0] - ratios[1]
+    reach = stats.t.ppf(0.975, count - 1) * np.std(residuals, ddof=1) / np.sqrt(count)
+    return estimate, estimate - reach, estimate + reach
+
+
+def test_by_hand() -> None:
+    table = comparisons(records({"x": {"1": (10, 40, 12), "2": (5, 20, 3)}, "y": {"1": (8, 32, 14), "2": (6, 24, 2)}}), 0)
+    assert list(table.columns) == COLUMNS
+    assert table["metric"].tolist() == list(METRICS)
+    assert row(table, "x", "y", "acceptance_rate").difference == pytest.approx(15 / 60 - 16 / 56)
+    assert row(table, "x", "y", "acceptance_length").difference == pytest.approx(15 / 15 - 16 / 14)
+    assert row(table, "x", "y", "block_efficiency").difference == pytest.approx(30 / 15 - 30 / 14)
+    for metric in METRICS:
+        found = row(table, "x", "y", metric)
+        assert found.difference_lo < found.difference < found.difference_hi
+
+
+@pytest.mark.parametrize("prompts", [5, 40])
+def test_antisymmetric(prompts: int) -> None:
+    given = random_records(prompts)
+    first, second = comparisons(given, 3), comparisons(given.iloc[::-1], 3)
+    assert len(first) == len(second) == 3 * len(METRICS)
+    assert set(zip(first["tree_a"], first["tree_b"], strict=True)) == {("x", "y"), ("x", "z"), ("y", "z")}
+    for found in first.itertuples():
+        mirror = row(second, found.tree_b, found.tree_a, found.metric)
+        tolerance = 0.01 if prompts >= 2 * FEWEST_TO_RESAMPLE else 1e-12  # prompts in another order: other resamples
+        assert found.difference == pytest.approx(-mirror.difference, abs=1e-12)
+        assert (found.difference_lo, found.difference_hi) == pytest.approx((-mirror.difference_hi, -mirror.difference_lo), abs=tolerance)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_few_prompts_have_the_delta_interval(metric: str) -> None:
+    given = random_records(2 * FEWEST_TO_RESAMPLE - 1)
+    found = row(comparisons(given, 0), "x", "y", metric)
+    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx(delta(*numbers(given, metric)))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_many_prompts_are_resampled(metric: str) -> None:
+    """Against a loop that draws prompts within their categories, one less than there are, and scales up."""
+    given = random_records(2 * FEWEST_TO_RESAMPLE + 3)
+    found = row(comparisons(given, 0), "x", "y", metric)
+    above, below = numbers(given, metric)
+    categories = given[given["tree"] == "x"].sort_values("prompt_id")["category"].to_numpy()
+    rng, drawn = np.random.default_rng(11), []
+    for _ in range(4000):
+        weights = np.zeros(len(categories))
+        for category in np.unique(categories):
+            members = np.flatnonzero(categories == category)
+            for chosen in rng.choice(members, len(members) - 1):
+                weights[chosen] += len(members) / (len(members) - 1)
+        ratios = (above * weights).sum(1) / (below * weights).sum(1)
+        drawn.append(ratios[0] - ratios[1])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (found.difference_lo, found.difference_hi) == pytest.approx((low, high), abs=0.08 * (high - low))
+    assert BOOTSTRAP_SAMPLES >= 1000
+
+
+def test_pairing_is_what_makes_the_interval_narrow() -> None:
+    """Prompts differ much, trees differ by the same on each prompt: the interval is the difference itself."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(10, 90, 30)
+    given = records({t: {str(p): (100, 400, int(a) + extra) for p, a in enumerate(base)} for t, extra in (("x", 10), ("y", 0))})
+    found = row(comparisons(given, 0), "x", "y", "acceptance_length")
+    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    given = random_records(6)
+    shuffled = pd.concat([given[given["tree"] == t].sample(frac=1, random_state=i) for i, t in enumerate("xyz")])
+    pd.testing.assert_frame_equal(comparisons(given, 0), comparisons(shuffled, 0))
+
+
+def test_repeats_of_a_prompt_are_one_prompt() -> None:
+    given = random_records(6)
+    twice = pd.concat([given.assign(repeat=0), given.assign(repeat=1)])
+    pd.testing.assert_frame_equal(comparisons(given, 0), comparisons(twice, 0))
+
+
+def test_different_prompts_are_not_compared() -> None:
+    one = {"1": (10, 40, 12), "2": (5, 20, 3)}
+    for other in ({"1": (8, 32, 14)}, {"1": (8, 32, 14), "3": (6, 24, 2)}, one | {"3": (6, 24, 2)}):
+        for pair in ({"x": one, "y": other}, {"x": other, "y": one}):
+            table = comparisons(records(pair), 0)
+            assert table.empty
+            assert list(table.columns) == COLUMNS
+    three = comparisons(records({"x": one, "y": {"1": (8, 32, 14)}, "z": one}), 0)
+    assert set(zip(three["tree_a"], three["tree_b"], strict=True)) == {("x", "z")}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_only_like_is_compared_with_like(key: str) -> None:
+    one, other = (records({tree: {"1": (10, 40, 12), "2": (5, 20, 3)}}) for tree in "xy")
+    assert comparisons(pd.concat([one, other.assign(**{key: "other"})]), 0).empty
+    assert len(comparisons(pd.concat([one, other]), 0)) == len(METRICS)
+
+
+def test_one_prompt_has_no_interval() -> None:
+    for found in comparisons(records({"x": {"1": (10, 40, 12)}, "y": {"1": (8, 32, 14)}}), 0).itertuples():
+        assert not np.isnan(found.difference)
+        assert np.isnan(found.difference_lo)
+        assert np.isnan(found.difference_hi)
+
+
+def test_no_steps_no_number() -> None:
+    none = {"1": (0, 0, 0), "2": (0, 0, 0)}
+    table = comparisons(records({"x": none, "y": {"1": (8, 32, 14), "2": (3, 12, 2)}, "z": none}), 0)
+    assert len(table) == 3 * len(METRICS)
+    assert table[COLUMNS[-3:]].isna().all(axis=None)
+    some = comparisons(records({"x": {"1": (0, 0, 0), "2": (4, 16, 3)}, "y": {"1": (0, 0, 0), "2": (3, 12, 2)}}), 0)
+    assert row(some, "x", "y", "acceptance_length").difference == pytest.approx(3 / 4 - 2 / 3)
+
+
+def test_nothing_to_compare() -> None:
+    assert list(comparisons(records({"x": {"1": (10, 40, 12)}}), 0).columns) == COLUMNS
+    assert comparisons(records({"x": {"1": (10, 40, 12)}}).iloc[:0], 0).empty
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", [12, 48])
+def test_coverage(prompts: int) -> None:
+    """Prompts differ in how easy they are, and trees by an amount that differs between prompts."""
+    rng, runs = np.random.default_rng(5), 4000
+    codes = np.repeat([0, 1], prompts // 2).astype(np.int8)
+    resampler = Resampler(0)
+
+    def simulate(count: int, category: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        easy = rng.beta(4, 3 + 2 * category, count)
+        better = np.clip(easy + rng.normal(0.05, 0.04, count), 0.01, 0.99)
+        tokens = rng.integers(60, 140, count)
+        accepted = np.stack([rng.binomial(tokens, p) for p in (better, easy)])
+        return accepted.astype(float), tokens[None] + 40 - accepted * 0.25
+
+    many = 400_000
+    above, below = simulate(many, np.repeat([0, 1], many // 2))
+    ratios = above.sum(1) / below.sum(1)
+    truth = ratios[0] - ratios[1]
+    covered = 0
+    for _ in range(runs):
+        _, low, high = difference(*simulate(prompts, codes), codes, resampler)
+        covered += low <= truth <= high
+    assert 0.93 <= covered / runs <= 0.97
