@@ -1,14 +1,17 @@
-"""Draw the README's pictures from the reference study and one live step, as SVG that needs no network.
+"""Draw the README's pictures and fill in its tables from the reference study and the benchmark.
+
+Pictures are SVG that needs no network; tables stand between `<!-- NAME -->` and `<!-- /NAME -->`.
 
 python scripts/readme_pictures.py [--study results/reference]
 """
 
 from __future__ import annotations
 
+import json
 import re
 from io import StringIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -28,10 +31,44 @@ def save(console: Console, path: Path, title: str) -> None:
     path.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
 
+TREES = (("chain", 1), ("chain", 4), ("kary", 4), ("beam", 4), ("sequoia", 4), ("chain", 16), ("kary", 16), ("beam", 16),
+         ("sequoia", 16),
+         ("measured", 16), ("medusa", 63), ("chain", 64), ("kary", 64), ("beam", 64), ("sequoia", 64), ("measured", 64), ("hindsight", 64))  # fmt: skip
+
+
+def study_table(summary: pd.DataFrame) -> str:
+    """Block efficiency with intervals: trees down, pairs across."""
+    pairs = list(dict.fromkeys(summary["pair"]))
+    lines = [f"| tree | nodes | {' | '.join(f'`{pair}`' for pair in pairs)} |", f"| --- | --- |{' --- |' * len(pairs)}"]
+    for tree, budget in TREES:
+        cells = []
+        for pair in pairs:
+            row = summary[(summary["pair"] == pair) & (summary["tree"] == tree) & (summary["budget"] == budget)].iloc[0]
+            cells.append(f"{row.block_efficiency:.2f} [{row.block_efficiency_lo:.2f}, {row.block_efficiency_hi:.2f}]")
+        lines.append(f"| `{tree}` | {budget} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def bench_table(bench: dict[str, Any]) -> str:
+    """The benchmark's ratios."""
+    lines = ["| ratio of tokens per second | |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {name} | {value:.2f} |" for name, value in bench["ratios"].items())])
+
+
+def fill(name: str, text: str) -> None:
+    """Replace what stands between a marker and its end in the README."""
+    path = ROOT / "README.md"
+    content = path.read_text()
+    before, rest = content.split(f"<!-- {name} -->")
+    path.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}")
+
+
 def main(study: Annotated[Path, typer.Option(help="a results folder")] = ROOT / "results" / "reference") -> None:
     console = Console(record=True, width=84, file=StringIO(), force_terminal=True)
     summary = pd.read_csv(study / "summary.csv")
-    console.print(summary_tables(summary)[0])
+    console.print(summary_tables(summary)[1])
+    fill("study", study_table(summary))
+    fill("bench", bench_table(json.loads((study / "bench_decode.json").read_text())))
     save(console, study / "summary.svg", "specdraft sweep")
 
     console = Console(record=True, width=84, file=StringIO(), force_terminal=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -23,7 +23,7 @@ from specdraft.models.pair import Pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 
 torch.set_num_threads(1)  # a second thread only makes models of this size wait for it
-settings.register_profile("specdraft", deadline=None)
+settings.register_profile("specdraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for busy machines
 settings.load_profile("specdraft")
 transformers_logging.disable_progress_bar()
 

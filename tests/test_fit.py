@@ -184,7 +184,7 @@ class TestFittedTrees:
     def test_each_half_has_the_tree_of_the_other(self, shape: FittedShape) -> None:
         one = random_packed(4, longest=20)
         for prompt, topology in enumerate(self.by_prompt(shape, one)):
-            others = self.FOLD != self.FOLD[prompt]
+            others = self.FOLD[prompt] != self.FOLD
             assert topology == fit(shape.at(8), one.ranks[others], one.last[others])
 
     def test_hindsight_sees_every_prompt(self) -> None:

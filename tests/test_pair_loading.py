@@ -351,21 +351,20 @@ def test_only_text_and_safetensors_are_fetched_from_the_hub(folders: PairFolders
     assert "*.safetensors" not in without_weights["allow_patterns"]
 
 
-def test_the_weights_hash_follows_weights_and_config_and_nothing_else(folders: PairFolders) -> None:
+def test_the_weights_hash_follows_all_that_decides_what_is_decoded(folders: PairFolders) -> None:
     def digest(folder: Path) -> str:
-        files = find_model(ModelSpec(str(folder)), "pair.target")
-        files.check_supported()
-        return files.weights_hash
+        return find_model(ModelSpec(str(folder)), "pair.target").weights_hash
 
-    first = digest(folders.target)
-    assert digest(Path(shutil.copytree(folders.target, folders.target.parent / "elsewhere"))) == first
-    assert digest(folders.draft) != first
-    change_json(folders.target / "tokenizer_config.json", model_max_length=7)
-    assert digest(folders.target) == first
+    hashes = [digest(folders.target), digest(folders.draft)]
+    assert digest(Path(shutil.copytree(folders.target, folders.target.parent / "elsewhere"))) == hashes[0]
+    (folders.target / "README.md").write_text("words")
+    assert digest(folders.target) == hashes[0]
     change_weights(folders.target, lambda w: w["model.norm.weight"].add_(1e-3))
-    second = digest(folders.target)
-    change_json(folders.target / "config.json", rms_norm_eps=1e-3)
-    assert len({first, second, digest(folders.target)}) == 3
+    hashes.append(digest(folders.target))
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        change_json(folders.target / name, extra=1)
+        hashes.append(digest(folders.target))
+    assert len(set(hashes)) == 6
 
 
 def test_the_weights_hash_does_not_change_with_the_library(folders: PairFolders, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_ragged_batch_is_recorded_as_each_prompt_alone(name: str) -> None:
     common = max(set(sum(references, [])), key=sum(references, []).count)
     for ending in (Ending(14), Ending(14, frozenset([common])), Ending(5, frozenset([references[1][2]]))):
         made = record_trajectories(model, prompts, ending)
-        assert [one.tokens.tolist() for one in made] == [plainly(model, prompt, ending) for prompt in prompts]
+        assert [one.tokens.tolist() for one in made] == [ending.cut(0, text) for text in references]
         assert all((one.tokens.dtype, one.gaps.dtype) == (np.int64, np.float32) for one in made)
     assert len({tuple(r) for r in references}) > 3
 
@@ -82,7 +82,7 @@ def test_every_ending(tiny_pair: Pair) -> None:
     model, prompts = tiny_pair.target, ragged(tiny_pair.files.vocab)
     whole = [plainly(model, prompt, Ending(12)) for prompt in prompts]
     lasts = set()
-    for ending in (Ending(1), Ending(2), *(Ending(12, frozenset([text[i]])) for text in whole for i in (0, 5, 11))):
+    for ending in (Ending(1), Ending(2), *(Ending(12, frozenset([text[i]])) for text in whole[:2] for i in (0, 5, 11))):
         made = record_trajectories(model, prompts, ending)
         for text, one in zip(whole, made, strict=True):
             cut = [i for i, token in enumerate(text) if token in ending.eos_ids]

@@ -36,7 +36,7 @@ from specdraft.trace.record import annotate, record_trajectories
 from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay
 from specdraft.verifier import Verifier
 
-VOCAB = 64
+VOCAB, NEW = 64, 20
 GAPS = [[1], [1, 2], [1, 2, 0], [1, 2, 3], [4], [4, 0], [4, 0, 1]]  # ranks are left out
 SHAPES = (Chain(), Wide(), Kary(), Kary(k=3), Branching(), Branching(factors=[1, 3]), Beam(), Beam(width=3))
 SIZED = (Paths(paths=GAPS), Published(name="medusa/mc_sim_7b_63"), Published(name="eagle/mc_sim_7b_63"))
@@ -74,7 +74,7 @@ def recorded(target: CachedModel, draft: CachedModel, prompts: list[list[int]], 
 
 
 @cache
-def small(draft_layers: int = 2) -> Recorded:
+def small(draft_layers: int = 2, count: int = 6) -> Recorded:
     """A pair in float64 on ragged prompts: some texts end on their first token, some early, some at the limit."""
     target, draft = (tiny_llama(vocab_size=VOCAB, num_hidden_layers=layers).double() for layers in (3, draft_layers))
     with torch.no_grad():
@@ -82,23 +82,23 @@ def small(draft_layers: int = 2) -> Recorded:
             weights *= 0.4
     draft.load_state_dict({name: weight for name, weight in target.state_dict().items() if name in draft.state_dict()})
     generator = torch.Generator().manual_seed(1)
-    prompts = [torch.randint(2, VOCAB, (1 + 5 * i % 11,), generator=generator).tolist() for i in range(8)]
+    prompts = [torch.randint(2, VOCAB, (1 + 5 * i % 11,), generator=generator).tolist() for i in range(count)]
     models = CachedModel(target, VOCAB), CachedModel(draft, VOCAB)
-    texts = [one.tokens.tolist() for one in record_trajectories(models[0], prompts, Ending(24))]
+    texts = [one.tokens.tolist() for one in record_trajectories(models[0], prompts, Ending(NEW))]
     ends = {texts[0][0], texts[1][6]}
-    return recorded(*models, prompts, Ending(24, frozenset(ends)))
+    return recorded(*models, prompts, Ending(NEW, frozenset(ends)))
 
 
 def test_the_small_pair_meets_every_end() -> None:
     last = small().packed.last.tolist()
     assert 0 in last
-    assert 23 in last
-    assert any(0 < one < 23 for one in last)
+    assert NEW - 1 in last
+    assert any(0 < one < NEW - 1 for one in last)
     assert len(set(small().packed.ranks[small().packed.ranks >= 0].tolist())) > 4
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.label)
-@pytest.mark.parametrize("budget", [1, 2, 4, 7, 16])
+@pytest.mark.parametrize("budget", [1, 2, 5, 12])
 def test_replay_is_live_to_the_integer(shape: Any, budget: int) -> None:
     counted = small().check(shape.at(budget).topology)
     assert sum(t.accepted_tokens for t in counted) > 0
@@ -110,16 +110,14 @@ def test_replay_is_live_for_trees_with_a_size_of_their_own(shape: Any) -> None:
 
 
 @given(topologies(max_nodes=10).filter(lambda topology: topology.num_nodes > 0))
-@hypothesis_settings(max_examples=12)
+@hypothesis_settings(max_examples=8)
 def test_replay_is_live_for_random_trees(topology: Topology) -> None:
     small().check(Topology.from_paths(topology.paths[1:]))
 
 
-def test_a_chain_is_cut_in_both_ways() -> None:
-    """Among the small pair's ends there are cut steps and steps with a bonus: the fixture would notice a forgotten bonus."""
-    for shape in (Chain().at(4), Kary().at(6)):
-        counted = [t for t in small().check(shape.topology) if t.steps]
-        assert {t.steps - t.bonus_tokens for t in counted} == {0, 1}
+def test_some_texts_end_on_a_draft_token_and_some_on_a_bonus() -> None:
+    counted = [t for n in range(1, 6) for t in replay(Chain().at(n).topology, small().packed) if t.steps]
+    assert {t.steps - t.bonus_tokens for t in counted} == {0, 1}
 
 
 def test_a_fault_in_the_ranks_is_seen() -> None:
@@ -213,7 +211,7 @@ def test_one_more_node_never_lowers_what_a_start_accepts(topology: Topology, lis
 
 
 def test_one_more_node_can_add_a_step() -> None:
-    ranks = packed([[0, 0, 1, 0]])  # with the prefill's token: 0, 0, 0, 1, 0
+    ranks = packed([[0, 0, 0, 1, 0]])
     two, three = ([(0,), (0, 1)], [(0,), (0, 1), (0, 0)])
     assert [replay(Topology.from_paths(paths), ranks)[0].steps for paths in (two, three)] == [2, 3]
 
@@ -261,10 +259,10 @@ def test_prompts_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize("draft_layers", [1, 2])
 def test_replay_is_live_for_many_trees(draft_layers: int) -> None:
     for name in published_trees():
-        small(draft_layers).check(Published(name=name).at(1).topology)
+        small(draft_layers, 20).check(Published(name=name).at(1).topology)
     for shape in SHAPES:
         for budget in (3, 8, 32):
-            small(draft_layers).check(shape.at(budget).topology)
+            small(draft_layers, 20).check(shape.at(budget).topology)
 
 
 @pytest.mark.slow

@@ -177,7 +177,15 @@ class TestStore:
 
     def test_what_is_no_trace_is_not_listed(self, store: TraceStore) -> None:
         key = store.put(ABOUT, TENSORS)
-        others = {"half": "", "list": "[]", "number": "3", "empty": "{}", "about": '{"about": 3}', "kind": '{"about": {"x": 1}}', "deep": "["}
+        others = {
+            "half": "",
+            "list": "[]",
+            "number": "3",
+            "empty": "{}",
+            "about": '{"about": 3}',
+            "kind": '{"about": {"x": 1}}',
+            "deep": "[",
+        }
         for name, text in others.items():
             (store.folder / f"{name}.json").write_text(text * (100_000 if name == "deep" else 1))
             (store.folder / f"{name}.safetensors").write_bytes(b"")
@@ -402,7 +410,12 @@ class TestPairTraces:
         notes: list[str] = []
         pair_traces(tiny_pair, many, Sampling(), Ending(2), store, notes.append)
         assert calls.counts == (BATCH + 3, 2 * BATCH + 3)
-        assert [note.split()[:2] for note in notes] == [["recorded", "16"], ["recorded", "3"], *[["annotated", "16"]] * 2, ["annotated", "3"]]
+        assert [note.split()[:2] for note in notes] == [
+            ["recorded", "16"],
+            ["recorded", "3"],
+            *[["annotated", "16"]] * 2,
+            ["annotated", "3"],
+        ]
 
     def test_an_unwritable_store(self, tiny_pair: Pair, prompts: dict[str, list[int]], tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
