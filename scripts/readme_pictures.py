@@ -31,9 +31,12 @@ def save(console: Console, path: Path, title: str) -> None:
     path.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
 
-TREES = (("chain", 1), ("chain", 4), ("kary", 4), ("beam", 4), ("sequoia", 4), ("chain", 16), ("kary", 16), ("beam", 16),
-         ("sequoia", 16),
-         ("measured", 16), ("medusa", 63), ("chain", 64), ("kary", 64), ("beam", 64), ("sequoia", 64), ("measured", 64), ("hindsight", 64))  # fmt: skip
+TREES = (
+    *((tree, 4) for tree in ("chain", "kary", "beam", "sequoia")),
+    *((tree, 16) for tree in ("chain", "kary", "beam", "sequoia", "measured")),
+    ("medusa", 63),
+    *((tree, 64) for tree in ("chain", "kary", "beam", "sequoia", "measured", "hindsight")),
+)
 
 
 def study_table(summary: pd.DataFrame) -> str:

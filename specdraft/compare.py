@@ -67,7 +67,9 @@ def ratio(sums: pd.DataFrame, metric: str, resampler: Resampler) -> Ratio:
     if len(codes) < 2 or int(np.bincount(codes).min()) < FEWEST_TO_RESAMPLE:
         return Ratio(estimate, None, influence)
     weights = resampler.weights(np.asarray(codes))
-    return Ratio(estimate, (weights @ above) / (weights @ below), influence)
+    totals = weights @ below  # 0 where only prompts without a step were drawn
+    samples = np.divide(weights @ above, totals, out=np.full_like(totals, np.nan), where=totals > 0)
+    return Ratio(estimate, samples, influence)
 
 
 def difference(first: Ratio, second: Ratio) -> tuple[float, float, float]:
@@ -76,7 +78,7 @@ def difference(first: Ratio, second: Ratio) -> tuple[float, float, float]:
     if np.isnan(estimate) or count < 2:
         return estimate, np.nan, np.nan
     if first.samples is not None and second.samples is not None:
-        low, high = np.quantile(first.samples - second.samples, [0.025, 0.975])
+        low, high = np.nanquantile(first.samples - second.samples, [0.025, 0.975])
         return estimate, float(low), float(high)
     spread = float(np.sqrt(count / (count - 1) * np.sum((first.influence - second.influence) ** 2)))
     reach = float(stats.t.ppf(0.975, count - 1)) * spread

@@ -52,7 +52,7 @@ def _configs() -> str:
     from specdraft.config import compose_study
     from specdraft.study import schemas
 
-    return f"the default study has {len(compose_study([], schemas()).points)} combinations"
+    return f"the default grid has {len(compose_study([], schemas()).points)} points"
 
 
 def _prompts() -> str:

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from specdraft.compare import COLUMNS, METRICS, comparisons, difference
+from specdraft.compare import COLUMNS, GROUP_KEYS, METRICS, comparisons, difference, ratio
 from specdraft.metrics import COUNTS
 from specdraft.results import BOOTSTRAP_SAMPLES, FEWEST_TO_RESAMPLE, Resampler
 
-KEYS = {"pair": "zoo", "budget": 4, "acceptance": "greedy", "temperature": 0.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 64}
-KEYS |= {"engine": "replay"}
+KEYS = dict.fromkeys(GROUP_KEYS, "same") | {"budget": 4, "temperature": 0.0}
 Counts = tuple[int, int, int]  # steps, drafted, accepted; every step has a bonus
 
 
@@ -174,6 +173,14 @@ def test_no_steps_no_number() -> None:
     assert row(some, "x", "y", "acceptance_length").difference == pytest.approx(3 / 4 - 2 / 3)
 
 
+def test_hardly_any_prompt_with_a_step() -> None:
+    """Some resamplings draw no step at all: they say nothing, and the others make the interval."""
+    listed = {str(p): (0, 0, 0) for p in range(FEWEST_TO_RESAMPLE)}
+    given = {"x": listed | {"0": (10, 40, 20), "1": (10, 40, 10)}, "y": listed | {"0": (10, 40, 10), "1": (10, 40, 10)}}
+    found = row(comparisons(records(given), 0), "x", "y", "acceptance_length")
+    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx((0.5, 0, 1))
+
+
 def test_nothing_to_compare() -> None:
     assert list(comparisons(records({"x": {"1": (10, 40, 12)}}), 0).columns) == COLUMNS
     assert comparisons(records({"x": {"1": (10, 40, 12)}}).iloc[:0], 0).empty
@@ -184,7 +191,7 @@ def test_nothing_to_compare() -> None:
 def test_coverage(prompts: int) -> None:
     """Prompts differ in how easy they are, and trees by an amount that differs between prompts."""
     rng, runs = np.random.default_rng(5), 4000
-    codes = np.repeat([0, 1], prompts // 2).astype(np.int8)
+    index = pd.MultiIndex.from_arrays([np.repeat([0, 1], prompts // 2), range(prompts)], names=["category", "prompt_id"])
     resampler = Resampler(0)
 
     def simulate(count: int, category: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,6 +207,8 @@ def test_coverage(prompts: int) -> None:
     truth = ratios[0] - ratios[1]
     covered = 0
     for _ in range(runs):
-        _, low, high = difference(*simulate(prompts, codes), codes, resampler)
+        above, below = simulate(prompts, index.get_level_values("category").to_numpy())
+        sums = [pd.DataFrame({"accepted_tokens": a, "steps": b}, index) for a, b in zip(above, below, strict=True)]
+        _, low, high = difference(*(ratio(own, "acceptance_length", resampler) for own in sums))
         covered += low <= truth <= high
     assert 0.93 <= covered / runs <= 0.97

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +41,7 @@ def slow_annotation(model: CachedModel, prompt: list[int], tokens: list[int]) ->
     found = []
     for position, token in enumerate(tokens):
         logits = free(model, [*prompt, *tokens[:position]])
-        order = sorted(range(model.vocab), key=lambda i, logits=logits.tolist(): (-logits[i], i))
+        order = sorted(range(model.vocab), key=lambda i, logits=logits: (-float(logits[i]), i))
         probs = torch.softmax(logits.double(), -1)
         entropy = -sum(p * np.log(p) for p in probs.tolist() if p > 0)
         found.append((order.index(token) if position else -1, order[:TOP_K], probs[order[:TOP_K]].tolist(), entropy))
@@ -59,7 +60,7 @@ def check_annotation(made: Annotation, model: CachedModel, prompt: list[int], to
 def test_a_ragged_batch_is_recorded_as_each_prompt_alone(name: str) -> None:
     model, prompts = CachedModel(random_model(name), SMALL_VOCAB), ragged()
     references = [plainly(model, prompt, Ending(14)) for prompt in prompts]
-    common = max(set(sum(references, [])), key=sum(references, []).count)
+    ((common, _),) = Counter(token for text in references for token in text).most_common(1)
     for ending in (Ending(14), Ending(14, frozenset([common])), Ending(5, frozenset([references[1][2]]))):
         made = record_trajectories(model, prompts, ending)
         assert [one.tokens.tolist() for one in made] == [ending.cut(0, text) for text in references]

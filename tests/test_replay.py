@@ -33,7 +33,7 @@ from specdraft.shapes.paths import Paths
 from specdraft.shapes.published import Published, published_trees
 from specdraft.shapes.wide import Wide
 from specdraft.trace.record import annotate, record_trajectories
-from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay
+from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay, replay_steps
 from specdraft.verifier import Verifier
 
 VOCAB, NEW = 64, 20
@@ -78,8 +78,8 @@ def small(draft_layers: int = 2, count: int = 6) -> Recorded:
     """A pair in float64 on ragged prompts: some texts end on their first token, some early, some at the limit."""
     target, draft = (tiny_llama(vocab_size=VOCAB, num_hidden_layers=layers).double() for layers in (3, draft_layers))
     with torch.no_grad():
-        for weights in (target.model.layers[-1].self_attn.o_proj.weight, target.model.layers[-1].mlp.down_proj.weight):
-            weights *= 0.4
+        target.model.layers[-1].self_attn.o_proj.weight *= 0.4
+        target.model.layers[-1].mlp.down_proj.weight *= 0.4
     draft.load_state_dict({name: weight for name, weight in target.state_dict().items() if name in draft.state_dict()})
     generator = torch.Generator().manual_seed(1)
     prompts = [torch.randint(2, VOCAB, (1 + 5 * i % 11,), generator=generator).tolist() for i in range(count)]
@@ -163,7 +163,7 @@ class Slow(NamedTuple):
         assert counted.lengths == Counter(lengths)
         assert sum(counted.lengths.values()) == counted.steps
         positions: dict[int, list[int]] = {}
-        nodes: dict[RankPath, list[int]] = {}
+        nodes = {path: [0, 0] for path in paths} if self.steps else {}
         for accepted, cut in self.steps:
             for parent in (accepted[:d] for d in range(len(accepted) + (not cut))):
                 children = [path for path in paths if path[:-1] == parent]
@@ -171,9 +171,8 @@ class Slow(NamedTuple):
                     position[0] += 1
                     position[1] += len(accepted) > len(parent)
                 for child in children:
-                    node = nodes.setdefault(child, [0, 0])
-                    node[0] += 1
-                    node[1] += accepted[: len(child)] == child
+                    nodes[child][0] += 1
+                    nodes[child][1] += accepted[: len(child)] == child
         assert counted.positions == positions
         assert counted.nodes == nodes
         for depth, (_, accepted_there) in positions.items():
@@ -195,9 +194,11 @@ def packed(listed: Sequence[Sequence[int]]) -> PackedRanks:
 @example(Chain().at(20).topology, [[0] * 14, [0] * 3])
 @hypothesis_settings(max_examples=300)
 def test_replay_is_what_the_mathematics_says(topology: Topology, listed: list[list[int]]) -> None:
-    paths = set(topology.paths[1:])
-    for one, counted in zip(listed, replay(topology, packed(listed)), strict=True):
-        Slow.of(paths, [-1, *one]).check(counted, paths, len(one))
+    paths, ranks = set(topology.paths[1:]), packed(listed)
+    for one, counted, steps in zip(listed, replay(topology, ranks), replay_steps(topology, ranks), strict=True):
+        slow = Slow.of(paths, [-1, *one])
+        slow.check(counted, paths, len(one))
+        assert steps == [[i, len(paths), len(path), 1 - cut, int(cut)] for i, (path, cut) in enumerate(slow.steps)]
 
 
 @given(topologies(max_nodes=8), rank_lists, st.lists(st.integers(0, 3), min_size=1, max_size=4), st.randoms())
@@ -234,9 +235,9 @@ def test_a_draft_that_is_always_right_and_one_that_is_never() -> None:
 def test_counts_are_plain_integers() -> None:
     for counted in replay(Kary().at(6).topology, packed([[0, 1, 0], [0] * 5])):
         listed = [counted.steps, counted.drafted_tokens, counted.accepted_tokens, counted.bonus_tokens, counted.new_tokens]
-        listed += [counted.looped_tokens, *counted.lengths, *counted.lengths.values(), *sum(counted.positions.values(), [])]
+        listed += [counted.looped_tokens, *counted.lengths, *counted.lengths.values()]
+        listed += [n for both in (*counted.positions.values(), *counted.nodes.values()) for n in both]
         assert {type(n) for n in listed} == {int}
-        assert {type(n) for n in sum(counted.nodes.values(), [])} == {int}
 
 
 def test_packing() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,15 @@ def test_keys(base: list[str]) -> None:
 def test_a_pair_set_by_hand_is_called_custom(base: list[str]) -> None:
     assert keys(plan_study([*base, "tree=chain", "budget=2"]), "pair") == [("custom",)]
     assert keys(plan_study([*base, "tree=chain", "budget=2", "pair.name=mine"]), "pair") == [("mine",)]
-    with pytest.raises(ConfigError, match="two different pairs are called 'custom'"):
-        plan_study([*base, f"pair.draft.path={base[0].partition('=')[2]},{base[1].partition('=')[2]}", "tree=chain", "budget=2"])
+
+
+def test_pairs_of_one_name(base: list[str], tmp_path: Path) -> None:
+    target, draft = (text.partition("=")[2] for text in base[:2])
+    both = keys(plan_study([*base, f"pair.draft.path={target},{draft}", "tree=chain", "budget=2"]), "pair", "draft")
+    assert both == [("custom", "target"), ("custom", "draft")]
+    shutil.copytree(draft, tmp_path / "draft")
+    with pytest.raises(ConfigError, match="two different pairs are called 'custom' and look alike"):
+        plan_study([*base, f"pair.draft.path={draft},{tmp_path / 'draft'}", "tree=chain", "budget=2"])
 
 
 def test_every_combination_can_be_said_again(base: list[str]) -> None:

@@ -170,7 +170,7 @@ class TestStore:
         assert [trace.key for trace in store.list()] == keys[1:]
         assert len(os.listdir(store.folder)) == 2 * 39
         for wrong in (keys[0], "", "xyz", f"{keys[1]}0", "*", "../x"):
-            with pytest.raises(ResultsError, match="^no trace with key ") as caught:
+            with pytest.raises(ResultsError, match=r"^no trace with key ") as caught:
                 store.find(wrong)
             assert "\n" not in str(caught.value)
             assert len(str(caught.value)) < 300
