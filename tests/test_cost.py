@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_model, save_model
+from conftest import SMALL_VOCAB, random_model, save_model, tiny_llama
 
 from specdraft.draft_tree import Topology
 from specdraft.models.pair import Pair, load_pair
@@ -136,12 +136,11 @@ def test_measuring_leaves_the_models_empty(tiny_pair: Pair, monkeypatch: pytest.
 
 def test_a_short_context_and_a_small_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A context of 128 positions, which GPT-2 has in a table; 96 tokens, fewer than the largest size."""
-    from conftest import SMALL_VOCAB, byte_tokenizer
-
     monkeypatch.setattr(cost, "REPEATS", 1)
     monkeypatch.setattr(cost, "WARM_UP", 0)
-    for name in ("gpt2", "llama"):
-        folder = save_model(tmp_path / name, random_model(name), byte_tokenizer())
+    models = {"gpt2": random_model("gpt2"), "llama": random_model("llama"), "long": tiny_llama(vocab_size=SMALL_VOCAB)}
+    for name, model in models.items():
+        folder = save_model(tmp_path / name, model)
         pair = load_pair(PairSpec(name, ModelSpec(str(folder), device="cpu"), ModelSpec(str(folder), device="cpu")))
-        assert (pair.files.vocab, pair.files.context_length) == (SMALL_VOCAB, 128)
-        check_measured(measure_costs(pair), [1, 2, 4, 8, 16, 32, 64])
+        assert (pair.files.vocab, pair.files.context_length) == (SMALL_VOCAB, 512 if name == "long" else 128)
+        check_measured(measure_costs(pair), list(SIZES) if name == "long" else [1, 2, 4, 8, 16, 32, 64])

@@ -120,7 +120,7 @@ def _prefill(model: CachedModel, ids: list[int]) -> None:
 
 def _forward(model: CachedModel, size: int, ranked: bool) -> None:
     """A forward over `size` siblings after the prefix, which stays as it was."""
-    tokens = torch.arange(size, device=model.device)
+    tokens = torch.arange(size, device=model.device) % model.vocab
     tail = tail_mask(torch.eye(size, dtype=torch.bool, device=model.device), model.dtype)
     logits = model.append(tokens, torch.zeros(size, dtype=torch.long, device=model.device), tail)
     if ranked:
