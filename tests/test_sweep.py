@@ -244,6 +244,28 @@ class TestResume:
             run_study(plan, tmp_path / "out")
         assert read(tmp_path / "out", "records.csv").columns.equals(read(finished.out, "records.csv").columns)
 
+    def test_killed_between_two_pairs(self, base: list[str], tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+        plan = plan_study([*base, "pair.name=first,second", "tree=chain", "budget=2"])
+        watch.fault = lambda plan: KeyboardInterrupt() if len(watch.decoded) == PROMPTS + 1 else None
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sweep._Runner, "finish", lambda runner: runner.journal.close())
+            run_study(plan, tmp_path / "out")
+        watch.fault = lambda plan: None
+        run_study(plan, tmp_path / "out")
+        assert (len(watch.decoded), watch.loaded) == (2 * PROMPTS, 3)
+        assert manifest(tmp_path / "out")["models"].keys() == {"first", "second"}
+
+    def test_steps_are_listed_when_asked_for_later(self, base: list[str], copy: Path, finished: Outcome) -> None:
+        assert not (copy / "steps.csv").exists()
+        run_study(plan_study([*base, TREES, "budget=2,4", "output.steps=true"]), copy)
+        assert counts(copy) == counts(finished.out)
+        steps, records = read(copy, "steps.csv"), read(copy, "records.csv")
+        keys = ["combination", "prompt_id", "repeat"]
+        summed = steps.groupby(keys)[["drafted_tokens", "accepted_tokens", "bonus_tokens"]].sum()
+        with_steps = records[records["steps"] > 0].set_index(keys).sort_index()
+        assert summed.equals(with_steps[summed.columns])
+        assert steps.groupby(keys).size().equals(with_steps["steps"])
+
     def test_replaced_weights_are_not_reused(self, base: list[str], finished: Outcome, tmp_path: Path, watch: Watch) -> None:
         folders = {role: tmp_path / role for role in ("target", "draft")}
         for text in base[:2]:
@@ -499,7 +521,7 @@ def start_sweep(overrides: list[str], out: Path) -> subprocess.Popen[bytes]:
 
 def kill_at_random(overrides: list[str], out: Path, total: int, kills: int) -> None:
     """Start the sweep again and again, killing it when a random number of rows is there, then let it finish."""
-    rng = random.Random(total)
+    rng, killed = random.Random(total), 0
     for kill in range(kills):
         done = len(list(read_rows(out / "journal.jsonl")))
         wanted = done + rng.randint(0, max(1, (total - done) // (kills - kill)))
@@ -509,6 +531,8 @@ def kill_at_random(overrides: list[str], out: Path, total: int, kills: int) -> N
         time.sleep(rng.random() * 0.02)
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed > kills // 2
     process = start_sweep(overrides, out)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors.decode()
