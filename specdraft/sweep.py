@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from specdraft.certify import compare_greedy
+from specdraft.certify import compare_greedy, near_ties
 from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
@@ -170,6 +170,7 @@ class _Runner:
         self.plain: dict[Any, tuple[list[int], float]] = {}
         self.store = TraceStore(default_folder())
         self.costs: dict[str, Any] = dict(_read_manifest(out).get("costs", {}))
+        self.recorded: dict[str, Any] = dict((_read_manifest(out).get("certificate") or {}).get("recorded", {}))
         self.reused = self.done = 0
 
     def run(self) -> None:
@@ -259,6 +260,7 @@ class _Runner:
         ending = Ending(group[0].settings.max_new_tokens, pair.eos_ids)
         traces = pair_traces(pair, prompt_ids, group[0].sampling, ending, self.store, self.progress.note)
         dynamic = dynamic_trees(pair, prompt_ids, traces, [c.plan for c in group], self.store, self.progress.note)
+        self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
         costs = pair_costs(pair, self.store, self.progress.note)
         self.costs[pair.name] = costs.as_dict()
         return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed, dynamic)
@@ -396,6 +398,7 @@ class _Runner:
                 "compared": len(rows) - replayed,
                 "identical": len(rows) - replayed - len(ties),
                 "replayed": replayed,
+                "recorded": self.recorded,
                 "ties": ties,
                 "bugs": bugs,
             },

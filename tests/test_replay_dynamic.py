@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_replay import Recorded, small, untimed
+from test_replay import Recorded, recorded, small, untimed
 
 from specdraft.acceptance import Greedy
-from specdraft.decode import decode
+from specdraft.decode import Ending, decode
 from specdraft.draft_tree import DraftTree
 from specdraft.drafters import DraftModel
 from specdraft.metrics import Tally, tally
+from specdraft.models.pair import load_pair
+from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.records import Step
 from specdraft.sampling import Sampling
 from specdraft.shapes.best_first import BestFirst, BestFirstPlan
@@ -146,3 +148,15 @@ def test_no_start() -> None:
     (counted,), steps = replay_dynamic(walked, empty, BestFirst().at(4))
     assert untimed(counted) == untimed(Tally(new_tokens=1, dynamic=True))
     assert listed_steps(walked, steps) == [[]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zoo", "zoo-distilled"])
+def test_the_bundled_pairs(name: str) -> None:
+    pair = load_pair(name)
+    prompts = [pair.encode(prompt.text) for prompt in load_prompts(PromptSpec(limit=20))]
+    one = recorded(pair.target, pair.draft, prompts, Ending(32, pair.eos_ids))
+    walked = walk(one.packed, expansions(one, BestFirst().at(48)))
+    for budget in (1, 2, 4, 8, 16, 48):
+        live = Live(one, BestFirst().at(budget)).tallies
+        assert list(map(untimed, replay_dynamic(walked, one.packed, BestFirst().at(budget))[0])) == list(map(untimed, live))
