@@ -7,9 +7,8 @@ The pieces are measured once for each pair and device, warm, synchronised, as me
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -46,7 +45,7 @@ class CostCurve:
         verify_s: the target's forward over so many tokens (root included).
         plain_s: one step of plain decoding.
         other_s: the rest of a step: acceptance, cache upkeep.
-        select_s: choosing the nodes of one level of a dynamic tree, on top of drafting it.
+        select_s: what one level of a dynamic tree takes on top: choosing its nodes, masks made anew in each step.
         prefill_s: both models on a prompt of `PREFIX` tokens; `target_prefill_s`: the target alone.
     """
 
@@ -104,11 +103,12 @@ def measure_costs(pair: Pair) -> CostCurve:
     draft = [_median(pair.draft, lambda m=size: _forward(pair.draft, m, ranked=True)) for size in sizes]  # type: ignore[misc]
     verify = [_median(pair.target, lambda m=size: _forward(pair.target, m, ranked=False)) for size in sizes]  # type: ignore[misc]
     plain, other = _loop_costs(pair, ids[: prefix // 2])
-    select = _select_cost(pair)
+    whole = prefill_target + prefill_draft
+    curve = CostCurve(sizes, draft, verify, plain, other, 0.0, whole, prefill_target, torch.get_num_threads(), _device_name(pair))
+    curve = replace(curve, select_s=_select_cost(pair, ids[: prefix // 2], curve))
     pair.target.reset()
     pair.draft.reset()
-    whole = prefill_target + prefill_draft
-    return CostCurve(sizes, draft, verify, plain, other, select, whole, prefill_target, torch.get_num_threads(), _device_name(pair))
+    return curve
 
 
 def _median(model: CachedModel, run: Callable[[], None]) -> float:
@@ -154,21 +154,13 @@ def _loop_costs(pair: Pair, ids: list[int]) -> tuple[float, float]:
     return statistics.median(plain), statistics.median(other)
 
 
-def _select_cost(pair: Pair) -> float:
-    """Seconds of choosing the best nodes of a level, from scores that are there already."""
-    plan, rng = BestFirst(max_depth=4).at(32), np.random.default_rng(0)
-    seconds = []
-    for _ in range(WARM_UP + REPEATS):
-        growth, levels = plan.growth(1, pair.draft.vocab), 0
-        scores = -np.sort(rng.exponential(2.0, (plan.nodes, growth.max_children)))
-        started = time.perf_counter()
-        while len(growth.frontier):
-            tokens = np.zeros((len(growth.frontier), growth.max_children), dtype=np.int64)
-            growth.add(tokens, scores[: len(growth.frontier)])
-            levels += 1
-        growth.trees()
-        seconds.append((time.perf_counter() - started) / levels)
-    return statistics.median(seconds[WARM_UP:])
+def _select_cost(pair: Pair, ids: list[int], curve: CostCurve) -> float:
+    """Seconds that a level of a dynamic tree takes on top of what the curve says, out of a short live run."""
+    plan, ending = BestFirst(max_depth=4).at(16), Ending(max(2, len(ids) // 2))
+    made = decode(Verifier(pair.target), DraftModel(pair.draft), plan, Greedy(), Sampling(), ids, ending)
+    steps = [step for step in made if isinstance(step, Step)]
+    extra = [(s.draft_s + s.verify_s + s.other_s - curve.step_s(s.tree.topology)) / max(s.tree.depth, 1) for s in steps]
+    return max(statistics.median(extra), 0.0)
 
 
 def pair_costs(pair: Pair, store: TraceStore, measured: Callable[[str], None] = lambda what: None) -> CostCurve:
