@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.drafters import Drafter
+from specdraft.acceptance.base import NO_SOURCE
+from specdraft.drafters import Drafter, Drawing
+from specdraft.draws import Source
 from specdraft.records import Step
 from specdraft.sampling import Sampling, standardise
 from specdraft.shapes import Plan
@@ -35,27 +37,40 @@ class Ending:
 
 
 def decode(
-    verifier: Verifier, drafter: Drafter, plan: Plan, rule: AcceptanceRule, sampling: Sampling, prompt_ids: list[int], ending: Ending
+    verifier: Verifier,
+    drafter: Drafter,
+    plan: Plan,
+    rule: AcceptanceRule,
+    sampling: Sampling,
+    prompt_ids: list[int],
+    ending: Ending,
+    source: Source = NO_SOURCE,
 ) -> Iterator[int | Step]:
     """Decode one prompt: first the token that follows the prompt, then one `Step` per verification step."""
-    root = int(standardise(verifier.prefill(prompt_ids), sampling).argmax())
+    root = choose(standardise(verifier.prefill(prompt_ids)[None], sampling), sampling, source)
+    drawing = Drawing.by(rule, sampling, source)
     drafter.begin(prompt_ids)
     emitted = 1
     yield root
     clock = Clock(verifier.model.device)
     while not ending.reached(emitted, root):
         clock.restart()
-        tree = drafter.draft(root, plan)
+        tree = drafter.draft(root, plan, drawing)
         draft_s = clock.lap()
         logits = verifier.verify(tree)
         verify_s = clock.lap()
-        accepted = rule.accept(tree, standardise(logits, sampling))
+        accepted = rule.accept(tree, standardise(logits, sampling), tree.drawn_from, source)
         tokens = ending.cut(emitted, [*accepted.tokens, accepted.bonus])
         nodes = accepted.nodes[: len(tokens)]
         verifier.commit(nodes)
         drafter.commit(tree, nodes)
         emitted, root = emitted + len(tokens), tokens[-1]
         yield Step(tree, nodes, tokens, len(tokens) == len(nodes), draft_s, verify_s, clock.lap())
+
+
+def choose(probs: torch.Tensor, sampling: Sampling, source: Source) -> int:
+    """A token from a standardised distribution `[1, vocab]`; no randomness is used up where there is none."""
+    return int(probs.argmax() if sampling.greedy else source.choose(probs))
 
 
 class Clock:
@@ -78,16 +93,15 @@ class Clock:
         return seconds
 
 
-def decode_plainly(verifier: Verifier, sampling: Sampling, prompt_ids: list[int], ending: Ending) -> list[int]:
+def decode_plainly(verifier: Verifier, sampling: Sampling, prompt_ids: list[int], ending: Ending, source: Source = NO_SOURCE) -> list[int]:
     """The target alone, one token per forward, over the same cache code: the reference for text and speed."""
     device = verifier.model.device
     logits = verifier.prefill(prompt_ids)[None]
     offset, tail = torch.zeros(1, dtype=torch.long, device=device), torch.zeros(1, 1, dtype=verifier.model.dtype, device=device)
     tokens: list[int] = []
     while True:
-        chosen = standardise(logits[-1], sampling).argmax().reshape(1)
-        tokens.append(int(chosen))
+        tokens.append(choose(standardise(logits[-1:], sampling), sampling, source))
         if ending.reached(len(tokens), tokens[-1]):
             return tokens
-        logits = verifier.model.append(chosen, offset, tail)
+        logits = verifier.model.append(torch.tensor(tokens[-1:], device=device), offset, tail)
         verifier.model.commit([0])

@@ -151,6 +151,12 @@ class Topology:
             levels.append(Level(parents, nodes, parent_row, self.ranks[nodes]))
         return levels
 
+    def part(self, nodes: Sequence[int]) -> Topology:
+        """Some of the nodes, the root among them, a node only with its parent; in this order, ranks as they are."""
+        place = {node: i for i, node in enumerate(nodes)}
+        parents = [-1, *(place[int(self.parents[node])] for node in nodes[1:])]
+        return Topology(parents, [int(self.ranks[node]) for node in nodes])
+
     @property
     def is_chain(self) -> bool:
         return self.depth == self.num_nodes
@@ -169,11 +175,14 @@ class DraftTree:
         tokens: `[n + 1]` token ids, the root's first: a list, an array or a tensor on the model's device.
         draft_probs: `[n + 1]` the drafter's probability of each node's token after its parent
             (softmax at temperature 1; the root's is 1), or None where it was not asked for.
+        drawn_from: `[n + 1, vocab]` the standardised draft distribution that each node's children were
+            drawn from (rows of leaves are 0), or None where they were chosen by rank.
     """
 
     topology: Topology
     tokens: Sequence[int] | np.ndarray | torch.Tensor
     draft_probs: Sequence[float] | np.ndarray | torch.Tensor | None = None
+    drawn_from: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.topology):

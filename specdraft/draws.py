@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from specdraft.errors import ConfigError
@@ -40,17 +42,31 @@ class RandomSource:
         """See `Source.choose`: by the inverse of the distribution function, in float64, on the weights' device."""
         import torch
 
-        uniform = torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64).to(weights.device)
-        cumulative = weights.double().cumsum(-1)
-        beyond = (cumulative > uniform * cumulative[:, -1:]) & (weights > 0)
-        # a parallel sum need not rise monotonically, so rounding may leave nothing beyond
-        return torch.where(beyond.any(-1), beyond.byte().argmax(-1), weights.argmax(-1))
+        return at_quantile(weights, torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64))
 
     def flip(self, probability: float) -> bool:
         """See `Source.flip`."""
         import torch
 
         return float(torch.rand(1, generator=self._generator, dtype=torch.float64)) < probability
+
+
+def at_quantile(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Where each row's distribution function exceeds its quantile: `[m, vocab]` weights, `[m, 1]` in [0, 1) -> `[m]` ids."""
+    import torch
+
+    cumulative = weights.double().cumsum(-1)
+    beyond = (cumulative > uniforms.to(weights.device) * cumulative[:, -1:]) & (weights > 0)
+    # a parallel sum need not rise monotonically, so rounding may leave nothing beyond
+    return torch.where(beyond.any(-1), beyond.byte().argmax(-1), weights.argmax(-1))
+
+
+def seeded(*parts: object) -> torch.Generator:
+    """A generator that depends on nothing but the text of `parts`, so that no result depends on the order of work."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 class NoSource:

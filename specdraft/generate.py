@@ -61,7 +61,7 @@ class Generation:
         return self.tally.new_tokens / self.tally.wall_s
 
     @staticmethod
-    def _ratio(above: int, below: int) -> float | None:
+    def _ratio(above: float, below: float) -> float | None:
         return above / below if below else None
 
 

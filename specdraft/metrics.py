@@ -1,6 +1,6 @@
 """The only place that defines a metric.
 
-Counts are integers (expected values under replayed sampling, later); ratios are ratios of sums and empty
+Counts are integers, under replayed sampling expected values given the recorded texts; ratios are ratios of sums and empty
 when there was no step.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")
 TIMES = ("wall_s", "draft_s", "verify_s", "other_s")
-HELPERS = ("plain_s", "looped_tokens", "est_s", "est_plain_s")  # summed for ratios, not written
+HELPERS = ("plain_s", "looped_tokens", "est_s", "est_plain_s", "overlap", "judged_tokens")  # summed for ratios, not written
 SECONDS = ("wall_s", "draft_s", "verify_s", "plain_s", "est_s", "est_plain_s")  # NaN where the engine has none
 # ratio -> (numerator terms, denominator)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -31,6 +31,7 @@ RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "speedup": (("plain_s",), "wall_s"),
     "est_tokens_per_s": (("new_tokens",), "est_s"),
     "est_speedup": (("est_plain_s",), "est_s"),
+    "alpha": (("overlap",), "judged_tokens"),
     "loop_share": (("looped_tokens",), "new_tokens"),
 }
 
@@ -47,16 +48,18 @@ class Tally:
         nodes: rank path -> [reached, accepted], for every node that was drafted: steps that accepted the node's parent (and were not cut
             there), and those that accepted the node. Of dynamic trees only the nodes that were ever reached.
         dynamic: the tree differed from step to step.
+        overlap: `sum min(target_probs, draft_probs)`, summed over the tokens after the first; of replayed decoding only.
+        judged_tokens: how many tokens that sum is over.
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
         wall_s, draft_s, verify_s: measured seconds, of live decoding only.
         plain_s: measured seconds of plain decoding of the same prompt.
         est_s, est_plain_s: the same two estimated from the pair's cost curve, of replayed decoding only.
     """
 
-    steps: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
-    bonus_tokens: int = 0
+    steps: float = 0
+    drafted_tokens: float = 0
+    accepted_tokens: float = 0
+    bonus_tokens: float = 0
     new_tokens: int = 0
     looped_tokens: int = 0
     wall_s: float = nan
@@ -66,9 +69,11 @@ class Tally:
     est_s: float = nan
     est_plain_s: float = nan
     lengths: Counter[int] = field(default_factory=Counter)
-    positions: dict[int, list[int]] = field(default_factory=dict)
-    nodes: dict[RankPath, list[int]] = field(default_factory=dict)
+    positions: dict[int, list[float]] = field(default_factory=dict)
+    nodes: dict[RankPath, list[float]] = field(default_factory=dict)
     dynamic: bool = False
+    overlap: float = 0.0
+    judged_tokens: int = 0
 
     @property
     def other_s(self) -> float:

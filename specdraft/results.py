@@ -235,8 +235,8 @@ def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _add(counts: Iterable[Mapping[Any, list[int]]]) -> dict[Any, tuple[int, int]]:
-    total: dict[Any, tuple[int, int]] = {}
+def _add(counts: Iterable[Mapping[Any, list[float]]]) -> dict[Any, tuple[float, float]]:
+    total: dict[Any, tuple[float, float]] = {}
     for one in counts:
         for key, (reached, accepted) in one.items():
             before = total.get(key, (0, 0))

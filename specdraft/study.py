@@ -52,8 +52,40 @@ class Combination:
 
     @property
     def engine(self) -> str:
-        """`auto` replays: a greedy text does not depend on the tree, so replaying it is exact."""
-        return "live" if self.settings.engine == "live" else "replay"
+        """`auto` replays where that is exact: the text of a lossless rule does not depend on the tree."""
+        return "live" if self.settings.engine == "live" or self.live_only else "replay"
+
+    @cached_property
+    def live_only(self) -> str | None:
+        """Why this combination cannot be replayed, or None."""
+        rule, sampling = self.rule, self.sampling
+        if rule.replay == "none":
+            return f"acceptance={rule.kind} has no replay"
+        if rule.replay == "rank":
+            return None
+        if self.settings.output.steps:
+            return f"output.steps=true lists whole steps; replayed acceptance={rule.kind} has expected values only"
+        if rule.draw == "without_replacement" and isinstance(self.plan, StaticPlan):
+            most = max(map(len, self.plan.topology.children))
+            if most > 1 and (sampling.greedy or sampling.top_p < 1 or 0 < sampling.top_k < most):
+                return f"with these sampling settings a node can have fewer than {most} children, which only drafting tells"
+        return None
+
+    def misfit(self) -> str | None:
+        """Why shape, rule and sampling do not go together, or None."""
+        rule, plan = self.rule, self.plan
+        chain = isinstance(plan, StaticPlan) and plan.topology.is_chain
+        if why := rule.misfit(self.sampling, chain=chain):
+            return why
+        if rule.draw != "rank" and plan.dynamic:
+            return f"tree={self.shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children drawn at random"
+        if rule.draw != "rank" and isinstance(plan, FittedPlan):
+            return f"tree={self.shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
+        if rule.draw != "rank" and isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:
+            return f"{self.shape.label} skips child ranks, and acceptance={rule.kind} draws a node's children one after another"
+        if self.settings.engine == "replay" and self.live_only:
+            return f"{self.live_only}; it needs engine=live or engine=auto"
+        return None
 
     @cached_property
     def keys(self) -> dict[str, Any]:
@@ -161,6 +193,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         raise ConfigError("prompts cannot be swept: a study has one set of prompts")
     for point in study.points:
         point.groups["sampling"].check()
+        point.groups["acceptance"].check()
         point.groups["tree"].at(point.settings.budget)
     prompts = load_prompts(study.points[0].groups["prompts"])
     pairs = _find_pairs(study.points, weights)
@@ -226,7 +259,9 @@ def _combinations(
             skipped.append((" ".join(point.overrides), reason))
             continue
         one = Combination(pair, shape, plan, groups["sampling"], groups["acceptance"], point.settings, groups["prompts"], point.overrides)
-        if isinstance(plan, FittedPlan) and (why := _cannot_fit(one, prompts)):
+        if why := one.misfit():
+            skipped.append((" ".join(point.overrides), f"{why}; {_fitting_rules(one)}"))
+        elif isinstance(plan, FittedPlan) and (why := _cannot_fit(one, prompts)):
             skipped.append((" ".join(point.overrides), why))
         elif one.identifier not in combinations:
             combinations[one.identifier] = one
@@ -236,6 +271,13 @@ def _combinations(
         for reference in _references(one):
             combinations.setdefault(reference.identifier, reference)
     return list(combinations.values()), skipped
+
+
+def _fitting_rules(combination: Combination) -> str:
+    """The rules that this shape and sampling go with."""
+    made = {kind: replace(combination, rule=rule()) for kind, rule in acceptance.registry().items()}
+    fitting = [kind for kind, one in made.items() if one.misfit() is None]
+    return f"rules that fit: {', '.join(fitting) or 'none'}"
 
 
 def _cannot_fit(combination: Combination, prompts: list[Prompt]) -> str | None:
@@ -257,7 +299,8 @@ def _references(combination: Combination) -> list[Combination]:
     budget, rest = combination.settings.budget, tuple(o for o in combination.overrides if not o.startswith("tree"))
     known = shapes.registry()
     made = [known[kind]() for kind in ("chain", "hindsight")]
-    return [replace(combination, shape=s, plan=s.at(budget), overrides=(f"tree={s.kind}", *rest)) for s in made]
+    beside = [replace(combination, shape=s, plan=s.at(budget), overrides=(f"tree={s.kind}", *rest)) for s in made]
+    return [one for one in beside if one.misfit() is None]
 
 
 def _grouped(combinations: Iterable[Combination]) -> dict[PairFiles, list[Combination]]:

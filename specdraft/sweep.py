@@ -18,6 +18,7 @@ from specdraft.certify import compare_greedy, near_ties
 from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
+from specdraft.draws import RandomSource
 from specdraft.errors import OUT_OF_MEMORY, ResultsError, UserError
 from specdraft.manifest import environment, model_facts
 from specdraft.metrics import tally
@@ -28,9 +29,9 @@ from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, r
 from specdraft.study import Combination, StudyPlan, encode_prompts
 from specdraft.trace.cost import pair_costs
 from specdraft.trace.fit import FOLDS, folds
-from specdraft.trace.replayer import Replayer, dynamic_trees
+from specdraft.trace.replayer import Replayer, dynamic_trees, most_children
 from specdraft.trace.store import TraceStore, default_folder
-from specdraft.trace.traces import pair_traces
+from specdraft.trace.traces import pair_traces, text_generator
 from specdraft.verifier import Verifier
 
 LOCK = ".lock"
@@ -202,9 +203,9 @@ class _Runner:
             return {}
         return listed
 
-    def _missing(self, combination: Combination) -> int:
+    def _missing(self, combination: Combination, repeats: range | None = None) -> int:
         """How many of a combination's rows are still to do."""
-        return sum(not self._has(combination, p, r) for p in self.plan.prompts for r in self._repeats())
+        return sum(not self._has(combination, p, r) for p in self.plan.prompts for r in repeats or self._repeats())
 
     def _repeats(self) -> range:
         return range(self.plan.settings.repeats)
@@ -243,39 +244,45 @@ class _Runner:
         groups: dict[Any, list[Combination]] = {}
         for combination in due:
             groups.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
-        for group in groups.values():
-            try:
-                replayer = self._replayer(pair, group, prompt_ids)
-            except (ResultsError, KeyboardInterrupt):
-                raise
-            except Exception as error:  # whatever goes wrong in one pair must not stop the others
-                for combination in group:
-                    self._fail(combination, None, error)
-                    self.progress.advance(self._missing(combination))
-                continue
-            for combination in group:
-                self._replay_one(replayer, combination)
+        for group in groups.values():  # each sampled text is a trajectory of its own; all greedy ones are equal
+            for repeats in [self._repeats()] if group[0].sampling.greedy else [range(r, r + 1) for r in self._repeats()]:
+                self._replay_group(pair, group, prompt_ids, repeats)
 
-    def _replayer(self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]]) -> Replayer:
-        ending = Ending(group[0].settings.max_new_tokens, pair.eos_ids)
-        traces = pair_traces(pair, prompt_ids, group[0].sampling, ending, self.store, self.progress.note)
+    def _replay_group(self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]], repeats: range) -> None:
+        try:
+            replayer = self._replayer(pair, group, prompt_ids, repeats[0])
+        except (ResultsError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # whatever goes wrong in one pair must not stop the others
+            for combination in group:
+                self._fail(combination, None, error)
+                self.progress.advance(self._missing(combination, repeats))
+            return
+        for combination in group:
+            self._replay_one(replayer, combination, repeats)
+
+    def _replayer(self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]], repeat: int) -> Replayer:
+        ending, sampling = Ending(group[0].settings.max_new_tokens, pair.eos_ids), group[0].sampling
+        draw = f"{self.plan.settings.seed}/{repeat}"
+        children = most_children(c.plan for c in group if c.rule.replay != "rank")
+        traces = pair_traces(pair, prompt_ids, sampling, ending, self.store, self.progress.note, draw, children)
         dynamic = dynamic_trees(pair, prompt_ids, traces, [c.plan for c in group], self.store, self.progress.note)
         self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
         costs = pair_costs(pair, self.store, self.progress.note)
         self.costs[pair.name] = costs.as_dict()
         return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed, dynamic)
 
-    def _replay_one(self, replayer: Replayer, combination: Combination) -> None:
-        missing = self._missing(combination)
+    def _replay_one(self, replayer: Replayer, combination: Combination, repeats: range) -> None:
+        missing = self._missing(combination, repeats)
         try:
-            tallies, steps = replayer.run(combination.plan, self.plan.settings.output.steps)
+            tallies, steps = replayer.run(combination.plan, combination.rule, self.plan.settings.output.steps)
         except ResultsError:
             raise
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
             self._fail(combination, None, error)
         else:
             for prompt, counted, listed in zip(self.plan.prompts, tallies, steps, strict=True):
-                for repeat in self._repeats():
+                for repeat in repeats:
                     if not self._has(combination, prompt, repeat):
                         row = (prompt.prompt_id, prompt.category, repeat, counted, None, listed)
                         self.journal.add_row(Row(combination.identifier, combination.weights, *row))
@@ -300,12 +307,14 @@ class _Runner:
         verifier, drafter = Verifier(pair.target), DraftModel(pair.draft)
         plain, plain_s = self._decode_plainly(pair, combination, verifier, prompt, ids, ending, repeat)
         started = time.perf_counter()
-        first, *steps = list(decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending))
+        source = self._source(pair, combination, ids, repeat, combination.identifier)
+        first, *steps = list(decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending, source))
         wall_s = time.perf_counter() - started
         assert isinstance(first, int)
         taken = [step for step in steps if isinstance(step, Step)]
         text = [first, *(token for step in taken for token in step.tokens)]
-        tie = compare_greedy(pair.target, pair.self_checks["target"], ids, plain, text)
+        greedy = combination.sampling.greedy and combination.rule.lossless
+        tie = compare_greedy(pair.target, pair.self_checks["target"], ids, plain, text) if greedy else None
         counted = tally(first, taken, wall_s, plain_s, combination.plan.dynamic)
         listed = None
         if self.plan.settings.output.steps:
@@ -320,9 +329,13 @@ class _Runner:
         key = (target.weights_hash, repr(target.spec), pair.target.vocab, tuple(ids), ending, repr(combination.sampling), repeat)
         if key not in self.plain:
             started = time.perf_counter()
-            tokens = decode_plainly(verifier, combination.sampling, ids, ending)
+            tokens = decode_plainly(verifier, combination.sampling, ids, ending, self._source(pair, combination, ids, repeat))
             self.plain[key] = tokens, time.perf_counter() - started
         return self.plain[key]
+
+    def _source(self, pair: Pair, combination: Combination, ids: list[int], repeat: int, *more: str) -> RandomSource:
+        """The randomness of one decoded text; live decoding adds the combination."""
+        return RandomSource(text_generator(pair, combination.sampling, ids, f"{self.plan.settings.seed}/{repeat}", *more))
 
     def _fail(self, combination: Combination, prompt: Prompt | None, error: Exception) -> None:
         if isinstance(error, torch.cuda.OutOfMemoryError):

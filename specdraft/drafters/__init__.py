@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdraft.drafters.base import Drafter
+from specdraft.drafters.base import Drafter, Drawing
 from specdraft.drafters.draft_model import DraftModel
 
-__all__ = ["DraftModel", "Drafter"]
+__all__ = ["DraftModel", "Drafter", "Drawing"]

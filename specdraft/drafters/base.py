@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from specdraft.acceptance import AcceptanceRule
+from specdraft.acceptance.base import NO_SOURCE
 from specdraft.draft_tree import DraftTree
+from specdraft.draws import Draw, Source
+from specdraft.sampling import Sampling
 from specdraft.shapes import Plan
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the children of a node are chosen.
+
+    Attributes:
+        draw: by rank, or at random from the standardised distribution.
+        sampling: what standardised means.
+        source: where the randomness comes from.
+    """
+
+    draw: Draw = "rank"
+    sampling: Sampling = field(default_factory=Sampling)
+    source: Source = NO_SOURCE
+
+    @classmethod
+    def by(cls, rule: AcceptanceRule, sampling: Sampling, source: Source) -> Drawing:
+        """As the rule needs it."""
+        return cls(rule.draw, sampling, source)
+
+
+BY_RANK = Drawing()
 
 
 class Drafter(Protocol):
@@ -15,7 +43,7 @@ class Drafter(Protocol):
     def begin(self, prompt_ids: Sequence[int]) -> None:
         """Start over with a prompt."""
 
-    def draft(self, root: int, plan: Plan) -> DraftTree:
+    def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """One tree below `root`, the last committed token."""
 
     def commit(self, tree: DraftTree, accepted_nodes: Sequence[int]) -> None:

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from specdraft.draft_tree import DraftTree, Topology
+from specdraft.drafters.base import BY_RANK, Drawing
+from specdraft.draws import draw_children
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.sampling import standardise
 from specdraft.shapes import Plan
 
 
@@ -123,9 +126,12 @@ class DraftModel:
         """See `shapes.DraftView.vocab`."""
         return self.model.vocab
 
-    def draft(self, root: int, plan: Plan) -> DraftTree:
+    def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """One tree below `root`; one forward per level."""
         device = self.model.device
+        self._drawing = drawing
+        self._drawn_from: list[torch.Tensor] = []  # [m, vocab] of each level's parents
+        self._valid: list[torch.Tensor] = []  # [m, most] which children there are
         self._tokens = [torch.tensor([root], device=device)]
         self._probs = [torch.ones(1, device=device)]
         self._seen = np.empty((0, 0), dtype=bool)
@@ -135,7 +141,7 @@ class DraftModel:
         """See `shapes.DraftView.grow`; the topology lists its nodes depth by depth."""
         level = self._prepare(topology).levels[depth - 1]
         logits = self._feed_root() if depth == 1 else self._feed(level)
-        tokens = rank_tokens(logits, level.most)[level.parent_row, level.ranks]
+        tokens = self._children(logits, level.most)[level.parent_row, level.ranks]
         self._tokens.append(tokens)
         if self._keep_probs:
             self._probs.append(torch.softmax(logits, -1)[level.parent_row, tokens])
@@ -143,7 +149,36 @@ class DraftModel:
     def finish(self, topology: Topology) -> DraftTree:
         """See `shapes.DraftView.finish`."""
         self._slot = self._prepare(topology).slot
-        return DraftTree(topology, torch.cat(self._tokens), torch.cat(self._probs) if self._keep_probs else None)
+        tokens, probs = torch.cat(self._tokens), torch.cat(self._probs) if self._keep_probs else None
+        if self._drawing.draw == "rank":
+            return DraftTree(topology, tokens, probs)
+        drawn_from = torch.zeros(len(topology), self.vocab, dtype=self._drawn_from[0].dtype, device=self.model.device)
+        for level, rows in zip(self._prepare(topology).levels, self._drawn_from, strict=True):
+            drawn_from[level.parents] = rows
+        kept = self._kept(topology)
+        if len(kept) == len(topology):
+            return DraftTree(topology, tokens, probs, drawn_from)
+        self._slot = {new: self._slot[old] for new, old in enumerate(kept) if old in self._slot}
+        return DraftTree(topology.part(kept), tokens[kept], None if probs is None else probs[kept], drawn_from[kept])
+
+    def _children(self, logits: torch.Tensor, count: int) -> torch.Tensor:
+        """`[m, count]` the children of nodes with these logits `[m, vocab]`."""
+        drawing = self._drawing
+        if drawing.draw == "rank":
+            return rank_tokens(logits, count)
+        self._drawn_from.append(standardise(logits, drawing.sampling))
+        tokens, valid = draw_children(self._drawn_from[-1], count, drawing.draw, drawing.source)
+        self._valid.append(valid)
+        return tokens
+
+    def _kept(self, topology: Topology) -> list[int]:
+        """The nodes that were drawn: a distribution that is used up has no further children."""
+        levels = self._prepare(topology).levels
+        drawn = [valid[level.parent_row, level.ranks] for level, valid in zip(levels, self._valid, strict=True)]
+        there = [True, *torch.cat(drawn).tolist()]
+        for node in range(1, len(there)):
+            there[node] &= there[int(topology.parents[node])]
+        return [node for node, kept in enumerate(there) if kept]
 
     def score(self, parents: Sequence[int], tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """See `shapes.DraftView.score`."""

@@ -16,14 +16,17 @@ from transformers import DynamicCache
 
 from specdraft.decode import Ending
 from specdraft.drafters.draft_model import rank_tokens
+from specdraft.draws import at_quantile
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.gate import attention_layout
+from specdraft.sampling import Sampling, standardise
 
 TOP_K = 16
+GREEDY = Sampling()
 
 
 class Trajectory(NamedTuple):
-    """A target's greedy continuation of a prompt.
+    """A target's continuation of a prompt.
 
     Attributes:
         tokens: `[T + 1]` int64; position 0 is the prefill's token.
@@ -58,13 +61,21 @@ def _pad(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def record_trajectories(model: CachedModel, prompts: Sequence[Sequence[int]], ending: Ending) -> list[Trajectory]:
-    """Greedy continuations of a batch of prompts.
+def record_trajectories(
+    model: CachedModel,
+    prompts: Sequence[Sequence[int]],
+    ending: Ending,
+    sampling: Sampling = GREEDY,
+    generators: Sequence[torch.Generator] = (),
+) -> list[Trajectory]:
+    """Continuations of a batch of prompts.
 
     Args:
         model: the target.
         prompts: token ids of each prompt; one batch.
         ending: when a continuation is over.
+        sampling: how tokens are chosen.
+        generators: one for each prompt, where tokens are sampled.
     """
     device, lengths = model.device, torch.tensor([len(p) for p in prompts], device=model.device)
     ids, cache = _pad(prompts, device), DynamicCache()
@@ -80,7 +91,7 @@ def record_trajectories(model: CachedModel, prompts: Sequence[Sequence[int]], en
     going = set(range(len(prompts)))
     while True:
         best = logits.topk(2).values
-        chosen = logits.argmax(-1)
+        chosen = logits.argmax(-1) if sampling.greedy else _sample(standardise(logits, sampling), generators)
         listed, differences = chosen.tolist(), (best[:, 0] - best[:, 1]).tolist()
         for row in sorted(going):
             tokens[row].append(listed[row])
@@ -101,6 +112,12 @@ def record_trajectories(model: CachedModel, prompts: Sequence[Sequence[int]], en
         logits = out.logits[:, -1, : model.vocab].float()
 
 
+def _sample(probs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """One token per row, each with its own generator: what a text is does not depend on its batch."""
+    uniforms = torch.cat([torch.rand(1, 1, generator=generator, dtype=torch.float64) for generator in generators])
+    return at_quantile(probs, uniforms)
+
+
 def _masks(model: CachedModel, slots: torch.Tensor, positions: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
     """Additive masks `[B, 1, 1, S]` for one query per row that sees every slot of its row that is not padding."""
     layout, lowest = attention_layout(model.model.config), torch.finfo(model.dtype).min
@@ -113,22 +130,28 @@ def _masks(model: CachedModel, slots: torch.Tensor, positions: torch.Tensor) -> 
 
 
 @torch.inference_mode()
-def annotate(model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]) -> list[Annotation]:
-    """One teacher-forced forward of the drafter over prompts and their trajectories; one batch.
-
-    Shapes: see `Annotation`.
-    """
+def teacher_forced(model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]) -> Iterator[torch.Tensor]:
+    """`[T + 1, vocab]` float32 logits before each token of each trajectory; one forward over the batch."""
     rows = [[*prompt, *trajectory.tokens[:-1].tolist()] for prompt, trajectory in zip(prompts, trajectories, strict=True)]
     ids = _pad(rows, model.device)
     positions = torch.arange(ids.shape[1], device=model.device)[None].expand_as(ids)
     first = min(map(len, prompts))
     out = model.model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=ids.shape[1] - first + 1)
-    annotations = []
     for row, (prompt, trajectory) in enumerate(zip(prompts, trajectories, strict=True)):
         start, count = len(prompt) - first, len(trajectory.tokens)
-        logits = out.logits[row, start : start + count, : model.vocab].float()
-        annotations.append(_annotation(logits, torch.tensor(trajectory.tokens.tolist(), device=model.device)))
-    return annotations
+        yield out.logits[row, start : start + count, : model.vocab].float()
+
+
+@torch.inference_mode()
+def annotate(model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]) -> list[Annotation]:
+    """One teacher-forced forward of the drafter over prompts and their trajectories; one batch.
+
+    Shapes: see `Annotation`.
+    """
+    before = teacher_forced(model, prompts, trajectories)
+    return [
+        _annotation(logits, torch.tensor(t.tokens.tolist(), device=model.device)) for logits, t in zip(before, trajectories, strict=True)
+    ]
 
 
 def _annotation(logits: torch.Tensor, tokens: torch.Tensor) -> Annotation:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from specdraft.acceptance import AcceptanceRule
 from specdraft.draft_tree import Topology
 from specdraft.metrics import Tally
 from specdraft.models.pair import Pair
@@ -16,10 +17,12 @@ from specdraft.trace.cost import CostCurve
 from specdraft.trace.fit import fitted_trees, folds
 from specdraft.trace.replay import PackedRanks, pack, replay, replay_steps
 from specdraft.trace.replay_dynamic import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.trace.replay_sampled import pack_chances, replay_sampled, rule_weights
 from specdraft.trace.store import TraceStore
 from specdraft.trace.traces import Expansions, PairTraces
 
 BLOCK = 256  # prompts that are replayed at a time: it bounds the memory of the work in hand
+Listed = list[list[list[int]] | None]  # steps of each prompt, where they are wanted
 Limits = tuple[int, int]  # of best-first trees: levels, children
 
 
@@ -47,10 +50,22 @@ class Replayer:
         self._fold = folds([p.category for p in prompts], seed)
         self._costs, self._expansions = costs, expansions or {}
         self._names = [p.prompt_id for p in prompts]
+        judged = [traces.chances[p.prompt_id] for p in prompts] if traces.chances else []
+        self._chances = pack_chances(judged, self._packed.ranks.shape[1]) if judged else {}
+        top_ranked = (self._packed.ranks == 0).sum(1).astype(float)  # greedy distributions overlap wholly or not at all
+        self._overlap = self._chances["overlap"].sum(1) if judged else top_ranked
         self._walked: tuple[tuple[Limits, int], Walked] | None = None
 
-    def run(self, plan: Plan, with_steps: bool = False) -> tuple[list[Tally], list[list[list[int]] | None]]:
+    def run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False) -> tuple[list[Tally], Listed]:
         """Every prompt with one tree: counts and estimated times, and the steps if wanted (see `replay_steps`)."""
+        tallies, steps = self._run(plan, rule, with_steps)
+        judged = zip(tallies, self._overlap.tolist(), self._packed.last.tolist(), strict=True)
+        return [replace(tally, overlap=overlap, judged_tokens=last) for tally, overlap, last in judged], steps
+
+    def _run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool) -> tuple[list[Tally], Listed]:
+        if rule.replay != "rank":
+            assert isinstance(plan, StaticPlan)
+            return self._run_expected(plan.topology, rule), [None] * len(self._names)
         if isinstance(plan, BestFirstPlan):
             return self._run_dynamic(plan, with_steps)
         counted: dict[int, Tally] = {}
@@ -64,7 +79,16 @@ class Replayer:
                     listed[index] = taken
         return [counted[i] for i in range(len(self._names))], [listed[i] for i in range(len(self._names))]
 
-    def _run_dynamic(self, plan: BestFirstPlan, with_steps: bool) -> tuple[list[Tally], list[list[list[int]] | None]]:
+    def _run_expected(self, topology: Topology, rule: AcceptanceRule) -> list[Tally]:
+        tallies: list[Tally] = []
+        for first in range(0, len(self._names), BLOCK):
+            part = self._of(np.arange(first, min(first + BLOCK, len(self._names))))
+            chances = {name: values[first : first + BLOCK] for name, values in self._chances.items()}
+            found = replay_sampled(topology, rule_weights(topology, rule, chances), part)
+            tallies += [self._with_estimates(tally, self._costs.decode_s(topology, tally.steps)) for tally in found]
+        return tallies
+
+    def _run_dynamic(self, plan: BestFirstPlan, with_steps: bool) -> tuple[list[Tally], Listed]:
         counted: list[Tally] = []
         listed: list[list[list[int]] | None] = []
         for first in range(0, len(self._names), BLOCK):
@@ -127,3 +151,9 @@ def dynamic_trees(
     for one in expansions.values():
         one.record(recorded)
     return expansions
+
+
+def most_children(plans: Iterable[Plan]) -> int:
+    """The most children of one node in static trees, rounded up to a power of two so that studies share what they record."""
+    most = max((max(map(len, plan.topology.children)) for plan in plans if isinstance(plan, StaticPlan)), default=1)
+    return 1 << (most - 1).bit_length()

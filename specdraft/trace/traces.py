@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from specdraft.decode import Ending
+from specdraft.draws import seeded
 from specdraft.errors import ResultsError
 from specdraft.models.pair import Pair
 from specdraft.sampling import Sampling
 from specdraft.shapes import BestFirstPlan
+from specdraft.trace.chances import Chances, chances
 from specdraft.trace.expand import Expansion, expand
 from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
 from specdraft.trace.store import TraceStore, model_facts
@@ -26,11 +28,15 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class PairTraces:
-    """What was recorded for one pair, by prompt id; `keys` names the annotations in the store."""
+    """What was recorded for one pair, by prompt id; `keys` names the annotations in the store.
+
+    `chances` are there for sampled trajectories only.
+    """
 
     trajectories: dict[str, Trajectory]
     annotations: dict[str, Annotation]
     keys: dict[str, str]
+    chances: dict[str, Chances] = field(default_factory=dict)
 
 
 def pair_traces(
@@ -40,6 +46,8 @@ def pair_traces(
     ending: Ending,
     store: TraceStore,
     recorded: Callable[[str], None] = lambda what: None,
+    draw: str = "",
+    children: int = 1,
 ) -> PairTraces:
     """Trajectories and annotations of every prompt; each batch is stored as soon as it is recorded.
 
@@ -50,14 +58,17 @@ def pair_traces(
         ending: when a continuation is over.
         store: where traces are kept.
         recorded: called with a line of text for each batch that had to be recorded.
+        draw: which of the sampled texts of a prompt (the study's seed and the repeat).
+        children: where texts are sampled, the most children of one node that will be asked for.
     """
-    abouts = {name: _about_trajectory(pair, ids, sampling, ending) for name, ids in prompts.items()}
+    abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
     found = {name: _read(Trajectory, store.get(about), ending) for name, about in abouts.items()}
     by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
     missing = [name for name in by_length if found[name] is None]
 
     def record(some: Sequence[str]) -> list[Trajectory]:
-        return record_trajectories(pair.target, [prompts[name] for name in some], ending)
+        generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
+        return record_trajectories(pair.target, [prompts[name] for name in some], ending, sampling, generators)
 
     for some in batches(missing, BATCH):
         for name, one in zip(some, _in_memory(record, some), strict=True):
@@ -67,7 +78,9 @@ def pair_traces(
     trajectories: dict[str, Trajectory] = {name: one for name, one in found.items() if one is not None}
     own = {name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()}
     annotations = _annotations(pair, prompts, trajectories, own, store, recorded)
-    return PairTraces(trajectories, annotations, {name: store.key(about) for name, about in own.items()})
+    keys = {name: store.key(about) for name, about in own.items()}
+    found_chances = {} if sampling.greedy else _chances(pair, prompts, trajectories, keys, sampling, children, store, recorded)
+    return PairTraces(trajectories, annotations, keys, found_chances)
 
 
 def _annotations(
@@ -89,6 +102,43 @@ def _annotations(
             store.put(own[name], one._asdict())
             found[name] = one
         recorded(f"annotated {len(some)} trajectories with {pair.files.draft.spec.path}")
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _chances(
+    pair: Pair,
+    prompts: Mapping[str, Sequence[int]],
+    trajectories: Mapping[str, Trajectory],
+    annotations: Mapping[str, str],
+    sampling: Sampling,
+    children: int,
+    store: TraceStore,
+    recorded: Callable[[str], None],
+) -> dict[str, Chances]:
+    """`annotations` are keys: they name target, draft, text and sampling."""
+    own = {
+        name: {
+            "kind": "chances",
+            "annotation": key,
+            "children": children,
+            "target": model_facts(pair.target, pair.files.target),
+            "draft": model_facts(pair.draft, pair.files.draft),
+        }
+        for name, key in annotations.items()
+    }
+    found = {name: _read(Chances, store.get(about)) for name, about in own.items()}
+    missing = [name for name in sorted(prompts, key=lambda name: len(prompts[name])) if found[name] is None]
+
+    def record(some: Sequence[str]) -> list[Chances]:
+        histories = [seeded("history", annotations[name]) for name in some]
+        texts, theirs = [prompts[name] for name in some], [trajectories[name] for name in some]
+        return chances(pair.target, pair.draft, texts, theirs, sampling, children, histories)
+
+    for some in batches(missing, BATCH):
+        for name, one in zip(some, _in_memory(record, some), strict=True):
+            store.put(own[name], one._asdict())
+            found[name] = one
+        recorded(f"judged {len(some)} sampled texts of {pair.files.target.spec.path} with {pair.files.draft.spec.path}")
     return {name: one for name, one in found.items() if one is not None}
 
 
@@ -158,9 +208,15 @@ def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | Non
     return one
 
 
-def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending) -> dict[str, Any]:
+def text_generator(pair: Pair, sampling: Sampling, prompt_ids: Sequence[int], draw: str, *more: str) -> torch.Generator:
+    """The randomness of one sampled text: it depends on the target, the setting, the prompt and `draw` alone."""
+    return seeded("text", draw, pair.files.target.weights_hash, sampling, list(prompt_ids), *more)
+
+
+def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending, draw: str) -> dict[str, Any]:
     """Everything that a trajectory depends on."""
-    return {
+    drawn = {} if sampling.greedy else {"draw": draw}
+    return drawn | {
         "kind": "trajectory",
         "target": model_facts(pair.target, pair.files.target),
         "sampling": asdict(sampling),

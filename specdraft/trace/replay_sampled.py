@@ -1,0 +1,161 @@
+"""What a tree would have done along sampled trajectories: expected values, exact given the trajectory.
+
+A lossless rule emits the target's own text, so given the text each child of an accepted node is taken
+with a known probability (`pi`), whatever happened before. The chance that a step starts at a position
+follows from that, and every count is a sum over starts. There is no Monte-Carlo noise but the one
+history per position of the rule without replacement.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from specdraft.acceptance import AcceptanceRule
+from specdraft.draft_tree import Topology
+from specdraft.metrics import Tally
+from specdraft.trace.chances import Chances
+from specdraft.trace.replay import PackedRanks
+
+NEGLIGIBLE = 1e-12  # expected steps: a length that is less probable than this is not listed
+
+
+def pack_chances(chances: Sequence[Chances], positions: int) -> dict[str, np.ndarray]:
+    """Lay several trajectories side by side: name -> `[P, positions, ...]`, 0 beyond each one's end."""
+    packed = {}
+    for name in Chances._fields:
+        fields = [getattr(one, name) for one in chances]
+        packed[name] = np.zeros((len(fields), positions, *fields[0].shape[1:]))
+        for row, values in enumerate(fields):
+            packed[name][row, : len(values)] = values
+    return packed
+
+
+def rule_weights(topology: Topology, rule: AcceptanceRule, chances: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """`node_weights` of one rule from packed `Chances`."""
+    positions = chances["ratio"].shape[1]
+    if rule.replay == "ratio":
+        return block_weights(topology, chances["ratio"])
+    if rule.replay == "table":
+        return node_weights(topology, lambda rank, count: _k_seq(chances, rank, count), positions)
+    assert rule.replay == "pi"
+    return node_weights(topology, lambda rank, count: chances[rule.kind][:, :, rank], positions)
+
+
+def _k_seq(chances: Mapping[str, np.ndarray], rank: int, count: int) -> np.ndarray:
+    """`(1 - beta)^rank min(1 / rho, draft / target)` with the `rho` and `beta` of `count` children."""
+    rho, beta = chances["rho"][:, :, count - 1], chances["beta"][:, :, count - 1]
+    inverse = np.divide(1.0, rho, out=np.zeros_like(rho), where=rho > 0)
+    taken: np.ndarray = (1 - beta) ** rank * np.minimum(inverse, chances["ratio"])
+    return taken
+
+
+Taken = Callable[[int, int], np.ndarray]  # (child rank, number of siblings) -> [P, S] P(child taken | the token there)
+
+
+def node_weights(topology: Topology, taken: Taken, positions: int) -> list[np.ndarray]:
+    """P(node accepted | a step starts at each root position), `[P, S]` for each node; the root's is 1.
+
+    Args:
+        topology: the tree.
+        taken: the rule, see `Taken`.
+        positions: `S`.
+    """
+    siblings = [len(kids) for kids in topology.children]
+    weights = [np.ones_like(taken(0, 1)[:, :positions])]
+    for node in range(1, len(topology)):
+        parent, depth = int(topology.parents[node]), int(topology.depths[node])
+        chance = taken(int(topology.ranks[node]), siblings[parent])
+        weight = np.zeros_like(weights[0])
+        weight[:, : positions - depth] = weights[parent][:, : positions - depth] * chance[:, depth:]
+        weights.append(weight)
+    return weights
+
+
+def block_weights(topology: Topology, ratio: np.ndarray) -> list[np.ndarray]:
+    """`node_weights` of block verification on a chain: `ratio` `[P, S]` is draft over target probability, 0 beyond the end.
+
+    P(at least a tokens accepted) is the least product of the first 0 .. a ratios (Sun et al. 2025).
+    """
+    positions = ratio.shape[1]
+    product = weight = np.ones_like(ratio)
+    weights = [weight]
+    for depth in range(1, len(topology)):
+        here = np.zeros_like(ratio)
+        here[:, : positions - depth] = ratio[:, depth:]
+        product = product * here
+        weight = np.minimum(weight, product)
+        weights.append(weight)
+    return weights
+
+
+def start_mass(lengths: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """`[P, S]` the expected number of steps that start at each root position.
+
+    Args:
+        lengths: `[P, S, D + 1]` P(exactly a tokens accepted | a step starts there).
+        last: `[P]` each trajectory's last position; no step starts there or beyond.
+    """
+    prompts, positions, most = lengths.shape
+    mass = np.zeros((prompts, positions + most))
+    mass[:, 0] = last > 0
+    for position in range(positions):
+        mass[:, position] *= position < last
+        mass[:, position + 1 : position + 1 + most] += mass[:, position, None] * lengths[:, position]
+    return mass[:, :positions]
+
+
+def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: PackedRanks) -> list[Tally]:
+    """Expected counts of decoding every prompt with one static tree, given the trajectories.
+
+    Args:
+        topology: the tree.
+        weights: see `node_weights`.
+        packed: the trajectories (their ranks are not used).
+    """
+    prompts, positions = weights[0].shape
+    by_depth = np.zeros((prompts, positions, topology.depth + 2))  # P(at least a accepted)
+    trying = np.zeros_like(by_depth)  # P(the accepted node at this depth has a child)
+    for node, weight in enumerate(weights):
+        depth = int(topology.depths[node])
+        by_depth[:, :, depth] += weight
+        if topology.children[node]:
+            trying[:, :, depth] += weight
+    exactly = by_depth[:, :, :-1] - by_depth[:, :, 1:]
+    mass = start_mass(exactly, packed.last)
+    # a step from s that accepts T - s tokens reaches the end; a node at depth d is tried if s + d <= T
+    left = packed.last[:, None] - np.arange(positions)  # [P, S] T - s
+    expected = np.einsum("ps,psa->pa", mass, exactly)
+    reaching = np.take_along_axis(exactly, np.clip(left, 0, topology.depth)[:, :, None], 2)[:, :, 0] * (left <= topology.depth)
+    cut = (mass * reaching).sum(1)
+    before = [mass * (depth <= left) for depth in range(topology.depth + 2)]
+    tried = np.stack([(before[d + 1] * trying[:, :, d]).sum(1) for d in range(topology.depth)], 1)
+    hit = np.einsum("ps,psa->pa", mass, by_depth)
+    at_node = [(mass * weight).sum(1) for weight in weights]
+    at_parent = [(before[int(topology.depths[n])] * weights[int(topology.parents[n])]).sum(1) for n in range(1, len(topology))]
+    steps = mass.sum(1)
+    tallies = []
+    for prompt in range(prompts):
+        lengths = {a: float(n) for a, n in enumerate(expected[prompt]) if n > NEGLIGIBLE}
+        accepted = float(expected[prompt] @ np.arange(topology.depth + 1))
+        last = int(packed.last[prompt])
+        nodes = zip(topology.paths[1:], at_parent, at_node[1:], strict=True)
+        tally = Tally(
+            steps=float(steps[prompt]),
+            drafted_tokens=float(steps[prompt]) * topology.num_nodes,
+            accepted_tokens=accepted,
+            bonus_tokens=float(steps[prompt] - cut[prompt]),
+            new_tokens=last + 1,
+            looped_tokens=int(packed.looped[prompt]),
+            lengths=Counter(lengths),
+            positions={
+                d: [float(tried[prompt, d - 1]), float(hit[prompt, d])]
+                for d in range(1, topology.depth + 1)
+                if tried[prompt, d - 1] > NEGLIGIBLE
+            },
+            nodes={path: [float(r[prompt]), float(a[prompt])] for path, r, a in nodes} if last else {},
+        )
+        tallies.append(tally)
+    return tallies
