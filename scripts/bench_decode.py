@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
@@ -24,14 +25,17 @@ from specdraft import SpeculativeDecoder, load_pair
 from specdraft.decode import Ending, decode_plainly
 from specdraft.manifest import cpu_name
 from specdraft.models.pair import Pair
-from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.sampling import Sampling
-from specdraft.shapes import StaticPlan, registry
+from specdraft.shapes import registry
 from specdraft.trace.cost import measure_costs
+from specdraft.trace.replayer import Replayer, dynamic_trees
+from specdraft.trace.store import TraceStore
+from specdraft.trace.traces import pair_traces
 from specdraft.verifier import Verifier
 
 Method = Callable[[list[int]], list[int]]
-TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching") for budget in (4, 8, 16)]
+TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching", "best_first") for budget in (4, 8, 16)]
 
 
 def hf_method(pair: Pair, new_tokens: int, assistant: dict[str, Any] | None) -> Method:
@@ -61,16 +65,16 @@ def tree_method(pair: Pair, tree: str, budget: int, new_tokens: int) -> Method:
     return lambda ids: decoder.generate_ids(ids).token_ids
 
 
-def estimates(pair: Pair, prompts: list[list[int]], new_tokens: int) -> dict[str, float]:
-    """Name -> tokens per second that replay would estimate from the steps taken and the pair's cost curve."""
-    costs, found = measure_costs(pair), {}
-    for tree, budget in TREES:
-        decoder = SpeculativeDecoder(pair, registry()[tree](), budget, new_tokens)
-        assert isinstance(decoder.plan, StaticPlan)
-        tallies = [decoder.generate_ids(ids).tally for ids in prompts]
-        seconds = sum(costs.decode_s(decoder.plan.topology, t.steps) for t in tallies)
-        found[f"specdraft {tree} {budget}"] = sum(t.new_tokens for t in tallies) / seconds
-    return found
+def estimates(pair: Pair, prompts: list[Prompt], new_tokens: int) -> dict[str, float]:
+    """Name -> tokens per second that a replayed sweep would write."""
+    ids, plans = {p.prompt_id: pair.encode(p.text) for p in prompts}, {(t, n): registry()[t]().at(n) for t, n in TREES}
+    with TemporaryDirectory() as folder:
+        store = TraceStore(Path(folder))
+        traces = pair_traces(pair, ids, Sampling(), Ending(new_tokens, pair.eos_ids), store)
+        trees = dynamic_trees(pair, ids, traces, plans.values(), store, lambda what: None)
+        replayer = Replayer(traces, prompts, measure_costs(pair), 0, trees)
+        tallies = {name: replayer.run(plan)[0] for name, plan in plans.items()}
+    return {f"specdraft {t} {n}": sum(o.new_tokens for o in found) / sum(o.est_s for o in found) for (t, n), found in tallies.items()}
 
 
 def methods(pair: Pair, new_tokens: int, length: int) -> dict[str, Method]:
@@ -116,7 +120,8 @@ def main(
     out: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
 ) -> None:
     loaded = load_pair(pair)
-    texts = [loaded.encode(p.text) for p in load_prompts(PromptSpec(limit=prompts))]
+    chosen = load_prompts(PromptSpec(limit=prompts))
+    texts = [loaded.encode(p.text) for p in chosen]
     speed = measure(loaded, methods(loaded, new_tokens, length), texts, rounds)
     plain, defaults, matched = (speed[n] for n in list(speed)[:3])
     best = max((name for name in speed if name.startswith("specdraft") and name != "specdraft plain"), key=lambda name: speed[name])
@@ -128,7 +133,7 @@ def main(
         f"best tree ({best}) / specdraft plain": speed[best] / speed["specdraft plain"],
         "transformers assisted, defaults / transformers plain": defaults / plain,
     }
-    guessed = estimates(loaded, texts, new_tokens)
+    guessed = estimates(loaded, chosen, new_tokens)
     errors = {name: value / speed[name] - 1 for name, value in guessed.items()}
     columns = ("method", "tokens/s", "/ transformers plain", "replay's estimate", "error")
     table = Table(*columns, title=f"{pair}: {prompts} prompts x {new_tokens} tokens, median of {rounds}")

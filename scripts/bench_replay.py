@@ -118,7 +118,7 @@ def replay_all(growths: Sequence[list[RankPath]], budgets: Sequence[int], replay
     started = time.perf_counter()
     for paths in growths:
         for budget in budgets:
-            replayer.tallies(StaticPlan(Topology.from_paths(paths[:budget])))
+            replayer.run(StaticPlan(Topology.from_paths(paths[:budget])))
     return time.perf_counter() - started
 
 
@@ -129,7 +129,7 @@ def live_seconds(pair: Pair, trees: Sequence[list[RankPath]], prompts: Sequence[
     for paths in trees:
         decoder = SpeculativeDecoder(pair, Paths(paths=[list(path) for path in paths]), len(paths), new_tokens)
         decoder.generate_ids(recording.ids[prompts[0].prompt_id])
-        replayed = replayer.tallies(StaticPlan(Topology.from_paths(paths)))
+        replayed = replayer.run(StaticPlan(Topology.from_paths(paths)))[0]
         for prompt, expected in zip(prompts, replayed, strict=True):
             result, took = timed(partial(decoder.generate_ids, recording.ids[prompt.prompt_id]))
             seconds.append(took)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.self_check import SelfCheck
+from specdraft.trace.record import Trajectory
 
 LARGEST_TIE = 1e-4  # logits
+
+
+def largest_tie(check: SelfCheck) -> float:
+    """The two best logits may be this close for rounding to decide between them."""
+    return max(LARGEST_TIE, 10 * check.error)
+
+
+def near_ties(trajectories: Iterable[Trajectory], check: SelfCheck) -> dict[str, Any]:
+    """How many recorded tokens were near-ties: there, a live run may go another way than the recording."""
+    gaps = np.concatenate([one.gaps for one in trajectories])
+    largest = largest_tie(check)
+    return {"tokens": len(gaps), "near_ties": int((gaps <= largest).sum()), "limit": largest, "smallest_gap": float(gaps.min())}
 
 
 def compare_greedy(
@@ -30,7 +44,7 @@ def compare_greedy(
         return None
     position = next((i for i, (p, d) in enumerate(zip(plain, decoded, strict=False)) if p != d), min(len(plain), len(decoded)))
     gap = top_two_gap(model, [*prompt_ids, *plain[:position]])
-    largest = max(LARGEST_TIE, 10 * check.error)
+    largest = largest_tie(check)
     if gap <= largest:
         return {"position": position, "gap": gap}
     raise LosslessnessError(

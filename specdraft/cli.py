@@ -240,7 +240,8 @@ def trees_show(
     shape, budget = shape_of([*chosen, *(overrides or [])], config_dir)
     plan = shape.at(budget)
     if not isinstance(plan, StaticPlan):
-        raise ConfigError(f"tree={shape.kind} is fitted to traces: there is nothing to draw before a sweep")
+        why = "differs from step to step (specdraft generate shows it)" if plan.dynamic else "is fitted to traces"
+        raise ConfigError(f"tree={shape.kind} {why}: there is nothing to draw before a sweep")
     topology = plan.topology
     if output == "json":
         facts = {"tree": shape.label, "nodes": plan.nodes, "depth": plan.depth, "sibling_closed": topology.sibling_closed}

@@ -131,4 +131,4 @@ class SpeculativeDecoder:
         steps = [step for step in rest if isinstance(step, Step)]
         assert isinstance(first, int)
         token_ids = [first, *(token for step in steps for token in step.tokens)]
-        return Generation(self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0))
+        return Generation(self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0, self.plan.dynamic))

@@ -45,7 +45,8 @@ class Tally:
             depth - 1 tokens accepted, the last of them has a child, the end did not cut before), and
             those of them that accepted one.
         nodes: rank path -> [reached, accepted], for every node that was drafted: steps that accepted the node's parent (and were not cut
-            there), and those that accepted the node.
+            there), and those that accepted the node. Of dynamic trees only the nodes that were ever reached.
+        dynamic: the tree differed from step to step.
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
         wall_s, draft_s, verify_s: measured seconds, of live decoding only.
         plain_s: measured seconds of plain decoding of the same prompt.
@@ -67,6 +68,7 @@ class Tally:
     lengths: Counter[int] = field(default_factory=Counter)
     positions: dict[int, list[int]] = field(default_factory=dict)
     nodes: dict[RankPath, list[int]] = field(default_factory=dict)
+    dynamic: bool = False
 
     @property
     def other_s(self) -> float:
@@ -74,7 +76,7 @@ class Tally:
         return self.wall_s - self.draft_s - self.verify_s
 
 
-def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float) -> Tally:
+def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float, dynamic: bool = False) -> Tally:
     """Count one decoded prompt.
 
     Args:
@@ -82,8 +84,9 @@ def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float
         steps: the verification steps after it.
         wall_s: seconds for everything, prefill included.
         plain_s: seconds that plain decoding took for the same prompt.
+        dynamic: the trees differ from step to step.
     """
-    result = Tally(new_tokens=1, wall_s=wall_s, draft_s=0.0, verify_s=0.0, plain_s=plain_s)
+    result = Tally(dynamic=dynamic, new_tokens=1, wall_s=wall_s, draft_s=0.0, verify_s=0.0, plain_s=plain_s)
     for step in steps:
         result.steps += 1
         result.drafted_tokens += step.tree.num_nodes
@@ -94,6 +97,8 @@ def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float
         result.verify_s += step.verify_s
         result.lengths[step.accepted_tokens] += 1
         _count_nodes(step, result)
+    if dynamic:
+        result.nodes = {path: counts for path, counts in result.nodes.items() if counts[0]}
     tokens = [first_token, *(token for step in steps for token in step.tokens)]
     result.looped_tokens = looped_tokens(tokens)
     return result

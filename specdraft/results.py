@@ -220,8 +220,9 @@ def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
     """The detail tables' rows of one combination."""
     tallies = [row.tally for row in rows]
     drafted: Counter[RankPath] = Counter()  # steps whose tree holds the node: fitted trees differ between prompts
-    for tally in tallies:
-        drafted.update(dict.fromkeys(tally.nodes, tally.steps))
+    known = {path for tally in tallies for path in tally.nodes}
+    for tally in tallies:  # a dynamic tree could hold any node in any step
+        drafted.update(dict.fromkeys(known if tally.dynamic else tally.nodes, tally.steps))
     lengths = sum((t.lengths for t in tallies), Counter[int]())
     nodes = sorted(_add(t.nodes for t in tallies).items(), key=lambda item: (len(item[0]), item[0]))
     return {

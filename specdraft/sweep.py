@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from specdraft.certify import compare_greedy
+from specdraft.certify import compare_greedy, near_ties
 from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
@@ -28,7 +28,7 @@ from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, r
 from specdraft.study import Combination, StudyPlan, encode_prompts
 from specdraft.trace.cost import pair_costs
 from specdraft.trace.fit import FOLDS, folds
-from specdraft.trace.replayer import Replayer
+from specdraft.trace.replayer import Replayer, dynamic_trees
 from specdraft.trace.store import TraceStore, default_folder
 from specdraft.trace.traces import pair_traces
 from specdraft.verifier import Verifier
@@ -170,6 +170,7 @@ class _Runner:
         self.plain: dict[Any, tuple[list[int], float]] = {}
         self.store = TraceStore(default_folder())
         self.costs: dict[str, Any] = dict(_read_manifest(out).get("costs", {}))
+        self.recorded: dict[str, Any] = dict((_read_manifest(out).get("certificate") or {}).get("recorded", {}))
         self.reused = self.done = 0
 
     def run(self) -> None:
@@ -244,7 +245,7 @@ class _Runner:
             groups.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
         for group in groups.values():
             try:
-                replayer = self._replayer(pair, group[0], prompt_ids)
+                replayer = self._replayer(pair, group, prompt_ids)
             except (ResultsError, KeyboardInterrupt):
                 raise
             except Exception as error:  # whatever goes wrong in one pair must not stop the others
@@ -255,19 +256,21 @@ class _Runner:
             for combination in group:
                 self._replay_one(replayer, combination)
 
-    def _replayer(self, pair: Pair, combination: Combination, prompt_ids: dict[str, list[int]]) -> Replayer:
-        ending = Ending(combination.settings.max_new_tokens, pair.eos_ids)
-        traces = pair_traces(pair, prompt_ids, combination.sampling, ending, self.store, self.progress.note)
+    def _replayer(self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]]) -> Replayer:
+        ending = Ending(group[0].settings.max_new_tokens, pair.eos_ids)
+        traces = pair_traces(pair, prompt_ids, group[0].sampling, ending, self.store, self.progress.note)
+        dynamic = dynamic_trees(pair, prompt_ids, traces, [c.plan for c in group], self.store, self.progress.note)
+        self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
         costs = pair_costs(pair, self.store, self.progress.note)
         self.costs[pair.name] = costs.as_dict()
-        return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed)
+        return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed, dynamic)
 
     def _replay_one(self, replayer: Replayer, combination: Combination) -> None:
         missing = self._missing(combination)
         try:
-            tallies = replayer.tallies(combination.plan)
-            wanted = self.plan.settings.output.steps
-            steps = replayer.steps(combination.plan) if wanted else [None] * len(tallies)
+            tallies, steps = replayer.run(combination.plan, self.plan.settings.output.steps)
+        except ResultsError:
+            raise
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
             self._fail(combination, None, error)
         else:
@@ -303,10 +306,11 @@ class _Runner:
         taken = [step for step in steps if isinstance(step, Step)]
         text = [first, *(token for step in taken for token in step.tokens)]
         tie = compare_greedy(pair.target, pair.self_checks["target"], ids, plain, text)
+        counted = tally(first, taken, wall_s, plain_s, combination.plan.dynamic)
         listed = None
         if self.plan.settings.output.steps:
             listed = [[i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)] for i, s in enumerate(taken)]
-        return prompt.prompt_id, prompt.category, repeat, tally(first, taken, wall_s, plain_s), tie, listed
+        return prompt.prompt_id, prompt.category, repeat, counted, tie, listed
 
     def _decode_plainly(
         self, pair: Pair, combination: Combination, verifier: Verifier, prompt: Prompt, ids: list[int], ending: Ending, repeat: int
@@ -394,6 +398,7 @@ class _Runner:
                 "compared": len(rows) - replayed,
                 "identical": len(rows) - replayed - len(ties),
                 "replayed": replayed,
+                "recorded": self.recorded,
                 "ties": ties,
                 "bugs": bugs,
             },

@@ -223,7 +223,7 @@ class TestExitCodes:
         (["prompts.path=/nowhere.jsonl"], ["/nowhere.jsonl", "No such file"]),
         (["max_new_tokens=0"], ["max_new_tokens=0"]),
         (["max_new_tokens=600"], ["prompt '1'", "context of 512"]),
-        (["sampling.temperature=0.7"], ["sampling.temperature=0.7"]),
+        (["sampling.temperature=-0.7"], ["sampling.temperature=-0.7"]),
         (["pair.target.path=/nowhere/model"], ["pair.target.path=/nowhere/model", "no such folder"]),
         (["pair.draft.path=someone/not-in-the-cache"], ["pair.draft.path=someone/not-in-the-cache", "hub cannot be reached"]),
         (["pair.target.path=zoo:targt"], ["pair.target.path=zoo:targt", "no such bundled model"]),
@@ -399,7 +399,7 @@ class TestGenerate:
             (["budget=0"], ["budget=0"]),
             (["tree=chian"], ["did you mean 'chain'?"]),
             (["max_new_tokens=600"], ["context of 512"]),
-            (["sampling.temperature=1"], ["sampling.temperature=1"]),
+            (["sampling.temperature=-1"], ["sampling.temperature=-1"]),
             (["pair.target.path=/nowhere/x"], ["no such folder"]),
         ],
     )

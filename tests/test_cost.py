@@ -26,6 +26,7 @@ CURVE = CostCurve(
     verify_s=[100.0, 110.0, 150.0, 190.0],
     plain_s=90.0,
     other_s=0.5,
+    select_s=0.25,
     prefill_s=1000.0,
     target_prefill_s=700.0,
     threads=1,

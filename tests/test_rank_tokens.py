@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.drafters.draft_model import rank_tokens
+from specdraft.drafters.draft_model import rank_by_key, rank_tokens
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, 1e-45, -1e-45, 3.4028234663852886e38, -3.4028234663852886e38]
 
@@ -28,6 +28,7 @@ def scored(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
 def test_the_order_is_by_logit_then_token_id(case: tuple[torch.Tensor, int]) -> None:
     logits, count = case
     assert rank_tokens(logits, count).tolist() == by_stable_sort(logits, count)
+    assert rank_by_key(logits, count).tolist() == by_stable_sort(logits, count)
 
 
 @pytest.mark.parametrize("count", [1, 2, 17, 1000])
@@ -35,6 +36,7 @@ def test_the_order_is_by_logit_then_token_id(case: tuple[torch.Tensor, int]) -> 
 def test_the_order_holds_for_many_ties_in_a_large_vocabulary(count: int, vocab: int) -> None:
     logits = torch.randint(-3, 4, (5, vocab), generator=torch.Generator().manual_seed(vocab)) / 2
     assert rank_tokens(logits, count).tolist() == by_stable_sort(logits, count)
+    assert rank_by_key(logits, count).tolist() == by_stable_sort(logits, count)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

@@ -23,10 +23,11 @@ from specdraft.trace import traces
 from specdraft.trace.cost import CostCurve
 
 TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was late"), ("c", "code", "def f(x):"), ("d", "code", "import")]
-STATIC = ("chain", "kary", "beam", "wide")
-TREES = [*STATIC, "hindsight", "measured", "sequoia"]
+NOT_FITTED = ("chain", "kary", "beam", "wide", "best_first")
+TREES = [*NOT_FITTED, "hindsight", "measured", "sequoia"]
 TABLES = ("records", "summary", "by_category", "comparisons", "lengths", "positions", "nodes", "steps")
-CURVE = CostCurve([1, 2, 4, 8, 16], [1e-3, 1e-3, 2e-3, 3e-3, 4e-3], [5e-3, 6e-3, 7e-3, 8e-3, 9e-3], 5e-3, 1e-3, 2e-2, 1e-2, 1, "made up")
+DRAFT, VERIFY = [1e-3, 1e-3, 2e-3, 3e-3, 4e-3], [5e-3, 6e-3, 7e-3, 8e-3, 9e-3]
+CURVE = CostCurve([1, 2, 4, 8, 16], DRAFT, VERIFY, 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
 
 
 def pair_overrides(folders: PairFolders, path: Path) -> list[str]:
@@ -40,7 +41,7 @@ def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactor
     return pair_overrides(tiny_pair_folders, tmp_path_factory.mktemp("prompts") / "prompts.jsonl")
 
 
-GRID = ["tree=chain,kary,beam,wide,sequoia,measured", "budget=2,5", "output.steps=true"]
+GRID = ["tree=chain,kary,beam,wide,best_first,sequoia,measured", "budget=2,5", "output.steps=true"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,7 +116,7 @@ def read(out: Path, table: str) -> pd.DataFrame:
     return pd.read_csv(out / f"{table}.csv", keep_default_na=False, na_values=[""])
 
 
-def counts(out: Path, trees: tuple[str, ...] = STATIC) -> pd.DataFrame:
+def counts(out: Path, trees: tuple[str, ...] = NOT_FITTED) -> pd.DataFrame:
     """Counts by tree, budget and prompt, whichever engine ran."""
     records = read(out, "records")
     keys = ["tree", "budget", "prompt_id"]
@@ -167,7 +168,7 @@ class TestReplayed:
         assert counts(live.out)["accepted_tokens"].sum() > 0
         for table in ("lengths", "positions", "nodes", "steps"):
             one, other = (read(out, table).drop(columns=["combination", "engine"]) for out in (replayed.out, live.out))
-            one = one[one["tree"].isin(STATIC)]
+            one = one[one["tree"].isin(NOT_FITTED)]
             keys = [c for c in one.columns if c not in ("steps", "reached", "accepted", "mean_weight")]
             pd.testing.assert_frame_equal(*(t.sort_values(keys).reset_index(drop=True)[list(one.columns)] for t in (one, other)))
         assert set(read(live.out, "records")["engine"]) == {"live"}
@@ -261,16 +262,16 @@ class TestTraces:
 
     def test_interrupted_while_replaying(self, base: list[str], replayed: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         plan, out, done = plan_study([*base, *GRID]), tmp_path / "out", []
-        tallies = sweep.Replayer.tallies
+        run = sweep.Replayer.run
 
-        def stopping(self: Any, plan: Any) -> Any:
+        def stopping(self: Any, plan: Any, with_steps: bool) -> Any:
             if len(done) == 5:
                 raise KeyboardInterrupt
             done.append(plan)
-            return tallies(self, plan)
+            return run(self, plan, with_steps)
 
         with monkeypatch.context() as patch:
-            patch.setattr(sweep.Replayer, "tallies", stopping)
+            patch.setattr(sweep.Replayer, "run", stopping)
             with pytest.raises(KeyboardInterrupt):
                 run_study(plan, out)
         assert len(read(out, "records")) == 5 * len(TEXTS)
@@ -310,14 +311,14 @@ class TestResume:
 
 
 def test_a_fault_in_one_tree_leaves_the_others(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tallies = sweep.Replayer.tallies
+    run = sweep.Replayer.run
 
-    def failing(self: Any, plan: Any) -> Any:
+    def failing(self: Any, plan: Any, with_steps: bool) -> Any:
         if plan.nodes == 5:
             raise RuntimeError("boom")
-        return tallies(self, plan)
+        return run(self, plan, with_steps)
 
-    monkeypatch.setattr(sweep.Replayer, "tallies", failing)
+    monkeypatch.setattr(sweep.Replayer, "run", failing)
     outcome = run_study(plan_study([*base, "tree=kary", "budget=2,5"]), tmp_path / "out")
     assert {f["error"] for f in outcome.failures} == {"RuntimeError: boom"}
     assert len(outcome.failures) == 3

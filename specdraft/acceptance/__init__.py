@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from specdraft.acceptance.base import AcceptanceRule
+from specdraft.acceptance.block import Block
 from specdraft.acceptance.greedy import Greedy
+from specdraft.acceptance.kseq import KSeq, KSeqTable
+from specdraft.acceptance.membership import Membership
+from specdraft.acceptance.no_replacement import NoReplacement
+from specdraft.acceptance.recursive import Recursive
+from specdraft.acceptance.rejection import Rejection
+from specdraft.acceptance.topk import TopK
+from specdraft.acceptance.traversal import Traversal
+from specdraft.acceptance.typical import Typical
 
-__all__ = ["AcceptanceRule", "Greedy", "registry"]
+__all__ = [
+    "AcceptanceRule",
+    "Block",
+    "Greedy",
+    "KSeq",
+    "KSeqTable",
+    "Membership",
+    "NoReplacement",
+    "Recursive",
+    "Rejection",
+    "TopK",
+    "Traversal",
+    "Typical",
+    "registry",
+]
 
 
 def registry() -> dict[str, type[AcceptanceRule]]:
     """`kind` -> the dataclass that declares its parameters."""
-    return {rule.kind: rule for rule in (Greedy,)}
+    rules: tuple[type[AcceptanceRule], ...] = (
+        Greedy, Rejection, Recursive, NoReplacement, KSeq, Membership, TopK, Block, Traversal, Typical,
+    )  # fmt: skip
+    return {rule.kind: rule for rule in rules}

@@ -7,12 +7,14 @@ from typing import ClassVar
 
 import torch
 
+from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Replay
 from specdraft.draft_tree import DraftTree
+from specdraft.draws import Source
 from specdraft.records import Accepted
 
 
 @dataclass
-class Greedy:
+class Greedy(AcceptanceRule):
     """A node is accepted iff its token is the target's most probable one after an accepted parent.
 
     Stern et al. 2018 (blockwise parallel decoding, section 3), on a tree as SpecInfer's greedy
@@ -20,9 +22,12 @@ class Greedy:
     """
 
     kind: str = "greedy"
-    lossless: ClassVar[bool] = True
+    greedy_only: ClassVar[bool] = True
+    replay: ClassVar[Replay] = "rank"
 
-    def accept(self, tree: DraftTree, target_probs: torch.Tensor) -> Accepted:
+    def accept(
+        self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
+    ) -> Accepted:
         """See `AcceptanceRule.accept`. One transfer from the device; siblings must differ in their tokens."""
         best = target_probs.argmax(-1)
         chosen, tokens = torch.stack([best, torch.as_tensor(tree.tokens, device=best.device)]).tolist()

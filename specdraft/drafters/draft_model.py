@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from specdraft.draft_tree import DraftTree, Topology
@@ -16,15 +17,51 @@ from specdraft.shapes import Plan
 def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
     """The `count` most probable tokens of each row, best first: `[m, vocab]` -> `[m, count]` ids.
 
-    Ordered by (-logit, token id). `torch.topk` alone leaves the order of equals open, so equal logits
-    are told apart by packing the id below the logit's bits into one integer key.
+    Ordered by (-logit, token id), which `torch.topk` alone does not promise for equals.
     """
     if count == 1:
         return logits.argmax(-1, keepdim=True)
+    if logits.device.type != "cpu":
+        return rank_by_key(logits, count)
+    values, ids = logits.float().topk(count, dim=-1)
+    ids, order = ids.sort(-1)
+    ranked = ids.gather(-1, values.gather(-1, order).sort(stable=True, dim=-1, descending=True).indices)
+    unsure = (logits >= values[:, -1:]).sum(-1) > count  # equals of the last one were left out: which?
+    if unsure.any():
+        ranked[unsure] = rank_by_key(logits[unsure], count)
+    return ranked
+
+
+def rank_by_key(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """`rank_tokens` without a look at the result: the id is packed below the logit's bits into one integer key.
+
+    Nothing waits for a GPU here; on a CPU the keys cost several times what the logits do.
+    """
     bits = (logits.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
     ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()  # floats in integer order
     ids = torch.arange(logits.shape[-1], device=logits.device)
     return ((ordered << 32) - ids).topk(count, dim=-1).indices
+
+
+def best_children(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` most probable tokens of each row and the logarithms of their probabilities, on the host.
+
+    `[m, vocab]` logits -> `[m, count]` ids and `[m, count]` float64, best first; one transfer.
+    """
+    tokens = rank_tokens(logits, count)
+    log_probs = torch.log_softmax(logits, -1).gather(-1, tokens)
+    ids, values = torch.stack([tokens.double(), log_probs.double()]).cpu().numpy()
+    return ids.astype(np.int64), values
+
+
+def with_descendants(seen: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    """Which node sees which after more nodes: `[k, k]` bool and the parents `[m]` of the new ones -> `[k + m, k + m]`."""
+    old, new = len(seen), len(parents)
+    grown = np.zeros((old + new, old + new), dtype=bool)
+    grown[:old, :old] = seen
+    grown[old:, :old] = seen[parents]
+    grown[np.arange(old, old + new), np.arange(old, old + new)] = True
+    return grown
 
 
 class _LevelTensors(NamedTuple):
@@ -73,6 +110,7 @@ class DraftModel:
         self.model, self._keep_probs = model, keep_probs
         self._prepared: _Prepared | None = None
         self._missing = self._no_token = torch.empty(0, dtype=torch.long, device=model.device)
+        self._slot: dict[int, int] = {}  # node of the last tree -> its slot among those fed for it
 
     def begin(self, prompt_ids: Sequence[int]) -> None:
         """Start over with a prompt."""
@@ -80,11 +118,17 @@ class DraftModel:
         self.model.prefill(prompt_ids)
         self._missing = self._no_token
 
+    @property
+    def vocab(self) -> int:
+        """See `shapes.DraftView.vocab`."""
+        return self.model.vocab
+
     def draft(self, root: int, plan: Plan) -> DraftTree:
         """One tree below `root`; one forward per level."""
         device = self.model.device
         self._tokens = [torch.tensor([root], device=device)]
         self._probs = [torch.ones(1, device=device)]
+        self._seen = np.empty((0, 0), dtype=bool)
         return plan.expand(self)
 
     def grow(self, topology: Topology, depth: int) -> None:
@@ -98,12 +142,33 @@ class DraftModel:
 
     def finish(self, topology: Topology) -> DraftTree:
         """See `shapes.DraftView.finish`."""
+        self._slot = self._prepare(topology).slot
         return DraftTree(topology, torch.cat(self._tokens), torch.cat(self._probs) if self._keep_probs else None)
+
+    def score(self, parents: Sequence[int], tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `shapes.DraftView.score`."""
+        if len(self._seen):
+            self._seen = with_descendants(self._seen, np.asarray(parents))
+            tail = tail_mask(torch.from_numpy(self._seen[-len(parents) :]).to(self.model.device), self.model.dtype)
+            offsets = torch.from_numpy(self._seen[-len(parents) :].sum(1) - 1).to(self.model.device)
+            logits = self.model.append(torch.from_numpy(tokens).to(self.model.device), offsets, tail)
+        else:
+            self._seen = np.ones((1, 1), dtype=bool)
+            logits = self._feed_root()
+        return best_children(logits, count)
+
+    def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
+        """See `shapes.DraftView.compose`."""
+        self._slot = {0: 0} | {node: turn for node, turn in enumerate(turns, start=1) if turn >= 0}
+        reached = np.concatenate([[0.0], log_probs])
+        own = np.exp(reached[1:] - reached[topology.parents[1:]])
+        drafted = torch.from_numpy(tokens).to(self.model.device)
+        probs = [*self._probs, torch.from_numpy(own).float().to(self.model.device)]
+        return DraftTree(topology, torch.cat([*self._tokens, drafted]), torch.cat(probs) if self._keep_probs else None)
 
     def commit(self, tree: DraftTree, accepted_nodes: Sequence[int]) -> None:
         """Keep the root and the accepted nodes that were fed; remember an accepted leaf."""
-        slot = self._prepare(tree.topology).slot
-        fed = [0, *(slot[node] for node in accepted_nodes if node in slot)]
+        fed = [0, *(self._slot[node] for node in accepted_nodes if node in self._slot)]
         self.model.commit(fed)
         leaf = accepted_nodes[-1:] if len(fed) <= len(accepted_nodes) else []
         assert isinstance(tree.tokens, torch.Tensor)

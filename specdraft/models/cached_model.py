@@ -95,6 +95,12 @@ class CachedModel:
         self._pending_positions = self._pending_positions[count:]
 
     @torch.inference_mode()
+    def forget(self, kept: int) -> None:
+        """Drop the pending slots after the first `kept`."""
+        self._cache.crop(kept - self.pending)
+        self._pending_positions = self._pending_positions[:kept]
+
+    @torch.inference_mode()
     def commit(self, slots: Sequence[int]) -> None:
         """Keep these pending slots, in this order, as the next committed ones; drop the others."""
         kept = len(slots)

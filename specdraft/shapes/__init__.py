@@ -8,9 +8,10 @@ from pkgutil import iter_modules
 from typing import cast
 
 from specdraft.shapes.base import Plan, Shape, StaticPlan, StaticShape, check_budget
+from specdraft.shapes.best_first import BestFirstPlan
 from specdraft.shapes.fitted import FittedPlan
 
-__all__ = ["FittedPlan", "Plan", "Shape", "StaticPlan", "StaticShape", "check_budget", "registry"]
+__all__ = ["BestFirstPlan", "FittedPlan", "Plan", "Shape", "StaticPlan", "StaticShape", "check_budget", "registry"]
 
 
 def registry() -> dict[str, type[Shape]]:

@@ -7,10 +7,12 @@ same name in `configs/tree/`. The fields of the dataclass are the parameters tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from itertools import islice
 from typing import ClassVar, Protocol
+
+import numpy as np
 
 from specdraft.draft_tree import DraftTree, RankPath, Topology
 from specdraft.errors import ConfigError
@@ -19,11 +21,37 @@ from specdraft.errors import ConfigError
 class DraftView(Protocol):
     """What a shape sees of the drafter while one tree grows."""
 
+    @property
+    def vocab(self) -> int:
+        """How many tokens there are to choose from."""
+
     def grow(self, topology: Topology, depth: int) -> None:
         """Put the drafter's tokens on the nodes of `topology` at `depth`; the levels above are done."""
 
     def finish(self, topology: Topology) -> DraftTree:
         """The tree, once every level has its tokens."""
+
+    def score(self, parents: Sequence[int], tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The most probable children of nodes that are not in a topology yet; the first call is for the root.
+
+        Args:
+            parents: `[m]` each node's parent, as its turn among all nodes scored so far (the root's turn is 0).
+            tokens: `[m]` the nodes' tokens.
+            count: how many children of each.
+
+        Returns:
+            Tokens `[m, count]`, best first, and the logarithms of their probabilities `[m, count]`, float64.
+        """
+
+    def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
+        """The tree out of nodes that `score` proposed.
+
+        Args:
+            topology: the chosen nodes, a parent before its children.
+            tokens: `[n]` the draft nodes' tokens.
+            log_probs: `[n]` the logarithms of their cumulative probabilities.
+            turns: `[n]` each node's turn among the nodes that were scored, or -1.
+        """
 
 
 class Plan(Protocol):
@@ -36,6 +64,10 @@ class Plan(Protocol):
     @property
     def depth(self) -> int:
         """The most draft levels that a tree can have."""
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether trees differ from step to step."""
 
     def expand(self, view: DraftView) -> DraftTree:
         """Draft one tree."""
@@ -60,6 +92,7 @@ class StaticPlan:
     """The same topology in every step."""
 
     topology: Topology
+    dynamic: ClassVar[bool] = False
 
     @property
     def nodes(self) -> int:

@@ -20,6 +20,7 @@ class FittedPlan:
 
     shape: FittedShape
     nodes: int
+    dynamic: ClassVar[bool] = False
 
     @property
     def depth(self) -> int:

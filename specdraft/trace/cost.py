@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +25,7 @@ from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.models.pair import Pair
 from specdraft.records import Step
 from specdraft.sampling import Sampling
+from specdraft.shapes.best_first import BestFirst
 from specdraft.shapes.chain import Chain
 from specdraft.trace.store import TraceStore, model_facts
 from specdraft.verifier import Verifier
@@ -44,6 +45,7 @@ class CostCurve:
         verify_s: the target's forward over so many tokens (root included).
         plain_s: one step of plain decoding.
         other_s: the rest of a step: acceptance, cache upkeep.
+        select_s: what one level of a dynamic tree takes on top: choosing its nodes, masks made anew in each step.
         prefill_s: both models on a prompt of `PREFIX` tokens; `target_prefill_s`: the target alone.
     """
 
@@ -52,6 +54,7 @@ class CostCurve:
     verify_s: list[float]
     plain_s: float
     other_s: float
+    select_s: float
     prefill_s: float
     target_prefill_s: float
     threads: int
@@ -63,7 +66,13 @@ class CostCurve:
         drafting = self._at(parents, self.draft_level_s).sum()
         return float(drafting + self._at([len(topology)], self.verify_s)[0] + self.other_s)
 
-    def _at(self, counts: list[int], seconds: list[float]) -> np.ndarray:
+    def dynamic_steps_s(self, fed: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+        """`[V]` seconds of steps with dynamic trees of `nodes` `[V]`; `fed` `[V, D]` nodes made each level (0: there is none)."""
+        levels = np.where(fed > 0, self._at(fed, self.draft_level_s) + self.select_s, 0.0)
+        seconds: np.ndarray = levels.sum(1) + self._at(nodes + 1, self.verify_s) + self.other_s
+        return seconds
+
+    def _at(self, counts: list[int] | np.ndarray, seconds: list[float]) -> np.ndarray:
         """Seconds for so many tokens: linear between the sizes that were measured, and beyond the last two."""
         inside = np.interp(counts, self.sizes, seconds)
         slope = (seconds[-1] - seconds[-2]) / (self.sizes[-1] - self.sizes[-2])
@@ -94,10 +103,12 @@ def measure_costs(pair: Pair) -> CostCurve:
     draft = [_median(pair.draft, lambda m=size: _forward(pair.draft, m, ranked=True)) for size in sizes]  # type: ignore[misc]
     verify = [_median(pair.target, lambda m=size: _forward(pair.target, m, ranked=False)) for size in sizes]  # type: ignore[misc]
     plain, other = _loop_costs(pair, ids[: prefix // 2])
+    whole = prefill_target + prefill_draft
+    curve = CostCurve(sizes, draft, verify, plain, other, 0.0, whole, prefill_target, torch.get_num_threads(), _device_name(pair))
+    curve = replace(curve, select_s=_select_cost(pair, ids[: prefix // 2], curve))
     pair.target.reset()
     pair.draft.reset()
-    whole = prefill_target + prefill_draft
-    return CostCurve(sizes, draft, verify, plain, other, whole, prefill_target, torch.get_num_threads(), _device_name(pair))
+    return curve
 
 
 def _median(model: CachedModel, run: Callable[[], None]) -> float:
@@ -143,6 +154,15 @@ def _loop_costs(pair: Pair, ids: list[int]) -> tuple[float, float]:
     return statistics.median(plain), statistics.median(other)
 
 
+def _select_cost(pair: Pair, ids: list[int], curve: CostCurve) -> float:
+    """Seconds that a level of a dynamic tree takes on top of what the curve says, out of a short live run."""
+    plan, ending = BestFirst(max_depth=4).at(16), Ending(max(2, len(ids) // 2))
+    made = decode(Verifier(pair.target), DraftModel(pair.draft), plan, Greedy(), Sampling(), ids, ending)
+    steps = [step for step in made if isinstance(step, Step)]
+    extra = [(s.draft_s + s.verify_s + s.other_s - curve.step_s(s.tree.topology)) / max(s.tree.depth, 1) for s in steps]
+    return max(statistics.median(extra), 0.0)
+
+
 def pair_costs(pair: Pair, store: TraceStore, measured: Callable[[str], None] = lambda what: None) -> CostCurve:
     """The pair's costs on this machine: kept with the traces, measured where they are missing."""
     about = _about(pair)
@@ -157,7 +177,7 @@ def pair_costs(pair: Pair, store: TraceStore, measured: Callable[[str], None] = 
 
 
 LISTS = ("sizes", "draft_level_s", "verify_s")
-NUMBERS = ("plain_s", "other_s", "prefill_s", "target_prefill_s")
+NUMBERS = ("plain_s", "other_s", "select_s", "prefill_s", "target_prefill_s")
 
 
 def _about(pair: Pair) -> dict[str, Any]:

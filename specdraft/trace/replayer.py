@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from specdraft.draft_tree import Topology
 from specdraft.metrics import Tally
+from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt
-from specdraft.shapes import FittedPlan, Plan, StaticPlan
+from specdraft.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
 from specdraft.trace.cost import CostCurve
 from specdraft.trace.fit import fitted_trees, folds
 from specdraft.trace.replay import PackedRanks, pack, replay, replay_steps
-from specdraft.trace.traces import PairTraces
+from specdraft.trace.replay_dynamic import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.trace.store import TraceStore
+from specdraft.trace.traces import Expansions, PairTraces
+
+BLOCK = 256  # prompts that are replayed at a time: it bounds the memory of the work in hand
+Limits = tuple[int, int]  # of best-first trees: levels, children
 
 
 class Replayer:
@@ -25,39 +31,99 @@ class Replayer:
         prompts: the order of every result.
         costs: for the estimates of time.
         seed: of the halves that fitted trees are scored on.
+        expansions: best-first trees of every prompt, by their limits (see `dynamic_trees`).
     """
 
-    def __init__(self, traces: PairTraces, prompts: Sequence[Prompt], costs: CostCurve, seed: int) -> None:
+    def __init__(
+        self,
+        traces: PairTraces,
+        prompts: Sequence[Prompt],
+        costs: CostCurve,
+        seed: int,
+        expansions: Mapping[Limits, Expansions] | None = None,
+    ) -> None:
         trajectories = [traces.trajectories[p.prompt_id] for p in prompts]
         self._packed = pack([traces.annotations[p.prompt_id].ranks for p in prompts], [t.tokens for t in trajectories])
         self._fold = folds([p.category for p in prompts], seed)
-        self._costs = costs
+        self._costs, self._expansions = costs, expansions or {}
+        self._names = [p.prompt_id for p in prompts]
+        self._walked: tuple[tuple[Limits, int], Walked] | None = None
 
-    def tallies(self, plan: Plan) -> list[Tally]:
-        """Counts and estimated times of every prompt with one tree."""
-        found: dict[int, Tally] = {}
+    def run(self, plan: Plan, with_steps: bool = False) -> tuple[list[Tally], list[list[list[int]] | None]]:
+        """Every prompt with one tree: counts and estimated times, and the steps if wanted (see `replay_steps`)."""
+        if isinstance(plan, BestFirstPlan):
+            return self._run_dynamic(plan, with_steps)
+        counted: dict[int, Tally] = {}
+        listed: dict[int, list[list[int]] | None] = {}
         for topology, members in self._trees(plan):
-            for index, tally in zip(members.tolist(), replay(topology, self._of(members)), strict=True):
-                found[index] = self._with_estimates(tally, topology)
-        return [found[index] for index in range(len(self._packed.last))]
+            for block in np.array_split(members, range(BLOCK, len(members), BLOCK)):
+                part = self._of(block)
+                steps = replay_steps(topology, part) if with_steps else [None] * len(block)
+                for index, tally, taken in zip(block.tolist(), replay(topology, part), steps, strict=True):
+                    counted[index] = self._with_estimates(tally, self._costs.decode_s(topology, tally.steps))
+                    listed[index] = taken
+        return [counted[i] for i in range(len(self._names))], [listed[i] for i in range(len(self._names))]
 
-    def steps(self, plan: Plan) -> list[list[list[int]]]:
-        """The steps of every prompt with one tree (see `replay_steps`)."""
-        found: dict[int, list[list[int]]] = {}
-        for topology, members in self._trees(plan):
-            found |= dict(zip(members.tolist(), replay_steps(topology, self._of(members)), strict=True))
-        return [found[index] for index in range(len(self._packed.last))]
+    def _run_dynamic(self, plan: BestFirstPlan, with_steps: bool) -> tuple[list[Tally], list[list[list[int]] | None]]:
+        counted: list[Tally] = []
+        listed: list[list[list[int]] | None] = []
+        for first in range(0, len(self._names), BLOCK):
+            block = np.arange(first, min(first + BLOCK, len(self._names)))
+            part, walked = self._of(block), self._walk(limits(plan), block)
+            tallies, steps = replay_dynamic(walked, part, plan)
+            counted += [self._with_estimates(t, s) for t, s in zip(tallies, self._seconds(walked, steps, plan), strict=True)]
+            listed += listed_steps(walked, steps) if with_steps else [None] * len(block)
+        return counted, listed
+
+    def _walk(self, which: Limits, block: np.ndarray) -> Walked:
+        """The last one is kept: every budget with these limits wants it."""
+        key = (which, int(block[0]))
+        if self._walked is None or self._walked[0] != key:
+            self._walked = None  # its memory is needed
+            expansions = [self._expansions[which].of(self._names[i]) for i in block]
+            self._walked = key, walk(self._of(block), expansions)
+        return self._walked[1]
+
+    def _seconds(self, walked: Walked, steps: Steps, plan: BestFirstPlan) -> list[float]:
+        """Estimated seconds of each prompt."""
+        each = self._costs.dynamic_steps_s(fed_nodes(walked, steps, plan), steps.size)
+        summed = np.bincount(walked.prompt[steps.start], weights=each, minlength=len(walked.first))
+        seconds: list[float] = (self._costs.prefill_s + summed).tolist()
+        return seconds
 
     def _trees(self, plan: Plan) -> list[tuple[Topology, np.ndarray]]:
         """Trees with the prompts (indices) that they are for."""
         if isinstance(plan, StaticPlan):
-            return [(plan.topology, np.arange(len(self._packed.last)))]
+            return [(plan.topology, np.arange(len(self._names)))]
         assert isinstance(plan, FittedPlan)
         return fitted_trees(plan, self._packed, self._fold)
 
     def _of(self, members: np.ndarray) -> PackedRanks:
         return PackedRanks(*(field[members] for field in self._packed))
 
-    def _with_estimates(self, tally: Tally, topology: Topology) -> Tally:
-        seconds = self._costs.decode_s(topology, tally.steps)
+    def _with_estimates(self, tally: Tally, seconds: float) -> Tally:
         return replace(tally, est_s=seconds, est_plain_s=self._costs.plain_decode_s(tally.new_tokens))
+
+
+def limits(plan: BestFirstPlan) -> Limits:
+    """Plans with equal limits share their trees."""
+    return plan.shape.max_depth, plan.shape.max_children
+
+
+def dynamic_trees(
+    pair: Pair,
+    prompts: Mapping[str, Sequence[int]],
+    traces: PairTraces,
+    plans: Iterable[Plan],
+    store: TraceStore,
+    recorded: Callable[[str], None],
+) -> dict[Limits, Expansions]:
+    """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are missing."""
+    largest: dict[Limits, BestFirstPlan] = {}
+    for plan in plans:
+        if isinstance(plan, BestFirstPlan) and plan.nodes > getattr(largest.get(limits(plan)), "nodes", 0):
+            largest[limits(plan)] = plan
+    expansions = {which: Expansions(pair, prompts, traces, plan, store) for which, plan in largest.items()}
+    for one in expansions.values():
+        one.record(recorded)
+    return expansions

@@ -13,8 +13,11 @@ import numpy as np
 import torch
 
 from specdraft.decode import Ending
+from specdraft.errors import ResultsError
 from specdraft.models.pair import Pair
 from specdraft.sampling import Sampling
+from specdraft.shapes import BestFirstPlan
+from specdraft.trace.expand import Expansion, expand
 from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
 from specdraft.trace.store import TraceStore, model_facts
 
@@ -23,10 +26,11 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class PairTraces:
-    """What was recorded for one pair, by prompt id."""
+    """What was recorded for one pair, by prompt id; `keys` names the annotations in the store."""
 
     trajectories: dict[str, Trajectory]
     annotations: dict[str, Annotation]
+    keys: dict[str, str]
 
 
 def pair_traces(
@@ -61,21 +65,21 @@ def pair_traces(
             found[name] = one
         recorded(f"recorded {len(some)} trajectories of {pair.files.target.spec.path}")
     trajectories: dict[str, Trajectory] = {name: one for name, one in found.items() if one is not None}
-    return PairTraces(trajectories, _annotations(pair, prompts, trajectories, abouts, store, recorded, by_length))
+    own = {name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()}
+    annotations = _annotations(pair, prompts, trajectories, own, store, recorded)
+    return PairTraces(trajectories, annotations, {name: store.key(about) for name, about in own.items()})
 
 
 def _annotations(
     pair: Pair,
     prompts: Mapping[str, Sequence[int]],
     trajectories: Mapping[str, Trajectory],
-    abouts: Mapping[str, Mapping[str, Any]],
+    own: Mapping[str, Mapping[str, Any]],
     store: TraceStore,
     recorded: Callable[[str], None],
-    by_length: Sequence[str],
 ) -> dict[str, Annotation]:
-    own = {name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()}
     found = {name: _read(Annotation, store.get(about)) for name, about in own.items()}
-    missing = [name for name in by_length if found[name] is None]
+    missing = [name for name in sorted(prompts, key=lambda name: len(prompts[name])) if found[name] is None]
 
     def record(some: Sequence[str]) -> list[Annotation]:
         return annotate(pair.draft, [prompts[name] for name in some], [trajectories[name] for name in some])
@@ -86,6 +90,50 @@ def _annotations(
             found[name] = one
         recorded(f"annotated {len(some)} trajectories with {pair.files.draft.spec.path}")
     return {name: one for name, one in found.items() if one is not None}
+
+
+class Expansions:
+    """Best-first trees along a pair's trajectories: read from the store, drafted where they are missing.
+
+    Args:
+        pair: whose draft model grows the trees.
+        prompts: prompt id -> token ids.
+        traces: of these prompts.
+        plan: the largest budget and the limits.
+        store: where traces are kept.
+    """
+
+    def __init__(
+        self, pair: Pair, prompts: Mapping[str, Sequence[int]], traces: PairTraces, plan: BestFirstPlan, store: TraceStore
+    ) -> None:
+        self._pair, self._prompts, self._traces, self._plan, self._store = pair, prompts, traces, plan, store
+
+    def record(self, recorded: Callable[[str], None] = lambda what: None) -> None:
+        """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
+        missing = [name for name in self._prompts if _read(Expansion, self._store.get(self._about(name))) is None]
+        for some in batches(missing, BATCH):
+            for name in some:
+                tokens = self._traces.trajectories[name].tokens
+                self._store.put(self._about(name), expand(self._pair.draft, self._prompts[name], tokens, self._plan)._asdict())
+            recorded(f"drafted best-first trees along {len(some)} trajectories with {self._pair.files.draft.spec.path}")
+
+    def of(self, name: str) -> Expansion:
+        """One prompt's. Raises `ResultsError` where it is gone from the store."""
+        found: Expansion | None = _read(Expansion, self._store.get(self._about(name)))
+        if found is None:
+            raise ResultsError(f"{self._store.folder}: a trace that was there is gone; run the same command again")
+        return found
+
+    def _about(self, name: str) -> dict[str, Any]:
+        return {
+            "kind": "expansion",
+            "annotation": self._traces.keys[name],
+            "target": model_facts(self._pair.target, self._pair.files.target),
+            "draft": model_facts(self._pair.draft, self._pair.files.draft),
+            "budget": self._plan.nodes,
+            "max_depth": self._plan.depth,
+            "max_children": self._plan.shape.max_children,
+        }
 
 
 def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:

@@ -1,0 +1,138 @@
+"""What most rules share: judge all nodes at once with array code, then walk the tree with coin flips.
+
+A rule's `judge` says with which probability each node would be accepted if it were tried, and from
+which distribution the bonus token would come if the step ended there. Both are known before the first
+coin is flipped, because a node is tried only after everything tried before it was rejected.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+import torch
+
+from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
+from specdraft.draft_tree import DraftTree, Topology
+from specdraft.draws import Source
+from specdraft.errors import ConfigError
+from specdraft.records import Accepted
+
+
+class Judged(NamedTuple):
+    """One step, judged before any randomness.
+
+    Attributes:
+        accept: `[n + 1]` P(node accepted | it is tried); the root's is 1.
+        residual: `[n + 1, vocab]` unnormalised distribution of the bonus token if the step ends at
+            this node: none of its children, if it has any, was accepted.
+    """
+
+    accept: torch.Tensor
+    residual: torch.Tensor
+
+
+class Judging(AcceptanceRule):
+    """A rule that judges all nodes at once.
+
+    Attributes:
+        leaves_first: try the deepest nodes first and accept a node with its whole path. Otherwise the
+            rule is node-wise: from the root, the children of an accepted node are tried in turn.
+    """
+
+    leaves_first: ClassVar[bool] = False
+
+    @abstractmethod
+    def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        """Judge all nodes without waiting for the device.
+
+        Args:
+            tree: the tree.
+            target_probs: `[n + 1, vocab]` float64.
+            draft_probs: `[n + 1, vocab]` float64; empty for a rule that does not need them.
+        """
+
+    def accept(
+        self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
+    ) -> Accepted:
+        """See `AcceptanceRule.accept`. One transfer from the device to decide, one for the bonus token."""
+        if self.needs_draft_probs and draft_probs is None:
+            raise ConfigError(f"acceptance={self.kind} needs the drafter's probabilities, and this drafter gives none")
+        draft = normalised(draft_probs) if self.needs_draft_probs and draft_probs is not None else target_probs.new_empty(0)
+        judged = self.judge(tree, normalised(target_probs), draft)
+        accept, drafted = torch.stack([judged.accept, tree_tokens(tree, judged.accept.device).double()]).tolist()
+        nodes = (walk_up if self.leaves_first else walk_down)(tree.topology, accept, source)
+        last = nodes[-1] if nodes else 0
+        bonus = source.choose(judged.residual[last : last + 1])
+        return Accepted(nodes, [int(drafted[node]) for node in nodes], int(bonus))
+
+
+def walk_down(topology: Topology, accept: list[float], source: Source) -> list[int]:
+    """From the root, try the children of the accepted node in turn: the accepted nodes."""
+    nodes: list[int] = []
+    node: int | None = 0
+    while node is not None:
+        node = next((child for child in topology.children[node] if source.flip(accept[child])), None)
+        nodes += [] if node is None else [node]
+    return nodes
+
+
+def walk_up(topology: Topology, accept: list[float], source: Source) -> list[int]:
+    """Try each node after everything below it and below its earlier siblings: the path to the accepted one."""
+    leaving = (node for node, entering in tour(topology) if node and not entering)
+    node = next((node for node in leaving if source.flip(accept[node])), 0)
+    path = []
+    while node:
+        path.append(node)
+        node = int(topology.parents[node])
+    return path[::-1]
+
+
+def tour(topology: Topology) -> Iterator[tuple[int, bool]]:
+    """Depth first, children by rank: each node with True on entering it, with False on leaving it."""
+    stack = [(0, True)]
+    while stack:
+        node, entering = stack.pop()
+        yield node, entering
+        if entering:
+            stack += [(node, False), *((child, True) for child in reversed(topology.children[node]))]
+
+
+class Round(NamedTuple):
+    """The j-th child of every node that has one."""
+
+    parents: torch.Tensor  # [m]
+    children: torch.Tensor  # [m]
+    tokens: torch.Tensor  # [m, 1] the children's
+
+
+def rounds(tree: DraftTree, device: torch.device) -> Iterator[Round]:
+    """First children, second children, ..."""
+    tokens = tree_tokens(tree, device)
+    children = tree.topology.children
+    for j in range(max(map(len, children))):
+        pairs = [(node, own[j]) for node, own in enumerate(children) if len(own) > j]
+        parent, child = torch.tensor(pairs, device=device).T
+        yield Round(parent, child, tokens[child, None])
+
+
+def tree_tokens(tree: DraftTree, device: torch.device) -> torch.Tensor:
+    """`[n + 1]` token ids on `device`."""
+    return torch.as_tensor(tree.tokens, device=device)
+
+
+def normalised(weights: torch.Tensor) -> torch.Tensor:
+    """`[..., vocab]` non-negative weights -> float64 probabilities; a row without weight stays zero."""
+    weights = weights.double()
+    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def ratio(above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    """`above / below`, at most 1; 0 where both are 0."""
+    return (above / below).nan_to_num(0.0).clamp(max=1)
+
+
+def probability(probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Each row's probability of its token: `[T, vocab]` float64 and `[T]` ids -> `[T]`."""
+    return probs.gather(-1, tokens[:, None])[:, 0]

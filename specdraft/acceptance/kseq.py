@@ -1,0 +1,96 @@
+"""SpecTr's k-seq: every child in turn against the same, scaled target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+
+from specdraft.acceptance.base import Replay
+from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds
+from specdraft.draft_tree import DraftTree
+from specdraft.draws import Draw
+
+BISECTIONS = 60
+
+
+class KSeqTable(NamedTuple):
+    """What replay needs of each position.
+
+    Attributes:
+        ratio: `[T]` draft over target probability of the recorded token, not clipped.
+        rho, beta: `[T, K]` for 1 to K children; `beta` is the probability that one child is accepted.
+    """
+
+    ratio: torch.Tensor
+    rho: torch.Tensor
+    beta: torch.Tensor
+
+    def pi(self, count: int) -> torch.Tensor:
+        """P(child i is accepted | the recorded token) for a node with `count` children: `[T, count]`."""
+        rho, beta = self.rho[:, count - 1, None], self.beta[:, count - 1, None]
+        return (1 - beta) ** torch.arange(count, device=rho.device) * torch.minimum(1 / rho, self.ratio[:, None])
+
+
+@dataclass
+class KSeq(Judging):
+    """Accept each of k children x with `min(1, target(x) / (rho draft(x)))`.
+
+    With `beta = sum min(target / rho, draft)`, rho is the root in [1, k] of `1 - (1 - beta)^k = rho beta`,
+    and the bonus token is drawn from `target - min(target / rho, draft) (1 - (1 - beta)^k) / beta`, which is
+    never negative at or above the root. Sun et al. 2023 (SpecTr), section 5, algorithm 2.
+
+    A duplicate sibling is a trial like any other: it is accepted with the same probability as its copy.
+    """
+
+    kind: str = "kseq"
+    draw: ClassVar[Draw] = "iid"
+    needs_draft_probs: ClassVar[bool] = True
+    replay: ClassVar[Replay] = "table"
+
+    def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        """See `Judging.judge`."""
+        counts = torch.tensor([[max(len(own), 1)] for own in tree.topology.children], device=target_probs.device)
+        inner = torch.tensor([[len(own) > 0] for own in tree.topology.children], device=target_probs.device)
+        rho = solve(target_probs, draft_probs, counts)[0]
+        common = torch.where(inner, torch.minimum(target_probs / rho, draft_probs), 0.0)  # P(a child is x and accepted)
+        beta = common.sum(-1, keepdim=True)
+        any_accepted = (_any_of(beta, counts) / beta).nan_to_num(0.0)
+        accept = target_probs.new_ones(len(tree))
+        for parents, children, tokens in rounds(tree, target_probs.device):
+            chances = target_probs[parents].gather(-1, tokens), (rho * draft_probs)[parents].gather(-1, tokens)
+            accept[children] = ratio(*chances)[:, 0]
+        return Judged(accept, (target_probs - common * any_accepted).clamp(min=0))
+
+    def table(self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int) -> KSeqTable:
+        """What replay needs, for nodes with 1 to `count` children; arguments as `Rejection.pi`."""
+        target, draft = normalised(target_probs), normalised(draft_probs)
+        counts = torch.arange(1, count + 1, device=target.device).expand(len(target), count)
+        return KSeqTable(probability(draft, tokens) / probability(target, tokens), *solve(target, draft, counts))
+
+
+def solve(target_probs: torch.Tensor, draft_probs: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each row's `(rho, beta)`, `[m, c]`, for its numbers of children `counts` `[m, c]`; rho from above.
+
+    With tokens sorted by `target / draft`, `beta` of any rho is two prefix sums.
+    """
+    scale, order = (target_probs / draft_probs).nan_to_num(0.0).sort(-1)
+    below = torch.nn.functional.pad(target_probs.gather(-1, order).cumsum(-1), (1, 0))
+    above = torch.nn.functional.pad(draft_probs.gather(-1, order).flip(-1).cumsum(-1).flip(-1), (0, 1))
+
+    def beta(rho: torch.Tensor) -> torch.Tensor:
+        split = torch.searchsorted(scale, rho)
+        return (below.gather(-1, split) / rho + above.gather(-1, split)).clamp(0, 1)
+
+    low, high = torch.ones_like(counts, dtype=torch.float64), counts.double()
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        too_low = _any_of(accepted := beta(middle), counts) > middle * accepted
+        low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
+    return high, beta(high)
+
+
+def _any_of(beta: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """`1 - (1 - beta)^k`, also for small beta."""
+    return -torch.expm1(counts * torch.log1p(-beta.clamp(max=1)))

@@ -1,0 +1,51 @@
+"""Recursive rejection of children that were drawn without replacement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio
+from specdraft.acceptance.recursive import judge_in_turn
+from specdraft.draft_tree import DraftTree
+from specdraft.draws import Draw, Source
+
+
+@dataclass
+class NoReplacement(Judging):
+    """As `Recursive`, but each rejected token is also taken out of the draft distribution, renormalised.
+
+    Sequoia (Chen et al. 2024, section 3.2, algorithm 2); recursive speculative decoding with constant
+    branching (Jeon et al. 2024, section 3, recursive rejection sampling).
+    """
+
+    kind: str = "no_replacement"
+    draw: ClassVar[Draw] = "without_replacement"
+    needs_draft_probs: ClassVar[bool] = True
+    replay: ClassVar[Replay] = "pi"
+
+    def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        """See `Judging.judge`."""
+        return judge_in_turn(tree, target_probs, draft_probs, replace=False)
+
+    def pi(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+    ) -> torch.Tensor:
+        """An unbiased estimate of P(child i is accepted | the next token is the recorded one), `[T, K]`; see `Rejection.pi`.
+
+        It follows one history per position in which every child was rejected: child c is drawn from
+        `max(sum(m) draft - m, 0)`, the law of a child given that it was rejected. With K = 1 no draw is made.
+        """
+        draft, mass = normalised(draft_probs), normalised(target_probs)
+        left = [here := probability(mass, tokens)]
+        for i in range(count):
+            offered = mass.sum(-1, keepdim=True) * draft
+            if i < count - 1:
+                rejected = source.choose((offered - mass).clamp(min=0))
+                draft = normalised(draft.scatter(-1, rejected[:, None], 0.0))
+            mass = (mass - offered).clamp(min=0)
+            left.append(probability(mass, tokens))
+        return ratio(-torch.stack(left, -1).diff(dim=-1), here[:, None])

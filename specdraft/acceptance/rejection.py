@@ -1,0 +1,53 @@
+"""Token-wise rejection on a chain: speculative sampling as it was invented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.judging import Judged, Judging, probability, ratio, tree_tokens
+from specdraft.draft_tree import DraftTree
+from specdraft.draws import Draw, Source
+
+
+@dataclass
+class Rejection(Judging):
+    """Accept token x with `min(1, target(x) / draft(x))`; after a rejection draw from `norm(max(target - draft, 0))`.
+
+    Leviathan et al. 2023, section 2.3 and algorithm 1; Chen et al. 2023, algorithm 2.
+    """
+
+    kind: str = "rejection"
+    draw: ClassVar[Draw] = "iid"
+    chain_only: ClassVar[bool] = True
+    needs_draft_probs: ClassVar[bool] = True
+    replay: ClassVar[Replay] = "pi"
+
+    def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        """See `Judging.judge`. On a chain node i's parent is i - 1."""
+        tokens = tree_tokens(tree, target_probs.device)[1:]
+        target, draft = target_probs[:-1], draft_probs[:-1]
+        accept = ratio(probability(target, tokens), probability(draft, tokens))
+        residual = torch.cat([(target - draft).clamp(min=0), target_probs[-1:]])
+        return Judged(torch.cat([accept.new_ones(1), accept]), residual)
+
+    def pi(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+    ) -> torch.Tensor:
+        """P(child i is accepted | the next token is the recorded one): `min(1, draft / target)` for the only child.
+
+        Args:
+            target_probs: `[T, vocab]` standardised, at each recorded position.
+            draft_probs: `[T, vocab]` likewise.
+            tokens: `[T]` the recorded next tokens.
+            count: K; columns after the first are 0.
+            source: not used.
+
+        Returns:
+            `[T, K]` float64.
+        """
+        first = ratio(probability(draft_probs.double(), tokens), probability(target_probs.double(), tokens))
+        return torch.nn.functional.pad(first[:, None], (0, count - 1))

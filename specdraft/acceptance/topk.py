@@ -1,0 +1,44 @@
+"""Deterministic children: the drafter's best by rank, so that the draft is a point mass on each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.judging import Judged, Judging
+from specdraft.acceptance.membership import judge_membership
+from specdraft.draft_tree import DraftTree
+from specdraft.draws import Source
+
+
+@dataclass
+class TopK(Judging):
+    """Draw X from the target; the child that equals X is accepted, else X is the bonus token.
+
+    Recursive rejection (Miao et al. 2024, section 4.3) in which child i was "drawn" from the point mass
+    on its own token. The children may be chosen in any way that does not look at the target's draw, so
+    dynamic shapes are lossless with this rule at every temperature.
+    """
+
+    kind: str = "topk"
+    replay: ClassVar[Replay] = "rank"
+
+    def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        """See `Judging.judge`."""
+        return judge_membership(tree, target_probs)
+
+    def pi(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+    ) -> torch.Tensor:
+        """1 at the recorded token's rank, else 0: `[T, K]`; see `Rejection.pi`.
+
+        Here `draft_probs` may be any scores that order the tokens as the drafter's raw logits do; the
+        standardised distribution does not (ties go to the lower token id).
+        """
+        own = draft_probs.gather(-1, tokens[:, None])
+        earlier = torch.arange(draft_probs.shape[-1], device=tokens.device) < tokens[:, None]
+        rank = ((draft_probs > own) | ((draft_probs == own) & earlier)).sum(-1, keepdim=True)
+        return (rank == torch.arange(count, device=tokens.device)).double()

@@ -1,0 +1,59 @@
+"""Medusa's typical acceptance: keep what is probable enough. Not lossless."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
+from specdraft.acceptance.judging import tree_tokens
+from specdraft.draft_tree import DraftTree
+from specdraft.draws import Source
+from specdraft.errors import ConfigError
+from specdraft.records import Accepted
+
+
+@dataclass
+class Typical(AcceptanceRule):
+    """A node passes iff `target(x) > min(epsilon, delta exp(-H(target)))`; the longest passing path is accepted.
+
+    H is the entropy in nats; of equally long paths the most probable one is taken. The bonus token is drawn
+    from the target. Cai et al. 2024 (Medusa), section 2.3.1. It changes the distribution of the text.
+
+    Attributes:
+        epsilon: a token at least this probable always passes.
+        delta: scales the threshold where the target is uncertain.
+    """
+
+    kind: str = "typical"
+    epsilon: float = 0.09
+    delta: float = 0.3
+    lossless: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise `ConfigError` for parameters out of range."""
+        if not 0 < self.epsilon <= 1:
+            raise ConfigError(f"acceptance.epsilon={self.epsilon} is out of range; expected more than 0 and at most 1")
+        if not 0 < self.delta < float("inf"):
+            raise ConfigError(f"acceptance.delta={self.delta} is out of range; expected a finite number above 0")
+
+    def accept(
+        self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
+    ) -> Accepted:
+        """See `AcceptanceRule.accept`."""
+        tokens, parents = tree_tokens(tree, target_probs.device), torch.from_numpy(tree.topology.parents).to(target_probs.device)
+        threshold = (self.delta * torch.exp(-torch.special.entr(target_probs).sum(-1))).clamp(max=self.epsilon)
+        chance = target_probs[parents, tokens].double()
+        log_chance, passes, drafted = torch.stack([chance.log(), (chance > threshold[parents]).double(), tokens.double()]).tolist()
+        paths: list[list[int] | None] = [[]]
+        scores = [0.0]
+        for node, parent in enumerate(tree.topology.parents.tolist()[1:], 1):
+            above = paths[parent]
+            paths.append([*above, node] if above is not None and passes[node] else None)
+            scores.append(scores[parent] + log_chance[node])
+        best = max((n for n, path in enumerate(paths) if path is not None), key=lambda n: (len(paths[n] or ()), scores[n]))
+        bonus = source.choose(target_probs[best : best + 1])
+        nodes = paths[best] or []
+        return Accepted(nodes, [int(drafted[node]) for node in nodes], int(bonus))

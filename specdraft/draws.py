@@ -1,0 +1,94 @@
+"""The only source of randomness: categorical draws and coin flips, and a tree's children drawn with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from specdraft.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+# How a rule needs a node's children to be chosen: the drafter's best by raw score, or drawn at random.
+Draw = Literal["rank", "iid", "without_replacement"]
+
+
+class Source(Protocol):
+    """Whatever answers random questions; every draw and every decision under sampling goes through one."""
+
+    def choose(self, weights: torch.Tensor) -> torch.Tensor:
+        """One categorical draw per row of non-negative, not normalised weights: `[m, vocab]` -> `[m]` ids.
+
+        An id of weight 0 is never chosen. A row without any weight gives some id.
+        """
+
+    def flip(self, probability: float) -> bool:
+        """True with `probability`."""
+
+
+class RandomSource:
+    """The real one.
+
+    Args:
+        generator: on the CPU, so that a seed means the same on every device.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def choose(self, weights: torch.Tensor) -> torch.Tensor:
+        """See `Source.choose`: by the inverse of the distribution function, in float64, on the weights' device."""
+        import torch
+
+        uniform = torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64).to(weights.device)
+        cumulative = weights.double().cumsum(-1)
+        beyond = (cumulative > uniform * cumulative[:, -1:]) & (weights > 0)
+        # a parallel sum need not rise monotonically, so rounding may leave nothing beyond
+        return torch.where(beyond.any(-1), beyond.byte().argmax(-1), weights.argmax(-1))
+
+    def flip(self, probability: float) -> bool:
+        """See `Source.flip`."""
+        import torch
+
+        return float(torch.rand(1, generator=self._generator, dtype=torch.float64)) < probability
+
+
+class NoSource:
+    """For what is decided without randomness; asking it is an error."""
+
+    def choose(self, weights: torch.Tensor) -> torch.Tensor:
+        """Raise."""
+        raise ConfigError("this acceptance rule needs a source of randomness")
+
+    def flip(self, probability: float) -> bool:
+        """Raise."""
+        raise ConfigError("this acceptance rule needs a source of randomness")
+
+
+def draw_children(draft_probs: torch.Tensor, count: int, draw: Draw, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw `count` children for each of `m` nodes; a child's index is its draw order.
+
+    Args:
+        draft_probs: `[m, vocab]` the standardised draft distribution after each node.
+        count: children per node, 1 or more.
+        draw: `"iid"` draws may repeat a token. `"without_replacement"` takes what was drawn out and
+            renormalises. `"rank"` is no draw: the drafter takes its best by raw logits.
+        source: where the randomness comes from.
+
+    Returns:
+        Tokens `[m, count]`, and `[m, count]` whether each was drawn: without replacement, a row whose
+        support is used up has no further child (its token there means nothing).
+    """
+    import torch
+
+    if draw == "iid":
+        drawn = source.choose(draft_probs.repeat_interleave(count, 0)).view(-1, count)
+        return drawn, torch.ones_like(drawn, dtype=torch.bool)
+    if draw != "without_replacement":
+        raise ValueError(f"{draw!r} children are not drawn at random")
+    left, tokens, valid = draft_probs, list[torch.Tensor](), list[torch.Tensor]()
+    for _ in range(count):
+        valid.append((left > 0).any(-1))
+        tokens.append(source.choose(left))
+        left = left.scatter(-1, tokens[-1][:, None], 0.0)
+    return torch.stack(tokens, -1), torch.stack(valid, -1)

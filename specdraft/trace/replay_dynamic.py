@@ -1,0 +1,216 @@
+"""What best-first trees would have done along recorded trajectories.
+
+The trees of all budgets are nested: the tree of n nodes is the first n of the order that `expand`
+recorded. So a node on the trajectory is in it iff its place in the order is at most n, and one walk
+down the trajectory serves every budget and every threshold on the probability.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import inf, log
+from typing import NamedTuple
+
+import numpy as np
+
+from specdraft.draft_tree import RankPath
+from specdraft.metrics import Tally
+from specdraft.shapes import BestFirstPlan
+from specdraft.trace.expand import Expansion
+from specdraft.trace.replay import PackedRanks
+
+NEVER = np.iinfo(np.int64).max  # the place of a node that is in no tree
+
+
+class Walked(NamedTuple):
+    """Every start of some trajectories, one after another, and where their own tokens are in the trees.
+
+    Attributes:
+        prompt: `[F]` the trajectory of each start; `first`: `[P]` the first start of each trajectory.
+        parent, depth: `[F, N]` of the nodes in their order (depth 0: no node); `log_prob`: see `Expansion`.
+        path: `[F, N]` each node's rank path, as an index into `paths`.
+        on_path: `[F, D + 2]` the place, from 1, of the node at each depth that holds the trajectory's own token.
+        first_child: `[F, D + 2]` the place of that node's best child.
+    """
+
+    prompt: np.ndarray
+    first: np.ndarray
+    parent: np.ndarray
+    depth: np.ndarray
+    log_prob: np.ndarray
+    path: np.ndarray
+    paths: list[RankPath]
+    on_path: np.ndarray
+    first_child: np.ndarray
+
+
+def walk(packed: PackedRanks, expansions: Sequence[Expansion]) -> Walked:
+    """Follow every trajectory through the trees of its starts.
+
+    Args:
+        packed: ranks of the trajectories (see `PackedRanks`).
+        expansions: one for each trajectory, all with one limit.
+    """
+    parent, rank, _, log_prob = (np.concatenate(fields) for fields in zip(*expansions, strict=True))
+    parent, rank = parent.astype(np.int64), rank.astype(np.int64)
+    prompt = np.repeat(np.arange(len(packed.last)), packed.last)
+    first = np.cumsum(packed.last) - packed.last
+    position = np.arange(len(prompt)) - first[prompt]
+    depth, path, paths = _paths(parent, rank)
+    on_path, first_child = _follow(packed.ranks, prompt, position, parent, rank, int(depth.max(initial=0)))
+    return Walked(prompt, first, parent, depth, log_prob, path, paths, on_path, first_child)
+
+
+def _paths(parent: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[RankPath]]:
+    """Depth and rank path (an index into the list) of every node."""
+    depth, path = np.zeros_like(parent), np.zeros_like(parent)
+    paths: list[RankPath] = [()]
+    rows = np.arange(len(parent))[:, None]
+    level = parent == 0
+    while level.any():
+        start, place = np.nonzero(level)
+        above = np.where(parent[start, place] > 0, path[start, parent[start, place] - 1], 0)
+        edges, which = np.unique(np.stack([above, rank[start, place]]), axis=1, return_inverse=True)
+        path[start, place] = len(paths) + which.reshape(-1)
+        depth[start, place] = len(paths[above[0]]) + 1
+        paths += [(*paths[p], r) for p, r in edges.T.tolist()]
+        level = (parent > 0) & (depth == 0) & (depth[rows, np.maximum(parent - 1, 0)] > 0)
+    return depth, path, paths
+
+
+def _follow(
+    ranks: np.ndarray, prompt: np.ndarray, position: np.ndarray, parent: np.ndarray, rank: np.ndarray, levels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`on_path` and `first_child` of `Walked`."""
+    starts = np.arange(len(prompt))
+    on_path = np.full((len(prompt), levels + 2), NEVER)
+    first_child = on_path.copy()
+    on_path[:, 0] = 0
+    for depth in range(levels + 1):
+        below = parent == on_path[:, depth, None]
+        first_child[:, depth] = _place(below)
+        at = np.minimum(position + depth + 1, ranks.shape[1] - 1)
+        on_path[:, depth + 1] = _place(below & (rank == ranks[prompt, at][:, None]))
+    assert (on_path[starts, -1] == NEVER).all()
+    return on_path, first_child
+
+
+def _place(found: np.ndarray) -> np.ndarray:
+    """`[F, N]` -> `[F]` the place, from 1, of each row's first true, or `NEVER`."""
+    if not found.shape[1]:
+        return np.full(len(found), NEVER)
+    return np.where(found.any(1), found.argmax(1) + 1, NEVER)
+
+
+def sizes(walked: Walked, plan: BestFirstPlan) -> np.ndarray:
+    """`[F]` draft nodes of each start's tree at a budget and a threshold."""
+    least = log(plan.shape.min_prob) if plan.shape.min_prob > 0 else -inf
+    there = (walked.depth > 0) & (walked.log_prob >= least)
+    size: np.ndarray = np.minimum(there.sum(1), plan.nodes)
+    return size
+
+
+class Steps(NamedTuple):
+    """The steps that decoding takes, prompt by prompt in their order.
+
+    Attributes:
+        start: `[V]` the start of each step.
+        size: `[V]` its draft nodes; `accepted`: `[V]` its accepted tokens.
+        cut: `[V]` whether the text ends on an accepted token.
+    """
+
+    start: np.ndarray
+    size: np.ndarray
+    accepted: np.ndarray
+    cut: np.ndarray
+
+
+def take_steps(walked: Walked, packed: PackedRanks, size: np.ndarray) -> Steps:
+    """The steps with trees of these sizes `[F]`."""
+    accepted = (walked.on_path[:, 1:] <= size[:, None]).sum(1)
+    at = np.zeros(len(packed.last), dtype=np.int64)
+    visited = []
+    while (going := at < packed.last).any():
+        start = walked.first[going] + at[going]
+        visited.append(start)
+        at[going] += accepted[start] + 1
+    start = np.sort(np.concatenate([*visited, np.empty(0, dtype=np.int64)])).astype(np.int64)
+    position = start - walked.first[walked.prompt[start]]
+    cut = position + accepted[start] == packed.last[walked.prompt[start]]
+    return Steps(start, size[start], accepted[start], cut)
+
+
+def fed_nodes(walked: Walked, steps: Steps, plan: BestFirstPlan) -> np.ndarray:
+    """`[V, D]` how many nodes were fed to make each level of each step's tree, 0 where there is no such level.
+
+    A level is made from the nodes above it that were among the best when it was made; of those, the ones
+    that better nodes pushed out of the largest recorded tree are not known and are left out.
+    """
+    depth = walked.depth[steps.start]
+    least = log(plan.shape.min_prob) if plan.shape.min_prob > 0 else -inf
+    there = (depth > 0) & (walked.log_prob[steps.start] >= least)
+    fed = np.zeros((len(depth), plan.depth), dtype=np.int64)
+    fed[:, 0] = 1
+    for level in range(1, plan.depth):
+        among = there & (depth <= level)
+        fed[:, level] = (among & (depth == level) & (np.cumsum(among, axis=1) <= plan.nodes)).sum(1)
+    return fed
+
+
+def replay_dynamic(walked: Walked, packed: PackedRanks, plan: BestFirstPlan) -> tuple[list[Tally], Steps]:
+    """Counts of decoding every prompt with best-first trees: integers, equal to a live run's; and the steps."""
+    steps = take_steps(walked, packed, sizes(walked, plan))
+    tried = steps.accepted - steps.cut  # depths whose accepted node's children were tried
+    prompt = walked.prompt[steps.start]
+    depths = np.arange(walked.on_path.shape[1] - 1)
+    grew = walked.first_child[steps.start][:, :-1] <= steps.size[:, None]
+    reached = grew & (depths <= tried[:, None])
+    accepted = depths < steps.accepted[:, None]
+    nodes = _nodes(walked, steps, tried)
+    tallies = []
+    for one, (last, looped) in enumerate(zip(packed.last.tolist(), packed.looped.tolist(), strict=True)):
+        own = prompt == one
+        lengths = np.bincount(steps.accepted[own]).tolist()
+        there, hit = reached[own].sum(0).tolist(), accepted[own].sum(0).tolist()
+        tally = Tally(
+            steps=int(own.sum()),
+            drafted_tokens=int(steps.size[own].sum()),
+            accepted_tokens=int(steps.accepted[own].sum()),
+            bonus_tokens=int((~steps.cut[own]).sum()),
+            new_tokens=last + 1,
+            looped_tokens=looped,
+            lengths=Counter({length: n for length, n in enumerate(lengths) if n}),
+            positions={d: [r, a] for d, (r, a) in enumerate(zip(there, hit, strict=True), start=1) if r},
+            nodes=nodes[one],
+            dynamic=True,
+        )
+        tallies.append(tally)
+    return tallies, steps
+
+
+def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPath, list[int]]]:
+    """Of each prompt: rank path -> [reached, accepted], for the nodes that were ever reached."""
+    parent, depth, path = walked.parent[steps.start], walked.depth[steps.start], walked.path[steps.start]
+    on_path = walked.on_path[steps.start]
+    place = np.arange(1, parent.shape[1] + 1)
+    rows = np.arange(len(parent))[:, None]
+    inside = (depth > 0) & (place <= steps.size[:, None])
+    reached = inside & (depth - 1 <= tried[:, None]) & (parent == on_path[rows, np.maximum(depth - 1, 0)])
+    accepted = reached & (depth <= steps.accepted[:, None]) & (place == on_path[rows, depth])
+    count, prompts = len(walked.paths), len(walked.first)
+    key = walked.prompt[steps.start][:, None] * count + path
+    times = [np.bincount(key[which], minlength=prompts * count).reshape(prompts, count) for which in (reached, accepted)]
+    found: list[dict[RankPath, list[int]]] = [{} for _ in range(prompts)]
+    for prompt, index in np.argwhere(times[0]).tolist():
+        found[prompt][walked.paths[index]] = [int(times[0][prompt, index]), int(times[1][prompt, index])]
+    return found
+
+
+def listed_steps(walked: Walked, steps: Steps) -> list[list[list[int]]]:
+    """Every prompt's steps as `steps.csv` lists them: index, drafted, accepted and bonus tokens, cut (0 or 1)."""
+    listed: list[list[list[int]]] = [[] for _ in walked.first]
+    rows = zip(walked.prompt[steps.start].tolist(), steps.size.tolist(), steps.accepted.tolist(), steps.cut.tolist(), strict=True)
+    for prompt, size, accepted, cut in rows:
+        listed[prompt].append([len(listed[prompt]), size, accepted, int(not cut), int(cut)])
+    return listed

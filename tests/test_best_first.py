@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdraft.draft_tree import DraftTree, RankPath, Topology
+from specdraft.errors import ConfigError
+from specdraft.shapes.best_first import BestFirst, Growth
+
+VOCAB = 5
+Law = Callable[[tuple[int, ...]], np.ndarray]
+
+
+def law_of(seed: int, coarse: bool) -> Law:
+    """Log-probabilities of the next token after a context; coarse ones tie often."""
+
+    def law(context: tuple[int, ...]) -> np.ndarray:
+        rng = np.random.default_rng([seed, *context])
+        weights = rng.integers(1, 3, VOCAB).astype(float) if coarse else rng.random(VOCAB) ** 3
+        return np.log(weights / (4.0 if coarse else weights.sum()))
+
+    return law
+
+
+def best(law: Law, context: tuple[int, ...]) -> list[tuple[int, float]]:
+    """(token, log-probability) by (-log-probability, token)."""
+    values = law(context)
+    return [(int(t), float(values[t])) for t in np.lexsort((np.arange(VOCAB), -values))]
+
+
+def by_hand(law: Law, n: int, max_depth: int, max_children: int, min_prob: float) -> list[tuple[RankPath, int]]:
+    """Grow one node at a time by (-cumulative, depth, path): the definition, in plain Python."""
+    heap: list[tuple[float, int, RankPath, tuple[int, ...]]] = []
+
+    def push(path: RankPath, context: tuple[int, ...], reached: float) -> None:
+        for rank, (token, value) in enumerate(best(law, context)[:max_children]):
+            if len(path) < max_depth and (min_prob == 0 or reached + value >= log(min_prob)):
+                heapq.heappush(heap, (-(reached + value), len(path) + 1, (*path, rank), (*context, token)))
+
+    push((), (), 0.0)
+    found: list[tuple[RankPath, int]] = []
+    while heap and len(found) < n:
+        negative, _, path, context = heapq.heappop(heap)
+        found.append((path, context[-1]))
+        push(path, context, -negative)
+    return found
+
+
+class View:
+    """A drafter made of a law; counts its forwards."""
+
+    vocab = VOCAB
+
+    def __init__(self, law: Law) -> None:
+        self.law, self.scored, self.levels = law, [], 0  # type: ignore[var-annotated]
+
+    def grow(self, topology: Topology, depth: int) -> None:
+        raise NotImplementedError
+
+    def finish(self, topology: Topology) -> DraftTree:
+        raise NotImplementedError
+
+    def score(self, parents: Sequence[int], tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        self.levels += 1
+        above = list(self.scored)
+        self.scored += [(*above[p], int(t)) for p, t in zip(parents, tokens, strict=True)] if above else [()]
+        children = [best(self.law, context)[:count] for context in self.scored[len(above) :]]
+        return np.array([[t for t, _ in row] for row in children]), np.array([[v for _, v in row] for row in children])
+
+    def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
+        for node, turn in enumerate(turns, start=1):
+            if turn >= 0:
+                assert self.scored[turn][-1] == tokens[node - 1]
+        inner = {node for node, kids in enumerate(topology.children) if kids and node}
+        assert inner <= {node for node, turn in enumerate(turns, start=1) if turn >= 0}
+        return DraftTree(topology, [0, *tokens.tolist()])
+
+
+@given(
+    st.integers(0, 10**6), st.booleans(), st.integers(1, 24), st.integers(1, 5), st.integers(1, VOCAB + 2), st.sampled_from([0, 0.01, 0.1])
+)
+def test_the_best_nodes_in_their_order(seed: int, coarse: bool, n: int, max_depth: int, max_children: int, min_prob: float) -> None:
+    law = law_of(seed, coarse)
+    view = View(law)
+    tree = BestFirst(max_depth=max_depth, max_children=max_children, min_prob=min_prob).at(n).expand(view)
+    expected = by_hand(law, n, max_depth, max_children, min_prob)
+    assert list(zip(tree.topology.paths[1:], tree.token_list()[1:], strict=True)) == expected
+    assert view.levels <= min(n, max_depth)
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.integers(1, 4))
+def test_trees_of_several_roots_do_not_mix(seed: int, coarse: bool, roots: int) -> None:
+    laws = [law_of(seed + i, coarse) for i in range(roots)]
+    growth = Growth(roots, 9, 3, 4)
+    contexts = {root: (root,) for root in range(roots)}  # node -> its root, then its tokens
+    while len(growth.frontier):
+        nodes = growth.nodes_at(growth.frontier)
+        for number, parent, token in zip(growth.frontier.tolist(), nodes.parent.tolist(), nodes.token.tolist(), strict=True):
+            if parent >= 0:
+                contexts[number] = (*contexts[parent], token)
+        rows = [best(laws[contexts[n][0]], contexts[n][1:])[:4] for n in growth.frontier.tolist()]
+        growth.add(np.array([[t for t, _ in row] for row in rows]), np.array([[v for _, v in row] for row in rows]))
+    trees = growth.trees()
+    for root, law in enumerate(laws):
+        size = trees.sizes[root]
+        parent, rank, token = (field[root, :size].tolist() for field in (trees.parent, trees.rank, trees.token))
+        assert (trees.parent[root, size:] == -1).all()
+        topology = Topology([-1, *parent], [0, *rank])
+        assert list(zip(topology.paths[1:], token, strict=True)) == by_hand(law, 9, 3, 4, 0)
+
+
+def test_a_smaller_tree_is_a_prefix() -> None:
+    law = law_of(3, False)
+    trees = [BestFirst().at(n).expand(View(law)).topology.paths for n in range(1, 40)]
+    for smaller, larger in pairwise(trees):
+        assert larger[: len(smaller)] == smaller
+
+
+def test_a_tree_can_be_smaller_than_its_budget() -> None:
+    assert BestFirst(max_depth=1).at(64).expand(View(law_of(1, False))).num_nodes == VOCAB
+    few = BestFirst(min_prob=0.2).at(64).expand(View(law_of(1, False)))
+    assert 0 < few.num_nodes < 10
+    assert BestFirst(min_prob=0.999).at(64).expand(View(law_of(1, False))).num_nodes == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_depth", 0), ("max_children", 0), ("min_prob", -0.1), ("min_prob", 1.0), ("min_prob", float("nan"))]
+)
+def test_parameters_out_of_range(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"tree\.{name}={value} is out of range for best_first"):
+        BestFirst(**{name: value}).at(4)
+
+
+def test_the_label() -> None:
+    assert BestFirst().label == "best_first"
+    assert BestFirst(max_depth=4, min_prob=0.01).label == "best_first-md4-mp0.01"

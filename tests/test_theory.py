@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specdraft.errors import ConfigError
+from specdraft.theory import alpha_for, best_gamma, expected_tokens, operations, overlap, speedup
+
+alphas = st.floats(0, 1)
+gammas = st.integers(0, 40)
+
+
+@pytest.mark.parametrize(("alpha", "tokens"), [(0.6, 2.306), (0.8, 3.362), (0.9, 4.095)])
+def test_expected_tokens_of_a_chain_of_four(alpha: float, tokens: float) -> None:
+    assert round(expected_tokens(alpha, 4), 3) == tokens
+
+
+# Leviathan et al. 2023, table 1 (drafting is free): alpha, gamma, operations, speed-up
+TABLE_1 = [
+    (0.6, 2, 1.53, 1.96),
+    (0.7, 3, 1.58, 2.53),
+    (0.8, 2, 1.23, 2.44),
+    (0.8, 5, 1.63, 3.69),
+    (0.9, 2, 1.11, 2.71),
+    (0.9, 10, 1.60, 6.86),
+]
+# and table 4: gamma, alpha, cost, expected speed-up
+TABLE_4 = [
+    (7, 0.75, 0.02, 3.2),
+    (7, 0.80, 0.04, 3.3),
+    (7, 0.82, 0.11, 2.5),
+    (7, 0.62, 0.02, 2.3),
+    (5, 0.68, 0.04, 2.4),
+    (3, 0.71, 0.11, 2.0),
+    (5, 0.65, 0.02, 2.4),
+    (5, 0.73, 0.04, 2.6),
+    (3, 0.74, 0.11, 2.0),
+    (5, 0.53, 0.02, 1.9),
+    (3, 0.55, 0.04, 1.8),
+    (3, 0.56, 0.11, 1.6),
+]
+
+
+@pytest.mark.parametrize(("alpha", "gamma", "work", "faster"), TABLE_1)
+def test_table_1(alpha: float, gamma: int, work: float, faster: float) -> None:
+    assert round(operations(alpha, gamma, 0), 2) == work
+    assert round(speedup(alpha, gamma, 0), 2) == faster
+
+
+def test_table_4_at_its_printed_inputs() -> None:
+    assert sum(round(speedup(alpha, gamma, cost), 1) == printed for gamma, alpha, cost, printed in TABLE_4) == 9
+
+
+@pytest.mark.parametrize(("gamma", "alpha", "cost", "printed"), TABLE_4)
+def test_table_4_within_the_rounding_of_its_inputs(gamma: int, alpha: float, cost: float, printed: float) -> None:
+    corners = [speedup(alpha + a, gamma, cost + c) for a, c in product((-0.005, 0.005), repeat=2)]
+    assert round(min(corners), 1) <= printed <= round(max(corners), 1)
+
+
+@given(st.floats(0, 0.999), gammas)
+def test_the_closed_form(alpha: float, gamma: int) -> None:
+    assert expected_tokens(alpha, gamma) == pytest.approx((1 - alpha ** (gamma + 1)) / (1 - alpha), rel=1e-9)
+
+
+@given(alphas, st.integers(1, 40))
+def test_the_inverse(alpha: float, gamma: int) -> None:
+    tokens = expected_tokens(alpha, gamma)
+    assert expected_tokens(alpha_for(tokens, gamma), gamma) == pytest.approx(tokens, rel=1e-12)
+
+
+def test_always_and_never_accepted() -> None:
+    assert (expected_tokens(1, 4), expected_tokens(0, 4), expected_tokens(0.5, 0)) == (5, 1, 1)
+    assert (alpha_for(5, 4), alpha_for(1, 4)) == (1, pytest.approx(0, abs=1e-300))
+
+
+@given(st.floats(0, 0.97), st.floats(0.01, 1.5))
+def test_the_best_gamma_is_the_integer_argmax_and_pays_iff_alpha_beats_the_cost(alpha: float, cost: float) -> None:
+    factors = [speedup(alpha, gamma, cost) for gamma in range(200)]
+    best = best_gamma(alpha, cost, longest=199)
+    assert factors[best] == pytest.approx(max(factors), rel=1e-12)
+    if abs(alpha - cost) > 1e-9:
+        assert (best > 0) == (alpha > cost)
+
+
+def test_the_best_gamma_without_an_end() -> None:
+    assert best_gamma(1, 0.5, longest=7) == best_gamma(0.9, 0, longest=7) == 7
+    assert best_gamma(0.3, 0.3) == best_gamma(0, 0) == 0
+
+
+def test_overlap() -> None:
+    target, draft = torch.tensor([[1 / 3, 2 / 3], [1, 0]]), torch.tensor([[2 / 3, 1 / 3], [0, 1]])
+    assert overlap(target, draft).tolist() == pytest.approx([2 / 3, 0])
+
+
+@pytest.mark.parametrize(
+    ("call", "key"),
+    [
+        (lambda: expected_tokens(1.1, 2), "alpha=1.1"),
+        (lambda: expected_tokens(float("nan"), 2), "alpha=nan"),
+        (lambda: speedup(0.5, -1, 0.1), "gamma=-1"),
+        (lambda: speedup(0.5, 2, -0.1), "cost=-0.1"),
+        (lambda: operations(0.5, 2, float("inf")), "cost=inf"),
+        (lambda: best_gamma(0.5, float("nan")), "cost=nan"),
+        (lambda: alpha_for(4, 2), "tokens=4"),
+        (lambda: alpha_for(1, 0), "tokens=1"),
+    ],
+)
+def test_bad_input(call: Callable[[], float], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        call()
