@@ -14,6 +14,7 @@ from specdraft.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from specdraft.draft_tree import Topology
     from specdraft.study import StudyPlan
     from specdraft.sweep import Progress
 
@@ -222,18 +223,19 @@ def trees_list(as_json: AsJson = False) -> None:
 def trees_show(
     name: Annotated[str, typer.Argument(help="a shape, a tree config, or a published tree")],
     overrides: Annotated[list[str] | None, typer.Argument(help="budget=8 tree.k=3", show_default=False)] = None,
-    output: Annotated[str, typer.Option("--format", help="text or json")] = "text",
+    output: Annotated[str, typer.Option("--format", help="text, json, medusa or sglang")] = "text",
     config_dir: ConfigDir = None,
 ) -> None:
-    """Draw one tree at a node budget."""
+    """Draw one tree at a node budget, or write it as other projects do."""
     from specdraft.errors import ConfigError, did_you_mean
+    from specdraft.export import sglang_triple
     from specdraft.render import topology_tree
     from specdraft.shapes import StaticPlan
     from specdraft.shapes.published import published_trees
     from specdraft.study import shape_of
 
-    if output not in ("text", "json"):
-        raise ConfigError(f"--format {output!r} is not known{did_you_mean(output, ('text', 'json'))}")
+    if output not in (known := ("text", "json", "medusa", "sglang")):
+        raise ConfigError(f"--format {output!r} is not known{did_you_mean(output, known)}")
     chosen = ["tree=published", f"tree.name={name}"] if name in published_trees() else [f"tree={name}"]
     shape, budget = shape_of([*chosen, *(overrides or [])], config_dir)
     plan = shape.at(budget)
@@ -244,9 +246,21 @@ def trees_show(
     if output == "json":
         facts = {"tree": shape.label, "nodes": plan.nodes, "depth": plan.depth, "sibling_closed": topology.sibling_closed}
         typer.echo(json.dumps(facts | {"paths": [list(path) for path in topology.paths[1:]]}))
-        return
-    _console().print(f"{shape.label}: {plan.nodes} nodes, {plan.depth} levels", highlight=False)
-    _console().print(topology_tree(topology))
+    elif output == "medusa":
+        _write_medusa(topology)
+    elif output == "sglang":
+        typer.echo(json.dumps(sglang_triple(topology)._asdict()))
+    else:
+        _console().print(f"{shape.label}: {plan.nodes} nodes, {plan.depth} levels", highlight=False)
+        _console().print(topology_tree(topology))
+
+
+def _write_medusa(topology: Topology) -> None:
+    from specdraft.export import MEDUSA_TOPK, medusa_choices, medusa_topk
+
+    if (topk := medusa_topk(topology)) > MEDUSA_TOPK:
+        typer.echo(f"note: this tree needs TOPK={topk} in medusa/model/utils.py, which says {MEDUSA_TOPK}", err=True)
+    typer.echo(json.dumps(medusa_choices(topology)))
 
 
 @trees_app.command("optimal")

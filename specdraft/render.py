@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ ACCEPTED, REJECTED, BONUS, DIM = "bold green", "red", "bold cyan", "dim"
 LONGEST_TOKEN = 24
 MOST_LINES = 40  # more combinations than this are shown as grids
 MOST_LOOPING = 0.3
+MOST_LEVELS = 12  # deeper trees are folded: indentation would leave no room in a terminal of 80 columns
 
 
 def summary_tables(summary: pd.DataFrame) -> list[Table]:
@@ -97,7 +99,9 @@ def token_text(token: str) -> str:
 
 
 def topology_tree(topology: Topology, labels: Sequence[Text | str] | None = None) -> Tree:
-    """A tree as lines: child ranks, or the labels given for each node."""
+    """A tree as lines: child ranks, or the labels given for each node. A deep tree is folded (see `_folded`)."""
+    if topology.depth > MOST_LEVELS:
+        return _folded(topology, labels)
     shown = labels or ["root", *(_path_label(path) for path in topology.paths[1:])]
     branches = {0: Tree(shown[0])}
     for node in _depth_first(topology):
@@ -112,6 +116,37 @@ def _depth_first(topology: Topology) -> list[int]:
         order.append(node)
         stack += reversed(topology.children[node])
     return order
+
+
+def _folded(topology: Topology, labels: Sequence[Text | str] | None) -> Tree:
+    """A deep tree: nodes without siblings share a line with their parent, and what is still too deep goes on at the left."""
+    top = Tree(labels[0] if labels else "root")
+    stack = [(child, top, 1) for child in reversed(topology.children[0])]
+    while stack:
+        node, parent, level = stack.pop()
+        run = [node]
+        while len(topology.children[run[-1]]) == 1:
+            run += topology.children[run[-1]]
+        label = Text(" \u2192 ").join(_as_text(labels[n]) for n in run) if labels else Text(_ranks_text(topology.ranks[run].tolist()))
+        if level > MOST_LEVELS:
+            parent, level = top, 1
+            label = Text.assemble((f"\u22ef after {_ranks_text(topology.paths[node][:-1])}: ", DIM), label)
+        children = topology.children[run[-1]]
+        if children and level == MOST_LEVELS:
+            label.append(" \u22ef", style=DIM)
+        branch = parent.add(label)
+        stack += [(child, branch, level + 1) for child in reversed(children)]
+    return top
+
+
+def _ranks_text(ranks: Iterable[int]) -> str:
+    """`0 x3 \u2192 1` for 0, 0, 0, 1 (with a multiplication sign)."""
+    runs = [(rank, len(list(same))) for rank, same in groupby(ranks)]
+    return " \u2192 ".join(f"{rank} \u00d7{count}" if count > 1 else str(rank) for rank, count in runs)
+
+
+def _as_text(label: Text | str) -> Text:
+    return label if isinstance(label, Text) else Text(label)
 
 
 def _path_label(path: tuple[int, ...]) -> Text:

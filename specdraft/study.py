@@ -269,7 +269,8 @@ def _combinations(
             skipped.append((" ".join(point.overrides), f"{shape.label} has a size of its own ({plan.nodes} nodes) and runs once"))
     for one in list(combinations.values()):
         for reference in _references(one):
-            combinations.setdefault(reference.identifier, reference)
+            if not (isinstance(reference.plan, FittedPlan) and _cannot_fit(reference, prompts)):
+                combinations.setdefault(reference.identifier, reference)
     return list(combinations.values()), skipped
 
 
@@ -285,6 +286,8 @@ def _cannot_fit(combination: Combination, prompts: list[Prompt]) -> str | None:
     if combination.engine == "live":
         return f"tree={combination.shape.kind} is fitted to traces; it needs engine=replay"
     assert isinstance(combination.plan, FittedPlan)
+    if (most := combination.plan.shape.max_children) > (vocab := combination.pair.vocab):
+        return f"{combination.shape.label} may have {most} children of one node; the vocabulary has {vocab} tokens: lower tree.max_children"
     if (room := combination.plan.room) < combination.plan.nodes:
         return f"{combination.shape.label} has room for {room} nodes only; budget={combination.plan.nodes} does not fit"
     if len(prompts) < FOLDS and combination.shape.kind != "hindsight":

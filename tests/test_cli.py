@@ -339,13 +339,28 @@ class TestTrees:
         for name in ("medusa", "medusa/mc_sim_7b_63"):
             assert run("trees", "show", name).out.startswith("medusa: 63 nodes, 4 levels")
 
+    def test_show_as_medusa_choices(self, run: Run) -> None:
+        said = run("trees", "show", "branching", "budget=5", "tree.factors=[2,1]", "--format", "medusa")
+        assert (said.code, said.out, said.err) == (cli.DONE, "[[0], [1], [0, 0], [1, 0], [0, 0, 0]]\n", "")
+        for name in ("eagle", "hydra/single", "medusa/zephyr_stage2"):
+            assert run("trees", "show", name, "--format", "medusa").err == ""
+        wide = run("trees", "show", "wide", "budget=12", "--format", "medusa")
+        assert (len(json.loads(wide.out)), wide.code) == (12, cli.DONE)
+        assert wide.err == "note: this tree needs TOPK=12 in medusa/model/utils.py, which says 10\n"
+
+    def test_show_as_sglang_settings(self, run: Run) -> None:
+        said = run("trees", "show", "chain", "budget=3", "--format", "sglang")
+        assert json.loads(said.out) == {"speculative_num_steps": 3, "speculative_eagle_topk": 1, "speculative_num_draft_tokens": 4}
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
             (["chian"], ["tree=chian", "did you mean 'chain'?"]),
             (["chain", "budget=0"], ["budget=0"]),
             (["chain,kary"], ["one tree at a time"]),
-            (["chain", "--format", "yaml"], ["--format 'yaml'"]),
+            (["chain", "--format", "yaml"], ["--format 'yaml'", "known: json, medusa, sglang, text"]),
+            (["medusa", "--format", "sglang"], ["SGLang cannot", "10 children of the root"]),
+            (["measured", "--format", "medusa"], ["fitted to traces"]),
         ],
     )
     def test_bad_input(self, run: Run, arguments: list[str], words: list[str]) -> None:

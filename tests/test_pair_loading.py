@@ -228,6 +228,27 @@ def test_a_chat_template_is_applied_without_a_second_bos(tmp_path: Path, tiny_pa
     assert plain.encode("Hi", chat_template="auto") == plain.encode("Hi")
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('Roles must alternate\\nand so on') }}", "Roles must alternate"),
+        ("{% for m in messages %}", "Unexpected end of template"),
+        ("{{ messages[0].content.nothing.at_all }}", "has no attribute 'nothing'"),
+    ],
+)
+def test_a_chat_template_that_fails(tmp_path: Path, tiny_pair_folders: PairFolders, template: str, words: str) -> None:
+    target = save_model(tmp_path, tiny_llama(), byte_tokenizer(chat_template=template))
+    pair = find_pair(PairFolders(target, tiny_pair_folders.draft).spec())
+    with pytest.raises(PromptError) as raised:
+        pair.encode("Hi")
+    line = str(raised.value)
+    assert line.startswith(f"the chat template of {target} fails: ")
+    assert words in line
+    assert line.endswith("; prompts.chat_template=none does without it")
+    assert "\n" not in line
+    assert pair.encode("Hi", chat_template="none")
+
+
 def test_end_of_sequence_is_the_targets_set_in_generation_config(folders: PairFolders) -> None:
     change_json(folders.target / "generation_config.json", eos_token_id=[EOS, 7, 9])
     change_json(folders.draft / "generation_config.json", eos_token_id=11)

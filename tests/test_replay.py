@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from specdraft.shapes.kary import Kary
 from specdraft.shapes.paths import Paths
 from specdraft.shapes.published import Published, published_trees
 from specdraft.shapes.wide import Wide
+from specdraft.trace import replay as replay_module
 from specdraft.trace.record import annotate, record_trajectories
 from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay, replay_steps
 from specdraft.verifier import Verifier
@@ -130,6 +132,31 @@ def test_a_fault_in_the_ranks_is_seen() -> None:
             one._replace(packed=one.packed._replace(ranks=wrong)).check(topology)
 
 
+@pytest.mark.parametrize("fault", ["a rank off", "a position shifted", "the bonus forgotten", "the bonus not counted"])
+def test_a_fault_in_replay_is_seen(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    def accepted_wrongly(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if fault == "a rank off":
+            ranks = np.where(ranks > 0, ranks - 1, ranks)
+        if fault == "a position shifted":
+            ranks = np.concatenate([ranks[:, :1], ranks[:, 2:], ranks[:, :1]], 1)
+        node, depth = accepted_nodes(topology, ranks)
+        return node, np.maximum(depth - (fault == "the bonus forgotten"), 0)  # the next step starts on the bonus token's place
+
+    def replay_wrongly(topology: Topology, ranks: PackedRanks) -> list[Tally]:
+        return [replace(counted, bonus_tokens=0) for counted in replay_module.replay(topology, ranks)]
+
+    trees = [Kary(k=3).at(12).topology, Chain().at(5).topology]
+    for topology in trees:
+        small().check(topology)
+    if fault == "the bonus not counted":
+        monkeypatch.setattr(sys.modules[__name__], "replay", replay_wrongly)
+    else:
+        monkeypatch.setattr(replay_module, "accepted_nodes", accepted_wrongly)
+    for topology in trees:
+        with pytest.raises(AssertionError):
+            small().check(topology)
+
+
 def test_the_tiny_pair(tiny_pair: Pair) -> None:
     prompts = [tiny_pair.encode(text) for text in ("Once upon a time", "x", "def f(x): return")]
     one = recorded(tiny_pair.target, tiny_pair.draft, prompts, Ending(16, tiny_pair.eos_ids))
@@ -177,6 +204,29 @@ class Slow(NamedTuple):
         assert counted.nodes == nodes
         for depth, (_, accepted_there) in positions.items():
             assert accepted_there == sum(n for length, n in counted.lengths.items() if length >= depth)
+
+
+@given(topologies(max_nodes=8), st.integers(0, 8), st.randoms())
+@hypothesis_settings(max_examples=10)
+def test_one_more_node_never_lowers_what_a_recorded_start_accepts(topology: Topology, rank: int, pick: Any) -> None:
+    parent = pick.choice(topology.paths)
+    larger = Topology.from_paths([*topology.paths[1:], *({(*parent, rank)} - set(topology.paths))])
+    assert (accepted_nodes(larger, small().packed.ranks)[1] >= accepted_nodes(topology, small().packed.ranks)[1]).all()
+
+
+@given(topologies().filter(lambda topology: topology.num_nodes > 0))
+@hypothesis_settings(max_examples=30)
+def test_lengths_and_positions_fit_the_steps(topology: Topology) -> None:
+    for counted in replay(topology, small().packed):
+        lengths = counted.lengths
+        assert sum(lengths.values()) == counted.steps
+        assert sum(length * steps for length, steps in lengths.items()) == counted.accepted_tokens
+        for depth, (reached, accepted) in counted.positions.items():
+            assert accepted == sum(steps for length, steps in lengths.items() if length >= depth)
+            before = sum(steps for length, steps in lengths.items() if length >= depth - 1)
+            assert accepted <= reached <= before
+            assert depth > 1 or reached == counted.steps
+        assert set(range(1, max(lengths, default=0) + 1)) <= set(counted.positions)
 
 
 rank_lists = st.lists(st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 5, 40]), max_size=14), min_size=1, max_size=5)
@@ -267,7 +317,7 @@ def test_replay_is_live_for_many_trees(draft_layers: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["zoo", "zoo-tiny"])
+@pytest.mark.parametrize("name", ["zoo", "zoo-distilled", "zoo-tiny"])
 def test_the_bundled_pairs(name: str) -> None:
     pair = load_pair(name)
     texts = ["Once upon a time", "The", "It was late in the evening, and the lights of the town were going out."]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import PairFolders
 
+from specdraft import study
 from specdraft.errors import ConfigError, ModelError, PromptError
+from specdraft.models.pair import PairFiles
 from specdraft.study import StudyPlan, encode_prompts, plan_study, shape_of
 
 
@@ -86,6 +88,18 @@ def test_a_level_wider_than_the_vocabulary(base: list[str]) -> None:
     assert plan.skipped[0][1] == "wide needs 259 different children of one node; the vocabulary has 258 tokens"
     with pytest.raises(ConfigError, match=r"no combination is left to run.*kary-k1000 needs 300 different children"):
         plan_study([*base, "tree=kary", "tree.k=1000", "budget=300"])
+
+
+def test_a_fitted_tree_wider_than_the_vocabulary(base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = [*base[:-1], "engine=replay", "tree=measured,sequoia", "budget=4"]
+    plan = plan_study([*fitted, "tree.max_children=258,259"])
+    assert sorted(keys(plan, "tree")) == [("chain",), ("hindsight",), ("measured-mc258",), ("sequoia-mc258",)]
+    reason = "may have 259 children of one node; the vocabulary has 258 tokens: lower tree.max_children"
+    assert [why for _, why in plan.skipped] == [f"measured-mc259 {reason}", f"sequoia-mc259 {reason}"]
+    monkeypatch.setattr(PairFiles, "vocab", 12)
+    monkeypatch.setattr(study, "encode_prompts", lambda *given: {})
+    narrow = plan_study([*fitted, "tree.max_children=12,13"])
+    assert sorted(keys(narrow, "tree")) == [("chain",), ("measured-mc12",), ("sequoia-mc12",)]
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,18 @@ class PairFiles:
         """Token ids for both models: the target's chat template if it has one, else the tokenizer's defaults.
 
         Raises:
-            PromptError: there are no tokens, or one of them is not in both vocabularies.
+            PromptError: the template fails, there are no tokens, or one of them is not in both vocabularies.
         """
+        from jinja2 import TemplateError
+
         tokenizer = self.target.tokenizer
         if chat_template == "auto" and getattr(tokenizer, "chat_template", None):
             message = [{"role": "user", "content": text}]
-            text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            try:
+                text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            except TemplateError as error:
+                hint = "prompts.chat_template=none does without it"
+                raise PromptError(f"the chat template of {self.target.spec.path} fails: {first_line(error)}; {hint}") from error
             ids = tokenizer.encode(text, add_special_tokens=False)
         else:
             ids = tokenizer.encode(text)
