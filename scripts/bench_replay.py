@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from specdraft import SpeculativeDecoder, load_pair
+from specdraft.acceptance import Greedy
 from specdraft.decode import Ending
 from specdraft.draft_tree import RankPath, Topology
 from specdraft.manifest import cpu_name
@@ -118,7 +119,7 @@ def replay_all(growths: Sequence[list[RankPath]], budgets: Sequence[int], replay
     started = time.perf_counter()
     for paths in growths:
         for budget in budgets:
-            replayer.run(StaticPlan(Topology.from_paths(paths[:budget])))
+            replayer.run(StaticPlan(Topology.from_paths(paths[:budget])), Greedy())
     return time.perf_counter() - started
 
 
@@ -129,7 +130,7 @@ def live_seconds(pair: Pair, trees: Sequence[list[RankPath]], prompts: Sequence[
     for paths in trees:
         decoder = SpeculativeDecoder(pair, Paths(paths=[list(path) for path in paths]), len(paths), new_tokens)
         decoder.generate_ids(recording.ids[prompts[0].prompt_id])
-        replayed = replayer.run(StaticPlan(Topology.from_paths(paths)))[0]
+        replayed = replayer.run(StaticPlan(Topology.from_paths(paths)), Greedy())[0]
         for prompt, expected in zip(prompts, replayed, strict=True):
             result, took = timed(partial(decoder.generate_ids, recording.ids[prompt.prompt_id]))
             seconds.append(took)

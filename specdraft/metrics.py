@@ -7,7 +7,7 @@ when there was no step.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from typing import TYPE_CHECKING
@@ -69,8 +69,8 @@ class Tally:
     est_s: float = nan
     est_plain_s: float = nan
     lengths: Counter[int] = field(default_factory=Counter)
-    positions: dict[int, list[float]] = field(default_factory=dict)
-    nodes: dict[RankPath, list[float]] = field(default_factory=dict)
+    positions: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    nodes: Mapping[RankPath, Sequence[float]] = field(default_factory=dict)
     dynamic: bool = False
     overlap: float = 0.0
     judged_tokens: int = 0
@@ -92,6 +92,8 @@ def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float
         dynamic: the trees differ from step to step.
     """
     result = Tally(dynamic=dynamic, new_tokens=1, wall_s=wall_s, draft_s=0.0, verify_s=0.0, plain_s=plain_s)
+    positions: dict[int, list[int]] = {}
+    nodes: dict[RankPath, list[int]] = {}
     for step in steps:
         result.steps += 1
         result.drafted_tokens += step.tree.num_nodes
@@ -101,19 +103,19 @@ def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float
         result.draft_s += step.draft_s
         result.verify_s += step.verify_s
         result.lengths[step.accepted_tokens] += 1
-        _count_nodes(step, result)
-    if dynamic:
-        result.nodes = {path: counts for path, counts in result.nodes.items() if counts[0]}
+        _count_nodes(step, positions, nodes)
+    result.positions = positions
+    result.nodes = {path: counts for path, counts in nodes.items() if counts[0]} if dynamic else nodes
     tokens = [first_token, *(token for step in steps for token in step.tokens)]
     result.looped_tokens = looped_tokens(tokens)
     return result
 
 
-def _count_nodes(step: Step, result: Tally) -> None:
+def _count_nodes(step: Step, positions: dict[int, list[int]], nodes: dict[RankPath, list[int]]) -> None:
     topology = step.tree.topology
     for path in topology.paths[1:]:
-        if path not in result.nodes:
-            result.nodes[path] = [0, 0]
+        if path not in nodes:
+            nodes[path] = [0, 0]
     tried = [0, *step.accepted][: len(step.accepted) + (0 if step.cut else 1)]
     on_path = set(step.accepted)
     for depth, parent in enumerate(tried, start=1):
@@ -121,11 +123,11 @@ def _count_nodes(step: Step, result: Tally) -> None:
         if not children:
             continue
         hit = depth <= len(step.accepted)
-        position = result.positions.setdefault(depth, [0, 0])
+        position = positions.setdefault(depth, [0, 0])
         position[0] += 1
         position[1] += hit
         for child in children:
-            node = result.nodes[topology.paths[child]]
+            node = nodes[topology.paths[child]]
             node[0] += 1
             node[1] += child in on_path
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import groupby
 from math import isnan, nan
 from pathlib import Path
@@ -59,7 +59,7 @@ class Row:
 
     def to_json(self) -> str:
         """One line."""
-        tally = asdict(self.tally)
+        tally: dict[str, Any] = {field.name: getattr(self.tally, field.name) for field in fields(self.tally)}
         tally["lengths"] = sorted(self.tally.lengths.items())
         tally["positions"] = sorted(self.tally.positions.items())
         tally["nodes"] = sorted(self.tally.nodes.items())
@@ -235,7 +235,7 @@ def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _add(counts: Iterable[Mapping[Any, list[float]]]) -> dict[Any, tuple[float, float]]:
+def _add(counts: Iterable[Mapping[Any, Sequence[float]]]) -> dict[Any, tuple[float, float]]:
     total: dict[Any, tuple[float, float]] = {}
     for one in counts:
         for key, (reached, accepted) in one.items():

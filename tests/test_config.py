@@ -77,7 +77,7 @@ def test_grid_is_a_product(small: Path) -> None:
         ("budget=range(2,9,3)", [2, 5, 8]),
         ("budget=choice(2,4)", [2, 4]),
         ("budget=sort(3,1,2)", [1, 2, 3]),
-        ("tree=glob(b*)", ["beam", "branching"]),
+        ("tree=glob(be*)", ["beam", "best_first"]),
         ("tree=glob(*a*,exclude=[b*,p*,m*,eag*,seq*])", ["chain", "kary"]),
     ],
 )

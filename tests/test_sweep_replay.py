@@ -82,11 +82,11 @@ class Calls:
         self.stop: Callable[[Calls], bool] = lambda calls: False
         record, annotate, load_pair = traces.record_trajectories, traces.annotate, sweep.load_pair
 
-        def recording(model: Any, prompts: Any, ending: Any) -> Any:
+        def recording(model: Any, prompts: Any, *given: Any) -> Any:
             if self.stop(self):
                 raise KeyboardInterrupt
             self.recorded += len(prompts)
-            return record(model, prompts, ending)
+            return record(model, prompts, *given)
 
         def annotating(model: Any, prompts: Any, trajectories: Any) -> Any:
             if self.stop(self):
@@ -264,11 +264,11 @@ class TestTraces:
         plan, out, done = plan_study([*base, *GRID]), tmp_path / "out", []
         run = sweep.Replayer.run
 
-        def stopping(self: Any, plan: Any, with_steps: bool) -> Any:
+        def stopping(self: Any, plan: Any, *given: Any) -> Any:
             if len(done) == 5:
                 raise KeyboardInterrupt
             done.append(plan)
-            return run(self, plan, with_steps)
+            return run(self, plan, *given)
 
         with monkeypatch.context() as patch:
             patch.setattr(sweep.Replayer, "run", stopping)
@@ -313,10 +313,10 @@ class TestResume:
 def test_a_fault_in_one_tree_leaves_the_others(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = sweep.Replayer.run
 
-    def failing(self: Any, plan: Any, with_steps: bool) -> Any:
+    def failing(self: Any, plan: Any, *given: Any) -> Any:
         if plan.nodes == 5:
             raise RuntimeError("boom")
-        return run(self, plan, with_steps)
+        return run(self, plan, *given)
 
     monkeypatch.setattr(sweep.Replayer, "run", failing)
     outcome = run_study(plan_study([*base, "tree=kary", "budget=2,5"]), tmp_path / "out")

@@ -82,9 +82,9 @@ class Calls:
         self.recorded: list[list[int]] = []
         self.annotated: list[list[int]] = []
 
-        def recording(model: Any, listed: Any, ending: Ending) -> Any:
+        def recording(model: Any, listed: Any, *given: Any) -> Any:
             self.recorded += listed
-            return record_trajectories(model, listed, ending)
+            return record_trajectories(model, listed, *given)
 
         def annotating(model: Any, listed: Any, trajectories: Any) -> Any:
             self.annotated += listed

@@ -8,12 +8,12 @@ token. That is exact: the counts are those of a live run, step by step.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from specdraft.draft_tree import Topology
+from specdraft.draft_tree import RankPath, Topology
 from specdraft.metrics import Tally, looped_tokens
 
 
@@ -52,46 +52,148 @@ def child_table(topology: Topology) -> np.ndarray:
 def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The deepest accepted node, and its depth, of a step that starts at each position.
 
+    Level by level, only the starts that are still accepted are looked at: a deep tree costs no more than what it accepts.
+
     Args:
         topology: the tree.
-        ranks: `[P, S]` (see `PackedRanks`).
+        ranks: `[P, S]` (see `PackedRanks`); -1 at position 0 ends the walks of the row before.
 
     Returns:
         node `[P, S]`, depth `[P, S]`; depth is the number of accepted tokens.
     """
     table = child_table(topology)
-    beyond = table.shape[1] - 1
-    clipped = np.where((ranks < 0) | (ranks > beyond), beyond, ranks)
-    node = np.zeros_like(ranks)
-    depth = np.zeros_like(ranks)
-    going = np.ones(ranks.shape, dtype=bool)
+    beyond, width = table.shape[1] - 1, table.shape[1]
+    following = np.append(np.minimum(ranks.astype(np.uint32), beyond).astype(np.int64), beyond)  # -1 is the largest
+    children, node = table.ravel(), np.zeros(ranks.size, dtype=np.int64)
+    starts, here = np.arange(ranks.size), np.zeros(ranks.size, dtype=np.int64)
     for level in range(1, topology.depth + 1):
-        following = np.full_like(ranks, beyond)
-        following[:, : ranks.shape[1] - level] = clipped[:, level:]
-        child = table[node, following]
-        going &= child >= 0
-        if not going.any():
+        child = children[here * width + following[starts + level]] if level > 1 else children[following[1:]]
+        kept = np.flatnonzero(child >= 0)
+        starts, here = starts[kept], child[kept]
+        node[starts] = here
+        if not len(starts):
             break
-        node = np.where(going, child, node)
-        depth += going
-    return node, depth
+    return node.reshape(ranks.shape), topology.depths[node].reshape(ranks.shape)
+
+
+def step_starts(depth: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """`[P, S]` bool: where steps start, given what a start at each position accepts; a step ends before the next one starts.
+
+    By doubling: the first 2, 4, 8, ... starts of every prompt at once.
+    """
+    prompts, slots = depth.shape
+    rows = np.arange(prompts)[:, None] * slots
+    following = (rows + np.minimum(np.arange(1, slots + 1) + depth, last[:, None])).ravel()  # the last position leads to itself
+    started = np.zeros(depth.size, dtype=bool)
+    started[rows] = True
+    found = 0
+    while (now := np.flatnonzero(started)).size > found:
+        found = now.size
+        started[following[now]] = True
+        following = following[following]
+    started[rows[:, 0] + last] = False
+    return started.reshape(depth.shape)
+
+
+class Counts(NamedTuple):
+    """What one tree did on P prompts; integers, D the tree's depth.
+
+    Attributes:
+        steps, accepted_tokens, cuts: `[P]`; cuts are the steps that the end of the text cut.
+        lengths: `[P, D + 1]` steps by accepted tokens.
+        reached, beyond: `[P, D]` steps that got to try a node at each depth from 1, that accepted one there.
+        tried, accepted: `[n + 1, P]` steps that went on to try each node's children, that accepted the node.
+    """
+
+    steps: np.ndarray
+    accepted_tokens: np.ndarray
+    cuts: np.ndarray
+    lengths: np.ndarray
+    reached: np.ndarray
+    beyond: np.ndarray
+    tried: np.ndarray
+    accepted: np.ndarray
+
+
+def count(topology: Topology, packed: PackedRanks) -> Counts:
+    """Decode every prompt with one static tree: array code only."""
+    node, depth = accepted_nodes(topology, packed.ranks)
+    starts = np.flatnonzero(step_starts(depth, packed.last))
+    rows, positions = np.divmod(starts, depth.shape[1])
+    ends, accepted = node.ravel()[starts], depth.ravel()[starts]
+    cut = positions + accepted == packed.last[rows]
+    prompts, levels = len(packed.last), topology.depth
+    onwards = ~cut & (np.bincount(topology.parents[1:], minlength=len(topology)) > 0)[ends]
+
+    def tabled(row: np.ndarray, column: np.ndarray, height: int, width: int) -> np.ndarray:
+        return np.bincount(row * width + column, minlength=height * width).reshape(height, width)
+
+    lengths = tabled(rows, accepted, prompts, levels + 1)
+    beyond = lengths[:, :0:-1].cumsum(1)[:, ::-1]
+    reached = beyond + tabled(rows[onwards], accepted[onwards], prompts, levels)  # who accepted d tokens had tried depth d
+    through = tabled(ends, rows, len(topology), prompts)
+    for child in range(topology.num_nodes, 0, -1):
+        through[topology.parents[child]] += through[child]
+    tried = through - tabled(ends[cut], rows[cut], len(topology), prompts)
+    steps, cuts = (np.bincount(some, minlength=prompts) for some in (rows, rows[cut]))
+    return Counts(steps, lengths @ np.arange(levels + 1), cuts, lengths, reached, beyond, tried, through)
+
+
+class NodeCounts(Mapping[RankPath, list[int]]):
+    """`Tally.nodes` of one prompt, read from the counts of all prompts when somebody looks."""
+
+    __slots__ = ("_counts", "_listed", "_prompt", "_topology")
+
+    def __init__(self, topology: Topology, counts: Counts, prompt: int) -> None:
+        self._topology, self._counts, self._prompt = topology, counts, prompt
+        self._listed: dict[RankPath, list[int]] | None = None
+
+    def __getitem__(self, path: RankPath) -> list[int]:
+        if self._listed is None:
+            tried = self._counts.tried[self._topology.parents[1:], self._prompt].tolist()
+            accepted = self._counts.accepted[1:, self._prompt].tolist()
+            self._listed = dict(zip(self._topology.paths[1:], map(list, zip(tried, accepted, strict=True)), strict=True))
+        return self._listed[path]
+
+    def __iter__(self) -> Iterator[RankPath]:
+        return iter(self._topology.paths[1:])
+
+    def __len__(self) -> int:
+        return self._topology.num_nodes
 
 
 def replay(topology: Topology, packed: PackedRanks) -> list[Tally]:
     """Counts of decoding every prompt with one static tree: integers, equal to a live run's."""
-    node, depth = accepted_nodes(topology, packed.ranks)
-    prompts = np.arange(len(packed.last))
-    ends = np.zeros((len(prompts), len(topology)), dtype=np.int64)  # steps by their deepest accepted node
-    cuts = np.zeros_like(ends)  # of these, the ones cut there by the end of the text
-    at = np.zeros(len(prompts), dtype=np.int64)
-    while (going := at < packed.last).any():
-        rows = prompts[going]
-        reached, accepted = node[rows, at[going]], depth[rows, at[going]]
-        ends[rows, reached] += 1
-        cut = at[going] + accepted == packed.last[going]
-        cuts[rows[cut], reached[cut]] += 1
-        at[going] += accepted + 1
-    return [_tally(topology, ends[p], cuts[p], int(packed.last[p]), int(packed.looped[p])) for p in prompts]
+    counts = count(topology, packed)
+    lengths: list[Counter[int]] = [Counter() for _ in packed.last]
+    for prompt, length, steps in _entries(counts.lengths):
+        lengths[prompt][length] = steps
+    positions: list[dict[int, list[int]]] = [{} for _ in packed.last]
+    for prompt, above, reached in _entries(counts.reached):
+        positions[prompt][above + 1] = [reached, 0]
+    for prompt, above, accepted in _entries(counts.beyond):
+        positions[prompt][above + 1][1] = accepted
+    columns = (counts.steps, counts.accepted_tokens, counts.steps - counts.cuts, packed.last + 1, packed.looped)
+    return [
+        Tally(
+            steps=steps,
+            drafted_tokens=steps * topology.num_nodes,
+            accepted_tokens=accepted,
+            bonus_tokens=bonus,
+            new_tokens=new,
+            looped_tokens=looped,
+            lengths=lengths[prompt],
+            positions=positions[prompt],
+            nodes=NodeCounts(topology, counts, prompt) if steps else {},
+        )
+        for prompt, (steps, accepted, bonus, new, looped) in enumerate(zip(*(c.tolist() for c in columns), strict=True))
+    ]
+
+
+def _entries(table: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Row, column and value of everything but zeros."""
+    rows, columns = np.nonzero(table)
+    return zip(rows.tolist(), columns.tolist(), table[rows, columns].tolist(), strict=True)
 
 
 def replay_steps(topology: Topology, packed: PackedRanks) -> list[list[list[int]]]:
@@ -107,28 +209,3 @@ def replay_steps(topology: Topology, packed: PackedRanks) -> list[list[list[int]
             at += accepted[at] + 1
         listed.append(steps)
     return listed
-
-
-def _tally(topology: Topology, ends: np.ndarray, cuts: np.ndarray, last: int, looped: int) -> Tally:
-    """Counts of one prompt from how often steps ended, and were cut, at each node."""
-    steps, depths = int(ends.sum()), topology.depths
-    accepted = ends @ topology.ancestors  # steps whose path holds the node
-    tried = accepted - cuts  # steps that went on to try the node's children
-    parents = topology.parents[1:]
-    by_length = np.bincount(depths, weights=ends).astype(int)
-    inner = np.array([bool(kids) for kids in topology.children])
-    reached_depth = np.bincount(depths[inner] + 1, weights=tried[inner], minlength=topology.depth + 1).astype(int)
-    accepted_depth = np.bincount(depths, weights=accepted).astype(int)
-    nodes = zip(topology.paths[1:], tried[parents].tolist(), accepted[1:].tolist(), strict=True)
-    accepted_tokens = int(ends @ depths)
-    return Tally(
-        steps=steps,
-        drafted_tokens=steps * topology.num_nodes,
-        accepted_tokens=accepted_tokens,
-        bonus_tokens=steps - int(cuts.sum()),
-        new_tokens=last + 1,
-        looped_tokens=looped,
-        lengths=Counter({a: n for a, n in enumerate(by_length.tolist()) if n}),
-        positions={d: [int(reached_depth[d]), int(accepted_depth[d])] for d in range(1, topology.depth + 1) if reached_depth[d]},
-        nodes={path: [r, a] for path, r, a in nodes} if steps else {},
-    )

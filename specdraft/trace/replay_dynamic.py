@@ -189,7 +189,7 @@ def replay_dynamic(walked: Walked, packed: PackedRanks, plan: BestFirstPlan) -> 
     return tallies, steps
 
 
-def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPath, list[float]]]:
+def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPath, list[int]]]:
     """Of each prompt: rank path -> [reached, accepted], for the nodes that were ever reached."""
     parent, depth, path = walked.parent[steps.start], walked.depth[steps.start], walked.path[steps.start]
     on_path = walked.on_path[steps.start]
@@ -201,7 +201,7 @@ def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPat
     count, prompts = len(walked.paths), len(walked.first)
     key = walked.prompt[steps.start][:, None] * count + path
     times = [np.bincount(key[which], minlength=prompts * count).reshape(prompts, count) for which in (reached, accepted)]
-    found: list[dict[RankPath, list[float]]] = [{} for _ in range(prompts)]
+    found: list[dict[RankPath, list[int]]] = [{} for _ in range(prompts)]
     for prompt, index in np.argwhere(times[0]).tolist():
         found[prompt][walked.paths[index]] = [int(times[0][prompt, index]), int(times[1][prompt, index])]
     return found

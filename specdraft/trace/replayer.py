@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -59,8 +58,9 @@ class Replayer:
     def run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False) -> tuple[list[Tally], Listed]:
         """Every prompt with one tree: counts and estimated times, and the steps if wanted (see `replay_steps`)."""
         tallies, steps = self._run(plan, rule, with_steps)
-        judged = zip(tallies, self._overlap.tolist(), self._packed.last.tolist(), strict=True)
-        return [replace(tally, overlap=overlap, judged_tokens=last) for tally, overlap, last in judged], steps
+        for tally, overlap, last in zip(tallies, self._overlap.tolist(), self._packed.last.tolist(), strict=True):
+            tally.overlap, tally.judged_tokens = overlap, last
+        return tallies, steps
 
     def _run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool) -> tuple[list[Tally], Listed]:
         if rule.replay != "rank":
@@ -71,11 +71,12 @@ class Replayer:
         counted: dict[int, Tally] = {}
         listed: dict[int, list[list[int]] | None] = {}
         for topology, members in self._trees(plan):
+            step_s = self._costs.step_s(topology)
             for block in np.array_split(members, range(BLOCK, len(members), BLOCK)):
                 part = self._of(block)
                 steps = replay_steps(topology, part) if with_steps else [None] * len(block)
                 for index, tally, taken in zip(block.tolist(), replay(topology, part), steps, strict=True):
-                    counted[index] = self._with_estimates(tally, self._costs.decode_s(topology, tally.steps))
+                    counted[index] = self._with_estimates(tally, self._costs.prefill_s + tally.steps * step_s)
                     listed[index] = taken
         return [counted[i] for i in range(len(self._names))], [listed[i] for i in range(len(self._names))]
 
@@ -126,7 +127,8 @@ class Replayer:
         return PackedRanks(*(field[members] for field in self._packed))
 
     def _with_estimates(self, tally: Tally, seconds: float) -> Tally:
-        return replace(tally, est_s=seconds, est_plain_s=self._costs.plain_decode_s(tally.new_tokens))
+        tally.est_s, tally.est_plain_s = seconds, self._costs.plain_decode_s(tally.new_tokens)
+        return tally
 
 
 def limits(plan: BestFirstPlan) -> Limits:
