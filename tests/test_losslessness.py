@@ -315,11 +315,7 @@ def test_fault_drawn_from_the_adjusted_draft_but_judged_by_the_full_one(kind: st
 
 @pytest.mark.parametrize("kind", BRANCHING)
 def test_fault_children_reordered_after_they_were_drawn(kind: str) -> None:
-    found = step_of(READS_DRAFT[kind], sort_children=True).distance()
-    if kind == "kseq":  # whose trials are alike
-        assert found < EXACT
-    else:
-        assert found > CAUGHT
+    assert step_of(READS_DRAFT[kind], sort_children=True).distance() > CAUGHT
 
 
 @pytest.mark.parametrize("kind", BRANCHING)
@@ -401,7 +397,8 @@ def test_pi_by_rank_is_the_live_law_node_by_node() -> None:
         for node in (path[:1], path):
             if node in found:
                 found[node] += chance
-    assert found == pytest.approx(Step(world, topology, rule, TOP_P, TOP_P).reached(), abs=1e-8)
+    live = Step(world, topology, rule, TOP_P, TOP_P).reached()
+    assert found == pytest.approx({path: live.get(path, 0.0) for path in found}, abs=1e-8)
 
 
 @pytest.mark.parametrize("gamma", [1, 2, 3, 4])

@@ -12,7 +12,7 @@ from specdraft.acceptance.judging import Judged, Judging, normalised, probabilit
 from specdraft.draft_tree import DraftTree
 from specdraft.draws import Draw
 
-BISECTIONS = 60
+BISECTIONS = 53  # as many as a float64 has bits
 
 
 class KSeqTable(NamedTuple):
