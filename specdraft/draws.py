@@ -40,7 +40,7 @@ class RandomSource:
         """See `Source.choose`: by the inverse of the distribution function, in float64, on the weights' device."""
         import torch
 
-        uniform = torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64).to(weights.device)
+        uniform = torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64).to(weights.device, non_blocking=True)
         cumulative = weights.double().cumsum(-1)
         beyond = (cumulative > uniform * cumulative[:, -1:]) & (weights > 0)
         # a parallel sum need not rise monotonically, so rounding may leave nothing beyond

@@ -270,3 +270,19 @@ def test_with_real_random_numbers_in_float32(kind: str) -> None:
         seen[(*accepted.tokens, accepted.bonus)[0]] += 1
     expected = target[0] * steps
     assert ((seen - expected) ** 2 / expected).sum() < 16.27  # chi-square, 3 degrees of freedom, p = 0.001
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [kind for kind, rule in SAMPLED.items() if isinstance(rule, Judging)])
+def test_judging_does_not_wait_for_the_device(kind: str) -> None:
+    rule = SAMPLED[kind]
+    topology = Topology([-1, 0, 1, 2] if rule.chain_only else [-1, 0, 0, 1, 1, 4])
+    probs = random_probs(len(topology)), random_probs(len(topology), seed=1)
+    expected = rule.judge(DraftTree(topology, torch.arange(len(topology))), *probs)
+    tree, on_device = DraftTree(topology, torch.arange(len(topology)).cuda()), [rows.cuda() for rows in probs]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = rule.judge(tree, *on_device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.allclose(theirs.cpu(), ours) for theirs, ours in zip(found, expected, strict=True))

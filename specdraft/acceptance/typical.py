@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
-from specdraft.acceptance.judging import tree_tokens
+from specdraft.acceptance.judging import sent, tree_tokens
 from specdraft.draft_tree import DraftTree
 from specdraft.draws import Source
 from specdraft.errors import ConfigError
@@ -44,7 +44,7 @@ class Typical(AcceptanceRule):
     ) -> Accepted:
         """See `AcceptanceRule.accept`."""
         topology, device = tree.topology, target_probs.device
-        parents, tokens = torch.from_numpy(topology.parents[1:]).to(device), tree_tokens(tree, device)[1:]
+        parents, tokens = sent(topology.parents[1:], device), tree_tokens(tree, device)[1:]
         threshold = (self.delta * torch.exp(-torch.special.entr(target_probs).sum(-1))).clamp(max=self.epsilon)
         chance = target_probs[parents, tokens].double()
         log_chance, passes, drafted = torch.stack([chance.log(), (chance > threshold[parents]).double(), tokens.double()]).tolist()
