@@ -56,7 +56,7 @@ def at_quantile(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     import torch
 
     cumulative = weights.double().cumsum(-1)
-    beyond = (cumulative > uniforms.to(weights.device) * cumulative[:, -1:]) & (weights > 0)
+    beyond = (cumulative > uniforms.to(weights.device, non_blocking=True) * cumulative[:, -1:]) & (weights > 0)
     # a parallel sum need not rise monotonically, so rounding may leave nothing beyond
     return torch.where(beyond.any(-1), beyond.byte().argmax(-1), weights.argmax(-1))
 

@@ -36,11 +36,13 @@ class EnumeratingSource:
         return self._answer([1 - probability, probability]) == 1
 
 
-def outcomes(experiment: Callable[[EnumeratingSource], Outcome]) -> Iterator[tuple[Outcome, float]]:
+def outcomes(
+    experiment: Callable[[EnumeratingSource], Outcome], kind: type[EnumeratingSource] = EnumeratingSource
+) -> Iterator[tuple[Outcome, float]]:
     """Every outcome of an experiment with its probability, depth first: one run for each path of answers."""
     forced: list[int] | None = []
     while forced is not None:
-        source = EnumeratingSource(forced)
+        source = kind(forced)
         outcome = experiment(source)
         yield outcome, source.probability
         last = next((i for i in reversed(range(len(source.open))) if source.open[i]), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -110,16 +110,21 @@ class Round(NamedTuple):
 def rounds(tree: DraftTree, device: torch.device) -> Iterator[Round]:
     """First children, second children, ..."""
     tokens = tree_tokens(tree, device)
-    children = tree.topology.children
-    for j in range(max(map(len, children))):
-        pairs = [(node, own[j]) for node, own in enumerate(children) if len(own) > j]
-        parent, child = torch.tensor(pairs, device=device).T
-        yield Round(parent, child, tokens[child, None])
+    children = list(enumerate(tree.topology.children))
+    trials = [[(node, own[j]) for node, own in children if len(own) > j] for j in range(max(len(own) for _, own in children))]
+    pairs = sent([pair for trial in trials for pair in trial], device)
+    for trial in torch.split(pairs, [len(trial) for trial in trials]) if trials else ():
+        yield Round(trial[:, 0], trial[:, 1], tokens[trial[:, 1:]])
 
 
 def tree_tokens(tree: DraftTree, device: torch.device) -> torch.Tensor:
     """`[n + 1]` token ids on `device`."""
-    return torch.as_tensor(tree.tokens, device=device)
+    return sent(tree.tokens, device)
+
+
+def sent(values: Any, device: torch.device) -> torch.Tensor:
+    """On `device`, without waiting for the work that is queued there."""
+    return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 def normalised(weights: torch.Tensor) -> torch.Tensor:

@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from specdraft.acceptance.base import Replay
-from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds
+from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds, sent
 from specdraft.draft_tree import DraftTree
 from specdraft.draws import Draw
 
-BISECTIONS = 60
+BISECTIONS = 53  # as many as a float64 has bits
 
 
 class KSeqTable(NamedTuple):
@@ -51,16 +51,16 @@ class KSeq(Judging):
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
-        counts = torch.tensor([[max(len(own), 1)] for own in tree.topology.children], device=target_probs.device)
-        inner = torch.tensor([[len(own) > 0] for own in tree.topology.children], device=target_probs.device)
+        children = sent([[len(own)] for own in tree.topology.children], target_probs.device)
+        counts = children.clamp(min=1)
         rho = solve(target_probs, draft_probs, counts)[0]
-        common = torch.where(inner, torch.minimum(target_probs / rho, draft_probs), 0.0)  # P(a child is x and accepted)
+        common = torch.where(children > 0, torch.minimum(target_probs / rho, draft_probs), 0.0)  # P(a child is x and accepted)
         beta = common.sum(-1, keepdim=True)
         any_accepted = (_any_of(beta, counts) / beta).nan_to_num(0.0)
         accept = target_probs.new_ones(len(tree))
-        for parents, children, tokens in rounds(tree, target_probs.device):
-            chances = target_probs[parents].gather(-1, tokens), (rho * draft_probs)[parents].gather(-1, tokens)
-            accept[children] = ratio(*chances)[:, 0]
+        scaled = rho * draft_probs
+        for parents, nodes, tokens in rounds(tree, target_probs.device):
+            accept[nodes] = ratio(target_probs[parents[:, None], tokens], scaled[parents[:, None], tokens])[:, 0]
         return Judged(accept, (target_probs - common * any_accepted).clamp(min=0))
 
     def table(self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int) -> KSeqTable:

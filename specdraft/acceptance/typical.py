@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
-from specdraft.acceptance.judging import tree_tokens
+from specdraft.acceptance.judging import sent, tree_tokens
 from specdraft.draft_tree import DraftTree
 from specdraft.draws import Source
 from specdraft.errors import ConfigError
@@ -43,17 +43,18 @@ class Typical(AcceptanceRule):
         self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
     ) -> Accepted:
         """See `AcceptanceRule.accept`."""
-        tokens, parents = tree_tokens(tree, target_probs.device), torch.from_numpy(tree.topology.parents).to(target_probs.device)
+        topology, device = tree.topology, target_probs.device
+        parents, tokens = sent(topology.parents[1:], device), tree_tokens(tree, device)[1:]
         threshold = (self.delta * torch.exp(-torch.special.entr(target_probs).sum(-1))).clamp(max=self.epsilon)
         chance = target_probs[parents, tokens].double()
         log_chance, passes, drafted = torch.stack([chance.log(), (chance > threshold[parents]).double(), tokens.double()]).tolist()
         paths: list[list[int] | None] = [[]]
         scores = [0.0]
-        for node, parent in enumerate(tree.topology.parents.tolist()[1:], 1):
+        for node, parent in enumerate(topology.parents[1:].tolist(), 1):
             above = paths[parent]
-            paths.append([*above, node] if above is not None and passes[node] else None)
-            scores.append(scores[parent] + log_chance[node])
+            paths.append([*above, node] if above is not None and passes[node - 1] else None)
+            scores.append(scores[parent] + log_chance[node - 1])
         best = max((n for n, path in enumerate(paths) if path is not None), key=lambda n: (len(paths[n] or ()), scores[n]))
         bonus = source.choose(target_probs[best : best + 1])
         nodes = paths[best] or []
-        return Accepted(nodes, [int(drafted[node]) for node in nodes], int(bonus))
+        return Accepted(nodes, [int(drafted[node - 1]) for node in nodes], int(bonus))
