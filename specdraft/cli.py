@@ -68,12 +68,12 @@ def sweep(
 
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
-    from specdraft.render import summary_tables
+    from specdraft.render import skipped_lines, summary_tables
     from specdraft.sweep import run_study
 
     errors = _console(stderr=True)
-    for what, reason in plan.skipped:
-        errors.print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    for line in skipped_lines(plan.skipped):
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
     with _progress(errors) as progress:
         outcome = run_study(plan, folder, fresh, progress)
     summary = outcome.tables["summary.csv"]
@@ -93,8 +93,9 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
 
 
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
-    from rich.table import Table
+    import pandas as pd
 
+    from specdraft.render import plan_table
     from specdraft.sweep import rows_there
 
     there = rows_there(plan, folder)
@@ -108,12 +109,9 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
             )
         )
         return
-    table = Table(title=f"{plan.settings.name}: {len(plan.combinations)} combinations x {len(plan.prompts)} prompts -> {folder}")
-    for name in (*columns, "reused rows"):
-        table.add_column(name, no_wrap=name == "combination")
-    for combination in plan.combinations:
-        table.add_row(*(str(combination.keys[name]) for name in columns), str(there[combination.identifier]))
-    _console().print(table)
+    title = f"{plan.settings.name}: {len(plan.combinations)} combinations x {len(plan.prompts)} prompts -> {folder}"
+    _console().print(title, markup=False, highlight=False, soft_wrap=True)
+    _console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
     for what, reason in plan.skipped:
         _console().print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
 
