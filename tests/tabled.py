@@ -12,16 +12,17 @@ import torch
 from specdraft.models.cached_model import CachedModel
 
 Prefix = tuple[int, ...]
+Logits = Callable[[Prefix], torch.Tensor]
 
 
-def random_logits(vocab: int, seed: int, likeness: float = 0.5) -> tuple[Callable[[Prefix], torch.Tensor], Callable[[Prefix], torch.Tensor]]:
-    """A target's and a draft's `[vocab]` float64 logits after each prefix."""
+def random_logits(vocab: int, seed: int, likeness: float = 0.5) -> tuple[Logits, Logits]:
+    """A target's and a draft's `[vocab]` float64 logits after each prefix; float32 holds them exactly."""
 
     @cache
     def both(prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(hash((seed, *prefix)) % 2**31)
         target, other = 1.5 * torch.randn(2, vocab, generator=generator, dtype=torch.float64)
-        return target, likeness * target + (1 - likeness) * other
+        return target.float().double(), (likeness * target + (1 - likeness) * other).float().double()
 
     return lambda prefix: both(prefix)[0], lambda prefix: both(prefix)[1]
 
@@ -29,7 +30,7 @@ def random_logits(vocab: int, seed: int, likeness: float = 0.5) -> tuple[Callabl
 class TableModel(CachedModel):
     """A `CachedModel` whose cache is a list of tokens."""
 
-    def __init__(self, logits: Callable[[Prefix], torch.Tensor], vocab: int) -> None:
+    def __init__(self, logits: Logits, vocab: int) -> None:
         self.logits, self.vocab = logits, vocab
         self.device, self.dtype = torch.device("cpu"), torch.float64
         self.model = self._whole_texts

@@ -51,8 +51,6 @@ def expected(weighted: Sequence[tuple[Tally, float]]) -> dict[Any, float]:
 
 # Given the chances, replay is the Markov chain that 3-replay.md describes.
 
-Exactly = Callable[[int, int], list[float]]  # (start, tokens left) -> P(this leaf of the walk) by node
-
 
 def chain_of_steps(topology: Topology, last: int, walk: Callable[[int, EnumeratingSource], int], source: EnumeratingSource) -> Tally:
     """Decode one trajectory, `walk` telling the accepted node of a step from each start."""
@@ -115,7 +113,7 @@ def made_up(last: int, children: int, generator: np.random.Generator) -> Chances
 
     target, draft = torch.from_numpy(generator.dirichlet([0.7] * 4, (2, last + 1)))
     table = KSeq().table(target, draft, torch.from_numpy(generator.integers(0, 4, last + 1)), children)
-    ratio, rho, beta = (np.concatenate([np.zeros_like(one[:1]), one[1:]]) for one in map(np.asarray, table))
+    ratio, rho, beta = (np.concatenate([np.zeros_like(one[:1]), one[1:]]) for one in (one.numpy() for one in table))
     return Chances(ratio.clip(max=1), pi()[:, :1], pi(), pi(), pi(), ratio, rho, beta)
 
 
@@ -216,18 +214,15 @@ def test_no_step_without_a_second_token() -> None:
 
 def test_the_weights_of_a_block() -> None:
     weights = block_weights(Topology([-1, 0, 1, 2]), np.array([[0.0, 0.5, 3.0, 0.9, 2.0, 0.0]]))
-    assert np.array(weights)[:, 0].T == pytest.approx(
-        np.array(
-            [
-                [1, 0.5, 0.5, 0.5],  # products 0.5, 1.5, 1.35
-                [1, 1, 1, 1],  # 3, 2.7, 5.4
-                [1, 0.9, 0.9, 0],  # 0.9, 1.8, the end
-                [1, 1, 0, 0],
-                [1, 0, 0, 0],
-                [1, 0, 0, 0],
-            ]
-        )
-    )
+    by_hand = [
+        [1, 0.5, 0.5, 0.5],  # products 0.5, 1.5, 1.35
+        [1, 1, 1, 1],  # 3, 2.7, 5.4
+        [1, 0.9, 0.9, 0],  # 0.9, 1.8, the end
+        [1, 1, 0, 0],
+        [1, 0, 0, 0],
+        [1, 0, 0, 0],
+    ]
+    assert np.stack(weights, -1)[0] == pytest.approx(np.array(by_hand))
 
 
 def test_k_seq_depends_on_the_number_of_children() -> None:
@@ -235,11 +230,160 @@ def test_k_seq_depends_on_the_number_of_children() -> None:
     target, draft = torch.from_numpy(generator.dirichlet([0.7] * 4, (2, 7)))
     table = KSeq().table(target, draft, torch.arange(7) % 4, 4)
     zero = np.zeros((7, 4))
-    own = Chances(zero[:, 0], zero[:, :1], zero, zero, zero, *map(np.asarray, table))
+    own = Chances(zero[:, 0], zero[:, :1], zero, zero, zero, *(one.numpy() for one in table))
     judged = pack_chances([own], 7)
     for children in (1, 2, 3, 4):
         weights = rule_weights(Topology([-1] + [0] * children), KSeq(), judged)
         first = np.stack([weight[0, :-1] for weight in weights[1:]], -1)
-        assert first == pytest.approx(np.asarray(table.pi(children))[1:])
+        assert first == pytest.approx(table.pi(children).numpy()[1:])
     mixed = rule_weights(Topology([-1, 0, 0, 0, 1]), KSeq(), judged)  # 3 children, then 1 below the first
-    assert mixed[4][0, :-2] == pytest.approx(np.asarray(table.pi(3))[1:-1, 0] * np.asarray(table.pi(1))[2:, 0])
+    assert mixed[4][0, :-2] == pytest.approx(table.pi(3).numpy()[1:-1, 0] * table.pi(1).numpy()[2:, 0])
+
+
+# The chances are the rules' own numbers on both models' distributions.
+
+VOCAB, CHILDREN = 24, 3
+
+
+@torch.inference_mode()
+def distributions(model: CachedModel, prompt: list[int], tokens: Sequence[int], sampling: Sampling) -> torch.Tensor:
+    """`[T + 1, vocab]` before each token, one forward for each."""
+    texts = [[*prompt, *tokens[:n]] for n in range(len(tokens))]
+    rows = [model.model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1, : model.vocab] for text in texts]
+    return standardise(torch.stack(rows).double(), sampling)
+
+
+class Judging(NamedTuple):
+    target: CachedModel
+    draft: CachedModel
+    prompts: list[list[int]]
+    texts: list[Trajectory]
+
+    def chances(self, sampling: Sampling, children: int = CHILDREN) -> list[Chances]:
+        return chances(self.target, self.draft, self.prompts, self.texts, sampling, children, [seeded(i) for i in range(len(self.texts))])
+
+
+@pytest.fixture(scope="module")
+def judging() -> Judging:
+    target, draft = (CachedModel(tiny_llama(seed, vocab_size=VOCAB).double(), VOCAB) for seed in (0, 1))
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(VOCAB, (length,), generator=generator).tolist() for length in (3, 1, 6)]
+    texts = []
+    for prompt, count in zip(prompts, (9, 1, 5), strict=True):
+        ending, source = Ending(count), RandomSource(generator)
+        tokens = decode_plainly(Verifier(target), Sampling(1.0, top_p=0.8), prompt, ending, source)
+        texts.append(Trajectory(np.array(tokens), np.zeros(count, dtype=np.float32)))
+    return Judging(target, draft, prompts, texts)
+
+
+@pytest.mark.parametrize("sampling", [PLAIN, Sampling(0.7, top_k=6), Sampling(1.0, top_p=0.8)], ids=["t1", "top-k", "top-p"])
+def test_chances_are_the_rules_own(judging: Judging, sampling: Sampling) -> None:
+    for number, (own, prompt, text) in enumerate(zip(judging.chances(sampling), judging.prompts, judging.texts, strict=True)):
+        last, tokens = len(text.tokens) - 1, torch.from_numpy(text.tokens)
+        target, draft = (distributions(m, prompt, text.tokens.tolist(), sampling)[1:] for m in (judging.target, judging.draft))
+        given_rows = (target, draft, tokens[1:])
+        table = KSeq().table(*given_rows, CHILDREN)
+        history = chances_module._History(torch.rand(CHILDREN - 1, last + 1, generator=seeded(number), dtype=torch.float64)[:, 1:])
+        wanted = Chances(
+            torch.minimum(target, draft).sum(-1),
+            Rejection().pi(*given_rows, 1),
+            Recursive().pi(*given_rows, CHILDREN),
+            NoReplacement().pi(*given_rows, CHILDREN, history),
+            Membership().pi(*given_rows, CHILDREN),
+            Block().ratio(*given_rows),
+            table.rho,
+            table.beta,
+        )
+        for name, found, direct in zip(Chances._fields, own, wanted, strict=True):
+            assert found.shape == (last + 1, *direct.shape[1:]), name
+            assert not found[0].any(), name
+            assert found[1:] == pytest.approx(direct.numpy(), abs=1e-6), name  # the models' logits come in float32
+        assert table.ratio.numpy() == pytest.approx(own.ratio[1:], rel=1e-4)
+
+
+def test_neither_slices_nor_batches_nor_more_children_change_the_chances(judging: Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, more = judging.chances(PLAIN), judging.chances(PLAIN, 8)
+    monkeypatch.setattr(chances_module, "MOST_ENTRIES", 2 * VOCAB + 1)
+    for other in (judging.chances(PLAIN), [Chances(*(field[:, :CHILDREN] if field.ndim == 2 else field for field in one)) for one in more]):
+        for one, same in zip(whole, other, strict=True):
+            for name, found, wanted in zip(Chances._fields, same, one, strict=True):
+                assert found == pytest.approx(wanted, abs=1e-12), name
+    alone = judging._replace(prompts=judging.prompts[:1], texts=judging.texts[:1]).chances(PLAIN)
+    assert all(found == pytest.approx(wanted, abs=1e-5) for found, wanted in zip(alone[0], whole[0], strict=True))
+
+
+def test_a_token_that_only_rounding_let_through_spoils_nothing(judging: Judging) -> None:
+    """Top-p of another forward may cut it off: its target probability is 0."""
+    found = judging.chances(Sampling(1.0, top_k=1))
+    assert all(np.isfinite(field).all() for own in found for field in own)
+    target, draft = torch.eye(3, dtype=torch.float64)[[0, 0, 0]], torch.eye(3, dtype=torch.float64)[[1, 1, 0]]
+    rows = target, draft, torch.tensor([1, 2, 0])
+    assert Block().ratio(*rows).tolist() == KSeq().table(*rows, 2).ratio.tolist() == [1, 0, 1]
+
+
+# Replay is exact: over all texts, its expected counts are those of live decoding, in every count.
+
+ENDS = {"eos": (3, Ending(3, frozenset([2]))), "length": (2, Ending(4))}
+EXACT_TREES = {"chain": Topology([-1, 0, 1]), "wide": Topology([-1, 0, 0]), "branching": Topology([-1, 0, 0, 1])}
+PROMPT = [0, 1]
+
+
+class Tabled(NamedTuple):
+    target: TableModel
+    draft: TableModel
+    ending: Ending
+
+    @classmethod
+    def of(cls, ends: str) -> Tabled:
+        vocab, ending = ENDS[ends]
+        return cls(*(TableModel(logits, vocab) for logits in random_logits(vocab, 5)), ending)
+
+    def live(self, topology: Topology, rule: AcceptanceRule, sampling: Sampling, source: Source) -> tuple[list[int], Tally]:
+        made = decode(Verifier(self.target), DraftModel(self.draft), StaticPlan(topology), rule, sampling, PROMPT, self.ending, source)
+        first, *steps = made
+        assert isinstance(first, int)
+        taken = [step for step in steps if isinstance(step, Step)]
+        return [first, *(token for step in taken for token in step.tokens)], tally(first, taken, 0, 0)
+
+    def texts(self, sampling: Sampling) -> dict[tuple[int, ...], float]:
+        """The target's law."""
+        return law(outcomes(lambda source: decode_plainly(Verifier(self.target), sampling, PROMPT, self.ending, source)))
+
+    def replayed(self, topology: Topology, rule: AcceptanceRule, sampling: Sampling, text: Sequence[int]) -> list[tuple[Tally, float]]:
+        """One text's expected counts; several where they depend on histories."""
+        one = Trajectory(np.array(text), np.zeros(len(text), dtype=np.float32))
+        packed = pack([annotate(self.draft, [PROMPT], [one])[0].ranks], [one.tokens])
+        if rule.replay == "rank":
+            return [(replay(topology, packed)[0], 1.0)]
+
+        def with_history(source: EnumeratingSource) -> Tally:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(chances_module, "_History", lambda uniforms: source)
+                judged = chances(self.target, self.draft, [PROMPT], [one], sampling, most, [seeded()])
+            weights = rule_weights(topology, rule, pack_chances(judged, packed.ranks.shape[1]))
+            return replay_sampled(topology, weights, packed)[0]
+
+        most = max(map(len, topology.children))
+        return list(outcomes(with_history)) if rule.kind == "no_replacement" else [(with_history(EnumeratingSource([])), 1.0)]
+
+
+def law(texts: Any) -> dict[tuple[int, ...], float]:
+    found: Counter[tuple[int, ...]] = Counter()
+    for text, chance in texts:
+        found[tuple(text)] += chance
+    return dict(found)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("tree", ["chain", "wide", pytest.param("branching", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", [rule() for rule in registry().values() if rule.lossless and not rule.greedy_only], ids=lambda r: r.kind)
+def test_replay_is_live_decoding_in_expectation(rule: AcceptanceRule, tree: str, ends: str) -> None:
+    topology, pair = EXACT_TREES[tree], Tabled.of(ends)
+    if rule.misfit(PLAIN, chain=topology.is_chain):
+        pytest.skip("for chains only")
+    live = list(outcomes(lambda source: pair.live(topology, rule, PLAIN, source)))
+    texts = pair.texts(PLAIN)
+    assert law((text, chance) for (text, _), chance in live) == pytest.approx(texts, abs=CLOSE)
+    if rule.replay != "none":
+        counted = [(one, chance * own) for text, chance in texts.items() for one, own in pair.replayed(topology, rule, PLAIN, text)]
+        assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)
