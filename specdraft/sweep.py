@@ -267,7 +267,8 @@ class _Runner:
         children = most_children(c.plan for c in group if c.rule.replay != "rank")
         traces = pair_traces(pair, prompt_ids, sampling, ending, self.store, self.progress.note, draw, children)
         dynamic = dynamic_trees(pair, prompt_ids, traces, [c.plan for c in group], self.store, self.progress.note)
-        self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
+        if sampling.greedy:
+            self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
         costs = pair_costs(pair, self.store, self.progress.note)
         self.costs[pair.name] = costs.as_dict()
         return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed, dynamic)
@@ -307,7 +308,7 @@ class _Runner:
         verifier, drafter = Verifier(pair.target), DraftModel(pair.draft)
         plain, plain_s = self._decode_plainly(pair, combination, verifier, prompt, ids, ending, repeat)
         started = time.perf_counter()
-        source = self._source(pair, combination, ids, repeat, combination.identifier)
+        source = self._source(pair, combination, ids, repeat, pair.files.draft.weights_hash, repr(combination.run_key))
         first, *steps = list(decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending, source))
         wall_s = time.perf_counter() - started
         assert isinstance(first, int)
@@ -334,7 +335,7 @@ class _Runner:
         return self.plain[key]
 
     def _source(self, pair: Pair, combination: Combination, ids: list[int], repeat: int, *more: str) -> RandomSource:
-        """The randomness of one decoded text; live decoding adds the combination."""
+        """The randomness of one decoded text; live decoding adds the draft model and what is decoded with."""
         return RandomSource(text_generator(pair, combination.sampling, ids, f"{self.plan.settings.seed}/{repeat}", *more))
 
     def _fail(self, combination: Combination, prompt: Prompt | None, error: Exception) -> None:
