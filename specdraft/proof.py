@@ -199,7 +199,7 @@ def judging_once(rule: AcceptanceRule) -> AcceptanceRule:
                 judged.append(judge(*given))
             return judged[0]
 
-        rule.judge = once  # type: ignore[method-assign]
+        rule.judge = once  # type: ignore[method-assign, assignment]
     return rule
 
 
