@@ -32,6 +32,7 @@ from specdraft.shapes.chain import Chain
 from specdraft.trace.traces import text_generator
 from specdraft.verifier import Verifier
 
+TEXTS = 200  # sampled texts for each rule and prompt
 LEVEL = 0.001  # of all tests of a run together
 FEWEST = 5  # texts that a cell must expect
 SHARED = 4  # a cell that rare tokens share expects so many times as many
@@ -116,18 +117,18 @@ def check_live(
         seed: of the texts.
         done: called with a line of text after each case.
     """
-    found = []
-    sampled: list[tuple[Case, list[ChiSquare]]] = []
-    for case in cases:
+    found: dict[int, Checked] = {}
+    sampled: list[tuple[int, Case, list[ChiSquare]]] = []
+    for index, case in enumerate(cases):
         if case.sampling.greedy:
-            found.append(compare_with_plain(pair, case, prompts))
+            found[index] = compare_with_plain(pair, case, prompts)
         else:
-            sampled.append((case, [chi_square(pair, case, name, ids, texts, seed) for name, ids in prompts.items()]))
+            sampled.append((index, case, [chi_square(pair, case, name, ids, texts, seed) for name, ids in prompts.items()]))
         done(f"decoded live: {pair.name} {case.rule.kind} on {case.tree}")
-    corrected = iter(holm([test.p for _, tests in sampled for test in tests]))
-    for case, tests in sampled:
-        found.append(_judged(pair, case, [test._replace(p_corrected=next(corrected)) for test in tests]))
-    return found
+    corrected = iter(holm([test.p for _, _, tests in sampled for test in tests]))
+    for index, case, tests in sampled:
+        found[index] = _judged(pair, case, [test._replace(p_corrected=next(corrected)) for test in tests])
+    return [found[index] for index in range(len(found))]
 
 
 def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[int]]) -> Checked:
@@ -168,7 +169,7 @@ def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int
     ids, eos = list(ids), pair.eos_ids
     verifier, drafter = _SamePrompt(pair.target), _SamePromptDraft(pair.draft)
     root = int(verifier.prefill(ids).argmax())
-    length = min(TESTED_TOKENS, case.max_new_tokens - 1)
+    length = max(1, min(TESTED_TOKENS, case.max_new_tokens - 1))
     cells = Cells(lambda prefix: target_probs(pair.target, [*ids, root, *prefix], case.sampling), length, FEWEST / texts, eos)
     seen: Counter[Prefix] = Counter()
     ending = Ending(1 + length, eos)
@@ -214,7 +215,7 @@ class Cells:
             groups = -1 - ((ordered.cumsum(0) - ordered) / (SHARED * least)).long()
             names = torch.empty_like(order).scatter_(0, order, torch.where(ordered >= least, order, groups))
             self._names[prefix] = names.tolist()
-            for name in names.unique().tolist():
+            for name in sorted(set(names.tolist())):
                 cell, chance = (*prefix, name), float(chances[names == name].sum())
                 if name >= 0 and len(cell) < length and name not in eos_ids:
                     going.append((cell, chance))

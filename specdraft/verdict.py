@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from specdraft.acceptance import registry
 from specdraft.config import unless_said
 from specdraft.errors import ConfigError
-from specdraft.live_check import FEWEST, LEVEL, Case, Checked, check_live, pick
+from specdraft.live_check import FEWEST, LEVEL, TEXTS, Case, Checked, check_live, pick
 from specdraft.models.pair import Pair, load_pair
 from specdraft.proof import Proof, prove
 from specdraft.study import Combination, StudyPlan, encode_prompts, plan_study
+from specdraft.sweep import Progress
 
-TEXTS = 200  # sampled texts for each rule and prompt
 DEFAULTS = {
     "pair": "zoo",
     "tree": "chain,kary",  # a rule for chains gets the chain
@@ -61,25 +60,31 @@ class Verdict:
         return {"certified": self.certified, "level": LEVEL, "rules": [rule.as_dict() for rule in self.rules], "skipped": skipped}
 
 
-def certify(
-    overrides: list[str], config_dir: Path | None = None, texts: int = TEXTS, note: Callable[[str], None] = lambda what: None
-) -> Verdict:
+def certify(overrides: list[str], config_dir: Path | None = None, texts: int = TEXTS, progress: Progress | None = None) -> Verdict:
     """Certify the rules, sampling settings and pairs that overrides name; by default all lossless rules on the bundled pair.
 
     Args:
         overrides: in Hydra's grammar.
         config_dir: the user's configs.
         texts: sampled texts for each rule and prompt.
-        note: called with a line of text whenever something is done.
+        progress: told whenever something is done.
 
     Raises:
         UserError: as `plan_study`; too few texts or tokens.
     """
     if texts < 4 * FEWEST:
         raise ConfigError(f"--texts {texts} is out of range; expected {4 * FEWEST} or more")
+    progress = progress or Progress()
     plan = plan_study([*with_defaults(overrides), *overrides], config_dir)
     if any(c.settings.max_new_tokens < 2 for c in plan.combinations):
         raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
+    kinds, cases = {repr(c.rule) for c in plan.combinations}, {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
+    progress.start(len(kinds) + len(cases), 0)
+
+    def note(what: str) -> None:
+        progress.note(what)
+        progress.advance(1)
+
     proofs: dict[str, Proof] = {}
     for combination in plan.combinations:
         rule = combination.rule
@@ -91,8 +96,8 @@ def certify(
     for files, combinations in plan.by_pair().items():
         loaded = load_pair(files, target_of=loaded)
         prompts = encode_prompts(files, plan.prompts, combinations)
-        cases = pick(map(case_of, combinations))
-        for case, checked in zip(cases, check_live(loaded, cases, prompts, texts, plan.settings.seed, note), strict=True):
+        picked = pick(map(case_of, combinations))
+        for case, checked in zip(picked, check_live(loaded, picked, prompts, texts, plan.settings.seed, note), strict=True):
             verdicts.append(RuleVerdict(checked, None if case.sampling.greedy else proofs[repr(case.rule)]))
     return Verdict(verdicts, _truly_skipped(plan, overrides))
 
