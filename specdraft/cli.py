@@ -235,9 +235,13 @@ def trees_show(
     name: Annotated[str, typer.Argument(help="a shape, a tree config, or a published tree")],
     overrides: Annotated[list[str] | None, typer.Argument(help="budget=8 tree.k=3", show_default=False)] = None,
     output: Annotated[str, typer.Option("--format", help="text, json, medusa or sglang")] = "text",
+    study: Annotated[Path | None, typer.Option("--study", help="a study's results: colour each node by its mean acceptance weight")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="of the study (default: every pair)")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="also write the coloured tree as a picture")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="also write it as a page, without a network")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Draw one tree at a node budget, or write it as other projects do."""
+    """Draw one tree at a node budget, coloured by what a study accepted, or write it as other projects do."""
     from specdraft.errors import ConfigError, did_you_mean
     from specdraft.export import sglang_triple
     from specdraft.render import topology_tree
@@ -250,9 +254,14 @@ def trees_show(
     chosen = ["tree=published", f"tree.name={name}"] if name in published_trees() else [f"tree={name}"]
     shape, budget = shape_of([*chosen, *(overrides or [])], config_dir)
     plan = shape.at(budget)
+    if study is not None:
+        _show_heat(study, shape.label, plan.nodes if shape.sized else budget, pair, output, png, html)
+        return
+    if pair or png or html:
+        raise ConfigError("--pair, --png and --html belong to --study DIR: without one there is nothing to colour")
     if not isinstance(plan, StaticPlan):
         why = "differs from step to step (specdraft generate shows it)" if plan.dynamic else "is fitted to traces"
-        raise ConfigError(f"tree={shape.kind} {why}: there is nothing to draw before a sweep")
+        raise ConfigError(f"tree={shape.kind} {why}: there is nothing to draw before a sweep (--study DIR draws one after it)")
     topology = plan.topology
     if output == "json":
         facts = {"tree": shape.label, "nodes": plan.nodes, "depth": plan.depth, "sibling_closed": topology.sibling_closed}
@@ -263,7 +272,34 @@ def trees_show(
         typer.echo(json.dumps(sglang_triple(topology)._asdict()))
     else:
         _console().print(f"{shape.label}: {plan.nodes} nodes, {plan.depth} levels", highlight=False)
-        _console().print(topology_tree(topology))
+        _console().print(topology_tree(topology, width=_console().width))
+
+
+def _show_heat(study: Path, tree: str, budget: int, pair: str | None, output: str, png: Path | None, html: Path | None) -> None:
+    from specdraft.errors import ConfigError
+    from specdraft.results import write_atomically
+    from specdraft.viewer.heat import CAPTION, heat_lines, heat_page, heat_trees, write_png
+    from specdraft.viewer.page import check_writable
+
+    if output not in ("text", "json"):
+        raise ConfigError(f"--format {output} writes a tree without weights; leave --study out")
+    check_writable(png, "--png")
+    check_writable(html)
+    heats = heat_trees(study, tree, budget, pair)
+    if output == "json":
+        typer.echo(json.dumps([heat.as_data() for heat in heats]))
+    else:
+        console = _console()
+        for heat in heats:
+            console.print(", ".join(filter(None, (heat.title, heat.worth))), markup=False, highlight=False)
+            console.print(heat_lines(heat, console.width))
+        console.print(CAPTION, style="dim", highlight=False)
+    if png:
+        write_png(heats, png)
+        _say(f"{png}: written")
+    if html:
+        write_atomically(html, heat_page(heats))
+        _say(f"{html}: written")
 
 
 def _write_medusa(topology: Topology) -> None:

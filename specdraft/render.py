@@ -202,7 +202,7 @@ def step_tree(
         label = Text(f"{mark}{'?' if token is None else token_text(token, longest)}", style=style)
         if probs is not None and node:
             shown = [probs[node], *([] if target_probs is None else [target_probs[node]])]
-            label.append("  " + " | ".join("?" if prob is None else f"{prob:.2f}" for prob in shown), style=DIM)
+            label.append("  " + "|".join("?" if prob is None else f"{prob:.2f}" for prob in shown), style=DIM)
         if node and node == best:
             label.append(" \u2605", style=BEST)
         if node == last:

@@ -14,19 +14,19 @@ from specdraft.results import write_atomically
 from specdraft.viewer.steps import Shown
 
 
-def check_writable(path: Path | None) -> None:
-    """Raise `ResultsError` where a page cannot be written, before anything is decoded for it."""
+def check_writable(path: Path | None, option: str = "--html") -> None:
+    """Raise `ResultsError` where a file cannot be written, before anything is decoded for it."""
     if path is None:
         return
     if path.is_dir():
-        raise ResultsError(f"--html {path}: this is a folder; expected a file")
+        raise ResultsError(f"{option} {path}: this is a folder; expected a file")
     if not path.parent.is_dir():
-        raise ResultsError(f"--html {path}: there is no folder {path.parent}")
+        raise ResultsError(f"{option} {path}: there is no folder {path.parent}")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise ResultsError(f"--html {path}: cannot be written: {error.strerror or error}") from error
+        raise ResultsError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
 
 
 def page(shown: Shown) -> str:
@@ -39,7 +39,7 @@ def render(template: str, **values: Any) -> str:
     """One of this folder's templates; `tojson` in them is safe inside a script element."""
     folder = files("specdraft.viewer")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    parts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "draw.js", "steps.js")}
+    parts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "draw.js", "steps.js", "heat.js")}
     return environment.from_string(folder.joinpath(template).read_text(encoding="utf-8")).render(**values, parts=parts)
 
 

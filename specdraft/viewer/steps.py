@@ -9,7 +9,7 @@ from math import log
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from specdraft.draft_tree import Topology
-from specdraft.render import token_text
+from specdraft.render import plain_text, token_text
 
 if TYPE_CHECKING:
     from specdraft.generate import Generation
@@ -116,7 +116,7 @@ class Shown:
         return {
             "about": dict(self.about),
             "notes": list(self.notes),
-            "prompt": self.prompt,
+            "prompt": plain_text(self.prompt),
             "first": self.first,
             "words": words,
             "steps": [_step_data(step) for step in self.steps],

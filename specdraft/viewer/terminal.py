@@ -19,7 +19,7 @@ def legend() -> Text:
     """What the colours and numbers of a step mean."""
     parts = [("\u2713 accepted", ACCEPTED), ("\u2717 rejected", REJECTED), ("- not tried", DIM), ("\u2192 bonus token", BONUS)]
     text = Text(", ").join(Text(*part) for part in parts)
-    return text + Text.assemble(", ", ("\u2605 the drafter's most probable path", BEST), "; numbers: draft | target probability")
+    return text + Text.assemble(", ", ("\u2605 the drafter's most probable path", BEST), "; numbers: draft|target probability")
 
 
 def shown_step(number: int, step: ShownStep, word: Word, width: int) -> Group:
