@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_llama, topologies
-from enumerating import EnumeratingSource, outcomes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tabled import TableModel, random_logits
@@ -22,6 +21,7 @@ from specdraft.drafters import DraftModel
 from specdraft.draws import RandomSource, Source, seeded
 from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
+from specdraft.proof import EnumeratingSource, outcomes
 from specdraft.records import Step
 from specdraft.sampling import Sampling, standardise
 from specdraft.shapes import StaticPlan
