@@ -24,6 +24,7 @@ MOST_HEAT_ROWS = 30
 MOST_SETTINGS = 24
 FEWEST_REACHED = 20  # steps; rates over fewer are noise
 MOST_LENGTH = 12
+CLOSE = 1.25  # two ticks of a logarithmic axis
 MOST_SPOKEN = 3  # panels that a caption speaks of one by one
 CHAIN = "chain"
 TOKEN_WISE = ("greedy", "rejection", "recursive", "no_replacement", "kseq")  # on a chain these all accept with probability min(1, p/q)
@@ -75,7 +76,7 @@ class Artist:
         self.trees = [tree for tree in fair if tree in kept] + [tree for tree in trees if is_reference(tree)]
         self.panels = _spread(findings.study.panels, dict(zip(self.rows["panel"], self.rows["pair"], strict=True)), MOST_PANELS)
         shown = {tree: visible(tree) for tree in trees}
-        self.scales = ShapeScales([shown[t] for t in self.trees if not is_reference(t)], [shown[t] for t in trees if is_reference(t)])
+        self.scales = ShapeScales([shown[t] for t in kept], [shown[t] for t in trees if is_reference(t)])
         kept_rows = self.rows[self.rows["tree"].isin(self.trees) & self.rows["panel"].isin(self.panels)]
         counts = kept_rows.groupby(["panel", "tree"])["budget"].transform("count")
         self.curves = kept_rows.assign(lonely=counts == 1)
@@ -119,25 +120,28 @@ class Artist:
         shapes = self._shapes_of(curves)
         panels = self._panels_of(curves)
         pick = alt.selection_point(name="pick", fields=["shown"], bind="legend")
-        budgets = sorted({int(b) for b in curves["budget"]})
+        budgets = _ticks({int(budget) for budget in curves["budget"]})
         x = alt.X("budget:Q", title="node budget (draft nodes)", scale=alt.Scale(type="log", base=2, nice=False, padding=8),
-                  axis=alt.Axis(values=budgets if len(budgets) <= 16 else None, format="d", labelOverlap="greedy", grid=False))  # fmt: skip
+                  axis=alt.Axis(values=budgets, format="d", grid=False))  # fmt: skip
         y = alt.Y(f"{metric}:Q", title=METRIC_TITLES[metric], scale=alt.Scale(zero=metric == "acceptance_rate"))
         colour = self.scales.colour(shapes)
         base = alt.Chart().transform_filter(f"isValid(datum['{metric}'])")
         faint = alt.condition(pick, alt.value(0.13), alt.value(0.01))
         strong = alt.condition(pick, alt.value(1), alt.value(0.08))
         ends = {"y": alt.Y(f"{metric}_lo:Q"), "y2": alt.Y2(f"{metric}_hi:Q")}
-        band = base.mark_area().encode(x=x, **ends, color=colour, opacity=faint)
+        band = base.transform_filter("!datum.lonely").mark_area().encode(x=x, **ends, color=colour, opacity=faint)
         bars = base.transform_filter("datum.lonely").mark_rule(strokeWidth=1.5).encode(x=x, **ends, color=colour, opacity=strong)
-        line = base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=colour, strokeDash=self.scales.dash(shapes), opacity=strong)
+        line = base.transform_filter("!datum.lonely").mark_line(strokeWidth=1.8).encode(
+            x=x, y=y, color=colour, strokeDash=self.scales.dash(shapes), opacity=strong)  # fmt: skip
         tips = [alt.Tooltip("panel:N", title="setting"), alt.Tooltip("shown:N", title="shape"), alt.Tooltip("budget:Q", title="node budget"),
                 alt.Tooltip("nodes:Q", title="nodes"), alt.Tooltip(f"{metric}:Q", title=metric.replace("_", " ")),
                 alt.Tooltip(f"{metric}_lo:Q", title="95 % from"), alt.Tooltip(f"{metric}_hi:Q", title="to")]  # fmt: skip
         points = base.mark_point(filled=True, size=46, opacity=1).encode(
             x=x, y=y, color=colour, shape=self.scales.marker(shapes), opacity=strong, tooltip=tips
         )  # fmt: skip
-        layers = [band, bars, line, points.add_params(pick)]
+        bounded = curves[f"{metric}_lo"].notna()  # a layer without a row makes Vega complain
+        layers = [*([band] if (bounded & ~curves["lonely"]).any() else []), *([bars] if (bounded & curves["lonely"]).any() else [])]
+        layers += [*([line] if not curves["lonely"].all() else []), points.add_params(pick)]
         if plain:
             layers.insert(0, base.mark_rule(strokeDash=[3, 3], color="#808080").encode(y=alt.datum(1)))
         return _facet(alt.layer(*layers), data, panels, height=260)
@@ -148,11 +152,11 @@ class Artist:
         y = alt.Y("shown:N", title="shape", sort=shapes)
         title = f"{METRIC_TITLES[metric]}, at {plural(int(curves['budget'].iloc[0]), 'node')}"
         x = alt.X(f"{metric}:Q", title=title, scale=alt.Scale(zero=False))
-        colour = alt.Color("shown:N", scale=self.scales._scale(self._shapes_of(curves), 0), legend=None)
+        colour = alt.Color("shown:N", scale=self.scales.scale(self._shapes_of(curves)), legend=None)
         base = alt.Chart().transform_filter(f"isValid(datum['{metric}'])")
         bars = base.mark_rule(strokeWidth=2).encode(y=y, x=alt.X(f"{metric}_lo:Q"), x2=alt.X2(f"{metric}_hi:Q"), color=colour)
         points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, x=x, color=colour, tooltip=["shown:N", f"{metric}:Q"])
-        layers = [bars, points]
+        layers = [*([bars] if curves[f"{metric}_lo"].notna().any() else []), points]
         if plain:
             layers.insert(0, base.mark_rule(strokeDash=[3, 3], color="#808080").encode(x=alt.datum(1)))
         return _facet(alt.layer(*layers), data, self._panels_of(curves), height=max(60, 22 * len(shapes)))
@@ -171,8 +175,10 @@ class Artist:
             "runner": visible(lead.runner), "lead": lead.lead.value, "low": lead.lead.low, "high": lead.lead.high, "sure": lead.verdict,
         } for lead in drawn])  # fmt: skip
         data = self._own("lead", table)
-        y = alt.Y("budget:O", title="node budget (draft nodes)", sort=[str(b) for b in sorted(set(table["order"]))])
-        x = alt.X("lead:Q", title="lead (tokens per step)")
+        y = alt.Y("budget:O", title="node budget", sort=[str(b) for b in sorted(set(table["order"]))])
+        ends = table[["lead", "low", "high"]].min().min(), table[["lead", "low", "high"]].max().max()
+        span = [min(0.0, ends[0]), max(0.0, ends[1]) + 0.5 * (max(0.0, ends[1]) - min(0.0, ends[0]))]  # room for names at the right
+        x = alt.X("lead:Q", title="lead (tokens per step)", scale=alt.Scale(domain=span, nice=True))
         filled = alt.condition("datum.sure === 'clear'", alt.value("#0072B2"), alt.value("#D55E00"))
         zero = alt.Chart().mark_rule(strokeDash=[3, 3], color="#808080").encode(x=alt.datum(0))
         bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=filled)
@@ -181,8 +187,9 @@ class Artist:
             tooltip=[alt.Tooltip("shown:N", title="leads"), alt.Tooltip("runner:N", title="runner-up"), "lead:Q", "low:Q", "high:Q"])  # fmt: skip
         label = alt.Chart().mark_text(align="left", dx=7, dy=-9, fontSize=10.5, color="#808080").encode(y=y, x=x, text="words:N")
         label = label.transform_calculate(words="datum.shown + ' over ' + datum.runner")
+        layers = [zero, *([bars] if table["low"].notna().any() else []), points, label]
         rows = table["budget"].nunique()
-        chart = _facet(alt.layer(zero, bars, points, label), data, self._panels_of(table), height=max(60, 34 * rows))
+        chart = _facet(alt.layer(*layers), data, self._panels_of(table), height=max(60, 34 * rows))
         clear, rated = sum(lead.verdict == "clear" for lead in contested), sum(lead.lead.known for lead in contested)
         told = say("{} of {} leads have a 95 % interval that lies above 0 (blue circles); the others (orange squares) do not show a winner.",
                    clear, rated) if rated else say("No lead has an interval: nothing shows a winner.")  # fmt: skip
@@ -229,8 +236,11 @@ class Artist:
     def _chosen(self) -> list[tuple[Lead, list[str]]]:
         """Panels and shapes whose inner workings are drawn: leader, runner-up, chain and the reference at the headline budget."""
         chosen = []
-        for panel in [panel for panel in self.panels if panel in self.findings.headlines][:MOST_DETAIL_PANELS]:
-            lead = self.findings.headlines[panel]
+        heads = self.findings.headlines
+        contested = [panel for panel in self.panels if panel in heads and heads[panel].shapes > 1]
+        pairs = dict(zip(self.rows["panel"], self.rows["pair"], strict=True))
+        for panel in _spread(contested or [panel for panel in self.panels if panel in heads], pairs, MOST_DETAIL_PANELS):
+            lead = heads[panel]
             there = self.rows[(self.rows["panel"] == panel) & (self.rows["budget"] == lead.budget)]
             ranked = [tree for tree in there.sort_values("block_efficiency", ascending=False)["tree"] if not is_reference(tree)]
             first = [lead.tree, *([lead.runner] if lead.runner else []), *([CHAIN] if CHAIN in ranked else [])]
@@ -265,13 +275,14 @@ class Artist:
         long = kept.melt(["panel", "shown", "depth", "reached"], list(kinds), "kind", "rate")
         long["kind"] = long["kind"].map(lambda kind: f"{kind}: {kinds[kind]}")
         data = self._own("depth", long)
-        x = alt.X("depth:Q", title="depth in the tree (tokens)", axis=alt.Axis(format="d", tickMinStep=1, grid=False), scale=alt.Scale(nice=False, padding=8))
+        x = alt.X("depth:Q", title="depth in the tree (tokens)", axis=alt.Axis(values=_evenly(int(kept["depth"].max())), format="d", grid=False),
+                  scale=alt.Scale(nice=False, padding=8))  # fmt: skip
         y = alt.Y("rate:Q", title="steps that accept (share)", scale=alt.Scale(domain=[0, 1]))
         chart = self._pointed(x, y, shapes, ["shown:N", "depth:Q", alt.Tooltip("rate:Q", format=".3f"), "reached:Q"])
         panels = self._panels_of(long)
         faceted = alt.layer(*chart, data=data).properties(width=_width(len(panels)), height=170).facet(
             row=alt.Row("kind:N", title=None, header=alt.Header(labelOrient="top", labelAnchor="start", labelFontWeight="normal")),
-            column=alt.Column("panel:N", title=None, sort=panels))  # fmt: skip
+            column=alt.Column("panel:N", title=None, sort=panels)).resolve_scale(x="independent")  # fmt: skip
         told = []
         for lead, trees in self._chosen()[:MOST_SPOKEN]:
             own = kept[(kept["panel"] == lead.panel) & (kept["tree"] == (trees[0] if trees else ""))].sort_values("depth")
@@ -307,7 +318,7 @@ class Artist:
         data = self._own("rank", kept)
         x = alt.X("rank:Q", title="child rank (1 = drafter's first choice)", axis=alt.Axis(format="d", tickMinStep=1, grid=False, labelOverlap="greedy"),
                   scale=alt.Scale(type="log", base=2, nice=False, padding=8))  # fmt: skip
-        y = alt.Y("rate:Q", title="accepted where its parent was (share; square-root axis)", scale=alt.Scale(type="sqrt", domainMin=0))
+        y = alt.Y("rate:Q", title="accepted if its parent was (share, √ axis)", scale=alt.Scale(type="sqrt", domainMin=0))
         chart = self._pointed(x, y, shapes, ["shown:N", "rank:Q", alt.Tooltip("rate:Q", format=".4f"), "reached:Q"])
         told = []
         for panel in self._panels_of(kept)[:MOST_SPOKEN]:
@@ -352,7 +363,7 @@ class Artist:
         x = alt.X("length:O", title="accepted draft tokens in a step", sort=list(labels.values()), axis=alt.Axis(labelAngle=0))
         bars = alt.Chart().mark_bar().encode(
             x=x, y=alt.Y("share:Q", title="steps (share)", axis=alt.Axis(format="%")), xOffset=alt.XOffset("shown:N", sort=shapes),
-            color=alt.Color("shown:N", scale=self.scales._scale(shapes, 0), legend=alt.Legend(title="shape")),
+            color=alt.Color("shown:N", scale=self.scales.scale(shapes), legend=alt.Legend(title="shape")),
             tooltip=["shown:N", "length:O", alt.Tooltip("share:Q", format=".1%"), "steps:Q"])  # fmt: skip
         told = []
         for lead, _ in self._chosen()[:MOST_SPOKEN]:
@@ -390,9 +401,10 @@ class Artist:
         told = [self._spread_of_settings(pair, at) for pair in dict.fromkeys(at["pair"])]
         left = len(settings) - MOST_SETTINGS
         extra = say("{} settings more are only in the table.", left) if left > 0 else ()
-        note = say("Settings sample different texts and are not paired in the files, so compare their intervals only.")
+        note = say("The files hold no paired comparison across settings, so compare their intervals only.")
         height = alt.Step(max(26, 11 * len(shapes)), **{"for": "position"})
-        faceted = alt.layer(bars, points, data=data).properties(width=_width(len(pairs)), height=height).facet(
+        layers = [*([bars] if at["block_efficiency_lo"].notna().any() else []), points]
+        faceted = alt.layer(*layers, data=data).properties(width=_width(len(pairs)), height=height).facet(
             facet=alt.Facet("pair:N", title=None, sort=[visible(p) for p in pairs]), columns=3)  # fmt: skip
         self._add("settings", title, join([*told, note, extra]), faceted)
 
@@ -424,13 +436,14 @@ class Artist:
         columns = ["panel", "pair", "budget", "alpha", "predicted", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi"]
         data = self._own("theory", shown[columns].assign(pair=shown["pair"].map(visible)))
         ends = [1.0, float(max(rows["predicted"].max(), rows["block_efficiency"].max())) * 1.05]
-        diagonal = alt.Chart(alt.InlineData(values=[{"v": v} for v in ends])).mark_line(strokeDash=[4, 4], color="#808080").encode(x="v:Q", y="v:Q")
+        diagonal = alt.Chart(self._own("diagonal", pd.DataFrame({"v": ends}))).mark_line(strokeDash=[4, 4], color="#808080").encode(x="v:Q", y="v:Q")
         x = alt.X("predicted:Q", title="predicted from alpha (tokens per step)", scale=alt.Scale(domain=ends))
         y = alt.Y("block_efficiency:Q", title=METRIC_TITLES["block_efficiency"], scale=alt.Scale(domain=ends))
         colour = alt.Color("pair:N", title="pair")
         bars = alt.Chart(data).mark_rule().encode(x=x, y=alt.Y("block_efficiency_lo:Q"), y2="block_efficiency_hi:Q", color=colour)
         points = alt.Chart(data).mark_point(filled=True, size=50, opacity=1).encode(x=x, y=y, color=colour, shape=alt.Shape("pair:N", title="pair"), tooltip=_tips(columns))
         known = rows[rows["block_efficiency_lo"].notna()]
+        layers = [diagonal, *([bars] if len(known) else []), points]
         inside = known["predicted"].between(known["block_efficiency_lo"], known["block_efficiency_hi"]).sum()
         above = (known["predicted"] > known["block_efficiency_hi"]).sum()
         below = len(known) - inside - above
@@ -439,7 +452,7 @@ class Artist:
         note = say("Theory: (1 - alpha^(n+1)) / (1 - alpha) with acceptances taken as independent (Leviathan et al. 2023); real acceptances are not, "
                    "and the last step of a text is cut. On the dashed line both agree.")  # fmt: skip
         extra = say("{} of {} points are drawn.", len(shown), len(rows)) if left else ()
-        self._add("theory", title, join([told, note, extra]), alt.layer(diagonal, bars, points).properties(width=420, height=320))
+        self._add("theory", title, join([told, note, extra]), alt.layer(*layers).properties(width=420, height=320))
 
     def _live(self) -> None:
         live = self.findings.live.drop_duplicates(["panel", "tree", "budget"])
@@ -473,10 +486,11 @@ class Artist:
         per_token = {part: 1000 * chosen[column] / chosen["new_tokens"] for column, part in names_of.items()}
         chosen = chosen.assign(**per_token, plain=1000 * chosen["wall_s"] * chosen["speedup"] / chosen["new_tokens"])
         long = chosen.melt(["panel", "shown", "budget", "plain"], list(per_token), "part", "ms")
+        long["place"] = long["part"].map({part: place for place, part in enumerate(per_token)})
         data = self._own("latency", long)
         y = alt.Y("shown:N", title="shape")
         colour = alt.Color("part:N", title="time for", scale=alt.Scale(domain=list(per_token), range=list(PARTS)))
-        bars = alt.Chart().mark_bar().encode(y=y, x=alt.X("sum(ms):Q", title="time per new token (ms)"), color=colour, order=alt.Order("part:N"),
+        bars = alt.Chart().mark_bar().encode(y=y, x=alt.X("sum(ms):Q", title="time per new token (ms)"), color=colour, order=alt.Order("place:Q"),
                                              tooltip=["shown:N", "part:N", alt.Tooltip("sum(ms):Q", format=".2f", title="ms per token")])  # fmt: skip
         tick = alt.Chart().mark_tick(thickness=3, color="#D55E00").encode(y=y, x=alt.X("mean(plain):Q"), tooltip=[alt.Tooltip("mean(plain):Q", title="plain decoding, ms")])
         told = []
@@ -599,6 +613,20 @@ def _spread(panels: Sequence[str], pair_of: dict[str, str], most: int) -> list[s
         turn[panel] = seen[pair] = seen.get(pair, -1) + 1
     kept = sorted(panels, key=lambda panel: turn[panel])[:most]
     return [panel for panel in panels if panel in kept]
+
+
+def _evenly(deepest: int) -> list[int]:
+    """Depths to name."""
+    return list(range(1, deepest + 1)) if deepest <= 10 else list(range(0, deepest + 1, 5 if deepest <= 40 else 10))
+
+
+def _ticks(budgets: Iterable[int]) -> list[int]:
+    """Budgets to name on a logarithmic axis, largest first, none too close to another."""
+    kept: list[int] = []
+    for budget in sorted(budgets, reverse=True):
+        if not kept or kept[-1] / budget > CLOSE:
+            kept.append(budget)
+    return kept[::-1]
 
 
 TEXT = {"panel", "pair", "setting", "shown"}

@@ -26,7 +26,6 @@ VERDICTS = {
 }
 MOST_LOOPING = 0.3
 FEWEST_PROMPTS = 20
-MOST_SENTENCES = 4
 
 
 def is_reference(tree: str) -> bool:
@@ -148,11 +147,7 @@ class Findings:
         heads = list(self.headlines.values())
         if not heads:
             return [say("There is no answer: no combination has results.")]
-        texts = [self._in_one_sentence(heads)]
-        if len(heads) <= MOST_SENTENCES:
-            texts += [lead_sentence(lead, with_panel=len(heads) > 1) for lead in heads]
-        texts += self._in_time()
-        return texts
+        return [self._in_one_sentence(heads), *self._in_time()]
 
     def _in_one_sentence(self, heads: list[Lead]) -> Text:
         if len(heads) == 1 and heads[0].verdict == ALONE:
@@ -165,27 +160,31 @@ class Findings:
         ranked = Counter(lead.tree for lead in heads if lead.verdict not in (ALONE, EQUAL))
         low, high = min(lead.value.value for lead in heads), max(lead.value.value for lead in heads)
         budgets = sorted({lead.budget for lead in heads})
-        at = plural(budgets[0], "draft node") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} draft nodes"
+        at = Strong("At " + (plural(budgets[0], "draft node") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} draft nodes"))
         gain = f"{number(low)}" if low == high else f"{number(low)} to {number(high)}"
         if not ranked:
-            return say("At {} no shape differs from the others, or none has a rival: there is no winner.", at)
-        tree, wins = ranked.most_common(1)[0]
-        if wins == len(heads):
-            clear = sum(lead.verdict == CLEAR for lead in heads)
-            unknown = "the size of its lead has no interval" if all(lead.verdict == UNKNOWN for lead in heads) else None
-            where = "" if wins == 1 else f" for all {wins} settings"
-            sure = unknown or {0: "its lead is not clear at the 95 % level", wins: "its lead is clear at the 95 % level"}.get(
-                clear, f"its lead is clear at the 95 % level in {clear} of {wins}"
-            )
-            return say(
-                "{} {} gets the most draft tokens accepted{}: {} tokens per pass of the target where plain decoding gets 1; {}.",
-                Strong(f"At {at}"), Name(visible(tree)), where, gain, sure,
-            )  # fmt: skip
-        listed = join(
-            (say("{} (first in {} of {})", Name(visible(name)), count, len(heads)) for name, count in ranked.most_common(3)), ", "
-        )
-        return say("{} which shape is best depends on the setting: {}. A pass of the target yields {} tokens there; plain decoding 1.",
-                   Strong(f"At {at}"), listed, gain)  # fmt: skip
+            return say("{} no shape differs from the others, or none has a rival: there is no winner.", at)
+        rated = sum(ranked.values())
+        clear = Counter(lead.tree for lead in heads if lead.verdict == CLEAR)
+        things = "pairs" if len(heads) == self.rows["pair"].nunique() else "settings"
+        if len(ranked) == 1:
+            tree = Name(visible(next(iter(ranked))))
+            where = "" if rated == 1 else f" for all {rated} {things}"
+            if clear.total() == rated:
+                return say("{} {} gets the most draft tokens accepted{}: {} tokens per pass of the target where plain decoding gets 1; "
+                           "its lead is clear at the 95 % level.", at, tree, where, gain)  # fmt: skip
+            unknown = all(lead.verdict in (UNKNOWN, ALONE, EQUAL) for lead in heads)
+            sure = ("its lead has no interval" if unknown else f"its lead is clear at the 95 % level in {clear.total()} of {rated}" if clear
+                    else "its lead is not clear at the 95 % level, so there is no proven winner")  # fmt: skip
+            return say("{} {} came out first{}, with {} tokens per pass of the target where plain decoding gets 1; {}.", at, tree, where, gain, sure)
+        if not clear:
+            firsts = join((say("{} in {}", Name(visible(tree)), count) for tree, count in ranked.most_common(3)), ", ")
+            return say("{} no shape is shown to be the best: {} came out first of {} {}, none with a clear lead. A pass of the target yields {} "
+                       "tokens there; plain decoding 1.", at, firsts, rated, things, gain)  # fmt: skip
+        firsts = join((say("{} in {}", Name(visible(tree)), count) for tree, count in clear.most_common(3)), ", ")
+        start = "the best shape depends on the setting" if len(clear) > 1 else "one shape leads clearly, but not everywhere"
+        return say("{} {}. Clear leads (95 % level): {} of {} {}. A pass of the target yields {} tokens there; plain decoding 1.",
+                   at, start, firsts, rated, things, gain)  # fmt: skip
 
     def _in_time(self) -> list[Text]:
         texts = []
@@ -218,8 +217,8 @@ class Findings:
             "None: there are no results" if not self.headlines
             else "Nothing to compare" if not contested
             else "Unknown: no intervals" if unknown == len(contested)
-            else "High: every lead named above is clear at the 95 % level" if clear == len(contested)
-            else "Low: no lead named above is clear at the 95 % level" if clear == 0
+            else "High: every lead named here is clear at the 95 % level" if clear == len(contested)
+            else "Low: no lead named here is clear at the 95 % level" if clear == 0
             else "Mixed: some leads are clear at the 95 % level, others are not"
         )  # fmt: skip
         if word.startswith("High") and self.prompts is not None and self.prompts < FEWEST_PROMPTS:
@@ -294,9 +293,9 @@ def against_one(speed: Interval) -> str:
     return "its interval lies below 1, a loss" if speed.high < 1 else "its interval holds 1, so neither a gain nor a loss is shown"
 
 
-def lead_sentence(lead: Lead, with_panel: bool = True) -> Text:
+def lead_sentence(lead: Lead) -> Text:
     """One panel's winner, with the lead's interval and what it supports."""
-    start = say("{}, {}: ", Name(lead.panel), plural(lead.budget, "node")) if with_panel else say("{}: ", plural(lead.budget, "node"))
+    start = say("{}, {}: ", Name(lead.panel), plural(lead.budget, "node"))
     equals = say("{}{}", names(map(visible, lead.trees)), "" if len(lead.trees) == 1 else " (equal)")
     if lead.verdict == ALONE:
         return say("{}{} with {} tokens per pass, the only shape.", start, equals, lead.value)

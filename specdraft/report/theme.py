@@ -26,25 +26,34 @@ CONFIG: dict[str, Any] = {
 
 
 class ShapeScales:
-    """One colour, dash and marker for each shape, the same in every figure; references are grey."""
+    """One colour, dash and marker for each shape, the same in every figure; references are grey.
+
+    Args:
+        shapes: the most important first: the first seven have a colour of their own.
+        references: the others.
+    """
 
     def __init__(self, shapes: list[str], references: list[str]) -> None:
         self._of = {shape: (COLOURS[i % 7], DASHES[i // 7 % 3], MARKERS[i % 8]) for i, shape in enumerate(shapes)}
         self._of |= {shape: (GREY, [4, 4], "stroke") for shape in references}
 
-    def _scale(self, shapes: list[str], part: int) -> alt.Scale:
+    def scale(self, shapes: list[str], part: int = 0) -> alt.Scale:
+        """Colours (part 0), dashes (1) or markers (2) of these shapes."""
         return alt.Scale(domain=shapes, range=[self._of[shape][part] for shape in shapes])
 
-    def colour(self, shapes: list[str], columns: int = 6) -> alt.Color:
+    def colour(self, shapes: list[str]) -> alt.Color:
         """The colour channel."""
-        legend = alt.Legend(title="shape (click to single out)", columns=columns) if len(shapes) > 1 else None
-        return alt.Color("shown:N", scale=self._scale(shapes, 0), legend=legend)
+        return alt.Color("shown:N", scale=self.scale(shapes), legend=_legend(shapes))
 
     def dash(self, shapes: list[str]) -> alt.StrokeDash:
         """The dash channel."""
-        return alt.StrokeDash("shown:N", scale=self._scale(shapes, 1), legend=None)
+        return alt.StrokeDash("shown:N", scale=self.scale(shapes, 1), legend=_legend(shapes))
 
-    def marker(self, shapes: list[str], columns: int = 6) -> alt.Shape:
+    def marker(self, shapes: list[str]) -> alt.Shape:
         """The marker channel."""
-        legend = alt.Legend(title="shape (click to single out)", columns=columns) if len(shapes) > 1 else None
-        return alt.Shape("shown:N", scale=self._scale(shapes, 2), legend=legend)
+        return alt.Shape("shown:N", scale=self.scale(shapes, 2), legend=_legend(shapes))
+
+
+def _legend(shapes: list[str]) -> alt.Legend | None:
+    """The same for every channel, so that they become one legend; none for a single shape."""
+    return alt.Legend(title="shape (click to single out)", columns=6, symbolOpacity=1) if len(shapes) > 1 else None
