@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from specdraft.metrics import COUNTS, RATIOS, TIMES
-from specdraft.report.figures import Drawn, draw
+from specdraft.report.canvas import Drawn
+from specdraft.report.figures import draw
 from specdraft.report.findings import ALONE, VERDICTS, Findings, Lead
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.words import Name, Text, names, number, plural, say
@@ -18,25 +20,46 @@ QUESTION = (
     "of the target checks all of them: the tokens that fit are kept, so a pass yields more than one token."
 )
 METRICS = (
-    ("block_efficiency", "(accepted_tokens + bonus_tokens) / steps: tokens per verification step, that is, per pass of the target over a tree. Plain decoding: 1."),
+    (
+        "block_efficiency",
+        "(accepted_tokens + bonus_tokens) / steps: tokens per verification step, that is, per pass of the target over a "
+        "tree. Plain decoding: 1.",
+    ),
     ("acceptance_length", "accepted_tokens / steps: draft tokens only, the bonus is not counted."),
     ("acceptance_rate", "accepted_tokens / drafted_tokens: the share of draft tokens that are kept."),
     ("alpha", "mean overlap of the two models' distributions along the text: the chance that one draft token is accepted."),
     ("conditional, marginal", "by depth: accepted / reached, and accepted / all steps of the combination."),
-    ("rank", "a child's place among its siblings: 1 is the drafter's first choice (under sampling: drawn first). accepted / reached, where reached counts the steps that accepted its parent."),
+    (
+        "rank",
+        "a child's place among its siblings: 1 is the drafter's first choice (under sampling: drawn first). accepted / "
+        "reached, where reached counts the steps that accepted its parent.",
+    ),
     ("tokens_per_s, speedup", "measured, live decoding only; speedup is the time of plain decoding in the same run over wall_s."),
-    ("est_tokens_per_s, est_speedup", "estimates from the counts and the pair's measured cost of a draft level and of verifying n tokens. Never measurements."),
+    (
+        "est_tokens_per_s, est_speedup",
+        "estimates from the counts and the pair's measured cost of a draft level and of verifying n tokens. Never measurements.",
+    ),
     ("loop_share", "share of tokens that end the third or later occurrence of a 4-gram: above 0.3, acceptance measures loops."),
-    ("_lo, _hi", "95 % intervals over prompts (not over steps), from the study's own files: percentile bootstrap within categories, or the delta method with few prompts."),
-)  # fmt: skip
+    (
+        "_lo, _hi",
+        "95 % intervals over prompts (not over steps), from the study's own files: percentile bootstrap within "
+        "categories, or the delta method with few prompts.",
+    ),
+)
 LIMITS = (
-    "The leader is picked after looking, and its interval is not corrected for that or for the number of comparisons: of many leads with a 95 % interval above 0, some can be luck.",
+    (
+        "The leader is picked after looking, and its interval is not corrected for that or for the number of "
+        "comparisons: of many leads with a 95 % interval above 0, some can be luck."
+    ),
     "Intervals say how far the numbers carry over to other prompts of the same kind, not to other models, languages or hardware.",
     "More tokens per pass is not the same as faster: a bigger tree costs more to draft and to check.",
     "The rule `typical` is not lossless: its text is not the target's own. Compare its counts with care.",
 )
 REFERENCES = (
-    "Leviathan, Kalman, Matias 2023: Fast Inference from Transformers via Speculative Decoding (speculative decoding; the closed form for chains).",
+    (
+        "Leviathan, Kalman, Matias 2023: Fast Inference from Transformers via Speculative Decoding (speculative "
+        "decoding; the closed form for chains)."
+    ),
     "Chen et al. 2023: Accelerating Large Language Model Decoding with Speculative Sampling.",
     "Miao et al. 2024: SpecInfer (token trees, recursive rejection).",
     "Cai et al. 2024: Medusa (fixed trees, typical acceptance).",
@@ -58,7 +81,7 @@ class Table:
     name: str
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     note: Text = ()
     brief: tuple[str, ...] = ()
 
@@ -106,16 +129,26 @@ def _question(findings: Findings) -> list[Text]:
     if rows.empty:
         return [say("{}", QUESTION), asked]
     pairs = names([visible(pair) for pair in dict.fromkeys(rows["pair"])])
-    asked = say("For {} {}: which shape of tree, at each size (node budget), gets the most tokens accepted, and what is that worth in time?",
-                "the model pair" if rows["pair"].nunique() == 1 else "the model pairs", pairs)  # fmt: skip
+    asked = say(
+        "For {} {}: which shape of tree, at each size (node budget), gets the most tokens accepted, and what is that worth in time?",
+        "the model pair" if rows["pair"].nunique() == 1 else "the model pairs",
+        pairs,
+    )
     return [say("{}", QUESTION), asked]
 
 
 def _tiles(findings: Findings) -> list[tuple[str, str]]:
     rows = findings.rows
-    engines = "replayed and live" if len(findings.live) and len(findings.estimated) else "decoded live" if len(findings.live) else "replayed"
-    counts = [(rows["pair"].nunique(), "model pair", ""), (rows["tree"].nunique(), "shape", ""), (rows["budget"].nunique(), "budget", ""),
-              (findings.prompts, "prompt", ""), (len(rows), "combination", f", {engines}")]  # fmt: skip
+    engines = (
+        "replayed and live" if len(findings.live) and len(findings.estimated) else "decoded live" if len(findings.live) else "replayed"
+    )
+    counts = [
+        (rows["pair"].nunique(), "model pair", ""),
+        (rows["tree"].nunique(), "shape", ""),
+        (rows["budget"].nunique(), "budget", ""),
+        (findings.prompts, "prompt", ""),
+        (len(rows), "combination", f", {engines}"),
+    ]
     tiles = [("?" if count is None else f"{count:,}", f"{word}{'' if count == 1 else 's'}{more}") for count, word, more in counts]
     if len(findings.study.panels) > rows["pair"].nunique():
         tiles.insert(1, (f"{len(findings.study.panels):,}", "settings"))
@@ -124,9 +157,24 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
 
 def _winners(name: str, title: str, leads: list[Lead], total: int) -> Table:
     columns = ("setting", "nodes", "first", "tokens per pass [95 %]", "runner-up", "lead [95 %]", "verdict", "hindsight (reference)")
-    rows = [(lead.panel, str(lead.budget), " = ".join(map(visible, lead.trees)), str(lead.value), visible(lead.runner or "–"), str(lead.lead), lead.verdict,
-             number(lead.hindsight)) for lead in leads]  # fmt: skip
-    said = [f"{word}: {meaning.partition(': ')[2] or meaning}" for word, meaning in VERDICTS.items() if any(lead.verdict == word for lead in leads)]
+    rows = [
+        (
+            lead.panel,
+            str(lead.budget),
+            " = ".join(map(visible, lead.trees)),
+            str(lead.value),
+            visible(lead.runner or "–"),
+            str(lead.lead),
+            lead.verdict,
+            number(lead.hindsight),
+        )
+        for lead in leads
+    ]
+    said = [
+        f"{word}: {meaning.partition(': ')[2] or meaning}"
+        for word, meaning in VERDICTS.items()
+        if any(lead.verdict == word for lead in leads)
+    ]
     note = "Verdicts: " + "; ".join(said) + ". Hindsight is fitted on the prompts that it is scored on, and does not compete."
     more = f" {len(leads)} of {total} settings; the others are in the table of winners." if len(leads) < total else ""
     return Table(name, title, columns, rows, say("{}{}", note, more))
@@ -135,19 +183,37 @@ def _winners(name: str, title: str, leads: list[Lead], total: int) -> Table:
 def _tables(findings: Findings) -> list[Table]:
     study, tables = findings.study, []
     if findings.leads:
-        tables.append(_winners("winners", "The winner of each budget, and its lead over the runner-up", findings.leads, len(findings.leads)))
+        tables.append(
+            _winners("winners", "The winner of each budget, and its lead over the runner-up", findings.leads, len(findings.leads))
+        )
     written = study.written
     if len(written):
         ratios = [name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")]
         wanted = ["pair", *study.varying, "tree", "budget", "nodes", "depth", *COUNTS, *ratios, *TIMES, "combination"]
         columns = [name for name in dict.fromkeys(wanted) if name in written and (written[name] != "").any()]
-        brief = ["pair", *study.varying, "tree", "budget", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi", "acceptance_length",
-                 "acceptance_rate", "speedup", "est_speedup"]  # fmt: skip
+        brief = [
+            "pair",
+            *study.varying,
+            "tree",
+            "budget",
+            "block_efficiency",
+            "block_efficiency_lo",
+            "block_efficiency_hi",
+            "acceptance_length",
+            "acceptance_rate",
+            "speedup",
+            "est_speedup",
+        ]
         rows = list(written[columns].map(visible).itertuples(index=False, name=None))
-        note = say("Numbers as summary.csv has them.{}", " Columns that begin with est_ are estimates." if set(columns) & set(ESTIMATES) else "")
+        note = say(
+            "Numbers as summary.csv has them.{}", " Columns that begin with est_ are estimates." if set(columns) & set(ESTIMATES) else ""
+        )
         tables.append(Table("summary", "All combinations", tuple(columns), rows, note, tuple(name for name in brief if name in columns)))
     if study.failures:
-        rows = [tuple(visible(failure.get(key) or "–") for key in ("combination", "prompt_id", "error", "overrides")) for failure in study.failures]
+        rows = [
+            tuple(visible(failure.get(key) or "–") for key in ("combination", "prompt_id", "error", "overrides"))
+            for failure in study.failures
+        ]
         tables.append(Table("failures", "What failed", ("combination", "prompt", "error", "to repeat it"), rows))
     return tables
 
@@ -167,14 +233,29 @@ def _run(study: StudyFiles) -> list[tuple[str, Text]]:
         for role, model in _items(roles):
             if isinstance(model, dict):
                 size = model.get("parameters")
-                facts.append((f"{visible(pair)}, {visible(role)}", say("{}{}{}{}{}", Name(visible(model.get("path", "?"))),
-                    f", {size:,} parameters" if isinstance(size, int) else "", *(f", {visible(model[key])}" if model.get(key) else "" for key in ("dtype", "device")),
-                    f", weights {visible(model['weights'])}" if model.get("weights") else "")))  # fmt: skip
+                facts.append(
+                    (
+                        f"{visible(pair)}, {visible(role)}",
+                        say(
+                            "{}{}{}{}{}",
+                            Name(visible(model.get("path", "?"))),
+                            f", {size:,} parameters" if isinstance(size, int) else "",
+                            *(f", {visible(model[key])}" if model.get(key) else "" for key in ("dtype", "device")),
+                            f", weights {visible(model['weights'])}" if model.get("weights") else "",
+                        ),
+                    )
+                )
     hardware = study.about("hardware")
     if isinstance(hardware, dict):
         gpus = hardware.get("gpus")
-        add("hardware", hardware.get("system"), hardware.get("cpu"), _pre("", hardware.get("cores"), " cores"),
-            _pre("", hardware.get("memory_gib"), " GiB"), *(gpus if isinstance(gpus, list) and gpus else ["no GPU"]))  # fmt: skip
+        add(
+            "hardware",
+            hardware.get("system"),
+            hardware.get("cpu"),
+            _pre("", hardware.get("cores"), " cores"),
+            _pre("", hardware.get("memory_gib"), " GiB"),
+            *(gpus if isinstance(gpus, list) and gpus else ["no GPU"]),
+        )
     add("threads", study.about("threads"))
     add("software", _pre("Python ", study.about("python")), *(f"{name} {version}" for name, version in _items(study.about("libraries"))))
     source = study.about("source")

@@ -95,8 +95,11 @@ class Findings:
     def leads(self) -> list[Lead]:
         """Every panel and budget, in the file's order of panels."""
         order = {panel: index for index, panel in enumerate(self.study.panels)}
-        groups = sorted(self.rows.groupby(["panel", "budget"], sort=False), key=lambda item: (order[item[0][0]], item[0][1]))  # type: ignore[index]
-        return [lead for (panel, budget), group in groups if (lead := self._lead(panel, int(budget), group)) is not None]  # type: ignore[misc, call-overload]
+        found = []
+        for (panel, budget), group in self.rows.groupby(["panel", "budget"], sort=False):
+            lead = self._lead(str(panel), int(str(budget).partition(".")[0]), group)
+            found += [lead] if lead is not None else []
+        return sorted(found, key=lambda lead: (order[lead.panel], lead.budget))
 
     def _lead(self, panel: str, budget: int, group: pd.DataFrame) -> Lead | None:
         hindsight = group[[is_reference(tree) for tree in group["tree"]]]
@@ -155,8 +158,10 @@ class Findings:
             more = "At " + plural(head.budget, "draft node")
             return say(
                 "{}, {} yields {} tokens per pass of the target (plain decoding: 1). It is the only shape, so there is no winner.",
-                Strong(more), Name(visible(head.tree)), head.value,
-            )  # fmt: skip
+                Strong(more),
+                Name(visible(head.tree)),
+                head.value,
+            )
         ranked = Counter(lead.tree for lead in heads if lead.verdict not in (ALONE, EQUAL))
         low, high = min(lead.value.value for lead in heads), max(lead.value.value for lead in heads)
         budgets = sorted({lead.budget for lead in heads})
@@ -171,20 +176,52 @@ class Findings:
             tree = Name(visible(next(iter(ranked))))
             where = "" if rated == 1 else f" for all {rated} {things}"
             if clear.total() == rated:
-                return say("{} {} gets the most draft tokens accepted{}: {} tokens per pass of the target where plain decoding gets 1; "
-                           "its lead is clear at the 95 % level.", at, tree, where, gain)  # fmt: skip
+                return say(
+                    "{} {} gets the most draft tokens accepted{}: {} tokens per pass of the target where plain decoding gets 1; "
+                    "its lead is clear at the 95 % level.",
+                    at,
+                    tree,
+                    where,
+                    gain,
+                )
             unknown = all(lead.verdict in (UNKNOWN, ALONE, EQUAL) for lead in heads)
-            sure = ("its lead has no interval" if unknown else f"its lead is clear at the 95 % level in {clear.total()} of {rated}" if clear
-                    else "its lead is not clear at the 95 % level, so there is no proven winner")  # fmt: skip
-            return say("{} {} came out first{}, with {} tokens per pass of the target where plain decoding gets 1; {}.", at, tree, where, gain, sure)
+            sure = (
+                "its lead has no interval"
+                if unknown
+                else f"its lead is clear at the 95 % level in {clear.total()} of {rated}"
+                if clear
+                else "its lead is not clear at the 95 % level, so there is no proven winner"
+            )
+            return say(
+                "{} {} came out first{}, with {} tokens per pass of the target where plain decoding gets 1; {}.",
+                at,
+                tree,
+                where,
+                gain,
+                sure,
+            )
         if not clear:
             firsts = join((say("{} in {}", Name(visible(tree)), count) for tree, count in ranked.most_common(3)), ", ")
-            return say("{} no shape is shown to be the best: {} came out first of {} {}, none with a clear lead. A pass of the target yields {} "
-                       "tokens there; plain decoding 1.", at, firsts, rated, things, gain)  # fmt: skip
+            return say(
+                "{} no shape is shown to be the best: {} came out first of {} {}, none with a clear lead. A pass of the target yields {} "
+                "tokens there; plain decoding 1.",
+                at,
+                firsts,
+                rated,
+                things,
+                gain,
+            )
         firsts = join((say("{} in {}", Name(visible(tree)), count) for tree, count in clear.most_common(3)), ", ")
         start = "the best shape depends on the setting" if len(clear) > 1 else "one shape leads clearly, but not everywhere"
-        return say("{} {}. Clear leads (95 % level): {} of {} {}. A pass of the target yields {} tokens there; plain decoding 1.",
-                   at, start, firsts, rated, things, gain)  # fmt: skip
+        return say(
+            "{} {}. Clear leads (95 % level): {} of {} {}. A pass of the target yields {} tokens there; plain decoding 1.",
+            at,
+            start,
+            firsts,
+            rated,
+            things,
+            gain,
+        )
 
     def _in_time(self) -> list[Text]:
         texts = []
@@ -193,19 +230,34 @@ class Findings:
             if len(fastest) and not isnan(fastest["speedup"].iloc[0]):
                 row = fastest.iloc[0]
                 speed = interval(row, "speedup")
-                texts.append(say("{} the fastest combination was {} with {} ({}): {} times the speed of plain decoding; {}.",
-                                 Strong("Measured time:"), Name(visible(row["tree"])), plural(int(row["budget"]), "node"),
-                                 Name(row["panel"]), speed, against_one(speed)))  # fmt: skip
+                texts.append(
+                    say(
+                        "{} the fastest combination was {} with {} ({}): {} times the speed of plain decoding; {}.",
+                        Strong("Measured time:"),
+                        Name(visible(row["tree"])),
+                        plural(int(row["budget"]), "node"),
+                        Name(row["panel"]),
+                        speed,
+                        against_one(speed),
+                    )
+                )
         if len(self.estimated):
             best = self.estimated[~self.estimated["tree"].map(is_reference)].sort_values("est_speedup", ascending=False)
             if len(best):
                 row = best.iloc[0]
                 speed = interval(row, "est_speedup")
-                texts.append(say(
-                    "{} the highest estimated speed-up is {} ({} with {}, {}): {}. More tokens per pass is not always faster: "
-                    "bigger trees cost more to draft and check.",
-                    Strong("Time, an estimate:"), speed, Name(visible(row["tree"])), plural(int(row["budget"]), "node"),
-                    Name(row["panel"]), against_one(speed)))  # fmt: skip
+                texts.append(
+                    say(
+                        "{} the highest estimated speed-up is {} ({} with {}, {}): {}. More tokens per pass is not always faster: "
+                        "bigger trees cost more to draft and check.",
+                        Strong("Time, an estimate:"),
+                        speed,
+                        Name(visible(row["tree"])),
+                        plural(int(row["budget"]), "node"),
+                        Name(row["panel"]),
+                        against_one(speed),
+                    )
+                )
         return texts
 
     def confidence(self) -> tuple[str, list[Text]]:
@@ -214,13 +266,18 @@ class Findings:
         clear = sum(lead.verdict == CLEAR for lead in contested)
         unknown = sum(lead.verdict == UNKNOWN for lead in contested)
         word = (
-            "None: there are no results" if not self.headlines
-            else "Nothing to compare" if not contested
-            else "Unknown: no intervals" if unknown == len(contested)
-            else "High: every lead named here is clear at the 95 % level" if clear == len(contested)
-            else "Low: no lead named here is clear at the 95 % level" if clear == 0
+            "None: there are no results"
+            if not self.headlines
+            else "Nothing to compare"
+            if not contested
+            else "Unknown: no intervals"
+            if unknown == len(contested)
+            else "High: every lead named here is clear at the 95 % level"
+            if clear == len(contested)
+            else "Low: no lead named here is clear at the 95 % level"
+            if clear == 0
             else "Mixed: some leads are clear at the 95 % level, others are not"
-        )  # fmt: skip
+        )
         if word.startswith("High") and self.prompts is not None and self.prompts < FEWEST_PROMPTS:
             word = "Fair: every lead is clear at the 95 % level, but on few prompts"
         return word, self._reasons()
@@ -231,22 +288,40 @@ class Findings:
         rated = everywhere[CLEAR] + everywhere[OPEN]
         if rated:
             reasons.append(
-                say("In {} of {} comparisons (setting and budget) the 95 % interval of the leader's lead over the runner-up lies above 0. "
-                    "Both are scored on the same prompts, so what differs between prompts cancels.", everywhere[CLEAR], rated))  # fmt: skip
+                say(
+                    "In {} of {} comparisons (setting and budget) the 95 % interval of the leader's lead over the runner-up lies above 0. "
+                    "Both are scored on the same prompts, so what differs between prompts cancels.",
+                    everywhere[CLEAR],
+                    rated,
+                )
+            )
         if everywhere[UNKNOWN]:
-            reasons.append(say("{} no interval of the lead: with one prompt, or without comparisons.csv, nothing says how far it "
-                               "would carry over.", plural(everywhere[UNKNOWN], "comparison has", "comparisons have")))  # fmt: skip
+            reasons.append(
+                say(
+                    "{} no interval of the lead: with one prompt, or without comparisons.csv, nothing says how far it would carry over.",
+                    plural(everywhere[UNKNOWN], "comparison has", "comparisons have"),
+                )
+            )
         if self.prompts == 1:
             reasons.append(say("There is one prompt, so no interval can be given: these numbers describe that prompt only."))
         elif self.prompts is not None:
-            few = f" That is few: expect other prompts to differ ({FEWEST_PROMPTS} or more are better)." if self.prompts < FEWEST_PROMPTS else ""
+            few = (
+                f" That is few: expect other prompts to differ ({FEWEST_PROMPTS} or more are better)."
+                if self.prompts < FEWEST_PROMPTS
+                else ""
+            )
             reasons.append(say("{} give the intervals.{}", plural(self.prompts, "prompt"), few))
         loops = self.rows["loop_share"].max()
         if loops > MOST_LOOPING:
             reasons.append(say("Up to {} of the text repeats itself: part of the acceptance measures loops.", f"{loops:.0%}"))
         if self.study.failures:
-            reasons.append(say("{} failed and {} missing here.", plural(len(self.study.failures), "combination"),
-                               "is" if len(self.study.failures) == 1 else "are"))  # fmt: skip
+            reasons.append(
+                say(
+                    "{} failed and {} missing here.",
+                    plural(len(self.study.failures), "combination"),
+                    "is" if len(self.study.failures) == 1 else "are",
+                )
+            )
         if len(self.estimated):
             reasons.append(say("Token counts are replayed from recorded texts (exact under greedy decoding); times are estimates."))
         return reasons
@@ -254,20 +329,23 @@ class Findings:
     def gaps(self) -> Iterable[Text]:
         """What the study lacks, in words."""
         if self.rows.empty:
-            yield say("No combination has results; {} recorded below.",
-                      plural(len(self.study.failures), "failure is", "failures are"))  # fmt: skip
+            yield say("No combination has results; {} recorded below.", plural(len(self.study.failures), "failure is", "failures are"))
             return
         if self.rows["block_efficiency_lo"].isna().all():
             yield say("No intervals: {}.", "a single prompt has none" if self.prompts == 1 else "summary.csv has none")
         if self.rows["tree"].nunique() == 1:
             yield say("A single shape ({}) was measured: nothing can win.", Name(visible(self.rows["tree"].iloc[0])))
         if self.rows["budget"].nunique() == 1:
-            yield say("A single budget ({}) was measured: how results grow with the budget cannot be seen.",
-                      plural(int(self.rows["budget"].iloc[0]), "node"))  # fmt: skip
+            yield say(
+                "A single budget ({}) was measured: how results grow with the budget cannot be seen.",
+                plural(int(self.rows["budget"].iloc[0]), "node"),
+            )
         if len(missing := self.study.summary[self.study.summary["block_efficiency"].isna()]):
             yield say("{} took no step, so that its ratios are empty.", plural(len(missing), "combination"))
         if self.rows.duplicated(["panel", "tree", "budget"]).any():
-            yield say("Some rows share all their key columns (they differ in a setting that has no column); figures show the first of each.")
+            yield say(
+                "Some rows share all their key columns (they differ in a setting that has no column); figures show the first of each."
+            )
         yield from (say("{}", note) for note in self.study.notes)
 
 

@@ -29,7 +29,8 @@ def code(text: str) -> str:
 def words(text: Text) -> str:
     """A text with its names as code."""
     return "".join(
-        code(piece) if isinstance(piece, Name) else f"**{escaped(piece)}**" if isinstance(piece, Strong) else escaped(piece) for piece in text
+        code(piece) if isinstance(piece, Name) else f"**{escaped(piece)}**" if isinstance(piece, Strong) else escaped(piece)
+        for piece in text
     )
 
 
@@ -41,7 +42,7 @@ def markdown_page(document: Document, picture: Callable[[str], str | None]) -> s
         picture: a figure's name -> where its PNG is, seen from the page; None where there is none.
     """
     lines = [f"# Which draft tree gets the most tokens accepted? Study {code(document.title)}", ""]
-    lines += _paragraphs(document.question) + ["## Answer", ""] + _paragraphs(document.answer)
+    lines += [*_paragraphs(document.question), "## Answer", "", *_paragraphs(document.answer)]
     lines += [f"**Confidence.** {escaped(document.confidence)}.", "", *(f"- {words(reason)}" for reason in document.reasons), ""]
     if document.gaps:
         lines += ["**What is missing.**", "", *(f"- {words(gap)}" for gap in document.gaps), ""]

@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,17 @@ def html_page(document: Document) -> str:
     parts = {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")}
     drawn = any(figure.spec for figure in document.drawn.figures)
     return template.render(
-        document=document, parts=parts, metrics=METRICS, limits=LIMITS, references=REFERENCES, page_rows=PAGE_ROWS,
-        vega=Markup(vega_bundle()) if drawn else "", datasets={name: columnar(table) for name, table in document.drawn.datasets.items()},
-        specs={figure.name: figure.spec for figure in document.drawn.figures if figure.spec}, long=is_long,
-    )  # fmt: skip
+        document=document,
+        parts=parts,
+        metrics=METRICS,
+        limits=LIMITS,
+        references=REFERENCES,
+        page_rows=PAGE_ROWS,
+        vega=Markup(vega_bundle()) if drawn else "",
+        datasets={name: columnar(table) for name, table in document.drawn.datasets.items()},
+        specs={figure.name: figure.spec for figure in document.drawn.figures if figure.spec},
+        long=is_long,
+    )
 
 
 @cache
@@ -47,7 +55,7 @@ def vega_bundle() -> str:
     """
     import vl_convert
 
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specdraft" / f"vega-{vl_convert.__version__}.js"
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specdraft" / f"vega-{version('vl-convert-python')}.js"
     with suppress(OSError, ValueError):
         if (text := kept.read_text(encoding="utf-8")).endswith(WHOLE):
             return text
@@ -60,7 +68,7 @@ def vega_bundle() -> str:
 
 def columnar(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Column -> values, NaN as null: names are written once, not once per row."""
-    return {str(name): [None if value != value else value for value in table[name].tolist()] for name in table}
+    return {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}
 
 
 def is_long(table: Table) -> bool:

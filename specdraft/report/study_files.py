@@ -107,10 +107,11 @@ def _read_summary(path: Path) -> pd.DataFrame:
 
 def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, encoding="utf-8", low_memory=False, **options)
+        table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", low_memory=False, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:  # a decoding error is a ValueError, as is an empty file
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise ResultsError(f"{path}: cannot be read as a table: {reason}") from error
+    return table
 
 
 def _with_numbers(written: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
@@ -128,7 +129,7 @@ def _with_numbers(written: pd.DataFrame, path: Path, notes: list[str]) -> pd.Dat
         summary[column] = np.nan
     if told := [name for name in absent if name not in ("alpha", "alpha_lo", "alpha_hi")]:  # earlier studies have none
         notes.append(f"summary.csv has no column {_listed(told)}: figures and tables that need it are left out.")
-    if foreign := [name for name in written if name not in {*NUMERIC, *GROUP_KEYS, "combination", "tree"}]:
+    if foreign := [str(name) for name in written if name not in {*NUMERIC, *GROUP_KEYS, "combination", "tree"}]:
         notes.append(f"summary.csv has columns that no specdraft study writes, which are passed over: {_listed(foreign)}.")
     return summary
 

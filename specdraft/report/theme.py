@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -11,7 +11,7 @@ GREY = "#808080"
 DASHES = ([1, 0], [7, 3], [2, 2])
 MARKERS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 PARTS = ("#0072B2", "#E69F00", "#999999")  # drafting, verifying, the rest
-HEAT = "cividis"
+HEAT: Literal["cividis"] = "cividis"
 INK = "#333333"  # of pictures; the page's style sheet recolours axes for light, dark and print
 CONFIG: dict[str, Any] = {
     "font": "system-ui, 'Liberation Sans', Arial, sans-serif",

@@ -21,8 +21,11 @@ PICTURES = "figures"
 SCALE = 1.6
 
 
-def parse_formats(text: str) -> tuple[str, ...]:
-    """`html,md` -> its parts. Raises `ConfigError` for others than html, md and png."""
+def parse_formats(text: str | None, out: Path | None = None) -> tuple[str, ...]:
+    """`html,md` -> its parts; without a text all, or what `out` ends in. Raises `ConfigError` for others than html, md and png."""
+    if text is None:
+        ending = out.suffix.lower().lstrip(".") if out else ""
+        return FORMATS if out is None else (ending if ending in FORMATS[:2] else FORMATS[0],)
     parts = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     for part in parts or ("",):
         if part not in FORMATS:

@@ -68,9 +68,10 @@
       page = Math.min(Math.max(page, 0), last);
       body.replaceChildren(...rows.slice(page * PAGE, (page + 1) * PAGE).map((row) => {
         const line = document.createElement("tr");
-        line.append(...row.map((text) => {
+        line.append(...row.map((text, index) => {
           const cell = document.createElement("td"), inner = document.createElement("bdi");
           inner.textContent = text;
+          cell.className = heads[index].className;
           cell.append(inner);
           return cell;
         }));
