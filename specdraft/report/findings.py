@@ -149,7 +149,9 @@ class Findings:
         """The study's answer, a few sentences."""
         heads = list(self.headlines.values())
         if not heads:
-            return [say("There is no answer: no combination has results.")]
+            return [
+                say("There is no answer: {}.", "no combination has results" if self.rows.empty else "only hindsight trees were measured")
+            ]
         return [self._in_one_sentence(heads), *self._in_time()]
 
     def _in_one_sentence(self, heads: list[Lead]) -> Text:

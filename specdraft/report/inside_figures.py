@@ -50,10 +50,12 @@ class InsideFigures(Canvas):
 
     def _at(self) -> str:
         budgets = sorted({lead.budget for lead, _ in self._chosen()})
-        return plural(budgets[0], "node") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} nodes"
+        if not budgets:
+            return ""
+        return f", at {plural(budgets[0], 'node')}" if len(budgets) == 1 else f", at {budgets[0]} to {budgets[-1]} nodes"
 
     def _depth(self) -> None:
-        title = f"Acceptance by depth, at {self._at()}"
+        title = f"Acceptance by depth{self._at()}"
         table = self._detail("positions.csv", self._chosen())
         if table.empty:
             self._words("depth", title, self._absent("positions.csv"))
@@ -113,7 +115,7 @@ class InsideFigures(Canvas):
         self._add("depth", title, join([*told, few, note, self._left_out_details()]), faceted)
 
     def _ranks(self) -> None:
-        title = f"Acceptance by child rank, at {self._at()}"
+        title = f"Acceptance by child rank{self._at()}"
         chosen = []
         for lead, trees in self._chosen():  # the widest tree shows the most ranks
             there = self.rows[(self.rows["panel"] == lead.panel) & (self.rows["budget"] == lead.budget)]
@@ -182,7 +184,7 @@ class InsideFigures(Canvas):
         return [line, points.add_params(pick)]
 
     def _lengths(self) -> None:
-        title = f"How many draft tokens a step gets accepted, at {self._at()}"
+        title = f"How many draft tokens a step gets accepted{self._at()}"
         table = self._detail("lengths.csv", self._chosen())
         if table.empty:
             self._words("lengths", title, self._absent("lengths.csv"))
