@@ -127,9 +127,8 @@ def generate(
 ) -> None:
     """Decode one prompt live and show the draft tree of every step."""
     from specdraft.config import compose_study
-    from specdraft.generate import SpeculativeDecoder
+    from specdraft.generate import SpeculativeDecoder, check_together
     from specdraft.models.pair import find_pair, load_pair
-    from specdraft.shapes import FittedPlan
     from specdraft.study import encode_to_fit, named_pair, schemas
 
     keys = {o.partition("=")[0].lstrip("+") for o in overrides or []}
@@ -142,16 +141,13 @@ def generate(
     point = points[0]
     shape, settings = point.groups["tree"], point.settings
     sampling, template = point.groups["sampling"], point.groups["prompts"].chat_template
-    sampling.check()
     point.groups["prompts"].check()
-    plan = shape.at(settings.budget)
-    if isinstance(plan, FittedPlan):
-        plan.refuse()
+    plan, rule = shape.at(settings.budget), point.groups["acceptance"]
+    check_together(shape, plan, rule, sampling)
     files = find_pair(named_pair(point))
     prompt_ids = encode_to_fit(files, prompt, template, settings, plan.depth)
     pair = load_pair(files)
-    rule = point.groups["acceptance"]
-    decoder = SpeculativeDecoder(pair, shape, settings.budget, settings.max_new_tokens, rule, sampling, keep_probs=True)
+    decoder = SpeculativeDecoder(pair, shape, settings.budget, settings.max_new_tokens, rule, sampling, keep_probs=True, seed=settings.seed)
     result = decoder.generate_ids(prompt_ids)
     counts = result.tally
     totals = {

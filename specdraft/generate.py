@@ -12,13 +12,14 @@ from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
+from specdraft.draws import RandomSource, seeded
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
 from specdraft.metrics import Tally, tally
 from specdraft.models.pair import Pair
 from specdraft.records import Step
 from specdraft.sampling import Sampling
-from specdraft.shapes import FittedPlan, Shape, registry
-from specdraft.study import encode_to_fit
+from specdraft.shapes import FittedPlan, Plan, Shape, registry
+from specdraft.study import encode_to_fit, misfit
 from specdraft.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ class SpeculativeDecoder:
         sampling: how tokens are chosen.
         keep_probs: also keep the drafter's probability of every drafted token, to show it.
         max_prompt_tokens: longer prompts are cut to this on the left.
+        seed: of sampled texts; with it, a prompt has one text.
 
     Raises:
-        ConfigError: there is no such tree, the budget does not fit it, or a number is out of range.
+        ConfigError: there is no such tree, the budget does not fit it, a number is out of range, or tree, rule and sampling do
+            not go together.
     """
 
     def __init__(
@@ -92,17 +95,16 @@ class SpeculativeDecoder:
         sampling: Sampling | None = None,
         keep_probs: bool = False,
         max_prompt_tokens: int | None = None,
+        seed: int = 0,
     ) -> None:
         if isinstance(tree, str):
             if tree not in (known := registry()):
                 raise ConfigError(f"tree={tree!r}: there is no such tree{did_you_mean(tree, known)}")
             tree = known[tree]()
         self.pair, self.plan, self.max_new_tokens = pair, tree.at(budget), max_new_tokens
-        if isinstance(self.plan, FittedPlan):
-            self.plan.refuse()
         self._rule, self._sampling = acceptance or Greedy(), sampling or Sampling()
-        self._sampling.check()
-        self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens)
+        check_together(tree, self.plan, self._rule, self._sampling)
+        self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
         self._keep_probs = keep_probs
 
@@ -110,7 +112,8 @@ class SpeculativeDecoder:
         """The first token, then one `Step` per verification step, as they happen."""
         drafter = DraftModel(self.pair.draft, keep_probs=self._keep_probs)
         ending = Ending(self.max_new_tokens, self.pair.eos_ids)
-        return decode(Verifier(self.pair.target), drafter, self.plan, self._rule, self._sampling, prompt_ids, ending)
+        source = RandomSource(seeded("generate", self._settings.seed, self._sampling, prompt_ids))
+        return decode(Verifier(self.pair.target), drafter, self.plan, self._rule, self._sampling, prompt_ids, ending, source)
 
     def generate(self, prompt: str, chat_template: str = "auto") -> Generation:
         """Decode one prompt.
@@ -132,3 +135,13 @@ class SpeculativeDecoder:
         assert isinstance(first, int)
         token_ids = [first, *(token for step in steps for token in step.tokens)]
         return Generation(self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0, self.plan.dynamic))
+
+
+def check_together(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling) -> None:
+    """Raise `ConfigError` for numbers out of range, and where tree, rule and sampling do not go together."""
+    sampling.check()
+    rule.check()
+    if isinstance(plan, FittedPlan):
+        plan.refuse()
+    if why := misfit(shape, plan, rule, sampling):
+        raise ConfigError(why)

@@ -72,17 +72,9 @@ class Combination:
         return None
 
     def misfit(self) -> str | None:
-        """Why shape, rule and sampling do not go together, or None."""
-        rule, plan = self.rule, self.plan
-        chain = isinstance(plan, StaticPlan) and plan.topology.is_chain
-        if why := rule.misfit(self.sampling, chain=chain):
+        """Why shape, rule, sampling and engine do not go together, or None."""
+        if why := misfit(self.shape, self.plan, self.rule, self.sampling):
             return why
-        if rule.draw != "rank" and plan.dynamic:
-            return f"tree={self.shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children drawn at random"
-        if rule.draw != "rank" and isinstance(plan, FittedPlan):
-            return f"tree={self.shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
-        if rule.draw != "rank" and isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:
-            return f"{self.shape.label} skips child ranks, and acceptance={rule.kind} draws a node's children one after another"
         if self.settings.engine == "replay" and self.live_only:
             return f"{self.live_only}; it needs engine=live or engine=auto"
         return None
@@ -145,6 +137,20 @@ class Combination:
     def describe(self) -> str:
         """`pair tree budget`, for people."""
         return f"{self.keys['pair']} {self.keys['tree']} budget={self.keys['budget']}"
+
+
+def misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling) -> str | None:
+    """Why shape, rule and sampling do not go together, or None."""
+    chain = isinstance(plan, StaticPlan) and plan.topology.is_chain
+    if why := rule.misfit(sampling, chain=chain):
+        return why
+    if rule.draw != "rank" and plan.dynamic:
+        return f"tree={shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children drawn at random"
+    if rule.draw != "rank" and isinstance(plan, FittedPlan):
+        return f"tree={shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
+    if rule.draw != "rank" and isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:
+        return f"{shape.label} skips child ranks, and acceptance={rule.kind} draws a node's children one after another"
+    return None
 
 
 @dataclass(frozen=True)
