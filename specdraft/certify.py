@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from specdraft.acceptance import registry
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.self_check import SelfCheck
+from specdraft.results import Row
 from specdraft.trace.record import Trajectory
 
 LARGEST_TIE = 1e-4  # logits
+GREEDY = "greedy: every live text was compared with plain greedy decoding of the target; replayed rows are of that text"
+SAMPLING = "sampling: what is known of each rule is under rules; replayed rows are of the target's own sampled texts"
 
 
 def largest_tie(check: SelfCheck) -> float:
@@ -59,3 +63,39 @@ def top_two_gap(model: CachedModel, token_ids: Sequence[int]) -> float:
     out = model.model(input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False)
     best = out.logits[0, -1, : model.vocab].float().topk(2).values
     return float(best[0] - best[1])
+
+
+def certificate(
+    rows: Sequence[Row],
+    combinations: Mapping[str, Mapping[str, Any]],
+    recorded: Mapping[str, Any],
+    bugs: list[dict[str, Any]],
+    rules: Mapping[str, Any],
+    live: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """How a study's losslessness is known, for its manifest.
+
+    Args:
+        rows: the study's.
+        combinations: identifier -> key columns.
+        recorded: near-ties of the recorded greedy texts, by pair.
+        bugs: failures that say that text was not the target's.
+        rules: what enumeration says of the rules of sampled rows (see `proof.Proof.as_dict`).
+        live: what live text of the pairs says, with `certify=true` (see `live_check.Checked`).
+    """
+    keys = [combinations[row.combination] for row in rows]
+    sampled = sum(own["temperature"] > 0 for own in keys)
+    ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
+    compared = sum(own["temperature"] == 0 and own["engine"] == "live" and registry()[own["acceptance"]].lossless for own in keys)
+    return {
+        "kind": "; ".join([*([GREEDY] if sampled < len(rows) or not rows else []), *([SAMPLING] if sampled else [])]),
+        "compared": compared,
+        "identical": compared - len(ties),
+        "replayed": sum(own["engine"] == "replay" for own in keys),
+        "sampled": sampled,
+        "recorded": dict(recorded),
+        "ties": ties,
+        "bugs": bugs,
+        "rules": dict(rules),
+        "live": list(live),
+    }

@@ -72,12 +72,12 @@ def sweep(
 
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
-    from specdraft.render import summary_tables
+    from specdraft.render import skipped_lines, summary_tables
     from specdraft.sweep import run_study
 
     errors = _console(stderr=True)
-    for what, reason in plan.skipped:
-        errors.print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    for line in skipped_lines(plan.skipped):
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
     with _progress(errors) as progress:
         outcome = run_study(plan, folder, fresh, progress)
     summary = outcome.tables["summary.csv"]
@@ -93,12 +93,16 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
     if outcome.failures:
         failed = f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}"
         errors.print(failed, style="red", markup=False, highlight=False, soft_wrap=True)
+    if not outcome.certified:
+        errors.print(f"not lossless: see certificate.live in {folder / 'manifest.json'}", style="red", highlight=False, soft_wrap=True)
+    if outcome.failures or not outcome.certified:
         raise typer.Exit(SOME_FAILED)
 
 
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
-    from rich.table import Table
+    import pandas as pd
 
+    from specdraft.render import plan_table
     from specdraft.sweep import rows_there
 
     there = rows_there(plan, folder)
@@ -112,12 +116,9 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
             )
         )
         return
-    table = Table(title=f"{plan.settings.name}: {len(plan.combinations)} combinations x {len(plan.prompts)} prompts -> {folder}")
-    for name in (*columns, "reused rows"):
-        table.add_column(name, no_wrap=name == "combination")
-    for combination in plan.combinations:
-        table.add_row(*(str(combination.keys[name]) for name in columns), str(there[combination.identifier]))
-    _console().print(table)
+    title = f"{plan.settings.name}: {len(plan.combinations)} combinations x {len(plan.prompts)} prompts -> {folder}"
+    _console().print(title, markup=False, highlight=False, soft_wrap=True)
+    _console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
     for what, reason in plan.skipped:
         _console().print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
 
@@ -384,6 +385,65 @@ def traces_rm(
     if everything:
         store.sweep_up()
     typer.echo(f"{len(found)} traces deleted")
+
+
+@app.command()
+def theory(
+    overrides: Overrides = None,
+    alpha: Annotated[float | None, typer.Option("--alpha", help="chance that a draft token is accepted")] = None,
+    gamma: Annotated[int | None, typer.Option("--gamma", help="length of the chain")] = None,
+    cost: Annotated[float | None, typer.Option("--cost", help="a draft step over a target step (default 0)")] = None,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the closed forms say: of numbers (--alpha A --gamma G --cost C), or of a pair, beside what it does."""
+    from specdraft.render_theory import formula_tables, prediction_tables
+
+    if alpha is None and (gamma, cost) != (None, None):
+        raise UserError("--gamma and --cost need --alpha; without it a pair's own are measured")
+    if alpha is not None:
+        if overrides:
+            raise UserError(f"--alpha is for numbers alone; it does not go with {overrides[0]!r}")
+        if gamma is None:
+            raise UserError("--alpha needs --gamma, the length of the chain")
+        from specdraft.theory import facts
+
+        found: dict[str, Any] = facts(alpha, gamma, cost or 0.0)
+        shown = formula_tables(found)
+    else:
+        from specdraft.predict import predict
+
+        with _progress(_console(stderr=True)) as progress:
+            prediction = predict(overrides or [], config_dir, progress)
+        found, shown = prediction.as_dict(), prediction_tables(prediction)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for part in shown:
+        _console().print(part)
+
+
+@app.command()
+def certify(
+    overrides: Overrides = None,
+    texts: Annotated[int, typer.Option("--texts", help="sampled texts for each rule and prompt")] = 200,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that decoding is lossless: each rule enumerated, then live text of the pair against its target."""
+    from specdraft import verdict as verdicts
+    from specdraft.render_theory import verdict_lines
+
+    with _progress(_console(stderr=True)) as progress:
+        verdict = verdicts.certify(overrides or [], config_dir, texts, progress)
+    for what, reason in verdict.skipped:
+        _console(stderr=True).print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(verdict.as_dict()))
+    else:
+        for part in verdict_lines(verdict):
+            _console().print(part, soft_wrap=True)
+    raise typer.Exit(DONE if verdict.certified else SOME_FAILED)
 
 
 @app.command()

@@ -53,6 +53,7 @@ class Settings:
     engine: str = "auto"
     seed: int = 0
     repeats: int = 1
+    certify: bool = False
     output: OutputSpec = field(default_factory=OutputSpec)
 
     def check(self) -> None:
@@ -133,6 +134,12 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
         resolved = OmegaConf.to_container(base, resolve=True)
         assert isinstance(resolved, dict)
         return Study(points, {str(k): v for k, v in resolved.items()} | {"grid": axes})
+
+
+def unless_said(overrides: Iterable[str], defaults: Mapping[str, str]) -> list[str]:
+    """A command's own defaults, those left out whose key the overrides set, or a key below it."""
+    said = {text.lstrip("+~").partition("=")[0] for text in overrides}
+    return [f"{key}={value}" for key, value in defaults.items() if not any(s == key or s.startswith(f"{key}.") for s in said)]
 
 
 def load_group(group: str, name: str, schema: Schema, config_dir: Path | None = None) -> Any:

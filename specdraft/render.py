@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from math import isnan
@@ -22,6 +23,8 @@ ACCEPTED, REJECTED, BONUS, BEST, DIM = "bold green", "red", "bold cyan", "yellow
 LONGEST_TOKEN = 24
 MOST_LINES = 40  # more combinations than this are shown as grids
 MOST_LOOPING = 0.3
+MOST_SKIPPED = 12  # more combinations than this are counted by reason
+SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens"}
 LABEL_ROOM = 28  # columns for what stands behind the indentation
 MOST_LEVELS = 12  # deeper trees are folded: indentation would leave no room in a terminal of 80 columns
 
@@ -37,8 +40,9 @@ def _lines(summary: pd.DataFrame) -> Table:
     estimated = bool(summary["speedup"].isna().all())
     caption = _caption(summary, estimated, "in brackets: 95 % intervals over prompts")
     table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("pair", "tree"):
-        table.add_column(name, overflow="fold")
+    settings = _settings(summary)
+    for name in ("pair", "tree", *settings):
+        table.add_column(SHORT.get(name, name), overflow="fold", no_wrap=name in SHORT)
     looping = bool((summary["loop_share"] > MOST_LOOPING).any())
     speed = "est. speed-up" if estimated else "speed-up"
     for name in ("nodes", "block efficiency", "accepted", "rate", speed, *(["loops"] if looping else [])):
@@ -48,7 +52,13 @@ def _lines(summary: pd.DataFrame) -> Table:
         if before not in (None, row["pair"]):
             table.add_section()
         before = row["pair"]
-        cells = [str(row["pair"]), str(row["tree"]), str(row["nodes"]), _with_interval(row, "block_efficiency")]
+        cells = [
+            str(row["pair"]),
+            str(row["tree"]),
+            *(str(row[key]) for key in settings),
+            str(row["nodes"]),
+            _with_interval(row, "block_efficiency"),
+        ]
         cells += [_number(row[name]) for name in ("acceptance_length", "acceptance_rate", "est_speedup" if estimated else "speedup")]
         table.add_row(*cells, *([_number(row["loop_share"])] if looping else []))
     return table
@@ -63,7 +73,7 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
     nodes = sorted(summary["nodes"].unique())
     for count in nodes:
         table.add_column(str(count), justify="right")
-    settings = [key for key in ("acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine") if summary[key].nunique() > 1]
+    settings = _settings(summary)
     fair = summary[summary["tree"] != "hindsight"]
     most = fair.groupby("nodes")["block_efficiency"].max()
     for label, group in summary.groupby(["tree", *settings], sort=False):
@@ -76,8 +86,34 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
     return table
 
 
+def plan_table(combinations: pd.DataFrame) -> Table:
+    """What a sweep would do: a row per combination, the columns that tell them apart."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    names = ["pair", "tree", *_settings(combinations), "budget", "nodes", "depth", "reused"]
+    for name in names:
+        table.add_column(SHORT.get(name, name), overflow="fold", no_wrap=name in SHORT)
+    for row in combinations.to_dict("records"):
+        table.add_row(*(str(row[name]) for name in names))
+    return table
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """A line per combination that is left out; many of them: a line per reason."""
+    if len(skipped) <= MOST_SKIPPED:
+        return [f"skipped: {what}: {reason}" for what, reason in skipped]
+    reasons = Counter(reason for _, reason in skipped)
+    return [f"skipped {n} combinations (--dry-run lists them): {reason}" for reason, n in reasons.items()]
+
+
+def _settings(summary: pd.DataFrame) -> list[str]:
+    """What else differs between the combinations."""
+    return [key for key in ("acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine") if summary[key].nunique() > 1]
+
+
 def _caption(summary: pd.DataFrame, estimated: bool, first: str) -> str:
     lines = [first, "block efficiency = tokens per verification step, bonus included"]
+    if (summary["temperature"] > 0).any():
+        lines.append("sampled texts, replayed: expected values given the texts")
     if estimated:
         lines.append("replayed: times are estimates from the measured cost of drafting and verifying")
     if (summary["loop_share"] > MOST_LOOPING).any():

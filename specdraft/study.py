@@ -63,7 +63,7 @@ class Combination:
             return f"acceptance={rule.kind} has no replay"
         if rule.replay == "rank":
             return None
-        if self.settings.output.steps:
+        if self.settings.output.steps and not sampling.greedy:
             return f"output.steps=true lists whole steps; replayed acceptance={rule.kind} has expected values only"
         if rule.draw == "without_replacement" and isinstance(self.plan, StaticPlan):
             most = max(map(len, self.plan.topology.children))
@@ -129,8 +129,12 @@ class Combination:
 
     @cached_property
     def run_key(self) -> tuple[Any, ...]:
-        """Combinations of one pair with equal keys decode the same thing: equal trees run once."""
-        tree = frozenset(self.plan.topology.paths) if isinstance(self.plan, StaticPlan) else self.identifier
+        """Combinations of one pair with equal keys decode the same thing: equal trees run once.
+
+        Children are drawn at random in the order in which a tree lists its nodes, so there the order matters.
+        """
+        paths = self.plan.topology.paths if isinstance(self.plan, StaticPlan) else [self.identifier]
+        tree = tuple(sorted(paths) if self.sampling.greedy else paths)
         settings = self.settings
         return tree, repr(self.sampling), repr(self.rule), settings.max_new_tokens, settings.max_prompt_tokens, self.engine
 

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from specdraft.certify import compare_greedy, near_ties
+from specdraft.acceptance import registry
+from specdraft.certify import certificate, compare_greedy, near_ties
 from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
 from specdraft.draws import RandomSource
-from specdraft.errors import OUT_OF_MEMORY, ResultsError, UserError
+from specdraft.errors import OUT_OF_MEMORY, LosslessnessError, ModelError, ResultsError, UserError
+from specdraft.live_check import TEXTS, Case, check_live, pick
 from specdraft.manifest import environment, model_facts
 from specdraft.metrics import tally
 from specdraft.models.pair import Pair, PairFiles, load_pair
 from specdraft.prompts import Prompt
+from specdraft.proof import family, prove
 from specdraft.records import Step
 from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, read_rows, to_csv, write_atomically
 from specdraft.study import Combination, StudyPlan, encode_prompts
@@ -35,6 +38,7 @@ from specdraft.trace.traces import pair_traces, text_generator
 from specdraft.verifier import Verifier
 
 LOCK = ".lock"
+CHECKED_PROMPTS = 2  # that `certify=true` decodes live
 PAIR_KEYS = ("pair", "target", "draft", "dtype")
 TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp")  # what `write_atomically` leaves behind when killed
 
@@ -74,6 +78,7 @@ class Outcome:
     wall_s: float
     failures: list[dict[str, Any]]
     tables: dict[str, pd.DataFrame] = field(repr=False)
+    certified: bool = True  # False: live text that `certify=true` looked at is not the target's
 
 
 def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
@@ -171,7 +176,12 @@ class _Runner:
         self.plain: dict[Any, tuple[list[int], float]] = {}
         self.store = TraceStore(default_folder())
         self.costs: dict[str, Any] = dict(_read_manifest(out).get("costs", {}))
-        self.recorded: dict[str, Any] = dict((_read_manifest(out).get("certificate") or {}).get("recorded", {}))
+        known = _read_manifest(out).get("certificate") or {}
+        self.recorded: dict[str, Any] = dict(known.get("recorded", {}))
+        self.rules: dict[str, Any] = dict(known.get("rules", {}))
+        self.live: dict[str, list[dict[str, Any]]] = {}
+        for one in known.get("live", []):
+            self.live.setdefault(one["pair"], []).append(one)
         self.reused = self.done = 0
 
     def run(self) -> None:
@@ -182,9 +192,11 @@ class _Runner:
         loaded: Pair | None = None
         for combination in (c for combinations in grouped.values() for c in combinations):
             self.journal.add_combination(combination.keys, combination.weights)
+        self._prove()
         for files, combinations in grouped.items():
-            due = [c for c in combinations if self._missing(c)]
-            if due:
+            due = [c for c in combinations if self._missing(c) and c.identifier not in self.failures]
+            checking = self.plan.settings.certify and files.spec.name not in self.live
+            if due or checking:
                 self.progress.pair(files.spec.name)
                 if loaded is not None and loaded.files.target is not files.target:
                     loaded = None  # its memory is needed
@@ -192,7 +204,38 @@ class _Runner:
                 if loaded is not None:
                     self.models[files.spec.name] = model_facts(loaded)
                     self._write_manifest()  # a killed sweep has said what it ran
-                    self._run_pair(loaded, due)
+                    if due:
+                        self._run_pair(loaded, due)
+                    if self.plan.settings.certify:
+                        self._check_live(loaded, combinations)
+
+    def _prove(self) -> None:
+        """Enumerate the rules of sampled combinations on trees of their families; a rule that is not as it claims is not run."""
+        families: dict[str, set[str]] = {}
+        sampled = [c for c in self.plan.combinations if not c.sampling.greedy]
+        for combination in sampled:
+            families.setdefault(combination.rule.kind, set()).add(family(combination.plan))
+        for kind, wanted in families.items():
+            own = [c for c in sampled if c.rule.kind == kind]
+            there = self.rules.get(kind, {})
+            if not any(map(self._missing, own)) and wanted <= set(there.get("families", [])):
+                continue
+            proof = prove(own[0].rule, wanted | set(there.get("families", [])))
+            self.rules[kind] = proof.as_dict()
+            self.progress.note(f"enumerated acceptance={kind} on small trees")
+            for combination in own if proof.lossless and not proof.exact else []:
+                self._fail(combination, None, LosslessnessError(f"bug: acceptance={kind} is {proof.verdict()}"))
+                self.progress.advance(self._missing(combination))
+
+    def _check_live(self, pair: Pair, combinations: list[Combination]) -> None:
+        """Compare live text of each rule with the target, on the first prompts."""
+        prompt_ids = encode_prompts(pair.files, self.plan.prompts[:CHECKED_PROMPTS], combinations)
+        cases = pick(Case(c.shape.label, c.plan, c.rule, c.sampling, c.settings.max_new_tokens) for c in combinations)
+        try:
+            found = check_live(pair, cases, prompt_ids, TEXTS, self.plan.settings.seed, self.progress.note)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(OUT_OF_MEMORY) from error
+        self.live[pair.name] = [asdict(one) for one in found]
 
     def _earlier_failures(self) -> dict[str, dict[str, Any]]:
         """What failed before, by combination."""
@@ -267,7 +310,8 @@ class _Runner:
         children = most_children(c.plan for c in group if c.rule.replay != "rank")
         traces = pair_traces(pair, prompt_ids, sampling, ending, self.store, self.progress.note, draw, children)
         dynamic = dynamic_trees(pair, prompt_ids, traces, [c.plan for c in group], self.store, self.progress.note)
-        self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
+        if sampling.greedy:
+            self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
         costs = pair_costs(pair, self.store, self.progress.note)
         self.costs[pair.name] = costs.as_dict()
         return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed, dynamic)
@@ -307,7 +351,7 @@ class _Runner:
         verifier, drafter = Verifier(pair.target), DraftModel(pair.draft)
         plain, plain_s = self._decode_plainly(pair, combination, verifier, prompt, ids, ending, repeat)
         started = time.perf_counter()
-        source = self._source(pair, combination, ids, repeat, combination.identifier)
+        source = self._source(pair, combination, ids, repeat, pair.files.draft.weights_hash, repr(combination.run_key))
         first, *steps = list(decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending, source))
         wall_s = time.perf_counter() - started
         assert isinstance(first, int)
@@ -334,7 +378,7 @@ class _Runner:
         return self.plain[key]
 
     def _source(self, pair: Pair, combination: Combination, ids: list[int], repeat: int, *more: str) -> RandomSource:
-        """The randomness of one decoded text; live decoding adds the combination."""
+        """The randomness of one decoded text; live decoding adds the draft model and what is decoded with."""
         return RandomSource(text_generator(pair, combination.sampling, ids, f"{self.plan.settings.seed}/{repeat}", *more))
 
     def _fail(self, combination: Combination, prompt: Prompt | None, error: Exception) -> None:
@@ -359,7 +403,8 @@ class _Runner:
         write_atomically(self.out / "failures.jsonl", "".join(json.dumps(f) + "\n" for f in self._all_failures()))
         write_atomically(self.out / "config.yaml", self.plan.config)
         self._write_manifest()
-        return Outcome(self.out, self.done, self.reused, self._wall_s(), list(self.failures.values()), tables)
+        certified = all(one["passed"] or not registry()[one["rule"]].lossless for checked in self.live.values() for one in checked)
+        return Outcome(self.out, self.done, self.reused, self._wall_s(), list(self.failures.values()), tables, certified)
 
     def _all_failures(self) -> list[dict[str, Any]]:
         """This run's failures, and earlier ones of combinations that have not been done since."""
@@ -390,10 +435,9 @@ class _Runner:
         write_atomically(self.out / "manifest.json", json.dumps(self._manifest(self._current_rows()), indent=1) + "\n")
 
     def _manifest(self, rows: list[Row]) -> dict[str, Any]:
-        ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
-        replayed = sum(self.journal.combinations[r.combination]["engine"] == "replay" for r in rows)
         failures = self._all_failures()
         bugs = [f for f in failures if f["error"].startswith("bug:")]
+        live = [one for checked in self.live.values() for one in checked]
         return {
             "study": self.plan.identity,
             **environment(),
@@ -406,13 +450,5 @@ class _Runner:
             "wall_s": round(self._wall_s(), 2),
             "fitted_trees": {"folds": FOLDS, "seed": self.plan.settings.seed, "fold_of_each_prompt": self._folds()},
             "intervals": "95 %, over prompts (see README: Intervals)",
-            "certificate": {
-                "kind": "greedy: every live text was compared with plain greedy decoding of the target; replayed rows are of that text",
-                "compared": len(rows) - replayed,
-                "identical": len(rows) - replayed - len(ties),
-                "replayed": replayed,
-                "recorded": self.recorded,
-                "ties": ties,
-                "bugs": bugs,
-            },
+            "certificate": certificate(rows, self.journal.combinations, self.recorded, bugs, self.rules, live),
         }

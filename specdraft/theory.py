@@ -6,7 +6,7 @@ time of one draft step over the time of one target step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specdraft.errors import ConfigError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 LONGEST = 1000
+SHORTEST = 8  # a table lists every gamma up to this
 
 
 def overlap(target_probs: torch.Tensor, draft_probs: torch.Tensor) -> torch.Tensor:
@@ -25,6 +26,16 @@ def expected_tokens(alpha: float, gamma: int) -> float:
     """Tokens per target call, bonus included: `(1 - alpha^(gamma + 1)) / (1 - alpha)` (equation 1)."""
     _check(alpha=alpha, gamma=gamma)
     return float(sum(alpha**accepted for accepted in range(gamma + 1)))  # the same sum, also at alpha = 1
+
+
+def expected_steps(alpha: float, gamma: int, tokens: int) -> float:
+    """Target calls for a text of so many tokens: as `expected_tokens`, but the last step is cut where the text ends."""
+    _check(alpha=alpha, gamma=gamma)
+    exactly = [alpha**accepted * (1 - alpha) for accepted in range(gamma)] + [alpha**gamma]
+    steps = [0.0]
+    for left in range(1, tokens + 1):
+        steps.append(1 + sum(chance * steps[left - accepted - 1] for accepted, chance in enumerate(exactly[:left])))
+    return steps[-1]
 
 
 def speedup(alpha: float, gamma: int, cost: float) -> float:
@@ -58,6 +69,12 @@ def best_gamma(alpha: float, cost: float, longest: int = LONGEST) -> int:
     return best
 
 
+def endless(alpha: float, cost: float) -> bool:
+    """Whether a longer chain is always the faster one: drafting is free, or never rejected and cheaper than the target."""
+    _check(alpha=alpha, cost=cost)
+    return (cost == 0 and alpha > 0) or (alpha == 1 and cost < 1)
+
+
 def alpha_for(tokens: float, gamma: int) -> float:
     """The inverse of `expected_tokens`: the alpha at which a chain of `gamma` gives this many tokens per call."""
     _check(gamma=gamma)
@@ -67,6 +84,21 @@ def alpha_for(tokens: float, gamma: int) -> float:
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if expected_tokens(middle, gamma) < tokens else (low, middle)
     return high
+
+
+def facts(alpha: float, gamma: int, cost: float) -> dict[str, Any]:
+    """Every closed form at one point, and a table over gammas (for operations, `cost` counts operations too)."""
+
+    def at(length: int) -> dict[str, Any]:
+        values = {"expected_tokens": expected_tokens(alpha, length), "speedup": speedup(alpha, length, cost)}
+        return {"gamma": length} | values | {"operations": operations(alpha, length, cost)}
+
+    best = None if endless(alpha, cost) else best_gamma(alpha, cost)
+    if gamma > LONGEST:
+        raise ConfigError(f"gamma={gamma} is out of range; expected at most {LONGEST}")
+    lengths = sorted({*range(SHORTEST + 1), 12, 16, 24, 32, gamma, *([best] if best is not None else [])})
+    own = {"alpha": alpha, "cost": cost} | at(gamma)
+    return own | {"best_gamma": best, "table": [at(length) for length in lengths]}
 
 
 def _check(*, alpha: float = 0.0, gamma: int = 0, cost: float = 0.0) -> None:

@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 import torch
-from enumerating import EnumeratingSource, outcomes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from specdraft.draws import Draw, NoSource, RandomSource, draw_children
 from specdraft.errors import ConfigError
+from specdraft.proof import EnumeratingSource, outcomes
 
 
 def seeded(seed: int = 0) -> RandomSource:

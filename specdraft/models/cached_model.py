@@ -101,6 +101,12 @@ class CachedModel:
         self._pending_positions = self._pending_positions[:kept]
 
     @torch.inference_mode()
+    def rewind(self, length: int) -> None:
+        """Keep the first `length` committed slots only."""
+        self._cache.crop(length - self.length - self.pending)
+        self.length, self._pending_positions = length, self._pending_positions[:0]
+
+    @torch.inference_mode()
     def commit(self, slots: Sequence[int]) -> None:
         """Keep these pending slots, in this order, as the next committed ones; drop the others."""
         kept = len(slots)

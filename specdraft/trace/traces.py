@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from specdraft.shapes import BestFirstPlan
 from specdraft.trace.chances import Chances, chances
 from specdraft.trace.expand import Expansion, expand
 from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
-from specdraft.trace.store import StoredTrace, TraceStore, model_facts
+from specdraft.trace.store import StoredTrace, TraceStore, libraries, model_facts
 
 BATCH = 16
 
@@ -286,7 +285,7 @@ def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling,
         "prompt_tokens": len(prompt_ids),
         "max_new_tokens": ending.max_new_tokens,
         "eos_ids": sorted(ending.eos_ids),
-        "libraries": {name: version(name) for name in ("torch", "transformers")},
+        "libraries": libraries(),
     }
 
 
@@ -302,5 +301,5 @@ def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -
         "tokens": hashlib.sha256(trajectory.tokens.tobytes()).hexdigest(),
         "draft": model_facts(pair.draft, pair.files.draft),
         "top_k": TOP_K,
-        "libraries": {name: version(name) for name in ("torch", "transformers")},
+        "libraries": libraries(),
     }

@@ -1,0 +1,320 @@
+"""Live text of a real pair against its target: what `specdraft certify` and `certify=true` decode.
+
+Greedy text is compared with plain decoding. Of sampled text the first tokens are counted, each text with a
+seed of its own, and compared with the target's own law of them, which comes from forwards without a cache
+and without a tree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+
+from specdraft.acceptance import AcceptanceRule
+from specdraft.certify import compare_greedy
+from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.drafters import DraftModel
+from specdraft.draws import RandomSource, Source
+from specdraft.errors import LosslessnessError
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.pair import Pair
+from specdraft.proof import says
+from specdraft.records import Step
+from specdraft.sampling import Sampling, standardise
+from specdraft.shapes import FittedPlan, Plan
+from specdraft.shapes.chain import Chain
+from specdraft.trace.traces import text_generator
+from specdraft.verifier import Verifier
+
+TEXTS = 200  # sampled texts for each rule and prompt
+LEVEL = 0.001  # of all tests of a run together
+FEWEST = 5  # texts that a cell must expect
+SHARED = 4  # a cell that rare tokens share expects so many times as many
+TESTED_TOKENS = 2  # after the prefill's token
+IMPOSSIBLE = 1e-4  # expected texts: what then occurs at all is a surprise
+
+Prefix = tuple[int, ...]
+
+
+class Case(NamedTuple):
+    """What is decoded to check a rule; `tree` is for people."""
+
+    tree: str
+    plan: Plan
+    rule: AcceptanceRule
+    sampling: Sampling
+    max_new_tokens: int
+
+
+def pick(candidates: Iterable[Case]) -> list[Case]:
+    """One case for each rule and sampling setting: the smallest tree that branches, or else the smallest chain.
+
+    A fitted tree cannot be decoded live; where there is nothing else, a chain stands for it: its rule is what is checked.
+    """
+    grouped: dict[str, list[Case]] = {}
+    for case in candidates:
+        grouped.setdefault(repr((case.rule, case.sampling)), []).append(case)
+    picked = []
+    for cases in grouped.values():
+        live = [case for case in cases if not isinstance(case.plan, FittedPlan)] or [cases[0]._replace(tree="chain", plan=Chain().at(4))]
+        picked.append(min(live, key=lambda case: (case.plan.depth == case.plan.nodes, case.plan.depth < 2, case.plan.nodes)))
+    return picked
+
+
+class ChiSquare(NamedTuple):
+    """Live texts of one prompt against the target's own law of their first tokens.
+
+    Attributes:
+        texts: how many were decoded, each with a seed of its own.
+        cells: beginnings of a text that are told apart.
+        p: chance of a fit this bad from the right law.
+        p_corrected: the same after Holm's correction for the number of tests.
+    """
+
+    prompt_id: str
+    texts: int
+    cells: int
+    statistic: float
+    p: float
+    p_corrected: float = 1.0
+
+
+@dataclass
+class Checked:
+    """What live text of the pair says about one rule.
+
+    Attributes:
+        kind: `greedy` (compared with plain decoding) or `chi-square`.
+        tests: one for each prompt.
+    """
+
+    pair: str
+    rule: str
+    tree: str
+    sampling: str
+    kind: str
+    passed: bool
+    verdict: str
+    tests: list[dict[str, Any]]
+
+
+def check_live(
+    pair: Pair, cases: Iterable[Case], prompts: Mapping[str, Sequence[int]], texts: int, seed: int, done: Callable[[str], None]
+) -> list[Checked]:
+    """Decode live and compare with the target: its plain greedy text, or its own law where text is sampled.
+
+    Args:
+        pair: what is decoded.
+        cases: see `pick`.
+        prompts: prompt id -> token ids.
+        texts: sampled texts for each rule and prompt.
+        seed: of the texts.
+        done: called with a line of text after each case.
+    """
+    found: dict[int, Checked] = {}
+    sampled: list[tuple[int, Case, list[ChiSquare]]] = []
+    for index, case in enumerate(cases):
+        if case.sampling.greedy:
+            found[index] = compare_with_plain(pair, case, prompts)
+        else:
+            sampled.append((index, case, [chi_square(pair, case, name, ids, texts, seed) for name, ids in prompts.items()]))
+        done(f"decoded live: {pair.name} {case.rule.kind} on {case.tree}")
+    corrected = iter(holm([test.p for _, _, tests in sampled for test in tests]))
+    for index, case, tests in sampled:
+        found[index] = _judged(pair, case, [test._replace(p_corrected=next(corrected)) for test in tests])
+    return [found[index] for index in range(len(found))]
+
+
+def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[int]]) -> Checked:
+    """Greedy text of every prompt against plain decoding of the target."""
+    ending, tests = Ending(case.max_new_tokens, pair.eos_ids), list[dict[str, Any]]()
+    for name, ids in prompts.items():
+        verifier = Verifier(pair.target)
+        plain = decode_plainly(verifier, case.sampling, list(ids), ending)
+        text = text_of(
+            decode(verifier, DraftModel(pair.draft), case.plan, case.rule, case.sampling, list(ids), ending, _source(pair, case, ids))
+        )
+        test: dict[str, Any] = {"prompt_id": name, "tokens": len(plain), "tie": None, "bug": None}
+        try:
+            test["tie"] = compare_greedy(pair.target, pair.self_checks["target"], ids, plain, text)
+        except LosslessnessError as error:
+            test["bug"] = str(error)
+        tests.append(test)
+    bugs, ties = [test for test in tests if test["bug"]], [test["tie"] for test in tests if test["tie"]]
+    verdict = f"the text of {len(tests) - len(bugs) - len(ties)} of {len(tests)} prompts is plain greedy decoding's"
+    if ties:
+        verdict += f"; {len(ties)} differ at a near-tie (largest gap of the two best logits {max(tie['gap'] for tie in ties):.1e})"
+    if bugs:
+        verdict += f"; NOT lossless: prompt {bugs[0]['prompt_id']}: {bugs[0]['bug']}"
+    return Checked(pair.name, case.rule.kind, case.tree, says(case.sampling), "greedy", not bugs, verdict, tests)
+
+
+def text_of(decoded: Iterable[int | Step]) -> list[int]:
+    """All tokens of a text that `decode` makes."""
+    return [token for part in decoded for token in ([part] if isinstance(part, int) else part.tokens)]
+
+
+def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> RandomSource:
+    return RandomSource(text_generator(pair, case.sampling, ids, "certify", case.rule.kind, case.tree, *map(str, more)))
+
+
+def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int, seed: int) -> ChiSquare:
+    """Pearson's test of the first tokens after the prefill's, which is the same in every text: the most probable one."""
+    ids, eos = list(ids), pair.eos_ids
+    verifier, drafter = _SamePrompt(pair.target), _SamePromptDraft(pair.draft)
+    root = int(verifier.prefill(ids).argmax())
+    length = max(1, min(TESTED_TOKENS, case.max_new_tokens - 1))
+    cells = Cells(lambda prefix: target_probs(pair.target, [*ids, root, *prefix], case.sampling), length, FEWEST / texts, eos)
+    seen: Counter[Prefix] = Counter()
+    ending = Ending(1 + length, eos)
+    for text in range(texts):
+        source = Opening(root, _source(pair, case, ids, seed, text))
+        seen[cells.of(text_of(decode(verifier, drafter, case.plan, case.rule, case.sampling, ids, ending, source))[1:])] += 1
+    return ChiSquare(name, texts, *fit([(texts * chance, seen[cell]) for cell, chance in cells.chances.items()]))
+
+
+def fit(counts: Sequence[tuple[float, int]]) -> tuple[int, float, float]:
+    """Pearson's chi-square of (expected, observed) counts: cells, statistic, p."""
+    expected, observed = pooled(counts)
+    statistic = float(np.sum((observed - expected) ** 2 / expected))
+    p = float(stats.chi2.sf(statistic, len(expected) - 1)) if len(expected) > 1 else 1.0
+    surprise = min((chance for chance, times in counts if times and chance < IMPOSSIBLE), default=1.0)
+    return len(expected), statistic, min(p, surprise)
+
+
+class Cells:
+    """What a text may begin with, in cells of known probability.
+
+    A token that is probable enough is told apart, and so is what follows it; the rare ones share cells with those
+    about as probable as they are. A cell is named by its tokens, the last of them negative where rare ones share it.
+
+    Args:
+        law_after: `[vocab]` the target's law of the next token after a beginning.
+        length: tokens at most.
+        least: beginnings less probable than this are rare.
+        eos_ids: a text ends with these.
+
+    Attributes:
+        chances: each cell's probability.
+    """
+
+    def __init__(self, law_after: Callable[[Prefix], torch.Tensor], length: int, least: float, eos_ids: Iterable[int]) -> None:
+        self.chances: dict[Prefix, float] = {}
+        self._names: dict[Prefix, list[int]] = {}
+        going: list[tuple[Prefix, float]] = [((), 1.0)]
+        while going:
+            prefix, mass = going.pop()
+            chances = law_after(prefix).double().cpu() * mass
+            ordered, order = chances.sort(descending=True, stable=True)
+            groups = -1 - ((ordered.cumsum(0) - ordered) / (SHARED * least)).long()
+            names = torch.empty_like(order).scatter_(0, order, torch.where(ordered >= least, order, groups))
+            self._names[prefix] = names.tolist()
+            for name in sorted(set(names.tolist())):
+                cell, chance = (*prefix, name), float(chances[names == name].sum())
+                if name >= 0 and len(cell) < length and name not in eos_ids:
+                    going.append((cell, chance))
+                else:
+                    self.chances[cell] = chance
+
+    def of(self, tokens: Sequence[int]) -> Prefix:
+        """The cell that a text is in."""
+        cell: Prefix = ()
+        for token in tokens:
+            cell = (*cell, self._names[cell][token])
+            if cell in self.chances:
+                break
+        return cell
+
+
+def pooled(counts: Iterable[tuple[float, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Expected and observed counts; cells that expect fewer than `FEWEST` are put together with the next larger ones."""
+    merged, waiting = list[tuple[float, float]](), (0.0, 0.0)
+    for expected, observed in sorted(counts):
+        waiting = waiting[0] + expected, waiting[1] + observed
+        if waiting[0] >= FEWEST:
+            merged.append(waiting)
+            waiting = 0.0, 0.0
+    if waiting != (0.0, 0.0):
+        merged[-1:] = [(merged[-1][0] + waiting[0], merged[-1][1] + waiting[1])]
+    both = np.array(merged, dtype=float)
+    return both[:, 0], both[:, 1]
+
+
+@torch.inference_mode()
+def target_probs(model: CachedModel, token_ids: Sequence[int], sampling: Sampling) -> torch.Tensor:
+    """`[vocab]` the target's law after `token_ids`, from a forward without a cache."""
+    out = model.model(input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False)
+    return standardise(out.logits[0, -1, : model.vocab].float(), sampling)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) corrected p-values: how likely any of the tests would come out so from chance alone."""
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def _judged(pair: Pair, case: Case, tests: list[ChiSquare]) -> Checked:
+    worst = min(tests, key=lambda test: test.p_corrected)
+    passed = worst.p_corrected >= LEVEL
+    what = f"{sum(test.texts for test in tests)} texts on {len(tests)} prompts"
+    smallest = f"chi-square, smallest p {worst.p_corrected:.2g} after Holm's correction"
+    verdict = f"{what} follow the target's own law ({smallest})"
+    if not passed:
+        verdict = f"NOT lossless: {what} do not follow the target's own law ({smallest}, on prompt {worst.prompt_id})"
+    listed = [test._asdict() for test in tests]
+    return Checked(pair.name, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, listed)
+
+
+class Opening:
+    """A source whose first draw is given: every text begins with the same token."""
+
+    def __init__(self, token: int, source: Source) -> None:
+        self._token: int | None = token
+        self._source = source
+
+    def choose(self, weights: torch.Tensor) -> torch.Tensor:
+        """See `Source.choose`."""
+        if self._token is None:
+            return self._source.choose(weights)
+        token, self._token = self._token, None
+        return torch.tensor([token], device=weights.device)
+
+    def flip(self, probability: float) -> bool:
+        """See `Source.flip`."""
+        return self._source.flip(probability)
+
+
+class _SamePrompt(Verifier):
+    """Decodes one prompt many times; what the cache holds of the prompt is kept."""
+
+    _logits: torch.Tensor | None = None
+
+    def prefill(self, prompt_ids: Sequence[int]) -> torch.Tensor:
+        if self._logits is None:
+            self._logits = super().prefill(prompt_ids)
+        else:
+            self.model.rewind(len(prompt_ids))
+        return self._logits
+
+
+class _SamePromptDraft(DraftModel):
+    """Likewise for the drafter."""
+
+    _begun = False
+
+    def begin(self, prompt_ids: Sequence[int]) -> None:
+        if self._begun:
+            self.model.rewind(len(prompt_ids))
+            self._missing = self._no_token
+        else:
+            super().begin(prompt_ids)
+            self._begun = True

@@ -1,0 +1,103 @@
+"""What `specdraft theory` and `specdraft certify` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from specdraft.predict import Compared, Interval, Prediction
+    from specdraft.verdict import RuleVerdict, Verdict
+
+BAR = 24  # cells of the longest bar
+PARTS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
+
+
+def bar(value: float, largest: float) -> str:
+    """A bar in eighths of a cell."""
+    eighths = round(8 * BAR * value / largest) if largest > 0 else 0
+    return "\u2588" * (eighths // 8) + (PARTS[eighths % 8] if eighths % 8 else "")
+
+
+def formula_tables(facts: dict[str, Any]) -> Iterable[RenderableType]:
+    """The closed forms at one alpha, gamma and cost, and the curve over gamma."""
+    best = "longer is always better" if facts["best_gamma"] is None else str(facts["best_gamma"])
+    yield Text(f"alpha {facts['alpha']:g}, gamma {facts['gamma']}, cost {facts['cost']:g}")
+    yield Text(
+        f"tokens per target call {facts['expected_tokens']:.3f}, speed-up {facts['speedup']:.3f}, operations {facts['operations']:.3f}"
+    )
+    yield Text(f"best gamma: {best}" + (" (drafting does not pay)" if facts["best_gamma"] == 0 else ""))
+    table = Table(box=SIMPLE_HEAD, caption="the bar: speed-up over plain decoding; operations with the same cost ratio")
+    for name in ("gamma", "tokens", "speed-up", "operations"):
+        table.add_column(name, justify="right")
+    table.add_column("", min_width=BAR)
+    largest = max(row["speedup"] for row in facts["table"])
+    for row in facts["table"]:
+        cells = [str(row["gamma"]), *(f"{row[name]:.3f}" for name in ("expected_tokens", "speedup", "operations"))]
+        table.add_row(*cells, bar(row["speedup"], largest), style="bold" if row["gamma"] == facts["gamma"] else "")
+    yield table
+
+
+def prediction_tables(prediction: Prediction) -> Iterable[RenderableType]:
+    """A pair's prediction beside its measurement."""
+    best = "longer is always better" if prediction.best_gamma is None else str(prediction.best_gamma)
+    setting = f"temperature {prediction.temperature:g}, top-k {prediction.top_k}, top-p {prediction.top_p:g}"
+    yield Text(f"{prediction.pair}, {setting}, {prediction.prompts} prompts")
+    yield Text(f"alpha {_with_ends(prediction.alpha, 3)}, cost ratio {prediction.cost:.3f}, best gamma by the formula: {best}")
+    columns = ("gamma", "tokens, predicted", "cut at the end", "measured", "speed-up, predicted", "from replay")
+    table = Table(box=SIMPLE_HEAD, caption="tokens per target call, bonus included; in brackets: 95 % intervals over prompts")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in prediction.table:
+        table.add_row(*_compared_cells(row))
+    yield table
+    yield Text("Why they differ")
+    yield from (Text(f"- {reason}") for reason in prediction.why())
+
+
+def _compared_cells(row: Compared) -> Sequence[str]:
+    speedups = (f"{row.predicted_speedup.value:.2f}", f"{row.estimated_speedup.value:.2f}")
+    return [
+        str(row.gamma),
+        f"{row.predicted_tokens.value:.2f}",
+        f"{row.predicted_in_texts:.2f}",
+        _with_ends(row.measured_tokens),
+        *speedups,
+    ]
+
+
+def _with_ends(interval: Interval, digits: int = 2) -> str:
+    value = f"{interval.value:.{digits}f}"
+    return value if interval.lo is None or interval.hi is None else f"{value} [{interval.lo:.{digits}f}, {interval.hi:.{digits}f}]"
+
+
+def verdict_lines(verdict: Verdict) -> Iterable[RenderableType]:
+    """Every rule in a few lines, then the verdict."""
+    for rule in verdict.rules:
+        yield from _rule_lines(rule)
+    failed = sorted({rule.checked.rule for rule in verdict.rules if not rule.certified})
+    if failed:
+        yield Text(f"NOT CERTIFIED: {', '.join(failed)}", style="bold red")
+    else:
+        yield Text(
+            f"CERTIFIED: the text of {len(verdict.rules)} {_plural('rule', len(verdict.rules))} is the target's own", style="bold green"
+        )
+
+
+def _rule_lines(rule: RuleVerdict) -> Iterable[Text]:
+    checked = rule.checked
+    mark = Text("certified     ", style="green") if rule.certified else Text("NOT certified ", style="bold red")
+    yield Text.assemble(mark, (checked.rule, "bold"), f" on {checked.tree}, {checked.sampling}, pair {checked.pair}")
+    if rule.proof is not None:
+        yield Text(f"  enumeration: {rule.proof.verdict()}")
+    yield Text(f"  live text:   {checked.verdict}")
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"

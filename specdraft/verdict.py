@@ -1,0 +1,124 @@
+"""Is decoding lossless? The enumeration proof of each rule, then live text of the real pair, as one verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from specdraft.acceptance import registry
+from specdraft.config import unless_said
+from specdraft.errors import ConfigError
+from specdraft.live_check import FEWEST, LEVEL, TEXTS, Case, Checked, check_live, pick
+from specdraft.models.pair import Pair, load_pair
+from specdraft.proof import Proof, prove
+from specdraft.study import Combination, StudyPlan, encode_prompts, plan_study
+from specdraft.sweep import Progress
+
+DEFAULTS = {
+    "pair": "zoo",
+    "tree": "chain,kary",  # a rule for chains gets the chain
+    "budget": "6",
+    "prompts.limit": "2",
+    "max_new_tokens": "32",
+}
+
+
+@dataclass
+class RuleVerdict:
+    """What is known of one rule under one sampling setting with one pair; `proof` is None where text is greedy."""
+
+    checked: Checked
+    proof: Proof | None
+
+    @property
+    def certified(self) -> bool:
+        """Lossless as far as both ways of looking at it say."""
+        return self.checked.passed and (self.proof is None or (self.proof.lossless and self.proof.exact))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        proof = None if self.proof is None else self.proof.as_dict()
+        return asdict(self.checked) | {"certified": self.certified, "live_verdict": self.checked.verdict, "proof": proof}
+
+
+@dataclass
+class Verdict:
+    """All rules together."""
+
+    rules: list[RuleVerdict]
+    skipped: list[tuple[str, str]]
+
+    @property
+    def certified(self) -> bool:
+        """Every rule is."""
+        return all(rule.certified for rule in self.rules)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        skipped = [{"overrides": what, "reason": why} for what, why in self.skipped]
+        return {"certified": self.certified, "level": LEVEL, "rules": [rule.as_dict() for rule in self.rules], "skipped": skipped}
+
+
+def certify(overrides: list[str], config_dir: Path | None = None, texts: int = TEXTS, progress: Progress | None = None) -> Verdict:
+    """Certify the rules, sampling settings and pairs that overrides name; by default all lossless rules on the bundled pair.
+
+    Args:
+        overrides: in Hydra's grammar.
+        config_dir: the user's configs.
+        texts: sampled texts for each rule and prompt.
+        progress: told whenever something is done.
+
+    Raises:
+        UserError: as `plan_study`; too few texts or tokens.
+    """
+    if texts < 4 * FEWEST:
+        raise ConfigError(f"--texts {texts} is out of range; expected {4 * FEWEST} or more")
+    progress = progress or Progress()
+    plan = plan_study([*with_defaults(overrides), *overrides], config_dir)
+    if any(c.settings.max_new_tokens < 2 for c in plan.combinations):
+        raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
+    kinds, cases = {repr(c.rule) for c in plan.combinations}, {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
+    progress.start(len(kinds) + len(cases), 0)
+
+    def note(what: str) -> None:
+        progress.note(what)
+        progress.advance(1)
+
+    proofs: dict[str, Proof] = {}
+    for combination in plan.combinations:
+        rule = combination.rule
+        if not combination.sampling.greedy and repr(rule) not in proofs:
+            proofs[repr(rule)] = prove(rule)
+            note(f"enumerated: {rule.kind}")
+    verdicts: list[RuleVerdict] = []
+    loaded: Pair | None = None
+    for files, combinations in plan.by_pair().items():
+        loaded = load_pair(files, target_of=loaded)
+        prompts = encode_prompts(files, plan.prompts, combinations)
+        picked = pick(map(case_of, combinations))
+        for case, checked in zip(picked, check_live(loaded, picked, prompts, texts, plan.settings.seed, note), strict=True):
+            verdicts.append(RuleVerdict(checked, None if case.sampling.greedy else proofs[repr(case.rule)]))
+    return Verdict(verdicts, _truly_skipped(plan, overrides))
+
+
+def with_defaults(overrides: list[str]) -> list[str]:
+    """What `certify` sets where the overrides do not."""
+    lossless = ",".join(kind for kind, rule in registry().items() if rule.lossless)
+    groups = {"sampling": "sample", "acceptance": lossless}
+    fixed = ["engine=live"]
+    if any(text.lstrip("+").startswith("experiment=") for text in overrides):
+        return [*unless_said(overrides, {"prompts.limit": DEFAULTS["prompts.limit"]}), *fixed]
+    return [*unless_said(overrides, DEFAULTS | groups), *fixed]
+
+
+def case_of(combination: Combination) -> Case:
+    """What to decode for a combination."""
+    return Case(combination.shape.label, combination.plan, combination.rule, combination.sampling, combination.settings.max_new_tokens)
+
+
+def _truly_skipped(plan: StudyPlan, overrides: list[str]) -> list[tuple[str, str]]:
+    """Of what was skipped, the rules that were asked for and are not checked on any other tree."""
+    checked = {f"acceptance={c.rule.kind}" for c in plan.combinations}
+    asked = any(text.startswith(("acceptance", "experiment")) for text in overrides)
+    return [(what, why) for what, why in plan.skipped if asked and not checked & set(what.split())]
