@@ -133,7 +133,7 @@ def colours(weight: float) -> tuple[str, str]:
     """The fill of a weight, and an ink that can be read on it."""
     share = max(0.0, min(1.0, weight)) ** 0.5  # most weights are small
     mixed = [round(cold + (hot - cold) * share) for cold, hot in zip(COLDEST, HOTTEST, strict=True)]
-    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if share > 0.5 else "#1a1a1a"
+    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if share > 0.625 else "#000000"
 
 
 def heat_lines(heat: HeatTree, width: int) -> Tree:

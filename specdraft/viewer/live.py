@@ -207,13 +207,11 @@ def _why(decoder: SpeculativeDecoder, nodes: Sequence[Seen], topology: Topology,
     return f"after {quoted(word, above)} {by_wish(word, 'wanted', bonus, probs, first.token)}"
 
 
-def by_wish(word: Word, verb: str, wanted: int, probs: torch.Tensor, child: int) -> str:
+def by_wish(word: Word, wish: str, wanted: int, probs: torch.Tensor, child: int, drafter: str = "") -> str:
     """The target wanted another token than the children: with the target's probabilities `[vocab]` at that place."""
     rank = int((probs > probs[child]).sum())
-    return (
-        f"the target {verb} {quoted(word, wanted)} (p={float(probs[wanted]):.3f}); "
-        f"the draft's best child {quoted(word, child)} has rank {rank} there (p={float(probs[child]):.3f})"
-    )
+    wished = f"the target {wish} {quoted(word, wanted)} (p={float(probs[wanted]):.3f}){drafter}"
+    return f"{wished}; the draft's best child {quoted(word, child)} is the target's rank {rank} (p={float(probs[child]):.3f})"
 
 
 def by_flip(word: Word, child: Seen, more: int, drawn: bool) -> str:

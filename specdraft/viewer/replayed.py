@@ -315,9 +315,9 @@ def _why(
     held = topology.ranks[children].tolist()
     closed = len(held) > 1 and held == list(range(held[0], held[-1] + 1))
     ranks = f"ranks {held[0]} to {held[-1]}" if closed else f"rank {', '.join(map(str, held))}"
-    drafter = f"the drafter ranks it {rank}{prob}, and the tree holds {ranks} there"
-    verb = "wanted" if one.combination.sampling.greedy else "drew"
+    drafter = f", the drafter's rank {rank}{prob}, and the tree holds {ranks} there"
+    wish = "wanted" if one.combination.sampling.greedy else "drew"
     best = nodes[children[0]].token
     if probs is not None and best is not None:
-        return f"after {quoted(word, above)} {by_wish(word, verb, bonus, probs, best)}; {drafter}"
-    return f"after {quoted(word, above)} the target {verb} {quoted(word, bonus)}; {drafter}"
+        return f"after {quoted(word, above)} {by_wish(word, wish, bonus, probs, best, drafter)}"
+    return f"after {quoted(word, above)} the target {wish} {quoted(word, bonus)}{drafter}"

@@ -77,10 +77,10 @@ class ShownStep:
 
     @cached_property
     def best_path(self) -> list[int]:
-        """The nodes from the root to the leaf that the drafter thinks most probable, the root left out."""
-        known = [(value, -node) for node, value in enumerate(self.cumulative) if node and value is not None]
-        leaves = [one for one in known if not self.topology.children[-one[1]]]
-        node = -max(leaves)[1] if leaves else 0
+        """The nodes from the root to the leaf that the drafter thinks most probable; empty while a leaf is unknown."""
+        leaves = [node for node in range(1, len(self.nodes)) if not self.topology.children[node]]
+        known = [(value, -node) for node in leaves if (value := self.cumulative[node]) is not None]
+        node = -max(known)[1] if known and len(known) == len(leaves) else 0
         path = []
         while node:
             path.append(node)
