@@ -267,7 +267,7 @@ def test_replay_agrees_with_live_decoding(rule: AcceptanceRule, recorded: Record
 
 
 def test_a_wrong_replay_is_noticed(recorded: Recorded) -> None:
-    """Another rule's chances, the chances of the token before, an average over all positions."""
+    """Another rule's chances, the chances of the token before."""
     plan, rule = Chain().at(2), Rejection()
     live = recorded.live(rule, plan)
     shifted = recorded._replace(chances={name: np.roll(values, 1, 1) for name, values in recorded.chances.items()})
