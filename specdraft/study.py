@@ -98,7 +98,7 @@ class Combination:
             "budget": self.plan.nodes if self.shape.sized else settings.budget,
             "nodes": self.plan.nodes,
             "depth": self.plan.depth,
-            "acceptance": self.rule.kind,
+            "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
