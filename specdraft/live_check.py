@@ -165,7 +165,7 @@ def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> Random
 
 
 def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int, seed: int) -> ChiSquare:
-    """Pearson's test of the first tokens after the prefill's, which is the same in every text: the most probable one that does not end it."""
+    """Pearson's test of the first tokens after the prefill's, in every text the same: the most probable one that does not end it."""
     ids, eos = list(ids), pair.eos_ids
     verifier, drafter = _SamePrompt(pair.target), _SamePromptDraft(pair.draft)
     logits = verifier.prefill(ids)
