@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from specdraft.draft_tree import Topology
     from specdraft.study import StudyPlan
     from specdraft.sweep import Progress
+    from specdraft.viewer.steps import Showing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +33,9 @@ app.add_typer(traces_app, name="traces")
 Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: pair=zoo tree=chain,kary budget=4,8", show_default=False)]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="your own configs, searched before the bundled ones")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
+
+Html = Annotated[Path | None, typer.Option("--html", help="also write a page that shows the steps, without a network")]
+NoLive = Annotated[bool, typer.Option("--no-live", help="print steps one after another, for logs")]
 
 DONE, INTERNAL, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -123,72 +127,79 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
 def generate(
     prompt: Annotated[str, typer.Argument(help="the text to continue")],
     overrides: Overrides = None,
+    html: Html = None,
+    no_live: NoLive = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode one prompt live and show the draft tree of every step."""
-    from specdraft.config import compose_study
     from specdraft.generate import SpeculativeDecoder
-    from specdraft.models.pair import find_pair, load_pair
-    from specdraft.shapes import FittedPlan
-    from specdraft.study import encode_to_fit, named_pair, schemas
+    from specdraft.models.pair import load_pair
+    from specdraft.study import encode_to_fit, one_combination, refuse_misfit
+    from specdraft.viewer.live import watched
+    from specdraft.viewer.page import check_writable
 
-    keys = {o.partition("=")[0].lstrip("+") for o in overrides or []}
-    fixed = [
-        f"{axis}={value}" for axis, value in (("pair", "zoo"), ("tree", "chain"), ("budget", "8")) if not any(_below(k, axis) for k in keys)
-    ]
-    points = compose_study([*fixed, *(overrides or [])], schemas(), config_dir).points
-    if len(points) != 1:
-        raise UserError(f"generate decodes with one combination; the overrides make {len(points)}")
-    point = points[0]
-    shape, settings = point.groups["tree"], point.settings
-    sampling, template = point.groups["sampling"], point.groups["prompts"].chat_template
-    sampling.check()
-    point.groups["prompts"].check()
-    plan = shape.at(settings.budget)
-    if isinstance(plan, FittedPlan):
-        plan.refuse()
-    files = find_pair(named_pair(point))
-    prompt_ids = encode_to_fit(files, prompt, template, settings, plan.depth)
-    pair = load_pair(files)
-    rule = point.groups["acceptance"]
-    decoder = SpeculativeDecoder(pair, shape, settings.budget, settings.max_new_tokens, rule, sampling, keep_probs=True)
-    result = decoder.generate_ids(prompt_ids)
-    counts = result.tally
-    totals = {
-        "acceptance_rate": result.acceptance_rate,
-        "acceptance_length": result.acceptance_length,
-        "block_efficiency": result.block_efficiency,
-    }
-    seconds = {"draft_s": counts.draft_s, "verify_s": counts.verify_s, "other_s": counts.other_s, "wall_s": counts.wall_s}
-    if as_json:
-        names = {"text": result.text, "token_ids": result.token_ids, "steps": counts.steps, "new_tokens": counts.new_tokens}
-        typer.echo(json.dumps(names | totals | seconds))
-        return
-    _show_generation(pair, result, prompt, totals, seconds)
+    one = one_combination("generate", overrides or [], config_dir)
+    refuse_misfit(one.shape, one.plan, one.rule, one.sampling, one.pair.vocab)
+    prompt_ids = encode_to_fit(one.pair, prompt, one.prompts.chat_template, one.settings, one.plan.depth)
+    check_writable(html)
+    settings = one.settings
+    decoder = SpeculativeDecoder(
+        load_pair(one.pair), one.shape, settings.budget, settings.max_new_tokens, one.rule, one.sampling, True, seed=settings.seed
+    )
+    _present(watched(decoder, one, prompt, prompt_ids), html, not no_live, as_json)
 
 
-def _show_generation(pair: Any, result: Any, prompt: str, totals: dict[str, float | None], seconds: dict[str, float]) -> None:
-    from rich.text import Text
+@app.command()
+def replay(
+    prompt_id: Annotated[str, typer.Argument(help="of the prompt set")],
+    overrides: Overrides = None,
+    no_models: Annotated[bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")] = False,
+    html: Html = None,
+    no_live: NoLive = False,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the draft tree of every step along a recorded text."""
+    from dataclasses import replace
 
-    from specdraft.render import step_tree
+    from specdraft.study import one_combination
+    from specdraft.trace.store import TraceStore, default_folder
+    from specdraft.viewer.page import check_writable
+    from specdraft.viewer.replayed import check_can_show, recorded, replayed
+
+    one = one_combination("replay", overrides or [], config_dir)
+    one = replace(one, settings=replace(one.settings, engine="replay"))
+    check_can_show(one)
+    check_writable(html)
+    _present(replayed(recorded(one, prompt_id, TraceStore(default_folder()), not no_models, _say)), html, not no_live, as_json)
+
+
+def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> None:
+    from contextlib import nullcontext
+
+    from specdraft.viewer.page import write_page
+    from specdraft.viewer.terminal import StepPrinter, totals_text
 
     console = _console()
-    console.print(Text.assemble((prompt, "dim"), result.text), soft_wrap=True)
-    for number, step in enumerate(result.steps, start=1):
-        words = [pair.decode_token(token) for token in step.tree.token_list()]
-        bonus = None if step.cut else pair.decode_token(step.tokens[-1])
-        console.print(f"\nstep {number}: {step.accepted_tokens} of {step.tree.depth} levels accepted", highlight=False)
-        console.print(step_tree(step.tree.topology, words, step.tree.draft_probs.tolist(), step.accepted, bonus))
-    counts = result.tally
-    parts = f"1 from the prompt + {counts.accepted_tokens} accepted + {counts.bonus_tokens} bonus"
-    console.print(f"\n{counts.new_tokens} tokens = {parts}, {counts.steps} steps")
-    console.print(", ".join(f"{name.replace('_', ' ')} {'-' if value is None else f'{value:.3f}'}" for name, value in totals.items()))
-    console.print(", ".join(f"{name.removesuffix('_s')} {value:.3f} s" for name, value in seconds.items()))
+    printer = None if as_json else StepPrinter(console, showing, live)
+    with printer or nullcontext():
+        for step in showing.steps():
+            if printer:
+                printer.step(step)
+    shown, result = showing.shown(), showing.result()
+    if html:
+        write_page(shown, html)
+    if as_json:
+        typer.echo(json.dumps(result.as_data()))
+    else:
+        console.print(totals_text(shown, result), highlight=False)
+    if html:
+        _say(f"{html}: written")
 
 
-def _below(key: str, group: str) -> bool:
-    return key == group or key.startswith(f"{group}.")
+def _say(what: str) -> None:
+    typer.echo(what, err=True)
 
 
 @trees_app.command("list")
@@ -225,9 +236,13 @@ def trees_show(
     name: Annotated[str, typer.Argument(help="a shape, a tree config, or a published tree")],
     overrides: Annotated[list[str] | None, typer.Argument(help="budget=8 tree.k=3", show_default=False)] = None,
     output: Annotated[str, typer.Option("--format", help="text, json, medusa or sglang")] = "text",
+    study: Annotated[Path | None, typer.Option("--study", help="a study's results: colour each node by its mean acceptance weight")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="of the study (default: every pair)")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="also write the coloured tree as a picture")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="also write it as a page, without a network")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Draw one tree at a node budget, or write it as other projects do."""
+    """Draw one tree at a node budget, coloured by what a study accepted, or write it as other projects do."""
     from specdraft.errors import ConfigError, did_you_mean
     from specdraft.export import sglang_triple
     from specdraft.render import topology_tree
@@ -240,9 +255,14 @@ def trees_show(
     chosen = ["tree=published", f"tree.name={name}"] if name in published_trees() else [f"tree={name}"]
     shape, budget = shape_of([*chosen, *(overrides or [])], config_dir)
     plan = shape.at(budget)
+    if study is not None:
+        _show_heat(study, shape.label, plan.nodes if shape.sized else budget, pair, output, png, html)
+        return
+    if pair or png or html:
+        raise ConfigError("--pair, --png and --html belong to --study DIR: without one there is nothing to colour")
     if not isinstance(plan, StaticPlan):
         why = "differs from step to step (specdraft generate shows it)" if plan.dynamic else "is fitted to traces"
-        raise ConfigError(f"tree={shape.kind} {why}: there is nothing to draw before a sweep")
+        raise ConfigError(f"tree={shape.kind} {why}: there is nothing to draw before a sweep (--study DIR draws one after it)")
     topology = plan.topology
     if output == "json":
         facts = {"tree": shape.label, "nodes": plan.nodes, "depth": plan.depth, "sibling_closed": topology.sibling_closed}
@@ -253,7 +273,34 @@ def trees_show(
         typer.echo(json.dumps(sglang_triple(topology)._asdict()))
     else:
         _console().print(f"{shape.label}: {plan.nodes} nodes, {plan.depth} levels", highlight=False)
-        _console().print(topology_tree(topology))
+        _console().print(topology_tree(topology, width=_console().width))
+
+
+def _show_heat(study: Path, tree: str, budget: int, pair: str | None, output: str, png: Path | None, html: Path | None) -> None:
+    from specdraft.errors import ConfigError
+    from specdraft.results import write_atomically
+    from specdraft.viewer.heat import CAPTION, heat_lines, heat_page, heat_trees, write_png
+    from specdraft.viewer.page import check_writable
+
+    if output not in ("text", "json"):
+        raise ConfigError(f"--format {output} writes a tree without weights; leave --study out")
+    check_writable(png, "--png")
+    check_writable(html)
+    heats = heat_trees(study, tree, budget, pair)
+    if output == "json":
+        typer.echo(json.dumps([heat.as_data() for heat in heats]))
+    else:
+        console = _console()
+        for heat in heats:
+            console.print(", ".join(filter(None, (heat.title, heat.worth))), markup=False, highlight=False)
+            console.print(heat_lines(heat, console.width))
+        console.print(CAPTION, style="dim", highlight=False)
+    if png:
+        write_png(heats, png)
+        _say(f"{png}: written")
+    if html:
+        write_atomically(html, heat_page(heats))
+        _say(f"{html}: written")
 
 
 def _write_medusa(topology: Topology) -> None:

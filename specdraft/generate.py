@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import isnan
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,13 +13,15 @@ from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
+from specdraft.draws import RandomSource, Source
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
 from specdraft.metrics import Tally, tally
 from specdraft.models.pair import Pair
 from specdraft.records import Step
 from specdraft.sampling import Sampling
-from specdraft.shapes import FittedPlan, Shape, registry
-from specdraft.study import encode_to_fit
+from specdraft.shapes import Shape, registry
+from specdraft.study import encode_to_fit, refuse_misfit
+from specdraft.trace.traces import text_generator
 from specdraft.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -60,6 +63,20 @@ class Generation:
         """New tokens per second, prefill included."""
         return self.tally.new_tokens / self.tally.wall_s
 
+    def as_data(self) -> dict[str, Any]:
+        """Text, counts, ratios, and of live decoding the seconds: what `--json` writes."""
+        counts = self.tally
+        data: dict[str, Any] = {"text": self.text, "token_ids": self.token_ids, "steps": counts.steps, "new_tokens": counts.new_tokens}
+        data |= {name: getattr(self, name) for name in ("acceptance_rate", "acceptance_length", "block_efficiency")}
+        return data | self.seconds
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Where the time went; empty of a replayed prompt."""
+        if isnan(self.tally.wall_s):
+            return {}
+        return {name: getattr(self.tally, name) for name in ("draft_s", "verify_s", "other_s", "wall_s")}
+
     @staticmethod
     def _ratio(above: float, below: float) -> float | None:
         return above / below if below else None
@@ -73,13 +90,15 @@ class SpeculativeDecoder:
         tree: a shape, or the name of one (`chain`, `kary`, ...) with its default parameters.
         budget: draft nodes per step; shapes with a size of their own ignore it.
         max_new_tokens: the most tokens of a continuation.
-        acceptance: the acceptance rule.
+        acceptance: the acceptance rule; under sampling one that fits it (`specdraft.acceptance`), as `Recursive()`.
         sampling: how tokens are chosen.
+        seed: of what is drawn at random. The same seed, prompt and settings give the same text and trees.
         keep_probs: also keep the drafter's probability of every drafted token, to show it.
         max_prompt_tokens: longer prompts are cut to this on the left.
 
     Raises:
-        ConfigError: there is no such tree, the budget does not fit it, or a number is out of range.
+        ConfigError: there is no such tree, the budget does not fit it, a number is out of range, or tree, rule and
+            sampling do not go together.
     """
 
     def __init__(
@@ -92,25 +111,35 @@ class SpeculativeDecoder:
         sampling: Sampling | None = None,
         keep_probs: bool = False,
         max_prompt_tokens: int | None = None,
+        seed: int = 0,
     ) -> None:
         if isinstance(tree, str):
             if tree not in (known := registry()):
                 raise ConfigError(f"tree={tree!r}: there is no such tree{did_you_mean(tree, known)}")
             tree = known[tree]()
-        self.pair, self.plan, self.max_new_tokens = pair, tree.at(budget), max_new_tokens
-        if isinstance(self.plan, FittedPlan):
-            self.plan.refuse()
-        self._rule, self._sampling = acceptance or Greedy(), sampling or Sampling()
-        self._sampling.check()
-        self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens)
+        self.pair, self.shape, self.plan, self.max_new_tokens = pair, tree, tree.at(budget), max_new_tokens
+        self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
+        refuse_misfit(tree, self.plan, self.rule, self.sampling, pair.files.vocab)
+        self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
         self._keep_probs = keep_probs
 
-    def stream(self, prompt_ids: list[int]) -> Iterator[int | Step]:
-        """The first token, then one `Step` per verification step, as they happen."""
+    def source(self, prompt_ids: list[int]) -> RandomSource:
+        """The randomness of one decoded prompt."""
+        decides = (self.shape.label, self.plan.nodes, self.rule)
+        return RandomSource(text_generator(self.pair, self.sampling, prompt_ids, f"{self._settings.seed}/0", *map(str, decides)))
+
+    def stream(self, prompt_ids: list[int], verifier: Verifier | None = None, source: Source | None = None) -> Iterator[int | Step]:
+        """The first token, then one `Step` per verification step, as they happen.
+
+        Args:
+            prompt_ids: the prompt.
+            verifier, source: in place of the decoder's own (by somebody who wants to look on).
+        """
         drafter = DraftModel(self.pair.draft, keep_probs=self._keep_probs)
         ending = Ending(self.max_new_tokens, self.pair.eos_ids)
-        return decode(Verifier(self.pair.target), drafter, self.plan, self._rule, self._sampling, prompt_ids, ending)
+        verifier, source = verifier or Verifier(self.pair.target), source or self.source(prompt_ids)
+        return decode(verifier, drafter, self.plan, self.rule, self.sampling, prompt_ids, ending, source)
 
     def generate(self, prompt: str, chat_template: str = "auto") -> Generation:
         """Decode one prompt.
@@ -128,7 +157,10 @@ class SpeculativeDecoder:
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(OUT_OF_MEMORY) from error
         wall_s = time.perf_counter() - started
-        steps = [step for step in rest if isinstance(step, Step)]
         assert isinstance(first, int)
+        return self.finished(first, [step for step in rest if isinstance(step, Step)], wall_s)
+
+    def finished(self, first: int, steps: list[Step], wall_s: float) -> Generation:
+        """What `stream` gave, and the seconds that it took, as one result."""
         token_ids = [first, *(token for step in steps for token in step.tokens)]
         return Generation(self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0, self.plan.dynamic))

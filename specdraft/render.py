@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
     from specdraft.draft_tree import Topology
 
-ACCEPTED, REJECTED, BONUS, DIM = "bold green", "red", "bold cyan", "dim"
+ACCEPTED, REJECTED, BONUS, BEST, DIM = "bold green", "red", "bold cyan", "yellow", "dim"
 LONGEST_TOKEN = 24
 MOST_LINES = 40  # more combinations than this are shown as grids
 MOST_LOOPING = 0.3
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
 SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens"}
+LABEL_ROOM = 28  # columns for what stands behind the indentation
 MOST_LEVELS = 12  # deeper trees are folded: indentation would leave no room in a terminal of 80 columns
 
 
@@ -128,16 +130,30 @@ def _with_interval(row: dict[Any, Any], name: str) -> str:
     return _number(row[name]) if isnan(low) else f"{_number(row[name])} [{_number(low)}, {_number(high)}]"
 
 
-def token_text(token: str) -> str:
-    """A token so that white space and control characters can be seen."""
+def token_text(token: str, longest: int | None = LONGEST_TOKEN) -> str:
+    """A token so that white space and control characters can be seen, cut to `longest` columns of a terminal."""
     shown = repr(token)[1:-1].replace(" ", "\u00b7") if token else "(empty)"
-    return shown if len(shown) <= LONGEST_TOKEN else shown[: LONGEST_TOKEN - 1] + "\u2026"
+    if longest is None or cell_len(shown) <= longest:
+        return shown
+    while cell_len(shown) >= longest:
+        shown = shown[:-1]
+    return shown + "\u2026"
 
 
-def topology_tree(topology: Topology, labels: Sequence[Text | str] | None = None) -> Tree:
-    """A tree as lines: child ranks, or the labels given for each node. A deep tree is folded (see `_folded`)."""
-    if topology.depth > MOST_LEVELS:
-        return _folded(topology, labels)
+def plain_text(text: str) -> str:
+    """Text that does nothing to a terminal: control and formatting characters are spelled out, line ends and tabs stay."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+
+
+def levels_in(width: int) -> int:
+    """How many levels of a tree can be indented in a terminal of so many columns."""
+    return max(2, min(MOST_LEVELS, (width - LABEL_ROOM) // 4))
+
+
+def topology_tree(topology: Topology, labels: Sequence[Text | str] | None = None, width: int = 80) -> Tree:
+    """A tree as lines: child ranks, or the labels given for each node. What is deep for the `width` is folded (see `_folded`)."""
+    if topology.depth > levels_in(width):
+        return _folded(topology, labels, levels_in(width))
     shown = labels or ["root", *(_path_label(path) for path in topology.paths[1:])]
     branches = {0: Tree(shown[0])}
     for node in _depth_first(topology):
@@ -154,7 +170,7 @@ def _depth_first(topology: Topology) -> list[int]:
     return order
 
 
-def _folded(topology: Topology, labels: Sequence[Text | str] | None) -> Tree:
+def _folded(topology: Topology, labels: Sequence[Text | str] | None, most_levels: int) -> Tree:
     """A deep tree: nodes without siblings share a line with their parent, and what is still too deep goes on at the left."""
     top = Tree(labels[0] if labels else "root")
     stack = [(child, top, 1) for child in reversed(topology.children[0])]
@@ -164,11 +180,11 @@ def _folded(topology: Topology, labels: Sequence[Text | str] | None) -> Tree:
         while len(topology.children[run[-1]]) == 1:
             run += topology.children[run[-1]]
         label = Text(" \u2192 ").join(_as_text(labels[n]) for n in run) if labels else Text(_ranks_text(topology.ranks[run].tolist()))
-        if level > MOST_LEVELS:
+        if level > most_levels:
             parent, level = top, 1
             label = Text.assemble((f"\u22ef after {_ranks_text(topology.paths[node][:-1])}: ", DIM), label)
         children = topology.children[run[-1]]
-        if children and level == MOST_LEVELS:
+        if children and level == most_levels:
             label.append(" \u22ef", style=DIM)
         branch = parent.add(label)
         stack += [(child, branch, level + 1) for child in reversed(children)]
@@ -189,17 +205,43 @@ def _path_label(path: tuple[int, ...]) -> Text:
     return Text.assemble(str(path[-1]), (f"  {'/'.join(map(str, path))}", DIM))
 
 
-def step_tree(topology: Topology, tokens: Sequence[str], probs: Sequence[float] | None, accepted: Sequence[int], bonus: str | None) -> Tree:
-    """One verification step: accepted nodes, rejected nodes, the bonus token below the last accepted one."""
+def step_tree(
+    topology: Topology,
+    tokens: Sequence[str | None],
+    probs: Sequence[float | None] | None,
+    accepted: Sequence[int],
+    bonus: str | None,
+    target_probs: Sequence[float | None] | None = None,
+    unused: Collection[int] = (),
+    best: int = 0,
+    width: int = 80,
+) -> Tree:
+    """One verification step: accepted nodes, rejected nodes, the bonus token below the last accepted one.
+
+    Args:
+        topology: the tree.
+        tokens: each node's; None is unknown and shown as `?`.
+        probs, target_probs: of each node, or of some, or not shown at all.
+        accepted: the accepted path.
+        bonus: None where the text ended.
+        unused: nodes that were not tried.
+        best: the leaf of the path that the drafter thinks most probable, if it is to be marked.
+        width: columns of the terminal.
+    """
     kept, last = set(accepted), accepted[-1] if accepted else 0
+    longest = max(4, min(LONGEST_TOKEN, width // 3))
     labels = []
     for node, token in enumerate(tokens):
-        style = "bold" if node == 0 else ACCEPTED if node in kept else REJECTED
-        mark = "" if node == 0 else "\u2713 " if node in kept else "\u2717 "
-        label = Text(f"{mark}{token_text(token)}", style=style)
+        style, mark = ("bold", "") if not node else (ACCEPTED, "\u2713 ") if node in kept else (REJECTED, "\u2717 ")
+        if node in unused:
+            style, mark = DIM, "- "
+        label = Text(f"{mark}{'?' if token is None else token_text(token, longest)}", style=style)
         if probs is not None and node:
-            label.append(f"  {probs[node]:.2f}", style=DIM)
+            shown = [probs[node], *([] if target_probs is None else [target_probs[node]])]
+            label.append("  " + "|".join("?" if prob is None else f"{prob:.2f}" for prob in shown), style=DIM)
+        if node and node == best:
+            label.append(" \u2605", style=BEST)
         if node == last:
-            label.append("  \u2192 end" if bonus is None else f"  \u2192 {token_text(bonus)}", style=BONUS)
+            label.append("  \u2192 end" if bonus is None else f"  \u2192 {token_text(bonus, longest)}", style=BONUS)
         labels.append(label)
-    return topology_tree(topology, labels)
+    return topology_tree(topology, labels, width)

@@ -32,6 +32,7 @@ DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
     "steps.csv": ["prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
 }
+TERMS = sorted({term for above, below in RATIOS.values() for term in (*above, below)})
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
 BOOTSTRAP_SAMPLES = 2000
 FEWEST_TO_RESAMPLE = 8  # prompts in every category; with fewer, resampling within categories covers too little
@@ -259,9 +260,10 @@ def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame
     sums = [*SUMS, *HELPERS]
     table = add_ratios(records.groupby(keys, sort=False, dropna=False)[sums].sum(min_count=1).reset_index())
     resampler = Resampler(seed)
+    number = records.groupby(keys, sort=False, dropna=False).ngroup()
+    by_prompt = records.assign(group=number).groupby(["group", "category", "prompt_id"], sort=False)[sums].sum(min_count=1).reset_index()
     bounds = []
-    for _, group in records.groupby(keys, sort=False, dropna=False):
-        prompts = group.groupby(["category", "prompt_id"], sort=False)[sums].sum(min_count=1).reset_index()
+    for _, prompts in by_prompt.groupby("group"):
         bounds.append(
             {
                 f"{ratio}_{end}": v
@@ -283,15 +285,17 @@ def intervals(prompts: pd.DataFrame, resampler: Resampler) -> dict[str, tuple[fl
     """
     codes = prompts["category"].astype("category").cat.codes.to_numpy()
     resampled = len(prompts) > 1 and int(np.bincount(codes).min()) >= FEWEST_TO_RESAMPLE
+    columns = {name: prompts[name].to_numpy(float) for name in TERMS}
+    drawn = dict(zip(TERMS, (resampler.weights(codes) @ np.stack(list(columns.values()), 1)).T, strict=True)) if resampled else {}
     found = {}
     for ratio, (terms, denominator) in RATIOS.items():
-        above, below = prompts[list(terms)].sum(axis=1).to_numpy(float), prompts[denominator].to_numpy(float)
+        above, below = np.sum([np.nan_to_num(columns[term]) for term in terms], axis=0), columns[denominator]
         if len(prompts) < 2 or not below.sum() > 0:
             found[ratio] = (np.nan, np.nan)
         elif resampled:
-            weights = resampler.weights(codes)
-            total = weights @ below
-            low, high = np.quantile((weights @ above)[total > 0] / total[total > 0], [0.025, 0.975])
+            total = drawn[denominator]
+            sums = np.sum([drawn[term] for term in terms], axis=0)
+            low, high = np.quantile(sums[total > 0] / total[total > 0], [0.025, 0.975])
             found[ratio] = (float(low), float(high))
         else:
             found[ratio] = delta_interval(above, below)

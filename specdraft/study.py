@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +63,7 @@ class Combination:
             return f"acceptance={rule.kind} has no replay"
         if rule.replay == "rank":
             return None
-        if self.settings.output.steps:
+        if self.settings.output.steps and not sampling.greedy:
             return f"output.steps=true lists whole steps; replayed acceptance={rule.kind} has expected values only"
         if rule.draw == "without_replacement" and isinstance(self.plan, StaticPlan):
             most = max(map(len, self.plan.topology.children))
@@ -73,19 +73,15 @@ class Combination:
 
     def misfit(self) -> str | None:
         """Why shape, rule and sampling do not go together, or None."""
-        rule, plan = self.rule, self.plan
-        chain = isinstance(plan, StaticPlan) and plan.topology.is_chain
-        if why := rule.misfit(self.sampling, chain=chain):
+        if why := misfit(self.shape, self.plan, self.rule, self.sampling):
             return why
-        if rule.draw != "rank" and plan.dynamic:
-            return f"tree={self.shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children drawn at random"
-        if rule.draw != "rank" and isinstance(plan, FittedPlan):
-            return f"tree={self.shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
-        if rule.draw != "rank" and isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:
-            return f"{self.shape.label} skips child ranks, and acceptance={rule.kind} draws a node's children one after another"
         if self.settings.engine == "replay" and self.live_only:
             return f"{self.live_only}; it needs engine=live or engine=auto"
         return None
+
+    def fitting_rules(self) -> str:
+        """What to say after a misfit."""
+        return _fitting_rules(lambda rule: replace(self, rule=rule).misfit())
 
     @cached_property
     def keys(self) -> dict[str, Any]:
@@ -133,8 +129,12 @@ class Combination:
 
     @cached_property
     def run_key(self) -> tuple[Any, ...]:
-        """Combinations of one pair with equal keys decode the same thing: equal trees run once."""
-        tree = frozenset(self.plan.topology.paths) if isinstance(self.plan, StaticPlan) else self.identifier
+        """Combinations of one pair with equal keys decode the same thing: equal trees run once.
+
+        Children are drawn at random in the order in which a tree lists its nodes, so there the order matters.
+        """
+        paths = self.plan.topology.paths if isinstance(self.plan, StaticPlan) else [self.identifier]
+        tree = tuple(sorted(paths) if self.sampling.greedy else paths)
         settings = self.settings
         return tree, repr(self.sampling), repr(self.rule), settings.max_new_tokens, settings.max_prompt_tokens, self.engine
 
@@ -205,6 +205,61 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     return StudyPlan(settings, prompts, combinations, skipped, study.yaml())
 
 
+def misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling) -> str | None:
+    """Why they do not go together, whatever decodes or replays them; None if they do."""
+    if why := rule.misfit(sampling, chain=isinstance(plan, StaticPlan) and plan.topology.is_chain):
+        return why
+    if rule.draw == "rank":
+        return None
+    if plan.dynamic:
+        return f"tree={shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children drawn at random"
+    if isinstance(plan, FittedPlan):
+        return f"tree={shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
+    if isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:
+        return f"{shape.label} skips child ranks, and acceptance={rule.kind} draws a node's children one after another"
+    return None
+
+
+def too_wide(shape: Shape, plan: Plan, vocab: int) -> str | None:
+    """Why a tree needs more tokens than there are, or None."""
+    if isinstance(plan, StaticPlan) and (most := int(plan.topology.ranks.max()) + 1) > vocab:
+        return f"{shape.label} needs {most} different children of one node; the vocabulary has {vocab} tokens"
+    return None
+
+
+def refuse_misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling, vocab: int) -> None:
+    """Raise `ConfigError` unless one tree can be decoded live with this rule and these settings."""
+    sampling.check()
+    rule.check()
+    if isinstance(plan, FittedPlan):
+        plan.refuse()
+    if why := too_wide(shape, plan, vocab):
+        raise ConfigError(why)
+    if why := misfit(shape, plan, rule, sampling):
+        raise ConfigError(f"{why}; {_fitting_rules(lambda other: misfit(shape, plan, other, sampling))}")
+
+
+def one_combination(command: str, overrides: list[str], config_dir: Path | None = None) -> Combination:
+    """The one combination that overrides name; without them the bundled pair and a chain. Its prompt is not looked at.
+
+    Raises:
+        ConfigError: the overrides make several combinations, or cannot be meant.
+        ModelError: see `find_pair`.
+    """
+    said = {text.partition("=")[0].lstrip("+").split(".")[0] for text in overrides}
+    fixed = [text for text in ("pair=zoo", "tree=chain", "budget=8") if text.partition("=")[0] not in said]
+    points = compose_study([*fixed, *overrides], schemas(), config_dir).points
+    if len(points) != 1:
+        raise ConfigError(f"{command} shows one combination; the overrides make {len(points)}")
+    (point,) = points
+    groups, settings = point.groups, point.settings
+    plan = groups["tree"].at(settings.budget)
+    for group in ("sampling", "acceptance", "prompts"):
+        groups[group].check()
+    files = find_pair(named_pair(point))
+    return Combination(files, groups["tree"], plan, groups["sampling"], groups["acceptance"], settings, groups["prompts"], point.overrides)
+
+
 def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
     """The one shape and budget that overrides name. Raises `ConfigError`."""
     given = {text.partition("=")[0] for text in overrides}
@@ -254,13 +309,12 @@ def _combinations(
         shape, groups = point.groups["tree"], point.groups
         pair = pairs[repr(named_pair(point))]
         plan = shape.at(point.settings.budget)
-        if isinstance(plan, StaticPlan) and (most := int(plan.topology.ranks.max()) + 1) > pair.vocab:
-            reason = f"{shape.label} needs {most} different children of one node; the vocabulary has {pair.vocab} tokens"
-            skipped.append((" ".join(point.overrides), reason))
+        if why := too_wide(shape, plan, pair.vocab):
+            skipped.append((" ".join(point.overrides), why))
             continue
         one = Combination(pair, shape, plan, groups["sampling"], groups["acceptance"], point.settings, groups["prompts"], point.overrides)
         if why := one.misfit():
-            skipped.append((" ".join(point.overrides), f"{why}; {_fitting_rules(one)}"))
+            skipped.append((" ".join(point.overrides), f"{why}; {one.fitting_rules()}"))
         elif isinstance(plan, FittedPlan) and (why := _cannot_fit(one, prompts)):
             skipped.append((" ".join(point.overrides), why))
         elif one.identifier not in combinations:
@@ -274,10 +328,9 @@ def _combinations(
     return list(combinations.values()), skipped
 
 
-def _fitting_rules(combination: Combination) -> str:
-    """The rules that this shape and sampling go with."""
-    made = {kind: replace(combination, rule=rule()) for kind, rule in acceptance.registry().items()}
-    fitting = [kind for kind, one in made.items() if one.misfit() is None]
+def _fitting_rules(misfit_of: Callable[[AcceptanceRule], str | None]) -> str:
+    """The rules, with their default parameters, that go with a shape and sampling."""
+    fitting = [kind for kind, rule in acceptance.registry().items() if misfit_of(rule()) is None]
     return f"rules that fit: {', '.join(fitting) or 'none'}"
 
 

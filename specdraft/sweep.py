@@ -351,7 +351,7 @@ class _Runner:
         verifier, drafter = Verifier(pair.target), DraftModel(pair.draft)
         plain, plain_s = self._decode_plainly(pair, combination, verifier, prompt, ids, ending, repeat)
         started = time.perf_counter()
-        source = self._source(pair, combination, ids, repeat, combination.identifier)
+        source = self._source(pair, combination, ids, repeat, pair.files.draft.weights_hash, repr(combination.run_key))
         first, *steps = list(decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending, source))
         wall_s = time.perf_counter() - started
         assert isinstance(first, int)
@@ -378,7 +378,7 @@ class _Runner:
         return self.plain[key]
 
     def _source(self, pair: Pair, combination: Combination, ids: list[int], repeat: int, *more: str) -> RandomSource:
-        """The randomness of one decoded text; live decoding adds the combination."""
+        """The randomness of one decoded text; live decoding adds the draft model and what is decoded with."""
         return RandomSource(text_generator(pair, combination.sampling, ids, f"{self.plan.settings.seed}/{repeat}", *more))
 
     def _fail(self, combination: Combination, prompt: Prompt | None, error: Exception) -> None:

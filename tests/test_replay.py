@@ -23,6 +23,7 @@ from specdraft.drafters import DraftModel
 from specdraft.metrics import Tally, looped_tokens, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
+from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.records import Step
 from specdraft.sampling import Sampling
 from specdraft.shapes import StaticPlan
@@ -316,11 +317,26 @@ def test_replay_is_live_for_many_trees(draft_layers: int) -> None:
             small(draft_layers, 20).check(shape.at(budget).topology)
 
 
+def many_trees() -> list[Topology]:
+    """20 trees: every shape, published ones, and random ones that skip ranks."""
+    shapes = [shape.at(budget).topology for shape in SHAPES for budget in (4, 11)][:14]
+    rng, grown = np.random.default_rng(0), [(0,)]
+    trees = [*shapes, *(shape.at(1).topology for shape in SIZED)]
+    for _ in range(3):
+        paths: list[RankPath] = [*grown]
+        while len(paths) < 12:
+            path = (*([(), *paths][rng.integers(len(paths) + 1)]), int(rng.integers(4)))
+            paths += [path] if path not in paths else []
+        trees.append(Topology.from_paths(paths))
+    return trees
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["zoo", "zoo-distilled", "zoo-tiny"])
-def test_the_bundled_pairs(name: str) -> None:
-    pair = load_pair(name)
-    texts = ["Once upon a time", "The", "It was late in the evening, and the lights of the town were going out."]
+@pytest.mark.parametrize(("name", "prompts"), [("zoo", 20), ("zoo-distilled", 20), ("zoo-tiny", 3)])
+def test_the_bundled_pairs(name: str, prompts: int) -> None:
+    pair, texts = load_pair(name), [prompt.text for prompt in load_prompts(PromptSpec(limit=prompts))]
     one = recorded(pair.target, pair.draft, [pair.encode(text) for text in texts], Ending(32, pair.eos_ids))
-    for shape in (Chain().at(8), Kary().at(14), Branching().at(16), Beam(width=3).at(12), Wide().at(6), *(s.at(1) for s in SIZED)):
-        one.check(shape.topology)
+    trees = many_trees()
+    assert len(trees) == 20
+    for topology in trees:
+        one.check(topology)

@@ -385,7 +385,7 @@ class TestPairTraces:
         assert calls.counts == (1, 1)
         record(tiny_pair, {"another id": prompts["a"]}, store)
         assert calls.counts == (0, 0)
-        monkeypatch.setattr(traces, "version", lambda name: "0.1")
+        monkeypatch.setattr(traces, "libraries", lambda: {"torch": "0.1"})
         record(tiny_pair, one, store)
         assert calls.counts == (1, 1)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from specdraft.acceptance.base import Replay
-from specdraft.acceptance.judging import Judged, Judging, normalised, probability, tree_tokens
+from specdraft.acceptance.judging import Judged, Judging, normalised, probability, relative, tree_tokens
 from specdraft.draft_tree import DraftTree
 from specdraft.draws import Draw
 
@@ -44,7 +44,7 @@ class Block(Judging):
 
         P(at least a tokens accepted) is the least of the products of the first 0, 1, ..., a of them.
         """
-        return probability(normalised(draft_probs), tokens) / probability(normalised(target_probs), tokens)
+        return relative(probability(normalised(draft_probs), tokens), probability(normalised(target_probs), tokens))
 
 
 def stays(passing: torch.Tensor, left: torch.Tensor) -> torch.Tensor:

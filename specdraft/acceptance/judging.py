@@ -138,6 +138,11 @@ def ratio(above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
     return (above / below).nan_to_num(0.0).clamp(max=1)
 
 
+def relative(draft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """`draft / target`, not clipped; at most 1 where the target is 0: rounding at an edge of top-p let such a token through."""
+    return torch.where(target > 0, draft / target, (draft > 0).double())
+
+
 def probability(probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Each row's probability of its token: `[T, vocab]` float64 and `[T]` ids -> `[T]`."""
     return probs.gather(-1, tokens[:, None])[:, 0]

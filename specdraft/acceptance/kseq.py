@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from specdraft.acceptance.base import Replay
-from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds, sent
+from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, relative, rounds, sent
 from specdraft.draft_tree import DraftTree
 from specdraft.draws import Draw
 
@@ -67,7 +67,7 @@ class KSeq(Judging):
         """What replay needs, for nodes with 1 to `count` children; arguments as `Rejection.pi`."""
         target, draft = normalised(target_probs), normalised(draft_probs)
         counts = torch.arange(1, count + 1, device=target.device).expand(len(target), count)
-        return KSeqTable(probability(draft, tokens) / probability(target, tokens), *solve(target, draft, counts))
+        return KSeqTable(relative(probability(draft, tokens), probability(target, tokens)), *solve(target, draft, counts))
 
 
 def solve(target_probs: torch.Tensor, draft_probs: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

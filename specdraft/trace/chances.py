@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from specdraft.acceptance import Block, KSeq, Membership, NoReplacement, Recursive, Rejection
-from specdraft.draws import RandomSource
+from specdraft.draws import NoSource, at_quantile
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling import Sampling, standardise
 from specdraft.trace.record import Trajectory, teacher_forced
@@ -66,20 +66,31 @@ def chances(
     found = []
     for (of_target, of_draft), trajectory, generator in zip(both, trajectories, generators, strict=True):
         tokens = torch.tensor(trajectory.tokens.tolist(), device=target.device)
-        found.append(_of_one(of_target, of_draft.to(target.device), tokens, sampling, children, RandomSource(generator)))
+        found.append(_of_one(of_target, of_draft.to(target.device), tokens, sampling, children, generator))
     return found
 
 
+class _History(NoSource):
+    """Draws by given random numbers `[K - 1, m]`: neither K nor the slice that a position is in changes its history."""
+
+    def __init__(self, uniforms: torch.Tensor) -> None:
+        self._left = iter(uniforms)
+
+    def choose(self, weights: torch.Tensor) -> torch.Tensor:
+        return at_quantile(weights, next(self._left)[:, None])
+
+
 def _of_one(
-    of_target: torch.Tensor, of_draft: torch.Tensor, tokens: torch.Tensor, sampling: Sampling, children: int, source: RandomSource
+    of_target: torch.Tensor, of_draft: torch.Tensor, tokens: torch.Tensor, sampling: Sampling, children: int, generator: torch.Generator
 ) -> Chances:
     """`[T + 1, vocab]` logits of both models before each of `tokens` `[T + 1]`."""
     parts = []
+    uniforms = torch.rand(children - 1, len(tokens), generator=generator, dtype=torch.float64)
     for rows in _slices(1, len(tokens), of_target.shape[-1]):
         target_probs, draft_probs = (standardise(logits[rows].double(), sampling) for logits in (of_target, of_draft))
         own = (target_probs, draft_probs, tokens[rows])
         table = KSeq().table(*own, children)
-        in_turn = Rejection().pi(*own, 1), Recursive().pi(*own, children), NoReplacement().pi(*own, children, source)
+        in_turn = Rejection().pi(*own, 1), Recursive().pi(*own, children), NoReplacement().pi(*own, children, _History(uniforms[:, rows]))
         overlap = torch.minimum(target_probs, draft_probs).sum(-1)
         parts.append([overlap, *in_turn, Membership().pi(*own, children), Block().ratio(*own), table.rho, table.beta])
     if not parts:

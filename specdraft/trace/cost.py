@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from specdraft.records import Step
 from specdraft.sampling import Sampling
 from specdraft.shapes.best_first import BestFirst
 from specdraft.shapes.chain import Chain
-from specdraft.trace.store import TraceStore, model_facts
+from specdraft.trace.store import TraceStore, libraries, model_facts
 from specdraft.verifier import Verifier
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -188,7 +187,7 @@ def _about(pair: Pair) -> dict[str, Any]:
         "draft": model_facts(pair.draft, pair.files.draft),
         "device": _device_name(pair),
         "threads": torch.get_num_threads(),
-        "libraries": {name: version(name) for name in ("torch", "transformers")},
+        "libraries": libraries(),
     }
 
 

@@ -64,14 +64,19 @@ def node_weights(topology: Topology, taken: Taken, positions: int) -> list[np.nd
         positions: `S`.
     """
     siblings = [len(kids) for kids in topology.children]
-    weights = [np.ones_like(taken(0, 1)[:, :positions])]
+    weights = [np.ones((len(taken(0, 1)), positions))]
     for node in range(1, len(topology)):
         parent, depth = int(topology.parents[node]), int(topology.depths[node])
         chance = taken(int(topology.ranks[node]), siblings[parent])
-        weight = np.zeros_like(weights[0])
-        weight[:, : positions - depth] = weights[parent][:, : positions - depth] * chance[:, depth:]
-        weights.append(weight)
+        weights.append(weights[parent] * _ahead(chance, depth, positions))
     return weights
+
+
+def _ahead(values: np.ndarray, depth: int, positions: int) -> np.ndarray:
+    """`[P, S]` what is `depth` positions further on; 0 where nothing is."""
+    here = np.zeros((len(values), positions))
+    here[:, : max(positions - depth, 0)] = values[:, depth:positions]
+    return here
 
 
 def block_weights(topology: Topology, ratio: np.ndarray) -> list[np.ndarray]:
@@ -83,9 +88,7 @@ def block_weights(topology: Topology, ratio: np.ndarray) -> list[np.ndarray]:
     product = weight = np.ones_like(ratio)
     weights = [weight]
     for depth in range(1, len(topology)):
-        here = np.zeros_like(ratio)
-        here[:, : positions - depth] = ratio[:, depth:]
-        product = product * here
+        product = product * _ahead(ratio, depth, positions)
         weight = np.minimum(weight, product)
         weights.append(weight)
     return weights
@@ -131,7 +134,7 @@ def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: Packed
     reaching = np.take_along_axis(exactly, np.clip(left, 0, topology.depth)[:, :, None], 2)[:, :, 0] * (left <= topology.depth)
     cut = (mass * reaching).sum(1)
     before = [mass * (depth <= left) for depth in range(topology.depth + 2)]
-    tried = np.stack([(before[d + 1] * trying[:, :, d]).sum(1) for d in range(topology.depth)], 1)
+    tried = [(before[d + 1] * trying[:, :, d]).sum(1) for d in range(topology.depth)]
     hit = np.einsum("ps,psa->pa", mass, by_depth)
     at_node = [(mass * weight).sum(1) for weight in weights]
     at_parent = [(before[int(topology.depths[n])] * weights[int(topology.parents[n])]).sum(1) for n in range(1, len(topology))]
@@ -151,9 +154,9 @@ def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: Packed
             looped_tokens=int(packed.looped[prompt]),
             lengths=Counter(lengths),
             positions={
-                d: [float(tried[prompt, d - 1]), float(hit[prompt, d])]
+                d: [float(tried[d - 1][prompt]), float(hit[prompt, d])]
                 for d in range(1, topology.depth + 1)
-                if tried[prompt, d - 1] > NEGLIGIBLE
+                if tried[d - 1][prompt] > NEGLIGIBLE
             },
             nodes={path: [float(r[prompt]), float(a[prompt])] for path, r, a in nodes} if last else {},
         )

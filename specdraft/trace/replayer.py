@@ -63,7 +63,7 @@ class Replayer:
         return tallies, steps
 
     def _run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool) -> tuple[list[Tally], Listed]:
-        if rule.replay != "rank":
+        if rule.replay != "rank" and self._chances:
             assert isinstance(plan, StaticPlan)
             return self._run_expected(plan.topology, rule), [None] * len(self._names)
         if isinstance(plan, BestFirstPlan):
@@ -74,6 +74,8 @@ class Replayer:
             step_s = self._costs.step_s(topology)
             for block in np.array_split(members, range(BLOCK, len(members), BLOCK)):
                 part = self._of(block)
+                if rule.replay != "rank":  # greedy: whatever is drawn is the drafter's best token, and the first of its copies is taken
+                    part = part._replace(ranks=np.where(part.ranks > 0, -1, part.ranks))
                 steps = replay_steps(topology, part) if with_steps else [None] * len(block)
                 for index, tally, taken in zip(block.tolist(), replay(topology, part), steps, strict=True):
                     counted[index] = self._with_estimates(tally, self._costs.prefill_s + tally.steps * step_s)

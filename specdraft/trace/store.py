@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,12 @@ def model_facts(model: CachedModel, files: ModelFiles) -> dict[str, Any]:
     """What a trace depends on of a model: its weights, how they are held, the kind of device."""
     held = {"dtype": str(model.dtype).removeprefix("torch."), "quantize": files.spec.quantize, "device": model.device.type}
     return {"weights": files.weights_hash, "vocab": model.vocab} | held
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """The versions that a trace's numbers depend on."""
+    return {name: version(name) for name in ("torch", "transformers")}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ import torch
 from specdraft.decode import Ending
 from specdraft.draws import seeded
 from specdraft.errors import ResultsError
-from specdraft.models.pair import Pair
+from specdraft.models.files import ModelFiles
+from specdraft.models.pair import Pair, PairFiles
 from specdraft.sampling import Sampling
 from specdraft.shapes import BestFirstPlan
 from specdraft.trace.chances import Chances, chances
 from specdraft.trace.expand import Expansion, expand
 from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
-from specdraft.trace.store import TraceStore, model_facts
+from specdraft.trace.store import StoredTrace, TraceStore, libraries, model_facts
 
 BATCH = 16
 
@@ -186,6 +186,67 @@ class Expansions:
         }
 
 
+class FoundTraces(NamedTuple):
+    """What the store holds of one prompt without a model at hand; `expansion` for best-first trees that were asked for."""
+
+    trajectory: Trajectory
+    annotation: Annotation
+    expansion: Expansion | None
+
+
+def find_traces(
+    files: PairFiles,
+    prompt_ids: Sequence[int],
+    sampling: Sampling,
+    max_new_tokens: int,
+    store: TraceStore,
+    draw: str = "",
+    plan: BestFirstPlan | None = None,
+) -> FoundTraces | None:
+    """The recorded trajectory of a prompt with its annotation, on whatever device and with whatever library versions it was recorded.
+
+    Arguments as `pair_traces`; `plan` asks for best-first trees too. None where something is missing.
+    """
+    same = {
+        "kind": "trajectory",
+        "sampling": asdict(sampling),
+        "prompt": _prompt_digest(prompt_ids),
+        "max_new_tokens": max_new_tokens,
+        **({} if sampling.greedy else {"draw": draw}),
+    }
+    listed = [trace for trace in store.list() if trace.about["kind"] in ("trajectory", "annotation", "expansion")]
+    for trajectory in (trace for trace in listed if _says(trace.about, same) and _weighs(trace.about, "target", files.target)):
+        for annotation in (t for t in listed if _says(t.about, {"kind": "annotation", "trajectory": trajectory.key})):
+            if not _weighs(annotation.about, "draft", files.draft):
+                continue
+            text = _read(Trajectory, store.get(trajectory.about))
+            ranks = _read(Annotation, store.get(annotation.about))
+            expansion = _find_expansion(listed, annotation.key, store, plan) if plan else None
+            if text and ranks and (expansion or not plan):
+                return FoundTraces(text, ranks, expansion)
+    return None
+
+
+def _find_expansion(listed: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: BestFirstPlan) -> Expansion | None:
+    """Trees of this budget or a larger one, with limits that give the same trees."""
+    wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.shape.max_children}
+    for trace in listed:
+        if _says(trace.about, wanted) and trace.about["budget"] >= plan.nodes:
+            levels = trace.about["max_depth"]
+            unlimited = levels == trace.about["budget"] <= plan.shape.max_depth
+            if (levels == plan.shape.max_depth or unlimited) and (found := _read(Expansion, store.get(trace.about))) is not None:
+                return Expansion(*found)
+    return None
+
+
+def _says(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(about.get(key) == value for key, value in wanted.items())
+
+
+def _weighs(about: Mapping[str, Any], role: str, files: ModelFiles) -> bool:
+    return bool(about[role]["weights"] == files.weights_hash)
+
+
 def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:
     """Record a batch; where the GPU's memory runs out, in halves."""
     try:
@@ -220,12 +281,16 @@ def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling,
         "kind": "trajectory",
         "target": model_facts(pair.target, pair.files.target),
         "sampling": asdict(sampling),
-        "prompt": hashlib.sha256(json.dumps(list(prompt_ids)).encode()).hexdigest(),
+        "prompt": _prompt_digest(prompt_ids),
         "prompt_tokens": len(prompt_ids),
         "max_new_tokens": ending.max_new_tokens,
         "eos_ids": sorted(ending.eos_ids),
-        "libraries": {name: version(name) for name in ("torch", "transformers")},
+        "libraries": libraries(),
     }
+
+
+def _prompt_digest(prompt_ids: Sequence[int]) -> str:
+    return hashlib.sha256(json.dumps(list(prompt_ids)).encode()).hexdigest()
 
 
 def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -> dict[str, Any]:
@@ -236,5 +301,5 @@ def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -
         "tokens": hashlib.sha256(trajectory.tokens.tobytes()).hexdigest(),
         "draft": model_facts(pair.draft, pair.files.draft),
         "top_k": TOP_K,
-        "libraries": {name: version(name) for name in ("torch", "transformers")},
+        "libraries": libraries(),
     }

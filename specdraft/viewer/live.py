@@ -1,0 +1,225 @@
+"""Look on while a prompt is decoded: the target's logits and every coin flip of a step, without touching the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from specdraft.acceptance import AcceptanceRule, Typical
+from specdraft.acceptance.judging import Judging, walk_down, walk_up
+from specdraft.draft_tree import DraftTree, Topology
+from specdraft.draws import Source
+from specdraft.errors import OUT_OF_MEMORY, ModelError
+from specdraft.generate import Generation, SpeculativeDecoder
+from specdraft.records import Step
+from specdraft.sampling import Sampling, standardise
+from specdraft.study import Combination
+from specdraft.verifier import Verifier
+from specdraft.viewer.steps import (
+    ENDED,
+    Seen,
+    Showing,
+    Shown,
+    ShownStep,
+    State,
+    Word,
+    about,
+    judged_by_tokens,
+    nothing_below,
+    probability_note,
+    quoted,
+)
+
+Flip = tuple[float, bool]
+
+
+class WatchedVerifier(Verifier):
+    """Keeps the logits of the last tree."""
+
+    logits: torch.Tensor
+
+    def verify(self, tree: DraftTree) -> torch.Tensor:
+        """See `Verifier.verify`."""
+        self.logits = super().verify(tree)
+        return self.logits
+
+
+class WatchedSource:
+    """Keeps the coin flips since it was last asked for them."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._flips: list[Flip] = []
+
+    def choose(self, weights: torch.Tensor) -> torch.Tensor:
+        """See `Source.choose`."""
+        return self._source.choose(weights)
+
+    def flip(self, probability: float) -> bool:
+        """See `Source.flip`."""
+        self._flips.append((probability, self._source.flip(probability)))
+        return self._flips[-1][1]
+
+    def taken(self) -> list[Flip]:
+        """The flips, which are then forgotten."""
+        flips, self._flips = self._flips, []
+        return flips
+
+
+class _Again:
+    """Gives the answers of earlier flips to a walk that asks with node numbers, and keeps which node was which."""
+
+    def __init__(self, flips: Sequence[Flip]) -> None:
+        self._flips = iter(flips)
+        self.chance: dict[int, float] = {}
+        self.taken: dict[int, bool] = {}
+
+    def choose(self, weights: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def flip(self, probability: float) -> bool:
+        node = int(probability)
+        self.chance[node], self.taken[node] = next(self._flips)
+        return self.taken[node]
+
+
+def flipped(rule: AcceptanceRule, topology: Topology, flips: Sequence[Flip]) -> tuple[dict[int, float], dict[int, bool]]:
+    """Which nodes a rule tried: their chances, and what the flips said. Empty for rules that flip no coins."""
+    again = _Again(flips)
+    if isinstance(rule, Judging):
+        (walk_up if rule.leaves_first else walk_down)(topology, [float(node) for node in range(len(topology))], again)
+    return again.chance, again.taken
+
+
+class LiveShowing:
+    """See `Showing`. What the caller does between two steps is not counted as decoding time."""
+
+    def __init__(self, decoder: SpeculativeDecoder, combination: Combination, prompt: str, prompt_ids: list[int]) -> None:
+        self.prompt, self.word = prompt, decoder.pair.decode_token
+        self._decoder, self._combination, self._prompt_ids = decoder, combination, prompt_ids
+        self._tokens: list[int] = []
+        self._steps: list[Step] = []
+        self._shown: list[ShownStep] = []
+        self._wall_s = 0.0
+
+    def steps(self) -> Iterator[ShownStep]:
+        """See `Showing.steps`. Raises `ModelError` where memory runs out."""
+        verifier, source = WatchedVerifier(self._decoder.pair.target), WatchedSource(self._decoder.source(self._prompt_ids))
+        events = self._decoder.stream(self._prompt_ids, verifier, source)
+        while (event := self._next(events)) is not None:
+            if isinstance(event, int):
+                self._tokens.append(event)
+                continue
+            self._steps.append(event)
+            self._tokens += event.tokens
+            self._shown.append(_shown(self._decoder, event, verifier.logits, source.taken()))
+            yield self._shown[-1]
+
+    def _next(self, events: Iterator[int | Step]) -> int | Step | None:
+        started = time.perf_counter()
+        try:
+            return next(events, None)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(OUT_OF_MEMORY) from error
+        finally:
+            self._wall_s += time.perf_counter() - started
+
+    def text(self) -> str:
+        """See `Showing.text`."""
+        return self._decoder.pair.decode(self._tokens)
+
+    def shown(self) -> Shown:
+        """See `Showing.shown`."""
+        note = probability_note(self._combination, drawn=self._decoder.rule.draw != "rank")
+        return Shown(about(self._combination), self.prompt, self._tokens[0], self._shown, self.word, [note])
+
+    def result(self) -> Generation:
+        """See `Showing.result`."""
+        return self._decoder.finished(self._tokens[0], self._steps, self._wall_s)
+
+
+def watched(decoder: SpeculativeDecoder, combination: Combination, prompt: str, prompt_ids: list[int]) -> Showing:
+    """A prompt that is decoded while it is shown."""
+    return LiveShowing(decoder, combination, prompt, prompt_ids)
+
+
+def target_probs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """What is shown as the target's probabilities: standardised, but of greedy decoding the softmax at temperature 1."""
+    return torch.softmax(logits, -1) if sampling.greedy else standardise(logits, sampling)
+
+
+def _shown(decoder: SpeculativeDecoder, step: Step, logits: torch.Tensor, flips: Sequence[Flip]) -> ShownStep:
+    tree, topology, rule = step.tree, step.tree.topology, decoder.rule
+    probs, tokens = target_probs(logits, decoder.sampling), tree.token_list()
+    chance, taken = flipped(rule, topology, flips)
+    bonus = None if step.cut else step.tokens[-1]
+    states: list[State] = judged_by_tokens(topology, step.accepted, step.cut)
+    if chance:
+        states = ["root", *("rejected" if taken.get(node) is False else "unused" for node in range(1, len(topology)))]
+        for node in step.accepted:
+            states[node] = "accepted"
+    target, draft = target_probs_of(probs, topology, tokens), draft_probs_of(tree, tokens)
+    nodes = [Seen(tokens[n], states[n], draft[n], target[n], chance.get(n)) for n in range(len(topology))]
+    last = step.accepted[-1] if step.accepted else 0
+    why = _why(decoder, nodes, topology, last, probs[last], bonus)
+    return ShownStep(topology, nodes, step.accepted, bonus, None if bonus is None else float(probs[last, bonus]), why)
+
+
+def target_probs_of(probs: torch.Tensor, topology: Topology, tokens: Sequence[int]) -> list[float | None]:
+    """`[n + 1, vocab]` probabilities after each node -> each node's own after its parent; the root's is not known here."""
+    rows = torch.from_numpy(topology.parents[1:]).to(probs.device)
+    own = probs[rows, torch.tensor(tokens[1:], device=probs.device)]
+    return [None, *own.tolist()]
+
+
+def draft_probs_of(tree: DraftTree, tokens: Sequence[int]) -> list[float | None]:
+    """What the children were drawn from where they were drawn, else the softmax at temperature 1."""
+    if tree.drawn_from is not None:
+        return [1.0, *target_probs_of(tree.drawn_from, tree.topology, tokens)[1:]]
+    if tree.draft_probs is None:
+        return [1.0, *[None] * tree.num_nodes]
+    values = tree.draft_probs
+    return [float(p) for p in (values if isinstance(values, list | tuple) else values.tolist())]  # type: ignore[union-attr]
+
+
+def _why(decoder: SpeculativeDecoder, nodes: Sequence[Seen], topology: Topology, last: int, probs: torch.Tensor, bonus: int | None) -> str:
+    """One line on why the accepted path ended at the node `last`, after which the target's probabilities are `probs` `[vocab]`."""
+    word, rule = decoder.pair.decode_token, decoder.rule
+    if bonus is None:
+        return ENDED
+    children = [nodes[child] for child in topology.children[last]]
+    above = nodes[last].token
+    assert above is not None
+    if not children:
+        return nothing_below(word, above)
+    first = children[0]
+    assert first.token is not None
+    if first.accept_prob is not None:
+        return f"after {quoted(word, above)} {by_flip(word, first, len(children) - 1, drawn=rule.draw != 'rank')}"
+    if isinstance(rule, Typical) and not decoder.sampling.greedy:
+        threshold = float((rule.delta * torch.exp(-torch.special.entr(probs).sum())).clamp(max=rule.epsilon))
+        most = max(children, key=lambda child: child.target_prob or 0.0)
+        assert most.token is not None
+        least = f"{most.target_prob:.3f}, not more than {threshold:.3f}"
+        return f"after {quoted(word, above)} no child passes: {quoted(word, most.token)} has {least}"
+    return f"after {quoted(word, above)} {by_wish(word, 'wanted', bonus, probs, first.token)}"
+
+
+def by_wish(word: Word, verb: str, wanted: int, probs: torch.Tensor, child: int) -> str:
+    """The target wanted another token than the children: with the target's probabilities `[vocab]` at that place."""
+    rank = int((probs > probs[child]).sum())
+    return (
+        f"the target {verb} {quoted(word, wanted)} (p={float(probs[wanted]):.3f}); "
+        f"the draft's best child {quoted(word, child)} has rank {rank} there (p={float(probs[child]):.3f})"
+    )
+
+
+def by_flip(word: Word, child: Seen, more: int, drawn: bool) -> str:
+    """A coin flip went against the first child, and others against `more` children."""
+    assert child.token is not None
+    draft = f", draft {child.draft_prob:.3f}" if drawn and child.draft_prob is not None else ""
+    others = f", and so did the flips for {more} more" if more > 1 else ", and so did the flip for one more" if more else ""
+    kept = f"the draft's {quoted(word, child.token)} is kept with probability {child.accept_prob:.3f}"
+    return f"{kept} (target {child.target_prob:.3f}{draft}): the flip said no{others}"

@@ -1,0 +1,48 @@
+"""Steps as one page that works without a network."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from specdraft.errors import ResultsError
+from specdraft.results import write_atomically
+from specdraft.viewer.steps import Shown
+
+
+def check_writable(path: Path | None, option: str = "--html") -> None:
+    """Raise `ResultsError` where a file cannot be written, before anything is decoded for it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ResultsError(f"{option} {path}: this is a folder; expected a file")
+    if not path.parent.is_dir():
+        raise ResultsError(f"{option} {path}: there is no folder {path.parent}")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ResultsError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
+
+
+def page(shown: Shown) -> str:
+    """The page: everything on it is in it, and every text is escaped."""
+    data = shown.as_data()
+    return render("steps.html.j2", title=f"{shown.about['tree']}: {len(shown.steps)} verification steps", data=data)
+
+
+def render(template: str, **values: Any) -> str:
+    """One of this folder's templates; `tojson` in them is safe inside a script element."""
+    folder = files("specdraft.viewer")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    parts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "draw.js", "steps.js", "heat.js")}
+    return environment.from_string(folder.joinpath(template).read_text(encoding="utf-8")).render(**values, parts=parts)
+
+
+def write_page(shown: Shown, path: Path) -> None:
+    """Write the page as a whole. Raises `ResultsError`."""
+    write_atomically(path, page(shown))

@@ -1,0 +1,323 @@
+"""The steps of a recorded prompt: the recorded path from the trace, what is off it from the models, or unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf, log, nan
+
+import numpy as np
+import torch
+
+from specdraft.decode import Ending
+from specdraft.draft_tree import DraftTree, Topology
+from specdraft.drafters import DraftModel
+from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, ResultsError, did_you_mean
+from specdraft.generate import Generation
+from specdraft.metrics import tally
+from specdraft.models.pair import Pair, load_pair
+from specdraft.prompts import Prompt, PromptSpec, load_prompts
+from specdraft.records import Step
+from specdraft.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
+from specdraft.study import Combination, encode_prompts, refuse_misfit
+from specdraft.trace.expand import Expansion
+from specdraft.trace.record import Annotation, Trajectory
+from specdraft.trace.replay import accepted_nodes
+from specdraft.trace.store import TraceStore
+from specdraft.trace.traces import Expansions, find_traces, pair_traces
+from specdraft.verifier import Verifier
+from specdraft.viewer.live import by_wish, target_probs, target_probs_of
+from specdraft.viewer.steps import (
+    ENDED,
+    Seen,
+    Showing,
+    Shown,
+    ShownStep,
+    Word,
+    about,
+    judged_by_tokens,
+    nothing_below,
+    probability_note,
+    quoted,
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One prompt with what was recorded of it.
+
+    Attributes:
+        expansion: best-first trees along it, for a best-first plan.
+        pair: the models; None shows what they would tell as unknown.
+        notes: what to know when reading the steps.
+    """
+
+    combination: Combination
+    prompt: Prompt
+    prompt_ids: list[int]
+    trajectory: Trajectory
+    annotation: Annotation
+    expansion: Expansion | None
+    pair: Pair | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> Word:
+        """The text of a token."""
+        tokenizer = self.combination.pair.target.tokenizer
+        return lambda token: str(tokenizer.decode([token]))
+
+
+def find_prompt(spec: PromptSpec, prompt_id: str) -> Prompt:
+    """The prompt of this id. Raises `PromptError` where there is none."""
+    prompts = load_prompts(spec)
+    for prompt in prompts:
+        if prompt.prompt_id == prompt_id:
+            return prompt
+    ids = [prompt.prompt_id for prompt in prompts]
+    hint = did_you_mean(prompt_id, ids).split(" (known")[0]
+    raise PromptError(f"{prompt_id!r} is not a prompt id of {spec.label}{hint} ({len(ids)} prompts, {ids[0]!r} to {ids[-1]!r})")
+
+
+def check_can_show(combination: Combination) -> None:
+    """Raise `ConfigError` where traces do not tell what the steps were."""
+    plan, rule = combination.plan, combination.rule
+    if isinstance(plan, FittedPlan):
+        raise ConfigError(
+            f"tree={combination.shape.kind} is fitted to the traces of a whole study; "
+            "specdraft trees show NAME --study DIR draws what became of it"
+        )
+    refuse_misfit(combination.shape, plan, rule, combination.sampling, combination.pair.vocab)
+    if rule.replay != "rank":
+        raise ConfigError(
+            f"acceptance={rule.kind} draws its trees at random: a trace gives expected values, not trees; "
+            "specdraft generate shows trees as they are drawn, acceptance=topk can be replayed at any temperature"
+        )
+
+
+def recorded(
+    combination: Combination, prompt_id: str, store: TraceStore, models: bool, told: Callable[[str], None] = lambda what: None
+) -> Recorded:
+    """Fetch what was recorded of a prompt; with models, record what is missing.
+
+    Args:
+        combination: what to replay.
+        prompt_id: of the combination's prompt set.
+        store: where traces are kept.
+        models: False loads no model: what only they could tell stays unknown.
+        told: called with a line of text for what takes a while.
+
+    Raises:
+        ConfigError: see `check_can_show`.
+        PromptError: there is no such prompt, or it does not fit the models' context.
+        ResultsError: nothing was recorded, and there are no models.
+    """
+    check_can_show(combination)
+    prompt = find_prompt(combination.prompts, prompt_id)
+    prompt_ids = encode_prompts(combination.pair, [prompt], [combination])[prompt_id]
+    reason = "--no-models"
+    if models:
+        try:
+            pair = load_pair(combination.pair)
+        except ModelError as error:
+            reason = f"the models cannot be loaded ({error})"
+        else:
+            return _with_models(combination, prompt, prompt_ids, store, pair, told)
+    plan = combination.plan if isinstance(combination.plan, BestFirstPlan) else None
+    settings = combination.settings
+    draw = f"{settings.seed}/0"
+    found = find_traces(combination.pair, prompt_ids, combination.sampling, settings.max_new_tokens, store, draw, plan)
+    if found is None:
+        raise ResultsError(
+            f"{store.folder}: nothing is recorded of prompt {prompt_id!r} with pair={combination.pair.spec.name}, "
+            f"max_new_tokens={settings.max_new_tokens} and this tree, and no model is there to record it: {reason}"
+        )
+    note = f"{reason}: only the recorded path is known; ? is what only the models could tell"
+    return Recorded(combination, prompt, prompt_ids, *found, None, (note,))
+
+
+def _with_models(
+    combination: Combination, prompt: Prompt, prompt_ids: list[int], store: TraceStore, pair: Pair, told: Callable[[str], None]
+) -> Recorded:
+    ids, ending = {prompt.prompt_id: prompt_ids}, Ending(combination.settings.max_new_tokens, pair.eos_ids)
+    traces = pair_traces(pair, ids, combination.sampling, ending, store, told, f"{combination.settings.seed}/0")
+    expansion = None
+    if isinstance(combination.plan, BestFirstPlan):
+        trees = Expansions(pair, ids, traces, combination.plan, store)
+        trees.record(told)
+        expansion = trees.of(prompt.prompt_id)
+    own = traces.trajectories[prompt.prompt_id], traces.annotations[prompt.prompt_id]
+    note = "the recorded path comes from the trace; what is off it was drafted again, and the target read every tree again"
+    return Recorded(combination, prompt, prompt_ids, *own, expansion, pair, (note,))
+
+
+def replayed_steps(one: Recorded) -> Iterator[ShownStep]:
+    """The steps that decoding takes along the recorded text, one after another.
+
+    Raises:
+        ModelError: memory ran out.
+    """
+    at, last = 0, len(one.trajectory.tokens) - 1
+    drafted = _Drafted(one.pair, one.prompt_ids, one.combination.plan, keep=one.expansion is None) if one.pair else None
+    while at < last:
+        try:
+            step = _step(one, at, drafted)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(OUT_OF_MEMORY) from error
+        yield step
+        at += len(step.accepted) + 1
+
+
+class ReplayedShowing:
+    """See `Showing`."""
+
+    def __init__(self, one: Recorded) -> None:
+        self.prompt, self.word = one.prompt.text, one.word
+        self._one = one
+        self._shown: list[ShownStep] = []
+
+    def steps(self) -> Iterator[ShownStep]:
+        """See `Showing.steps`."""
+        for step in replayed_steps(self._one):
+            self._shown.append(step)
+            yield step
+
+    def _tokens(self) -> list[int]:
+        return [int(self._one.trajectory.tokens[0]), *(token for step in self._shown for token in step.tokens)]
+
+    def text(self) -> str:
+        """See `Showing.text`."""
+        return self._one.combination.pair.decode(self._tokens())
+
+    def shown(self) -> Shown:
+        """See `Showing.shown`."""
+        one = self._one
+        facts = {"prompt": f"{one.prompt.prompt_id} ({one.prompt.category})"} | about(one.combination)
+        return Shown(facts, self.prompt, self._tokens()[0], self._shown, self.word, [*one.notes, probability_note(one.combination, False)])
+
+    def result(self) -> Generation:
+        """See `Showing.result`."""
+        steps = []
+        for step in self._shown:
+            drafted = [-1 if seen.token is None else seen.token for seen in step.nodes]
+            steps.append(Step(DraftTree(step.topology, drafted), list(step.accepted), step.tokens, step.bonus is None))
+        counted = tally(self._tokens()[0], steps, nan, nan, self._one.combination.plan.dynamic)
+        return Generation(self.text(), self._tokens(), steps, counted)
+
+
+def replayed(one: Recorded) -> Showing:
+    """A recorded prompt, step by step."""
+    return ReplayedShowing(one)
+
+
+class _Drafted:
+    """What the models say of the tree of one start: each start is read anew, so that nothing but the trace decides the path."""
+
+    def __init__(self, pair: Pair, prompt_ids: list[int], plan: Plan, keep: bool) -> None:
+        self._pair, self._prompt, self._plan = pair, prompt_ids, plan
+        self._drafter = DraftModel(pair.draft, keep_probs=True) if keep else None
+        self._verifier = Verifier(pair.target)
+
+    def fill(self, topology: Topology, nodes: list[Seen], before: Sequence[int]) -> tuple[list[Seen], torch.Tensor]:
+        """The nodes with what was unknown, and the target's logits `[n + 1, vocab]`; `before` are the tokens after the prompt."""
+        prefix = [*self._prompt, *before]
+        root = nodes[0].token
+        assert root is not None
+        if self._drafter:
+            self._drafter.begin(prefix)
+            tree = self._drafter.draft(root, self._plan)
+            assert isinstance(tree.draft_probs, torch.Tensor)
+            known = zip(nodes, tree.token_list(), tree.draft_probs.tolist(), strict=True)
+            nodes = [
+                seen._replace(token=token, draft_prob=prob)
+                if seen.token is None
+                else seen._replace(draft_prob=seen.draft_prob if seen.draft_prob is not None else prob)
+                for seen, token, prob in known
+            ]
+        self._verifier.prefill(prefix)
+        return nodes, self._verifier.verify(DraftTree(topology, [seen.token for seen in nodes if seen.token is not None]))
+
+
+def _step(one: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
+    """The step that starts at position `at` of the trajectory."""
+    tokens, ranks = one.trajectory.tokens.tolist(), one.annotation.ranks
+    topology, nodes = _tree(one, at)
+    deepest, depth = accepted_nodes(topology, ranks[None, at:].astype(np.int64))
+    accepted = _path_to(topology, int(deepest[0, 0]))
+    end = at + int(depth[0, 0])
+    cut = end == len(tokens) - 1
+    bonus = None if cut else tokens[end + 1]
+    nodes = _along(one, at, nodes, topology, accepted, cut)
+    last, probs = accepted[-1] if accepted else 0, None
+    if drafted:
+        nodes, logits = drafted.fill(topology, nodes, tokens[:at])
+        rows = target_probs(logits, one.combination.sampling)
+        own = target_probs_of(rows, topology, [seen.token for seen in nodes if seen.token is not None])
+        nodes, probs = [seen._replace(target_prob=prob) for seen, prob in zip(nodes, own, strict=True)], rows[last]
+    why = _why(one, nodes, topology, last, end, bonus, probs)
+    return ShownStep(topology, nodes, accepted, bonus, None if probs is None or bonus is None else float(probs[bonus]), why)
+
+
+def _tree(one: Recorded, at: int) -> tuple[Topology, list[Seen]]:
+    """The tree of a start, with what a trace says of all its nodes."""
+    plan, root = one.combination.plan, Seen(int(one.trajectory.tokens[at]), "root", 1.0, recorded=True)
+    if isinstance(plan, StaticPlan):
+        return plan.topology, [root, *[Seen(None, "unused")] * plan.nodes]
+    assert isinstance(plan, BestFirstPlan)
+    assert one.expansion is not None
+    parent, rank, token, total = (field[at, : plan.nodes] for field in one.expansion)
+    there = (parent >= 0) & (total >= (log(plan.shape.min_prob) if plan.shape.min_prob > 0 else -inf))
+    size = int(there.sum())
+    reached = np.concatenate([[0.0], total[:size]])
+    own = np.exp(reached[1:] - reached[parent[:size]])
+    topology = Topology([-1, *parent[:size].tolist()], [0, *rank[:size].tolist()])
+    return topology, [root, *(Seen(int(t), "unused", float(p), recorded=True) for t, p in zip(token[:size], own, strict=True))]
+
+
+def _path_to(topology: Topology, node: int) -> list[int]:
+    path = []
+    while node:
+        path.append(node)
+        node = int(topology.parents[node])
+    return path[::-1]
+
+
+def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accepted: list[int], cut: bool) -> list[Seen]:
+    """The nodes with their states, and with what the annotation says of the children of every node on the trajectory."""
+    tokens, (_, top_ids, top_probs, _) = one.trajectory.tokens, one.annotation
+    known = list(nodes)
+    for position, node in enumerate([0, *accepted], start=at + 1):
+        if position >= len(tokens):
+            break
+        for child in topology.children[node]:
+            rank = int(topology.ranks[child])
+            if known[child].token is None and rank < top_ids.shape[1]:
+                known[child] = Seen(int(top_ids[position, rank]), "unused", float(top_probs[position, rank]), recorded=True)
+            elif known[child].token is None and child in accepted:
+                known[child] = Seen(int(tokens[position]), "unused", recorded=True)
+    states = judged_by_tokens(topology, accepted, cut)
+    return [seen._replace(state=state) for seen, state in zip(known, states, strict=True)]
+
+
+def _why(
+    one: Recorded, nodes: Sequence[Seen], topology: Topology, last: int, end: int, bonus: int | None, probs: torch.Tensor | None
+) -> str:
+    """One line on why the accepted path ended at the node `last`, which is the token at position `end`."""
+    word, above = one.word, nodes[last].token
+    assert above is not None
+    if bonus is None:
+        return ENDED
+    children = topology.children[last]
+    if not children:
+        return nothing_below(word, above)
+    rank, annotation = int(one.annotation.ranks[end + 1]), one.annotation
+    prob = f" (p={float(annotation.top_probs[end + 1, rank]):.3f})" if rank < annotation.top_ids.shape[1] else ""
+    held = topology.ranks[children].tolist()
+    closed = len(held) > 1 and held == list(range(held[0], held[-1] + 1))
+    ranks = f"ranks {held[0]} to {held[-1]}" if closed else f"rank {', '.join(map(str, held))}"
+    drafter = f"the drafter ranks it {rank}{prob}, and the tree holds {ranks} there"
+    verb = "wanted" if one.combination.sampling.greedy else "drew"
+    best = nodes[children[0]].token
+    if probs is not None and best is not None:
+        return f"after {quoted(word, above)} {by_wish(word, verb, bonus, probs, best)}; {drafter}"
+    return f"after {quoted(word, above)} the target {verb} {quoted(word, bonus)}; {drafter}"

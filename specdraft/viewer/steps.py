@@ -1,0 +1,223 @@
+"""One verification step as it is shown: the tree, every probability that is known, and why it ended where it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from specdraft.draft_tree import Topology
+from specdraft.render import plain_text, token_text
+
+if TYPE_CHECKING:
+    from specdraft.generate import Generation
+    from specdraft.study import Combination
+
+# `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the text's end.
+State = Literal["root", "accepted", "rejected", "unused"]
+Word = Callable[[int], str]  # the text of a token
+
+
+class Seen(NamedTuple):
+    """What is known of one node.
+
+    Attributes:
+        token: its id; None where it is unknown.
+        state: what became of it.
+        draft_prob: the drafter's probability of the token after its parent (the root's is 1).
+        target_prob: the target's.
+        accept_prob: the probability of the coin flip that decided it, where one did.
+        recorded: the token and its draft probability come from a trace.
+    """
+
+    token: int | None
+    state: State
+    draft_prob: float | None = None
+    target_prob: float | None = None
+    accept_prob: float | None = None
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class ShownStep:
+    """One verification step.
+
+    Attributes:
+        topology: the tree.
+        nodes: `[n + 1]`, the root first.
+        accepted: the accepted nodes from the root downwards.
+        bonus: the bonus token; None where the text ended on an accepted token.
+        bonus_prob: the target's probability of it.
+        why: one line on why the accepted path ended where it did.
+    """
+
+    topology: Topology
+    nodes: Sequence[Seen]
+    accepted: Sequence[int]
+    bonus: int | None
+    bonus_prob: float | None
+    why: str
+
+    @property
+    def tokens(self) -> list[int]:
+        """What the step emitted."""
+        kept = [self.nodes[node].token for node in self.accepted]
+        return [token for token in [*kept, self.bonus] if token is not None]
+
+    @cached_property
+    def cumulative(self) -> list[float | None]:
+        """`[n + 1]` logarithms of the drafter's probabilities from the root down; None below what is unknown."""
+        sums: list[float | None] = [0.0]
+        for node in range(1, len(self.nodes)):
+            above, own = sums[int(self.topology.parents[node])], log_prob(self.nodes[node].draft_prob)
+            sums.append(None if above is None or own is None else above + own)
+        return sums
+
+    @cached_property
+    def best_path(self) -> list[int]:
+        """The nodes from the root to the leaf that the drafter thinks most probable, the root left out."""
+        known = [(value, -node) for node, value in enumerate(self.cumulative) if node and value is not None]
+        leaves = [one for one in known if not self.topology.children[-one[1]]]
+        node = -max(leaves)[1] if leaves else 0
+        path = []
+        while node:
+            path.append(node)
+            node = int(self.topology.parents[node])
+        return path[::-1]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A whole decoded or replayed prompt.
+
+    Attributes:
+        about: what was run, as pairs of a name and a value for people.
+        prompt: its text.
+        first: the token that follows the prompt.
+        steps: every verification step.
+        word: the text of a token.
+        notes: what to know when reading it.
+    """
+
+    about: Mapping[str, str]
+    prompt: str
+    first: int
+    steps: Sequence[ShownStep]
+    word: Word
+    notes: Sequence[str] = ()
+
+    def as_data(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it: what the page is made from."""
+        ids = {self.first} | {seen.token for step in self.steps for seen in step.nodes if seen.token is not None}
+        ids |= {step.bonus for step in self.steps if step.bonus is not None}
+        words = {str(token): {"text": self.word(token), "shown": token_text(self.word(token), None)} for token in sorted(ids)}
+        return {
+            "about": dict(self.about),
+            "notes": list(self.notes),
+            "prompt": plain_text(self.prompt),
+            "first": self.first,
+            "words": words,
+            "steps": [_step_data(step) for step in self.steps],
+        }
+
+
+class Showing(Protocol):
+    """A prompt on its way through the steps: iterate over `steps` once, then ask for the rest."""
+
+    prompt: str
+
+    @property
+    def word(self) -> Word:
+        """The text of a token."""
+
+    def steps(self) -> Iterator[ShownStep]:
+        """Every step as it happens."""
+
+    def text(self) -> str:
+        """What has been emitted so far."""
+
+    def shown(self) -> Shown:
+        """All of it."""
+
+    def result(self) -> Generation:
+        """Its counts."""
+
+
+def about(combination: Combination) -> dict[str, str]:
+    """What was run, for people."""
+    keys, sampling = combination.keys, combination.sampling
+    drawn = "greedy" if sampling.greedy else f"temperature {sampling.temperature:g}"
+    drawn += "" if sampling.greedy or not sampling.top_k else f", top-k {sampling.top_k}"
+    drawn += "" if sampling.greedy or sampling.top_p == 1 else f", top-p {sampling.top_p:g}"
+    seed = {} if sampling.greedy else {"seed": str(combination.settings.seed)}
+    tree = {"tree": f"{keys['tree']}, {'at most ' if combination.plan.dynamic else ''}{keys['nodes']} nodes"}
+    names = {"pair": keys["pair"], "target": keys["target"], "drafter": keys["draft"]}
+    return names | tree | {"acceptance": combination.rule.kind, "sampling": drawn} | seed
+
+
+def probability_note(combination: Combination, drawn: bool) -> str:
+    """What the shown probabilities are."""
+    own = "softmax at temperature 1" if combination.sampling.greedy else "after temperature, top-k and top-p"
+    theirs = "after temperature, top-k and top-p" if drawn else "softmax at temperature 1"
+    return f"target probabilities: {own}; draft probabilities: {theirs}"
+
+
+def _step_data(step: ShownStep) -> dict[str, Any]:
+    places = layout(step.topology)
+    nodes = []
+    for node, (seen, total, place) in enumerate(zip(step.nodes, step.cumulative, places, strict=True)):
+        tree = {"parent": int(step.topology.parents[node]), "path": list(step.topology.paths[node]), "x": place[0], "y": place[1]}
+        nodes.append(tree | seen._asdict() | {"log_prob": log_prob(seen.draft_prob), "cumulative_log_prob": total})
+    own = {"nodes": nodes, "accepted": list(step.accepted), "best": step.best_path, "why": step.why}
+    return own | {"bonus": step.bonus, "bonus_prob": step.bonus_prob, "depth": step.topology.depth}
+
+
+def log_prob(prob: float | None) -> float | None:
+    """The natural logarithm; None of what is unknown or 0."""
+    return log(prob) if prob else None
+
+
+def layout(topology: Topology) -> list[tuple[int, float]]:
+    """Where to draw each node: its depth, and its place across, leaves one apart and parents amid their children."""
+    place = [0.0] * len(topology)
+    leaves = 0
+    stack = [(0, True)]
+    while stack:
+        node, entering = stack.pop()
+        children = topology.children[node]
+        if entering and children:
+            stack += [(node, False), *((child, True) for child in reversed(children))]
+        elif entering:
+            place[node], leaves = float(leaves), leaves + 1
+        else:
+            place[node] = (place[children[0]] + place[children[-1]]) / 2
+    return list(zip(topology.depths.tolist(), place, strict=True))
+
+
+def judged_by_tokens(topology: Topology, accepted: Sequence[int], cut: bool) -> list[State]:
+    """What became of each node where a rule looks at all children of an accepted node at once."""
+    states: list[State] = ["root", *["unused"] * topology.num_nodes]  # type: ignore[list-item]
+    tried = [0, *accepted][: -1 if cut else None]
+    for node in tried:
+        for child in topology.children[node]:
+            states[child] = "rejected"
+    for node in accepted:
+        states[node] = "accepted"
+    return states
+
+
+def quoted(word: Word, token: int) -> str:
+    """A token in a sentence."""
+    return f"\u201c{token_text(word(token))}\u201d"
+
+
+ENDED = "the text ends here: its last token was accepted, so there is no bonus token"
+
+
+def nothing_below(word: Word, token: int) -> str:
+    """The whole path was accepted."""
+    return (
+        f"the path was accepted to its end: nothing was drafted below {quoted(word, token)}, and the bonus token is the target's next one"
+    )

@@ -1,0 +1,95 @@
+"""Steps in a terminal, as they happen, or in a log."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from specdraft.generate import Generation
+from specdraft.render import ACCEPTED, BEST, BONUS, DIM, REJECTED, plain_text, step_tree
+from specdraft.viewer.steps import Showing, Shown, ShownStep, Word
+
+TAIL_LINES = 3  # of the text, below the steps of a live display
+
+
+def legend() -> Text:
+    """What the colours and numbers of a step mean."""
+    parts = [("\u2713 accepted", ACCEPTED), ("\u2717 rejected", REJECTED), ("- not tried", DIM), ("\u2192 bonus token", BONUS)]
+    text = Text(", ").join(Text(*part) for part in parts)
+    return text + Text.assemble(", ", ("\u2605 the drafter's most probable path", BEST), "; numbers: draft|target probability")
+
+
+def shown_step(number: int, step: ShownStep, word: Word, width: int) -> Group:
+    """One step: how much was accepted, the tree, and why it was not more."""
+    levels = step.topology.depth
+    head = Text(f"\nstep {number}: {len(step.accepted)} of {levels} level{'s' * (levels != 1)} accepted")
+    words = [None if seen.token is None else word(seen.token) for seen in step.nodes]
+    tree = step_tree(
+        step.topology,
+        words,
+        [seen.draft_prob for seen in step.nodes],
+        step.accepted,
+        None if step.bonus is None else word(step.bonus),
+        [seen.target_prob for seen in step.nodes],
+        {node for node, seen in enumerate(step.nodes) if seen.state == "unused"},
+        step.best_path[-1] if step.best_path else 0,
+        width,
+    )
+    return Group(head, tree, Text(step.why))
+
+
+class StepPrinter:
+    """Prints steps; on a terminal the growing text stands below them while it grows.
+
+    Args:
+        console: where to.
+        showing: whose steps.
+        live: False never draws over what was printed.
+    """
+
+    def __init__(self, console: Console, showing: Showing, live: bool = True) -> None:
+        self._console, self._showing = console, showing
+        self._live = Live(console=console, transient=True, auto_refresh=False) if live and console.is_terminal else None
+        self._count = self._emitted = 0
+
+    def __enter__(self) -> StepPrinter:
+        self._console.print(Text(plain_text(self._showing.prompt), style=DIM), soft_wrap=True)
+        self._console.print(legend(), highlight=False)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def step(self, step: ShownStep) -> None:
+        """Print a step."""
+        self._count += 1
+        self._emitted += len(step.tokens)
+        self._console.print(shown_step(self._count, step, self._showing.word, self._console.width), highlight=False)
+        if self._live:
+            self._live.update(self._footer(), refresh=True)
+
+    def _footer(self) -> RenderableType:
+        lines = Text(plain_text(self._showing.text())).wrap(self._console, max(1, self._console.width))[-TAIL_LINES:]
+        counts = f"{self._count} steps, {1 + self._emitted} tokens, {self._emitted / self._count:.2f} tokens per step"
+        return Group(Text("\u2500" * min(40, self._console.width), style=DIM), *lines, Text(counts, style=DIM))
+
+
+def totals_text(shown: Shown, result: Generation) -> Group:
+    """The text, what was counted, and what to know."""
+    counts = result.tally
+    parts = f"1 from the prompt + {counts.accepted_tokens} accepted + {counts.bonus_tokens} bonus"
+    names = ("acceptance_rate", "acceptance_length", "block_efficiency")
+    ratios = {name.replace("_", " "): getattr(result, name) for name in names}
+    lines = [
+        f"\n{counts.new_tokens} tokens = {parts}, {counts.steps} steps",
+        ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in ratios.items()),
+        *([", ".join(f"{name.removesuffix('_s')} {value:.3f} s" for name, value in result.seconds.items())] if result.seconds else []),
+    ]
+    text = Text.assemble("\n", (plain_text(shown.prompt), DIM), plain_text(result.text))
+    return Group(text, *map(Text, lines), *(Text(note, style=DIM) for note in shown.notes))

@@ -1,0 +1,69 @@
+"""Models that look their logits up by what they are let see: exact, fast, and they notice a wrong mask or position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from specdraft.models.cached_model import CachedModel
+
+Prefix = tuple[int, ...]
+Logits = Callable[[Prefix], torch.Tensor]
+
+
+def random_logits(vocab: int, seed: int, likeness: float = 0.5) -> tuple[Logits, Logits]:
+    """A target's and a draft's `[vocab]` float64 logits after each prefix; float32 holds them exactly."""
+
+    @cache
+    def both(prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(hash((seed, *prefix)) % 2**31)
+        target, other = 1.5 * torch.randn(2, vocab, generator=generator, dtype=torch.float64)
+        return target.float().double(), (likeness * target + (1 - likeness) * other).float().double()
+
+    return lambda prefix: both(prefix)[0], lambda prefix: both(prefix)[1]
+
+
+class TableModel(CachedModel):
+    """A `CachedModel` whose cache is a list of tokens."""
+
+    def __init__(self, logits: Logits, vocab: int) -> None:
+        self.logits, self.vocab = logits, vocab
+        self.device, self.dtype = torch.device("cpu"), torch.float64
+        self.model = self._whole_texts
+        self.reset()
+
+    def reset(self) -> None:
+        self.slots: list[int] = []
+        self._pending_positions = torch.empty(0, dtype=torch.long)
+        self.length = 0
+
+    def prefill(self, token_ids: Sequence[int]) -> torch.Tensor:
+        self.slots += token_ids
+        self.length += len(token_ids)
+        return self.logits(tuple(self.slots))
+
+    def append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+        self.slots += tokens.tolist()
+        self._pending_positions = torch.cat([self._pending_positions, offsets + self.length])
+        assert tail.shape == (len(tokens), self.pending)
+        return torch.stack([self._after(row == 0, int(own)) for row, own in zip(tail, offsets, strict=True)])
+
+    def _after(self, seen: torch.Tensor, offset: int) -> torch.Tensor:
+        places = [(int(self._pending_positions[slot]), self.slots[self.length + slot]) for slot in seen.nonzero()[:, 0].tolist()]
+        ordered = sorted(places)
+        assert [position for position, _ in ordered] == list(range(self.length, self.length + offset + 1))
+        return self.logits((*self.slots[: self.length], *(token for _, token in ordered)))
+
+    def commit(self, slots: Sequence[int]) -> None:
+        self.slots = self.slots[: self.length] + [self.slots[self.length + slot] for slot in slots]
+        self.length += len(slots)
+        self._pending_positions = self._pending_positions[:0]
+
+    def _whole_texts(self, input_ids: torch.Tensor, logits_to_keep: int, **_: Any) -> SimpleNamespace:
+        texts, width = input_ids.tolist(), input_ids.shape[1]
+        kept = range(width - logits_to_keep + 1, width + 1)
+        return SimpleNamespace(logits=torch.stack([torch.stack([self.logits(tuple(text[:n])) for n in kept]) for text in texts]))
