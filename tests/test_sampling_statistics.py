@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from enumerating import outcomes
 from scipy import stats
 from tabled import Prefix, TableModel
 
@@ -24,6 +23,7 @@ from specdraft.draws import RandomSource, Source, seeded
 from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
+from specdraft.proof import outcomes
 from specdraft.records import Accepted, Step
 from specdraft.sampling import Sampling, standardise
 from specdraft.shapes import StaticPlan
