@@ -67,6 +67,9 @@ def test_a_large_tree_keeps_its_heaviest_nodes(tmp_path: Path) -> None:
     (heat,) = heat_trees(tmp_path, "wide", 1)
     assert (heat.topology.num_nodes, heat.left_out, heat.acceptance_length) == (MOST_NODES, 9, None)
     assert max(heat.topology.ranks) == MOST_NODES - 1
+    late = many.iloc[-1:].assign(rank_path=f"{MOST_NODES + 8}/0", mean_weight=0.9)  # a fitted tree's: heavier than its parent
+    pd.concat([many, late]).to_csv(tmp_path / "nodes.csv", index=False)
+    assert heat_trees(tmp_path, "wide", 1)[0].topology.depth == 1
     assert f"the {MOST_NODES} heaviest of {MOST_NODES + 9} nodes" in heat_svg([heat])
 
 

@@ -37,6 +37,7 @@ from specdraft.viewer.steps import (
     about,
     judged_by_tokens,
     nothing_below,
+    number,
     probability_note,
     quoted,
 )
@@ -311,7 +312,7 @@ def _why(
     if not children:
         return nothing_below(word, above)
     rank, annotation = int(one.annotation.ranks[end + 1]), one.annotation
-    prob = f" (p={float(annotation.top_probs[end + 1, rank]):.3f})" if rank < annotation.top_ids.shape[1] else ""
+    prob = f" (p={number(float(annotation.top_probs[end + 1, rank]))})" if rank < annotation.top_ids.shape[1] else ""
     held = topology.ranks[children].tolist()
     closed = len(held) > 1 and held == list(range(held[0], held[-1] + 1))
     ranks = f"ranks {held[0]} to {held[-1]}" if closed else f"rank {', '.join(map(str, held))}"

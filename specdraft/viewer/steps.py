@@ -213,6 +213,11 @@ def quoted(word: Word, token: int) -> str:
     return f"\u201c{token_text(word(token))}\u201d"
 
 
+def number(prob: float | None) -> str:
+    """A probability in a sentence."""
+    return "?" if prob is None else f"{prob:.3f}" if prob >= 0.0005 or prob == 0 else f"{prob:.0e}"
+
+
 ENDED = "the text ends here: its last token was accepted, so there is no bonus token"
 
 
