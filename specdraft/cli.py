@@ -90,6 +90,8 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
             _console().print(table)
         done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
         _console().print(done, markup=False, highlight=False, soft_wrap=True)
+    if plan.settings.report:
+        _report_after_sweep(folder, as_json)
     if outcome.failures:
         failed = f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}"
         errors.print(failed, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -97,6 +99,35 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         errors.print(f"not lossless: see certificate.live in {folder / 'manifest.json'}", style="red", highlight=False, soft_wrap=True)
     if outcome.failures or not outcome.certified:
         raise typer.Exit(SOME_FAILED)
+
+
+def _report_after_sweep(folder: Path, quiet: bool) -> None:
+    """The study is written: a report that fails costs one line, not the sweep."""
+    try:
+        from specdraft.report.writing import write_report
+
+        page = write_report(folder)[0]
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        told = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+        told = f"no report was written: {told} (specdraft report {folder} tries again)"
+        _console(stderr=True).print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        return
+    if not quiet:
+        _console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")],
+    out: Annotated[Path | None, typer.Option("--out", help="the page's file; default: DIR/report.html")] = None,
+    formats: Annotated[str | None, typer.Option("--format", help="of html, md and png (default: all; with --out, what it ends in)")] = None,
+) -> None:
+    """Turn a results folder into figures and a report that works without a network; no models are needed."""
+    from specdraft.report.writing import parse_formats, write_report
+
+    for path in write_report(folder, out, parse_formats(formats, out)):
+        typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:

@@ -53,6 +53,7 @@ class Settings:
     engine: str = "auto"
     seed: int = 0
     repeats: int = 1
+    report: bool = True  # figures and a report at the end of a sweep
     certify: bool = False
     output: OutputSpec = field(default_factory=OutputSpec)
 

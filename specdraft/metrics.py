@@ -150,3 +150,17 @@ def add_ratios(table: pd.DataFrame, ratios: Iterable[str] = RATIOS) -> pd.DataFr
         terms, denominator = RATIOS[name]
         table[name] = table[list(terms)].sum(axis=1, skipna=False) / table[denominator].where(table[denominator] > 0)
     return table
+
+
+def depth_rates(positions: pd.DataFrame, steps: pd.Series[float]) -> pd.DataFrame:
+    """Rows of `positions.csv` with the share of steps that accept at a depth.
+
+    Args:
+        positions: has `reached` and `accepted`.
+        steps: all steps of each row's combination.
+
+    Returns:
+        The table with `conditional` (`accepted / reached`) and `marginal` (`accepted / steps`).
+    """
+    rate = {"conditional": positions["reached"], "marginal": steps}
+    return positions.assign(**{name: positions["accepted"] / below.where(below > 0) for name, below in rate.items()})

@@ -37,7 +37,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  
 BOOTSTRAP_SAMPLES = 2000
 FEWEST_TO_RESAMPLE = 8  # prompts in every category; with fewer, resampling within categories covers too little
 FILES = ("records.csv", "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "positions.csv", "nodes.csv", "steps.csv",
-         "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl")  # fmt: skip
+         "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "report.html", "report.md")  # fmt: skip
 
 
 @dataclass(frozen=True)

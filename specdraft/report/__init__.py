@@ -1,0 +1,1 @@
+"""A study as figures and a report, from its result files only."""
