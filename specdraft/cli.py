@@ -457,7 +457,7 @@ def theory(
 @app.command()
 def certify(
     overrides: Overrides = None,
-    texts: Annotated[int, typer.Option("--texts", help="sampled texts for each rule and prompt")] = 200,
+    texts: Annotated[int | None, typer.Option("--texts", help="sampled texts for each rule and prompt (default 200)")] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:

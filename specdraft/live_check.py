@@ -165,10 +165,11 @@ def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> Random
 
 
 def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int, seed: int) -> ChiSquare:
-    """Pearson's test of the first tokens after the prefill's, which is the same in every text: the most probable one."""
+    """Pearson's test of the first tokens after the prefill's, in every text the same: the most probable one that does not end it."""
     ids, eos = list(ids), pair.eos_ids
     verifier, drafter = _SamePrompt(pair.target), _SamePromptDraft(pair.draft)
-    root = int(verifier.prefill(ids).argmax())
+    logits = verifier.prefill(ids)
+    root = next(token for token in logits.argsort(descending=True).tolist() if token not in eos)
     length = max(1, min(TESTED_TOKENS, case.max_new_tokens - 1))
     cells = Cells(lambda prefix: target_probs(pair.target, [*ids, root, *prefix], case.sampling), length, FEWEST / texts, eos)
     seen: Counter[Prefix] = Counter()

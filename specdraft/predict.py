@@ -96,8 +96,8 @@ class Prediction:
             f"Measured: {tokens:.2f}. What is left is dependence.",
             f"Acceptances are not independent coins of one chance. By depth, of the steps that got there, accepted are {depths}; "
             f"independent ones would give {alpha:.2f} everywhere. What differs at depth 1 ({first:.2f}) is where steps start: right after "
-            "a token that was not drafted, not at the average position, over which alpha is taken. What differs deeper is that easy "
-            "stretches of a text are accepted in runs.",
+            "a token that was not drafted, not at the average position, over which alpha is taken. Deeper, it is that easy and hard "
+            "stretches of a text come in runs.",
             f"Texts differ: nine of ten prompts have an alpha of their own between {low:.2f} and {high:.2f}.",
             f"Time. The formula lets verifying {longest.gamma + 1} tokens cost as much as one; here it takes "
             f"{self.verify_cost[longest.gamma]:.2f} times as long, and a step has other work besides. Both speed-ups are estimates.",
@@ -116,7 +116,8 @@ def predict(overrides: list[str], config_dir: Path | None = None, progress: Prog
             raise ConfigError(
                 f"{key}: theory is about replayed chains; it takes pair, sampling, prompts, max_new_tokens, seed, budget (gammas)"
             )
-    own = unless_said(overrides, {"pair": "zoo", "sampling": "sample", "budget": GAMMAS, "name": "theory"})
+    own = unless_said(overrides, {"pair": "zoo", "budget": GAMMAS, "name": "theory"})
+    own += unless_said([text for text in overrides if not text.startswith("sampling.")], {"sampling": "sample"})
     first = [*own, *overrides, "tree=chain", "engine=replay"]
     greedy = all(c.sampling.greedy for c in plan_study([*first, "acceptance=greedy,rejection"], config_dir, weights=False).combinations)
     plan = plan_study([*first, f"acceptance={'greedy' if greedy else 'rejection'}"], config_dir)

@@ -248,14 +248,14 @@ FAMILIES: dict[str, dict[str, tuple[int, Topology]]] = {  # family -> tree -> to
 def family(plan: Plan) -> str:
     """Which of the enumerated families a plan's trees belong to."""
     if not isinstance(plan, StaticPlan):
-        return "by rank"  # dynamic and fitted trees; their children are the drafter's best
+        return "by rank"  # dynamic and fitted trees; only the drafter's best children go with them
     topology = plan.topology
-    if topology.is_chain:
-        return "chain"
-    if topology.depth == 1 and topology.sibling_closed:
-        return "wide"
     if not topology.sibling_closed:
         return "by rank"
+    if topology.is_chain:
+        return "chain"
+    if topology.depth == 1:
+        return "wide"
     inner = {len(own) for own in topology.children if own}
     return "k-ary" if len(inner) == 1 else "mixed"
 

@@ -53,7 +53,7 @@ def prediction_tables(prediction: Prediction) -> Iterable[RenderableType]:
     columns = ("gamma", "tokens, predicted", "cut at the end", "measured", "speed-up, predicted", "from replay")
     table = Table(box=SIMPLE_HEAD, caption="tokens per target call, bonus included; in brackets: 95 % intervals over prompts")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "measured")
     for row in prediction.table:
         table.add_row(*_compared_cells(row))
     yield table

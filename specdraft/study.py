@@ -25,6 +25,8 @@ from specdraft.sampling import Sampling
 from specdraft.shapes import FittedPlan, Plan, Shape, StaticPlan
 from specdraft.trace.fit import FOLDS
 
+COLD = 0.1  # below this temperature rare tokens can have probability 0 even in float64
+
 
 def schemas() -> dict[str, Schema]:
     """What each config group may say."""
@@ -67,7 +69,7 @@ class Combination:
             return f"output.steps=true lists whole steps; replayed acceptance={rule.kind} has expected values only"
         if rule.draw == "without_replacement" and isinstance(self.plan, StaticPlan):
             most = max(map(len, self.plan.topology.children))
-            if most > 1 and (sampling.greedy or sampling.top_p < 1 or 0 < sampling.top_k < most):
+            if most > 1 and (sampling.temperature < COLD or sampling.top_p < 1 or 0 < sampling.top_k < most):
                 return f"with these sampling settings a node can have fewer than {most} children, which only drafting tells"
         return None
 
@@ -96,7 +98,7 @@ class Combination:
             "budget": self.plan.nodes if self.shape.sized else settings.budget,
             "nodes": self.plan.nodes,
             "depth": self.plan.depth,
-            "acceptance": self.rule.kind,
+            "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,

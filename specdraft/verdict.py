@@ -60,18 +60,19 @@ class Verdict:
         return {"certified": self.certified, "level": LEVEL, "rules": [rule.as_dict() for rule in self.rules], "skipped": skipped}
 
 
-def certify(overrides: list[str], config_dir: Path | None = None, texts: int = TEXTS, progress: Progress | None = None) -> Verdict:
+def certify(overrides: list[str], config_dir: Path | None = None, texts: int | None = None, progress: Progress | None = None) -> Verdict:
     """Certify the rules, sampling settings and pairs that overrides name; by default all lossless rules on the bundled pair.
 
     Args:
         overrides: in Hydra's grammar.
         config_dir: the user's configs.
-        texts: sampled texts for each rule and prompt.
+        texts: sampled texts for each rule and prompt (default 200).
         progress: told whenever something is done.
 
     Raises:
         UserError: as `plan_study`; too few texts or tokens.
     """
+    texts = TEXTS if texts is None else texts
     if texts < 4 * FEWEST:
         raise ConfigError(f"--texts {texts} is out of range; expected {4 * FEWEST} or more")
     progress = progress or Progress()
@@ -105,11 +106,11 @@ def certify(overrides: list[str], config_dir: Path | None = None, texts: int = T
 def with_defaults(overrides: list[str]) -> list[str]:
     """What `certify` sets where the overrides do not."""
     lossless = ",".join(kind for kind, rule in registry().items() if rule.lossless)
-    groups = {"sampling": "sample", "acceptance": lossless}
+    sampled = unless_said([text for text in overrides if not text.startswith("sampling.")], {"sampling": "sample"})
     fixed = ["engine=live"]
     if any(text.lstrip("+").startswith("experiment=") for text in overrides):
         return [*unless_said(overrides, {"prompts.limit": DEFAULTS["prompts.limit"]}), *fixed]
-    return [*unless_said(overrides, DEFAULTS | groups), *fixed]
+    return [*unless_said(overrides, DEFAULTS | {"acceptance": lossless}), *sampled, *fixed]
 
 
 def case_of(combination: Combination) -> Case:

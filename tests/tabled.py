@@ -58,6 +58,10 @@ class TableModel(CachedModel):
         assert [position for position, _ in ordered] == list(range(self.length, self.length + offset + 1))
         return self.logits((*self.slots[: self.length], *(token for _, token in ordered)))
 
+    def forget(self, kept: int) -> None:
+        del self.slots[self.length + kept :]
+        self._pending_positions = self._pending_positions[:kept]
+
     def commit(self, slots: Sequence[int]) -> None:
         self.slots = self.slots[: self.length] + [self.slots[self.length + slot] for slot in slots]
         self.length += len(slots)

@@ -286,3 +286,8 @@ def test_judging_does_not_wait_for_the_device(kind: str) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(torch.allclose(theirs.cpu(), ours) for theirs, ours in zip(found, expected, strict=True))
+
+
+def test_a_rule_s_label_names_the_parameters_that_were_changed() -> None:
+    assert (registry()["typical"]().label, registry()["greedy"]().label) == ("typical", "greedy")
+    assert Typical(epsilon=0.05).label == "typical-epsilon0.05"

@@ -407,6 +407,15 @@ class TestGenerate:
         assert "block efficiency" in out
         assert "wall " in out
 
+    def test_sampled(self, run: Run, pair: list[str]) -> None:
+        def tokens(*overrides: str) -> list[int]:
+            own = ["tree=kary", "budget=3", "max_new_tokens=7", "sampling=sample", "acceptance=recursive"]
+            found: list[int] = json.loads(run("generate", "Hello there", *pair, *own, *overrides, "--json").out)["token_ids"]
+            return found
+
+        assert tokens() == tokens("seed=0") != tokens("seed=1")
+        assert tokens("sampling.temperature=0") == tokens("sampling.temperature=0", "acceptance=greedy")
+
     def test_json_without_a_step(self, run: Run, pair: list[str]) -> None:
         found = json.loads(run("generate", "Once", *pair, "max_new_tokens=1", "--json").out)
         assert (found["steps"], found["acceptance_rate"], found["block_efficiency"]) == (0, None, None)
@@ -420,6 +429,9 @@ class TestGenerate:
             (["tree=chian"], ["did you mean 'chain'?"]),
             (["max_new_tokens=600"], ["context of 512"]),
             (["sampling.temperature=-1"], ["sampling.temperature=-1"]),
+            (["sampling.temperature=1"], ["the rule greedy needs sampling.temperature=0"]),
+            (["acceptance=block", "tree=kary"], ["the rule block is for chains only"]),
+            (["acceptance=typical", "acceptance.delta=0"], ["acceptance.delta=0"]),
             (["pair.target.path=/nowhere/x"], ["no such folder"]),
         ],
     )

@@ -127,6 +127,16 @@ def test_nothing_is_below_a_dropped_node() -> None:
         assert len(step.tree.topology.children[0]) == 2
 
 
+def test_no_child_is_lost_to_rounding(tiny_pair: Pair) -> None:
+    """At a low temperature a float32 softmax has zeros where a child can still be drawn, and replay counts on it."""
+    prompt, plan = tiny_pair.encode("x"), Wide().at(4)
+    source = RandomSource(seeded())
+    for temperature in (0.3, 0.02):
+        drafter, verifier = DraftModel(tiny_pair.draft), Verifier(tiny_pair.target)
+        made = list(decode(verifier, drafter, plan, NoReplacement(), Sampling(temperature), prompt, Ending(12), source))
+        assert {step.tree.num_nodes for step in made if isinstance(step, Step)} == {4}
+
+
 def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
     cache = DynamicCache()
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tabled import TableModel, random_logits
 
-from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoReplacement, Recursive, Rejection, registry
+from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoReplacement, Recursive, Rejection, TopK, registry
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.draft_tree import DraftTree, Topology
 from specdraft.drafters import DraftModel
@@ -24,11 +24,14 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.proof import EnumeratingSource, outcomes
 from specdraft.records import Step
 from specdraft.sampling import Sampling, standardise
-from specdraft.shapes import StaticPlan
+from specdraft.shapes import Plan, StaticPlan
+from specdraft.shapes.best_first import BestFirst
 from specdraft.trace import chances as chances_module
 from specdraft.trace.chances import Chances, chances
+from specdraft.trace.expand import expand
 from specdraft.trace.record import Trajectory, annotate
 from specdraft.trace.replay import PackedRanks, pack, replay
+from specdraft.trace.replay_dynamic import replay_dynamic, walk
 from specdraft.trace.replay_sampled import block_weights, node_weights, pack_chances, replay_sampled, rule_weights
 from specdraft.verifier import Verifier
 
@@ -338,12 +341,12 @@ class Tabled(NamedTuple):
         vocab, ending = ENDS[ends]
         return cls(*(TableModel(logits, vocab) for logits in random_logits(vocab, 5)), ending)
 
-    def live(self, topology: Topology, rule: AcceptanceRule, sampling: Sampling, source: Source) -> tuple[list[int], Tally]:
-        made = decode(Verifier(self.target), DraftModel(self.draft), StaticPlan(topology), rule, sampling, PROMPT, self.ending, source)
+    def live(self, plan: Plan, rule: AcceptanceRule, sampling: Sampling, source: Source) -> tuple[list[int], Tally]:
+        made = decode(Verifier(self.target), DraftModel(self.draft), plan, rule, sampling, PROMPT, self.ending, source)
         first, *steps = made
         assert isinstance(first, int)
         taken = [step for step in steps if isinstance(step, Step)]
-        return [first, *(token for step in taken for token in step.tokens)], tally(first, taken, 0, 0)
+        return [first, *(token for step in taken for token in step.tokens)], tally(first, taken, 0, 0, plan.dynamic)
 
     def texts(self, sampling: Sampling) -> dict[tuple[int, ...], float]:
         """The target's law."""
@@ -381,9 +384,26 @@ def test_replay_is_live_decoding_in_expectation(rule: AcceptanceRule, tree: str,
     topology, pair = EXACT_TREES[tree], Tabled.of(ends)
     if rule.misfit(PLAIN, chain=topology.is_chain):
         pytest.skip("for chains only")
-    live = list(outcomes(lambda source: pair.live(topology, rule, PLAIN, source)))
+    live = list(outcomes(lambda source: pair.live(StaticPlan(topology), rule, PLAIN, source)))
     texts = pair.texts(PLAIN)
     assert law((text, chance) for (text, _), chance in live) == pytest.approx(texts, abs=CLOSE)
     if rule.replay != "none":
         counted = [(one, chance * own) for text, chance in texts.items() for one, own in pair.replayed(topology, rule, PLAIN, text)]
         assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("sampling", [PLAIN, Sampling(0.7, top_p=0.8)], ids=["t1", "top-p"])
+def test_replay_of_dynamic_trees_is_live_decoding_in_expectation(sampling: Sampling, ends: str) -> None:
+    """The children are the drafter's best, so the trees may follow its probabilities."""
+    pair, plan, rule = Tabled.of(ends), BestFirst().at(3), TopK()
+    live = list(outcomes(lambda source: pair.live(plan, rule, sampling, source)))
+    texts = pair.texts(sampling)
+    assert law((text, chance) for (text, _), chance in live) == pytest.approx(texts, abs=CLOSE)
+    counted = []
+    for text, chance in texts.items():
+        one = Trajectory(np.array(text), np.zeros(len(text), dtype=np.float32))
+        packed = pack([annotate(pair.draft, [PROMPT], [one])[0].ranks], [one.tokens])
+        walked = walk(packed, [expand(pair.draft, PROMPT, one.tokens, plan)])
+        counted.append((replay_dynamic(walked, packed, plan)[0][0], chance))
+    assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)

@@ -200,7 +200,7 @@ class TestEngine:
     def test_without_replacement(self, base: list[str]) -> None:
         rule = "acceptance=no_replacement"
         assert self.engines(base, rule, "tree=chain,kary") == {"no_replacement chain": "replay", "no_replacement kary": "replay"}
-        for setting in ("sampling.top_p=0.9", "sampling.top_k=1", "sampling.temperature=0"):
+        for setting in ("sampling.top_p=0.9", "sampling.top_k=1", "sampling.temperature=0", "sampling.temperature=0.05"):
             found = self.engines(base, rule, "tree=chain,kary", setting)
             assert found == {"no_replacement chain": "replay", "no_replacement kary": "live"}, setting
         assert self.engines(base, rule, "tree=kary", "sampling.top_k=2") == {

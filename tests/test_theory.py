@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdraft.errors import ConfigError
-from specdraft.theory import alpha_for, best_gamma, expected_tokens, operations, overlap, speedup
+from specdraft.theory import alpha_for, best_gamma, endless, expected_steps, expected_tokens, operations, overlap, speedup
 
 alphas = st.floats(0, 1)
 gammas = st.integers(0, 40)
@@ -113,3 +113,14 @@ def test_overlap() -> None:
 def test_bad_input(call: Callable[[], float], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         call()
+
+
+def test_steps_of_a_text() -> None:
+    assert [expected_steps(0.5, 0, n) for n in (0, 1, 5)] == [0, 1, 5]
+    assert [expected_steps(1, 3, n) for n in (1, 4, 5)] == [1, 1, 2]
+    assert expected_steps(0.6, 1, 2) == pytest.approx(1.4)
+    assert 5000 / expected_steps(0.7, 4, 5000) == pytest.approx(expected_tokens(0.7, 4), rel=1e-3)
+
+
+def test_where_longer_is_always_better() -> None:
+    assert (endless(0.5, 0), endless(1, 0.5), endless(0, 0), endless(0.9, 0.1), endless(1, 1)) == (True, True, False, False, False)

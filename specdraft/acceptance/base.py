@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specdraft.draft_tree import DraftTree
@@ -57,6 +58,12 @@ class AcceptanceRule(ABC):
                 leaves are not used.
             source: where the randomness comes from.
         """
+
+    @property
+    def label(self) -> str:
+        """What the `acceptance` column says: the kind, and the parameters that differ from their defaults."""
+        own = [f for f in fields(self) if f.name != "kind" and getattr(self, f.name) != f.default]  # type: ignore[arg-type]
+        return "-".join([self.kind, *(f"{f.name}{getattr(self, f.name)}" for f in own)])
 
     def check(self) -> None:  # noqa: B027  (most rules have no parameters)
         """Raise `ConfigError` for parameters out of range."""

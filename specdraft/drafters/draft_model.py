@@ -166,7 +166,7 @@ class DraftModel:
         drawing = self._drawing
         if drawing.draw == "rank":
             return rank_tokens(logits, count)
-        self._drawn_from.append(standardise(logits, drawing.sampling))
+        self._drawn_from.append(standardise(logits.double(), drawing.sampling))  # in float32 rare children have probability 0
         tokens, valid = draw_children(self._drawn_from[-1], count, drawing.draw, drawing.source)
         self._valid.append(valid)
         return tokens

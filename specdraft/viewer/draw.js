@@ -77,7 +77,12 @@ class Drawing {
     this.look();
   }
 
-  // The whole tree; one that would be too small to read: where the path to `focus` is.
+  sees({ x, y }) {
+    const { x: left, y: top, w, h } = this.box;
+    return x >= left && x <= left + w && y >= top && y <= top + h;
+  }
+
+  // The whole tree; one that would be too small to read: its end of the path to `focus`.
   fit() {
     const size = this.svg.getBoundingClientRect();
     if (!this.extent || !size.width) return;
@@ -85,8 +90,11 @@ class Drawing {
     const scale = Math.min(1.25, Math.max(Math.min(size.width / w, size.height / h), 0.55));
     this.box.w = size.width / scale;
     this.box.h = size.height / scale;
-    this.box.x = this.box.w >= w ? (w - this.box.w) / 2 : 0;
-    this.box.y = this.box.h >= h ? (h - this.box.h) / 2 : Math.min(Math.max(0, this.middle - this.box.h / 2), h - this.box.h);
+    const { x, y, rootY } = this.focus;
+    const middle = Math.abs(y - rootY) < 0.8 * this.box.h ? (y + rootY) / 2 : y;
+    const held = (start, size, all) => (size >= all ? (all - size) / 2 : Math.min(Math.max(0, start), all - size));
+    this.box.x = held(x - 0.7 * this.box.w, this.box.w, w);
+    this.box.y = held(middle - this.box.h / 2, this.box.h, h);
     this.look();
   }
 
@@ -95,7 +103,7 @@ class Drawing {
     this.svg.replaceChildren();
     const xs = nodes.map((node) => 14 + node.x * SIZE.column), ys = nodes.map((node) => 14 + node.y * SIZE.row);
     this.extent = { w: Math.max(...xs) + SIZE.wide + 14, h: Math.max(...ys) + SIZE.row + 8 };
-    this.middle = (ys[0] + ys[focus] + SIZE.high) / 2;
+    this.focus = { x: xs[focus] + SIZE.wide, y: ys[focus] + SIZE.high / 2, rootY: ys[0] + SIZE.high / 2 };
     const line = (node, index) => {
       const x0 = xs[node.parent] + SIZE.wide, y0 = ys[node.parent] + SIZE.high / 2, x1 = xs[index], y1 = ys[index] + SIZE.high / 2, middle = (x0 + x1) / 2;
       return `M${x0},${y0}C${middle},${y0} ${middle},${y1} ${x1},${y1}`;

@@ -120,8 +120,10 @@ def _heat_tree(folder: Path, rows: pd.DataFrame, acceptance_length: float | None
         paths: list[RankPath] = [tuple(map(int, text.split("/"))) for text in rows["rank_path"]]
         numbers = rows[["mean_weight", "reached", "accepted"]].astype(float).itertuples(index=False, name=None)
         known = dict(zip(paths, numbers, strict=True))
-        # a child is never heavier than its parent, so the heaviest nodes are a tree
-        kept = sorted(known, key=lambda path: (-known[path][0], len(path), path))[:MOST_NODES]
+        least: dict[RankPath, float] = {}  # along the path: in fitted trees a child can be heavier than its parent
+        for path in sorted(known, key=len):
+            least[path] = min(known[path][0], least.get(path[:-1], 1.0))
+        kept = sorted(known, key=lambda path: (-least[path], len(path), path))[:MOST_NODES]
         topology = Topology.from_paths(sorted(kept, key=lambda path: (len(path), path)))
     except (ValueError, AttributeError, TreeError) as error:
         raise ResultsError(f"{folder / 'nodes.csv'}: not the nodes of a tree: {error}") from error
@@ -133,7 +135,7 @@ def colours(weight: float) -> tuple[str, str]:
     """The fill of a weight, and an ink that can be read on it."""
     share = max(0.0, min(1.0, weight)) ** 0.5  # most weights are small
     mixed = [round(cold + (hot - cold) * share) for cold, hot in zip(COLDEST, HOTTEST, strict=True)]
-    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if share > 0.5 else "#1a1a1a"
+    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if share > 0.625 else "#000000"
 
 
 def heat_lines(heat: HeatTree, width: int) -> Tree:

@@ -28,6 +28,7 @@ from specdraft.viewer.steps import (
     about,
     judged_by_tokens,
     nothing_below,
+    number,
     probability_note,
     quoted,
 )
@@ -202,24 +203,22 @@ def _why(decoder: SpeculativeDecoder, nodes: Sequence[Seen], topology: Topology,
         threshold = float((rule.delta * torch.exp(-torch.special.entr(probs).sum())).clamp(max=rule.epsilon))
         most = max(children, key=lambda child: child.target_prob or 0.0)
         assert most.token is not None
-        least = f"{most.target_prob:.3f}, not more than {threshold:.3f}"
+        least = f"{number(most.target_prob)}, not more than {number(threshold)}"
         return f"after {quoted(word, above)} no child passes: {quoted(word, most.token)} has {least}"
     return f"after {quoted(word, above)} {by_wish(word, 'wanted', bonus, probs, first.token)}"
 
 
-def by_wish(word: Word, verb: str, wanted: int, probs: torch.Tensor, child: int) -> str:
+def by_wish(word: Word, wish: str, wanted: int, probs: torch.Tensor, child: int, drafter: str = "") -> str:
     """The target wanted another token than the children: with the target's probabilities `[vocab]` at that place."""
     rank = int((probs > probs[child]).sum())
-    return (
-        f"the target {verb} {quoted(word, wanted)} (p={float(probs[wanted]):.3f}); "
-        f"the draft's best child {quoted(word, child)} has rank {rank} there (p={float(probs[child]):.3f})"
-    )
+    wished = f"the target {wish} {quoted(word, wanted)} (p={number(float(probs[wanted]))}){drafter}"
+    return f"{wished}; the draft's best child {quoted(word, child)} is the target's rank {rank} (p={number(float(probs[child]))})"
 
 
 def by_flip(word: Word, child: Seen, more: int, drawn: bool) -> str:
     """A coin flip went against the first child, and others against `more` children."""
     assert child.token is not None
-    draft = f", draft {child.draft_prob:.3f}" if drawn and child.draft_prob is not None else ""
+    draft = f", draft {number(child.draft_prob)}" if drawn and child.draft_prob is not None else ""
     others = f", and so did the flips for {more} more" if more > 1 else ", and so did the flip for one more" if more else ""
-    kept = f"the draft's {quoted(word, child.token)} is kept with probability {child.accept_prob:.3f}"
-    return f"{kept} (target {child.target_prob:.3f}{draft}): the flip said no{others}"
+    kept = f"the draft's {quoted(word, child.token)} is kept with probability {number(child.accept_prob)}"
+    return f"{kept} (target {number(child.target_prob)}{draft}): the flip said no{others}"

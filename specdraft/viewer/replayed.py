@@ -37,6 +37,7 @@ from specdraft.viewer.steps import (
     about,
     judged_by_tokens,
     nothing_below,
+    number,
     probability_note,
     quoted,
 )
@@ -311,13 +312,13 @@ def _why(
     if not children:
         return nothing_below(word, above)
     rank, annotation = int(one.annotation.ranks[end + 1]), one.annotation
-    prob = f" (p={float(annotation.top_probs[end + 1, rank]):.3f})" if rank < annotation.top_ids.shape[1] else ""
+    prob = f" (p={number(float(annotation.top_probs[end + 1, rank]))})" if rank < annotation.top_ids.shape[1] else ""
     held = topology.ranks[children].tolist()
     closed = len(held) > 1 and held == list(range(held[0], held[-1] + 1))
     ranks = f"ranks {held[0]} to {held[-1]}" if closed else f"rank {', '.join(map(str, held))}"
-    drafter = f"the drafter ranks it {rank}{prob}, and the tree holds {ranks} there"
-    verb = "wanted" if one.combination.sampling.greedy else "drew"
+    drafter = f", the drafter's rank {rank}{prob}, and the tree holds {ranks} there"
+    wish = "wanted" if one.combination.sampling.greedy else "drew"
     best = nodes[children[0]].token
     if probs is not None and best is not None:
-        return f"after {quoted(word, above)} {by_wish(word, verb, bonus, probs, best)}; {drafter}"
-    return f"after {quoted(word, above)} the target {verb} {quoted(word, bonus)}; {drafter}"
+        return f"after {quoted(word, above)} {by_wish(word, wish, bonus, probs, best, drafter)}"
+    return f"after {quoted(word, above)} the target {wish} {quoted(word, bonus)}{drafter}"

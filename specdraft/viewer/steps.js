@@ -76,7 +76,7 @@ function show(index, first = false) {
   document.getElementById("where").textContent = `step ${now + 1} of ${data.steps.length}: ${step.accepted.length} of ${step.depth} levels accepted`;
   document.getElementById("why").textContent = step.why;
   drawing.draw(step.nodes, step.best, paint(step), facts, step.accepted.at(-1) ?? 0);
-  if (first || before.w !== drawing.extent.w || before.h !== drawing.extent.h) drawing.fit();
+  if (first || before.w !== drawing.extent.w || before.h !== drawing.extent.h || !drawing.sees(drawing.focus)) drawing.fit();
   table(step);
   for (const word of document.querySelectorAll(".text [data-step]")) {
     word.classList.toggle("later", Number(word.dataset.step) > now);

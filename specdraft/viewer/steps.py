@@ -77,10 +77,10 @@ class ShownStep:
 
     @cached_property
     def best_path(self) -> list[int]:
-        """The nodes from the root to the leaf that the drafter thinks most probable, the root left out."""
-        known = [(value, -node) for node, value in enumerate(self.cumulative) if node and value is not None]
-        leaves = [one for one in known if not self.topology.children[-one[1]]]
-        node = -max(leaves)[1] if leaves else 0
+        """The nodes from the root to the leaf that the drafter thinks most probable; empty while a leaf is unknown."""
+        leaves = [node for node in range(1, len(self.nodes)) if not self.topology.children[node]]
+        known = [(value, -node) for node in leaves if (value := self.cumulative[node]) is not None]
+        node = -max(known)[1] if known and len(known) == len(leaves) else 0
         path = []
         while node:
             path.append(node)
@@ -211,6 +211,11 @@ def judged_by_tokens(topology: Topology, accepted: Sequence[int], cut: bool) -> 
 def quoted(word: Word, token: int) -> str:
     """A token in a sentence."""
     return f"\u201c{token_text(word(token))}\u201d"
+
+
+def number(prob: float | None) -> str:
+    """A probability in a sentence."""
+    return "?" if prob is None else f"{prob:.3f}" if prob >= 0.0005 or prob == 0 else f"{prob:.0e}"
 
 
 ENDED = "the text ends here: its last token was accepted, so there is no bonus token"

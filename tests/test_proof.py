@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from specdraft.acceptance import Recursive, TopK, Typical, registry
+from specdraft.acceptance.judging import Judged
+from specdraft.draft_tree import DraftTree, Topology
+from specdraft.proof import EXACT, FAMILIES, enumerate_case, family, prove
+from specdraft.shapes import Plan, StaticPlan
+from specdraft.shapes import registry as shapes
+
+LOSSLESS = [kind for kind, rule in registry().items() if rule.lossless and not rule.greedy_only]
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_every_lossless_rule_is_proven(kind: str) -> None:
+    proof = prove(registry()[kind](), ["chain", "wide", "by rank"])
+    assert proof.exact
+    assert proof.largest < EXACT
+    assert "chain" in proof.families
+    assert proof.verdict().startswith("proven by enumeration")
+    assert json.loads(json.dumps(proof.as_dict()))["lossless"] is True
+
+
+def test_the_families_that_a_rule_fits() -> None:
+    assert prove(registry()["block"]()).families == ["chain"]
+    assert prove(TopK()).families == list(FAMILIES)
+    assert "by rank" not in prove(registry()["membership"](), ["wide", "by rank"]).families
+
+
+def test_a_lossy_rule_says_how_far_off_it_is() -> None:
+    proof = prove(Typical())
+    assert (proof.lossless, proof.as_dict()["lossless"]) == (False, False)
+    assert proof.largest > 0.1
+    assert proof.verdict().startswith("lossy: ")
+    assert prove(Typical(epsilon=1, delta=3)).enumerated != proof.enumerated  # its parameters count
+
+
+class FromTheTarget(Recursive):
+    def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        return super().judge(tree, target_probs, draft_probs)._replace(residual=target_probs)
+
+
+def test_a_fault_is_found_and_named() -> None:
+    proof = prove(FromTheTarget(), ["chain"])
+    assert not proof.exact
+    assert proof.verdict().startswith("NOT lossless: ")
+    assert "chain tree" in proof.verdict()
+    assert proof.as_dict()["lossless"] is False
+
+
+@pytest.fixture
+def forget() -> Iterator[None]:
+    enumerate_case.cache_clear()
+    yield
+    enumerate_case.cache_clear()
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_case_is_gone_through_once() -> None:
+    prove(TopK(), ["wide"])
+    prove(TopK(), ["wide"])
+    assert enumerate_case.cache_info().misses == enumerate_case.cache_info().hits == 4
+
+
+@pytest.mark.parametrize(
+    ("plan", "kin"),
+    [
+        (shapes()["chain"]().at(4), "chain"),
+        (shapes()["kary"]().at(1), "chain"),
+        (shapes()["wide"]().at(4), "wide"),
+        (shapes()["kary"]().at(6), "k-ary"),
+        (shapes()["kary"]().at(5), "mixed"),
+        (shapes()["beam"]().at(9), "mixed"),
+        (shapes()["best_first"]().at(4), "by rank"),
+        (shapes()["sequoia"]().at(4), "by rank"),
+        (StaticPlan(Topology([-1, 0, 0], [0, 0, 2])), "by rank"),
+        (StaticPlan(Topology([-1, 0, 0, 1], [0, 0, 2, 1])), "by rank"),
+        (StaticPlan(Topology([-1, 0, 1], [0, 0, 1])), "by rank"),
+    ],
+)
+def test_family(plan: Plan, kin: str) -> None:
+    assert family(plan) == kin
