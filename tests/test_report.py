@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -432,6 +433,7 @@ class TestTargets:
 def test_needs_no_torch(study: Path, tmp_path: Path) -> None:
     told = f"""
 import sys
+import time
 from pathlib import Path
 from specdraft.report.writing import write_report
 write_report(Path({str(study)!r}), formats=("md", "png"))
@@ -457,3 +459,21 @@ def test_bundle_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, st
 
 def test_study_files_are_typed(study: Path) -> None:
     assert isinstance(read_study(study), StudyFiles) and os.fspath(read_study(study).folder) == str(study)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("many", ["shapes", "settings"])
+def test_five_thousand_combinations(tmp_path: Path, many: str) -> None:
+    pairs, budgets = tuple(f"pair{i}" for i in range(5)), (2, 4, 8, 16, 32)
+    if many == "shapes":
+        write_study(tmp_path / "s", pairs, ("chain", *(f"kary-k{k}" for k in range(2, 200)), "hindsight"), budgets)
+    else:
+        settings = tuple((f"rule{i}", t / 4) for i in range(8) for t in range(5))
+        write_study(tmp_path / "s", pairs, ("chain", "kary", "wide", "beam", "hindsight"), budgets, settings)
+    started = time.perf_counter()
+    write_report(tmp_path / "s")
+    assert time.perf_counter() - started < 60
+    reader = read_html(tmp_path / "s/report.html")
+    assert len(rows_of(reader, "summary")[1]) == 4975 + 25
+    assert (tmp_path / "s/report.html").stat().st_size < 14e6  # Vega, which is left out here, is 1 MB
+    assert "are drawn" in reader.text and "5,000 rows, 50 at a time" in reader.text

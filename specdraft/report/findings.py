@@ -168,7 +168,7 @@ class Findings:
         low, high = min(lead.value.value for lead in heads), max(lead.value.value for lead in heads)
         budgets = sorted({lead.budget for lead in heads})
         at = Strong("At " + (plural(budgets[0], "draft node") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} draft nodes"))
-        gain = f"{number(low)}" if low == high else f"{number(low)} to {number(high)}"
+        gain = number(low) if number(low) == number(high) else f"{number(low)} to {number(high)}"
         if not ranked:
             return say("{} no shape differs from the others, or none has a rival: there is no winner.", at)
         rated = sum(ranked.values())

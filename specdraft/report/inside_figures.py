@@ -231,4 +231,4 @@ class InsideFigures(Canvas):
 
 def _evenly(deepest: int) -> list[int]:
     """Depths to name."""
-    return list(range(1, deepest + 1)) if deepest <= 10 else list(range(0, deepest + 1, 5 if deepest <= 40 else 10))
+    return list(range(1, deepest + 1)) if deepest <= 10 else [1, 3, 5, 7, 10, *range(15, 40, 5), *range(40, deepest + 1, 20)]

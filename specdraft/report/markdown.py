@@ -9,7 +9,7 @@ from specdraft.report.document import LIMITS, METRICS, REFERENCES, Document, Tab
 from specdraft.report.words import Name, Strong, Text
 
 MOST_ROWS = 300
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~$&])")
+SPECIAL = re.compile(r"([\\`*_\[\]#|<>~$&])")
 
 
 def escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""How figures look: colours that the colour-blind can tell apart (Okabe and Ito 2008), each shape with its own marker as well."""
+"""How figures look: colours that the colour-blind can tell apart (Okabe and Ito 2008, and two more), and a marker for each shape."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import altair as alt
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#9A7D0A")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#9A7D0A", "#7A5FD0", "#B24C63")
 GREY = "#808080"
 DASHES = ([1, 0], [7, 3], [2, 2])
 MARKERS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
@@ -29,12 +29,12 @@ class ShapeScales:
     """One colour, dash and marker for each shape, the same in every figure; references are grey.
 
     Args:
-        shapes: the most important first: the first seven have a colour of their own.
+        shapes: the most important first: the first nine have a colour of their own.
         references: the others.
     """
 
     def __init__(self, shapes: list[str], references: list[str]) -> None:
-        self._of = {shape: (COLOURS[i % 7], DASHES[i // 7 % 3], MARKERS[i % 8]) for i, shape in enumerate(shapes)}
+        self._of = {shape: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % 3], MARKERS[i % 8]) for i, shape in enumerate(shapes)}
         self._of |= {shape: (GREY, [4, 4], "stroke") for shape in references}
 
     def scale(self, shapes: list[str], part: int = 0) -> alt.Scale:
