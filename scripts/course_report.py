@@ -191,7 +191,8 @@ def about_time(findings: Findings) -> Iterator[Text]:
             speed = interval(row, name)
             verdict = "a gain" if speed.known and speed.low > 1 else "a loss" if speed.known and speed.high < 1 else "no clear gain"
             what = "estimated speed-up" if name == "est_speedup" else "measured speed-up"
-            yield say("{}: the best {} is {} ({} with {}, {}): {}.", Name(str(pair)), what, speed, Name(str(row["tree"])), plural(int(row["budget"]), "node"), Name(str(row["panel"])), verdict)  # fmt: skip
+            where = say("{} with {}, {}", Name(str(row["tree"])), plural(int(row["budget"]), "node"), Name(str(row["panel"])))
+            yield say("{}: the best {} is {} ({}): {}.", Name(str(pair)), what, speed, where, verdict)
 
 
 def about_loops(findings: Findings) -> Iterator[Text]:
