@@ -54,7 +54,7 @@ def small(pair: list[str], tmp_path: Path) -> list[str]:
     """A sweep of one combination on two prompts into `tmp_path / "out"`."""
     (tmp_path / "p.jsonl").write_text('{"prompt": "Once upon"}\n{"prompt": "def f(x):"}\n')
     prompts = ["prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}"]
-    return [*pair, *prompts, "tree=chain", "budget=2", "max_new_tokens=6", "engine=live", "--out", str(tmp_path / "out")]
+    return [*pair, *prompts, "tree=chain", "budget=2", "max_new_tokens=6", "engine=live", "report=false", "--out", str(tmp_path / "out")]
 
 
 def one_line(said: Said, code: int = cli.USAGE) -> str:
@@ -73,6 +73,26 @@ class TestSweep:
         assert "2 of 2 rows" in said.err
         assert "0 new rows, 2 reused" in run("sweep", *small).out
         assert "2 new rows, 0 reused" in run("sweep", *small, "--fresh").out
+
+    def test_report(self, run: Run, small: list[str], tmp_path: Path) -> None:
+        assert "report: " not in run("sweep", *small).out and not (tmp_path / "out/report.html").exists()
+        said = run("sweep", *small, "report=true")
+        assert f"report: {tmp_path / 'out/report.html'}" in said.out.splitlines()
+        assert (tmp_path / "out/figures/block-efficiency.png").is_file() and (tmp_path / "out/report.md").is_file()
+        run("sweep", *small, "--fresh")
+        assert not (tmp_path / "out/report.html").exists()
+
+    def test_report_that_fails_is_one_line(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from specdraft.report import writing
+
+        def failing(*_: object) -> None:
+            raise RuntimeError("not\ntoday")
+
+        monkeypatch.setattr(writing, "write_report", failing)
+        said = run("sweep", *small, "report=true", "--json")
+        assert said.code == cli.DONE and json.loads(said.out)["combinations"] == 1
+        (line,) = [line for line in said.err.splitlines() if "report" in line]
+        assert line == f"no report was written: RuntimeError: not (specdraft report {tmp_path / 'out'} tries again)"
 
     def test_json(self, run: Run, small: list[str], tmp_path: Path) -> None:
         said = run("sweep", *small, "tree=chain,medusa", "budget=2,4", "--json")

@@ -18,7 +18,7 @@ from specdraft.results import cannot_write, write_atomically
 
 FORMATS = ("html", "md", "png")
 PICTURES = "figures"
-SCALE = 1.6
+SCALE = 1.35  # pixels of a picture for each pixel of the page
 
 
 def parse_formats(text: str | None, out: Path | None = None) -> tuple[str, ...]:
