@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,8 +135,8 @@ def about_budgets(findings: Findings) -> Iterator[Text]:
         total = sum(found.values())
         if total:
             yield say(
-                "From the smallest to the largest budget, {} rises in {} of {} pairs of setting and shape and falls in {} (intervals that do not "
-                "overlap); in {} the intervals overlap.",
+                "From the smallest to the largest budget, {} rises in {} of {} pairs of setting and shape and falls in {} (intervals that "
+                "do not overlap); in {} the intervals overlap.",
                 name.replace("_", " "), found["higher"], total, found["lower"], found["open"])  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def about_pairs(findings: Findings) -> Iterator[Text]:
         if own["pair"].nunique() > 1 and told["budget"] == rows["budget"].max():
             ranked = own.sort_values("block_efficiency", ascending=False).to_dict("records")
             parts = [f"{row['pair']} {interval(row, 'block_efficiency')}" for row in ranked]
-            apart = all(order(interval(a, "block_efficiency"), interval(b, "block_efficiency")) == "higher" for a, b in zip(ranked, ranked[1:], strict=False))
+            apart = all(order(a, b) == "higher" for a, b in pairwise([interval(row, "block_efficiency") for row in ranked]))
             where = ", ".join(f"{key}={value}" for key, value in told.items())
             yield say("Block efficiency of a {} ({}): {}; {}.", Name("chain"), where, "; ".join(parts),
                       "no two intervals overlap" if apart else "not all of these intervals are apart")  # fmt: skip
@@ -175,8 +176,8 @@ def about_theory(findings: Findings) -> Iterator[Text]:
         row = own.sort_values("budget").to_dict("records")[-1]
         predicted, measured = expected_tokens(float(row["alpha"]), int(row["budget"])), interval(row, "block_efficiency")
         side = "inside" if measured.known and measured.low <= predicted <= measured.high else "outside"
-        yield say("{}: with the measured overlap alpha = {} the formula for independent acceptances gives {} tokens per pass at {}; measured {}, so "
-                  "the prediction is {} the interval.", Name(str(row["panel"])), interval(row, "alpha"), number(predicted),
+        yield say("{}: with the measured overlap alpha = {} the formula for independent acceptances gives {} tokens per pass at {}; "
+                  "measured {}, so the prediction is {} the interval.", Name(str(row["panel"])), interval(row, "alpha"), number(predicted),
                   plural(int(row["budget"]), "draft token"), measured, side)  # fmt: skip
 
 
@@ -189,8 +190,9 @@ def about_time(findings: Findings) -> Iterator[Text]:
             row = own.sort_values(name, ascending=False).to_dict("records")[0]
             speed = interval(row, name)
             verdict = "a gain" if speed.known and speed.low > 1 else "a loss" if speed.known and speed.high < 1 else "no clear gain"
-            yield say("{}: the best {} is {} ({} with {}, {}): {}.", Name(str(pair)), "estimated speed-up" if name == "est_speedup" else "measured speed-up",
-                      speed, Name(str(row["tree"])), plural(int(row["budget"]), "node"), Name(str(row["panel"])), verdict)  # fmt: skip
+            what = "estimated speed-up" if name == "est_speedup" else "measured speed-up"
+            where = say("{} with {}, {}", Name(str(row["tree"])), plural(int(row["budget"]), "node"), Name(str(row["panel"])))
+            yield say("{}: the best {} is {} ({}): {}.", Name(str(pair)), what, speed, where, verdict)
 
 
 def about_loops(findings: Findings) -> Iterator[Text]:
@@ -212,7 +214,13 @@ ANALYSES: tuple[tuple[str, Callable[[Findings], Iterator[Text]]], ...] = (
 
 def claims(pictures: dict[str, Path], tables: dict[str, list[str]]) -> Iterator[str]:
     """Figure or table -> the file that it is drawn from -> the command that makes it."""
-    sources = {"depth": "positions.csv", "rank": "nodes.csv", "length": "lengths.csv", "winner": "comparisons.csv", "lead": "comparisons.csv"}
+    sources = {
+        "depth": "positions.csv",
+        "rank": "nodes.csv",
+        "length": "lengths.csv",
+        "winner": "comparisons.csv",
+        "lead": "comparisons.csv",
+    }
     yield from ("| figure or table | file | command |", "| --- | --- | --- |")
     for name in pictures:
         file = next((file for word, file in sources.items() if word in name), "summary.csv")

@@ -32,10 +32,10 @@ def save(console: Console, path: Path, title: str) -> None:
 
 
 TREES = (
-    *((tree, 4) for tree in ("chain", "kary", "beam", "sequoia")),
-    *((tree, 16) for tree in ("chain", "kary", "beam", "sequoia", "measured")),
+    *((tree, 4) for tree in ("chain", "kary", "beam", "sequoia", "best_first")),
+    *((tree, 16) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first")),
     ("medusa", 63),
-    *((tree, 64) for tree in ("chain", "kary", "beam", "sequoia", "measured", "hindsight")),
+    *((tree, 64) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first", "hindsight")),
 )
 
 
@@ -58,6 +58,19 @@ def bench_table(bench: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {name} | {value:.2f} |" for name, value in bench["ratios"].items())])
 
 
+def replay_table(bench: dict[str, Any]) -> str:
+    """What replay costs beside live decoding."""
+    rows = (
+        (f"recording and annotating {bench['recorded_tokens']:,} tokens", f"{bench['record_s']:.1f} s"),
+        (f"replaying {bench['combinations']:,} combinations on all prompts", f"{bench['replay_s']:.2f} s"),
+        ("decoding them live, extrapolated from 10 combinations on 8 prompts", f"{bench['live_s_extrapolated']:,.0f} s"),
+        ("live / replay (goal 1,000)", f"{bench['live_over_replay']:,.0f}"),
+        ("live / (recording + replay)", f"{bench['live_over_record_and_replay']:,.0f}"),
+        ("one more tree per 25,000 recorded tokens (goal 2 ms, at most 10)", f"{bench['one_more_tree_ms']:.1f} ms"),
+    )
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in rows)])
+
+
 def fill(name: str, text: str) -> None:
     """Replace what stands between a marker and its end in the README."""
     path = ROOT / "README.md"
@@ -71,6 +84,7 @@ def main(study: Annotated[Path, typer.Option(help="a results folder")] = ROOT / 
     summary = pd.read_csv(study / "summary.csv")
     console.print(summary_tables(summary)[1])
     fill("study", study_table(summary))
+    fill("replay", replay_table(json.loads((study / "bench_replay.json").read_text())))
     fill("bench", bench_table(json.loads((study / "bench_decode.json").read_text())))
     save(console, study / "summary.svg", "specdraft sweep")
 
