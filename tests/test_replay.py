@@ -35,6 +35,7 @@ from specdraft.shapes.paths import Paths
 from specdraft.shapes.published import Published, published_trees
 from specdraft.shapes.wide import Wide
 from specdraft.trace import replay as replay_module
+from specdraft.trace.fit import measured_tree
 from specdraft.trace.record import annotate, record_trajectories
 from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay, replay_steps
 from specdraft.verifier import Verifier
@@ -340,3 +341,21 @@ def test_the_bundled_pairs(name: str, prompts: int) -> None:
     assert len(trees) == 20
     for topology in trees:
         one.check(topology)
+
+
+@given(topologies(max_nodes=8), st.integers(1, 3), st.integers(0, 10**6))
+def test_ranks_that_depend_on_the_distance_from_the_root(topology: Topology, offsets: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ranks = np.concatenate([np.full((1, offsets), -1), rng.integers(0, 3, (12, offsets))]).astype(np.int32)
+    one = pack([ranks], [np.arange(13)])
+    depth = accepted_nodes(topology, one.ranks)[1][0]
+    paths = set(topology.paths)
+    for start in range(12):
+        path: RankPath = ()
+        while start + len(path) < 12 and (step := (*path, int(ranks[start + len(path) + 1, min(len(path), offsets - 1)]))) in paths:
+            path = step
+        assert depth[start] == len(path)
+    same = pack([np.repeat(ranks[:, :1], 3, 1)], [np.arange(13)])
+    plain = pack([ranks[:, 0]], [np.arange(13)])
+    assert list(map(untimed, replay(topology, same))) == list(map(untimed, replay(topology, plain)))
+    assert measured_tree(same.ranks, same.last, 5, 4, 3)[1] == measured_tree(plain.ranks, plain.last, 5, 4, 3)[1]

@@ -14,7 +14,7 @@ import numpy as np
 from specdraft.draft_tree import RankPath, Topology
 from specdraft.optimal import best_tree
 from specdraft.shapes import FittedPlan
-from specdraft.trace.replay import PackedRanks
+from specdraft.trace.replay import PackedRanks, at_depth
 
 FOLDS = 2
 
@@ -59,7 +59,8 @@ def measured_tree(ranks: np.ndarray, last: np.ndarray, node_budget: int, max_dep
     def push_children(path: RankPath, members: np.ndarray) -> None:
         if len(path) >= max_depth:
             return
-        following = ranks[rows[members], np.minimum(positions[members] + len(path) + 1, ranks.shape[1] - 1)]
+        own = at_depth(ranks, len(path) + 1)
+        following = own[rows[members], np.minimum(positions[members] + len(path) + 1, ranks.shape[1] - 1)]
         for rank in range(max_children):
             chosen = members[following == rank]
             heapq.heappush(heap, (-len(chosen), len(path) + 1, (*path, rank), chosen))
@@ -78,7 +79,7 @@ def measured_tree(ranks: np.ndarray, last: np.ndarray, node_budget: int, max_dep
 def rank_shares(ranks: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
     """`[count]` the share of positions at which the drafter ranked the target's token k-th: Sequoia's vector."""
     rows, positions = starts(ranks, last)
-    following = ranks[rows, positions + 1]
+    following = at_depth(ranks, 1)[rows, positions + 1]
     return np.bincount(following[(following >= 0) & (following < count)], minlength=count) / max(len(following), 1)
 
 

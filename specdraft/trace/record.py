@@ -42,7 +42,8 @@ class Annotation(NamedTuple):
 
     Attributes:
         ranks: `[T + 1]` int32, the drafter's rank of each token after the tokens before it; -1 at
-            position 0, which no drafter proposes.
+            position 0, which no drafter proposes. Of a drafter whose proposal depends on the distance from
+            the root: `[T + 1, O]` by distance, which `trace.replay` reads alike.
         top_ids: `[T + 1, K]` int32, the drafter's most probable tokens, best first.
         top_probs: `[T + 1, K]` float32, their probabilities (softmax at temperature 1).
         entropy: `[T + 1]` float32, of the drafter's distribution, in nats.

@@ -21,7 +21,8 @@ class PackedRanks(NamedTuple):
     """The ranks of several trajectories side by side.
 
     Attributes:
-        ranks: `[P, T_max + 2]` the drafter's rank of the token at each position; -1 where there is none.
+        ranks: `[P, T_max + 2]` the drafter's rank of the token at each position; -1 where there is none. A drafter whose
+            proposal depends on how far below the root it is has `[P, T_max + 2, O]`: by depth, from 1 to O, the last for all below.
         last: `[P]` each trajectory's last position `T`.
         looped: `[P]` tokens that end a repeated 4-gram (see `metrics.looped_tokens`).
     """
@@ -32,9 +33,9 @@ class PackedRanks(NamedTuple):
 
 
 def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray]) -> PackedRanks:
-    """Lay ranks `[T + 1]` of each prompt side by side."""
+    """Lay ranks `[T + 1]`, or `[T + 1, O]`, of each prompt side by side."""
     last = np.array([len(r) - 1 for r in ranks], dtype=np.int64)
-    packed = np.full((len(ranks), int(last.max(initial=0)) + 2), -1, dtype=np.int64)
+    packed = np.full((len(ranks), int(last.max(initial=0)) + 2, *(ranks[0].shape[1:] if len(ranks) else ())), -1, dtype=np.int64)
     for row, one in enumerate(ranks):
         packed[row, : len(one)] = one
     packed[:, 0] = -1
@@ -49,6 +50,11 @@ def child_table(topology: Topology) -> np.ndarray:
     return table
 
 
+def at_depth(ranks: np.ndarray, depth: int) -> np.ndarray:
+    """`[P, S]` the ranks that hold `depth` levels below the root (see `PackedRanks`)."""
+    return ranks if ranks.ndim == 2 else ranks[:, :, min(depth, ranks.shape[2]) - 1]
+
+
 def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The deepest accepted node, and its depth, of a step that starts at each position.
 
@@ -56,24 +62,27 @@ def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, n
 
     Args:
         topology: the tree.
-        ranks: `[P, S]` (see `PackedRanks`); -1 at position 0 ends the walks of the row before.
+        ranks: see `PackedRanks`; -1 at position 0 ends the walks of the row before.
 
     Returns:
         node `[P, S]`, depth `[P, S]`; depth is the number of accepted tokens.
     """
     table = child_table(topology)
     beyond, width = table.shape[1] - 1, table.shape[1]
-    following = np.append(np.minimum(ranks.astype(np.uint32), beyond).astype(np.int64), beyond)  # -1 is the largest
-    children, node = table.ravel(), np.zeros(ranks.size, dtype=np.int64)
-    starts, here = np.arange(ranks.size), np.zeros(ranks.size, dtype=np.int64)
+    size, shape = ranks.shape[0] * ranks.shape[1], ranks.shape[:2]
+    children, node = table.ravel(), np.zeros(size, dtype=np.int64)
+    starts, here = np.arange(size), np.zeros(size, dtype=np.int64)
     for level in range(1, topology.depth + 1):
+        if level == 1 or ranks.ndim > 2:
+            own = at_depth(ranks, level)
+            following = np.append(np.minimum(own.astype(np.uint32), beyond).astype(np.int64), beyond)  # -1 is the largest
         child = children[here * width + following[starts + level]] if level > 1 else children[following[1:]]
         kept = np.flatnonzero(child >= 0)
         starts, here = starts[kept], child[kept]
         node[starts] = here
         if not len(starts):
             break
-    return node.reshape(ranks.shape), topology.depths[node].reshape(ranks.shape)
+    return node.reshape(shape), topology.depths[node].reshape(shape)
 
 
 def step_starts(depth: np.ndarray, last: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from specdraft.prompts import Prompt
 from specdraft.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
 from specdraft.trace.cost import CostCurve
 from specdraft.trace.fit import fitted_trees, folds
-from specdraft.trace.replay import PackedRanks, pack, replay, replay_steps
+from specdraft.trace.replay import PackedRanks, at_depth, pack, replay, replay_steps
 from specdraft.trace.replay_dynamic import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
 from specdraft.trace.replay_sampled import pack_chances, replay_sampled, rule_weights
 from specdraft.trace.store import TraceStore
@@ -51,7 +51,7 @@ class Replayer:
         self._names = [p.prompt_id for p in prompts]
         judged = [traces.chances[p.prompt_id] for p in prompts] if traces.chances else []
         self._chances = pack_chances(judged, self._packed.ranks.shape[1]) if judged else {}
-        top_ranked = (self._packed.ranks == 0).sum(1).astype(float)  # greedy distributions overlap wholly or not at all
+        top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)  # greedy distributions overlap wholly or not at all
         self._overlap = self._chances["overlap"].sum(1) if judged else top_ranked
         self._walked: tuple[tuple[Limits, int], Walked] | None = None
 
