@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from specdraft import cli
 from specdraft.draft_tree import Topology
 from specdraft.models.gate import AttentionLayout
 from specdraft.models.pair import Pair, load_pair
@@ -67,6 +70,15 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], AttentionLayout]] = {
     "gpt_neox": ("gpt_neox", SIZES, AttentionLayout(None, False)),
     "opt": ("opt", SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32, "init_std": 0.3}, AttentionLayout(None, False)),
 }
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
 
 
 class PairFolders(NamedTuple):
@@ -146,6 +158,20 @@ def topologies(draw: st.DrawFn, max_nodes: int = 12) -> Topology:
         parents.append(parent)
         ranks.append(draw(st.integers(0, max_nodes).filter(lambda rank, taken=taken: rank not in taken)))
     return Topology(parents, ranks)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process."""
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["specdraft", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        code = stop.value.code
+        return Said(code if isinstance(code, int) else 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

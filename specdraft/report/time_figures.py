@@ -9,7 +9,7 @@ from specdraft.report.budget_figures import BudgetFigures
 from specdraft.report.canvas import MOST_DETAIL_PANELS, MOST_SPOKEN, facet
 from specdraft.report.findings import against_one, interval, is_reference
 from specdraft.report.theme import PARTS
-from specdraft.report.words import Name, Strong, join, plural, say
+from specdraft.report.words import Name, Strong, Text, join, plural, say
 
 
 class TimeFigures(BudgetFigures):
@@ -21,22 +21,7 @@ class TimeFigures(BudgetFigures):
             return
         self._latency(live)
         rows = self.curves[self.curves["speedup"].notna()]
-        told = []
-        for panel in self._panels_of(rows)[:MOST_SPOKEN]:
-            own = rows[(rows["panel"] == panel) & ~rows["tree"].map(is_reference)].sort_values("speedup", ascending=False)
-            if len(own):
-                top = own.iloc[0]
-                speed = interval(top, "speedup")
-                told.append(
-                    say(
-                        "{}: fastest is {} at {}, {}: {}.",
-                        Name(panel),
-                        Name(top["shown"]),
-                        plural(int(top["budget"]), "node"),
-                        speed,
-                        against_one(speed),
-                    )
-                )
+        told = self._fastest(rows, "speedup", "{}: fastest is {} at {}, {}: {}.")
         note = say(
             "Measured against plain decoding in the same run, on the hardware named below; the fastest of many is picked, "
             "which flatters it."
@@ -49,6 +34,17 @@ class TimeFigures(BudgetFigures):
             single=rows["budget"].nunique() == 1,
             rows=rows,
         )
+
+    def _fastest(self, rows: pd.DataFrame, name: str, template: str) -> list[Text]:
+        """The largest `name` of each panel: `template` takes panel, shape, nodes, value and what its interval supports."""
+        told = []
+        for panel in self._panels_of(rows)[:MOST_SPOKEN]:
+            own = rows[(rows["panel"] == panel) & ~rows["tree"].map(is_reference)].sort_values(name, ascending=False)
+            if len(own):
+                top = own.iloc[0]
+                speed, nodes = interval(top, name), plural(int(top["budget"]), "node")
+                told.append(say(template, Name(panel), Name(top["shown"]), nodes, speed, against_one(speed)))
+        return told
 
     def _latency(self, live: pd.DataFrame) -> None:
         title = "Where the time goes (measured)"
@@ -113,22 +109,7 @@ class TimeFigures(BudgetFigures):
         rows = self.curves[self.curves["est_speedup"].notna()]
         if self.findings.estimated.empty:
             return
-        told = []
-        for panel in self._panels_of(rows)[:MOST_SPOKEN]:
-            own = rows[(rows["panel"] == panel) & ~rows["tree"].map(is_reference)].sort_values("est_speedup", ascending=False)
-            if len(own):
-                top = own.iloc[0]
-                speed = interval(top, "est_speedup")
-                told.append(
-                    say(
-                        "{}: highest for {} at {}, {}; {}.",
-                        Name(panel),
-                        Name(top["shown"]),
-                        plural(int(top["budget"]), "node"),
-                        speed,
-                        against_one(speed),
-                    )
-                )
+        told = self._fastest(rows, "est_speedup", "{}: highest for {} at {}, {}; {}.")
         note = say(
             "{} computed from accepted tokens and the pair's measured cost of drafting and verifying. Intervals are over prompts only; "
             "they do not hold the error of the costs.",

@@ -32,6 +32,11 @@ class BestFirst(ShapeLabel):
     min_prob: float = 0.0
     sized: ClassVar[bool] = False
 
+    @property
+    def least(self) -> float:
+        """The logarithm of `min_prob`."""
+        return log(self.min_prob) if self.min_prob > 0 else -inf
+
     def at(self, node_budget: int) -> BestFirstPlan:
         """See `Shape.at`. Raises `ConfigError` for a budget or a parameter out of range."""
         check_budget(node_budget)
@@ -57,7 +62,7 @@ class BestFirstPlan:
 
     def growth(self, roots: int, vocab: int) -> Growth:
         """Trees under so many roots, not grown yet."""
-        return Growth(roots, self.nodes, self.depth, min(self.shape.max_children, self.nodes, vocab), self.shape.min_prob)
+        return Growth(roots, self.nodes, self.depth, min(self.shape.max_children, self.nodes, vocab), self.shape.least)
 
     def expand(self, view: DraftView) -> DraftTree:
         """One forward and one transfer to the host for each level."""
@@ -125,12 +130,12 @@ class Growth:
         roots: how many trees.
         node_budget: draft nodes of each tree at most.
         max_depth, max_children: limits of each tree.
-        min_prob: the least cumulative probability.
+        least: the logarithm of the least cumulative probability.
     """
 
-    def __init__(self, roots: int, node_budget: int, max_depth: int, max_children: int, min_prob: float = 0.0) -> None:
+    def __init__(self, roots: int, node_budget: int, max_depth: int, max_children: int, least: float = -inf) -> None:
         self.node_budget, self.max_depth, self.max_children = node_budget, max_depth, max_children
-        self._least = log(min_prob) if min_prob > 0 else -inf
+        self._least = least
         none, zero = np.full(roots, -1), np.zeros(roots, dtype=np.int64)
         self._all = Nodes(none, zero, none, zero, np.zeros(roots))
         self._root = np.arange(roots)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from math import inf, log
 from typing import NamedTuple
 
 import numpy as np
@@ -105,8 +104,7 @@ def _place(found: np.ndarray) -> np.ndarray:
 
 def sizes(walked: Walked, plan: BestFirstPlan) -> np.ndarray:
     """`[F]` draft nodes of each start's tree at a budget and a threshold."""
-    least = log(plan.shape.min_prob) if plan.shape.min_prob > 0 else -inf
-    there = (walked.depth > 0) & (walked.log_prob >= least)
+    there = (walked.depth > 0) & (walked.log_prob >= plan.shape.least)
     size: np.ndarray = np.minimum(there.sum(1), plan.nodes)
     return size
 
@@ -148,8 +146,7 @@ def fed_nodes(walked: Walked, steps: Steps, plan: BestFirstPlan) -> np.ndarray:
     that better nodes pushed out of the largest recorded tree are not known and are left out.
     """
     depth = walked.depth[steps.start]
-    least = log(plan.shape.min_prob) if plan.shape.min_prob > 0 else -inf
-    there = (depth > 0) & (walked.log_prob[steps.start] >= least)
+    there = (depth > 0) & (walked.log_prob[steps.start] >= plan.shape.least)
     fed = np.zeros((len(depth), plan.depth), dtype=np.int64)
     fed[:, 0] = 1
     for level in range(1, plan.depth):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batc
 from specdraft.trace.store import StoredTrace, TraceStore, libraries, model_facts
 
 BATCH = 16
+Trace = TypeVar("Trace", Trajectory, Annotation, Chances)
 
 
 @dataclass(frozen=True)
@@ -61,85 +62,66 @@ def pair_traces(
         draw: which of the sampled texts of a prompt (the study's seed and the repeat).
         children: where texts are sampled, the most children of one node that will be asked for.
     """
+    store_all = _Stored(store, prompts, recorded)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
-    found = {name: _read(Trajectory, store.get(about), ending) for name, about in abouts.items()}
-    by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
-    missing = [name for name in by_length if found[name] is None]
 
-    def record(some: Sequence[str]) -> list[Trajectory]:
+    def texts(some: Sequence[str]) -> list[Trajectory]:
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
         return record_trajectories(pair.target, [prompts[name] for name in some], ending, sampling, generators)
 
-    for some in batches(missing, BATCH):
-        for name, one in zip(some, _in_memory(record, some), strict=True):
-            store.put(abouts[name], one._asdict())
-            found[name] = one
-        recorded(f"recorded {len(some)} trajectories of {pair.files.target.spec.path}")
-    trajectories: dict[str, Trajectory] = {name: one for name, one in found.items() if one is not None}
+    target, draft = pair.files.target.spec.path, pair.files.draft.spec.path
+    trajectories = store_all.complete(Trajectory, abouts, texts, f"recorded {{}} trajectories of {target}", ending)
     own = {name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()}
-    annotations = _annotations(pair, prompts, trajectories, own, store, recorded)
-    keys = {name: store.key(about) for name, about in own.items()}
-    found_chances = {} if sampling.greedy else _chances(pair, prompts, trajectories, keys, sampling, children, store, recorded)
-    return PairTraces(trajectories, annotations, keys, found_chances)
 
-
-def _annotations(
-    pair: Pair,
-    prompts: Mapping[str, Sequence[int]],
-    trajectories: Mapping[str, Trajectory],
-    own: Mapping[str, Mapping[str, Any]],
-    store: TraceStore,
-    recorded: Callable[[str], None],
-) -> dict[str, Annotation]:
-    found = {name: _read(Annotation, store.get(about)) for name, about in own.items()}
-    missing = [name for name in sorted(prompts, key=lambda name: len(prompts[name])) if found[name] is None]
-
-    def record(some: Sequence[str]) -> list[Annotation]:
+    def ranks(some: Sequence[str]) -> list[Annotation]:
         return annotate(pair.draft, [prompts[name] for name in some], [trajectories[name] for name in some])
 
-    for some in batches(missing, BATCH):
-        for name, one in zip(some, _in_memory(record, some), strict=True):
-            store.put(own[name], one._asdict())
-            found[name] = one
-        recorded(f"annotated {len(some)} trajectories with {pair.files.draft.spec.path}")
-    return {name: one for name, one in found.items() if one is not None}
+    annotations = store_all.complete(Annotation, own, ranks, f"annotated {{}} trajectories with {draft}")
+    keys = {name: store.key(about) for name, about in own.items()}
+    if sampling.greedy:
+        return PairTraces(trajectories, annotations, keys)
+
+    def judged(some: Sequence[str]) -> list[Chances]:
+        histories = [seeded("history", keys[name]) for name in some]
+        ids, own_texts = [prompts[name] for name in some], [trajectories[name] for name in some]
+        return chances(pair.target, pair.draft, ids, own_texts, sampling, children, histories)
+
+    about_chances = {name: {"kind": "chances", "annotation": key, "children": children} | _both_models(pair) for name, key in keys.items()}
+    found = store_all.complete(Chances, about_chances, judged, f"judged {{}} sampled texts of {target} with {draft}")
+    return PairTraces(trajectories, annotations, keys, found)
 
 
-def _chances(
-    pair: Pair,
-    prompts: Mapping[str, Sequence[int]],
-    trajectories: Mapping[str, Trajectory],
-    annotations: Mapping[str, str],
-    sampling: Sampling,
-    children: int,
-    store: TraceStore,
-    recorded: Callable[[str], None],
-) -> dict[str, Chances]:
-    """`annotations` are keys: they name target, draft, text and sampling."""
-    own = {
-        name: {
-            "kind": "chances",
-            "annotation": key,
-            "children": children,
-            "target": model_facts(pair.target, pair.files.target),
-            "draft": model_facts(pair.draft, pair.files.draft),
-        }
-        for name, key in annotations.items()
-    }
-    found = {name: _read(Chances, store.get(about)) for name, about in own.items()}
-    missing = [name for name in sorted(prompts, key=lambda name: len(prompts[name])) if found[name] is None]
+class _Stored:
+    """Traces of some prompts: read from the store, recorded in batches where they are missing."""
 
-    def record(some: Sequence[str]) -> list[Chances]:
-        histories = [seeded("history", annotations[name]) for name in some]
-        texts, theirs = [prompts[name] for name in some], [trajectories[name] for name in some]
-        return chances(pair.target, pair.draft, texts, theirs, sampling, children, histories)
+    def __init__(self, store: TraceStore, prompts: Mapping[str, Sequence[int]], recorded: Callable[[str], None]) -> None:
+        self._store, self._recorded = store, recorded
+        self._by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
 
-    for some in batches(missing, BATCH):
-        for name, one in zip(some, _in_memory(record, some), strict=True):
-            store.put(own[name], one._asdict())
-            found[name] = one
-        recorded(f"judged {len(some)} sampled texts of {pair.files.target.spec.path} with {pair.files.draft.spec.path}")
-    return {name: one for name, one in found.items() if one is not None}
+    def complete(
+        self,
+        kind: type[Trace],
+        abouts: Mapping[str, Mapping[str, Any]],
+        record: Callable[[Sequence[str]], list[Trace]],
+        note: str,
+        ending: Ending | None = None,
+    ) -> dict[str, Trace]:
+        """Every prompt's trace of one kind; each batch is stored as soon as it is recorded.
+
+        Args:
+            kind: what a trace holds.
+            abouts: what each prompt's trace depends on.
+            record: makes the traces of a batch.
+            note: what to say of a batch; `{}` is how many.
+            ending: see `_read`.
+        """
+        found: dict[str, Trace | None] = {name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()}
+        for some in batches([name for name in self._by_length if found[name] is None], BATCH):
+            for name, one in zip(some, _in_memory(record, some), strict=True):
+                self._store.put(abouts[name], one._asdict())
+                found[name] = one
+            self._recorded(note.format(len(some)))
+        return {name: one for name, one in found.items() if one is not None}
 
 
 class Expansions:
@@ -178,8 +160,7 @@ class Expansions:
         return {
             "kind": "expansion",
             "annotation": self._traces.keys[name],
-            "target": model_facts(self._pair.target, self._pair.files.target),
-            "draft": model_facts(self._pair.draft, self._pair.files.draft),
+            **_both_models(self._pair),
             "budget": self._plan.nodes,
             "max_depth": self._plan.depth,
             "max_children": self._plan.shape.max_children,
@@ -245,6 +226,11 @@ def _says(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def _weighs(about: Mapping[str, Any], role: str, files: ModelFiles) -> bool:
     return bool(about[role]["weights"] == files.weights_hash)
+
+
+def _both_models(pair: Pair) -> dict[str, Any]:
+    """What a trace depends on of both models."""
+    return {"target": model_facts(pair.target, pair.files.target), "draft": model_facts(pair.draft, pair.files.draft)}
 
 
 def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:
