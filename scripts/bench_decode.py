@@ -27,7 +27,7 @@ from specdraft.decode import Ending, decode_plainly
 from specdraft.manifest import cpu_name
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes import registry
 from specdraft.trace.cost import measure_costs
 from specdraft.trace.replayer import Replayer, dynamic_trees

@@ -40,7 +40,7 @@ from specdraft.manifest import cpu_name
 from specdraft.metrics import COUNTS
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes import StaticPlan
 from specdraft.shapes.paths import Paths
 from specdraft.trace.cost import CostCurve, pair_costs

@@ -11,9 +11,9 @@ import torch
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.drafters import Drafter, Drawing
-from specdraft.draws import Source
 from specdraft.records import Step
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import Source
 from specdraft.shapes import Plan
 from specdraft.verifier import Verifier
 

@@ -13,12 +13,12 @@ from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
-from specdraft.draws import RandomSource, Source
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
 from specdraft.metrics import Tally, tally
 from specdraft.models.pair import Pair
 from specdraft.records import Step
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.randomness import RandomSource, Source
 from specdraft.shapes import Shape, registry
 from specdraft.study import encode_to_fit, refuse_misfit
 from specdraft.trace.traces import text_generator

@@ -20,13 +20,13 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.certify import compare_greedy
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
-from specdraft.draws import RandomSource, Source
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.proof import says
 from specdraft.records import Step
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import RandomSource, Source
 from specdraft.shapes import FittedPlan, Plan
 from specdraft.shapes.chain import Chain
 from specdraft.trace.traces import text_generator

@@ -21,9 +21,9 @@ import torch
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.judging import Judged, Judging
 from specdraft.draft_tree import DraftTree, RankPath, Topology
-from specdraft.draws import Source, draw_children, seeded
 from specdraft.records import Accepted
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import Source, draw_children, seeded
 from specdraft.shapes import Plan, StaticPlan
 from specdraft.shapes.base import breadth_first
 

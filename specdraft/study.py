@@ -21,7 +21,7 @@ from specdraft.models.pair import PairFiles, find_pair, resolve_device, resolve_
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.results import SCHEMA
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes import FittedPlan, Plan, Shape, StaticPlan
 from specdraft.trace.fit import FOLDS
 

@@ -19,7 +19,6 @@ from specdraft.certify import certificate, compare_greedy, near_ties
 from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
-from specdraft.draws import RandomSource
 from specdraft.errors import OUT_OF_MEMORY, LosslessnessError, ModelError, ResultsError, UserError
 from specdraft.live_check import TEXTS, Case, check_live, pick
 from specdraft.manifest import environment, model_facts
@@ -29,6 +28,7 @@ from specdraft.prompts import Prompt
 from specdraft.proof import family, prove
 from specdraft.records import Step
 from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, read_rows, to_csv, write_atomically
+from specdraft.sampling.randomness import RandomSource
 from specdraft.study import Combination, StudyPlan, encode_prompts
 from specdraft.trace.cost import pair_costs
 from specdraft.trace.fit import FOLDS, folds

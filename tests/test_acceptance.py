@@ -24,10 +24,10 @@ from specdraft.acceptance import (
 from specdraft.acceptance.judging import Judging
 from specdraft.config import bundled_config_dir, load_group
 from specdraft.draft_tree import DraftTree, Topology
-from specdraft.draws import RandomSource, draw_children
 from specdraft.errors import ConfigError
 from specdraft.records import Accepted
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import RandomSource, draw_children
 
 VOCAB = 6
 

@@ -20,7 +20,7 @@ from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.records import Step
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes import Plan, StaticShape
 from specdraft.shapes.base import DraftView, StaticPlan
 from specdraft.shapes.beam import Beam

@@ -18,12 +18,12 @@ from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.draft_tree import Topology
 from specdraft.drafters import DraftModel
 from specdraft.drafters.base import Drawing
-from specdraft.draws import RandomSource, seeded
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.records import Step
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import RandomSource, seeded
 from specdraft.shapes import StaticPlan
 from specdraft.shapes.branching import Branching
 from specdraft.shapes.chain import Chain

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.draws import Draw, NoSource, RandomSource, draw_children
 from specdraft.errors import ConfigError
 from specdraft.proof import EnumeratingSource, outcomes
+from specdraft.sampling.randomness import Draw, NoSource, RandomSource, draw_children
 
 
 def seeded(seed: int = 0) -> RandomSource:

@@ -12,11 +12,11 @@ from specdraft.acceptance.judging import Judged
 from specdraft.decode import Ending, decode
 from specdraft.draft_tree import DraftTree
 from specdraft.drafters import DraftModel
-from specdraft.draws import RandomSource, seeded
 from specdraft.live_check import Case, Cells, Checked, _SamePrompt, _SamePromptDraft, check_live, fit, holm, pick, pooled, text_of
 from specdraft.models.pair import Pair
 from specdraft.records import Accepted
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.randomness import RandomSource, seeded
 from specdraft.shapes import FittedPlan, Plan, registry
 from specdraft.verifier import Verifier
 

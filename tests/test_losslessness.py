@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from specdraft.acceptance import AcceptanceRule, Block, KSeq, NoReplacement, Recursive, Rejection, TopK, Traversal, Typical, registry
 from specdraft.acceptance.judging import Judged
 from specdraft.draft_tree import DraftTree, RankPath, Topology
-from specdraft.draws import Source
 from specdraft.proof import EXACT, PLAIN, EnumeratingSource, Prefix, Step, World, emitted, key, outcomes, shape
 from specdraft.records import Accepted
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.randomness import Source
 
 CAUGHT = 1e-3
 

@@ -13,7 +13,7 @@ from specdraft.decode import Ending, decode_plainly
 from specdraft.drafters.draft_model import rank_tokens
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.trace.record import TOP_K, Annotation, Trajectory, _annotation, annotate, batches, record_trajectories
 from specdraft.verifier import Verifier
 

@@ -25,7 +25,7 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.records import Step
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes import StaticPlan
 from specdraft.shapes.beam import Beam
 from specdraft.shapes.branching import Branching

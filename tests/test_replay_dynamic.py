@@ -14,7 +14,7 @@ from specdraft.metrics import Tally, tally
 from specdraft.models.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.records import Step
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trace import expand as expand_module
 from specdraft.trace.expand import Expansion, expand

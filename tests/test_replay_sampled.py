@@ -18,12 +18,12 @@ from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoRepl
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.draft_tree import DraftTree, Topology
 from specdraft.drafters import DraftModel
-from specdraft.draws import RandomSource, Source, seeded
 from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.proof import EnumeratingSource, outcomes
 from specdraft.records import Step
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.shapes import Plan, StaticPlan
 from specdraft.shapes.best_first import BestFirst
 from specdraft.trace import chances as chances_module

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from specdraft.errors import ConfigError
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
 
 
 def by_transformers(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -19,13 +19,13 @@ from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.draft_tree import DraftTree
 from specdraft.drafters import DraftModel
-from specdraft.draws import RandomSource, Source, seeded
 from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.proof import outcomes
 from specdraft.records import Accepted, Step
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.shapes import StaticPlan
 from specdraft.shapes.branching import Branching
 from specdraft.shapes.chain import Chain

@@ -18,7 +18,7 @@ from specdraft import cli
 from specdraft.decode import Ending
 from specdraft.errors import ResultsError
 from specdraft.models.pair import Pair, load_pair
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.trace import traces
 from specdraft.trace.record import annotate, record_trajectories
 from specdraft.trace.store import FORMAT, TraceStore, default_folder

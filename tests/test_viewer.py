@@ -24,7 +24,7 @@ from specdraft.generate import SpeculativeDecoder
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.render import plain_text, token_text
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes import Shape
 from specdraft.shapes.best_first import BestFirst
 from specdraft.shapes.chain import Chain

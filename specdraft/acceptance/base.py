@@ -7,9 +7,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Draw, NoSource, Source
 from specdraft.records import Accepted
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.randomness import Draw, NoSource, Source
 
 if TYPE_CHECKING:
     import torch

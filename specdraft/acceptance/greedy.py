@@ -9,8 +9,8 @@ import torch
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Replay
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Source
 from specdraft.records import Accepted
+from specdraft.sampling.randomness import Source
 
 
 @dataclass

@@ -15,9 +15,9 @@ import torch
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
 from specdraft.draft_tree import DraftTree, Topology
-from specdraft.draws import Source
 from specdraft.errors import ConfigError
 from specdraft.records import Accepted
+from specdraft.sampling.randomness import Source
 
 
 class Judged(NamedTuple):

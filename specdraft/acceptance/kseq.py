@@ -10,7 +10,7 @@ import torch
 from specdraft.acceptance.base import Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, relative, rounds, sent
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Draw
+from specdraft.sampling.randomness import Draw
 
 BISECTIONS = 53  # as many as a float64 has bits
 

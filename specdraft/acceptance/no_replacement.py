@@ -11,7 +11,7 @@ from specdraft.acceptance.base import NO_SOURCE, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio
 from specdraft.acceptance.recursive import judge_in_turn
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Draw, Source
+from specdraft.sampling.randomness import Draw, Source
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from specdraft.acceptance.base import NO_SOURCE, Replay
 from specdraft.acceptance.judging import Judged, Judging, probability, ratio, tree_tokens
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Draw, Source
+from specdraft.sampling.randomness import Draw, Source
 
 
 @dataclass

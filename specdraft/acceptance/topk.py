@@ -11,7 +11,7 @@ from specdraft.acceptance.base import NO_SOURCE, Replay
 from specdraft.acceptance.judging import Judged, Judging
 from specdraft.acceptance.membership import judge_membership
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Source
+from specdraft.sampling.randomness import Source
 
 
 @dataclass

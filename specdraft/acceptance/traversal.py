@@ -11,7 +11,7 @@ from specdraft.acceptance.base import Replay
 from specdraft.acceptance.block import stays
 from specdraft.acceptance.judging import Judged, Judging, normalised, ratio, tour, tree_tokens
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Draw
+from specdraft.sampling.randomness import Draw
 
 
 @dataclass

@@ -10,9 +10,9 @@ import torch
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
 from specdraft.acceptance.judging import sent, tree_tokens
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Source
 from specdraft.errors import ConfigError
 from specdraft.records import Accepted
+from specdraft.sampling.randomness import Source
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Protocol
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.draft_tree import DraftTree
-from specdraft.draws import Draw, Source
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.randomness import Draw, Source
 from specdraft.shapes import Plan
 
 

@@ -10,10 +10,10 @@ import torch
 
 from specdraft.draft_tree import DraftTree, Topology
 from specdraft.drafters.base import BY_RANK, Drawing
-from specdraft.draws import draw_children
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel, tail_mask
-from specdraft.sampling import standardise
+from specdraft.sampling.distribution import standardise
+from specdraft.sampling.randomness import draw_children
 from specdraft.shapes import Plan
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from specdraft.acceptance import Block, KSeq, Membership, NoReplacement, Recursive, Rejection
-from specdraft.draws import NoSource, at_quantile
 from specdraft.models.cached_model import CachedModel
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import NoSource, at_quantile
 from specdraft.trace.record import Trajectory, teacher_forced
 
 MOST_ENTRIES = 2**23  # positions x vocabulary of the distributions that are worked on at a time

@@ -23,7 +23,7 @@ from specdraft.manifest import cpu_name
 from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.models.pair import Pair
 from specdraft.records import Step
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
 from specdraft.shapes.best_first import BestFirst
 from specdraft.shapes.chain import Chain
 from specdraft.trace.store import TraceStore, libraries, model_facts

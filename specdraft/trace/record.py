@@ -16,10 +16,10 @@ from transformers import DynamicCache
 
 from specdraft.decode import Ending
 from specdraft.drafters.draft_model import rank_tokens
-from specdraft.draws import at_quantile
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.gate import attention_layout
-from specdraft.sampling import Sampling, standardise
+from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.randomness import at_quantile
 
 TOP_K = 16
 GREEDY = Sampling()

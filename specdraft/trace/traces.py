@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from specdraft.decode import Ending
-from specdraft.draws import seeded
 from specdraft.errors import ResultsError
 from specdraft.models.files import ModelFiles
 from specdraft.models.pair import Pair, PairFiles
-from specdraft.sampling import Sampling
+from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.randomness import seeded
 from specdraft.shapes import BestFirstPlan
 from specdraft.trace.chances import Chances, chances
 from specdraft.trace.expand import Expansion, expand

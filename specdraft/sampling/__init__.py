@@ -1,0 +1,1 @@
+"""From logits to the one distribution that is sampled from, and the only source of randomness."""
