@@ -28,11 +28,11 @@ from specdraft.manifest import cpu_name
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes import registry
 from specdraft.trace.cost import measure_costs
 from specdraft.trace.replayer import Replayer, dynamic_trees
 from specdraft.trace.store import TraceStore
 from specdraft.trace.traces import pair_traces
+from specdraft.trees.shapes import registry
 from specdraft.verifier import Verifier
 
 Method = Callable[[list[int]], list[int]]

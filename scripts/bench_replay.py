@@ -35,19 +35,19 @@ from rich.table import Table
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending
-from specdraft.draft_tree import RankPath, Topology
 from specdraft.manifest import cpu_name
 from specdraft.metrics import COUNTS
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes import StaticPlan
-from specdraft.shapes.paths import Paths
 from specdraft.trace.cost import CostCurve, pair_costs
 from specdraft.trace.replay import PackedRanks, pack, replay
 from specdraft.trace.replayer import Replayer
 from specdraft.trace.store import TraceStore
 from specdraft.trace.traces import PairTraces, pair_traces
+from specdraft.trees.shapes import StaticPlan
+from specdraft.trees.shapes.paths import Paths
+from specdraft.trees.topology import RankPath, Topology
 
 BUDGETS = (4, 8, 16, 32, 64)
 FREE_RANKS = 8

@@ -14,9 +14,9 @@ from specdraft.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from specdraft.draft_tree import Topology
     from specdraft.study import StudyPlan
     from specdraft.sweep import Progress
+    from specdraft.trees.topology import Topology
     from specdraft.viewer.steps import Showing
 
 app = typer.Typer(
@@ -240,8 +240,8 @@ def trees_list(as_json: AsJson = False) -> None:
 
     from rich.table import Table
 
-    from specdraft.shapes import registry
-    from specdraft.shapes.published import published_trees
+    from specdraft.trees.shapes import registry
+    from specdraft.trees.shapes.published import published_trees
 
     shapes: list[dict[str, Any]] = []
     for kind, shape in sorted(registry().items()):
@@ -275,11 +275,11 @@ def trees_show(
 ) -> None:
     """Draw one tree at a node budget, coloured by what a study accepted, or write it as other projects do."""
     from specdraft.errors import ConfigError, did_you_mean
-    from specdraft.export import sglang_triple
     from specdraft.render import topology_tree
-    from specdraft.shapes import StaticPlan
-    from specdraft.shapes.published import published_trees
     from specdraft.study import shape_of
+    from specdraft.trees.export import sglang_triple
+    from specdraft.trees.shapes import StaticPlan
+    from specdraft.trees.shapes.published import published_trees
 
     if output not in (known := ("text", "json", "medusa", "sglang")):
         raise ConfigError(f"--format {output!r} is not known{did_you_mean(output, known)}")
@@ -335,7 +335,7 @@ def _show_heat(study: Path, tree: str, budget: int, pair: str | None, output: st
 
 
 def _write_medusa(topology: Topology) -> None:
-    from specdraft.export import MEDUSA_TOPK, medusa_choices, medusa_topk
+    from specdraft.trees.export import MEDUSA_TOPK, medusa_choices, medusa_topk
 
     if (topk := medusa_topk(topology)) > MEDUSA_TOPK:
         typer.echo(f"note: this tree needs TOPK={topk} in medusa/model/utils.py, which says {MEDUSA_TOPK}", err=True)
@@ -353,10 +353,10 @@ def trees_optimal(
     as_json: AsJson = False,
 ) -> None:
     """Draw the tree with the most expected accepted tokens."""
-    from specdraft.draft_tree import Topology
-    from specdraft.optimal import best_tree, read_acceptance
     from specdraft.render import topology_tree
-    from specdraft.shapes import check_budget
+    from specdraft.trees.optimal import best_tree, read_acceptance
+    from specdraft.trees.shapes import check_budget
+    from specdraft.trees.topology import Topology
 
     check_budget(budget)
     acceptance = read_acceptance(vector, matrix)

@@ -11,10 +11,10 @@ import torch
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.drafters import Drafter, Drawing
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
-from specdraft.shapes import Plan
+from specdraft.trees.shapes import Plan
+from specdraft.trees.step import Step
 from specdraft.verifier import Verifier
 
 

@@ -24,12 +24,12 @@ from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.proof import says
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source
-from specdraft.shapes import FittedPlan, Plan
-from specdraft.shapes.chain import Chain
 from specdraft.trace.traces import text_generator
+from specdraft.trees.shapes import FittedPlan, Plan
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.step import Step
 from specdraft.verifier import Verifier
 
 TEXTS = 200  # sampled texts for each rule and prompt

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from math import nan
 from typing import TYPE_CHECKING
 
-from specdraft.draft_tree import RankPath
-from specdraft.records import Step
+from specdraft.trees.step import Step
+from specdraft.trees.topology import RankPath
 
 if TYPE_CHECKING:
     import pandas as pd

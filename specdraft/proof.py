@@ -19,13 +19,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from specdraft.acceptance import AcceptanceRule
+from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged, Judging
-from specdraft.draft_tree import DraftTree, RankPath, Topology
-from specdraft.records import Accepted
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source, draw_children, seeded
-from specdraft.shapes import Plan, StaticPlan
-from specdraft.shapes.base import breadth_first
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan, StaticPlan
+from specdraft.trees.shapes.base import breadth_first
+from specdraft.trees.topology import RankPath, Topology
 
 Outcome = TypeVar("Outcome")
 Prefix = tuple[int, ...]

@@ -17,7 +17,7 @@ from rich.tree import Tree
 if TYPE_CHECKING:
     import pandas as pd
 
-    from specdraft.draft_tree import Topology
+    from specdraft.trees.topology import Topology
 
 ACCEPTED, REJECTED, BONUS, BEST, DIM = "bold green", "red", "bold cyan", "yellow", "dim"
 LONGEST_TOKEN = 24

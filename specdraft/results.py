@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from specdraft.draft_tree import RankPath
 from specdraft.errors import ResultsError
 from specdraft.metrics import COUNTS, HELPERS, RATIOS, SECONDS, TIMES, Tally, add_ratios
+from specdraft.trees.topology import RankPath
 
 SCHEMA = 1
 KEYS = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "top_k",

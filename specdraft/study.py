@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from specdraft import acceptance, shapes
+from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Point, Schema, Settings, compose_study
 from specdraft.errors import ConfigError, PromptError
@@ -22,8 +22,9 @@ from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.results import SCHEMA
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes import FittedPlan, Plan, Shape, StaticPlan
 from specdraft.trace.fit import FOLDS
+from specdraft.trees import shapes
+from specdraft.trees.shapes import FittedPlan, Plan, Shape, StaticPlan
 
 COLD = 0.1  # below this temperature rare tokens can have probability 0 even in float64
 

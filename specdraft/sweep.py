@@ -26,7 +26,6 @@ from specdraft.metrics import tally
 from specdraft.models.pair import Pair, PairFiles, load_pair
 from specdraft.prompts import Prompt
 from specdraft.proof import family, prove
-from specdraft.records import Step
 from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, read_rows, to_csv, write_atomically
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study import Combination, StudyPlan, encode_prompts
@@ -35,6 +34,7 @@ from specdraft.trace.fit import FOLDS, folds
 from specdraft.trace.replayer import Replayer, dynamic_trees, most_children
 from specdraft.trace.store import TraceStore, default_folder
 from specdraft.trace.traces import pair_traces, text_generator
+from specdraft.trees.step import Step
 from specdraft.verifier import Verifier
 
 LOCK = ".lock"

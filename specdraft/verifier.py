@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 
 class Verifier:

@@ -20,10 +20,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from transformers.utils import logging as transformers_logging
 
 from specdraft import cli
-from specdraft.draft_tree import Topology
 from specdraft.models.gate import AttentionLayout
 from specdraft.models.pair import Pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.trees.topology import Topology
 
 torch.set_num_threads(1)  # a second thread only makes models of this size wait for it
 settings.register_profile("specdraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for busy machines

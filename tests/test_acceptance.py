@@ -21,13 +21,14 @@ from specdraft.acceptance import (
     Typical,
     registry,
 )
+from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judging
 from specdraft.config import bundled_config_dir, load_group
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.errors import ConfigError
-from specdraft.records import Accepted
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, draw_children
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 VOCAB = 6
 

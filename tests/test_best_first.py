@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.draft_tree import DraftTree, RankPath, Topology
 from specdraft.errors import ConfigError
-from specdraft.shapes.best_first import BestFirst, Growth
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes.best_first import BestFirst, Growth
+from specdraft.trees.topology import RankPath, Topology
 
 VOCAB = 5
 Law = Callable[[tuple[int, ...]], np.ndarray]

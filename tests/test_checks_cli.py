@@ -16,8 +16,8 @@ from test_theory import TABLE_1, TABLE_4
 from specdraft import cli
 from specdraft.acceptance import Rejection
 from specdraft.acceptance.judging import Judged
-from specdraft.draft_tree import DraftTree
 from specdraft.proof import enumerate_case
+from specdraft.trees.draft_tree import DraftTree
 
 
 @pytest.fixture

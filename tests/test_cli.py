@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from specdraft import cli, sweep
 from specdraft.models import pair as pair_module
-from specdraft.shapes import registry
-from specdraft.shapes.published import published_trees
+from specdraft.trees.shapes import registry
+from specdraft.trees.shapes.published import published_trees
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from specdraft.config import Study, bundled_config_dir, compose_study, load_group
 from specdraft.errors import ConfigError
-from specdraft.shapes import registry
 from specdraft.study import schemas
+from specdraft.trees.shapes import registry
 
 SWEEP = """
 defaults: [{pair: zoo}, {tree: chain}, {prompts: bundled}, {sampling: greedy}, {acceptance: greedy}, _self_, {optional experiment: null}]

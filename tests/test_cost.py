@@ -9,16 +9,16 @@ import pytest
 import torch
 from conftest import SMALL_VOCAB, random_model, save_model, tiny_llama
 
-from specdraft.draft_tree import Topology
 from specdraft.models.pair import Pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
-from specdraft.shapes.beam import Beam
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.wide import Wide
 from specdraft.trace import cost
 from specdraft.trace.cost import SIZES, CostCurve, measure_costs, pair_costs
 from specdraft.trace.store import TraceStore
+from specdraft.trees.shapes.beam import Beam
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.topology import Topology
 
 CURVE = CostCurve(
     sizes=[1, 2, 4, 8],

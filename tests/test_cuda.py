@@ -11,11 +11,11 @@ from specdraft.decode import Ending
 from specdraft.generate import SpeculativeDecoder
 from specdraft.models.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
-from specdraft.shapes.beam import Beam
-from specdraft.shapes.best_first import BestFirst
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
 from specdraft.trace.replay_dynamic import replay_dynamic, walk
+from specdraft.trees.shapes.beam import Beam
+from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
 
 pytestmark = pytest.mark.gpu
 TEXTS = ["Once upon a time", "def add(a, b):\n    return", "Question: Anna has 12 apples and buys 5 more."]

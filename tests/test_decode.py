@@ -13,23 +13,24 @@ from transformers import DynamicCache
 
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending, decode, decode_plainly
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.drafters import DraftModel
 from specdraft.drafters.draft_model import rank_tokens
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes import Plan, StaticShape
-from specdraft.shapes.base import DraftView, StaticPlan
-from specdraft.shapes.beam import Beam
-from specdraft.shapes.branching import Branching
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.paths import Paths
-from specdraft.shapes.published import Published
-from specdraft.shapes.wide import Wide
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan, StaticShape
+from specdraft.trees.shapes.base import DraftView, StaticPlan
+from specdraft.trees.shapes.beam import Beam
+from specdraft.trees.shapes.branching import Branching
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.paths import Paths
+from specdraft.trees.shapes.published import Published
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.step import Step
+from specdraft.trees.topology import Topology
 from specdraft.verifier import Verifier
 
 PROMPTS = ["Hello wörld", "The cat sat on"]

@@ -10,8 +10,9 @@ from conftest import topologies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.errors import TreeError
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 PARENTS = [-1, 0, 0, 1, 1, 2, 3]
 

@@ -15,20 +15,20 @@ from transformers import DynamicCache
 
 from specdraft.acceptance import AcceptanceRule, KSeq, NoReplacement, Recursive, Traversal, registry
 from specdraft.decode import Ending, decode, decode_plainly
-from specdraft.draft_tree import Topology
 from specdraft.drafters import DraftModel
 from specdraft.drafters.base import Drawing
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, seeded
-from specdraft.shapes import StaticPlan
-from specdraft.shapes.branching import Branching
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.wide import Wide
+from specdraft.trees.shapes import StaticPlan
+from specdraft.trees.shapes.branching import Branching
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.step import Step
+from specdraft.trees.topology import Topology
 from specdraft.verifier import Verifier
 
 VOCAB = 7

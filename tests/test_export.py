@@ -8,13 +8,13 @@ from conftest import topologies
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from specdraft.draft_tree import RankPath, Topology
 from specdraft.errors import ConfigError
-from specdraft.export import SglangTriple, medusa_choices, medusa_topk, sglang_triple
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.published import Published, published_trees
-from specdraft.shapes.wide import Wide
+from specdraft.trees.export import SglangTriple, medusa_choices, medusa_topk, sglang_triple
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.published import Published, published_trees
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.topology import RankPath, Topology
 
 SKIPPING = Topology.from_paths([(1,), (1, 2), (0,)])
 

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from specdraft.draft_tree import RankPath, Topology
-from specdraft.optimal import best_tree, path_weights
-from specdraft.shapes import FittedPlan
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.fitted import FittedShape, Hindsight, Measured, Sequoia
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.wide import Wide
 from specdraft.trace.fit import FOLDS, fit, fitted_trees, folds, measured_tree, rank_shares
 from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay
+from specdraft.trees.optimal import best_tree, path_weights
+from specdraft.trees.shapes import FittedPlan
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.fitted import FittedShape, Hindsight, Measured, Sequoia
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.topology import RankPath, Topology
 
 CATEGORIES = ["story"] * 7 + ["code"] * 4 + ["maths"] + ["chat"] * 3
 

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specdraft.acceptance import AcceptanceRule, Block, KSeq, NoReplacement, Recursive, Rejection, TopK, Traversal, Typical, registry
+from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged
-from specdraft.draft_tree import DraftTree, RankPath, Topology
 from specdraft.proof import EXACT, PLAIN, EnumeratingSource, Prefix, Step, World, emitted, key, outcomes, shape
-from specdraft.records import Accepted
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Source
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import RankPath, Topology
 
 CAUGHT = 1e-3
 

@@ -8,9 +8,10 @@ from conftest import topologies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.metrics import RATIOS, Tally, add_ratios, looped_tokens, tally
-from specdraft.records import Step
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.step import Step
+from specdraft.trees.topology import Topology
 
 CHAIN = Topology.from_paths([(0,), (0, 0), (0, 0, 0)])
 #      root

@@ -10,13 +10,13 @@ import transformers
 from conftest import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, random_model, tiny_llama
 from transformers import AutoConfig
 
-from specdraft.draft_tree import Topology
 from specdraft.errors import UnsupportedModelError
 from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.models.files import ModelFiles
 from specdraft.models.gate import AttentionLayout, attention_layout
 from specdraft.models.self_check import self_check
 from specdraft.models.spec import ModelSpec
+from specdraft.trees.topology import Topology
 
 PROMPT = 11
 CASES = [(name, attention) for name in ARCHITECTURES for attention in ("eager", "sdpa") if (name, attention) != ("gemma2", "sdpa")]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdraft.cli import main
-from specdraft.draft_tree import RankPath, Topology
 from specdraft.errors import ConfigError
-from specdraft.optimal import BestTree, best_tree, check_acceptance, path_weights
+from specdraft.trees.optimal import BestTree, best_tree, check_acceptance, path_weights
+from specdraft.trees.topology import RankPath, Topology
 
 Command = Callable[..., tuple[object, str, str]]  # arguments -> exit code, stdout, stderr
 

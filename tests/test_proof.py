@@ -8,10 +8,11 @@ import torch
 
 from specdraft.acceptance import Recursive, TopK, Typical, registry
 from specdraft.acceptance.judging import Judged
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.proof import EXACT, FAMILIES, enumerate_case, family, prove
-from specdraft.shapes import Plan, StaticPlan
-from specdraft.shapes import registry as shapes
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan, StaticPlan
+from specdraft.trees.shapes import registry as shapes
+from specdraft.trees.topology import Topology
 
 LOSSLESS = [kind for kind, rule in registry().items() if rule.lossless and not rule.greedy_only]
 

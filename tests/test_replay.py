@@ -18,26 +18,26 @@ from hypothesis import strategies as st
 
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending, decode
-from specdraft.draft_tree import RankPath, Topology
 from specdraft.drafters import DraftModel
 from specdraft.metrics import Tally, looped_tokens, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes import StaticPlan
-from specdraft.shapes.beam import Beam
-from specdraft.shapes.branching import Branching
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.paths import Paths
-from specdraft.shapes.published import Published, published_trees
-from specdraft.shapes.wide import Wide
 from specdraft.trace import replay as replay_module
 from specdraft.trace.fit import measured_tree
 from specdraft.trace.record import annotate, record_trajectories
 from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay, replay_steps
+from specdraft.trees.shapes import StaticPlan
+from specdraft.trees.shapes.beam import Beam
+from specdraft.trees.shapes.branching import Branching
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.paths import Paths
+from specdraft.trees.shapes.published import Published, published_trees
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.step import Step
+from specdraft.trees.topology import RankPath, Topology
 from specdraft.verifier import Verifier
 
 VOCAB, NEW = 64, 20

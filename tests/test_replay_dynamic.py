@@ -8,18 +8,18 @@ from test_replay import Recorded, recorded, small, untimed
 
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending, decode
-from specdraft.draft_tree import DraftTree
 from specdraft.drafters import DraftModel
 from specdraft.metrics import Tally, tally
 from specdraft.models.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trace import expand as expand_module
 from specdraft.trace.expand import Expansion, expand
 from specdraft.trace.record import record_trajectories
 from specdraft.trace.replay_dynamic import fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
+from specdraft.trees.step import Step
 from specdraft.verifier import Verifier
 
 BUDGETS = (1, 2, 5, 12, 24, 40)

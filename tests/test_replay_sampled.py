@@ -16,16 +16,12 @@ from tabled import TableModel, random_logits
 
 from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoReplacement, Recursive, Rejection, TopK, registry
 from specdraft.decode import Ending, decode, decode_plainly
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.drafters import DraftModel
 from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.proof import EnumeratingSource, outcomes
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.shapes import Plan, StaticPlan
-from specdraft.shapes.best_first import BestFirst
 from specdraft.trace import chances as chances_module
 from specdraft.trace.chances import Chances, chances
 from specdraft.trace.expand import expand
@@ -33,6 +29,11 @@ from specdraft.trace.record import Trajectory, annotate
 from specdraft.trace.replay import PackedRanks, pack, replay
 from specdraft.trace.replay_dynamic import replay_dynamic, walk
 from specdraft.trace.replay_sampled import block_weights, node_weights, pack_chances, replay_sampled, rule_weights
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan, StaticPlan
+from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.trees.step import Step
+from specdraft.trees.topology import Topology
 from specdraft.verifier import Verifier
 
 CLOSE = 1e-9

@@ -16,25 +16,26 @@ from tabled import Prefix, TableModel
 
 from specdraft import decode as decode_module
 from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
+from specdraft.acceptance.base import Accepted
 from specdraft.decode import Ending, decode, decode_plainly
-from specdraft.draft_tree import DraftTree
 from specdraft.drafters import DraftModel
 from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.proof import outcomes
-from specdraft.records import Accepted, Step
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.shapes import StaticPlan
-from specdraft.shapes.branching import Branching
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.wide import Wide
 from specdraft.trace.chances import chances
 from specdraft.trace.record import annotate, record_trajectories
 from specdraft.trace.replay import PackedRanks, pack, replay
 from specdraft.trace.replay_sampled import pack_chances, replay_sampled, rule_weights
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import StaticPlan
+from specdraft.trees.shapes.branching import Branching
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.step import Step
 from specdraft.verifier import Verifier
 
 pytestmark = pytest.mark.slow

@@ -4,17 +4,17 @@ from itertools import islice
 
 import pytest
 
-from specdraft.draft_tree import Topology
 from specdraft.errors import ConfigError
-from specdraft.shapes import StaticShape, registry
-from specdraft.shapes.base import MAX_BUDGET, StaticPlan
-from specdraft.shapes.beam import Beam
-from specdraft.shapes.branching import Branching
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.paths import Paths
-from specdraft.shapes.published import Published, published_trees
-from specdraft.shapes.wide import Wide
+from specdraft.trees.shapes import StaticShape, registry
+from specdraft.trees.shapes.base import MAX_BUDGET, StaticPlan
+from specdraft.trees.shapes.beam import Beam
+from specdraft.trees.shapes.branching import Branching
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.paths import Paths
+from specdraft.trees.shapes.published import Published, published_trees
+from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.topology import Topology
 
 FREE = [
     Chain(),

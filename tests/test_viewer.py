@@ -18,20 +18,20 @@ from test_cli import Run, one_line, run  # noqa: F401
 
 from specdraft import cli
 from specdraft.acceptance import AcceptanceRule, Block, Greedy, KSeq, Membership, NoReplacement, Recursive, TopK, Traversal, Typical
-from specdraft.draft_tree import Topology
 from specdraft.errors import ConfigError
 from specdraft.generate import SpeculativeDecoder
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.render import plain_text, token_text
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes import Shape
-from specdraft.shapes.best_first import BestFirst
-from specdraft.shapes.chain import Chain
-from specdraft.shapes.kary import Kary
-from specdraft.shapes.paths import Paths
 from specdraft.study import Combination, one_combination
 from specdraft.trace.store import TraceStore
+from specdraft.trees.shapes import Shape
+from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.paths import Paths
+from specdraft.trees.topology import Topology
 from specdraft.viewer.live import LiveShowing
 from specdraft.viewer.page import page
 from specdraft.viewer.replayed import ReplayedShowing, recorded

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from specdraft.draft_tree import DraftTree
-from specdraft.records import Accepted
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, NoSource, Source
+from specdraft.trees.draft_tree import DraftTree
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +18,20 @@ if TYPE_CHECKING:
 Replay = Literal["rank", "pi", "table", "ratio", "none"]
 
 NO_SOURCE = NoSource()
+
+
+class Accepted(NamedTuple):
+    """What an acceptance rule decided.
+
+    Attributes:
+        nodes: the accepted draft nodes from the root downwards (the root not included).
+        tokens: their tokens, one each.
+        bonus: the target's own token after the last accepted node.
+    """
+
+    nodes: list[int]
+    tokens: list[int]
+    bonus: int
 
 
 class AcceptanceRule(ABC):

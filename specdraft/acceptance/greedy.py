@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Replay
-from specdraft.draft_tree import DraftTree
-from specdraft.records import Accepted
+from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted, Replay
 from specdraft.sampling.randomness import Source
+from specdraft.trees.draft_tree import DraftTree
 
 
 @dataclass

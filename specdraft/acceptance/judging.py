@@ -13,11 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
-from specdraft.draft_tree import DraftTree, Topology
+from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
 from specdraft.errors import ConfigError
-from specdraft.records import Accepted
 from specdraft.sampling.randomness import Source
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 
 class Judged(NamedTuple):

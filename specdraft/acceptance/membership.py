@@ -9,8 +9,8 @@ import torch
 
 from specdraft.acceptance.base import NO_SOURCE, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds
-from specdraft.draft_tree import DraftTree
 from specdraft.sampling.randomness import Draw, Source
+from specdraft.trees.draft_tree import DraftTree
 
 
 @dataclass

@@ -10,8 +10,8 @@ import torch
 from specdraft.acceptance.base import NO_SOURCE, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio
 from specdraft.acceptance.recursive import judge_in_turn
-from specdraft.draft_tree import DraftTree
 from specdraft.sampling.randomness import Draw, Source
+from specdraft.trees.draft_tree import DraftTree
 
 
 @dataclass

@@ -10,8 +10,8 @@ import torch
 from specdraft.acceptance.base import NO_SOURCE, Replay
 from specdraft.acceptance.judging import Judged, Judging
 from specdraft.acceptance.membership import judge_membership
-from specdraft.draft_tree import DraftTree
 from specdraft.sampling.randomness import Source
+from specdraft.trees.draft_tree import DraftTree
 
 
 @dataclass

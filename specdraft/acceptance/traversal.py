@@ -10,8 +10,8 @@ import torch
 from specdraft.acceptance.base import Replay
 from specdraft.acceptance.block import stays
 from specdraft.acceptance.judging import Judged, Judging, normalised, ratio, tour, tree_tokens
-from specdraft.draft_tree import DraftTree
 from specdraft.sampling.randomness import Draw
+from specdraft.trees.draft_tree import DraftTree
 
 
 @dataclass

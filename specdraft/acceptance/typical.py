@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule
+from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
 from specdraft.acceptance.judging import sent, tree_tokens
-from specdraft.draft_tree import DraftTree
 from specdraft.errors import ConfigError
-from specdraft.records import Accepted
 from specdraft.sampling.randomness import Source
+from specdraft.trees.draft_tree import DraftTree
 
 
 @dataclass

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
-from specdraft.draft_tree import DraftTree
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, Source
-from specdraft.shapes import Plan
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.drafters.base import BY_RANK, Drawing
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.sampling.distribution import standardise
 from specdraft.sampling.randomness import draw_children
-from specdraft.shapes import Plan
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan
+from specdraft.trees.topology import Topology
 
 
 def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:

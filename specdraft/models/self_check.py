@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from specdraft.draft_tree import Topology
 from specdraft.errors import UnsupportedModelError
 from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.trees.topology import Topology
 
 CHECK_TREE = Topology.from_paths([(0,), (1,), (0, 0)])  # A; B its sibling; C a child of A
 

@@ -16,17 +16,17 @@ import torch
 
 from specdraft.acceptance import Greedy
 from specdraft.decode import Clock, Ending, decode, decode_plainly
-from specdraft.draft_tree import Topology
 from specdraft.drafters import DraftModel
 from specdraft.drafters.draft_model import rank_tokens
 from specdraft.manifest import cpu_name
 from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.models.pair import Pair
-from specdraft.records import Step
 from specdraft.sampling.distribution import Sampling
-from specdraft.shapes.best_first import BestFirst
-from specdraft.shapes.chain import Chain
 from specdraft.trace.store import TraceStore, libraries, model_facts
+from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.step import Step
+from specdraft.trees.topology import Topology
 from specdraft.verifier import Verifier
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -15,8 +15,8 @@ import torch
 
 from specdraft.drafters.draft_model import best_children, with_descendants
 from specdraft.models.cached_model import CachedModel, tail_mask
-from specdraft.shapes import BestFirstPlan
-from specdraft.shapes.best_first import Growth
+from specdraft.trees.shapes import BestFirstPlan
+from specdraft.trees.shapes.best_first import Growth
 
 MAX_NODES = 4096  # of the trees that are grown at the same time: it bounds the drafter's cache and the masks
 

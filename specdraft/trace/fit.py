@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specdraft.draft_tree import RankPath, Topology
-from specdraft.optimal import best_tree
-from specdraft.shapes import FittedPlan
 from specdraft.trace.replay import PackedRanks, at_depth
+from specdraft.trees.optimal import best_tree
+from specdraft.trees.shapes import FittedPlan
+from specdraft.trees.topology import RankPath, Topology
 
 FOLDS = 2
 

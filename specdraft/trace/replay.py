@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specdraft.draft_tree import RankPath, Topology
 from specdraft.metrics import Tally, looped_tokens
+from specdraft.trees.topology import RankPath, Topology
 
 
 class PackedRanks(NamedTuple):

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specdraft.draft_tree import RankPath
 from specdraft.metrics import Tally
-from specdraft.shapes import BestFirstPlan
 from specdraft.trace.expand import Expansion
 from specdraft.trace.replay import PackedRanks
+from specdraft.trees.shapes import BestFirstPlan
+from specdraft.trees.topology import RankPath
 
 NEVER = np.iinfo(np.int64).max  # the place of a node that is in no tree
 

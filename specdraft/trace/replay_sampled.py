@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.draft_tree import Topology
 from specdraft.metrics import Tally
 from specdraft.trace.chances import Chances
 from specdraft.trace.replay import PackedRanks
+from specdraft.trees.topology import Topology
 
 NEGLIGIBLE = 1e-12  # expected steps: a length that is less probable than this is not listed
 

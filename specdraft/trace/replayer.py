@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.draft_tree import Topology
 from specdraft.metrics import Tally
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt
-from specdraft.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
 from specdraft.trace.cost import CostCurve
 from specdraft.trace.fit import fitted_trees, folds
 from specdraft.trace.replay import PackedRanks, at_depth, pack, replay, replay_steps
@@ -19,6 +17,8 @@ from specdraft.trace.replay_dynamic import Steps, Walked, fed_nodes, listed_step
 from specdraft.trace.replay_sampled import pack_chances, replay_sampled, rule_weights
 from specdraft.trace.store import TraceStore
 from specdraft.trace.traces import Expansions, PairTraces
+from specdraft.trees.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
+from specdraft.trees.topology import Topology
 
 BLOCK = 256  # prompts that are replayed at a time: it bounds the memory of the work in hand
 Listed = list[list[list[int]] | None]  # steps of each prompt, where they are wanted

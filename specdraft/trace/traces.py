@@ -17,11 +17,11 @@ from specdraft.models.files import ModelFiles
 from specdraft.models.pair import Pair, PairFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
-from specdraft.shapes import BestFirstPlan
 from specdraft.trace.chances import Chances, chances
 from specdraft.trace.expand import Expansion, expand
 from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
 from specdraft.trace.store import StoredTrace, TraceStore, libraries, model_facts
+from specdraft.trees.shapes import BestFirstPlan
 
 BATCH = 16
 Trace = TypeVar("Trace", Trajectory, Annotation, Chances)

@@ -14,10 +14,10 @@ from rich.style import Style
 from rich.text import Text
 from rich.tree import Tree
 
-from specdraft.draft_tree import RankPath, Topology
 from specdraft.errors import ConfigError, ResultsError, TreeError, did_you_mean
 from specdraft.render import topology_tree
 from specdraft.results import DETAIL_KEYS, DETAILS, cannot_write, rank_path_text
+from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
 from specdraft.viewer.steps import layout
 

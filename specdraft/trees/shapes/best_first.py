@@ -8,9 +8,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from specdraft.draft_tree import DraftTree, Topology
 from specdraft.errors import ConfigError
-from specdraft.shapes.base import DraftView, ShapeLabel, check_budget, check_positive
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes.base import DraftView, ShapeLabel, check_budget, check_positive
+from specdraft.trees.topology import Topology
 
 
 @dataclass

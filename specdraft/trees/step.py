@@ -3,23 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from specdraft.draft_tree import DraftTree
-
-
-class Accepted(NamedTuple):
-    """What an acceptance rule decided.
-
-    Attributes:
-        nodes: the accepted draft nodes from the root downwards (the root not included).
-        tokens: their tokens, one each.
-        bonus: the target's own token after the last accepted node.
-    """
-
-    nodes: list[int]
-    tokens: list[int]
-    bonus: int
+from specdraft.trees.draft_tree import DraftTree
 
 
 @dataclass(frozen=True)

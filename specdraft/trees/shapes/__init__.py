@@ -7,9 +7,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import cast
 
-from specdraft.shapes.base import Plan, Shape, StaticPlan, StaticShape, check_budget
-from specdraft.shapes.best_first import BestFirstPlan
-from specdraft.shapes.fitted import FittedPlan
+from specdraft.trees.shapes.base import Plan, Shape, StaticPlan, StaticShape, check_budget
+from specdraft.trees.shapes.best_first import BestFirstPlan
+from specdraft.trees.shapes.fitted import FittedPlan
 
 __all__ = ["BestFirstPlan", "FittedPlan", "Plan", "Shape", "StaticPlan", "StaticShape", "check_budget", "registry"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from specdraft.draft_tree import Topology
 from specdraft.errors import ConfigError
+from specdraft.trees.topology import Topology
 
 MEDUSA_TOPK = 10  # a constant of Medusa's code: it reads so many tokens of each head
 

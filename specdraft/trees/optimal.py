@@ -25,8 +25,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from specdraft.draft_tree import RankPath
 from specdraft.errors import ConfigError
+from specdraft.trees.topology import RankPath
 
 SUM_SLACK = 1e-6  # how far rounding may lift a sum of probabilities above 1
 

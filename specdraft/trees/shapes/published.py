@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from specdraft.draft_tree import RankPath
 from specdraft.errors import ConfigError, did_you_mean
-from specdraft.shapes.base import StaticShape
+from specdraft.trees.shapes.base import StaticShape
+from specdraft.trees.topology import RankPath
 
 
 def published_trees() -> dict[str, dict[str, Any]]:

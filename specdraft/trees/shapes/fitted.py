@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
-from specdraft.draft_tree import DraftTree
 from specdraft.errors import ConfigError
-from specdraft.shapes.base import DraftView, ShapeLabel, check_budget, check_positive
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes.base import DraftView, ShapeLabel, check_budget, check_positive
 
 
 @dataclass(frozen=True)

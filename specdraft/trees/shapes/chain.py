@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from specdraft.draft_tree import RankPath
-from specdraft.shapes.base import StaticShape
+from specdraft.trees.shapes.base import StaticShape
+from specdraft.trees.topology import RankPath
 
 
 @dataclass

@@ -14,8 +14,9 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from specdraft.draft_tree import DraftTree, RankPath, Topology
 from specdraft.errors import ConfigError
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import RankPath, Topology
 
 
 class DraftView(Protocol):

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from specdraft.draft_tree import RankPath, Topology
 from specdraft.errors import ConfigError, TreeError
-from specdraft.shapes.base import StaticShape
+from specdraft.trees.shapes.base import StaticShape
+from specdraft.trees.topology import RankPath, Topology
 
 
 @dataclass

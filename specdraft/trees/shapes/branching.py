@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 
-from specdraft.draft_tree import RankPath
 from specdraft.errors import ConfigError
-from specdraft.shapes.base import StaticShape, breadth_first
+from specdraft.trees.shapes.base import StaticShape, breadth_first
+from specdraft.trees.topology import RankPath
 
 
 @dataclass
