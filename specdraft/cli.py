@@ -165,8 +165,9 @@ def generate(
 ) -> None:
     """Decode one prompt live and show the draft tree of every step."""
     from specdraft.generate import SpeculativeDecoder
+    from specdraft.models.encoding import encode_to_fit
     from specdraft.models.pair import load_pair
-    from specdraft.study import encode_to_fit, one_combination, refuse_misfit
+    from specdraft.study import one_combination, refuse_misfit
     from specdraft.viewer.live import watched
     from specdraft.viewer.page import check_writable
 

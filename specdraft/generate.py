@@ -15,10 +15,11 @@ from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
 from specdraft.metrics import Tally, tally
+from specdraft.models.encoding import encode_to_fit
 from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource, Source
-from specdraft.study import encode_to_fit, refuse_misfit
+from specdraft.study import refuse_misfit
 from specdraft.trace.traces import text_generator
 from specdraft.trees.shapes import Shape, registry
 from specdraft.trees.step import Step

@@ -17,6 +17,7 @@ from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Point, Schema, Settings, compose_study
 from specdraft.errors import ConfigError, PromptError
+from specdraft.models.encoding import encode_to_fit
 from specdraft.models.pair import PairFiles, find_pair, resolve_device, resolve_dtype
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
@@ -384,22 +385,6 @@ def encode_prompts(files: PairFiles, prompts: Iterable[Prompt], combinations: It
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
     return encoded
-
-
-def encode_to_fit(files: PairFiles, text: str, chat_template: str, settings: Settings, depth: int) -> list[int]:
-    """Token ids of a prompt, cut to `max_prompt_tokens` on the left.
-
-    Raises:
-        PromptError: there are no tokens, or they do not fit the context with what is decoded after them.
-    """
-    ids = files.encode(text, chat_template)[-(settings.max_prompt_tokens or 0) :]
-    limit, after = files.context_length, settings.max_new_tokens + depth
-    if limit is not None and len(ids) + after > limit:
-        raise PromptError(
-            f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {depth} draft levels exceed the context of {limit} "
-            f"of pair {files.spec.name}" + (f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else "")
-        )
-    return ids
 
 
 def model_label(spec: ModelSpec) -> str:
