@@ -24,9 +24,9 @@ from rich.table import Table
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending, decode_plainly
-from specdraft.manifest import cpu_name
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
+from specdraft.results.manifest import cpu_name
 from specdraft.sampling.distribution import Sampling
 from specdraft.trace.cost import measure_costs
 from specdraft.trace.replayer import Replayer, dynamic_trees

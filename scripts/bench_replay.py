@@ -35,10 +35,10 @@ from rich.table import Table
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending
-from specdraft.manifest import cpu_name
-from specdraft.metrics import COUNTS
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
+from specdraft.results.manifest import cpu_name
+from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
 from specdraft.trace.cost import CostCurve, pair_costs
 from specdraft.trace.replay import PackedRanks, pack, replay

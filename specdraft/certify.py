@@ -12,7 +12,7 @@ from specdraft.acceptance import registry
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.self_check import SelfCheck
-from specdraft.results import Row
+from specdraft.results.journal import Row
 from specdraft.trace.record import Trajectory
 
 LARGEST_TIE = 1e-4  # logits

@@ -310,7 +310,7 @@ def trees_show(
 
 def _show_heat(study: Path, tree: str, budget: int, pair: str | None, output: str, png: Path | None, html: Path | None) -> None:
     from specdraft.errors import ConfigError
-    from specdraft.results import write_atomically
+    from specdraft.results.files import write_atomically
     from specdraft.viewer.heat import CAPTION, heat_lines, heat_page, heat_trees, write_png
     from specdraft.viewer.page import check_writable
 

@@ -33,7 +33,7 @@ def findings() -> Iterator[Finding]:
 
 
 def _libraries() -> str:
-    from specdraft.manifest import environment
+    from specdraft.results.manifest import environment
 
     facts = environment()
     return ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
@@ -42,7 +42,7 @@ def _libraries() -> str:
 def _devices() -> str:
     import torch
 
-    from specdraft.manifest import cpu_name
+    from specdraft.results.manifest import cpu_name
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return f"{', '.join(gpus) or 'no CUDA device'}; {torch.get_num_threads()} threads on {cpu_name()}"

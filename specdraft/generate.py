@@ -14,9 +14,9 @@ from specdraft.config import Settings
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
-from specdraft.metrics import Tally, tally
 from specdraft.models.encoding import encode_to_fit
 from specdraft.models.pair import Pair
+from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource, Source
 from specdraft.study import refuse_misfit

@@ -16,17 +16,19 @@ from filelock import FileLock, Timeout
 
 from specdraft.acceptance import registry
 from specdraft.certify import certificate, compare_greedy, near_ties
-from specdraft.compare import comparisons
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, LosslessnessError, ModelError, ResultsError, UserError
 from specdraft.live_check import TEXTS, Case, check_live, pick
-from specdraft.manifest import environment, model_facts
-from specdraft.metrics import tally
 from specdraft.models.pair import Pair, PairFiles, load_pair
 from specdraft.prompts import Prompt
 from specdraft.proof import family, prove
-from specdraft.results import FILES, Journal, Row, build_tables, cannot_write, read_rows, to_csv, write_atomically
+from specdraft.results.comparisons import comparisons
+from specdraft.results.files import FILES, cannot_write, to_csv, write_atomically
+from specdraft.results.journal import Journal, Row, read_rows
+from specdraft.results.manifest import environment, model_facts
+from specdraft.results.metrics import tally
+from specdraft.results.tables import build_tables
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study import Combination, StudyPlan, encode_prompts
 from specdraft.trace.cost import pair_costs

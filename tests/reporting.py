@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from specdraft.compare import COLUMNS
-from specdraft.metrics import COUNTS, RATIOS, TIMES
-from specdraft.results import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, to_csv
+from specdraft.results.comparisons import COLUMNS
+from specdraft.results.files import to_csv
+from specdraft.results.metrics import COUNTS, RATIOS, TIMES
+from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS
 
 RATIO_COLUMNS = [name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")]
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from specdraft.compare import COLUMNS, GROUP_KEYS, METRICS, comparisons, difference, ratio
-from specdraft.metrics import COUNTS
-from specdraft.results import BOOTSTRAP_SAMPLES, FEWEST_TO_RESAMPLE, Resampler
+from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons, difference, ratio
+from specdraft.results.intervals import BOOTSTRAP_SAMPLES, FEWEST_TO_RESAMPLE, Resampler
+from specdraft.results.metrics import COUNTS
 
 KEYS = dict.fromkeys(GROUP_KEYS, "same") | {"budget": 4, "temperature": 0.0}
 Counts = tuple[int, int, int]  # steps, drafted, accepted; every step has a bonus

@@ -8,7 +8,7 @@ from conftest import topologies
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.metrics import RATIOS, Tally, add_ratios, looped_tokens, tally
+from specdraft.results.metrics import RATIOS, Tally, add_ratios, looped_tokens, tally
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology

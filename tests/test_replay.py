@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
-from specdraft.metrics import Tally, looped_tokens, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.results.metrics import Tally, looped_tokens, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.trace import replay as replay_module
 from specdraft.trace.fit import measured_tree

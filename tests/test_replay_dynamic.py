@@ -9,9 +9,9 @@ from test_replay import Recorded, recorded, small, untimed
 from specdraft.acceptance import Greedy
 from specdraft.decode import Ending, decode
 from specdraft.drafters import DraftModel
-from specdraft.metrics import Tally, tally
 from specdraft.models.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.trace import expand as expand_module
 from specdraft.trace.expand import Expansion, expand

@@ -17,9 +17,9 @@ from tabled import TableModel, random_logits
 from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoReplacement, Recursive, Rejection, TopK, registry
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
-from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.proof import EnumeratingSource, outcomes
+from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.trace import chances as chances_module

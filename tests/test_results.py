@@ -19,18 +19,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from specdraft.errors import ResultsError
-from specdraft.metrics import HELPERS, Tally
-from specdraft.results import (
-    Journal,
-    Resampler,
-    Row,
-    build_tables,
-    delta_interval,
-    intervals,
-    read_rows,
-    to_csv,
-    write_atomically,
-)
+from specdraft.results.files import to_csv, write_atomically
+from specdraft.results.intervals import Resampler, delta_interval, intervals
+from specdraft.results.journal import Journal, Row, read_rows
+from specdraft.results.metrics import HELPERS, Tally
+from specdraft.results.tables import build_tables
 
 COMBINATION_FIRST = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance", "temperature"]
 KEYS = [*COMBINATION_FIRST, "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed", "engine"]

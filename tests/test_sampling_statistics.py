@@ -19,10 +19,10 @@ from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
 from specdraft.acceptance.base import Accepted
 from specdraft.decode import Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
-from specdraft.metrics import Tally, tally
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.proof import outcomes
+from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.trace.chances import chances

@@ -26,7 +26,9 @@ from safetensors.torch import load_file, save_file
 from specdraft import sweep
 from specdraft.errors import ResultsError
 from specdraft.models.files import zoo_folder
-from specdraft.results import COUNTS, FILES, Journal, read_rows
+from specdraft.results import COUNTS
+from specdraft.results.files import FILES
+from specdraft.results.journal import Journal, read_rows
 from specdraft.study import StudyPlan, plan_study
 from specdraft.sweep import Outcome, Progress, run_study
 from specdraft.verifier import Verifier

@@ -14,9 +14,9 @@ import pytest
 from conftest import PairFolders
 
 from specdraft import cli, sweep
-from specdraft.compare import COLUMNS
 from specdraft.errors import ConfigError, ResultsError
-from specdraft.metrics import COUNTS
+from specdraft.results.comparisons import COLUMNS
+from specdraft.results.metrics import COUNTS
 from specdraft.study import plan_study
 from specdraft.sweep import Outcome, run_study
 from specdraft.trace import traces

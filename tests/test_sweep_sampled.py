@@ -15,8 +15,8 @@ from conftest import PairFolders
 from specdraft import cli, sweep
 from specdraft.acceptance import registry
 from specdraft.errors import ConfigError
-from specdraft.metrics import COUNTS
-from specdraft.results import Row, read_rows
+from specdraft.results.journal import Row, read_rows
+from specdraft.results.metrics import COUNTS
 from specdraft.study import StudyPlan, plan_study
 from specdraft.sweep import Outcome, run_study
 from specdraft.trace import traces

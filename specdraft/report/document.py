@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from specdraft.metrics import COUNTS, RATIOS, TIMES
 from specdraft.report.canvas import Drawn
 from specdraft.report.figures import draw
 from specdraft.report.findings import ALONE, VERDICTS, Findings, Lead
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.words import Name, Text, names, number, plural, say
+from specdraft.results.metrics import COUNTS, RATIOS, TIMES
 
 MOST_HEADLINES = 6
 ESTIMATES = ("est_tokens_per_s", "est_speedup")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from specdraft.compare import GROUP_KEYS
 from specdraft.report.study_files import StudyFiles, panel_label, visible
 from specdraft.report.words import Interval, Name, Strong, Text, join, names, number, plural, say
+from specdraft.results.comparisons import GROUP_KEYS
 
 REFERENCE = "hindsight"
 CLEAR, OPEN, UNKNOWN, ALONE, EQUAL = "clear", "open", "no interval", "alone", "all equal"

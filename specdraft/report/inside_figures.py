@@ -8,11 +8,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from specdraft.metrics import depth_rates
 from specdraft.report.canvas import CHAIN, MOST_DETAIL_PANELS, MOST_DETAIL_SHAPES, MOST_SPOKEN, Canvas, facet, spread, width
 from specdraft.report.findings import Lead, is_reference
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, join, plural, say
+from specdraft.results.metrics import depth_rates
 
 FEWEST_REACHED = 20  # steps; rates over fewer are noise
 MOST_LENGTH = 12

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from specdraft.errors import ResultsError
 from specdraft.report.document import LIMITS, METRICS, REFERENCES, Document, Table
 from specdraft.report.words import Name, Strong, Text
-from specdraft.results import write_atomically
+from specdraft.results.files import write_atomically
 
 PAGE_ROWS = 50  # of a table at a time; sorting, finding and copying work on all
 BUNDLE = "window.specdraftEmbed = vegaEmbed;"

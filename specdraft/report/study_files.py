@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from specdraft.compare import GROUP_KEYS
 from specdraft.errors import ResultsError
-from specdraft.metrics import COUNTS, RATIOS, TIMES
+from specdraft.results.comparisons import GROUP_KEYS
+from specdraft.results.metrics import COUNTS, RATIOS, TIMES
 
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
 NEEDED = ["combination", "pair", "tree", "budget", "steps", "block_efficiency"]

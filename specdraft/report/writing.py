@@ -14,7 +14,7 @@ from specdraft.report.document import Document, compose
 from specdraft.report.markdown import markdown_page
 from specdraft.report.page import columnar, html_page
 from specdraft.report.study_files import read_study
-from specdraft.results import cannot_write, write_atomically
+from specdraft.results.files import cannot_write, write_atomically
 
 FORMATS = ("html", "md", "png")
 PICTURES = "figures"

@@ -18,9 +18,9 @@ from specdraft.acceptance import Greedy
 from specdraft.decode import Clock, Ending, decode, decode_plainly
 from specdraft.drafters import DraftModel
 from specdraft.drafters.draft_model import rank_tokens
-from specdraft.manifest import cpu_name
 from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.models.pair import Pair
+from specdraft.results.manifest import cpu_name
 from specdraft.sampling.distribution import Sampling
 from specdraft.trace.store import TraceStore, libraries, model_facts
 from specdraft.trees.shapes.best_first import BestFirst

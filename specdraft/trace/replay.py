@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specdraft.metrics import Tally, looped_tokens
+from specdraft.results.metrics import Tally, looped_tokens
 from specdraft.trees.topology import RankPath, Topology
 
 

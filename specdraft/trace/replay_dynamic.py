@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specdraft.metrics import Tally
+from specdraft.results.metrics import Tally
 from specdraft.trace.expand import Expansion
 from specdraft.trace.replay import PackedRanks
 from specdraft.trees.shapes import BestFirstPlan

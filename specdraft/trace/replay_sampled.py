@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.metrics import Tally
+from specdraft.results.metrics import Tally
 from specdraft.trace.chances import Chances
 from specdraft.trace.replay import PackedRanks
 from specdraft.trees.topology import Topology

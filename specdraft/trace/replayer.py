@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.metrics import Tally
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt
+from specdraft.results.metrics import Tally
 from specdraft.trace.cost import CostCurve
 from specdraft.trace.fit import fitted_trees, folds
 from specdraft.trace.replay import PackedRanks, at_depth, pack, replay, replay_steps

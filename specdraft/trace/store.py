@@ -28,7 +28,7 @@ from safetensors.numpy import load, save
 from specdraft.errors import ResultsError, did_you_mean
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles
-from specdraft.results import cannot_write, write_atomically
+from specdraft.results.files import cannot_write, write_atomically
 
 FORMAT = 1
 KEY_DIGITS = 20

@@ -16,7 +16,8 @@ from rich.tree import Tree
 
 from specdraft.errors import ConfigError, ResultsError, TreeError, did_you_mean
 from specdraft.render import topology_tree
-from specdraft.results import DETAIL_KEYS, DETAILS, cannot_write, rank_path_text
+from specdraft.results.files import cannot_write, rank_path_text
+from specdraft.results.tables import DETAIL_KEYS, DETAILS
 from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
 from specdraft.viewer.steps import layout

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment
 
 from specdraft.errors import ResultsError
-from specdraft.results import write_atomically
+from specdraft.results.files import write_atomically
 from specdraft.viewer.steps import Shown
 
 

@@ -13,9 +13,9 @@ from specdraft.decode import Ending
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, ResultsError, did_you_mean
 from specdraft.generate import Generation
-from specdraft.metrics import tally
 from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
+from specdraft.results.metrics import tally
 from specdraft.study import Combination, encode_prompts, refuse_misfit
 from specdraft.trace.expand import Expansion
 from specdraft.trace.record import Annotation, Trajectory

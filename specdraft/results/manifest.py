@@ -53,14 +53,14 @@ def cpu_name() -> str:
 
 def source_revision() -> dict[str, Any] | None:
     """The commit of the source tree that runs, and whether it was changed; None outside a checkout."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.parent
     try:
         commit = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
         status = subprocess.run(
             ["git", "-C", str(folder), "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True, timeout=10
         )
         tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "manifest.py"], check=False, capture_output=True, timeout=10
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "errors.py"], check=False, capture_output=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from specdraft.metrics import RATIOS
-from specdraft.results import COMBINATION_KEYS, FEWEST_TO_RESAMPLE, Resampler
+from specdraft.results.intervals import FEWEST_TO_RESAMPLE, Resampler
+from specdraft.results.metrics import RATIOS
+from specdraft.results.tables import COMBINATION_KEYS
 
 METRICS = ("acceptance_rate", "acceptance_length", "block_efficiency")
 GROUP_KEYS = [key for key in COMBINATION_KEYS if key not in ("combination", "tree", "nodes", "depth")]

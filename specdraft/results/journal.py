@@ -1,0 +1,148 @@
+"""The journal that a killed sweep resumes from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+from specdraft.results.files import cannot_write
+from specdraft.results.metrics import SECONDS, Tally
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt decoded with one combination, as the journal keeps it."""
+
+    combination: str
+    weights: tuple[str, ...]
+    prompt_id: str
+    category: str
+    repeat: int
+    tally: Tally
+    tie: dict[str, Any] | None = None
+    steps: list[list[int]] | None = None
+
+    @property
+    def key(self) -> tuple[str, tuple[str, ...], str, int]:
+        """What makes a row the same row."""
+        return self.combination, self.weights, self.prompt_id, self.repeat
+
+    def to_json(self) -> str:
+        """One line."""
+        tally: dict[str, Any] = {field.name: getattr(self.tally, field.name) for field in fields(self.tally)}
+        tally["lengths"] = sorted(self.tally.lengths.items())
+        tally["positions"] = sorted(self.tally.positions.items())
+        tally["nodes"] = sorted(self.tally.nodes.items())
+        tally |= {name: None if isnan(tally[name]) else tally[name] for name in SECONDS}
+        values: dict[str, Any] = {"row": self.combination, "weights": self.weights, "prompt_id": self.prompt_id, "category": self.category}
+        values |= {"repeat": self.repeat, "tally": tally}
+        values |= {name: value for name in ("tie", "steps") if (value := getattr(self, name)) is not None}
+        return json.dumps(values, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Row:
+        """The inverse of `to_json`."""
+        tally = dict(values["tally"])
+        tally["lengths"] = Counter({int(a): n for a, n in tally["lengths"]})
+        tally["positions"] = {int(d): list(n) for d, n in tally["positions"]}
+        tally["nodes"] = {tuple(path): list(n) for path, n in tally["nodes"]}
+        tally |= {name: nan if tally[name] is None else tally[name] for name in SECONDS}
+        weights = tuple(values["weights"])
+        row = (values["row"], weights, values["prompt_id"], values["category"], values["repeat"], Tally(**tally))
+        return cls(*row, values.get("tie"), values.get("steps"))
+
+
+class Journal:
+    """An append-only file of finished rows, one JSON line each: what a killed sweep resumes from.
+
+    A line is written and flushed when its prompt is done. A torn last line (a kill in the middle of a
+    write) is cut off when the journal is opened again; other lines that cannot be read are passed over.
+
+    Attributes:
+        rows: every row, by its key.
+        combinations: identifier -> key columns.
+        weights: identifier -> the weights that the combination last ran with.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows: dict[Any, Row] = {}
+        self.combinations: dict[str, dict[str, Any]] = {}
+        self.weights: dict[str, tuple[str, ...]] = {}
+        intact = 0
+        for line, end in _lines(path):
+            self._read(line)
+            intact = end
+        try:
+            self._handle = path.open("ab")
+            self._handle.truncate(intact)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def _read(self, line: bytes) -> None:
+        try:
+            values = json.loads(line)
+            if "keys" in values:
+                keys, weights = dict(values["keys"]), tuple(values["weights"])
+                self.combinations[keys["combination"]], self.weights[keys["combination"]] = keys, weights
+            elif (row := Row.from_json(values)).combination in self.combinations:
+                self.rows[row.key] = row
+        except UNREADABLE:
+            return
+
+    def add_combination(self, keys: dict[str, Any], weights: tuple[str, ...]) -> None:
+        """Write down what a combination is and which weights it runs with, unless that is there already."""
+        name = keys["combination"]
+        if (self.combinations.get(name), self.weights.get(name)) != (keys, weights):
+            self._append(json.dumps({"keys": keys, "weights": weights}))
+            self.combinations[name], self.weights[name] = keys, weights
+
+    def add_row(self, row: Row) -> None:
+        """Write down a finished row."""
+        self._append(row.to_json())
+        self.rows[row.key] = row
+
+    def _append(self, line: str) -> None:
+        try:
+            self._handle.write(line.encode() + b"\n")
+            self._handle.flush()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        """Close the file; a write that the disk refused was reported when it was made."""
+        try:
+            self._handle.close()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Whole lines of a file with the offset after each; nothing for a missing file."""
+    if not path.exists():
+        return
+    end = 0
+    with path.open("rb") as handle:
+        for line in handle:
+            end += len(line)
+            if line.endswith(b"\n"):
+                yield line, end
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a journal; lines that cannot be read are passed over."""
+    for line, _ in _lines(path):
+        try:
+            values = json.loads(line)
+            row = None if "keys" in values else Row.from_json(values)
+        except UNREADABLE:
+            continue
+        if row is not None:
+            yield row

@@ -1,0 +1,119 @@
+"""From rows to tables: what each result file holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from specdraft.results.files import rank_path_text
+from specdraft.results.intervals import Resampler, intervals
+from specdraft.results.journal import Row
+from specdraft.results.metrics import COUNTS, HELPERS, RATIOS, TIMES, add_ratios
+from specdraft.trees.topology import RankPath
+
+SCHEMA = 1
+
+
+KEYS = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "top_k",
+        "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed", "engine"]  # fmt: skip
+
+
+COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
+
+
+SUMS = [*COUNTS, *TIMES]
+
+
+DETAIL_KEYS = ["combination", "pair", "tree", "budget", "acceptance", "temperature", "engine"]
+
+
+DETAILS = {  # file -> its own columns, after DETAIL_KEYS
+    "lengths.csv": ["acceptance_length", "steps"],
+    "positions.csv": ["depth", "reached", "accepted"],
+    "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
+    "steps.csv": ["prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
+}
+
+
+def build_tables(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, pd.DataFrame]:
+    """File name -> table, for rows of any number of combinations."""
+    place = {name: index for index, name in enumerate(combinations)}
+    rows = sorted(rows, key=lambda row: (place[row.combination], row.repeat))
+    records = records_table(rows, combinations)
+    tables = {
+        "records.csv": records.drop(columns=list(HELPERS)),
+        "summary.csv": summarise(records, COMBINATION_KEYS, seed),
+        "by_category.csv": summarise(records, [*COMBINATION_KEYS, "category"], seed),
+    }
+    details: dict[str, list[dict[str, Any]]] = {file: [] for file in DETAILS}
+    for name, group in groupby(rows, key=lambda row: row.combination):
+        keys = {key: combinations[name][key] for key in DETAIL_KEYS}
+        for file, listed in _details(list(group)).items():
+            details[file] += [keys | values for values in listed]
+    for file, columns in DETAILS.items():
+        if details[file] or file != "steps.csv":
+            tables[file] = pd.DataFrame(details[file], columns=[*DETAIL_KEYS, *columns])
+    return tables
+
+
+def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
+    """The detail tables' rows of one combination."""
+    tallies = [row.tally for row in rows]
+    drafted: Counter[RankPath] = Counter()  # steps whose tree holds the node: fitted trees differ between prompts
+    known = {path for tally in tallies for path in tally.nodes}
+    for tally in tallies:  # a dynamic tree could hold any node in any step
+        drafted.update(dict.fromkeys(known if tally.dynamic else tally.nodes, tally.steps))
+    lengths = sum((t.lengths for t in tallies), Counter[int]())
+    nodes = sorted(_add(t.nodes for t in tallies).items(), key=lambda item: (len(item[0]), item[0]))
+    return {
+        "lengths.csv": [{"acceptance_length": a, "steps": n} for a, n in sorted(lengths.items())],
+        "positions.csv": [{"depth": d, "reached": r, "accepted": a} for d, (r, a) in sorted(_add(t.positions for t in tallies).items())],
+        "nodes.csv": [{"rank_path": rank_path_text(p), "reached": r, "accepted": a, "mean_weight": a / drafted[p]} for p, (r, a) in nodes],
+        "steps.csv": [
+            dict(zip(DETAILS["steps.csv"], (row.prompt_id, row.repeat, *step), strict=True)) for row in rows for step in row.steps or []
+        ],
+    }
+
+
+def _add(counts: Iterable[Mapping[Any, Sequence[float]]]) -> dict[Any, tuple[float, float]]:
+    total: dict[Any, tuple[float, float]] = {}
+    for one in counts:
+        for key, (reached, accepted) in one.items():
+            before = total.get(key, (0, 0))
+            total[key] = before[0] + reached, before[1] + accepted
+    return total
+
+
+def records_table(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per combination, prompt and repeat: keys, counts, times and ratios."""
+    listed = []
+    for row in rows:
+        own = {"prompt_id": row.prompt_id, "category": row.category, "repeat": row.repeat}
+        keys = {key: own[key] if key in own else combinations[row.combination][key] for key in KEYS}
+        listed.append(keys | {name: getattr(row.tally, name) for name in (*SUMS, *HELPERS)})
+    return add_ratios(pd.DataFrame(listed, columns=[*KEYS, *SUMS, *HELPERS]))
+
+
+def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame:
+    """Sums and ratios of sums per group of records, with 95 % intervals over prompts."""
+    sums = [*SUMS, *HELPERS]
+    table = add_ratios(records.groupby(keys, sort=False, dropna=False)[sums].sum(min_count=1).reset_index())
+    resampler = Resampler(seed)
+    number = records.groupby(keys, sort=False, dropna=False).ngroup()
+    by_prompt = records.assign(group=number).groupby(["group", "category", "prompt_id"], sort=False)[sums].sum(min_count=1).reset_index()
+    bounds = []
+    for _, prompts in by_prompt.groupby("group"):
+        bounds.append(
+            {
+                f"{ratio}_{end}": v
+                for ratio, pair in intervals(prompts, resampler).items()
+                for end, v in zip(("lo", "hi"), pair, strict=True)
+            }
+        )
+    limits = pd.DataFrame(bounds, columns=[f"{ratio}_{end}" for ratio in RATIOS for end in ("lo", "hi")])
+    ordered = [*keys, *SUMS, *(name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi"))]
+    return pd.concat([table, limits], axis=1)[ordered]
