@@ -23,7 +23,8 @@ from rich.table import Table
 
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
-from specdraft.decode import Ending, decode_plainly
+from specdraft.decoding.decode import Ending, decode_plainly
+from specdraft.decoding.verifier import Verifier
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.results.manifest import cpu_name
@@ -33,7 +34,6 @@ from specdraft.trace.replayer import Replayer, dynamic_trees
 from specdraft.trace.store import TraceStore
 from specdraft.trace.traces import pair_traces
 from specdraft.trees.shapes import registry
-from specdraft.verifier import Verifier
 
 Method = Callable[[list[int]], list[int]]
 TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching", "best_first") for budget in (4, 8, 16)]

@@ -34,7 +34,7 @@ from rich.table import Table
 
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
-from specdraft.decode import Ending
+from specdraft.decoding.decode import Ending
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
 from specdraft.results.manifest import cpu_name

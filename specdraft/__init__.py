@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specdraft.generate import Generation, SpeculativeDecoder
+    from specdraft.decoding.generate import Generation, SpeculativeDecoder
     from specdraft.models.pair import load_pair
 
 __all__ = ["Generation", "SpeculativeDecoder", "__version__", "load_pair"]
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return load_pair
     if name in ("SpeculativeDecoder", "Generation"):
-        from specdraft import generate
+        from specdraft.decoding import generate
 
         return getattr(generate, name)
     raise AttributeError(f"module 'specdraft' has no attribute {name!r}")

@@ -164,10 +164,11 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Decode one prompt live and show the draft tree of every step."""
-    from specdraft.generate import SpeculativeDecoder
+    from specdraft.decoding.fitting import refuse_misfit
+    from specdraft.decoding.generate import SpeculativeDecoder
     from specdraft.models.encoding import encode_to_fit
     from specdraft.models.pair import load_pair
-    from specdraft.study import one_combination, refuse_misfit
+    from specdraft.study import one_combination
     from specdraft.viewer.live import watched
     from specdraft.viewer.page import check_writable
 

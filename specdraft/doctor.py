@@ -72,7 +72,7 @@ def _models() -> str:
 
 
 def _decoding() -> str:
-    from specdraft.generate import SpeculativeDecoder
+    from specdraft.decoding.generate import SpeculativeDecoder
     from specdraft.models.pair import load_pair
 
     pair = load_pair("zoo")

@@ -18,7 +18,9 @@ from scipy import stats
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.certify import compare_greedy
-from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.text_seeds import text_generator
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
@@ -26,11 +28,9 @@ from specdraft.models.pair import Pair
 from specdraft.proof import says
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source
-from specdraft.trace.traces import text_generator
 from specdraft.trees.shapes import FittedPlan, Plan
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.step import Step
-from specdraft.verifier import Verifier
 
 TEXTS = 200  # sampled texts for each rule and prompt
 LEVEL = 0.001  # of all tests of a run together

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Point, Schema, Settings, compose_study
+from specdraft.decoding.fitting import fitting_rules, misfit, too_wide
 from specdraft.errors import ConfigError, PromptError
 from specdraft.models.encoding import encode_to_fit
 from specdraft.models.pair import PairFiles, find_pair, resolve_device, resolve_dtype
@@ -85,7 +86,7 @@ class Combination:
 
     def fitting_rules(self) -> str:
         """What to say after a misfit."""
-        return _fitting_rules(lambda rule: replace(self, rule=rule).misfit())
+        return fitting_rules(lambda rule: replace(self, rule=rule).misfit())
 
     @cached_property
     def keys(self) -> dict[str, Any]:
@@ -209,40 +210,6 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     return StudyPlan(settings, prompts, combinations, skipped, study.yaml())
 
 
-def misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling) -> str | None:
-    """Why they do not go together, whatever decodes or replays them; None if they do."""
-    if why := rule.misfit(sampling, chain=isinstance(plan, StaticPlan) and plan.topology.is_chain):
-        return why
-    if rule.draw == "rank":
-        return None
-    if plan.dynamic:
-        return f"tree={shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children drawn at random"
-    if isinstance(plan, FittedPlan):
-        return f"tree={shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
-    if isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:
-        return f"{shape.label} skips child ranks, and acceptance={rule.kind} draws a node's children one after another"
-    return None
-
-
-def too_wide(shape: Shape, plan: Plan, vocab: int) -> str | None:
-    """Why a tree needs more tokens than there are, or None."""
-    if isinstance(plan, StaticPlan) and (most := int(plan.topology.ranks.max()) + 1) > vocab:
-        return f"{shape.label} needs {most} different children of one node; the vocabulary has {vocab} tokens"
-    return None
-
-
-def refuse_misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling, vocab: int) -> None:
-    """Raise `ConfigError` unless one tree can be decoded live with this rule and these settings."""
-    sampling.check()
-    rule.check()
-    if isinstance(plan, FittedPlan):
-        plan.refuse()
-    if why := too_wide(shape, plan, vocab):
-        raise ConfigError(why)
-    if why := misfit(shape, plan, rule, sampling):
-        raise ConfigError(f"{why}; {_fitting_rules(lambda other: misfit(shape, plan, other, sampling))}")
-
-
 def one_combination(command: str, overrides: list[str], config_dir: Path | None = None) -> Combination:
     """The one combination that overrides name; without them the bundled pair and a chain. Its prompt is not looked at.
 
@@ -330,12 +297,6 @@ def _combinations(
             if not (isinstance(reference.plan, FittedPlan) and _cannot_fit(reference, prompts)):
                 combinations.setdefault(reference.identifier, reference)
     return list(combinations.values()), skipped
-
-
-def _fitting_rules(misfit_of: Callable[[AcceptanceRule], str | None]) -> str:
-    """The rules, with their default parameters, that go with a shape and sampling."""
-    fitting = [kind for kind, rule in acceptance.registry().items() if misfit_of(rule()) is None]
-    return f"rules that fit: {', '.join(fitting) or 'none'}"
 
 
 def _cannot_fit(combination: Combination, prompts: list[Prompt]) -> str | None:

@@ -16,7 +16,9 @@ from filelock import FileLock, Timeout
 
 from specdraft.acceptance import registry
 from specdraft.certify import certificate, compare_greedy, near_ties
-from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.text_seeds import text_generator
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, LosslessnessError, ModelError, ResultsError, UserError
 from specdraft.live_check import TEXTS, Case, check_live, pick
@@ -35,9 +37,8 @@ from specdraft.trace.cost import pair_costs
 from specdraft.trace.fit import FOLDS, folds
 from specdraft.trace.replayer import Replayer, dynamic_trees, most_children
 from specdraft.trace.store import TraceStore, default_folder
-from specdraft.trace.traces import pair_traces, text_generator
+from specdraft.trace.traces import pair_traces
 from specdraft.trees.step import Step
-from specdraft.verifier import Verifier
 
 LOCK = ".lock"
 CHECKED_PROMPTS = 2  # that `certify=true` decodes live

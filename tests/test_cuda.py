@@ -7,8 +7,8 @@ from test_replay import recorded, untimed
 from test_replay_dynamic import Live, expansions
 
 from specdraft.config import Settings
-from specdraft.decode import Ending
-from specdraft.generate import SpeculativeDecoder
+from specdraft.decoding.decode import Ending
+from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.models.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.trace.replay_dynamic import replay_dynamic, walk

@@ -12,7 +12,8 @@ from conftest import SMALL_VOCAB, random_model, tiny_llama
 from transformers import DynamicCache
 
 from specdraft.acceptance import Greedy
-from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.drafters.draft_model import rank_tokens
 from specdraft.errors import TreeError
@@ -31,7 +32,6 @@ from specdraft.trees.shapes.published import Published
 from specdraft.trees.shapes.wide import Wide
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
-from specdraft.verifier import Verifier
 
 PROMPTS = ["Hello wörld", "The cat sat on"]
 NEW = 32

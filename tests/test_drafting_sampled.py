@@ -14,7 +14,8 @@ from tabled import TableModel, random_logits
 from transformers import DynamicCache
 
 from specdraft.acceptance import AcceptanceRule, KSeq, NoReplacement, Recursive, Traversal, registry
-from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.drafters.base import Drawing
 from specdraft.errors import ConfigError
@@ -29,7 +30,6 @@ from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.wide import Wide
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
-from specdraft.verifier import Verifier
 
 VOCAB = 7
 PROMPT = [3, 1, 4]

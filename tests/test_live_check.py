@@ -10,7 +10,8 @@ import torch
 from specdraft.acceptance import AcceptanceRule, Greedy, Recursive, Rejection, TopK
 from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged
-from specdraft.decode import Ending, decode
+from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.live_check import Case, Cells, Checked, _SamePrompt, _SamePromptDraft, check_live, fit, holm, pick, pooled, text_of
 from specdraft.models.pair import Pair
@@ -18,7 +19,6 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource, seeded
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import FittedPlan, Plan, registry
-from specdraft.verifier import Verifier
 
 PROMPTS = {"a": list(range(2, 12)), "b": list(range(40, 52))}
 SAMPLED, PLAIN_TEXT = Sampling(1.0), Sampling(0.0)

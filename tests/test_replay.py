@@ -17,7 +17,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from specdraft.acceptance import Greedy
-from specdraft.decode import Ending, decode
+from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
@@ -38,7 +39,6 @@ from specdraft.trees.shapes.published import Published, published_trees
 from specdraft.trees.shapes.wide import Wide
 from specdraft.trees.step import Step
 from specdraft.trees.topology import RankPath, Topology
-from specdraft.verifier import Verifier
 
 VOCAB, NEW = 64, 20
 GAPS = [[1], [1, 2], [1, 2, 0], [1, 2, 3], [4], [4, 0], [4, 0, 1]]  # ranks are left out

@@ -7,7 +7,8 @@ import pytest
 from test_replay import Recorded, recorded, small, untimed
 
 from specdraft.acceptance import Greedy
-from specdraft.decode import Ending, decode
+from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.models.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
@@ -20,7 +21,6 @@ from specdraft.trace.replay_dynamic import fed_nodes, listed_steps, replay_dynam
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.step import Step
-from specdraft.verifier import Verifier
 
 BUDGETS = (1, 2, 5, 12, 24, 40)
 SHAPES = (BestFirst(), BestFirst(max_depth=3), BestFirst(max_children=2), BestFirst(max_depth=5, max_children=3), BestFirst(min_prob=0.02))

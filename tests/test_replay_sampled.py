@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tabled import TableModel, random_logits
 
 from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoReplacement, Recursive, Rejection, TopK, registry
-from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.models.cached_model import CachedModel
 from specdraft.proof import EnumeratingSource, outcomes
@@ -34,7 +35,6 @@ from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
-from specdraft.verifier import Verifier
 
 CLOSE = 1e-9
 COUNTED = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")

@@ -14,10 +14,11 @@ import torch
 from scipy import stats
 from tabled import Prefix, TableModel
 
-from specdraft import decode as decode_module
 from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
 from specdraft.acceptance.base import Accepted
-from specdraft.decode import Ending, decode, decode_plainly
+from specdraft.decoding import decode as decode_module
+from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
@@ -36,7 +37,6 @@ from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.wide import Wide
 from specdraft.trees.step import Step
-from specdraft.verifier import Verifier
 
 pytestmark = pytest.mark.slow
 LOSSLESS = {kind: rule() for kind, rule in registry().items() if rule.lossless and not rule.greedy_only}

@@ -24,6 +24,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from specdraft import sweep
+from specdraft.decoding.verifier import Verifier
 from specdraft.errors import ResultsError
 from specdraft.models.files import zoo_folder
 from specdraft.results import COUNTS
@@ -31,7 +32,6 @@ from specdraft.results.files import FILES
 from specdraft.results.journal import Journal, read_rows
 from specdraft.study import StudyPlan, plan_study
 from specdraft.sweep import Outcome, Progress, run_study
-from specdraft.verifier import Verifier
 
 TREES = "tree=chain,kary,wide"
 PROMPTS = 3
@@ -420,7 +420,7 @@ class TestLosslessness:
         def siblings_see_each_other(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
             return tail_mask(torch.ones_like(visible).tril(), dtype)
 
-        monkeypatch.setattr("specdraft.verifier.tail_mask", siblings_see_each_other)
+        monkeypatch.setattr("specdraft.decoding.verifier.tail_mask", siblings_see_each_other)
         outcome = run_study(plan, tmp_path / "out")
         failed = {f["combination"] for f in outcome.failures}
         assert failed

@@ -15,7 +15,7 @@ from conftest import PairFolders, Run, save_model, tiny_llama
 from safetensors.numpy import save_file
 
 from specdraft import cli
-from specdraft.decode import Ending
+from specdraft.decoding.decode import Ending
 from specdraft.errors import ResultsError
 from specdraft.models.pair import Pair, load_pair
 from specdraft.sampling.distribution import Sampling

@@ -18,8 +18,8 @@ from test_cli import Run, one_line, run  # noqa: F401
 
 from specdraft import cli
 from specdraft.acceptance import AcceptanceRule, Block, Greedy, KSeq, Membership, NoReplacement, Recursive, TopK, Traversal, Typical
+from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.errors import ConfigError
-from specdraft.generate import SpeculativeDecoder
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.render import plain_text, token_text

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from specdraft.acceptance import Greedy
-from specdraft.decode import Clock, Ending, decode, decode_plainly
+from specdraft.decoding.decode import Clock, Ending, decode, decode_plainly
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.drafters.draft_model import rank_tokens
 from specdraft.models.cached_model import CachedModel, tail_mask
@@ -27,7 +28,6 @@ from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
-from specdraft.verifier import Verifier
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 PREFIX = 128  # committed tokens while measuring

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from specdraft.decode import Ending
+from specdraft.decoding.decode import Ending
 from specdraft.drafters.draft_model import rank_tokens
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.gate import attention_layout

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from specdraft.decode import Ending
+from specdraft.decoding.decode import Ending
+from specdraft.decoding.text_seeds import text_generator
 from specdraft.errors import ResultsError
 from specdraft.models.files import ModelFiles
 from specdraft.models.pair import Pair, PairFiles
@@ -253,11 +254,6 @@ def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | Non
     if ending is not None and not ending.reached(len(one.tokens), int(one.tokens[-1])):
         return None
     return one
-
-
-def text_generator(pair: Pair, sampling: Sampling, prompt_ids: Sequence[int], draw: str, *more: str) -> torch.Generator:
-    """The randomness of one sampled text: it depends on the target, the setting, the prompt and `draw` alone."""
-    return seeded("text", draw, pair.files.target.weights_hash, sampling, list(prompt_ids), *more)
 
 
 def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending, draw: str) -> dict[str, Any]:

@@ -9,15 +9,15 @@ import torch
 
 from specdraft.acceptance import AcceptanceRule, Typical
 from specdraft.acceptance.judging import Judging, walk_down, walk_up
+from specdraft.decoding.generate import Generation, SpeculativeDecoder
+from specdraft.decoding.verifier import Verifier
 from specdraft.errors import OUT_OF_MEMORY, ModelError
-from specdraft.generate import Generation, SpeculativeDecoder
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
 from specdraft.study import Combination
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
-from specdraft.verifier import Verifier
 from specdraft.viewer.steps import (
     ENDED,
     Seen,

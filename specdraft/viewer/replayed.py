@@ -9,14 +9,16 @@ from math import inf, log, nan
 import numpy as np
 import torch
 
-from specdraft.decode import Ending
+from specdraft.decoding.decode import Ending
+from specdraft.decoding.fitting import refuse_misfit
+from specdraft.decoding.generate import Generation
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, ResultsError, did_you_mean
-from specdraft.generate import Generation
 from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.results.metrics import tally
-from specdraft.study import Combination, encode_prompts, refuse_misfit
+from specdraft.study import Combination, encode_prompts
 from specdraft.trace.expand import Expansion
 from specdraft.trace.record import Annotation, Trajectory
 from specdraft.trace.replay import accepted_nodes
@@ -26,7 +28,6 @@ from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
-from specdraft.verifier import Verifier
 from specdraft.viewer.live import by_wish, target_probs, target_probs_of
 from specdraft.viewer.steps import (
     ENDED,

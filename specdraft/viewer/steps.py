@@ -12,7 +12,7 @@ from specdraft.render import plain_text, token_text
 from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
-    from specdraft.generate import Generation
+    from specdraft.decoding.generate import Generation
     from specdraft.study import Combination
 
 # `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the text's end.

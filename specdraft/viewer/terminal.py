@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from specdraft.generate import Generation
+from specdraft.decoding.generate import Generation
 from specdraft.render import ACCEPTED, BEST, BONUS, DIM, REJECTED, plain_text, step_tree
 from specdraft.viewer.steps import Showing, Shown, ShownStep, Word
 

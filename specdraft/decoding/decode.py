@@ -10,12 +10,12 @@ import torch
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
 from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
-from specdraft.verifier import Verifier
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ import torch
 
 from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
-from specdraft.decode import Ending, decode
+from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.fitting import refuse_misfit
+from specdraft.decoding.text_seeds import text_generator
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
 from specdraft.models.encoding import encode_to_fit
@@ -19,11 +22,8 @@ from specdraft.models.pair import Pair
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource, Source
-from specdraft.study import refuse_misfit
-from specdraft.trace.traces import text_generator
 from specdraft.trees.shapes import Shape, registry
 from specdraft.trees.step import Step
-from specdraft.verifier import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
