@@ -23,16 +23,16 @@ from rich.table import Table
 
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
+from specdraft.bench.costs import measure_costs
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
+from specdraft.replay.replayer import Replayer, dynamic_trees
 from specdraft.results.manifest import cpu_name
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace.cost import measure_costs
-from specdraft.trace.replayer import Replayer, dynamic_trees
-from specdraft.trace.store import TraceStore
-from specdraft.trace.traces import pair_traces
+from specdraft.traces.library import pair_traces
+from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import registry
 
 Method = Callable[[list[int]], list[int]]

@@ -34,17 +34,17 @@ from rich.table import Table
 
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
+from specdraft.bench.costs import CostCurve, pair_costs
 from specdraft.decoding.decode import Ending
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
+from specdraft.replay.replayer import Replayer
+from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.manifest import cpu_name
 from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace.cost import CostCurve, pair_costs
-from specdraft.trace.replay import PackedRanks, pack, replay
-from specdraft.trace.replayer import Replayer
-from specdraft.trace.store import TraceStore
-from specdraft.trace.traces import PairTraces, pair_traces
+from specdraft.traces.library import PairTraces, pair_traces
+from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.paths import Paths
 from specdraft.trees.topology import RankPath, Topology

@@ -13,7 +13,7 @@ from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.self_check import SelfCheck
 from specdraft.results.journal import Row
-from specdraft.trace.record import Trajectory
+from specdraft.traces.record import Trajectory
 
 LARGEST_TIE = 1e-4  # logits
 GREEDY = "greedy: every live text was compared with plain greedy decoding of the target; replayed rows are of that text"

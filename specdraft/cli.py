@@ -197,7 +197,7 @@ def replay(
     from dataclasses import replace
 
     from specdraft.study import one_combination
-    from specdraft.trace.store import TraceStore, default_folder
+    from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.page import check_writable
     from specdraft.viewer.replayed import check_can_show, recorded, replayed
 
@@ -378,7 +378,7 @@ def traces_list(as_json: AsJson = False) -> None:
     """Every recorded trace."""
     from rich.table import Table
 
-    from specdraft.trace.store import TraceStore, default_folder
+    from specdraft.traces.store import TraceStore, default_folder
 
     traces = list(TraceStore(default_folder()).list())
     if as_json:
@@ -395,7 +395,7 @@ def traces_list(as_json: AsJson = False) -> None:
 @traces_app.command("show")
 def traces_show(key: Annotated[str, typer.Argument(help="a key, or the beginning of one")]) -> None:
     """What one trace depends on, as JSON."""
-    from specdraft.trace.store import TraceStore, default_folder
+    from specdraft.traces.store import TraceStore, default_folder
 
     trace = TraceStore(default_folder()).find(key)
     typer.echo(json.dumps({"key": trace.key, "size_bytes": trace.size_bytes, "about": trace.about}, indent=1))
@@ -407,7 +407,7 @@ def traces_rm(
     everything: Annotated[bool, typer.Option("--all", help="every trace")] = False,
 ) -> None:
     """Delete traces; a study that needs them records them again."""
-    from specdraft.trace.store import TraceStore, default_folder
+    from specdraft.traces.store import TraceStore, default_folder
 
     if bool(keys) == everything:
         raise UserError("traces rm needs keys, or --all")

@@ -22,9 +22,9 @@ from specdraft.models.encoding import encode_to_fit
 from specdraft.models.pair import PairFiles, find_pair, resolve_device, resolve_dtype
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
+from specdraft.replay.folds import FOLDS
 from specdraft.results.tables import SCHEMA
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace.fit import FOLDS
 from specdraft.trees import shapes
 from specdraft.trees.shapes import FittedPlan, Plan, Shape, StaticPlan
 

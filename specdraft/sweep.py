@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from specdraft.acceptance import registry
+from specdraft.bench.costs import pair_costs
 from specdraft.certify import certificate, compare_greedy, near_ties
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.text_seeds import text_generator
@@ -25,6 +26,8 @@ from specdraft.live_check import TEXTS, Case, check_live, pick
 from specdraft.models.pair import Pair, PairFiles, load_pair
 from specdraft.prompts import Prompt
 from specdraft.proof import family, prove
+from specdraft.replay.folds import FOLDS, folds
+from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.comparisons import comparisons
 from specdraft.results.files import FILES, cannot_write, to_csv, write_atomically
 from specdraft.results.journal import Journal, Row, read_rows
@@ -33,11 +36,8 @@ from specdraft.results.metrics import tally
 from specdraft.results.tables import build_tables
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study import Combination, StudyPlan, encode_prompts
-from specdraft.trace.cost import pair_costs
-from specdraft.trace.fit import FOLDS, folds
-from specdraft.trace.replayer import Replayer, dynamic_trees, most_children
-from specdraft.trace.store import TraceStore, default_folder
-from specdraft.trace.traces import pair_traces
+from specdraft.traces.library import pair_traces
+from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.step import Step
 
 LOCK = ".lock"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import SMALL_VOCAB, random_model, save_model, tiny_llama
 
+from specdraft.bench import costs as cost
+from specdraft.bench.costs import SIZES, CostCurve, measure_costs, pair_costs
 from specdraft.models.pair import Pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
-from specdraft.trace import cost
-from specdraft.trace.cost import SIZES, CostCurve, measure_costs, pair_costs
-from specdraft.trace.store import TraceStore
+from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary

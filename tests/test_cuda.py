@@ -11,7 +11,7 @@ from specdraft.decoding.decode import Ending
 from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.models.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
-from specdraft.trace.replay_dynamic import replay_dynamic, walk
+from specdraft.replay.best_first import replay_dynamic, walk
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain

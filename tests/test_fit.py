@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from specdraft.trace.fit import FOLDS, fit, fitted_trees, folds, measured_tree, rank_shares
-from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay
+from specdraft.replay.fit import fit, fitted_trees, measured_tree, rank_shares
+from specdraft.replay.folds import FOLDS, folds
+from specdraft.replay.static import PackedRanks, accepted_nodes, pack, replay
 from specdraft.trees.optimal import best_tree, path_weights
 from specdraft.trees.shapes import FittedPlan
 from specdraft.trees.shapes.chain import Chain

@@ -15,7 +15,7 @@ from specdraft.drafters.draft_model import rank_tokens
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace.record import TOP_K, Annotation, Trajectory, _annotation, annotate, batches, record_trajectories
+from specdraft.traces.record import TOP_K, Annotation, Trajectory, _annotation, annotate, batches, record_trajectories
 
 LENGTHS = [1, 13, 5, 2, 9, 5]
 NAMES = ["llama", "mistral-sliding", "gemma3", "gemma3-all-sliding", "qwen2-sliding", "gpt2", "opt"]  # windows of 4 tokens

@@ -23,12 +23,12 @@ from specdraft.drafters import DraftModel
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.replay import static as replay_module
+from specdraft.replay.fit import measured_tree
+from specdraft.replay.static import PackedRanks, accepted_nodes, pack, replay, replay_steps
 from specdraft.results.metrics import Tally, looped_tokens, tally
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace import replay as replay_module
-from specdraft.trace.fit import measured_tree
-from specdraft.trace.record import annotate, record_trajectories
-from specdraft.trace.replay import PackedRanks, accepted_nodes, pack, replay, replay_steps
+from specdraft.traces.record import annotate, record_trajectories
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.branching import Branching

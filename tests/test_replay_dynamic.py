@@ -12,12 +12,12 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.models.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, walk
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace import expand as expand_module
-from specdraft.trace.expand import Expansion, expand
-from specdraft.trace.record import record_trajectories
-from specdraft.trace.replay_dynamic import fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.traces import expand as expand_module
+from specdraft.traces.expand import Expansion, expand
+from specdraft.traces.record import record_trajectories
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.step import Step

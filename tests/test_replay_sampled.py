@@ -20,16 +20,16 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.models.cached_model import CachedModel
 from specdraft.proof import EnumeratingSource, outcomes
+from specdraft.replay.best_first import replay_dynamic, walk
+from specdraft.replay.expected import block_weights, node_weights, pack_chances, replay_sampled, rule_weights
+from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.trace import chances as chances_module
-from specdraft.trace.chances import Chances, chances
-from specdraft.trace.expand import expand
-from specdraft.trace.record import Trajectory, annotate
-from specdraft.trace.replay import PackedRanks, pack, replay
-from specdraft.trace.replay_dynamic import replay_dynamic, walk
-from specdraft.trace.replay_sampled import block_weights, node_weights, pack_chances, replay_sampled, rule_weights
+from specdraft.traces import chances as chances_module
+from specdraft.traces.chances import Chances, chances
+from specdraft.traces.expand import expand
+from specdraft.traces.record import Trajectory, annotate
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst

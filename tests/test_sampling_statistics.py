@@ -23,13 +23,13 @@ from specdraft.drafters import DraftModel
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
 from specdraft.proof import outcomes
+from specdraft.replay.expected import pack_chances, replay_sampled, rule_weights
+from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.trace.chances import chances
-from specdraft.trace.record import annotate, record_trajectories
-from specdraft.trace.replay import PackedRanks, pack, replay
-from specdraft.trace.replay_sampled import pack_chances, replay_sampled, rule_weights
+from specdraft.traces.chances import chances
+from specdraft.traces.record import annotate, record_trajectories
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.branching import Branching

@@ -14,13 +14,13 @@ import pytest
 from conftest import PairFolders
 
 from specdraft import cli, sweep
+from specdraft.bench.costs import CostCurve
 from specdraft.errors import ConfigError, ResultsError
 from specdraft.results.comparisons import COLUMNS
 from specdraft.results.metrics import COUNTS
 from specdraft.study import plan_study
 from specdraft.sweep import Outcome, run_study
-from specdraft.trace import traces
-from specdraft.trace.cost import CostCurve
+from specdraft.traces import library as traces
 
 TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was late"), ("c", "code", "def f(x):"), ("d", "code", "import")]
 NOT_FITTED = ("chain", "kary", "beam", "wide", "best_first")

@@ -14,13 +14,13 @@ from conftest import PairFolders
 
 from specdraft import cli, sweep
 from specdraft.acceptance import registry
+from specdraft.bench.costs import CostCurve
 from specdraft.errors import ConfigError
 from specdraft.results.journal import Row, read_rows
 from specdraft.results.metrics import COUNTS
 from specdraft.study import StudyPlan, plan_study
 from specdraft.sweep import Outcome, run_study
-from specdraft.trace import traces
-from specdraft.trace.cost import CostCurve
+from specdraft.traces import library as traces
 
 TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was late"), ("c", "code", "def f(x):")]
 NEW = 6

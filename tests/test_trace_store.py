@@ -19,10 +19,10 @@ from specdraft.decoding.decode import Ending
 from specdraft.errors import ResultsError
 from specdraft.models.pair import Pair, load_pair
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace import traces
-from specdraft.trace.record import annotate, record_trajectories
-from specdraft.trace.store import FORMAT, TraceStore, default_folder
-from specdraft.trace.traces import BATCH, PairTraces, pair_traces
+from specdraft.traces import library as traces
+from specdraft.traces.library import BATCH, PairTraces, pair_traces
+from specdraft.traces.record import annotate, record_trajectories
+from specdraft.traces.store import FORMAT, TraceStore, default_folder
 
 ABOUT: dict[str, Any] = {
     "kind": "trajectory",
@@ -127,7 +127,7 @@ class TestStore:
         keys = [TraceStore.key(about) for about in (ABOUT, *changed)]
         assert len(set(keys)) == len(keys)
         assert TraceStore.key(dict(reversed(ABOUT.items()))) == keys[0]
-        monkeypatch.setattr("specdraft.trace.store.FORMAT", FORMAT + 1)
+        monkeypatch.setattr("specdraft.traces.store.FORMAT", FORMAT + 1)
         assert TraceStore.key(ABOUT) not in keys
 
     def test_list_find_and_remove(self, store: TraceStore) -> None:

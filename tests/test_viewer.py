@@ -25,7 +25,7 @@ from specdraft.models.pair import Pair
 from specdraft.render import plain_text, token_text
 from specdraft.sampling.distribution import Sampling
 from specdraft.study import Combination, one_combination
-from specdraft.trace.store import TraceStore
+from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import Shape
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain

@@ -17,13 +17,13 @@ from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, ResultsError, did_you_mean
 from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
+from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
 from specdraft.study import Combination, encode_prompts
-from specdraft.trace.expand import Expansion
-from specdraft.trace.record import Annotation, Trajectory
-from specdraft.trace.replay import accepted_nodes
-from specdraft.trace.store import TraceStore
-from specdraft.trace.traces import Expansions, find_traces, pair_traces
+from specdraft.traces.expand import Expansion
+from specdraft.traces.library import Expansions, find_traces, pair_traces
+from specdraft.traces.record import Annotation, Trajectory
+from specdraft.traces.store import TraceStore
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
 from specdraft.trees.step import Step

@@ -18,10 +18,10 @@ from specdraft.models.files import ModelFiles
 from specdraft.models.pair import Pair, PairFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
-from specdraft.trace.chances import Chances, chances
-from specdraft.trace.expand import Expansion, expand
-from specdraft.trace.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
-from specdraft.trace.store import StoredTrace, TraceStore, libraries, model_facts
+from specdraft.traces.chances import Chances, chances
+from specdraft.traces.expand import Expansion, expand
+from specdraft.traces.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
+from specdraft.traces.store import StoredTrace, TraceStore, libraries, model_facts
 from specdraft.trees.shapes import BestFirstPlan
 
 BATCH = 16

@@ -23,7 +23,7 @@ from specdraft.models.cached_model import CachedModel, tail_mask
 from specdraft.models.pair import Pair
 from specdraft.results.manifest import cpu_name
 from specdraft.sampling.distribution import Sampling
-from specdraft.trace.store import TraceStore, libraries, model_facts
+from specdraft.traces.store import TraceStore, libraries, model_facts
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.step import Step

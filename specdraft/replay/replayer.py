@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
+from specdraft.bench.costs import CostCurve
 from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt
+from specdraft.replay.best_first import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.replay.expected import pack_chances, replay_sampled, rule_weights
+from specdraft.replay.fit import fitted_trees
+from specdraft.replay.folds import folds
+from specdraft.replay.static import PackedRanks, at_depth, pack, replay, replay_steps
 from specdraft.results.metrics import Tally
-from specdraft.trace.cost import CostCurve
-from specdraft.trace.fit import fitted_trees, folds
-from specdraft.trace.replay import PackedRanks, at_depth, pack, replay, replay_steps
-from specdraft.trace.replay_dynamic import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
-from specdraft.trace.replay_sampled import pack_chances, replay_sampled, rule_weights
-from specdraft.trace.store import TraceStore
-from specdraft.trace.traces import Expansions, PairTraces
+from specdraft.traces.library import Expansions, PairTraces
+from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
 from specdraft.trees.topology import Topology
 

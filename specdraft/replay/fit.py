@@ -7,28 +7,14 @@ seeded), each half is scored with the tree of the other.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
 
 import numpy as np
 
-from specdraft.trace.replay import PackedRanks, at_depth
+from specdraft.replay.folds import FOLDS
+from specdraft.replay.static import PackedRanks, at_depth
 from specdraft.trees.optimal import best_tree
 from specdraft.trees.shapes import FittedPlan
 from specdraft.trees.topology import RankPath, Topology
-
-FOLDS = 2
-
-
-def folds(categories: Sequence[str], seed: int) -> np.ndarray:
-    """`[P]` the fold of each prompt: halves of every category, drawn at random."""
-    rng = np.random.default_rng(seed)
-    fold = np.zeros(len(categories), dtype=np.int64)
-    offset = 0
-    for category in dict.fromkeys(categories):
-        members = np.array([i for i, c in enumerate(categories) if c == category])
-        fold[rng.permutation(members)] = (np.arange(len(members)) + offset) % FOLDS
-        offset += len(members)  # odd categories do not all favour one fold
-    return fold
 
 
 def starts(ranks: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

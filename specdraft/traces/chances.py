@@ -16,7 +16,7 @@ from specdraft.acceptance import Block, KSeq, Membership, NoReplacement, Recursi
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import NoSource, at_quantile
-from specdraft.trace.record import Trajectory, teacher_forced
+from specdraft.traces.record import Trajectory, teacher_forced
 
 MOST_ENTRIES = 2**23  # positions x vocabulary of the distributions that are worked on at a time
 

@@ -1,0 +1,1 @@
+"""Trees walked over traces: what each would have done, without a model."""
