@@ -16,16 +16,16 @@ from filelock import FileLock, Timeout
 
 from specdraft.acceptance import registry
 from specdraft.bench.costs import pair_costs
-from specdraft.certify import certificate, compare_greedy, near_ties
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.errors import OUT_OF_MEMORY, LosslessnessError, ModelError, ResultsError, UserError
-from specdraft.live_check import TEXTS, Case, check_live, pick
+from specdraft.losslessness.certificate import certificate, compare_greedy, near_ties
+from specdraft.losslessness.enumeration import family, prove
+from specdraft.losslessness.live_texts import TEXTS, Case, check_live, pick
 from specdraft.models.pair import Pair, PairFiles, load_pair
 from specdraft.prompts import Prompt
-from specdraft.proof import family, prove
 from specdraft.replay.folds import FOLDS, folds
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.comparisons import comparisons

@@ -9,9 +9,9 @@ from typing import Any
 from specdraft.acceptance import registry
 from specdraft.config import unless_said
 from specdraft.errors import ConfigError
-from specdraft.live_check import FEWEST, LEVEL, TEXTS, Case, Checked, check_live, pick
+from specdraft.losslessness.enumeration import Proof, prove
+from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Case, Checked, check_live, pick
 from specdraft.models.pair import Pair, load_pair
-from specdraft.proof import Proof, prove
 from specdraft.study import Combination, StudyPlan, encode_prompts, plan_study
 from specdraft.sweep import Progress
 

@@ -16,7 +16,7 @@ from test_theory import TABLE_1, TABLE_4
 from specdraft import cli
 from specdraft.acceptance import Rejection
 from specdraft.acceptance.judging import Judged
-from specdraft.proof import enumerate_case
+from specdraft.losslessness.enumeration import enumerate_case
 from specdraft.trees.draft_tree import DraftTree
 
 
@@ -222,7 +222,7 @@ class TestStudy:
         assert set(pd.read_csv(tmp_path / "out" / "records.csv")["acceptance"]) == {"topk"}
 
     def test_live_text_that_is_not_the_targets(self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("specdraft.live_check.LEVEL", 2.0)
+        monkeypatch.setattr("specdraft.losslessness.live_texts.LEVEL", 2.0)
         said, found = self.sweep(run, pair, tmp_path, "acceptance=topk", "certify=true", "prompts.limit=1")
         assert said.code == cli.SOME_FAILED
         assert "not lossless: see certificate.live" in said.err

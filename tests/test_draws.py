@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdraft.errors import ConfigError
-from specdraft.proof import EnumeratingSource, outcomes
+from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.sampling.randomness import Draw, NoSource, RandomSource, draw_children
 
 

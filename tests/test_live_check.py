@@ -13,7 +13,19 @@ from specdraft.acceptance.judging import Judged
 from specdraft.decoding.decode import Ending, decode
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
-from specdraft.live_check import Case, Cells, Checked, _SamePrompt, _SamePromptDraft, check_live, fit, holm, pick, pooled, text_of
+from specdraft.losslessness.live_texts import (
+    Case,
+    Cells,
+    Checked,
+    _SamePrompt,
+    _SamePromptDraft,
+    check_live,
+    fit,
+    holm,
+    pick,
+    pooled,
+    text_of,
+)
 from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource, seeded
@@ -115,7 +127,7 @@ class TestLive:
         assert wrong.verdict.startswith("NOT lossless: ")
 
     def test_the_text_of_another_temperature_is_found(self, tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        from specdraft import live_check
+        from specdraft.losslessness import live_texts as live_check
 
         own = live_check.target_probs
         monkeypatch.setattr(live_check, "target_probs", lambda model, ids, sampling: own(model, ids, replace(sampling, temperature=0.6)))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from specdraft.acceptance import AcceptanceRule, Block, KSeq, NoReplacement, Recursive, Rejection, TopK, Traversal, Typical, registry
 from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged
-from specdraft.proof import EXACT, PLAIN, EnumeratingSource, Prefix, Step, World, emitted, key, outcomes, shape
+from specdraft.losslessness.enumeration import EXACT, PLAIN, EnumeratingSource, Prefix, Step, World, emitted, key, outcomes, shape
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree

@@ -8,7 +8,7 @@ import torch
 
 from specdraft.acceptance import Recursive, TopK, Typical, registry
 from specdraft.acceptance.judging import Judged
-from specdraft.proof import EXACT, FAMILIES, enumerate_case, family, prove
+from specdraft.losslessness.enumeration import EXACT, FAMILIES, enumerate_case, family, prove
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes import registry as shapes

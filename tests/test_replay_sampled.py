@@ -18,8 +18,8 @@ from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoRepl
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
+from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.models.cached_model import CachedModel
-from specdraft.proof import EnumeratingSource, outcomes
 from specdraft.replay.best_first import replay_dynamic, walk
 from specdraft.replay.expected import block_weights, node_weights, pack_chances, replay_sampled, rule_weights
 from specdraft.replay.static import PackedRanks, pack, replay

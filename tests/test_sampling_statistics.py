@@ -20,9 +20,9 @@ from specdraft.decoding import decode as decode_module
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
+from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair, load_pair
-from specdraft.proof import outcomes
 from specdraft.replay.expected import pack_chances, replay_sampled, rule_weights
 from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.metrics import Tally, tally

@@ -17,15 +17,15 @@ import torch
 from scipy import stats
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.certify import compare_greedy
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
 from specdraft.errors import LosslessnessError
+from specdraft.losslessness.certificate import compare_greedy
+from specdraft.losslessness.enumeration import says
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
-from specdraft.proof import says
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source
 from specdraft.trees.shapes import FittedPlan, Plan
