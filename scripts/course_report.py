@@ -24,7 +24,7 @@ from specdraft.report.markdown import code, escaped, words
 from specdraft.report.study_files import StudyFiles, read_study
 from specdraft.report.words import Interval, Name, Text, number, plural, say
 from specdraft.results.files import write_atomically
-from specdraft.theory import expected_tokens
+from specdraft.theory.formulas import expected_tokens
 
 COMMAND = "scripts/reproduce_course_report.sh"
 SPEEDS = ("speedup", "est_speedup")

@@ -14,8 +14,8 @@ from specdraft.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from specdraft.study import StudyPlan
-    from specdraft.sweep import Progress
+    from specdraft.study.plan import StudyPlan
+    from specdraft.study.progress import Progress
     from specdraft.trees.topology import Topology
     from specdraft.viewer.steps import Showing
 
@@ -56,7 +56,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Measure every combination of pair, tree, budget and settings on every prompt."""
-    from specdraft.study import plan_study, schemas
+    from specdraft.study.plan import plan_study, schemas
 
     if print_config:
         from specdraft.config import compose_study
@@ -73,7 +73,7 @@ def sweep(
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
     from specdraft.render import skipped_lines, summary_tables
-    from specdraft.sweep import run_study
+    from specdraft.study.run import run_study
 
     errors = _console(stderr=True)
     for line in skipped_lines(plan.skipped):
@@ -134,7 +134,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
     from specdraft.render import plan_table
-    from specdraft.sweep import rows_there
+    from specdraft.study.run import rows_there
 
     there = rows_there(plan, folder)
     columns = ("pair", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "max_new_tokens", "combination")
@@ -168,7 +168,7 @@ def generate(
     from specdraft.decoding.generate import SpeculativeDecoder
     from specdraft.models.encoding import encode_to_fit
     from specdraft.models.pair import load_pair
-    from specdraft.study import one_combination
+    from specdraft.study.plan import one_combination
     from specdraft.viewer.live import watched
     from specdraft.viewer.page import check_writable
 
@@ -196,7 +196,7 @@ def replay(
     """Show the draft tree of every step along a recorded text."""
     from dataclasses import replace
 
-    from specdraft.study import one_combination
+    from specdraft.study.plan import one_combination
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.page import check_writable
     from specdraft.viewer.replayed import check_can_show, recorded, replayed
@@ -278,7 +278,7 @@ def trees_show(
     """Draw one tree at a node budget, coloured by what a study accepted, or write it as other projects do."""
     from specdraft.errors import ConfigError, did_you_mean
     from specdraft.render import topology_tree
-    from specdraft.study import shape_of
+    from specdraft.study.plan import shape_of
     from specdraft.trees.export import sglang_triple
     from specdraft.trees.shapes import StaticPlan
     from specdraft.trees.shapes.published import published_trees
@@ -439,12 +439,12 @@ def theory(
             raise UserError(f"--alpha is for numbers alone; it does not go with {overrides[0]!r}")
         if gamma is None:
             raise UserError("--alpha needs --gamma, the length of the chain")
-        from specdraft.theory import facts
+        from specdraft.theory.formulas import facts
 
         found: dict[str, Any] = facts(alpha, gamma, cost or 0.0)
         shown = formula_tables(found)
     else:
-        from specdraft.predict import predict
+        from specdraft.theory.prediction import predict
 
         with _progress(_console(stderr=True)) as progress:
             prediction = predict(overrides or [], config_dir, progress)
@@ -464,8 +464,8 @@ def certify(
     as_json: AsJson = False,
 ) -> None:
     """Check that decoding is lossless: each rule enumerated, then live text of the pair against its target."""
-    from specdraft import verdict as verdicts
     from specdraft.render_theory import verdict_lines
+    from specdraft.study import certify as verdicts
 
     with _progress(_console(stderr=True)) as progress:
         verdict = verdicts.certify(overrides or [], config_dir, texts, progress)

@@ -50,7 +50,7 @@ def _devices() -> str:
 
 def _configs() -> str:
     from specdraft.config import compose_study
-    from specdraft.study import schemas
+    from specdraft.study.plan import schemas
 
     return f"the default grid has {len(compose_study([], schemas()).points)} points"
 

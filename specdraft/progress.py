@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from specdraft.sweep import Progress
+from specdraft.study.progress import Progress
 
 
 class TerminalProgress(Progress):

@@ -12,8 +12,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from specdraft.predict import Compared, Interval, Prediction
-    from specdraft.verdict import RuleVerdict, Verdict
+    from specdraft.study.certify import RuleVerdict, Verdict
+    from specdraft.theory.prediction import Compared, Interval, Prediction
 
 BAR = 24  # cells of the longest bar
 PARTS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"

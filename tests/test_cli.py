@@ -14,8 +14,9 @@ import pytest
 from conftest import PairFolders, Run, Said
 from omegaconf import OmegaConf
 
-from specdraft import cli, sweep
+from specdraft import cli
 from specdraft.models import pair as pair_module
+from specdraft.study import run as sweep
 from specdraft.trees.shapes import registry
 from specdraft.trees.shapes.published import published_trees
 

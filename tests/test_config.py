@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from specdraft.config import Study, bundled_config_dir, compose_study, load_group
 from specdraft.errors import ConfigError
-from specdraft.study import schemas
+from specdraft.study.plan import schemas
 from specdraft.trees.shapes import registry
 
 SWEEP = """

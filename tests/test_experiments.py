@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from conftest import PairFolders
 
-from specdraft.study import plan_study
-from specdraft.sweep import run_study
+from specdraft.study.plan import plan_study
+from specdraft.study.run import run_study
 
 EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parent.parent / "configs" / "experiment").glob("*.yaml"))
 

@@ -10,7 +10,8 @@ from conftest import PairFolders
 from specdraft import study
 from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.pair import PairFiles
-from specdraft.study import StudyPlan, encode_prompts, plan_study, shape_of
+from specdraft.study.combination import encode_prompts
+from specdraft.study.plan import StudyPlan, plan_study, shape_of
 
 
 @pytest.fixture(scope="module")

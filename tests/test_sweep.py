@@ -23,15 +23,16 @@ from conftest import PairFolders, byte_tokenizer, save_model, tiny_pair_models
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from specdraft import sweep
 from specdraft.decoding.verifier import Verifier
 from specdraft.errors import ResultsError
 from specdraft.models.files import zoo_folder
 from specdraft.results import COUNTS
 from specdraft.results.files import FILES
 from specdraft.results.journal import Journal, read_rows
-from specdraft.study import StudyPlan, plan_study
-from specdraft.sweep import Outcome, Progress, run_study
+from specdraft.study import run as sweep
+from specdraft.study.plan import StudyPlan, plan_study
+from specdraft.study.progress import Progress
+from specdraft.study.run import Outcome, run_study
 
 TREES = "tree=chain,kary,wide"
 PROMPTS = 3

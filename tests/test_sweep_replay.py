@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from conftest import PairFolders
 
-from specdraft import cli, sweep
+from specdraft import cli
 from specdraft.bench.costs import CostCurve
 from specdraft.errors import ConfigError, ResultsError
 from specdraft.results.comparisons import COLUMNS
 from specdraft.results.metrics import COUNTS
-from specdraft.study import plan_study
-from specdraft.sweep import Outcome, run_study
+from specdraft.study import run as sweep
+from specdraft.study.plan import plan_study
+from specdraft.study.run import Outcome, run_study
 from specdraft.traces import library as traces
 
 TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was late"), ("c", "code", "def f(x):"), ("d", "code", "import")]

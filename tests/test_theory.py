@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdraft.errors import ConfigError
-from specdraft.theory import alpha_for, best_gamma, endless, expected_steps, expected_tokens, operations, overlap, speedup
+from specdraft.theory.formulas import alpha_for, best_gamma, endless, expected_steps, expected_tokens, operations, overlap, speedup
 
 alphas = st.floats(0, 1)
 gammas = st.integers(0, 40)

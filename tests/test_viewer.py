@@ -24,7 +24,8 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
 from specdraft.render import plain_text, token_text
 from specdraft.sampling.distribution import Sampling
-from specdraft.study import Combination, one_combination
+from specdraft.study.combination import Combination
+from specdraft.study.plan import one_combination
 from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import Shape
 from specdraft.trees.shapes.best_first import BestFirst

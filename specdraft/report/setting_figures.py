@@ -9,7 +9,7 @@ from specdraft.report.canvas import CHAIN, METRIC_TITLES, MOST_DETAIL_PANELS, MO
 from specdraft.report.findings import interval, is_reference
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
-from specdraft.theory import expected_tokens
+from specdraft.theory.formulas import expected_tokens
 
 MOST_SETTINGS = 24
 TOKEN_WISE = ("greedy", "rejection", "recursive", "no_replacement", "kseq")  # on a chain these all accept with probability min(1, p/q)

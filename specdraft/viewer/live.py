@@ -14,7 +14,7 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.errors import OUT_OF_MEMORY, ModelError
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
-from specdraft.study import Combination
+from specdraft.study.combination import Combination
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology

@@ -19,7 +19,7 @@ from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
-from specdraft.study import Combination, encode_prompts
+from specdraft.study.combination import Combination, encode_prompts
 from specdraft.traces.expand import Expansion
 from specdraft.traces.library import Expansions, find_traces, pair_traces
 from specdraft.traces.record import Annotation, Trajectory

@@ -13,7 +13,7 @@ from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
     from specdraft.decoding.generate import Generation
-    from specdraft.study import Combination
+    from specdraft.study.combination import Combination
 
 # `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the text's end.
 State = Literal["root", "accepted", "rejected", "unused"]

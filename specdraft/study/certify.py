@@ -12,8 +12,9 @@ from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
 from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Case, Checked, check_live, pick
 from specdraft.models.pair import Pair, load_pair
-from specdraft.study import Combination, StudyPlan, encode_prompts, plan_study
-from specdraft.sweep import Progress
+from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.plan import StudyPlan, plan_study
+from specdraft.study.progress import Progress
 
 DEFAULTS = {
     "pair": "zoo",

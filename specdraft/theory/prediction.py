@@ -14,9 +14,10 @@ import pandas as pd
 
 from specdraft.config import unless_said
 from specdraft.errors import ConfigError
-from specdraft.study import plan_study
-from specdraft.sweep import Progress, run_study
-from specdraft.theory import alpha_for, best_gamma, endless, expected_steps, expected_tokens, speedup
+from specdraft.study.plan import plan_study
+from specdraft.study.progress import Progress
+from specdraft.study.run import run_study
+from specdraft.theory.formulas import alpha_for, best_gamma, endless, expected_steps, expected_tokens, speedup
 
 GAMMAS = "1,2,4,8,16"
 FIXED = ("tree", "acceptance", "engine", "experiment", "repeats", "certify", "output")

@@ -35,7 +35,9 @@ from specdraft.results.manifest import environment, model_facts
 from specdraft.results.metrics import tally
 from specdraft.results.tables import build_tables
 from specdraft.sampling.randomness import RandomSource
-from specdraft.study import Combination, StudyPlan, encode_prompts
+from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.plan import StudyPlan
+from specdraft.study.progress import Progress
 from specdraft.traces.library import pair_traces
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.step import Step
@@ -44,31 +46,6 @@ LOCK = ".lock"
 CHECKED_PROMPTS = 2  # that `certify=true` decodes live
 PAIR_KEYS = ("pair", "target", "draft", "dtype")
 TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp")  # what `write_atomically` leaves behind when killed
-
-
-class Progress:
-    """What a sweep tells while it runs; a front end overrides what it wants to show."""
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Nothing to put away."""
-
-    def start(self, total: int, reused: int) -> None:
-        """`total` rows are due, `reused` of them are there already."""
-
-    def pair(self, name: str) -> None:
-        """A pair is being loaded."""
-
-    def note(self, what: str) -> None:
-        """Something that takes a while was done."""
-
-    def advance(self, rows: int) -> None:
-        """So many more rows are done (or given up)."""
-
-    def failed(self, what: str, error: str) -> None:
-        """A combination failed."""
 
 
 @dataclass

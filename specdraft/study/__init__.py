@@ -1,0 +1,1 @@
+"""A study: its combinations, its plan, its engines, its folder, and the run that fills it."""
