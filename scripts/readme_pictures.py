@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.text import Text
 
 from specdraft import SpeculativeDecoder, load_pair
-from specdraft.render import step_tree, summary_tables
+from specdraft.viewer.tables import summary_tables
+from specdraft.viewer.trees import step_tree
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Question: Anna has 12 apples and buys 5 more. How many apples does she have now?\nAnswer:"

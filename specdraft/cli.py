@@ -72,8 +72,8 @@ def sweep(
 
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
-    from specdraft.render import skipped_lines, summary_tables
     from specdraft.study.run import run_study
+    from specdraft.viewer.tables import skipped_lines, summary_tables
 
     errors = _console(stderr=True)
     for line in skipped_lines(plan.skipped):
@@ -133,8 +133,8 @@ def report(
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
-    from specdraft.render import plan_table
     from specdraft.study.run import rows_there
+    from specdraft.viewer.tables import plan_table
 
     there = rows_there(plan, folder)
     columns = ("pair", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "max_new_tokens", "combination")
@@ -277,11 +277,11 @@ def trees_show(
 ) -> None:
     """Draw one tree at a node budget, coloured by what a study accepted, or write it as other projects do."""
     from specdraft.errors import ConfigError, did_you_mean
-    from specdraft.render import topology_tree
     from specdraft.study.plan import shape_of
     from specdraft.trees.export import sglang_triple
     from specdraft.trees.shapes import StaticPlan
     from specdraft.trees.shapes.published import published_trees
+    from specdraft.viewer.trees import topology_tree
 
     if output not in (known := ("text", "json", "medusa", "sglang")):
         raise ConfigError(f"--format {output!r} is not known{did_you_mean(output, known)}")
@@ -355,10 +355,10 @@ def trees_optimal(
     as_json: AsJson = False,
 ) -> None:
     """Draw the tree with the most expected accepted tokens."""
-    from specdraft.render import topology_tree
     from specdraft.trees.optimal import best_tree, read_acceptance
     from specdraft.trees.shapes import check_budget
     from specdraft.trees.topology import Topology
+    from specdraft.viewer.trees import topology_tree
 
     check_budget(budget)
     acceptance = read_acceptance(vector, matrix)
@@ -430,7 +430,7 @@ def theory(
     as_json: AsJson = False,
 ) -> None:
     """What the closed forms say: of numbers (--alpha A --gamma G --cost C), or of a pair, beside what it does."""
-    from specdraft.render_theory import formula_tables, prediction_tables
+    from specdraft.viewer.theory_tables import formula_tables, prediction_tables
 
     if alpha is None and (gamma, cost) != (None, None):
         raise UserError("--gamma and --cost need --alpha; without it a pair's own are measured")
@@ -464,8 +464,8 @@ def certify(
     as_json: AsJson = False,
 ) -> None:
     """Check that decoding is lossless: each rule enumerated, then live text of the pair against its target."""
-    from specdraft.render_theory import verdict_lines
     from specdraft.study import certify as verdicts
+    from specdraft.viewer.verdicts import verdict_lines
 
     with _progress(_console(stderr=True)) as progress:
         verdict = verdicts.certify(overrides or [], config_dir, texts, progress)
@@ -501,7 +501,7 @@ def _console(stderr: bool = False) -> Console:
 
 
 def _progress(console: Console) -> Progress:
-    from specdraft.progress import LogProgress, TerminalProgress
+    from specdraft.viewer.progress import LogProgress, TerminalProgress
 
     return TerminalProgress(console) if console.is_terminal else LogProgress(console)
 

@@ -10,10 +10,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.tree import Tree
 
-from specdraft.render import MOST_LEVELS, step_tree, topology_tree
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.topology import Topology
+from specdraft.viewer.trees import MOST_LEVELS, step_tree, topology_tree
 
 COMB = Topology.from_paths([path for depth in range(40) for path in ((*(0,) * depth, 0), (*(0,) * depth, 1))])
 

@@ -22,7 +22,6 @@ from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.pair import Pair
-from specdraft.render import plain_text, token_text
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
 from specdraft.study.plan import one_combination
@@ -38,6 +37,7 @@ from specdraft.viewer.page import page
 from specdraft.viewer.replayed import ReplayedShowing, recorded
 from specdraft.viewer.steps import Seen, Shown, ShownStep, judged_by_tokens
 from specdraft.viewer.terminal import StepPrinter, totals_text
+from specdraft.viewer.tokens import plain_text, token_text
 
 NASTY = ["</script><script>alert(1)</script>", "\"'&<b>", "\n\t\x1b[31m\x07", "\u202eabc", "\u05e9\u05dc\u05d5\u05dd"]
 NASTY += ["\u65e5\u672c\u8a9e" * 9, "\U0001f469\u200d\U0001f4bb", "\ufffd", "", "{{ 7 * 7 }}", " ", "\ud800", "\u2028"]

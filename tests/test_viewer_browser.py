@@ -12,10 +12,10 @@ import pytest
 from test_heat import STUDY
 from test_viewer import NASTY, Nasty
 
-from specdraft.render import token_text
 from specdraft.viewer.heat import heat_page, heat_trees
 from specdraft.viewer.page import page
 from specdraft.viewer.steps import Shown
+from specdraft.viewer.tokens import token_text
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -9,11 +9,7 @@ from scipy import stats
 from specdraft.results.metrics import RATIOS
 
 TERMS = sorted({term for above, below in RATIOS.values() for term in (*above, below)})
-
-
 BOOTSTRAP_SAMPLES = 2000
-
-
 FEWEST_TO_RESAMPLE = 8  # prompts in every category; with fewer, resampling within categories covers too little
 
 

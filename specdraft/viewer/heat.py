@@ -15,12 +15,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from specdraft.errors import ConfigError, ResultsError, TreeError, did_you_mean
-from specdraft.render import topology_tree
 from specdraft.results.files import cannot_write, rank_path_text
 from specdraft.results.tables import DETAIL_KEYS, DETAILS
 from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
 from specdraft.viewer.steps import layout
+from specdraft.viewer.trees import topology_tree
 
 MOST_NODES = 256  # of a drawing; the heaviest ones
 BAR, FULL = 12, "\u2588"  # columns of a terminal, and what fills them

@@ -8,8 +8,8 @@ from functools import cached_property
 from math import log
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from specdraft.render import plain_text, token_text
 from specdraft.trees.topology import Topology
+from specdraft.viewer.tokens import plain_text, token_text
 
 if TYPE_CHECKING:
     from specdraft.decoding.generate import Generation

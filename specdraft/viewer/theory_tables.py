@@ -1,4 +1,4 @@
-"""What `specdraft theory` and `specdraft certify` print."""
+"""What `specdraft theory` prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from specdraft.study.certify import RuleVerdict, Verdict
     from specdraft.theory.prediction import Compared, Interval, Prediction
 
 BAR = 24  # cells of the longest bar
@@ -75,29 +74,3 @@ def _compared_cells(row: Compared) -> Sequence[str]:
 def _with_ends(interval: Interval, digits: int = 2) -> str:
     value = f"{interval.value:.{digits}f}"
     return value if interval.lo is None or interval.hi is None else f"{value} [{interval.lo:.{digits}f}, {interval.hi:.{digits}f}]"
-
-
-def verdict_lines(verdict: Verdict) -> Iterable[RenderableType]:
-    """Every rule in a few lines, then the verdict."""
-    for rule in verdict.rules:
-        yield from _rule_lines(rule)
-    failed = sorted({rule.checked.rule for rule in verdict.rules if not rule.certified})
-    if failed:
-        yield Text(f"NOT CERTIFIED: {', '.join(failed)}", style="bold red")
-    else:
-        yield Text(
-            f"CERTIFIED: the text of {len(verdict.rules)} {_plural('rule', len(verdict.rules))} is the target's own", style="bold green"
-        )
-
-
-def _rule_lines(rule: RuleVerdict) -> Iterable[Text]:
-    checked = rule.checked
-    mark = Text("certified     ", style="green") if rule.certified else Text("NOT certified ", style="bold red")
-    yield Text.assemble(mark, (checked.rule, "bold"), f" on {checked.tree}, {checked.sampling}, pair {checked.pair}")
-    if rule.proof is not None:
-        yield Text(f"  enumeration: {rule.proof.verdict()}")
-    yield Text(f"  live text:   {checked.verdict}")
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"

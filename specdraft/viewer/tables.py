@@ -1,0 +1,121 @@
+"""Plans and results as tables in a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_LINES = 40  # more combinations than this are shown as grids
+MOST_LOOPING = 0.3
+MOST_SKIPPED = 12  # more combinations than this are counted by reason
+SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens"}
+
+
+def summary_tables(summary: pd.DataFrame) -> list[Table]:
+    """The headline of a study: a line per combination, or for many combinations a grid per pair."""
+    if len(summary) <= MOST_LINES:
+        return [_lines(summary)]
+    return [_grid(str(pair), group) for pair, group in summary.groupby("pair", sort=False)]
+
+
+def _lines(summary: pd.DataFrame) -> Table:
+    estimated = bool(summary["speedup"].isna().all())
+    caption = _caption(summary, estimated, "in brackets: 95 % intervals over prompts")
+    table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
+    settings = _settings(summary)
+    for name in ("pair", "tree", *settings):
+        table.add_column(SHORT.get(name, name), overflow="fold", no_wrap=name in SHORT)
+    looping = bool((summary["loop_share"] > MOST_LOOPING).any())
+    speed = "est. speed-up" if estimated else "speed-up"
+    for name in ("nodes", "block efficiency", "accepted", "rate", speed, *(["loops"] if looping else [])):
+        table.add_column(name, justify="right", no_wrap=name == "block efficiency")
+    before = None
+    for row in summary.to_dict("records"):
+        if before not in (None, row["pair"]):
+            table.add_section()
+        before = row["pair"]
+        cells = [
+            str(row["pair"]),
+            str(row["tree"]),
+            *(str(row[key]) for key in settings),
+            str(row["nodes"]),
+            _with_interval(row, "block_efficiency"),
+        ]
+        cells += [_number(row[name]) for name in ("acceptance_length", "acceptance_rate", "est_speedup" if estimated else "speedup")]
+        table.add_row(*cells, *([_number(row["loop_share"])] if looping else []))
+    return table
+
+
+def _grid(pair: str, summary: pd.DataFrame) -> Table:
+    """Block efficiency by tree and nodes; several settings of one tree are told apart by their own lines."""
+    estimated = bool(summary["speedup"].isna().all())
+    caption = _caption(summary, estimated, "bold: the most of its column, the hindsight tree aside; intervals: summary.csv")
+    table = Table(box=SIMPLE_HEAD, title=f"{pair}: block efficiency by tree and nodes", caption=caption, min_width=76)
+    table.add_column("tree", overflow="fold")
+    nodes = sorted(summary["nodes"].unique())
+    for count in nodes:
+        table.add_column(str(count), justify="right")
+    settings = _settings(summary)
+    fair = summary[summary["tree"] != "hindsight"]
+    most = fair.groupby("nodes")["block_efficiency"].max()
+    for label, group in summary.groupby(["tree", *settings], sort=False):
+        cells = []
+        for count in nodes:
+            values = group.loc[group["nodes"] == count, "block_efficiency"]
+            best = len(values) and label[0] != "hindsight" and values.iloc[0] == most.get(count)
+            cells.append(Text(_number(values.iloc[0]) if len(values) else "", style="bold green" if best else ""))
+        table.add_row(" ".join(map(str, label)), *cells)
+    return table
+
+
+def plan_table(combinations: pd.DataFrame) -> Table:
+    """What a sweep would do: a row per combination, the columns that tell them apart."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    names = ["pair", "tree", *_settings(combinations), "budget", "nodes", "depth", "reused"]
+    for name in names:
+        table.add_column(SHORT.get(name, name), overflow="fold", no_wrap=name in SHORT)
+    for row in combinations.to_dict("records"):
+        table.add_row(*(str(row[name]) for name in names))
+    return table
+
+
+def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
+    """A line per combination that is left out; many of them: a line per reason."""
+    if len(skipped) <= MOST_SKIPPED:
+        return [f"skipped: {what}: {reason}" for what, reason in skipped]
+    reasons = Counter(reason for _, reason in skipped)
+    return [f"skipped {n} combinations (--dry-run lists them): {reason}" for reason, n in reasons.items()]
+
+
+def _settings(summary: pd.DataFrame) -> list[str]:
+    """What else differs between the combinations."""
+    return [key for key in ("acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine") if summary[key].nunique() > 1]
+
+
+def _caption(summary: pd.DataFrame, estimated: bool, first: str) -> str:
+    lines = [first, "block efficiency = tokens per verification step, bonus included"]
+    if (summary["temperature"] > 0).any():
+        lines.append("sampled texts, replayed: expected values given the texts")
+    if estimated:
+        lines.append("replayed: times are estimates from the measured cost of drafting and verifying")
+    if (summary["loop_share"] > MOST_LOOPING).any():
+        lines.append(f"loops: share of repeated text; above {MOST_LOOPING} acceptance measures loops")
+    return "\n".join(lines)
+
+
+def _number(value: Any, digits: int = 2) -> str:
+    return "-" if value is None or isnan(value) else f"{value:.{digits}f}"
+
+
+def _with_interval(row: dict[Any, Any], name: str) -> str:
+    low, high = row[f"{name}_lo"], row[f"{name}_hi"]
+    return _number(row[name]) if isnan(low) else f"{_number(row[name])} [{_number(low)}, {_number(high)}]"
