@@ -425,7 +425,7 @@ class TestGenerate:
 class TestDoctor:
     @pytest.mark.parametrize("fine", [True, False])
     def test_exit_code(self, run: Run, monkeypatch: pytest.MonkeyPatch, fine: bool) -> None:
-        from specdraft import doctor
+        from specdraft.commands import doctor
 
         found = [doctor.Finding("libraries", True, "[1.0]"), doctor.Finding("models", fine, "all there")]
         monkeypatch.setattr(doctor, "findings", lambda: iter(found))
@@ -434,7 +434,7 @@ class TestDoctor:
         assert said.out.splitlines() == ["ok     libraries: [1.0]", f"{'ok    ' if fine else 'BROKEN'} models: all there"]
 
     def test_what_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from specdraft import doctor
+        from specdraft.commands import doctor
 
         def broken() -> str:
             raise ValueError("not today")

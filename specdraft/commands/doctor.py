@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import typer
+
+from specdraft.commands.options import DONE, INTERNAL, console
+
 
 class Finding(NamedTuple):
     """One thing that was looked at."""
@@ -81,3 +85,15 @@ def _decoding() -> str:
         f"{role} self-check {check.error:.1g} (wrong on purpose: {check.control:.1g})" for role, check in pair.self_checks.items()
     )
     return f"{result.tally.new_tokens} tokens in {result.tally.steps} steps; {checks}"
+
+
+def doctor() -> None:
+    """Check the installation: libraries, devices, configs, bundled models."""
+    from rich.text import Text
+
+    broken = 0
+    for finding in findings():
+        mark = Text("ok    ", style="green") if finding.fine else Text("BROKEN", style="bold red")
+        console().print(Text.assemble(mark, f" {finding.what}: ", finding.detail))
+        broken += not finding.fine
+    raise typer.Exit(INTERNAL if broken else DONE)

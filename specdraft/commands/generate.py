@@ -1,0 +1,89 @@
+"""`specdraft generate` and `specdraft replay`: one prompt, step by step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specdraft.commands.options import AsJson, ConfigDir, Html, NoLive, Overrides, console, say
+
+if TYPE_CHECKING:
+    from specdraft.viewer.steps import Showing
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="the text to continue")],
+    overrides: Overrides = None,
+    html: Html = None,
+    no_live: NoLive = False,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode one prompt live and show the draft tree of every step."""
+    from specdraft.decoding.fitting import refuse_misfit
+    from specdraft.decoding.generate import SpeculativeDecoder
+    from specdraft.models.encoding import encode_to_fit
+    from specdraft.models.pair import load_pair
+    from specdraft.study.plan import one_combination
+    from specdraft.viewer.live import watched
+    from specdraft.viewer.page import check_writable
+
+    one = one_combination("generate", overrides or [], config_dir)
+    refuse_misfit(one.shape, one.plan, one.rule, one.sampling, one.pair.vocab)
+    prompt_ids = encode_to_fit(one.pair, prompt, one.prompts.chat_template, one.settings, one.plan.depth)
+    check_writable(html)
+    settings = one.settings
+    decoder = SpeculativeDecoder(
+        load_pair(one.pair), one.shape, settings.budget, settings.max_new_tokens, one.rule, one.sampling, True, seed=settings.seed
+    )
+    _present(watched(decoder, one, prompt, prompt_ids), html, not no_live, as_json)
+
+
+def replay(
+    prompt_id: Annotated[str, typer.Argument(help="of the prompt set")],
+    overrides: Overrides = None,
+    no_models: Annotated[bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")] = False,
+    html: Html = None,
+    no_live: NoLive = False,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the draft tree of every step along a recorded text."""
+    from dataclasses import replace
+
+    from specdraft.study.plan import one_combination
+    from specdraft.traces.store import TraceStore, default_folder
+    from specdraft.viewer.page import check_writable
+    from specdraft.viewer.replayed import check_can_show, recorded, replayed
+
+    one = one_combination("replay", overrides or [], config_dir)
+    one = replace(one, settings=replace(one.settings, engine="replay"))
+    check_can_show(one)
+    check_writable(html)
+    _present(replayed(recorded(one, prompt_id, TraceStore(default_folder()), not no_models, say)), html, not no_live, as_json)
+
+
+def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> None:
+    from contextlib import nullcontext
+
+    from specdraft.viewer.page import write_page
+    from specdraft.viewer.terminal import StepPrinter, totals_text
+
+    terminal = console()
+    printer = None if as_json else StepPrinter(terminal, showing, live)
+    with printer or nullcontext():
+        for step in showing.steps():
+            if printer:
+                printer.step(step)
+    shown, result = showing.shown(), showing.result()
+    if html:
+        write_page(shown, html)
+    if as_json:
+        typer.echo(json.dumps(result.as_data()))
+    else:
+        terminal.print(totals_text(shown, result), highlight=False)
+    if html:
+        say(f"{html}: written")

@@ -1,0 +1,40 @@
+"""What commands share: options, exit codes, where text goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from specdraft.study.progress import Progress
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: pair=zoo tree=chain,kary budget=4,8", show_default=False)]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="your own configs, searched before the bundled ones")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
+Html = Annotated[Path | None, typer.Option("--html", help="also write a page that shows the steps, without a network")]
+NoLive = Annotated[bool, typer.Option("--no-live", help="print steps one after another, for logs")]
+
+DONE, INTERNAL, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def console(stderr: bool = False) -> Console:
+    """Where text for people goes."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def shown_progress(console: Console) -> Progress:
+    """A bar in a terminal, lines in a log."""
+    from specdraft.viewer.progress import LogProgress, TerminalProgress
+
+    return TerminalProgress(console) if console.is_terminal else LogProgress(console)
+
+
+def say(what: str) -> None:
+    """A line for people while stdout carries results."""
+    typer.echo(what, err=True)

@@ -1,0 +1,110 @@
+"""`specdraft sweep`: measure every combination."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specdraft.commands.options import SOME_FAILED, AsJson, ConfigDir, Overrides, console, shown_progress
+from specdraft.errors import UserError
+
+if TYPE_CHECKING:
+    from specdraft.study.plan import StudyPlan
+
+
+def sweep(
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="default: results/<study name>")] = None,
+    config_dir: ConfigDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the combinations; run nothing")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over (the default resumes)")] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="the resolved config as YAML")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every combination of pair, tree, budget and settings on every prompt."""
+    from specdraft.study.plan import plan_study, schemas
+
+    if print_config:
+        from specdraft.config import compose_study
+
+        typer.echo(compose_study(overrides or [], schemas(), config_dir).yaml(), nl=False)
+        return
+    plan = plan_study(overrides or [], config_dir, weights=not dry_run)
+    folder = out or Path("results") / plan.settings.name
+    if dry_run:
+        _show_plan(plan, folder, as_json)
+        return
+    _run_sweep(plan, folder, fresh, as_json)
+
+
+def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
+    from specdraft.study.run import run_study
+    from specdraft.viewer.tables import skipped_lines, summary_tables
+
+    errors = console(stderr=True)
+    for line in skipped_lines(plan.skipped):
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+    with shown_progress(errors) as progress:
+        outcome = run_study(plan, folder, fresh, progress)
+    summary = outcome.tables["summary.csv"]
+    if as_json:
+        rows = json.loads(summary.to_json(orient="records"))
+        names = {"study": plan.settings.name, "out": str(folder), "combinations": len(rows)}
+        typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
+    else:
+        for table in summary_tables(summary):
+            console().print(table)
+        done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
+        console().print(done, markup=False, highlight=False, soft_wrap=True)
+    if plan.settings.report:
+        _report_after_sweep(folder, as_json)
+    if outcome.failures:
+        failed = f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}"
+        errors.print(failed, style="red", markup=False, highlight=False, soft_wrap=True)
+    if not outcome.certified:
+        errors.print(f"not lossless: see certificate.live in {folder / 'manifest.json'}", style="red", highlight=False, soft_wrap=True)
+    if outcome.failures or not outcome.certified:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _report_after_sweep(folder: Path, quiet: bool) -> None:
+    """The study is written: a report that fails costs one line, not the sweep."""
+    try:
+        from specdraft.report.writing import write_report
+
+        page = write_report(folder)[0]
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        told = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+        told = f"no report was written: {told} (specdraft report {folder} tries again)"
+        console(stderr=True).print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        return
+    if not quiet:
+        console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
+    import pandas as pd
+
+    from specdraft.study.run import rows_there
+    from specdraft.viewer.tables import plan_table
+
+    there = rows_there(plan, folder)
+    columns = ("pair", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "max_new_tokens", "combination")
+    if as_json:
+        listed = [{name: c.keys[name] for name in columns} | {"reused": there[c.identifier]} for c in plan.combinations]
+        skipped = [{"overrides": what, "reason": why} for what, why in plan.skipped]
+        typer.echo(
+            json.dumps(
+                {"study": plan.settings.name, "out": str(folder), "prompts": len(plan.prompts), "combinations": listed, "skipped": skipped}
+            )
+        )
+        return
+    title = f"{plan.settings.name}: {len(plan.combinations)} combinations x {len(plan.prompts)} prompts -> {folder}"
+    console().print(title, markup=False, highlight=False, soft_wrap=True)
+    console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
+    for what, reason in plan.skipped:
+        console().print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
