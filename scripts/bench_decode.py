@@ -43,7 +43,12 @@ def hf_method(pair: Pair, new_tokens: int, assistant: dict[str, Any] | None) -> 
     """`generate` of transformers: plain, or assisted with these settings on the assistant."""
     target = pair.target.model
     eos = sorted(pair.eos_ids) or None
-    options: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": eos, "pad_token_id": (eos or [0])[0]}
+    options: dict[str, Any] = {
+        "max_new_tokens": new_tokens,
+        "do_sample": False,
+        "eos_token_id": eos,
+        "pad_token_id": (eos or [0])[0],
+    }
 
     def run(ids: list[int]) -> list[int]:
         if assistant is not None:
@@ -75,13 +80,24 @@ def estimates(pair: Pair, prompts: list[Prompt], new_tokens: int) -> dict[str, f
         trees = dynamic_trees(pair, ids, traces, plans.values(), store, lambda what: None)
         replayer = Replayer(traces, prompts, measure_costs(pair), 0, trees)
         tallies = {name: replayer.run(plan, Greedy())[0] for name, plan in plans.items()}
-    return {f"specdraft {t} {n}": sum(o.new_tokens for o in found) / sum(o.est_s for o in found) for (t, n), found in tallies.items()}
+    return {
+        f"specdraft {t} {n}": sum(o.new_tokens for o in found) / sum(o.est_s for o in found)
+        for (t, n), found in tallies.items()
+    }
 
 
 def methods(pair: Pair, new_tokens: int, length: int) -> dict[str, Method]:
     """Name -> method. The matched settings draft `length` tokens in every step, as our chain does."""
-    matched = {"num_assistant_tokens": length, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
-    defaults = {"num_assistant_tokens": 20, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.4}
+    matched = {
+        "num_assistant_tokens": length,
+        "num_assistant_tokens_schedule": "constant",
+        "assistant_confidence_threshold": 0.0,
+    }
+    defaults = {
+        "num_assistant_tokens": 20,
+        "num_assistant_tokens_schedule": "constant",
+        "assistant_confidence_threshold": 0.4,
+    }
     ending, verifier = Ending(new_tokens, pair.eos_ids), Verifier(pair.target)
     ours = {f"specdraft {tree} {budget}": tree_method(pair, tree, budget, new_tokens) for tree, budget in TREES}
     return {
@@ -125,9 +141,14 @@ def main(
     texts = [loaded.encode(p.text) for p in chosen]
     speed = measure(loaded, methods(loaded, new_tokens, length), texts, rounds)
     plain, defaults, matched = (speed[n] for n in list(speed)[:3])
-    best = max((name for name in speed if name.startswith("specdraft") and name != "specdraft plain"), key=lambda name: speed[name])
+    best = max(
+        (name for name in speed if name.startswith("specdraft") and name != "specdraft plain"),
+        key=lambda name: speed[name],
+    )
     ratios = {
-        f"specdraft chain {length} / transformers assisted, {length} tokens (goal 1.3, at least 1.15)": speed[f"specdraft chain {length}"]
+        f"specdraft chain {length} / transformers assisted, {length} tokens (goal 1.3, at least 1.15)": speed[
+            f"specdraft chain {length}"
+        ]
         / matched,
         f"best tree ({best}) / transformers assisted, defaults": speed[best] / defaults,
         f"best tree ({best}) / transformers plain": speed[best] / plain,
@@ -148,12 +169,21 @@ def main(
     worst = max(errors.values(), key=abs)
     mean = sum(map(abs, errors.values())) / len(errors)
     console.print(
-        f"estimates of time against live runs: mean absolute error {mean:.0%}, worst {worst:+.0%}, {len(errors)} trees", highlight=False
+        f"estimates of time against live runs: mean absolute error {mean:.0%}, worst {worst:+.0%}, {len(errors)} trees",
+        highlight=False,
     )
     if out is not None:
-        where = {"pair": pair, "cpu": cpu_name(), "device": str(loaded.target.device), "threads": torch.get_num_threads()}
+        where = {
+            "pair": pair,
+            "cpu": cpu_name(),
+            "device": str(loaded.target.device),
+            "threads": torch.get_num_threads(),
+        }
         versions = {"python": platform.python_version(), "torch": torch.__version__}
-        out.write_text(json.dumps(where | versions | {"tokens_per_s": speed, "estimates": guessed, "ratios": ratios}, indent=1) + "\n")
+        out.write_text(
+            json.dumps(where | versions | {"tokens_per_s": speed, "estimates": guessed, "ratios": ratios}, indent=1)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

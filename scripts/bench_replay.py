@@ -1,16 +1,17 @@
-"""What replay is worth: recording, replaying 200 trees at 5 budgets, and live decoding of the same, measured in one run.
+"""What replay is worth: recording, replaying 200 trees at 5 budgets, and live decoding of the same, measured in one
+run.
 
     python scripts/bench_replay.py [--pair zoo] [--shapes 200] [--live-prompts 8] [--new-tokens 64] [--out FILE.json]
 
 The trees are random and seeded. Each grows node by node; its first 4, 8, 16, 32 and 64 nodes are five combinations. A
-parent is drawn evenly from the nodes there are. In every second tree the new child has the lowest free rank (the tree is
-sibling-closed), in the others a free rank below 8 drawn evenly, as far as there is one.
+parent is drawn evenly from the nodes there are. In every second tree the new child has the lowest free rank (the tree
+is sibling-closed), in the others a free rank below 8 drawn evenly, as far as there is one.
 
 Live decoding is timed on ten of these combinations (two per budget, one of each kind) on some of the prompts, and
 extrapolated to all. Its counts must be those of replay.
 
-The cost of one more tree is the slope of time over the number of trees, on one thread, the recorded trajectories repeated
-to at least 25,000 tokens; building the tree from its paths is part of it.
+The cost of one more tree is the slope of time over the number of trees, on one thread, the recorded trajectories
+repeated to at least 25,000 tokens; building the tree from its paths is part of it.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ def replay_all(growths: Sequence[list[RankPath]], budgets: Sequence[int], replay
     return time.perf_counter() - started
 
 
-def live_seconds(pair: Pair, trees: Sequence[list[RankPath]], prompts: Sequence[Prompt], recording: Recording, new_tokens: int) -> float:
+def live_seconds(
+    pair: Pair, trees: Sequence[list[RankPath]], prompts: Sequence[Prompt], recording: Recording, new_tokens: int
+) -> float:
     """Mean seconds of decoding one prompt with one tree; exits where the counts are not replay's."""
     replayer = recording.replayer(prompts)
     seconds = []
@@ -240,14 +243,22 @@ def main(
         "live_over_record_and_replay": live_s / (recording.record_s + replay_s),
         "one_more_tree_ms": statistics.mean(marginal.values()),
     }
-    console.print(f"{pair}: {len(chosen)} prompts x {new_tokens} tokens, {shapes} trees x {len(BUDGETS)} budgets", highlight=False)
+    console.print(
+        f"{pair}: {len(chosen)} prompts x {new_tokens} tokens, {shapes} trees x {len(BUDGETS)} budgets", highlight=False
+    )
     for name, text in LINES.items():
         console.print(f"{figures[name]:12,.2f}  {text}", highlight=False)
     show(console, f"one more tree, ms per {TOKENS:,} recorded tokens, one thread", [marginal])
     show(console, "how replay's time grows, one thread", growth)
     show(console, "memory of replaying one tree beyond the ranks", memory)
     if out is not None:
-        where = {"pair": pair, "cpu": cpu_name(), "device": str(loaded.target.device), "threads": threads, "torch": torch.__version__}
+        where = {
+            "pair": pair,
+            "cpu": cpu_name(),
+            "device": str(loaded.target.device),
+            "threads": threads,
+            "torch": torch.__version__,
+        }
         where |= {
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -267,7 +278,8 @@ LINES = {
     "live_s_extrapolated": "s to decode every combination live, extrapolated",
     "live_over_replay": "live / replay (goal 1,000, at least 100)",
     "live_over_record_and_replay": "live / (record + replay)",
-    "one_more_tree_ms": f"ms for one more tree per {TOKENS:,} recorded tokens, mean of the budgets (goal 2, at most 10)",
+    "one_more_tree_ms": f"ms for one more tree per {TOKENS:,} recorded tokens, mean of the budgets (goal 2, at "
+    "most 10)",
 }
 
 

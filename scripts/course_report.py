@@ -1,4 +1,5 @@
-"""Write the course report of a study: method, set-up, results, analysis computed from the tables, and where each claim comes from.
+"""Write the course report of a study: method, set-up, results, analysis computed from the tables, and where each
+claim comes from.
 
     python scripts/course_report.py results/course-report
 
@@ -45,13 +46,23 @@ def pages(study: StudyFiles, folder: Path) -> Iterator[str]:
     """The report, line by line."""
     findings, document = Findings(study), compose(study)
     yield from ("# Draft trees and token budgets in speculative decoding", "")
-    yield from (f"Written by `{COMMAND}` from the files of study {code(study.name)}; every number below is in one of them.", "")
+    yield from (
+        f"Written by `{COMMAND}` from the files of study {code(study.name)}; every number below is in one of them.",
+        "",
+    )
     yield from ("## 1. Summary", "", *paragraphs(document.answer))
-    yield from (f"**Confidence.** {escaped(document.confidence)}.", "", *(f"- {words(reason)}" for reason in document.reasons), "")
+    yield from (
+        f"**Confidence.** {escaped(document.confidence)}.",
+        "",
+        *(f"- {words(reason)}" for reason in document.reasons),
+        "",
+    )
     yield from ("## 2. Method", "", *METHOD)
     yield from ("## 3. Set-up", "", *(f"- {escaped(label)}: {words(text)}" for label, text in document.run), "")
     yield from ("## 4. Results", "")
-    pictures = {figure.name: folder / "figures" / f"{figure.name}.png" for figure in document.drawn.figures if figure.spec}
+    pictures = {
+        figure.name: folder / "figures" / f"{figure.name}.png" for figure in document.drawn.figures if figure.spec
+    }
     for figure in document.drawn.figures:
         yield from (f"### {escaped(figure.title)}", "")
         if figure.name in pictures and pictures[figure.name].is_file():
@@ -71,24 +82,32 @@ def pages(study: StudyFiles, folder: Path) -> Iterator[str]:
 
 
 METHOD = (
-    "A drafter proposes a tree of draft tokens below the last token of the text; the target checks the whole tree in one pass "
-    "(a verification step), and an acceptance rule keeps one path of it and adds one token of the target's own (the bonus token). "
+    "A drafter proposes a tree of draft tokens below the last token of the text; the target checks the whole "
+    "tree in one pass "
+    "(a verification step), and an acceptance rule keeps one path of it and adds one token of the target's own "
+    "(the bonus token). "
     "The node budget is the number of draft tokens in the tree.",
     "",
     "- acceptance rate = accepted tokens / drafted tokens;",
     "- acceptance length = accepted tokens / verification steps (the bonus token is not counted);",
-    "- block efficiency = (accepted + bonus tokens) / verification steps: tokens per pass of the target. Plain decoding has 1.",
+    "- block efficiency = (accepted + bonus tokens) / verification steps: tokens per pass of the target. Plain "
+    "decoding has 1.",
     "",
-    "A lossless rule leaves the target's text as it is, whatever the tree. So the target's text of each prompt is recorded once, the "
-    "drafter reads it once, and every tree is replayed along it: greedy in whole numbers, equal to live decoding step by step; sampled "
-    "as expected values given the text. Intervals are 95 % over prompts; two trees are compared on the same prompts, paired.",
+    "A lossless rule leaves the target's text as it is, whatever the tree. So the target's text of each prompt "
+    "is recorded once, the "
+    "drafter reads it once, and every tree is replayed along it: greedy in whole numbers, equal to live decoding "
+    "step by step; sampled "
+    "as expected values given the text. Intervals are 95 % over prompts; two trees are compared on the same "
+    "prompts, paired.",
     "",
 )
 LIMITS = (
     "- Intervals cover other prompts of the same kind, not other models, domains or hardware.",
     "- The leader of a budget is chosen after looking; its interval is not corrected for that.",
-    "- Times of replayed rows are estimates from the measured cost of a draft level and of verifying n tokens, one text at a time.",
-    "- `hindsight` trees are fitted on the prompts that they are scored on: a reference, not a competitor, and no bound.",
+    "- Times of replayed rows are estimates from the measured cost of a draft level and of verifying n tokens, "
+    "one text at a time.",
+    "- `hindsight` trees are fitted on the prompts that they are scored on: a reference, not a competitor, and "
+    "no bound.",
     "",
 )
 
@@ -101,7 +120,10 @@ def grids(findings: Findings) -> Iterator[tuple[str, list[str]]]:
     """Acceptance length and rate by tree and budget, for each setting."""
     for panel, rows in findings.rows.groupby("panel", sort=False):
         budgets = sorted(rows["budget"].unique())
-        lines = [f"| tree | {' | '.join(plural(int(b), 'node') for b in budgets)} |", f"| --- |{' --- |' * len(budgets)}"]
+        lines = [
+            f"| tree | {' | '.join(plural(int(b), 'node') for b in budgets)} |",
+            f"| --- |{' --- |' * len(budgets)}",
+        ]
         for tree, own in rows.groupby("tree", sort=False):
             cells = {int(row["budget"]): row for row in own.to_dict("records")}
             lines.append(f"| {code(str(tree))} | {' | '.join(grid_cell(cells.get(int(b))) for b in budgets)} |")
@@ -135,7 +157,8 @@ def about_budgets(findings: Findings) -> Iterator[Text]:
         total = sum(found.values())
         if total:
             yield say(
-                "From the smallest to the largest budget, {} rises in {} of {} pairs of setting and shape and falls in {} (intervals that "
+                "From the smallest to the largest budget, {} rises in {} of {} pairs of setting and shape and "
+                "falls in {} (intervals that "
                 "do not overlap); in {} the intervals overlap.",
                 name.replace("_", " "), found["higher"], total, found["lower"], found["open"])  # fmt: skip
 
@@ -145,7 +168,8 @@ def about_shapes(findings: Findings) -> Iterator[Text]:
     contested = [lead for lead in findings.leads if lead.verdict in (CLEAR, OPEN)]
     clear = Counter(lead.tree for lead in contested if lead.verdict == CLEAR)
     if contested:
-        yield say("In {} comparisons of a setting and budget the leader's paired lead over the runner-up is clear in {}.",
+        yield say("In {} comparisons of a setting and budget the leader's paired lead over the "
+                  "runner-up is clear in {}.",
                   len(contested), sum(clear.values()))  # fmt: skip
     for tree, count in clear.most_common():
         leads: list[Lead] = [lead for lead in contested if lead.tree == tree and lead.verdict == CLEAR]
@@ -162,7 +186,9 @@ def about_pairs(findings: Findings) -> Iterator[Text]:
         if own["pair"].nunique() > 1 and told["budget"] == rows["budget"].max():
             ranked = own.sort_values("block_efficiency", ascending=False).to_dict("records")
             parts = [f"{row['pair']} {interval(row, 'block_efficiency')}" for row in ranked]
-            apart = all(order(a, b) == "higher" for a, b in pairwise([interval(row, "block_efficiency") for row in ranked]))
+            apart = all(
+                order(a, b) == "higher" for a, b in pairwise([interval(row, "block_efficiency") for row in ranked])
+            )
             where = ", ".join(f"{key}={value}" for key, value in told.items())
             yield say("Block efficiency of a {} ({}): {}; {}.", Name("chain"), where, "; ".join(parts),
                       "no two intervals overlap" if apart else "not all of these intervals are apart")  # fmt: skip
@@ -174,10 +200,15 @@ def about_theory(findings: Findings) -> Iterator[Text]:
     chains = rows[(rows["tree"] == "chain") & (rows["acceptance"] == "rejection") & rows["alpha"].notna()]
     for _, own in chains.groupby("panel", sort=False):
         row = own.sort_values("budget").to_dict("records")[-1]
-        predicted, measured = expected_tokens(float(row["alpha"]), int(row["budget"])), interval(row, "block_efficiency")
+        predicted, measured = (
+            expected_tokens(float(row["alpha"]), int(row["budget"])),
+            interval(row, "block_efficiency"),
+        )
         side = "inside" if measured.known and measured.low <= predicted <= measured.high else "outside"
-        yield say("{}: with the measured overlap alpha = {} the formula for independent acceptances gives {} tokens per pass at {}; "
-                  "measured {}, so the prediction is {} the interval.", Name(str(row["panel"])), interval(row, "alpha"), number(predicted),
+        yield say("{}: with the measured overlap alpha = {} the formula for independent "
+                  "acceptances gives {} tokens per pass at {}; "
+                  "measured {}, so the prediction is {} the interval.", Name(str(row["panel"])),
+                  interval(row, "alpha"), number(predicted),
                   plural(int(row["budget"]), "draft token"), measured, side)  # fmt: skip
 
 
@@ -189,16 +220,25 @@ def about_time(findings: Findings) -> Iterator[Text]:
         for pair, own in rows.groupby("pair", sort=False):
             row = own.sort_values(name, ascending=False).to_dict("records")[0]
             speed = interval(row, name)
-            verdict = "a gain" if speed.known and speed.low > 1 else "a loss" if speed.known and speed.high < 1 else "no clear gain"
+            verdict = (
+                "a gain"
+                if speed.known and speed.low > 1
+                else "a loss"
+                if speed.known and speed.high < 1
+                else "no clear gain"
+            )
             what = "estimated speed-up" if name == "est_speedup" else "measured speed-up"
-            where = say("{} with {}, {}", Name(str(row["tree"])), plural(int(row["budget"]), "node"), Name(str(row["panel"])))
+            where = say(
+                "{} with {}, {}", Name(str(row["tree"])), plural(int(row["budget"]), "node"), Name(str(row["panel"]))
+            )
             yield say("{}: the best {} is {} ({}): {}.", Name(str(pair)), what, speed, where, verdict)
 
 
 def about_loops(findings: Findings) -> Iterator[Text]:
     """How far the texts repeat themselves."""
     for temperature, own in findings.rows.groupby("temperature", sort=False):
-        yield say("At temperature {} at most {} of the text ends a repeated 4-gram; where this is much, acceptance measures loops.",
+        yield say("At temperature {} at most {} of the text ends a repeated 4-gram; where this is "
+                  "much, acceptance measures loops.",
                   f"{float(temperature):g}", f"{own['loop_share'].max():.0%}")  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -91,12 +91,16 @@ def acceptance(study: Path) -> tuple[str, pd.DataFrame]:
     return table(["pair", *(f"{tree} {budget}" for tree, budget in SHOWN)], rows), summary
 
 
-def main(study: Annotated[Path, typer.Option(help="a replayed default study")] = ROOT / "results" / "reference") -> None:
+def main(
+    study: Annotated[Path, typer.Option(help="a replayed default study")] = ROOT / "results" / "reference",
+) -> None:
     recipe = OmegaConf.load(ROOT / "scripts" / "train_zoo.yaml")
     corpus = json.loads((ZOO / "corpus.json").read_text())
     last = pd.read_csv(ZOO / "training_log.csv").groupby("model", sort=False).last()
     domains = list(corpus["tokens"]["train"])
-    losses: list[list[str]] = [[str(name), *(f"{row[f'held_out_{d}']:.2f}" for d in domains)] for name, row in last.iterrows()]
+    losses: list[list[str]] = [
+        [str(name), *(f"{row[f'held_out_{d}']:.2f}" for d in domains)] for name, row in last.iterrows()
+    ]
     shapes: list[list[str]] = [
         [
             str(name),

@@ -64,7 +64,10 @@ def replay_table(bench: dict[str, Any]) -> str:
     rows = (
         (f"recording and annotating {bench['recorded_tokens']:,} tokens", f"{bench['record_s']:.1f} s"),
         (f"replaying {bench['combinations']:,} combinations on all prompts", f"{bench['replay_s']:.2f} s"),
-        ("decoding them live, extrapolated from 10 combinations on 8 prompts", f"{bench['live_s_extrapolated']:,.0f} s"),
+        (
+            "decoding them live, extrapolated from 10 combinations on 8 prompts",
+            f"{bench['live_s_extrapolated']:,.0f} s",
+        ),
         ("live / replay (goal 1,000)", f"{bench['live_over_replay']:,.0f}"),
         ("live / (recording + replay)", f"{bench['live_over_record_and_replay']:,.0f}"),
         ("one more tree per 25,000 recorded tokens (goal 2 ms, at most 10)", f"{bench['one_more_tree_ms']:.1f} ms"),
@@ -98,7 +101,13 @@ def main(study: Annotated[Path, typer.Option(help="a results folder")] = ROOT / 
     assert step.tree.draft_probs is not None
     console.print()
     console.print(
-        step_tree(step.tree.topology, words, [float(p) for p in step.tree.draft_probs], step.accepted, pair.decode_token(step.tokens[-1]))
+        step_tree(
+            step.tree.topology,
+            words,
+            [float(p) for p in step.tree.draft_probs],
+            step.accepted,
+            pair.decode_token(step.tokens[-1]),
+        )
     )
     save(console, study / "generate.svg", "specdraft generate")
 

@@ -30,7 +30,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parent.parent
-STDLIB_SKIP = {"test", "tests", "site-packages", "idlelib", "lib2to3", "__pycache__", "encodings", "turtledemo", "ensurepip"}
+STDLIB_SKIP = {
+    "test",
+    "tests",
+    "site-packages",
+    "idlelib",
+    "lib2to3",
+    "__pycache__",
+    "encodings",
+    "turtledemo",
+    "ensurepip",
+}
 
 
 @dataclass
@@ -170,7 +180,9 @@ def held_out_loss(model: LlamaForCausalLM, documents: list[np.ndarray], seq_len:
 
 
 @torch.no_grad()
-def sample_target(target: LlamaForCausalLM, train: list[np.ndarray], cfg: DictConfig, cache_file: Path) -> list[np.ndarray]:
+def sample_target(
+    target: LlamaForCausalLM, train: list[np.ndarray], cfg: DictConfig, cache_file: Path
+) -> list[np.ndarray]:
     """The target's own continuations of training-text prefixes, kept in `cache_file`."""
     if cache_file.exists():
         return list(np.load(cache_file))
@@ -196,7 +208,9 @@ def sample_target(target: LlamaForCausalLM, train: list[np.ndarray], cfg: DictCo
     return rows
 
 
-def loss_on(model: LlamaForCausalLM, teacher: LlamaForCausalLM | None, rows: torch.Tensor, cfg: DictConfig) -> torch.Tensor:
+def loss_on(
+    model: LlamaForCausalLM, teacher: LlamaForCausalLM | None, rows: torch.Tensor, cfg: DictConfig
+) -> torch.Tensor:
     """Cross-entropy on the text, or KL(teacher || model) at every position."""
     with autocast(cfg):
         logits = model(rows[:, :-1], use_cache=False).logits.float()
@@ -204,7 +218,9 @@ def loss_on(model: LlamaForCausalLM, teacher: LlamaForCausalLM | None, rows: tor
         return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
     with torch.no_grad(), autocast(cfg):
         wanted = torch.log_softmax(teacher(rows[:, :-1], use_cache=False).logits.float(), -1)
-    return F.kl_div(torch.log_softmax(logits, -1).flatten(0, 1), wanted.flatten(0, 1), log_target=True, reduction="batchmean")
+    return F.kl_div(
+        torch.log_softmax(logits, -1).flatten(0, 1), wanted.flatten(0, 1), log_target=True, reduction="batchmean"
+    )
 
 
 def make_optimizer(model: LlamaForCausalLM, t: DictConfig) -> torch.optim.AdamW:
@@ -222,7 +238,9 @@ def learning_rate(step: int, steps: int, spec: DictConfig, t: DictConfig) -> flo
     return lowest + 0.5 * (peak - lowest) * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def train_model(name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list[np.ndarray]]], zoo: Path, work: Path) -> None:
+def train_model(
+    name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list[np.ndarray]]], zoo: Path, work: Path
+) -> None:
     spec, t = cfg.models[name], cfg.training
     if (zoo / name / "model.safetensors").exists():
         print(f"{name}: already there")
@@ -282,7 +300,9 @@ def train_model(name: str, cfg: DictConfig, corpus_ids: dict[str, dict[str, list
     append_log(zoo / "training_log.csv", log)
 
 
-def log_row(name: str, step: int, t: DictConfig, elapsed_s: float, losses: list[float], held: dict[str, float]) -> dict[str, Any]:
+def log_row(
+    name: str, step: int, t: DictConfig, elapsed_s: float, losses: list[float], held: dict[str, float]
+) -> dict[str, Any]:
     row = {"model": name, "step": step, "tokens": step * t.batch * t.seq_len, "elapsed_s": round(elapsed_s, 1)}
     row |= {"train_loss": round(float(np.mean(losses)), 4)} | {f"held_out_{d}": round(v, 4) for d, v in held.items()}
     print(json.dumps(row), flush=True)
@@ -317,10 +337,18 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     corpus = read_corpus(data, cfg)
     tokenizer = train_tokenizer(corpus, cfg.tokenizer.vocab_size, work / "tokenizer")
-    ids = {part: {d: encode(tokenizer, docs) for d, docs in getattr(corpus, part).items()} for part in ("train", "held_out")}
+    ids = {
+        part: {d: encode(tokenizer, docs) for d, docs in getattr(corpus, part).items()}
+        for part in ("train", "held_out")
+    }
     sizes = {part: {d: sum(map(len, docs)) for d, docs in domains.items()} for part, domains in ids.items()}
     out.mkdir(parents=True, exist_ok=True)
-    about = {"tokens": sizes, "python": platform.python_version(), "torch": torch.__version__, "cpu_threads": cfg.threads}
+    about = {
+        "tokens": sizes,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu_threads": cfg.threads,
+    }
     (out / "corpus.json").write_text(json.dumps(about, indent=1) + "\n")
     print(json.dumps(about), flush=True)
     for name in only or list(cfg.models):

@@ -15,7 +15,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that worth in time?",
+    help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that "
+    "worth in time?",
 )
 
 
@@ -24,7 +25,15 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks
     """Options that go before the command."""
 
 
-for command in (sweep.sweep, generate.generate, generate.replay, report.report, theory.theory, certify.certify, doctor.doctor):
+for command in (
+    sweep.sweep,
+    generate.generate,
+    generate.replay,
+    report.report,
+    theory.theory,
+    certify.certify,
+    doctor.doctor,
+):
     app.command()(command)
 app.add_typer(trees.app, name="trees")
 app.add_typer(traces.app, name="traces")

@@ -121,8 +121,14 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
         parsed = list(given.values())
         for override in parsed:
             _check_key(override, schemas, files)
-        experiment = next((str(o.value()) for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()), None)
-        chosen = [f"{o.key_or_group}={o.value()}" for o in parsed if o.key_or_group in files.groups and not o.is_sweep_override()]
+        experiment = next(
+            (str(o.value()) for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()), None
+        )
+        chosen = [
+            f"{o.key_or_group}={o.value()}"
+            for o in parsed
+            if o.key_or_group in files.groups and not o.is_sweep_override()
+        ]
         base = files.compose(chosen)
         _check_keys([str(key) for key in base if key != "grid"], schemas)
         axes = _axes(base, parsed, files, experiment)
@@ -130,7 +136,9 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
         fixed = [o for o in parsed if not o.is_sweep_override() and o.key_or_group not in files.groups]
         resolver = _Resolver(files, base, schemas, chosen)
         said = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-        points = [resolver.point(dict(zip(axes, values, strict=True)), fixed, said) for values in product(*axes.values())]
+        points = [
+            resolver.point(dict(zip(axes, values, strict=True)), fixed, said) for values in product(*axes.values())
+        ]
         for override in fixed:
             OmegaConf.update(base, override.key_or_group, override.value(), force_add=True)
         resolved = OmegaConf.to_container(base, resolve=True)
@@ -141,7 +149,11 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
 def unless_said(overrides: Iterable[str], defaults: Mapping[str, str]) -> list[str]:
     """A command's own defaults, those left out whose key the overrides set, or a key below it."""
     said = {text.lstrip("+~").partition("=")[0] for text in overrides}
-    return [f"{key}={value}" for key, value in defaults.items() if not any(s == key or s.startswith(f"{key}.") for s in said)]
+    return [
+        f"{key}={value}"
+        for key, value in defaults.items()
+        if not any(s == key or s.startswith(f"{key}.") for s in said)
+    ]
 
 
 def load_group(group: str, name: str, schema: Schema, config_dir: Path | None = None) -> Any:
@@ -165,7 +177,11 @@ def typed(key: str, node: Any, schema: Schema) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except ValidationError as error:
-        where = _full_key(key, error) if error.full_key or error.key else ".".join(filter(None, (key, _culprit(node, schema))))
+        where = (
+            _full_key(key, error)
+            if error.full_key or error.key
+            else ".".join(filter(None, (key, _culprit(node, schema))))
+        )
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from error
     except OmegaConfBaseException as error:
         known = [f.name for f in dataclasses.fields(schema)]
@@ -235,7 +251,9 @@ class _Files:
             raise ConfigError(str(error).strip().splitlines()[0]) from error
         except YAMLError as error:
             where = getattr(error, "problem_mark", None)
-            place = f"{Path(where.name).relative_to(self.folder)}, line {where.line + 1}" if where else ", ".join(choices)
+            place = (
+                f"{Path(where.name).relative_to(self.folder)}, line {where.line + 1}" if where else ", ".join(choices)
+            )
             raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
 
 
@@ -325,12 +343,16 @@ class _Resolver:
 
     def point(self, values: dict[str, Any], fixed: list[Override], said: list[str]) -> Point:
         """The point at which each axis has its value."""
-        parts: dict[str, Any] = {str(key): OmegaConf.create({"v": self._base[key]}).v for key in self._base if key != "grid"}
+        parts: dict[str, Any] = {
+            str(key): OmegaConf.create({"v": self._base[key]}).v for key in self._base if key != "grid"
+        }
         for key, value in values.items():
             if key in self._files.groups:
                 parts[key] = self._choice(key, str(value))
         tree = OmegaConf.create(parts)
-        pairs = [(o.key_or_group, o.value()) for o in fixed] + [(k, v) for k, v in values.items() if k not in self._files.groups]
+        pairs = [(o.key_or_group, o.value()) for o in fixed] + [
+            (k, v) for k, v in values.items() if k not in self._files.groups
+        ]
         for key, value in pairs:
             OmegaConf.update(tree, key, value, merge=False, force_add=True)
         own = {f.name for f in dataclasses.fields(Settings)}

@@ -48,13 +48,17 @@ class PromptSpec:
         """Raise `ConfigError` for values out of range."""
         for name, known in (("kind", KINDS), ("chat_template", CHAT_TEMPLATES)):
             if getattr(self, name) not in known:
-                raise ConfigError(f"prompts.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}")
+                raise ConfigError(
+                    f"prompts.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}"
+                )
         if self.kind != "bundled" and not self.path:
             raise ConfigError(f"prompts.path is empty; prompts.kind={self.kind} needs one")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"prompts.limit={self.limit} is out of range; expected 1 or more")
         if self.categories is not None and not self.categories:
-            raise ConfigError("prompts.categories=[] leaves no prompt; expected one or more categories, or null for all")
+            raise ConfigError(
+                "prompts.categories=[] leaves no prompt; expected one or more categories, or null for all"
+            )
 
     @property
     def label(self) -> str:
@@ -77,7 +81,9 @@ def load_prompts(spec: PromptSpec) -> list[Prompt]:
         known = {p.category for p in prompts}
         for category in spec.categories:
             if category not in known:
-                raise ConfigError(f"prompts.categories: no prompt is of category {category!r}{did_you_mean(category, known)}")
+                raise ConfigError(
+                    f"prompts.categories: no prompt is of category {category!r}{did_you_mean(category, known)}"
+                )
         prompts = [p for p in prompts if p.category in spec.categories]
     return spread(prompts, spec.limit) if spec.limit else prompts
 
@@ -122,7 +128,9 @@ def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
     try:
         rows = load_dataset(spec.path, split=spec.split)
     except Exception as error:  # datasets raises many kinds; each means that these prompts cannot be had
-        raise PromptError(f"prompts.path={spec.path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        raise PromptError(
+            f"prompts.path={spec.path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{spec.path}, row {number}", _parse_row(f"{spec.path}, row {number}", row, number, spec.column)
 
@@ -159,7 +167,9 @@ def _parse_row(where: str, row: Any, number: int, column: str | None = None) -> 
     if not isinstance(text, str) or not text:
         raise PromptError(f"{where}: expected {wanted}")
     prompt_id, category = row.get("question_id"), row.get("category")
-    prompt = Prompt(str(number if prompt_id is None else prompt_id), str("all" if category in (None, "") else category), text)
+    prompt = Prompt(
+        str(number if prompt_id is None else prompt_id), str("all" if category in (None, "") else category), text
+    )
     if any("\ud800" <= letter <= "\udfff" for part in prompt for letter in part):
         raise PromptError(f"{where}: holds half of a surrogate pair, which is no text")
     return prompt
@@ -169,6 +179,8 @@ def _checked(rows: Iterator[tuple[str, Prompt]]) -> Iterator[Prompt]:
     seen: dict[str, str] = {}
     for where, prompt in rows:
         if prompt.prompt_id in seen:
-            raise PromptError(f"{where}: the prompt id {prompt.prompt_id!r} is already that of {seen[prompt.prompt_id]}")
+            raise PromptError(
+                f"{where}: the prompt id {prompt.prompt_id!r} is already that of {seen[prompt.prompt_id]}"
+            )
         seen[prompt.prompt_id] = where
         yield prompt

@@ -50,7 +50,14 @@ SIZES = {
 GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
 SLIDING = {"sliding_window": WINDOW, "use_sliding_window": True}
 MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
-GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "vocab_size": SMALL_VOCAB, "initializer_range": 0.3}
+GPT2 = {
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 128,
+    "vocab_size": SMALL_VOCAB,
+    "initializer_range": 0.3,
+}
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], AttentionLayout]] = {
     "llama": ("llama", GROUPED, AttentionLayout(None, False)),
@@ -61,7 +68,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], AttentionLayout]] = {
     "mistral": ("mistral", GROUPED | {"sliding_window": None}, AttentionLayout(None, False)),
     "mistral-sliding": ("mistral", GROUPED | {"sliding_window": WINDOW}, AttentionLayout(WINDOW, False)),
     "gemma2": ("gemma2", GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED}, AttentionLayout(WINDOW, True)),
-    "gemma3": ("gemma3_text", GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED}, AttentionLayout(WINDOW, True)),
+    "gemma3": (
+        "gemma3_text",
+        GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED},
+        AttentionLayout(WINDOW, True),
+    ),
     "gemma3-all-sliding": (
         "gemma3_text",
         GROUPED | {"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 3},
@@ -99,7 +110,9 @@ def byte_tokenizer(*, chat_template: str | None = None, extra_tokens: tuple[str,
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
     tokenizer.add_special_tokens(["<s>", "</s>"])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False
+    )
     fast.chat_template = chat_template
     return fast
 
@@ -127,7 +140,9 @@ def random_model(name: str, attention: str | None = None) -> Any:
     """One of `ARCHITECTURES` with random weights; windows are smaller than any prompt."""
     kind, settings, _ = ARCHITECTURES[name]
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings), attn_implementation=attention).eval()
+    return AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(kind, **settings), attn_implementation=attention
+    ).eval()
 
 
 def tiny_pair_models() -> tuple[LlamaForCausalLM, LlamaForCausalLM]:

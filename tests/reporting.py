@@ -38,7 +38,13 @@ def write_study(
         own = {}
         for place, tree in enumerate(trees):
             keys: dict[str, Any] = dict.fromkeys(COMBINATION_KEYS, "")
-            keys |= {"combination": f"{len(rows):012x}", "pair": pair, "target": f"{pair}:t", "draft": f"{pair}:d", "dtype": "float32"}
+            keys |= {
+                "combination": f"{len(rows):012x}",
+                "pair": pair,
+                "target": f"{pair}:t",
+                "draft": f"{pair}:d",
+                "dtype": "float32",
+            }
             keys |= {
                 "tree": tree,
                 "budget": budget,
@@ -48,13 +54,27 @@ def write_study(
                 "temperature": temperature,
                 "top_k": 0,
             }
-            keys |= {"top_p": 1, "max_new_tokens": 64, "prompts": "bundled", "seed": 0, "engine": "live" if live else "replay"}
+            keys |= {
+                "top_p": 1,
+                "max_new_tokens": 64,
+                "prompts": "bundled",
+                "seed": 0,
+                "engine": "live" if live else "replay",
+            }
             steps, accepted = 1000, int(300 + 200 * np.log2(budget) + 7 * place + rng.integers(5))
             row = keys | dict(zip(COUNTS, (steps, steps * budget, accepted, 990, accepted + 991), strict=True))
             row |= dict.fromkeys((*TIMES, *RATIO_COLUMNS), np.nan)
-            row |= {"acceptance_rate": accepted / steps / budget, "acceptance_length": accepted / steps, "loop_share": 0.1}
+            row |= {
+                "acceptance_rate": accepted / steps / budget,
+                "acceptance_length": accepted / steps,
+                "loop_share": 0.1,
+            }
             row |= {"block_efficiency": (accepted + 990) / steps}
-            row |= {"wall_s": 2.0, "draft_s": 0.5, "verify_s": 1.2, "other_s": 0.3, "speedup": 1.4} if live else {"est_speedup": 1.4}
+            row |= (
+                {"wall_s": 2.0, "draft_s": 0.5, "verify_s": 1.2, "other_s": 0.3, "speedup": 1.4}
+                if live
+                else {"est_speedup": 1.4}
+            )
             if temperature:
                 row["alpha"] = 0.6
             if prompts > 1:
@@ -63,10 +83,16 @@ def write_study(
             rows.append(row)
             own[tree] = row
             short = {key: row[key] for key in DETAIL_KEYS}
-            details["lengths.csv"] += [short | {"acceptance_length": a, "steps": n} for a, n in ((0, 500), (1, 300), (2, 200))]
-            details["positions.csv"] += [short | {"depth": d, "reached": n, "accepted": n // 2} for d, n in ((1, 1000), (2, 500))]
+            details["lengths.csv"] += [
+                short | {"acceptance_length": a, "steps": n} for a, n in ((0, 500), (1, 300), (2, 200))
+            ]
+            details["positions.csv"] += [
+                short | {"depth": d, "reached": n, "accepted": n // 2} for d, n in ((1, 1000), (2, 500))
+            ]
             for path in ("0", "1", "0/0"):
-                details["nodes.csv"].append(short | {"rank_path": path, "reached": 1000, "accepted": 400, "mean_weight": 0.4})
+                details["nodes.csv"].append(
+                    short | {"rank_path": path, "reached": 1000, "accepted": 400, "mean_weight": 0.4}
+                )
         for a, b in combinations(trees, 2):
             keys = {key: value for key, value in own[a].items() if key in COLUMNS}
             difference = own[a]["block_efficiency"] - own[b]["block_efficiency"]
@@ -77,8 +103,14 @@ def write_study(
     (folder / "summary.csv").write_text(to_csv(pd.DataFrame(rows, columns=columns)), encoding="utf-8")
     (folder / "comparisons.csv").write_text(to_csv(pd.DataFrame(compared, columns=COLUMNS)), encoding="utf-8")
     for file, listed in details.items():
-        (folder / file).write_text(to_csv(pd.DataFrame(listed, columns=[*DETAIL_KEYS, *DETAILS[file]])), encoding="utf-8")
-    manifest = {"study": {"name": folder.name, "seed": 0, "prompts": "0", "schema": 1}, "prompts": prompts, "python": "3.11"}
+        (folder / file).write_text(
+            to_csv(pd.DataFrame(listed, columns=[*DETAIL_KEYS, *DETAILS[file]])), encoding="utf-8"
+        )
+    manifest = {
+        "study": {"name": folder.name, "seed": 0, "prompts": "0", "schema": 1},
+        "prompts": prompts,
+        "python": "3.11",
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (folder / "failures.jsonl").write_text("", encoding="utf-8")
     return folder

@@ -53,7 +53,10 @@ class TableModel(CachedModel):
         return torch.stack([self._after(row == 0, int(own)) for row, own in zip(tail, offsets, strict=True)])
 
     def _after(self, seen: torch.Tensor, offset: int) -> torch.Tensor:
-        places = [(int(self._pending_positions[slot]), self.slots[self.length + slot]) for slot in seen.nonzero()[:, 0].tolist()]
+        places = [
+            (int(self._pending_positions[slot]), self.slots[self.length + slot])
+            for slot in seen.nonzero()[:, 0].tolist()
+        ]
         ordered = sorted(places)
         assert [position for position, _ in ordered] == list(range(self.length, self.length + offset + 1))
         return self.logits((*self.slots[: self.length], *(token for _, token in ordered)))
@@ -70,4 +73,6 @@ class TableModel(CachedModel):
     def _whole_texts(self, input_ids: torch.Tensor, logits_to_keep: int, **_: Any) -> SimpleNamespace:
         texts, width = input_ids.tolist(), input_ids.shape[1]
         kept = range(width - logits_to_keep + 1, width + 1)
-        return SimpleNamespace(logits=torch.stack([torch.stack([self.logits(tuple(text[:n])) for n in kept]) for text in texts]))
+        return SimpleNamespace(
+            logits=torch.stack([torch.stack([self.logits(tuple(text[:n])) for n in kept]) for text in texts])
+        )

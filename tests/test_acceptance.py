@@ -43,7 +43,11 @@ def verified_trees(draw: st.DrawFn) -> tuple[DraftTree, list[list[int]]]:
         distinct = draw(st.permutations(range(VOCAB)))
         for child, token in zip(children, distinct, strict=False):
             tokens[child] = token
-    rows = draw(st.lists(st.lists(st.integers(0, 2), min_size=VOCAB, max_size=VOCAB), min_size=len(tokens), max_size=len(tokens)))
+    rows = draw(
+        st.lists(
+            st.lists(st.integers(0, 2), min_size=VOCAB, max_size=VOCAB), min_size=len(tokens), max_size=len(tokens)
+        )
+    )
     for node in range(1, len(tokens)):
         if draw(st.integers(0, 2)):
             rows[topology.parents[node]][tokens[node]] = 3
@@ -117,11 +121,24 @@ def seeded(seed: int = 0) -> RandomSource:
 
 
 def random_probs(rows: int, vocab: int = VOCAB, seed: int = 0) -> torch.Tensor:
-    return (2 * torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).softmax(-1)
+    return (2 * torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).softmax(
+        -1
+    )
 
 
 def test_every_rule_of_the_contract_has_its_config() -> None:
-    kinds = {"greedy", "rejection", "recursive", "no_replacement", "kseq", "membership", "topk", "block", "traversal", "typical"}
+    kinds = {
+        "greedy",
+        "rejection",
+        "recursive",
+        "no_replacement",
+        "kseq",
+        "membership",
+        "topk",
+        "block",
+        "traversal",
+        "typical",
+    }
     assert set(registry()) == kinds == {path.stem for path in (bundled_config_dir() / "acceptance").iterdir()}
     for kind in kinds:
         rule = load_group("acceptance", kind, registry())
@@ -154,7 +171,8 @@ def test_a_rule_says_what_it_needs(kind: str) -> None:
 def test_rows_of_leaves_are_not_used_and_the_decision_is_in_plain_integers(kind: str, dtype: torch.dtype) -> None:
     rule = SAMPLED[kind]
     tree = DraftTree(
-        Topology([-1, 0, 1] if rule.chain_only else [-1, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 3, 4][: 3 if rule.chain_only else 5])
+        Topology([-1, 0, 1] if rule.chain_only else [-1, 0, 0, 1, 1]),
+        torch.tensor([0, 1, 2, 3, 4][: 3 if rule.chain_only else 5]),
     )
     target_probs, draft_probs = random_probs(len(tree)).to(dtype), random_probs(len(tree), seed=1).to(dtype)
     found = [rule.accept(tree, target_probs, draft_probs, seeded(seed)) for seed in range(30)]
@@ -210,7 +228,8 @@ def test_kseq_solves_its_equation() -> None:
 def test_traversal_is_block_verification_on_a_chain(nodes: int, seed: int) -> None:
     draft_probs = random_probs(nodes + 1, seed=seed)
     tree = DraftTree(
-        Topology(range(-1, nodes)), [0, *draw_children(draft_probs[:nodes], 1, "iid", seeded(seed))[0][:, 0]] if nodes else [0]
+        Topology(range(-1, nodes)),
+        [0, *draw_children(draft_probs[:nodes], 1, "iid", seeded(seed))[0][:, 0]] if nodes else [0],
     )
     target_probs = random_probs(nodes + 1, seed=seed + 1)
     block, traversal = (rule.judge(tree, target_probs, draft_probs) for rule in (Block(), Traversal()))
@@ -251,7 +270,8 @@ def test_typical_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "key"), [(Typical(epsilon=0), "epsilon=0"), (Typical(delta=-1), "delta=-1"), (Typical(epsilon=float("nan")), "epsilon")]
+    ("rule", "key"),
+    [(Typical(epsilon=0), "epsilon=0"), (Typical(delta=-1), "delta=-1"), (Typical(epsilon=float("nan")), "epsilon")],
 )
 def test_parameters_out_of_range(rule: Typical, key: str) -> None:
     with pytest.raises(ConfigError, match=key):

@@ -85,9 +85,16 @@ class View:
 
 
 @given(
-    st.integers(0, 10**6), st.booleans(), st.integers(1, 24), st.integers(1, 5), st.integers(1, VOCAB + 2), st.sampled_from([0, 0.01, 0.1])
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.integers(1, 24),
+    st.integers(1, 5),
+    st.integers(1, VOCAB + 2),
+    st.sampled_from([0, 0.01, 0.1]),
 )
-def test_the_best_nodes_in_their_order(seed: int, coarse: bool, n: int, max_depth: int, max_children: int, min_prob: float) -> None:
+def test_the_best_nodes_in_their_order(
+    seed: int, coarse: bool, n: int, max_depth: int, max_children: int, min_prob: float
+) -> None:
     law = law_of(seed, coarse)
     view = View(law)
     tree = BestFirst(max_depth=max_depth, max_children=max_children, min_prob=min_prob).at(n).expand(view)
@@ -103,7 +110,9 @@ def test_trees_of_several_roots_do_not_mix(seed: int, coarse: bool, roots: int) 
     contexts = {root: (root,) for root in range(roots)}  # node -> its root, then its tokens
     while len(growth.frontier):
         nodes = growth.nodes_at(growth.frontier)
-        for number, parent, token in zip(growth.frontier.tolist(), nodes.parent.tolist(), nodes.token.tolist(), strict=True):
+        for number, parent, token in zip(
+            growth.frontier.tolist(), nodes.parent.tolist(), nodes.token.tolist(), strict=True
+        ):
             if parent >= 0:
                 contexts[number] = (*contexts[parent], token)
         rows = [best(laws[contexts[n][0]], contexts[n][1:])[:4] for n in growth.frontier.tolist()]
@@ -132,7 +141,8 @@ def test_a_tree_can_be_smaller_than_its_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_depth", 0), ("max_children", 0), ("min_prob", -0.1), ("min_prob", 1.0), ("min_prob", float("nan"))]
+    ("name", "value"),
+    [("max_depth", 0), ("max_children", 0), ("min_prob", -0.1), ("min_prob", 1.0), ("min_prob", float("nan"))],
 )
 def test_parameters_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"tree\.{name}={value} is out of range for best_first"):

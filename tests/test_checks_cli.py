@@ -24,8 +24,14 @@ from specdraft.trees.draft_tree import DraftTree
 def pair(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tiny pair on three prompts, with traces of its own."""
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("Once upon", "def f(x):", "It was late")))
-    models = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}", "pair.name=tiny"]
+    (tmp_path / "p.jsonl").write_text(
+        "".join(json.dumps({"prompt": text}) + "\n" for text in ("Once upon", "def f(x):", "It was late"))
+    )
+    models = [
+        f"pair.target.path={tiny_pair_folders.target}",
+        f"pair.draft.path={tiny_pair_folders.draft}",
+        "pair.name=tiny",
+    ]
     return [*models, "prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=12"]
 
 
@@ -112,11 +118,23 @@ class TestPrediction:
 
     def test_alpha_is_the_studys(self, run: Run, pair: list[str], tmp_path: Path) -> None:
         found = json.loads(run("theory", *pair, "budget=2", "--json").out)
-        run("sweep", *pair, "name=theory", "tree=chain", "budget=2", "sampling=sample", "acceptance=rejection", "--out", tmp_path / "out")
+        run(
+            "sweep",
+            *pair,
+            "name=theory",
+            "tree=chain",
+            "budget=2",
+            "sampling=sample",
+            "acceptance=rejection",
+            "--out",
+            tmp_path / "out",
+        )
         (row,) = pd.read_csv(tmp_path / "out" / "summary.csv").to_dict("records")
         for name, key in (("alpha", "alpha"), ("block_efficiency", "measured_tokens")):
             own = found[key] if name == "alpha" else found["table"][0][key]
-            assert [own["value"], own["lo"], own["hi"]] == pytest.approx([row[name], row[f"{name}_lo"], row[f"{name}_hi"]], rel=1e-4)
+            assert [own["value"], own["lo"], own["hi"]] == pytest.approx(
+                [row[name], row[f"{name}_lo"], row[f"{name}_hi"]], rel=1e-4
+            )
 
     def test_printed(self, run: Run, pair: list[str]) -> None:
         said = run("theory", *pair, "budget=1,2", "sampling.temperature=0")
@@ -186,22 +204,46 @@ class TestCertify:
 class TestStudy:
     def sweep(self, run: Run, pair: list[str], tmp_path: Path, *more: str) -> tuple[Said, dict[str, Any]]:
         out = tmp_path / "out"
-        said = run("sweep", *pair, "sampling=sample", "sampling.temperature=0.5", "tree=chain,kary", "budget=6", *more, "--out", out)
+        said = run(
+            "sweep",
+            *pair,
+            "sampling=sample",
+            "sampling.temperature=0.5",
+            "tree=chain,kary",
+            "budget=6",
+            *more,
+            "--out",
+            out,
+        )
         return said, json.loads((out / "manifest.json").read_text())["certificate"]
 
     def test_the_manifest_says_what_is_known(self, run: Run, pair: list[str], tmp_path: Path) -> None:
         said, found = self.sweep(run, pair, tmp_path, "acceptance=rejection,topk,typical", "prompts.limit=2")
         assert said.code == cli.DONE, said.err
         assert found["kind"].startswith("sampling: ")
-        assert (found["compared"], found["identical"], found["sampled"], found["recorded"], found["live"]) == (0, 0, 12, {}, [])
+        assert (found["compared"], found["identical"], found["sampled"], found["recorded"], found["live"]) == (
+            0,
+            0,
+            12,
+            {},
+            [],
+        )
         rules = found["rules"]
-        assert {kind: rule["lossless"] for kind, rule in rules.items()} == {"rejection": True, "topk": True, "typical": False}
+        assert {kind: rule["lossless"] for kind, rule in rules.items()} == {
+            "rejection": True,
+            "topk": True,
+            "typical": False,
+        }
         assert (rules["rejection"]["families"], rules["topk"]["families"]) == (
             ["chain"],
             ["chain", "k-ary", "by rank"],
         )  # the hindsight tree
         assert rules["topk"]["largest_distance"] < rules["topk"]["limit"]
-        assert {one["tree"]: one["vocabulary"] for one in rules["topk"]["enumerated"]}.items() >= {"1": 4, "1-1-1": 3, "2-2": 3}.items()
+        assert {one["tree"]: one["vocabulary"] for one in rules["topk"]["enumerated"]}.items() >= {
+            "1": 4,
+            "1-1-1": 3,
+            "2-2": 3,
+        }.items()
         assert rules["typical"]["verdict"].startswith("lossy")
         again, kept = self.sweep(run, pair, tmp_path, "acceptance=topk", "prompts.limit=2")
         assert "0 new rows" in again.out
@@ -211,7 +253,13 @@ class TestStudy:
         said, found = self.sweep(run, pair, tmp_path, "acceptance=topk", "certify=true", "prompts.limit=1")
         assert said.code == cli.DONE, said.err
         (live,) = found["live"]
-        assert (live["pair"], live["rule"], live["tree"], live["kind"], live["passed"]) == ("tiny", "topk", "kary", "chi-square", True)
+        assert (live["pair"], live["rule"], live["tree"], live["kind"], live["passed"]) == (
+            "tiny",
+            "topk",
+            "kary",
+            "chi-square",
+            True,
+        )
 
     @pytest.mark.usefixtures("faulty")
     def test_a_rule_that_is_not_what_it_claims_is_not_run(self, run: Run, pair: list[str], tmp_path: Path) -> None:
@@ -221,7 +269,9 @@ class TestStudy:
         assert bug["error"].startswith("bug: acceptance=rejection is NOT lossless")
         assert set(pd.read_csv(tmp_path / "out" / "records.csv")["acceptance"]) == {"topk"}
 
-    def test_live_text_that_is_not_the_targets(self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_live_text_that_is_not_the_targets(
+        self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("specdraft.losslessness.live_texts.LEVEL", 2.0)
         said, found = self.sweep(run, pair, tmp_path, "acceptance=topk", "certify=true", "prompts.limit=1")
         assert said.code == cli.SOME_FAILED

@@ -31,7 +31,17 @@ def small(pair: list[str], tmp_path: Path) -> list[str]:
     """A sweep of one combination on two prompts into `tmp_path / "out"`."""
     (tmp_path / "p.jsonl").write_text('{"prompt": "Once upon"}\n{"prompt": "def f(x):"}\n')
     prompts = ["prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}"]
-    return [*pair, *prompts, "tree=chain", "budget=2", "max_new_tokens=6", "engine=live", "report=false", "--out", str(tmp_path / "out")]
+    return [
+        *pair,
+        *prompts,
+        "tree=chain",
+        "budget=2",
+        "max_new_tokens=6",
+        "engine=live",
+        "report=false",
+        "--out",
+        str(tmp_path / "out"),
+    ]
 
 
 def one_line(said: Said, code: int = cli.USAGE) -> str:
@@ -59,7 +69,9 @@ class TestSweep:
         run("sweep", *small, "--fresh")
         assert not (tmp_path / "out/report.html").exists()
 
-    def test_report_that_fails_is_one_line(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_report_that_fails_is_one_line(
+        self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from specdraft.report import writing
 
         def failing(*_: object) -> None:
@@ -78,7 +90,11 @@ class TestSweep:
         assert list(found) == ["study", "out", "combinations", "skipped", "failed", "summary"]
         assert (found["study"], found["out"], found["combinations"]) == ("default", str(tmp_path / "out"), 3)
         assert (found["skipped"], found["failed"]) == (1, 0)
-        assert [(row["tree"], row["budget"]) for row in found["summary"]] == [("chain", 2), ("chain", 4), ("medusa", 63)]
+        assert [(row["tree"], row["budget"]) for row in found["summary"]] == [
+            ("chain", 2),
+            ("chain", 4),
+            ("medusa", 63),
+        ]
         assert found["summary"][0]["steps"] > 0
         assert found["summary"][0]["acceptance_rate_lo"] is not None
         assert "skipped: " in said.err
@@ -123,7 +139,9 @@ class TestSweep:
             ("chain", 2, 2, 2, 2),
             ("chain", 3, 3, 3, 0),
         ]
-        assert [skipped["reason"] for skipped in found["skipped"]] == ["medusa has a size of its own (63 nodes) and runs once"]
+        assert [skipped["reason"] for skipped in found["skipped"]] == [
+            "medusa has a size of its own (63 nodes) and runs once"
+        ]
         text = run("sweep", *grid).out
         assert "medusa" in text
         assert "skipped: " in text
@@ -142,7 +160,9 @@ class TestSweep:
 
 
 class TestExitCodes:
-    def test_interrupted_in_the_middle(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_interrupted_in_the_middle(
+        self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def interrupted(*given: Any) -> None:
             raise KeyboardInterrupt
 
@@ -162,7 +182,9 @@ class TestExitCodes:
             "budget=range(2,8)",
             "max_new_tokens=100",
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
         journal = tmp_path / "out" / "journal.jsonl"
         while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b'"row"') > 2):
             time.sleep(0.01)
@@ -222,7 +244,10 @@ class TestExitCodes:
         (["max_new_tokens=600"], ["prompt '1'", "context of 512"]),
         (["sampling.temperature=-0.7"], ["sampling.temperature=-0.7"]),
         (["pair.target.path=/nowhere/model"], ["pair.target.path=/nowhere/model", "no such folder"]),
-        (["pair.draft.path=someone/not-in-the-cache"], ["pair.draft.path=someone/not-in-the-cache", "hub cannot be reached"]),
+        (
+            ["pair.draft.path=someone/not-in-the-cache"],
+            ["pair.draft.path=someone/not-in-the-cache", "hub cannot be reached"],
+        ),
         (["pair.target.path=zoo:targt"], ["pair.target.path=zoo:targt", "no such bundled model"]),
         (["pair.target.dtype=float8"], ["pair.target.dtype='float8'", "did you mean 'float"]),
         (["pair.target.device=cuda:99"], ["device=cuda:99", "CUDA devices"]),
@@ -282,12 +307,17 @@ class TestBadModels:
     def test_prompt_without_tokens(self, run: Run, small: list[str], folders: PairFolders, tmp_path: Path) -> None:
         for folder in folders:
             content = json.loads((folder / "tokenizer.json").read_text())
-            content |= {"post_processor": None, "normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}
+            content |= {
+                "post_processor": None,
+                "normalizer": {"type": "Strip", "strip_left": True, "strip_right": True},
+            }
             (folder / "tokenizer.json").write_text(json.dumps(content))
         (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"question_id": "blank", "prompt": "  "}\n')
         assert "prompt 'blank': the prompt has no tokens" in self.refused(run, small, folders)
 
-    def test_damaged_weights_fail_the_combination(self, run: Run, small: list[str], folders: PairFolders, tmp_path: Path) -> None:
+    def test_damaged_weights_fail_the_combination(
+        self, run: Run, small: list[str], folders: PairFolders, tmp_path: Path
+    ) -> None:
         (folders.draft / "model.safetensors").write_bytes(b"not weights")
         said = run("sweep", *small, f"pair.target.path={folders.target}", f"pair.draft.path={folders.draft}")
         assert said.code == cli.SOME_FAILED
@@ -299,11 +329,16 @@ class TestBadFolders:
     def test_another_study(self, run: Run, small: list[str], tmp_path: Path) -> None:
         run("sweep", *small)
         line = one_line(run("sweep", *small, "seed=1"))
-        assert line == f"error: {tmp_path / 'out'}: holds another study (seed differ); choose another --out, or start over with --fresh"
+        assert (
+            line == f"error: {tmp_path / 'out'}: holds another study (seed differ); choose another --out, or start "
+            "over with --fresh"
+        )
 
     @pytest.mark.parametrize("out", ["p.jsonl", "p.jsonl/below", "/proc/out"])
     def test_cannot_be_written(self, run: Run, small: list[str], tmp_path: Path, out: str) -> None:
-        assert f"error: {tmp_path / out}: cannot be written: " in one_line(run("sweep", *small, "--out", tmp_path / out))
+        assert f"error: {tmp_path / out}: cannot be written: " in one_line(
+            run("sweep", *small, "--out", tmp_path / out)
+        )
 
 
 class TestTrees:
@@ -347,7 +382,11 @@ class TestTrees:
 
     def test_show_as_sglang_settings(self, run: Run) -> None:
         said = run("trees", "show", "chain", "budget=3", "--format", "sglang")
-        assert json.loads(said.out) == {"speculative_num_steps": 3, "speculative_eagle_topk": 1, "speculative_num_draft_tokens": 4}
+        assert json.loads(said.out) == {
+            "speculative_num_steps": 3,
+            "speculative_eagle_topk": 1,
+            "speculative_num_draft_tokens": 4,
+        }
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -387,7 +426,9 @@ class TestGenerate:
     def test_sampled(self, run: Run, pair: list[str]) -> None:
         def tokens(*overrides: str) -> list[int]:
             own = ["tree=kary", "budget=3", "max_new_tokens=7", "sampling=sample", "acceptance=recursive"]
-            found: list[int] = json.loads(run("generate", "Hello there", *pair, *own, *overrides, "--json").out)["token_ids"]
+            found: list[int] = json.loads(run("generate", "Hello there", *pair, *own, *overrides, "--json").out)[
+                "token_ids"
+            ]
             return found
 
         assert tokens() == tokens("seed=0") != tokens("seed=1")
@@ -412,7 +453,9 @@ class TestGenerate:
             (["pair.target.path=/nowhere/x"], ["no such folder"]),
         ],
     )
-    def test_bad_input(self, run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch, changes: list[str], words: list[str]) -> None:
+    def test_bad_input(
+        self, run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch, changes: list[str], words: list[str]
+    ) -> None:
         monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
         line = one_line(run("generate", "Once", *pair, *changes))
         assert all(word in line for word in words), line
@@ -431,7 +474,10 @@ class TestDoctor:
         monkeypatch.setattr(doctor, "findings", lambda: iter(found))
         said = run("doctor")
         assert said.code == (cli.DONE if fine else cli.INTERNAL)
-        assert said.out.splitlines() == ["ok     libraries: [1.0]", f"{'ok    ' if fine else 'BROKEN'} models: all there"]
+        assert said.out.splitlines() == [
+            "ok     libraries: [1.0]",
+            f"{'ok    ' if fine else 'BROKEN'} models: all there",
+        ]
 
     def test_what_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from specdraft.commands import doctor
@@ -461,6 +507,8 @@ except SystemExit as stop:
 heavy = {{"torch", "transformers", "numpy", "pandas", "scipy", "hydra"}} & set(sys.modules)
 assert not heavy, heavy
 """
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"})
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"}
+    )
     assert said.returncode == 0, said.stderr
     assert "Usage" in said.stdout

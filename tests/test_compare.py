@@ -21,7 +21,12 @@ def records(trees: dict[str, dict[str, Counts]], categories: dict[str, str] | No
     for tree, prompts in trees.items():
         for prompt, (steps, drafted, accepted) in prompts.items():
             counts = dict(zip(COUNTS, (steps, drafted, accepted, steps, 1 + accepted + steps), strict=True))
-            rows.append(KEYS | {"tree": tree, "prompt_id": prompt, "category": (categories or {}).get(prompt, "all")} | counts | keys)
+            rows.append(
+                KEYS
+                | {"tree": tree, "prompt_id": prompt, "category": (categories or {}).get(prompt, "all")}
+                | counts
+                | keys
+            )
     return pd.DataFrame(rows)
 
 
@@ -43,7 +48,10 @@ def numbers(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     above, below = [], []
     for tree in "xy":
         own = table[table["tree"] == tree].sort_values("prompt_id")
-        terms = {"acceptance_rate": ("accepted_tokens", "drafted_tokens"), "acceptance_length": ("accepted_tokens", "steps")}
+        terms = {
+            "acceptance_rate": ("accepted_tokens", "drafted_tokens"),
+            "acceptance_length": ("accepted_tokens", "steps"),
+        }
         if metric == "block_efficiency":
             above.append(own["accepted_tokens"] + own["bonus_tokens"])
             below.append(own["steps"])
@@ -66,7 +74,9 @@ def delta(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
 
 
 def test_by_hand() -> None:
-    table = comparisons(records({"x": {"1": (10, 40, 12), "2": (5, 20, 3)}, "y": {"1": (8, 32, 14), "2": (6, 24, 2)}}), 0)
+    table = comparisons(
+        records({"x": {"1": (10, 40, 12), "2": (5, 20, 3)}, "y": {"1": (8, 32, 14), "2": (6, 24, 2)}}), 0
+    )
     assert list(table.columns) == COLUMNS
     assert table["metric"].tolist() == list(METRICS)
     assert row(table, "x", "y", "acceptance_rate").difference == pytest.approx(15 / 60 - 16 / 56)
@@ -87,7 +97,9 @@ def test_antisymmetric(prompts: int) -> None:
         mirror = row(second, found.tree_b, found.tree_a, found.metric)
         tolerance = 0.01 if prompts >= 2 * FEWEST_TO_RESAMPLE else 1e-12  # prompts in another order: other resamples
         assert found.difference == pytest.approx(-mirror.difference, abs=1e-12)
-        assert (found.difference_lo, found.difference_hi) == pytest.approx((-mirror.difference_hi, -mirror.difference_lo), abs=tolerance)
+        assert (found.difference_lo, found.difference_hi) == pytest.approx(
+            (-mirror.difference_hi, -mirror.difference_lo), abs=tolerance
+        )
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -122,7 +134,9 @@ def test_pairing_is_what_makes_the_interval_narrow() -> None:
     """Prompts differ much, trees differ by the same on each prompt: the interval is the difference itself."""
     rng = np.random.default_rng(0)
     base = rng.integers(10, 90, 30)
-    given = records({t: {str(p): (100, 400, int(a) + extra) for p, a in enumerate(base)} for t, extra in (("x", 10), ("y", 0))})
+    given = records(
+        {t: {str(p): (100, 400, int(a) + extra) for p, a in enumerate(base)} for t, extra in (("x", 10), ("y", 0))}
+    )
     found = row(comparisons(given, 0), "x", "y", "acceptance_length")
     assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx((0.1, 0.1, 0.1))
 
@@ -191,7 +205,9 @@ def test_nothing_to_compare() -> None:
 def test_coverage(prompts: int) -> None:
     """Prompts differ in how easy they are, and trees by an amount that differs between prompts."""
     rng, runs = np.random.default_rng(5), 4000
-    index = pd.MultiIndex.from_arrays([np.repeat([0, 1], prompts // 2), range(prompts)], names=["category", "prompt_id"])
+    index = pd.MultiIndex.from_arrays(
+        [np.repeat([0, 1], prompts // 2), range(prompts)], names=["category", "prompt_id"]
+    )
     resampler = Resampler(0)
 
     def simulate(count: int, category: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

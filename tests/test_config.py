@@ -14,16 +14,20 @@ from specdraft.study.plan import schemas
 from specdraft.trees.shapes import registry
 
 SWEEP = """
-defaults: [{pair: zoo}, {tree: chain}, {prompts: bundled}, {sampling: greedy}, {acceptance: greedy}, _self_, {optional experiment: null}]
+defaults: [{pair: zoo}, {tree: chain}, {prompts: bundled}, {sampling: greedy}, {acceptance: greedy}, _self_,
+    {optional experiment: null}]
 name: small
 grid: {pair: "zoo,zoo-tiny", tree: "chain,kary", budget: "4,8", prompts.limit: 16}
 """
-GROUP_FILES = sorted(p.relative_to(bundled_config_dir()).with_suffix("") for p in bundled_config_dir().glob("*/**/*.yaml"))
+GROUP_FILES = sorted(
+    p.relative_to(bundled_config_dir()).with_suffix("") for p in bundled_config_dir().glob("*/**/*.yaml")
+)
 
 
 @pytest.fixture
 def user_dir(tmp_path: Path) -> Callable[..., Path]:
-    """Writes config files, given as `group__name="yaml"`, into a folder of the user's own beside a small `sweep.yaml`."""
+    """Writes config files, given as `group__name="yaml"`, into a folder of the user's own beside a small
+    `sweep.yaml`."""
 
     def write(**files: str) -> Path:
         for name, text in ({"sweep": SWEEP} | files).items():
@@ -56,13 +60,20 @@ def test_default_study() -> None:
     axes = default.resolved["grid"]
     assert {"pair", "tree", "budget"} <= axes.keys()
     assert len(default.points) == prod(len(values) for values in axes.values())
-    assert {(p.groups["pair"].name, p.settings.budget) for p in default.points} == set(product(axes["pair"], axes["budget"]))
+    assert {(p.groups["pair"].name, p.settings.budget) for p in default.points} == set(
+        product(axes["pair"], axes["budget"])
+    )
     assert {p.settings.name for p in default.points} == {"default"}
 
 
 def test_grid_is_a_product(small: Path) -> None:
     study = compose(small)
-    assert study.resolved["grid"] == {"pair": ["zoo", "zoo-tiny"], "tree": ["chain", "kary"], "budget": [4, 8], "prompts.limit": [16]}
+    assert study.resolved["grid"] == {
+        "pair": ["zoo", "zoo-tiny"],
+        "tree": ["chain", "kary"],
+        "budget": [4, 8],
+        "prompts.limit": [16],
+    }
     assert [(p.groups["pair"].name, p.groups["tree"].kind, p.settings.budget) for p in study.points] == list(
         product(("zoo", "zoo-tiny"), ("chain", "kary"), (4, 8))
     )
@@ -92,7 +103,10 @@ def test_sweep_grammar(small: Path, override: str, values: list[object] | None) 
 def test_quoted_values_are_plain_strings(small: Path) -> None:
     points = compose(small, "pair=zoo", "tree=chain", "budget=4", "pair.target.path='/a b,c','/d\\'e'").points
     assert [p.groups["pair"].target.path for p in points] == ["/a b,c", "/d'e"]
-    assert [p.groups["pair"].target.path for p in (compose(small, *points[i].overrides).points[0] for i in (0, 1))] == ["/a b,c", "/d'e"]
+    assert [p.groups["pair"].target.path for p in (compose(small, *points[i].overrides).points[0] for i in (0, 1))] == [
+        "/a b,c",
+        "/d'e",
+    ]
 
 
 def test_lists_are_values_of_an_axis(small: Path) -> None:
@@ -101,7 +115,10 @@ def test_lists_are_values_of_an_axis(small: Path) -> None:
 
 
 def test_the_last_word_on_a_key_counts(small: Path) -> None:
-    fixed, swept = compose(small, "tree=chain", "budget=4,8", "budget=2"), compose(small, "tree=chain", "budget=2", "budget=4,8")
+    fixed, swept = (
+        compose(small, "tree=chain", "budget=4,8", "budget=2"),
+        compose(small, "tree=chain", "budget=2", "budget=4,8"),
+    )
     assert "budget" not in fixed.resolved["grid"]
     assert {p.settings.budget for p in fixed.points} == {2}
     assert swept.resolved["grid"]["budget"] == [4, 8]
@@ -148,7 +165,9 @@ grid:
     found = compose(folder, "experiment=wide")
     assert found.resolved["grid"] == {"pair": ["zoo", "zoo-tiny"], "prompts": ["bundled"], "budget": [2, 4]}
     assert {(p.settings.name, p.settings.max_new_tokens) for p in found.points} == {("wide-study", 12)}
-    assert {(p.groups["pair"].name, p.groups["pair"].target.dtype, p.groups["prompts"].limit) for p in found.points} == {
+    assert {
+        (p.groups["pair"].name, p.groups["pair"].target.dtype, p.groups["prompts"].limit) for p in found.points
+    } == {
         ("zoo", "bfloat16", 3),
         ("zoo-tiny", "bfloat16", 3),
     }
@@ -250,13 +269,28 @@ def test_bad_overrides(small: Path, overrides: list[str], words: list[str]) -> N
         ("tree__own", "kind: kary\nk: two\n", ["tree=own"], ["tree.k", "two"]),
         ("tree__own", "kind: kary\nq: 2\n", ["tree=own"], ["tree.q", "known: k"]),
         ("tree__own", "", ["tree=own"], ["tree.kind=None"]),
-        ("experiment__own", "# @package _global_\nbugdet: 4\n", ["experiment=own"], ["'bugdet'", "did you mean 'budget'?"]),
+        (
+            "experiment__own",
+            "# @package _global_\nbugdet: 4\n",
+            ["experiment=own"],
+            ["'bugdet'", "did you mean 'budget'?"],
+        ),
         ("experiment__own", "budget: 4\n", ["experiment=own"], ["# @package _global_"]),
         ("experiment__own", "# @package _global_\ngrid: {bugdet: 4}\n", ["experiment=own"], ["'bugdet'"]),
         ("experiment__own", "# @package _global_\ngrid: {tree: chian}\n", ["experiment=own"], ["tree=chian"]),
         ("experiment__own", "# @package _global_\ngrid: 3\n", ["experiment=own"], ["grid=3"]),
-        ("experiment__own", "# @package _global_\ngrid: {budget: 'interval(1,2)'}\n", ["experiment=own"], ["interval()"]),
-        ("experiment__own", "# @package _global_\ndefaults:\n  - override /tree: nope\n", ["experiment=own"], ["tree/nope"]),
+        (
+            "experiment__own",
+            "# @package _global_\ngrid: {budget: 'interval(1,2)'}\n",
+            ["experiment=own"],
+            ["interval()"],
+        ),
+        (
+            "experiment__own",
+            "# @package _global_\ndefaults:\n  - override /tree: nope\n",
+            ["experiment=own"],
+            ["tree/nope"],
+        ),
     ],
 )
 def test_bad_files(user_dir: Callable[..., Path], file: str, text: str, overrides: list[str], words: list[str]) -> None:

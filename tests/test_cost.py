@@ -75,7 +75,9 @@ class TestPairCosts:
     def measured(self, monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
         """The pairs whose costs were measured (made up, rather)."""
         pairs: list[Pair] = []
-        monkeypatch.setattr(cost, "measure_costs", lambda pair: pairs.append(pair) or replace(CURVE, device=cost._device_name(pair)))
+        monkeypatch.setattr(
+            cost, "measure_costs", lambda pair: pairs.append(pair) or replace(CURVE, device=cost._device_name(pair))
+        )
         return pairs
 
     def test_measured_once(self, tiny_pair: Pair, store: TraceStore, measured: list[Pair]) -> None:
@@ -102,7 +104,9 @@ class TestPairCosts:
         assert len(measured) == 3
 
     @pytest.mark.parametrize("harm", ["gone", "damaged", "other tensors"])
-    def test_measured_again_where_it_cannot_be_read(self, harm: str, tiny_pair: Pair, store: TraceStore, measured: list[Pair]) -> None:
+    def test_measured_again_where_it_cannot_be_read(
+        self, harm: str, tiny_pair: Pair, store: TraceStore, measured: list[Pair]
+    ) -> None:
         pair_costs(tiny_pair, store)
         ((path,), (listed,)) = store.folder.glob("*.safetensors"), store.list()
         if harm == "gone":

@@ -37,7 +37,11 @@ PROMPTS = ["Hello wörld", "The cat sat on"]
 NEW = 32
 GAPS = [[1], [1, 2], [1, 2, 0], [1, 2, 3], [4], [4, 0], [4, 0, 1]]  # ranks are left out
 CASES: list[tuple[StaticShape, int]] = [
-    *((shape, budget) for shape in (Chain(), Wide(), Kary(), Kary(k=3), Branching(), Beam(), Beam(width=3)) for budget in (1, 2, 6, 15)),
+    *(
+        (shape, budget)
+        for shape in (Chain(), Wide(), Kary(), Kary(k=3), Branching(), Beam(), Beam(width=3))
+        for budget in (1, 2, 6, 15)
+    ),
     (Paths(paths=GAPS), 7),
     (Published(name="medusa/mc_sim_7b_63"), 63),
     (Published(name="eagle/mc_sim_7b_63"), 25),
@@ -118,7 +122,10 @@ def test_every_tree_gives_the_text_of_the_target_alone(
             assert step.tree.topology.parents[step.accepted].tolist() == [0, *step.accepted][:-1]
             assert (step.bonus_tokens, step.cut) in ((1, False), (0, True))
             assert min(step.draft_s, step.verify_s, step.other_s) > 0
-        assert [step.tree.token_list()[0] for step in run.steps] == [run.first, *(step.tokens[-1] for step in run.steps[:-1])]
+        assert [step.tree.token_list()[0] for step in run.steps] == [
+            run.first,
+            *(step.tokens[-1] for step in run.steps[:-1]),
+        ]
         assert len(reference) == 1 + sum(step.accepted_tokens + step.bonus_tokens for step in run.steps)
         accepted += sum(step.accepted_tokens for step in run.steps)
     assert accepted > 0
@@ -156,9 +163,13 @@ def test_the_target_as_its_own_draft_accepts_every_chain(tiny_pair: Pair, prompt
     run = finish(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(21)))
     assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 4
     run = finish(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(20)))
-    assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 3 + [(4, 0, True)]
+    assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 3 + [
+        (4, 0, True)
+    ]
     run = finish(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(18)))
-    assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 3 + [(2, 0, True)]
+    assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 3 + [
+        (2, 0, True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +214,11 @@ def test_every_token_can_end_the_text(plan: StaticPlan, tiny_pair: Pair, prompts
     for eos in dict.fromkeys(reference):
         ending = Ending(24, frozenset([eos]))
         run = finish(start(tiny_pair.target, tiny_pair.draft, plan, prompts[0], ending))
-        assert run.text == reference[: reference.index(eos) + 1] == by_transformers(tiny_pair.target.model, prompts[0], ending)
+        assert (
+            run.text
+            == reference[: reference.index(eos) + 1]
+            == by_transformers(tiny_pair.target.model, prompts[0], ending)
+        )
         last = run.steps[-1:]
         last_was_cut |= {step.cut for step in last}
         for step in last:
@@ -230,7 +245,10 @@ class Recorder(CachedModel):
 
     def append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         self._waiting += tokens.tolist()
-        self.fed += [(*self.kept, *(t for t, hidden in zip(self._waiting, row, strict=True) if not hidden)) for row in tail.tolist()]
+        self.fed += [
+            (*self.kept, *(t for t, hidden in zip(self._waiting, row, strict=True) if not hidden))
+            for row in tail.tolist()
+        ]
         return super().append(tokens, offsets, tail)
 
     def settle(self, count: int) -> None:
@@ -302,7 +320,9 @@ def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
 
 
 @pytest.mark.parametrize("plan", SOME, ids=SOME_NAMES)
-def test_both_caches_hold_the_committed_tokens_and_nothing_else(plan: StaticPlan, tiny_pair: Pair, prompts: list[list[int]]) -> None:
+def test_both_caches_hold_the_committed_tokens_and_nothing_else(
+    plan: StaticPlan, tiny_pair: Pair, prompts: list[list[int]]
+) -> None:
     text: list[int] = list(prompts[1])
     for item in start(tiny_pair.target, tiny_pair.draft, plan, prompts[1], Ending(NEW)):
         if isinstance(item, int):
@@ -319,7 +339,9 @@ def test_both_caches_hold_the_committed_tokens_and_nothing_else(plan: StaticPlan
 
 
 @pytest.mark.parametrize("plan", SOME, ids=SOME_NAMES)
-def test_each_node_has_the_token_that_a_cache_free_draft_ranks_there(plan: StaticPlan, tiny_pair: Pair, prompts: list[list[int]]) -> None:
+def test_each_node_has_the_token_that_a_cache_free_draft_ranks_there(
+    plan: StaticPlan, tiny_pair: Pair, prompts: list[list[int]]
+) -> None:
     drafter = DraftModel(tiny_pair.draft, keep_probs=True)
     text: list[int] = list(prompts[0])
     for item in decode(Verifier(tiny_pair.target), drafter, plan, Greedy(), Sampling(), prompts[0], Ending(NEW)):
@@ -336,7 +358,9 @@ def test_each_node_has_the_token_that_a_cache_free_draft_ranks_there(plan: Stati
                 ranks = tree.topology.ranks[children]
                 expected = rank_tokens(logits, int(ranks.max()) + 1)[0, ranks]
                 assert [tokens[child] for child in children] == expected.tolist()
-                torch.testing.assert_close(tree.draft_probs[children], torch.softmax(logits[0], -1)[expected], atol=1e-4, rtol=1e-3)
+                torch.testing.assert_close(
+                    tree.draft_probs[children], torch.softmax(logits[0], -1)[expected], atol=1e-4, rtol=1e-3
+                )
         text += item.tokens
 
 
@@ -347,7 +371,9 @@ def test_each_node_has_the_token_that_a_cache_free_draft_ranks_there(plan: Stati
         (Topology([-1, 0, 1, 0]), "depth by depth"),
     ],
 )
-def test_a_tree_that_cannot_be_drafted_is_refused(topology: Topology, message: str, tiny_pair: Pair, prompts: list[list[int]]) -> None:
+def test_a_tree_that_cannot_be_drafted_is_refused(
+    topology: Topology, message: str, tiny_pair: Pair, prompts: list[list[int]]
+) -> None:
     drafter = DraftModel(tiny_pair.draft)
     drafter.begin(prompts[0])
     with pytest.raises(TreeError, match=message):
@@ -361,7 +387,9 @@ def test_drafted_probabilities_are_kept_only_when_asked_for(tiny_pair: Pair, pro
     assert drafter.draft(5, Kary().at(6)).draft_probs is None
 
 
-def test_a_plan_may_change_its_topology_from_step_to_step(tiny_pair: Pair, prompts: list[list[int]], references: list[list[int]]) -> None:
+def test_a_plan_may_change_its_topology_from_step_to_step(
+    tiny_pair: Pair, prompts: list[list[int]], references: list[list[int]]
+) -> None:
     class Alternating:
         nodes, depth = 14, 5
 

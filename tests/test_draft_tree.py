@@ -66,7 +66,9 @@ def test_levels_divide_the_nodes_by_depth_and_name_each_parent_once(topology: To
 def test_chains_and_sibling_closure_are_what_their_names_say(topology: Topology) -> None:
     assert topology.is_chain == all(len(children) <= 1 for children in topology.children)
     listed = set(topology.paths)
-    assert topology.sibling_closed == all((*path[:-1], rank) in listed for path in listed if path for rank in range(path[-1]))
+    assert topology.sibling_closed == all(
+        (*path[:-1], rank) in listed for path in listed if path for rank in range(path[-1])
+    )
 
 
 @given(topologies(), st.randoms(use_true_random=False))

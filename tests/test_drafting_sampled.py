@@ -55,7 +55,9 @@ def steps(
 ) -> Iterator[tuple[Step, list[int]]]:
     """Each step, and the text before it."""
     text, source = list(prompt), RandomSource(seeded(seed))
-    for item in decode(Verifier(target), DraftModel(draft, keep_probs=True), plan, rule, sampling, prompt, Ending(new), source):
+    for item in decode(
+        Verifier(target), DraftModel(draft, keep_probs=True), plan, rule, sampling, prompt, Ending(new), source
+    ):
         if isinstance(item, Step):
             yield item, list(text)
             text += item.tokens
@@ -63,7 +65,9 @@ def steps(
             text.append(item)
 
 
-def check_tree(step: Step, text: list[int], draft: TableModel, full: Topology, rule: AcceptanceRule, sampling: Sampling) -> None:
+def check_tree(
+    step: Step, text: list[int], draft: TableModel, full: Topology, rule: AcceptanceRule, sampling: Sampling
+) -> None:
     """`drawn_from` is each parent's own distribution, and siblings are what can be drawn from it."""
     tree, topology, tokens = step.tree, step.tree.topology, step.tree.token_list()
     assert tokens[0] == text[-1]
@@ -92,7 +96,9 @@ def check_tree(step: Step, text: list[int], draft: TableModel, full: Topology, r
             assert len(drawn) == asked
 
 
-@pytest.mark.parametrize("sampling", [Sampling(1.0), NARROW, Sampling(1.0, top_p=0.6), Sampling()], ids=["t1", "top-k", "top-p", "greedy"])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(1.0), NARROW, Sampling(1.0, top_p=0.6), Sampling()], ids=["t1", "top-k", "top-p", "greedy"]
+)
 @pytest.mark.parametrize("draw", DRAWING)
 def test_children_come_from_their_parents_distribution(draw: str, sampling: Sampling) -> None:
     target, draft = tabled()
@@ -145,14 +151,23 @@ def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
 
 
 @pytest.mark.parametrize(
-    "plan", [WIDER_THAN_THE_SUPPORT, Kary(k=3).at(12), Wide().at(5), Chain().at(4)], ids=["4-3-2", "kary", "wide", "chain"]
+    "plan",
+    [WIDER_THAN_THE_SUPPORT, Kary(k=3).at(12), Wide().at(5), Chain().at(4)],
+    ids=["4-3-2", "kary", "wide", "chain"],
 )
 @pytest.mark.parametrize("rule", [NoReplacement(), KSeq(), Traversal()], ids=lambda rule: rule.kind)
 def test_both_caches_hold_the_sampled_text(rule: AcceptanceRule, plan: StaticPlan, tiny_pair: Pair) -> None:
     prompt, sampling, accepted = tiny_pair.encode("The cat"), Sampling(1.0, top_k=2), 0
     before: list[int] = prompt
     made = decode(
-        Verifier(tiny_pair.target), DraftModel(tiny_pair.draft), plan, rule, sampling, prompt, Ending(20), RandomSource(seeded(rule.kind))
+        Verifier(tiny_pair.target),
+        DraftModel(tiny_pair.draft),
+        plan,
+        rule,
+        sampling,
+        prompt,
+        Ending(20),
+        RandomSource(seeded(rule.kind)),
     )
     for item in made:
         before = [*before, *(item.tokens if isinstance(item, Step) else [item])]
@@ -161,8 +176,12 @@ def test_both_caches_hold_the_sampled_text(rule: AcceptanceRule, plan: StaticPla
         accepted += item.accepted_tokens
         for model in (tiny_pair.target, tiny_pair.draft):
             assert model.pending == 0
-            assert 0 <= len(before) - (not item.cut) - model.length <= (model is tiny_pair.draft)  # an accepted leaf is fed later
-            for kept, wanted in zip(model._cache.layers, fresh_cache(model, before[: model.length]).layers, strict=True):
+            assert (
+                0 <= len(before) - (not item.cut) - model.length <= (model is tiny_pair.draft)
+            )  # an accepted leaf is fed later
+            for kept, wanted in zip(
+                model._cache.layers, fresh_cache(model, before[: model.length]).layers, strict=True
+            ):
                 torch.testing.assert_close(kept.keys, wanted.keys, atol=1e-4, rtol=1e-4)
                 torch.testing.assert_close(kept.values, wanted.values, atol=1e-4, rtol=1e-4)
     assert accepted > 2
@@ -184,7 +203,10 @@ def test_at_temperature_0_every_rule_gives_the_greedy_text(rule: AcceptanceRule)
 
 def test_the_same_seed_is_the_same_text() -> None:
     target, draft = tabled()
-    texts = [[step.tokens for step, _ in steps(target, draft, Kary().at(6), Recursive(), Sampling(1.0), PROMPT, 24, s)] for s in (0, 0, 1)]
+    texts = [
+        [step.tokens for step, _ in steps(target, draft, Kary().at(6), Recursive(), Sampling(1.0), PROMPT, 24, s)]
+        for s in (0, 0, 1)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 

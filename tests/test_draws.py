@@ -27,7 +27,9 @@ def test_choose_follows_the_weights() -> None:
 @given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.float64]))
 def test_choose_never_gives_an_id_without_weight(seed: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.randn(50, 30, generator=generator, dtype=dtype).exp() ** 4 * (torch.rand(50, 30, generator=generator) < 0.2)
+    weights = torch.randn(50, 30, generator=generator, dtype=dtype).exp() ** 4 * (
+        torch.rand(50, 30, generator=generator) < 0.2
+    )
     weights[:, 7] += 1e-30
     assert (weights.gather(-1, seeded(seed).choose(weights)[:, None]) > 0).all()
 

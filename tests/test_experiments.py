@@ -17,7 +17,11 @@ EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs(name: str, tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}", "pair.name=tiny"]
+    pair = [
+        f"pair.target.path={tiny_pair_folders.target}",
+        f"pair.draft.path={tiny_pair_folders.draft}",
+        "pair.name=tiny",
+    ]
     small = ["prompts.limit=5", "max_new_tokens=3", "budget=2,4"]
     outcome = run_study(plan_study([f"experiment={name}", *pair, *small]), tmp_path / "out")
     assert outcome.failures == []

@@ -20,7 +20,8 @@ SKIPPING = Topology.from_paths([(1,), (1, 2), (0,)])
 
 
 def sglang_tree(triple: SglangTriple, seed: int) -> set[RankPath]:
-    """What SGLang verifies (its top-k of each step, then the best candidates of all) with these random draft probabilities."""
+    """What SGLang verifies (its top-k of each step, then the best candidates of all) with these random draft
+    probabilities."""
     steps, topk, tokens = triple
     rng = np.random.default_rng(seed)
     candidates: list[tuple[RankPath, float]] = []
@@ -62,7 +63,10 @@ def test_sglang_drafts_this_tree_whatever_the_probabilities(topology: Topology, 
         (Topology.from_paths([(0,), (0, 1)]), "child rank 1"),
         (Topology.from_paths([(0,), (0, 0), (0, 1)]), "child rank 1"),
         (SKIPPING, "child rank 2"),
-        *((Published(name=name).at(1).topology, "children of the root") for name in ("medusa/mc_sim_7b_63", "eagle/mc_sim_7b_63")),
+        *(
+            (Published(name=name).at(1).topology, "children of the root")
+            for name in ("medusa/mc_sim_7b_63", "eagle/mc_sim_7b_63")
+        ),
     ],
 )
 def test_sglang_chooses_by_the_text(topology: Topology, why: str) -> None:
@@ -79,7 +83,8 @@ def test_a_triple_exists_exactly_where_sglang_has_no_choice(topology: Topology, 
     fixed = [
         triple
         for steps, topk in settings
-        if (triple := SglangTriple(steps, topk, len(paths) + 1)) and all(sglang_tree(triple, seed + i) == paths for i in range(40))
+        if (triple := SglangTriple(steps, topk, len(paths) + 1))
+        and all(sglang_tree(triple, seed + i) == paths for i in range(40))
     ]
     if fixed:
         assert sglang_triple(topology) in fixed

@@ -30,7 +30,9 @@ def packed(listed: Sequence[Sequence[int]]) -> PackedRanks:
     return pack(ranks, [np.arange(len(one)) for one in ranks])
 
 
-def random_packed(seed: int, prompts: int = 6, longest: int = 12, probs: Sequence[float] = (0.6, 0.2, 0.1, 0.1)) -> PackedRanks:
+def random_packed(
+    seed: int, prompts: int = 6, longest: int = 12, probs: Sequence[float] = (0.6, 0.2, 0.1, 0.1)
+) -> PackedRanks:
     rng = np.random.default_rng(seed)
     return packed([rng.choice(len(probs), rng.integers(0, longest), p=probs).tolist() for _ in range(prompts)])
 
@@ -91,7 +93,9 @@ class TestMeasuredTree:
         assert topology.depth <= max_depth
         assert topology.ranks.max() < max_children
         assert value == pytest.approx(sum(weight(path, listed) for path in topology.paths[1:]))
-        assert value == pytest.approx(max((sum(weight(path, listed) for path in tree) for tree in trees), default=value))
+        assert value == pytest.approx(
+            max((sum(weight(path, listed) for path in tree) for tree in trees), default=value)
+        )
 
     @pytest.mark.parametrize("seed", range(5))
     def test_its_weight_is_the_mean_of_what_is_accepted(self, seed: int) -> None:
@@ -105,7 +109,9 @@ class TestMeasuredTree:
         one = packed([[0, 0, 0, 0]])  # weights 4/4, 3/4, 2/4, 1/4 down the chain, 0 elsewhere
         made = [measured_tree(one.ranks, one.last, budget, 9, 3)[0].paths[1:] for budget in (4, 5, 6, 7)]
         chain = [(0,), (0, 0), (0, 0, 0), (0, 0, 0, 0)]
-        assert [set(paths) for paths in made] == [{*chain, *rest} for rest in ([], [(1,)], [(1,), (2,)], [(1,), (2,), (0, 1)])]
+        assert [set(paths) for paths in made] == [
+            {*chain, *rest} for rest in ([], [(1,)], [(1,), (2,)], [(1,), (2,), (0, 1)])
+        ]
         tie = packed([[0, 1], [1, 0]])  # (0,) and (1,) 2/4 each, (0, 1) and (1, 0) 1/4 each
         assert [set(measured_tree(tie.ranks, tie.last, n, 9, 2)[0].paths[1:]) for n in (1, 2, 3)] == [
             {(0,)},
@@ -205,7 +211,9 @@ class TestFittedTrees:
         for budget in (1, 3, 8, 20):
             best = mean_accepted(fit(Hindsight().at(budget), one.ranks, one.last))
             others: list[Any] = [fit(shape.at(budget), one.ranks, one.last) for shape in (Sequoia(), Measured())]
-            others += [fit(Measured().at(budget), one.ranks[half], one.last[half]) for half in (self.FOLD == 0).nonzero()]
+            others += [
+                fit(Measured().at(budget), one.ranks[half], one.last[half]) for half in (self.FOLD == 0).nonzero()
+            ]
             others += [shape.at(budget).topology for shape in (Chain(), Wide(), Kary(), Kary(k=3))]
             assert all(topology.num_nodes == budget for topology in others)
             assert best >= max(map(mean_accepted, others)) - 1e-12

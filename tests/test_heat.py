@@ -31,7 +31,18 @@ def test_weights_are_those_of_the_table() -> None:
 
 
 def test_every_pair(run: Run, tmp_path: Path) -> None:  # noqa: F811
-    said = run("trees", "show", "sequoia", "budget=16", "--study", STUDY, "--png", tmp_path / "h.png", "--html", tmp_path / "h.html")
+    said = run(
+        "trees",
+        "show",
+        "sequoia",
+        "budget=16",
+        "--study",
+        STUDY,
+        "--png",
+        tmp_path / "h.png",
+        "--html",
+        tmp_path / "h.html",
+    )
     assert said.code == cli.DONE
     assert [line.split(":")[0] for line in said.out.splitlines() if "accepted tokens per step" in line] == [
         "zoo",
@@ -62,12 +73,16 @@ def test_width(width: int) -> None:
 
 def test_a_large_tree_keeps_its_heaviest_nodes(tmp_path: Path) -> None:
     rows = pd.read_csv(STUDY / "nodes.csv", dtype={"rank_path": str}).iloc[:1]
-    many = pd.concat([rows.assign(tree="wide", rank_path=str(rank), mean_weight=1 / (rank + 2)) for rank in range(MOST_NODES + 9)])
+    many = pd.concat(
+        [rows.assign(tree="wide", rank_path=str(rank), mean_weight=1 / (rank + 2)) for rank in range(MOST_NODES + 9)]
+    )
     many.to_csv(tmp_path / "nodes.csv", index=False)
     (heat,) = heat_trees(tmp_path, "wide", 1)
     assert (heat.topology.num_nodes, heat.left_out, heat.acceptance_length) == (MOST_NODES, 9, None)
     assert max(heat.topology.ranks) == MOST_NODES - 1
-    late = many.iloc[-1:].assign(rank_path=f"{MOST_NODES + 8}/0", mean_weight=0.9)  # a fitted tree's: heavier than its parent
+    late = many.iloc[-1:].assign(
+        rank_path=f"{MOST_NODES + 8}/0", mean_weight=0.9
+    )  # a fitted tree's: heavier than its parent
     pd.concat([many, late]).to_csv(tmp_path / "nodes.csv", index=False)
     assert heat_trees(tmp_path, "wide", 1)[0].topology.depth == 1
     assert f"the {MOST_NODES} heaviest of {MOST_NODES + 9} nodes" in heat_svg([heat])
@@ -91,7 +106,10 @@ def test_ink_can_be_read() -> None:
         (["kary", "budget=17", "--study", str(STUDY)], ["no budget=17", "known: 1, 2, 4,"]),
         (["kary", "tree.k=5", "budget=16", "--study", str(STUDY)], ["no tree=kary-k5", "did you mean 'kary'?"]),
         (["kary", "budget=16", "--study", str(STUDY), "--pair", "zo"], ["no pair=zo", "did you mean 'zoo'?"]),
-        (["kary", "budget=16", "--study", str(STUDY), "--png", "/nowhere/x.png"], ["--png /nowhere/x.png: there is no folder"]),
+        (
+            ["kary", "budget=16", "--study", str(STUDY), "--png", "/nowhere/x.png"],
+            ["--png /nowhere/x.png: there is no folder"],
+        ),
         (["kary", "budget=16", "--study", str(STUDY), "--format", "medusa"], ["without weights"]),
         (["kary", "budget=16", "--pair", "zoo"], ["belong to --study DIR"]),
         (["measured"], ["--study DIR draws one after it"]),

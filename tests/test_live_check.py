@@ -57,7 +57,13 @@ class TestCells:
         assert cells.chances[1,] == pytest.approx(0.2)  # an end-of-sequence token ends the text
         assert cells.chances[0, 0] == pytest.approx(0.25)
         assert cells.chances[-4 - 1,] == pytest.approx(0.1)  # rare tokens share a cell
-        assert [cells.of(text) for text in ([0, 0], [0, 0, 3], [1], [1, 4], [5, 0])] == [(0, 0), (0, 0), (1,), (1,), (-5,)]
+        assert [cells.of(text) for text in ([0, 0], [0, 0, 3], [1], [1, 4], [5, 0])] == [
+            (0, 0),
+            (0, 0),
+            (1,),
+            (1,),
+            (-5,),
+        ]
 
     def test_every_text_has_one(self) -> None:
         cells = Cells(lambda prefix: self.LAW.roll(len(prefix)), 3, 0.01, [])
@@ -90,7 +96,8 @@ class TestFit:
 class TestPick:
     def test_the_smallest_tree_that_branches(self) -> None:
         cases = [
-            case(TopK(), tree=tree, budget=n) for tree, n in (("chain", 4), ("wide", 2), ("kary", 14), ("kary", 6), ("best_first", 16))
+            case(TopK(), tree=tree, budget=n)
+            for tree, n in (("chain", 4), ("wide", 2), ("kary", 14), ("kary", 6), ("best_first", 16))
         ]
         assert pick(cases) == [cases[3]]
         assert pick([*cases, case(Recursive(), tree="chain")])[1].tree == "chain"
@@ -115,14 +122,18 @@ class Worst(Greedy):
 
 class TestLive:
     def test_sampled_text_follows_the_target(self, tiny_pair: Pair) -> None:
-        found = check(tiny_pair, case(Recursive()), case(TopK(), Sampling(0.7, top_p=0.8)), case(Rejection(), tree="chain"))
+        found = check(
+            tiny_pair, case(Recursive()), case(TopK(), Sampling(0.7, top_p=0.8)), case(Rejection(), tree="chain")
+        )
         assert [one.rule for one in found] == ["recursive", "topk", "rejection"]
         assert all(one.passed and one.kind == "chi-square" for one in found), found
         assert [test["prompt_id"] for test in found[0].tests] == ["a", "b"]
         assert "follow the target's own law" in found[0].verdict
 
     def test_a_fault_is_found(self, tiny_pair: Pair) -> None:
-        wrong, right = check(tiny_pair, *(case(rule, Sampling(0.5), "chain") for rule in (TakesAll(), Rejection())), texts=150)
+        wrong, right = check(
+            tiny_pair, *(case(rule, Sampling(0.5), "chain") for rule in (TakesAll(), Rejection())), texts=150
+        )
         assert (wrong.passed, right.passed) == (False, True)
         assert wrong.verdict.startswith("NOT lossless: ")
 
@@ -130,7 +141,9 @@ class TestLive:
         from specdraft.losslessness import live_texts as live_check
 
         own = live_check.target_probs
-        monkeypatch.setattr(live_check, "target_probs", lambda model, ids, sampling: own(model, ids, replace(sampling, temperature=0.6)))
+        monkeypatch.setattr(
+            live_check, "target_probs", lambda model, ids, sampling: own(model, ids, replace(sampling, temperature=0.6))
+        )
         assert not check(tiny_pair, case(Recursive()))[0].passed
 
     def test_greedy_text_is_compared(self, tiny_pair: Pair) -> None:

@@ -14,10 +14,32 @@ from conftest import topologies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specdraft.acceptance import AcceptanceRule, Block, KSeq, NoReplacement, Recursive, Rejection, TopK, Traversal, Typical, registry
+from specdraft.acceptance import (
+    AcceptanceRule,
+    Block,
+    KSeq,
+    NoReplacement,
+    Recursive,
+    Rejection,
+    TopK,
+    Traversal,
+    Typical,
+    registry,
+)
 from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged
-from specdraft.losslessness.enumeration import EXACT, PLAIN, EnumeratingSource, Prefix, Step, World, emitted, key, outcomes, shape
+from specdraft.losslessness.enumeration import (
+    EXACT,
+    PLAIN,
+    EnumeratingSource,
+    Prefix,
+    Step,
+    World,
+    emitted,
+    key,
+    outcomes,
+    shape,
+)
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
@@ -28,7 +50,8 @@ CAUGHT = 1e-3
 
 @dataclass(frozen=True)
 class Faulty(Step):
-    """A step and what may be wrong with it; `judged_target` and `judged_draft`: what the rule is told, if that differs."""
+    """A step and what may be wrong with it; `judged_target` and `judged_draft`: what the rule is told, if that
+    differs."""
 
     judged_target: Sampling | None = None
     judged_draft: Sampling | None = None
@@ -45,7 +68,9 @@ class Faulty(Step):
         return list(enumerate(sorted(tokens, key=lambda token: -probs[token]) if self.sort_children else tokens))
 
     def probs(self, tree: DraftTree, prefixes: list[Prefix]) -> tuple[torch.Tensor, torch.Tensor]:
-        told = Step(self.world, self.topology, self.rule, self.judged_target or self.target, self.judged_draft or self.drawn)
+        told = Step(
+            self.world, self.topology, self.rule, self.judged_target or self.target, self.judged_draft or self.drawn
+        )
         return told.probs(tree, prefixes)[0], told.probs(tree, [()] * len(prefixes) if self.stale else prefixes)[1]
 
 
@@ -73,7 +98,9 @@ LOSSLESS = {kind: rule for kind, rule in RULES.items() if rule.lossless}
 def cases() -> Iterator[Any]:
     for (name, rule), (tree, (vocab, topology)) in product(LOSSLESS.items(), (CHAINS | TREES | LARGE).items()):
         for label, sampling in SAMPLINGS.items():
-            if rule.misfit(sampling, chain=topology.is_chain) is None and (tree not in LARGE or label in ("t1", "top-p")):
+            if rule.misfit(sampling, chain=topology.is_chain) is None and (
+                tree not in LARGE or label in ("t1", "top-p")
+            ):
                 yield pytest.param(Step(World(vocab), topology, rule, sampling, sampling), id=f"{name}-{tree}-{label}")
 
 
@@ -113,7 +140,9 @@ def test_typical_acceptance_is_lossy() -> None:
     print("total variation of typical acceptance:", {name: round(found, 4) for name, found in distances.items()})
     assert max(distances.values()) > 0.1
     assert sum(found > CAUGHT for found in distances.values()) > len(distances) / 2
-    assert Step(World(3), shape(2, 2), Typical(), Sampling(), Sampling()).distance() < EXACT  # nothing else is typical at 0
+    assert (
+        Step(World(3), shape(2, 2), Typical(), Sampling(), Sampling()).distance() < EXACT
+    )  # nothing else is typical at 0
 
 
 # Planted faults: each is caught, and the same step without the fault is not.
@@ -213,7 +242,9 @@ def mean_pi(world: World, rule: Any, prefix: Prefix, count: int) -> torch.Tensor
     """`[vocab, count]` pi of every next token after a prefix, averaged over the rule's own randomness."""
     target, draft = world.target(prefix, key(PLAIN))[None], world.draft(prefix, key(PLAIN))[None]
     tokens = torch.arange(world.vocab).split(1)
-    rows = [sum(chance * pi for pi, chance in outcomes(lambda s, t=t: rule.pi(target, draft, t, count, s))) for t in tokens]
+    rows = [
+        sum(chance * pi for pi, chance in outcomes(lambda s, t=t: rule.pi(target, draft, t, count, s))) for t in tokens
+    ]
     return torch.cat(rows)
 
 
@@ -248,7 +279,9 @@ def test_pi_is_the_live_law_node_by_node(kind: str, tree: str) -> None:
     if rule.misfit(PLAIN, chain=topology.is_chain):
         pytest.skip("for chains only")
     live = Step(World(vocab), topology, rule).reached()
-    assert replayed(World(vocab), topology, rule) == pytest.approx({path: live.get(path, 0.0) for path in topology.paths[1:]}, abs=1e-8)
+    assert replayed(World(vocab), topology, rule) == pytest.approx(
+        {path: live.get(path, 0.0) for path in topology.paths[1:]}, abs=1e-8
+    )
 
 
 def test_pi_by_rank_is_the_live_law_node_by_node() -> None:
@@ -275,7 +308,9 @@ def test_the_ratio_of_block_verification_gives_its_accepted_tokens(gamma: int) -
     expected = 0.0
     for text in product(range(world.vocab), repeat=gamma):
         prefixes = [text[:depth] for depth in range(gamma)]
-        target, draft = (torch.stack([law(prefix, key(PLAIN)) for prefix in prefixes]) for law in (world.target, world.draft))
+        target, draft = (
+            torch.stack([law(prefix, key(PLAIN)) for prefix in prefixes]) for law in (world.target, world.draft)
+        )
         ratios = rule.ratio(target, draft, torch.tensor(text))
         at_least = torch.cat([torch.ones(1), ratios.cumprod(0)]).cummin(0).values[1:]
         expected += float(target.gather(1, torch.tensor(text)[:, None]).prod() * at_least.sum())
@@ -303,7 +338,9 @@ def test_the_published_example_of_block_verification(gamma: int, tokenwise: floa
 @pytest.mark.parametrize("tree", TREES)
 def test_traversal_never_accepts_less_than_recursive_rejection(tree: str, seed: int) -> None:
     vocab, topology = TREES[tree]
-    found = [Step(World(min(vocab, 3), seed, 0.2), topology, rule).accepted_tokens() for rule in (Traversal(), Recursive())]
+    found = [
+        Step(World(min(vocab, 3), seed, 0.2), topology, rule).accepted_tokens() for rule in (Traversal(), Recursive())
+    ]
     assert found[0] >= found[1] - EXACT
 
 

@@ -23,12 +23,22 @@ TREE = Topology.from_paths([(0,), (1,), (0, 0), (0, 1)])
 def step(topology: Topology, accepted: list[int], bonus: bool = True, first: int = 100) -> Step:
     """A step whose emitted tokens are `first`, `first + 1`, ..."""
     tokens = list(range(first, first + len(accepted) + bonus))
-    return Step(DraftTree(topology, [0] * len(topology)), accepted, tokens, cut=not bonus, draft_s=0.25, verify_s=0.5, other_s=0.125)
+    return Step(
+        DraftTree(topology, [0] * len(topology)),
+        accepted,
+        tokens,
+        cut=not bonus,
+        draft_s=0.25,
+        verify_s=0.5,
+        other_s=0.125,
+    )
 
 
 def ratios(counted: Tally) -> dict[str, float]:
     names = {name for terms, below in RATIOS.values() for name in (*terms, below)}
-    row: dict[str, float] = add_ratios(pd.DataFrame([{name: getattr(counted, name) for name in names}])).iloc[0].to_dict()
+    row: dict[str, float] = (
+        add_ratios(pd.DataFrame([{name: getattr(counted, name) for name in names}])).iloc[0].to_dict()
+    )
     return row
 
 
@@ -94,7 +104,13 @@ def test_looped_tokens(tokens: list[int], looped: int) -> None:
 
 def test_loop_share_counts_the_first_token() -> None:
     counted = tally(
-        1, [Step(DraftTree(CHAIN, [0] * 4), [1, 2, 3], [1, 1, 1, 1], False), Step(DraftTree(CHAIN, [0] * 4), [], [1], False)], 1, 1
+        1,
+        [
+            Step(DraftTree(CHAIN, [0] * 4), [1, 2, 3], [1, 1, 1, 1], False),
+            Step(DraftTree(CHAIN, [0] * 4), [], [1], False),
+        ],
+        1,
+        1,
     )
     assert (counted.looped_tokens, counted.new_tokens) == (1, 6)
     assert ratios(counted)["loop_share"] == pytest.approx(1 / 6)
@@ -156,7 +172,9 @@ def slow_positions(steps: list[Step]) -> tuple[dict[int, list[int]], dict[tuple[
     deepest = max(s.tree.depth for s in steps)
     positions, nodes = {}, {}
     for depth in range(1, deepest + 1):
-        own = [s for s in steps if len(s.accepted) >= depth - 1 and s.tree.topology.children[([0, *s.accepted])[depth - 1]]]
+        own = [
+            s for s in steps if len(s.accepted) >= depth - 1 and s.tree.topology.children[([0, *s.accepted])[depth - 1]]
+        ]
         own = [s for s in own if not (s.cut and len(s.accepted) < depth)]
         if own:
             positions[depth] = [len(own), sum(len(s.accepted) >= depth for s in own)]

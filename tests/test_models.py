@@ -19,7 +19,12 @@ from specdraft.models.spec import ModelSpec
 from specdraft.trees.topology import Topology
 
 PROMPT = 11
-CASES = [(name, attention) for name in ARCHITECTURES for attention in ("eager", "sdpa") if (name, attention) != ("gemma2", "sdpa")]
+CASES = [
+    (name, attention)
+    for name in ARCHITECTURES
+    for attention in ("eager", "sdpa")
+    if (name, attention) != ("gemma2", "sdpa")
+]
 
 
 def random_ids(count: int, seed: int) -> list[int]:
@@ -33,7 +38,12 @@ def sequential(model: CachedModel, text: Sequence[int]) -> torch.Tensor:
 
 def along_every_path(model: CachedModel, text: list[int], topology: Topology, tokens: list[int]) -> torch.Tensor:
     """`[n + 1, vocab]` cache-free logits after `text` and each node's path."""
-    return torch.stack([sequential(model, text + [t for t, seen in zip(tokens, row, strict=True) if seen]) for row in topology.ancestors])
+    return torch.stack(
+        [
+            sequential(model, text + [t for t, seen in zip(tokens, row, strict=True) if seen])
+            for row in topology.ancestors
+        ]
+    )
 
 
 def append_tree(model: CachedModel, topology: Topology, tokens: list[int]) -> torch.Tensor:
@@ -140,12 +150,28 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2},
         "layers of kind linear_attention|keeps no attention key-value cache",
     ),
-    "gpt_neo": ("gpt_neo", TINY | {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]}, "masks of its own"),
-    "llama4": ("llama4_text", TINY | {"num_key_value_heads": 1, "num_local_experts": 1, "head_dim": 8}, "masks of its own"),
+    "gpt_neo": (
+        "gpt_neo",
+        TINY | {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]},
+        "masks of its own",
+    ),
+    "llama4": (
+        "llama4_text",
+        TINY | {"num_key_value_heads": 1, "num_local_experts": 1, "head_dim": 8},
+        "masks of its own",
+    ),
     "t5": ("t5", {"vocab_size": 32, "d_model": 16, "num_layers": 2, "num_heads": 2}, "encoder-decoder"),
     "bart": ("bart", {"vocab_size": 32, "d_model": 16}, "encoder-decoder"),
-    "falcon": ("falcon", {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "alibi": True}, "ALiBi"),
-    "qwen3_next": ("qwen3_next", TINY | {"layer_types": ["linear_attention", "full_attention"]}, "layers of kind linear_attention"),
+    "falcon": (
+        "falcon",
+        {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "alibi": True},
+        "ALiBi",
+    ),
+    "qwen3_next": (
+        "qwen3_next",
+        TINY | {"layer_types": ["linear_attention", "full_attention"]},
+        "layers of kind linear_attention",
+    ),
 }
 
 
@@ -195,7 +221,9 @@ class WithoutWindow(CachedModel):
 )
 def test_the_self_check_refuses_a_faulty_tree_forward(faulty: type[CachedModel], names: list[str]) -> None:
     for name in names:
-        with pytest.raises(UnsupportedModelError, match=f"^{name}: the load-time self-check failed: tree logits differ"):
+        with pytest.raises(
+            UnsupportedModelError, match=f"^{name}: the load-time self-check failed: tree logits differ"
+        ):
             self_check(faulty(random_model(name), SMALL_VOCAB), name)
 
 

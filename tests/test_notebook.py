@@ -16,6 +16,10 @@ ROOT = Path(__file__).parent.parent
 def test_it_runs() -> None:
     notebook = nbformat.read(ROOT / "scripts" / "study_walkthrough.ipynb", as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
-    assert not [output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"]
-    pages = [output.get("data", {}).get("text/html", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"
+    ]
+    pages = [
+        output.get("data", {}).get("text/html", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    ]
     assert sum("vegaEmbed" in page for page in pages) == 2

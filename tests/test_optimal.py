@@ -47,19 +47,28 @@ def every_tree(nodes: int, ranks: int, levels: int, width: int, free: bool = Fal
     return frozenset(tree | {new} for tree in smaller for new in grown(tree, ranks, levels, width, free))
 
 
-def by_brute_force(acceptance: np.ndarray, budget: int, max_depth: int | None, max_children: int | None, free: bool) -> tuple[int, float]:
+def by_brute_force(
+    acceptance: np.ndarray, budget: int, max_depth: int | None, max_children: int | None, free: bool
+) -> tuple[int, float]:
     """The size and the value of the best tree of `budget` nodes, or of as many as there is room for."""
     ranks = acceptance.shape[-1]
     levels = min(max_depth or budget, len(acceptance) if acceptance.ndim == 2 else budget)
     width = max_children or ranks
     nodes = max(n for n in range(budget + 1) if every_tree(n, ranks, levels, width, free))
-    return nodes, max(sum(weight(path, acceptance) for path in tree) for tree in every_tree(nodes, ranks, levels, width, free))
+    return nodes, max(
+        sum(weight(path, acceptance) for path in tree) for tree in every_tree(nodes, ranks, levels, width, free)
+    )
 
 
 def by_greedy_growth(acceptance: np.ndarray, budget: int) -> float:
     tree: frozenset[RankPath] = frozenset()
     for _ in range(budget):
-        tree |= {max(grown(tree, len(acceptance), budget, len(acceptance), free=False), key=lambda path: weight(path, acceptance))}
+        tree |= {
+            max(
+                grown(tree, len(acceptance), budget, len(acceptance), free=False),
+                key=lambda path: weight(path, acceptance),
+            )
+        }
     return sum(weight(path, acceptance) for path in tree)
 
 
@@ -70,7 +79,9 @@ def random_acceptance(rng: np.random.Generator, ranks: int, as_matrix: bool) -> 
     return np.where(rng.random(shape) < 0.2, 0.0, probs)
 
 
-def check_legal(tree: BestTree, acceptance: np.ndarray, max_depth: int | None, max_children: int | None, free: bool) -> None:
+def check_legal(
+    tree: BestTree, acceptance: np.ndarray, max_depth: int | None, max_children: int | None, free: bool
+) -> None:
     topology = Topology.from_paths(tree.paths)
     assert topology.paths[1:] == tree.paths  # parents first, depth by depth
     assert topology.num_nodes == tree.nodes == len(tree.paths)
@@ -114,7 +125,10 @@ def test_one_row_for_each_depth_equals_one_row_for_all(seed: int) -> None:
     value = best_tree(vector, budget).expected_accepted
     assert isclose(value, best_tree(np.tile(vector, (budget, 1)), budget).expected_accepted, rel_tol=1e-12)
     for depth in (3, 8, budget):
-        by_vector, by_matrix = best_tree(vector, budget, max_depth=depth), best_tree(np.tile(vector, (depth, 1)), budget)
+        by_vector, by_matrix = (
+            best_tree(vector, budget, max_depth=depth),
+            best_tree(np.tile(vector, (depth, 1)), budget),
+        )
         assert isclose(by_vector.expected_accepted, by_matrix.expected_accepted, rel_tol=1e-12)
         assert by_vector.expected_accepted <= value * (1 + 1e-12)
 
@@ -124,7 +138,9 @@ def test_greedy_growth_is_optimal_when_acceptance_falls_with_rank(scores: list[f
     acceptance = np.sort(scores)[::-1] / max(1, sum(scores))
     grown_value = by_greedy_growth(acceptance, budget)
     assert isclose(best_tree(acceptance, budget).expected_accepted, grown_value, rel_tol=1e-9, abs_tol=1e-12)
-    assert isclose(best_tree(acceptance, budget, free_ranks=True).expected_accepted, grown_value, rel_tol=1e-9, abs_tol=1e-12)
+    assert isclose(
+        best_tree(acceptance, budget, free_ranks=True).expected_accepted, grown_value, rel_tol=1e-9, abs_tol=1e-12
+    )
 
 
 def test_greedy_growth_misses_a_good_child_behind_a_bad_one() -> None:
@@ -143,9 +159,12 @@ def test_free_ranks_leave_the_bad_child_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("acceptance", "budget", "expected"), [([0.0, 0.0, 0.0], 5, "0 1 2 00 01"), ([0.5, 0.5], 4, "0 1 00 01"), ([0.0, 1.0], 3, "1 11 111")]
+    ("acceptance", "budget", "expected"),
+    [([0.0, 0.0, 0.0], 5, "0 1 2 00 01"), ([0.5, 0.5], 4, "0 1 00 01"), ([0.0, 1.0], 3, "1 11 111")],
 )
-def test_equal_weights_go_to_the_shallower_node_then_by_path(acceptance: list[float], budget: int, expected: str) -> None:
+def test_equal_weights_go_to_the_shallower_node_then_by_path(
+    acceptance: list[float], budget: int, expected: str
+) -> None:
     tree = best_tree(acceptance, budget, free_ranks=True)
     assert ["".join(map(str, path)) for path in tree.paths] == expected.split()
 
@@ -258,16 +277,30 @@ def test_the_command_writes_json(optimal: Command, tmp_path: Path) -> None:
     code, out, err = optimal("--acceptance-vector", "0.3,0.05,0.6", "--budget", 3, "--free-ranks", "--json")
     expected = pytest.approx(1.26)
     assert (code, err) == (0, "")
-    assert json.loads(out) == {"paths": [[0], [2], [2, 2]], "expected_accepted": expected, "nodes": 3, "depth": 2, "filled": True}
+    assert json.loads(out) == {
+        "paths": [[0], [2], [2, 2]],
+        "expected_accepted": expected,
+        "nodes": 3,
+        "depth": 2,
+        "filled": True,
+    }
     rows = tmp_path / "rows.json"
     rows.write_text("[[0.5, 0.25], [1, 0]]")
     code, out, err = optimal("--acceptance-matrix", rows, "--budget", 3, "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == {"paths": [[0], [1], [0, 0]], "expected_accepted": 1.25, "nodes": 3, "depth": 2, "filled": True}
+    assert json.loads(out) == {
+        "paths": [[0], [1], [0, 0]],
+        "expected_accepted": 1.25,
+        "nodes": 3,
+        "depth": 2,
+        "filled": True,
+    }
 
 
 def test_the_command_says_when_the_budget_does_not_fit(optimal: Command) -> None:
-    code, out, err = optimal("--acceptance-vector", "0.5,0.1,0.1", "--budget", 9, "--max-depth", 2, "--max-children", 2, "--json")
+    code, out, err = optimal(
+        "--acceptance-vector", "0.5,0.1,0.1", "--budget", 9, "--max-depth", 2, "--max-children", 2, "--json"
+    )
     assert code == 0
     assert err == "note: budget=9 does not fit within the depth and width; the largest tree has 6 nodes\n"
     answer = json.loads(out)

@@ -38,7 +38,9 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_a_pair_of_folders_is_loaded_checked_and_gives_back_text(tiny_pair: Pair, tiny_pair_folders: PairFolders) -> None:
+def test_a_pair_of_folders_is_loaded_checked_and_gives_back_text(
+    tiny_pair: Pair, tiny_pair_folders: PairFolders
+) -> None:
     assert tiny_pair.name == "tiny"
     assert tiny_pair.target.vocab == tiny_pair.draft.vocab == VOCAB
     assert tiny_pair.target.dtype == torch.float32
@@ -119,7 +121,9 @@ def test_an_unusable_config_is_one_line(folders: PairFolders, text: str, message
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * len(b), lambda b: b"{}" + b])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * len(b), lambda b: b"{}" + b]
+)
 def test_corrupted_weights_are_one_line(folders: PairFolders, damage: Callable[[bytes], bytes]) -> None:
     path = folders.draft / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
@@ -130,7 +134,10 @@ def test_corrupted_weights_are_one_line(folders: PairFolders, damage: Callable[[
 
 def test_missing_weights_are_not_made_up(folders: PairFolders) -> None:
     change_weights(folders.target, lambda w: w.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(ModelError, match=r"target: the weights are incomplete: 1 tensors are missing, as model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(
+        ModelError,
+        match=r"target: the weights are incomplete: 1 tensors are missing, as model\.layers\.1\.mlp\.up_proj",
+    ):
         load_pair(folders.spec())
 
 
@@ -217,7 +224,8 @@ def test_a_prompt_without_tokens_is_refused(folders: PairFolders) -> None:
 
 def test_a_chat_template_is_applied_without_a_second_bos(tmp_path: Path, tiny_pair_folders: PairFolders) -> None:
     template = (
-        "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %} [me] {% endif %}"
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if "
+        "add_generation_prompt %} [me] {% endif %}"
     )
     target = save_model(tmp_path, tiny_llama(), byte_tokenizer(chat_template=template))
     pair = find_pair(PairFolders(target, tiny_pair_folders.draft).spec())
@@ -275,7 +283,11 @@ def test_code_from_a_repository_is_never_run(folders: PairFolders) -> None:
         load_pair(spec)
     trap = folders.target / "ran"
     (folders.target / "mine.py").write_text(f"open({str(trap)!r}, 'w')\n")
-    change_json(folders.target / "config.json", model_type="mine", auto_map={"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"})
+    change_json(
+        folders.target / "config.json",
+        model_type="mine",
+        auto_map={"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"},
+    )
     with pytest.raises(ModelError, match="custom code"):
         load_pair(folders.spec())
     assert not trap.exists()
@@ -316,7 +328,10 @@ def test_a_bundled_model_that_does_not_exist_has_a_suggestion(tmp_path: Path, mo
     monkeypatch.setattr(files_module, "zoo_folder", lambda: tmp_path)
     with pytest.raises(ModelError) as caught:
         find_model(ModelSpec("zoo:targte"), "pair.target")
-    assert str(caught.value) == "pair.target.path=zoo:targte: no such bundled model; did you mean 'target'? (known: draft, target)"
+    assert (
+        str(caught.value)
+        == "pair.target.path=zoo:targte: no such bundled model; did you mean 'target'? (known: draft, target)"
+    )
     assert find_model(ModelSpec("zoo:target"), "pair.target").folder == tmp_path / "target"
 
 
@@ -354,7 +369,9 @@ def test_what_the_hub_answers_is_one_line(error: str, message: str, monkeypatch:
     assert "\n" not in str(caught.value)
 
 
-def test_only_text_and_safetensors_are_fetched_from_the_hub(folders: PairFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_text_and_safetensors_are_fetched_from_the_hub(
+    folders: PairFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[tuple[str, dict[str, Any]]] = []
     snapshot = folders.target.rename(folders.target.parent / COMMIT)
 
@@ -388,7 +405,9 @@ def test_the_weights_hash_follows_all_that_decides_what_is_decoded(folders: Pair
     assert len(set(hashes)) == 6
 
 
-def test_the_weights_hash_does_not_change_with_the_library(folders: PairFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_hash_does_not_change_with_the_library(
+    folders: PairFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = find_model(ModelSpec(str(folders.target)), "pair.target").weights_hash
     monkeypatch.setattr("transformers.configuration_utils.__version__", "5.99.0")
     assert find_model(ModelSpec(str(folders.target)), "pair.target").weights_hash == first

@@ -19,7 +19,9 @@ CORPUS = Path(__file__).parents[2] / "shared" / "data" / "corpus"
 
 
 def jsonl(path: Path, *rows: Any) -> PromptSpec:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return PromptSpec(kind="jsonl", path=str(path))
 
 
@@ -98,7 +100,10 @@ def test_jsonl_with_windows_line_ends(tmp_path: Path) -> None:
         (['{"turns": [1]}'], ["line 1", "'turns'"]),
         (['{"prompt": "\\ud800"}'], ["line 1", "surrogate"]),
         (["[" * 100_000], ["line 1", "nested"]),
-        (['{"question_id": "x", "prompt": "a"}', "", '{"question_id": "x", "prompt": "b"}'], ["line 3", "'x'", "line 1"]),
+        (
+            ['{"question_id": "x", "prompt": "a"}', "", '{"question_id": "x", "prompt": "b"}'],
+            ["line 3", "'x'", "line 1"],
+        ),
         (['{"question_id": 2, "prompt": "a"}', '{"prompt": "b"}'], ["line 2", "'2'", "line 1"]),
         ([], ["no prompts"]),
         (["", " "], ["no prompts"]),
@@ -156,12 +161,21 @@ def test_limit_spreads_over_categories(limit: int) -> None:
 def test_limit_with_uneven_categories() -> None:
     prompts = [Prompt(str(i), "ab"[i > 4], "") for i in range(7)]  # five of a, two of b
     assert [p.prompt_id for p in spread(prompts, 5)] == ["0", "1", "2", "5", "6"]
-    assert load_prompts(PromptSpec(categories=["code"], limit=3)) == [p for p in load_prompts(PromptSpec()) if p.category == "code"][:3]
+    assert (
+        load_prompts(PromptSpec(categories=["code"], limit=3))
+        == [p for p in load_prompts(PromptSpec()) if p.category == "code"][:3]
+    )
 
 
 def test_digest() -> None:
     one = [Prompt("1", "a", "x"), Prompt("2", "a", "y")]
-    others = [one[::-1], one[:1], [one[0], Prompt("2", "a", "z")], [one[0], Prompt("3", "a", "y")], [one[0], Prompt("2", "b", "y")]]
+    others = [
+        one[::-1],
+        one[:1],
+        [one[0], Prompt("2", "a", "z")],
+        [one[0], Prompt("3", "a", "y")],
+        [one[0], Prompt("2", "b", "y")],
+    ]
     assert prompts_digest(one) == prompts_digest(list(one))
     assert len({prompts_digest(prompts) for prompts in (one, *others)}) == 6
 

@@ -18,7 +18,15 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.traces.record import TOP_K, Annotation, Trajectory, _annotation, annotate, batches, record_trajectories
 
 LENGTHS = [1, 13, 5, 2, 9, 5]
-NAMES = ["llama", "mistral-sliding", "gemma3", "gemma3-all-sliding", "qwen2-sliding", "gpt2", "opt"]  # windows of 4 tokens
+NAMES = [
+    "llama",
+    "mistral-sliding",
+    "gemma3",
+    "gemma3-all-sliding",
+    "qwen2-sliding",
+    "gpt2",
+    "opt",
+]  # windows of 4 tokens
 
 
 def ragged(vocab: int = SMALL_VOCAB) -> list[list[int]]:
@@ -36,7 +44,9 @@ def free(model: CachedModel, text: Sequence[int]) -> torch.Tensor:
     return model.model(input_ids=torch.tensor([list(text)]), use_cache=False).logits[0, -1, : model.vocab].float()
 
 
-def slow_annotation(model: CachedModel, prompt: list[int], tokens: list[int]) -> list[tuple[int, list[int], list[float], float]]:
+def slow_annotation(
+    model: CachedModel, prompt: list[int], tokens: list[int]
+) -> list[tuple[int, list[int], list[float], float]]:
     """Rank, best tokens, their probabilities and the entropy at each position."""
     found = []
     for position, token in enumerate(tokens):
@@ -105,7 +115,12 @@ def test_annotations_are_those_of_one_forward_for_each_position(name: str) -> No
     made = annotate(draft, prompts, trajectories)
     for prompt, trajectory, one in zip(prompts, trajectories, made, strict=True):
         check_annotation(one, draft, prompt, trajectory.tokens.tolist())
-        assert (one.ranks.dtype, one.top_ids.dtype, one.top_probs.dtype, one.entropy.dtype) == (np.int32, np.int32, np.float32, np.float32)
+        assert (one.ranks.dtype, one.top_ids.dtype, one.top_probs.dtype, one.entropy.dtype) == (
+            np.int32,
+            np.int32,
+            np.float32,
+            np.float32,
+        )
     ranks = np.concatenate([one.ranks[1:] for one in made])
     assert 0 < (ranks == 0).mean() < 1
     assert ranks.max() > 1
@@ -114,7 +129,9 @@ def test_annotations_are_those_of_one_forward_for_each_position(name: str) -> No
 def test_the_tiny_pair(tiny_pair: Pair) -> None:
     prompts = ragged(tiny_pair.files.vocab)
     trajectories = record_trajectories(tiny_pair.target, prompts, Ending(9, tiny_pair.eos_ids))
-    for prompt, trajectory, one in zip(prompts, trajectories, annotate(tiny_pair.draft, prompts, trajectories), strict=True):
+    for prompt, trajectory, one in zip(
+        prompts, trajectories, annotate(tiny_pair.draft, prompts, trajectories), strict=True
+    ):
         check_annotation(one, tiny_pair.draft, prompt, trajectory.tokens.tolist())
 
 

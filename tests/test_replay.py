@@ -58,7 +58,15 @@ class Recorded(NamedTuple):
     packed: PackedRanks
 
     def live(self, topology: Topology, prompt: list[int]) -> Tally:
-        made = decode(Verifier(self.target), DraftModel(self.draft), StaticPlan(topology), Greedy(), Sampling(), prompt, self.ending)
+        made = decode(
+            Verifier(self.target),
+            DraftModel(self.draft),
+            StaticPlan(topology),
+            Greedy(),
+            Sampling(),
+            prompt,
+            self.ending,
+        )
         first, *steps = made
         assert isinstance(first, int)
         return tally(first, [step for step in steps if isinstance(step, Step)], 0, 0)
@@ -74,7 +82,9 @@ class Recorded(NamedTuple):
 def recorded(target: CachedModel, draft: CachedModel, prompts: list[list[int]], ending: Ending) -> Recorded:
     trajectories = record_trajectories(target, prompts, ending)
     annotations = annotate(draft, prompts, trajectories)
-    return Recorded(target, draft, prompts, ending, pack([a.ranks for a in annotations], [t.tokens for t in trajectories]))
+    return Recorded(
+        target, draft, prompts, ending, pack([a.ranks for a in annotations], [t.tokens for t in trajectories])
+    )
 
 
 @cache
@@ -142,7 +152,9 @@ def test_a_fault_in_replay_is_seen(monkeypatch: pytest.MonkeyPatch, fault: str) 
         if fault == "a position shifted":
             ranks = np.concatenate([ranks[:, :1], ranks[:, 2:], ranks[:, :1]], 1)
         node, depth = accepted_nodes(topology, ranks)
-        return node, np.maximum(depth - (fault == "the bonus forgotten"), 0)  # the next step starts on the bonus token's place
+        return node, np.maximum(
+            depth - (fault == "the bonus forgotten"), 0
+        )  # the next step starts on the bonus token's place
 
     def replay_wrongly(topology: Topology, ranks: PackedRanks) -> list[Tally]:
         return [replace(counted, bonus_tokens=0) for counted in replay_module.replay(topology, ranks)]
@@ -254,7 +266,9 @@ def test_replay_is_what_the_mathematics_says(topology: Topology, listed: list[li
 
 
 @given(topologies(max_nodes=8), rank_lists, st.lists(st.integers(0, 3), min_size=1, max_size=4), st.randoms())
-def test_one_more_node_never_lowers_what_a_start_accepts(topology: Topology, listed: list[list[int]], ranks: list[int], pick: Any) -> None:
+def test_one_more_node_never_lowers_what_a_start_accepts(
+    topology: Topology, listed: list[list[int]], ranks: list[int], pick: Any
+) -> None:
     parent = pick.choice(topology.paths)
     new = next(((*parent, rank) for rank in [*ranks, 99] if (*parent, rank) not in topology.paths), None)
     assert new is not None
@@ -286,7 +300,13 @@ def test_a_draft_that_is_always_right_and_one_that_is_never() -> None:
 
 def test_counts_are_plain_integers() -> None:
     for counted in replay(Kary().at(6).topology, packed([[0, 1, 0], [0] * 5])):
-        listed = [counted.steps, counted.drafted_tokens, counted.accepted_tokens, counted.bonus_tokens, counted.new_tokens]
+        listed = [
+            counted.steps,
+            counted.drafted_tokens,
+            counted.accepted_tokens,
+            counted.bonus_tokens,
+            counted.new_tokens,
+        ]
         listed += [counted.looped_tokens, *counted.lengths, *counted.lengths.values()]
         listed += [n for both in (*counted.positions.values(), *counted.nodes.values()) for n in both]
         assert {type(n) for n in listed} == {int}
@@ -352,7 +372,10 @@ def test_ranks_that_depend_on_the_distance_from_the_root(topology: Topology, off
     paths = set(topology.paths)
     for start in range(12):
         path: RankPath = ()
-        while start + len(path) < 12 and (step := (*path, int(ranks[start + len(path) + 1, min(len(path), offsets - 1)]))) in paths:
+        while (
+            start + len(path) < 12
+            and (step := (*path, int(ranks[start + len(path) + 1, min(len(path), offsets - 1)]))) in paths
+        ):
             path = step
         assert depth[start] == len(path)
     same = pack([np.repeat(ranks[:, :1], 3, 1)], [np.arange(13)])

@@ -23,7 +23,13 @@ from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.step import Step
 
 BUDGETS = (1, 2, 5, 12, 24, 40)
-SHAPES = (BestFirst(), BestFirst(max_depth=3), BestFirst(max_children=2), BestFirst(max_depth=5, max_children=3), BestFirst(min_prob=0.02))
+SHAPES = (
+    BestFirst(),
+    BestFirst(max_depth=3),
+    BestFirst(max_children=2),
+    BestFirst(max_depth=5, max_children=3),
+    BestFirst(min_prob=0.02),
+)
 
 
 class Live:
@@ -61,7 +67,9 @@ class Counting(DraftModel):
 
 def expansions(pair: Recorded, plan: BestFirstPlan) -> list[Expansion]:
     trajectories = record_trajectories(pair.target, pair.prompts, pair.ending)
-    return [expand(pair.draft, prompt, one.tokens, plan) for prompt, one in zip(pair.prompts, trajectories, strict=True)]
+    return [
+        expand(pair.draft, prompt, one.tokens, plan) for prompt, one in zip(pair.prompts, trajectories, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.label)
@@ -73,7 +81,10 @@ def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst) -> None
         counted, steps = replay_dynamic(walked, pair.packed, plan)
         live = Live(pair, plan)
         assert list(map(untimed, counted)) == list(map(untimed, live.tallies))
-        taken = [[[i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)] for i, s in enumerate(one)] for one in live.steps]
+        taken = [
+            [[i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)] for i, s in enumerate(one)]
+            for one in live.steps
+        ]
         assert listed_steps(walked, steps) == taken
         fed = [[n for n in row if n] for row in fed_nodes(walked, steps, plan).tolist()]
         assert [len(row) for row in fed] == [len(row) for row in live.fed]
@@ -99,7 +110,9 @@ def test_trees_grown_a_few_starts_at_a_time_are_the_same(monkeypatch: pytest.Mon
 def test_each_context_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pair, plan = small(), BestFirst().at(24)
     trajectories = record_trajectories(pair.target, pair.prompts, pair.ending)
-    prompt, tokens = max(zip(pair.prompts, (one.tokens for one in trajectories), strict=True), key=lambda both: len(both[1]))
+    prompt, tokens = max(
+        zip(pair.prompts, (one.tokens for one in trajectories), strict=True), key=lambda both: len(both[1])
+    )
     alone = Counting(pair.draft)
     for start in range(len(tokens) - 1):
         alone.begin([*prompt, *tokens[:start].tolist()])
@@ -124,13 +137,19 @@ def test_a_fault_is_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "rank":
         grown = [one._replace(rank=np.where(one.rank >= 0, one.rank + 1, -1)) for one in grown]
     if fault == "position":
-        grown = [one._replace(**{name: np.roll(value, 1, axis=0) for name, value in one._asdict().items()}) for one in grown]
+        grown = [
+            one._replace(**{name: np.roll(value, 1, axis=0) for name, value in one._asdict().items()}) for one in grown
+        ]
     if fault == "order":
-        packed = packed._replace(ranks=np.concatenate([packed.ranks[:, :1], packed.ranks[:, 2:], packed.ranks[:, :1]], 1))
+        packed = packed._replace(
+            ranks=np.concatenate([packed.ranks[:, :1], packed.ranks[:, 2:], packed.ranks[:, :1]], 1)
+        )
     walked = walk(packed, grown)
     if fault == "bonus":
         walked = walked._replace(
-            on_path=np.concatenate([walked.on_path[:, :1], np.zeros_like(walked.on_path[:, :1]), walked.on_path[:, 1:-1]], 1)
+            on_path=np.concatenate(
+                [walked.on_path[:, :1], np.zeros_like(walked.on_path[:, :1]), walked.on_path[:, 1:-1]], 1
+            )
         )
     try:
         counted = replay_dynamic(walked, packed, plan)[0]
@@ -141,7 +160,9 @@ def test_a_fault_is_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_start() -> None:
     pair = small()
-    empty = pair.packed._replace(last=np.zeros(1, dtype=np.int64), ranks=pair.packed.ranks[:1], looped=np.zeros(1, dtype=np.int64))
+    empty = pair.packed._replace(
+        last=np.zeros(1, dtype=np.int64), ranks=pair.packed.ranks[:1], looped=np.zeros(1, dtype=np.int64)
+    )
     nothing = expand(pair.draft, pair.prompts[0], np.array([5]), BestFirst().at(4))
     assert [field.shape for field in nothing] == [(0, 4)] * 4
     walked = walk(empty, [nothing])
@@ -159,4 +180,6 @@ def test_the_bundled_pairs(name: str) -> None:
     walked = walk(one.packed, expansions(one, BestFirst().at(48)))
     for budget in (1, 2, 4, 8, 16, 48):
         live = Live(one, BestFirst().at(budget)).tallies
-        assert list(map(untimed, replay_dynamic(walked, one.packed, BestFirst().at(budget))[0])) == list(map(untimed, live))
+        assert list(map(untimed, replay_dynamic(walked, one.packed, BestFirst().at(budget))[0])) == list(
+            map(untimed, live)
+        )

@@ -14,7 +14,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tabled import TableModel, random_logits
 
-from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, NoReplacement, Recursive, Rejection, TopK, registry
+from specdraft.acceptance import (
+    AcceptanceRule,
+    Block,
+    KSeq,
+    Membership,
+    NoReplacement,
+    Recursive,
+    Rejection,
+    TopK,
+    registry,
+)
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DraftModel
@@ -56,7 +66,9 @@ def expected(weighted: Sequence[tuple[Tally, float]]) -> dict[Any, float]:
 # Given the chances, replay is the Markov chain that 3-replay.md describes.
 
 
-def chain_of_steps(topology: Topology, last: int, walk: Callable[[int, EnumeratingSource], int], source: EnumeratingSource) -> Tally:
+def chain_of_steps(
+    topology: Topology, last: int, walk: Callable[[int, EnumeratingSource], int], source: EnumeratingSource
+) -> Tally:
     """Decode one trajectory, `walk` telling the accepted node of a step from each start."""
     at, steps, tree = 0, [], DraftTree(topology, [0] * len(topology))
     while at < last:
@@ -70,7 +82,9 @@ def chain_of_steps(topology: Topology, last: int, walk: Callable[[int, Enumerati
     return tally(0, steps, 0, 0)
 
 
-def node_by_node(topology: Topology, last: int, pi: Callable[[int, int, int], float]) -> Callable[[int, EnumeratingSource], int]:
+def node_by_node(
+    topology: Topology, last: int, pi: Callable[[int, int, int], float]
+) -> Callable[[int, EnumeratingSource], int]:
     """Child `rank` of a node with `count` children is taken with `pi(position, rank, count)`."""
 
     def walk(start: int, source: EnumeratingSource) -> int:
@@ -144,10 +158,19 @@ def test_replay_is_the_chain_of_steps(topology: Topology, lengths: list[int], se
         def pi(position: int, rank: int, count: int, own: Chances = own) -> float:
             if rule.kind == "kseq":
                 table = [torch.from_numpy(np.array(own[i])) for i in (5, 6, 7)]
-                return float((1 - table[2][position, count - 1]) ** rank * min(1 / table[1][position, count - 1], table[0][position]))
+                return float(
+                    (1 - table[2][position, count - 1]) ** rank
+                    * min(1 / table[1][position, count - 1], table[0][position])
+                )
             return float(getattr(own, rule.kind)[position, rank])
 
-        slow = expected(list(outcomes(lambda source, t=last, pi=pi: chain_of_steps(topology, t, node_by_node(topology, t, pi), source))))
+        slow = expected(
+            list(
+                outcomes(
+                    lambda source, t=last, pi=pi: chain_of_steps(topology, t, node_by_node(topology, t, pi), source)
+                )
+            )
+        )
         assert expected([(counted, 1.0)]) == pytest.approx(slow, abs=1e-9)
 
 
@@ -156,34 +179,47 @@ def test_replay_is_the_chain_of_steps(topology: Topology, lengths: list[int], se
 def test_replay_of_block_verification_is_the_chain_of_steps(gamma: int, lengths: list[int], seed: int) -> None:
     topology, generator = Topology(range(-1, gamma)), np.random.default_rng(seed)
     judged, packed = [made_up(last, 1, generator) for last in lengths], packed_of(lengths)
-    found = replay_sampled(topology, rule_weights(topology, Block(), pack_chances(judged, packed.ranks.shape[1])), packed)
+    found = replay_sampled(
+        topology, rule_weights(topology, Block(), pack_chances(judged, packed.ranks.shape[1])), packed
+    )
     for last, own, counted in zip(lengths, judged, found, strict=True):
         walk = by_ratio(gamma, last, own.ratio.tolist())
         slow = expected(list(outcomes(lambda source, t=last, walk=walk: chain_of_steps(topology, t, walk, source))))
         assert expected([(counted, 1.0)]) == pytest.approx(slow, abs=1e-9)
 
 
-@given(topologies(max_nodes=10), st.lists(st.integers(0, 25), min_size=1, max_size=4), st.integers(0, 2**20), st.sampled_from(PI_RULES))
+@given(
+    topologies(max_nodes=10),
+    st.lists(st.integers(0, 25), min_size=1, max_size=4),
+    st.integers(0, 2**20),
+    st.sampled_from(PI_RULES),
+)
 @settings(max_examples=60)
 def test_sums(topology: Topology, lengths: list[int], seed: int, rule: AcceptanceRule) -> None:
     topology = Topology(range(-1, topology.num_nodes)) if rule.chain_only else closed(topology)
     generator, packed = np.random.default_rng(seed), packed_of(lengths)
     judged = [made_up(last, max(1, *map(len, topology.children)), generator) for last in lengths]
     for counted, last in zip(
-        replay_sampled(topology, rule_weights(topology, rule, pack_chances(judged, packed.ranks.shape[1])), packed), lengths, strict=True
+        replay_sampled(topology, rule_weights(topology, rule, pack_chances(judged, packed.ranks.shape[1])), packed),
+        lengths,
+        strict=True,
     ):
         assert 1 + counted.accepted_tokens + counted.bonus_tokens == pytest.approx(counted.new_tokens, abs=CLOSE)
         assert counted.new_tokens == last + 1
         assert counted.drafted_tokens == pytest.approx(counted.steps * topology.num_nodes)
         assert sum(counted.lengths.values()) == pytest.approx(counted.steps, abs=CLOSE)
-        assert sum(a * steps for a, steps in counted.lengths.items()) == pytest.approx(counted.accepted_tokens, abs=CLOSE)
+        assert sum(a * steps for a, steps in counted.lengths.items()) == pytest.approx(
+            counted.accepted_tokens, abs=CLOSE
+        )
         assert counted.steps - 1 - CLOSE <= counted.bonus_tokens <= counted.steps + CLOSE
         assert set(counted.nodes) == (set(topology.paths[1:]) if last else set())
         for depth, (reached, accepted) in counted.positions.items():
             own = {path: both for path, both in counted.nodes.items() if len(path) == depth}
             assert accepted == pytest.approx(sum(both[1] for both in own.values()), abs=CLOSE)
             assert reached == pytest.approx(sum({path[:-1]: both[0] for path, both in own.items()}.values()), abs=CLOSE)
-            at_least = [sum(steps for a, steps in counted.lengths.items() if a >= least) for least in (depth - 1, depth)]
+            at_least = [
+                sum(steps for a, steps in counted.lengths.items() if a >= least) for least in (depth - 1, depth)
+            ]
             assert accepted == pytest.approx(at_least[1], abs=CLOSE)
             assert accepted - CLOSE <= reached <= at_least[0] + CLOSE
             assert depth > 1 or reached == pytest.approx(counted.steps)
@@ -264,7 +300,15 @@ class Judging(NamedTuple):
     texts: list[Trajectory]
 
     def chances(self, sampling: Sampling, children: int = CHILDREN) -> list[Chances]:
-        return chances(self.target, self.draft, self.prompts, self.texts, sampling, children, [seeded(i) for i in range(len(self.texts))])
+        return chances(
+            self.target,
+            self.draft,
+            self.prompts,
+            self.texts,
+            sampling,
+            children,
+            [seeded(i) for i in range(len(self.texts))],
+        )
 
 
 @pytest.fixture(scope="module")
@@ -280,14 +324,22 @@ def judging() -> Judging:
     return Judging(target, draft, prompts, texts)
 
 
-@pytest.mark.parametrize("sampling", [PLAIN, Sampling(0.7, top_k=6), Sampling(1.0, top_p=0.8)], ids=["t1", "top-k", "top-p"])
+@pytest.mark.parametrize(
+    "sampling", [PLAIN, Sampling(0.7, top_k=6), Sampling(1.0, top_p=0.8)], ids=["t1", "top-k", "top-p"]
+)
 def test_chances_are_the_rules_own(judging: Judging, sampling: Sampling) -> None:
-    for number, (own, prompt, text) in enumerate(zip(judging.chances(sampling), judging.prompts, judging.texts, strict=True)):
+    for number, (own, prompt, text) in enumerate(
+        zip(judging.chances(sampling), judging.prompts, judging.texts, strict=True)
+    ):
         last, tokens = len(text.tokens) - 1, torch.from_numpy(text.tokens)
-        target, draft = (distributions(m, prompt, text.tokens.tolist(), sampling)[1:] for m in (judging.target, judging.draft))
+        target, draft = (
+            distributions(m, prompt, text.tokens.tolist(), sampling)[1:] for m in (judging.target, judging.draft)
+        )
         given_rows = (target, draft, tokens[1:])
         table = KSeq().table(*given_rows, CHILDREN)
-        history = chances_module._History(torch.rand(CHILDREN - 1, last + 1, generator=seeded(number), dtype=torch.float64)[:, 1:])
+        history = chances_module._History(
+            torch.rand(CHILDREN - 1, last + 1, generator=seeded(number), dtype=torch.float64)[:, 1:]
+        )
         wanted = Chances(
             torch.minimum(target, draft).sum(-1),
             Rejection().pi(*given_rows, 1),
@@ -305,10 +357,15 @@ def test_chances_are_the_rules_own(judging: Judging, sampling: Sampling) -> None
         assert table.ratio.numpy() == pytest.approx(own.ratio[1:], rel=1e-4)
 
 
-def test_neither_slices_nor_batches_nor_more_children_change_the_chances(judging: Judging, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_slices_nor_batches_nor_more_children_change_the_chances(
+    judging: Judging, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, more = judging.chances(PLAIN), judging.chances(PLAIN, 8)
     monkeypatch.setattr(chances_module, "MOST_ENTRIES", 2 * VOCAB + 1)
-    for other in (judging.chances(PLAIN), [Chances(*(field[:, :CHILDREN] if field.ndim == 2 else field for field in one)) for one in more]):
+    for other in (
+        judging.chances(PLAIN),
+        [Chances(*(field[:, :CHILDREN] if field.ndim == 2 else field for field in one)) for one in more],
+    ):
         for one, same in zip(whole, other, strict=True):
             for name, found, wanted in zip(Chances._fields, same, one, strict=True):
                 assert found == pytest.approx(wanted, abs=1e-12), name
@@ -351,9 +408,13 @@ class Tabled(NamedTuple):
 
     def texts(self, sampling: Sampling) -> dict[tuple[int, ...], float]:
         """The target's law."""
-        return law(outcomes(lambda source: decode_plainly(Verifier(self.target), sampling, PROMPT, self.ending, source)))
+        return law(
+            outcomes(lambda source: decode_plainly(Verifier(self.target), sampling, PROMPT, self.ending, source))
+        )
 
-    def replayed(self, topology: Topology, rule: AcceptanceRule, sampling: Sampling, text: Sequence[int]) -> list[tuple[Tally, float]]:
+    def replayed(
+        self, topology: Topology, rule: AcceptanceRule, sampling: Sampling, text: Sequence[int]
+    ) -> list[tuple[Tally, float]]:
         """One text's expected counts; several where they depend on histories."""
         one = Trajectory(np.array(text), np.zeros(len(text), dtype=np.float32))
         packed = pack([annotate(self.draft, [PROMPT], [one])[0].ranks], [one.tokens])
@@ -368,7 +429,11 @@ class Tabled(NamedTuple):
             return replay_sampled(topology, weights, packed)[0]
 
         most = max(map(len, topology.children))
-        return list(outcomes(with_history)) if rule.kind == "no_replacement" else [(with_history(EnumeratingSource([])), 1.0)]
+        return (
+            list(outcomes(with_history))
+            if rule.kind == "no_replacement"
+            else [(with_history(EnumeratingSource([])), 1.0)]
+        )
 
 
 def law(texts: Any) -> dict[tuple[int, ...], float]:
@@ -380,7 +445,9 @@ def law(texts: Any) -> dict[tuple[int, ...], float]:
 
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("tree", ["chain", "wide", pytest.param("branching", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("rule", [rule() for rule in registry().values() if rule.lossless and not rule.greedy_only], ids=lambda r: r.kind)
+@pytest.mark.parametrize(
+    "rule", [rule() for rule in registry().values() if rule.lossless and not rule.greedy_only], ids=lambda r: r.kind
+)
 def test_replay_is_live_decoding_in_expectation(rule: AcceptanceRule, tree: str, ends: str) -> None:
     topology, pair = EXACT_TREES[tree], Tabled.of(ends)
     if rule.misfit(PLAIN, chain=topology.is_chain):
@@ -389,7 +456,11 @@ def test_replay_is_live_decoding_in_expectation(rule: AcceptanceRule, tree: str,
     texts = pair.texts(PLAIN)
     assert law((text, chance) for (text, _), chance in live) == pytest.approx(texts, abs=CLOSE)
     if rule.replay != "none":
-        counted = [(one, chance * own) for text, chance in texts.items() for one, own in pair.replayed(topology, rule, PLAIN, text)]
+        counted = [
+            (one, chance * own)
+            for text, chance in texts.items()
+            for one, own in pair.replayed(topology, rule, PLAIN, text)
+        ]
         assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)
 
 

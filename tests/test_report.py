@@ -27,7 +27,17 @@ from specdraft.report.words import Interval, plain
 from specdraft.report.writing import parse_formats, write_report
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
-NASTY = "<script>alert('x')</script>", "a\"b'c", "line\nbreak", "\u202eevil", "שלום", "🌳|tree", "`*_[x](y)", "</script><!--", "{{ 7 * 7 }}"
+NASTY = (
+    "<script>alert('x')</script>",
+    "a\"b'c",
+    "line\nbreak",
+    "\u202eevil",
+    "שלום",
+    "🌳|tree",
+    "`*_[x](y)",
+    "</script><!--",
+    "{{ 7 * 7 }}",
+)
 
 
 class Reader(HTMLParser):
@@ -54,7 +64,9 @@ class Reader(HTMLParser):
             self.tables[self._table][-1].append("")
             self._cell = True
         if tag == "script":
-            self._script = given.get("id") or (f"rows-{self._table}" if given.get("class") == "rows" else f"code-{len(self.scripts)}")
+            self._script = given.get("id") or (
+                f"rows-{self._table}" if given.get("class") == "rows" else f"code-{len(self.scripts)}"
+            )
             self.scripts[self._script] = ""
 
     def handle_endtag(self, tag: str) -> None:
@@ -108,7 +120,14 @@ class TestNumbers:
         head, rows = rows_of(reader, "summary")
         written = pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False)
         assert len(rows) == len(written) > page.PAGE_ROWS
-        for name in ("block_efficiency", "block_efficiency_lo", "acceptance_rate_hi", "est_speedup", "steps", "combination"):
+        for name in (
+            "block_efficiency",
+            "block_efficiency_lo",
+            "acceptance_rate_hi",
+            "est_speedup",
+            "steps",
+            "combination",
+        ):
             assert [row[head.index(name)] for row in rows] == list(written[name])
         assert not {column for column in written if (written[column] == "").all()} & set(head)
         assert rows[: page.PAGE_ROWS] == reader.tables["summary"][1:]
@@ -120,15 +139,25 @@ class TestNumbers:
         assert len(rows) == 3
         for row in rows:
             said = dict(zip(head, row, strict=True))
-            fair = summary[(summary["budget"] == int(said["nodes"])) & (summary["tree"] != "hindsight")].sort_values("block_efficiency")
+            fair = summary[(summary["budget"] == int(said["nodes"])) & (summary["tree"] != "hindsight")].sort_values(
+                "block_efficiency"
+            )
             first, second = fair.iloc[-1], fair.iloc[-2]
             assert (said["first"], said["runner-up"]) == (first["tree"], second["tree"])
-            assert said["tokens per pass [95 %]"].startswith(f"{first['block_efficiency']:.2f} [{first['block_efficiency_lo']:.2f}")
+            assert said["tokens per pass [95 %]"].startswith(
+                f"{first['block_efficiency']:.2f} [{first['block_efficiency_lo']:.2f}"
+            )
             pair = compared[
-                (compared["budget"] == first["budget"]) & (compared["tree_a"] == second["tree"]) & (compared["tree_b"] == first["tree"])
+                (compared["budget"] == first["budget"])
+                & (compared["tree_a"] == second["tree"])
+                & (compared["tree_b"] == first["tree"])
             ]
             assert (
-                str(Interval(-pair["difference"].iloc[0], -pair["difference_hi"].iloc[0], -pair["difference_lo"].iloc[0]))
+                str(
+                    Interval(
+                        -pair["difference"].iloc[0], -pair["difference_hi"].iloc[0], -pair["difference_lo"].iloc[0]
+                    )
+                )
                 == said["lead [95 %]"]
             )
             assert said["verdict"] == ("clear" if -pair["difference_hi"].iloc[0] > 0 else "open")
@@ -144,7 +173,10 @@ class TestNumbers:
         text, reader = (study / "report.md").read_text(), read_html(study / "report.html")
         head, rows = rows_of(reader, "summary")
         for row in rows:
-            assert f"| {escaped(row[head.index('tree')])} | {row[head.index('budget')]} | {row[head.index('block_efficiency')]} |" in text
+            assert (
+                f"| {escaped(row[head.index('tree')])} | {row[head.index('budget')]} | "
+                f"{row[head.index('block_efficiency')]} |" in text
+            )
         for row in rows_of(reader, "winners")[1]:
             assert f"| {' | '.join(map(escaped, row))} |" in text
 
@@ -242,11 +274,18 @@ class TestText:
 
     def test_no_address_that_a_browser_would_fetch(self, study: Path) -> None:
         reader = html_of(study)
-        links = [value for _, given in reader.tags for name, value in given.items() if name in ("src", "href", "action", "srcset")]
+        links = [
+            value
+            for _, given in reader.tags
+            for name, value in given.items()
+            if name in ("src", "href", "action", "srcset")
+        ]
         assert all(value is not None and value.startswith(("#", "data:")) for value in links)
 
 
-def run(*arguments: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+def run(
+    *arguments: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["specdraft", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -276,12 +315,17 @@ REFUSED = {
     "no summary": (lambda folder: (folder / "summary.csv").unlink(), "holds no results (summary.csv is missing)"),
     "an empty file": (write("summary.csv", b""), "cannot be read as a table"),
     "not a table": (write("summary.csv", b"\x00\xff\xfe" * 40), "summary.csv"),
-    "another table": (write("summary.csv", b"a,b\n1,2\n"), "has no column combination, pair, tree, budget, steps, block_efficiency"),
+    "another table": (write("summary.csv", b"a,b\n1,2\n"), "has no column combination, pair, "
+                      "tree, budget, steps, block_efficiency"),
     "a missing column": (edit("summary.csv", block_efficiency=None), "has no column block_efficiency"),
     "text for a number": (edit("summary.csv", block_efficiency="fast"), "block_efficiency='fast' is not a number"),
     "no budget": (edit("summary.csv", budget=""), "budget"),
-    "no rows at all": (lambda folder: (folder / "summary.csv").write_text((folder / "summary.csv").read_text().splitlines()[0]), "no rows"),
-    "a folder for a file": (lambda folder: ((folder / "summary.csv").unlink(), (folder / "summary.csv").mkdir()), "cannot be read"),
+    "no rows at all": (
+        lambda folder: (folder / "summary.csv").write_text((folder / "summary.csv").read_text().splitlines()[0]),
+        "no rows",
+    ),
+    "a folder for a file": (lambda folder: ((folder / "summary.csv").unlink(), (folder / "summary.csv").mkdir()),
+                            "cannot be read"),
 }  # fmt: skip
 
 
@@ -305,7 +349,8 @@ MISSING = {
     "odd rank paths": (edit("nodes.csv", rank_path="a/b"), "rank paths that cannot be read"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
     "damaged manifest": (write("manifest.json", b"{"), "manifest.json cannot be read"),
-    "odd manifest": (write("manifest.json", b'{"study": 3, "models": [1], "prompts": "x", "wall_s": []}'), "study mine"),
+    "odd manifest": (write("manifest.json", b'{"study": 3, "models": [1], "prompts": "x", "wall_s": []}'),
+    "study mine"),
     "damaged failures": (write("failures.jsonl", b"[1]\n"), "failures.jsonl cannot be read"),
     "infinite": (edit("summary.csv", block_efficiency=float("inf")), "No combination has results"),
     "no steps": (edit("summary.csv", block_efficiency=""), "took no step"),
@@ -333,9 +378,11 @@ STUDIES: dict[str, tuple[dict[str, Any], str]] = {
     "one prompt": ({"prompts": 1}, "a single prompt has none"),
     "a single shape": ({"trees": ("chain",)}, "A single shape (chain) was measured: nothing can win."),
     "a single budget": ({"budgets": (4,)}, "A single budget (4 nodes) was measured"),
-    "one of each": ({"trees": ("chain",), "budgets": (4,), "prompts": 1}, "one shape at one budget gives a single cell"),
+    "one of each": ({"trees": ("chain",), "budgets": (4,), "prompts": 1},
+    "one shape at one budget gives a single cell"),
     "hindsight alone": ({"trees": ("hindsight",)}, "only hindsight trees were measured"),
-    "200 shapes": ({"trees": ("chain", *(f"kary-k{k}" for k in range(2, 201)))}, "Of 200 shapes the 12 with the highest"),
+    "200 shapes": ({"trees": ("chain", *(f"kary-k{k}" for k in range(2, 201)))},
+    "Of 200 shapes the 12 with the highest"),
     "40 settings": ({"settings": tuple((f"rule{i}", 0) for i in range(40))}, "9 of 40 settings are drawn"),
 }  # fmt: skip
 
@@ -352,13 +399,20 @@ def test_odd_studies(tmp_path: Path, case: str) -> None:
 def test_failures_only(study: Path) -> None:
     header = (study / "summary.csv").read_text().splitlines()[0]
     (study / "summary.csv").write_text(header + "\n")
-    failure = {"combination": "0", "prompt_id": None, "error": "<b>CUDA</b> out of memory", "overrides": "pair=zoo tree=chain"}
+    failure = {
+        "combination": "0",
+        "prompt_id": None,
+        "error": "<b>CUDA</b> out of memory",
+        "overrides": "pair=zoo tree=chain",
+    }
     (study / "failures.jsonl").write_text(json.dumps(failure) + "\n")
     write_report(study)
     reader = read_html(study / "report.html")
     assert "There is no answer" in reader.text and "No figure can be drawn" in reader.text
     assert rows_of(reader, "failures")[1] == [["0", "–", "<b>CUDA</b> out of memory", "pair=zoo tree=chain"]]
-    assert "No combination has results; 1 failure is recorded below." in (study / "report.md").read_text().replace("\\", "")
+    assert "No combination has results; 1 failure is recorded below." in (study / "report.md").read_text().replace(
+        "\\", ""
+    )
 
 
 class TestTargets:
@@ -377,11 +431,15 @@ class TestTargets:
             "lengths",
             "est-speedup",
         } <= names
-        assert all(path.parent == study / "figures" and path.read_bytes().startswith(b"\x89PNG") for path in written[2:])
+        assert all(
+            path.parent == study / "figures" and path.read_bytes().startswith(b"\x89PNG") for path in written[2:]
+        )
         for link in re.findall(r"!\[.*?\]\(<(.*?)>\)", (study / "report.md").read_text()):
             assert (study / link).is_file()
 
-    def test_out(self, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_out(
+        self, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         status, out, _ = run("report", study, "--out", tmp_path / "a b.md", capsys=capsys, monkeypatch=monkeypatch)
         assert status == 0 and out.startswith(f"{tmp_path / 'a b.md'} (") and len(out.splitlines()) == 1
         assert not (study / "report.html").exists() and not (study / "figures").exists()
@@ -403,7 +461,12 @@ class TestTargets:
         ],
     )
     def test_refused(
-        self, study: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self,
+        study: Path,
+        arguments: list[str],
+        words: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.chdir(study.parent)
         status, out, err = run("report", study, *arguments, capsys=capsys, monkeypatch=monkeypatch)
@@ -439,7 +502,9 @@ from specdraft.report.writing import write_report
 write_report(Path({str(study)!r}), formats=("md", "png"))
 sys.exit("torch" in sys.modules or "transformers" in sys.modules)
 """
-    assert subprocess.run([sys.executable, "-c", told], check=False, cwd=Path(cli.__file__).parent.parent).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", told], check=False, cwd=Path(cli.__file__).parent.parent).returncode == 0
+    )
 
 
 def test_bundle_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: Path) -> None:

@@ -1,4 +1,5 @@
-"""The report in a real browser (Debian's chromium): drawn, silent, offline, sortable. Skipped where there is none, but not in CI."""
+"""The report in a real browser (Debian's chromium): drawn, silent, offline, sortable. Skipped where there is none,
+but not in CI."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trees = ("chain", "wide", "hindsight", *(f"kary-k{k}" for k in range(2, 20)), *NASTY)
-    folder = write_study(tmp_path_factory.mktemp("browser") / "study", pairs=("zoo", NASTY[0]), trees=trees, budgets=(2, 4, 8))
+    folder = write_study(
+        tmp_path_factory.mktemp("browser") / "study", pairs=("zoo", NASTY[0]), trees=trees, budgets=(2, 4, 8)
+    )
     write_report(folder, formats=("html",))
     return folder / "report.html"
 
@@ -56,8 +59,15 @@ def opened(browser: Any, report: Path, heard: list[str], request: pytest.Fixture
     page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=getattr(request, "param", "light"))
     page.on("console", lambda message: heard.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-    page.on("request", lambda asked: heard.append(asked.url) if not asked.url.startswith(("file:///", "data:")) else None)
-    page.on("request", lambda asked: heard.append(asked.url) if asked.url.startswith("file:") and not asked.url.endswith(".html") else None)
+    page.on(
+        "request", lambda asked: heard.append(asked.url) if not asked.url.startswith(("file:///", "data:")) else None
+    )
+    page.on(
+        "request",
+        lambda asked: (
+            heard.append(asked.url) if asked.url.startswith("file:") and not asked.url.endswith(".html") else None
+        ),
+    )
     page.goto(report.as_uri())
     page.wait_for_selector("body[data-drawn=yes]", timeout=60_000)
     yield page
@@ -69,14 +79,18 @@ def test_drawn_silent_and_offline(opened: Any, heard: list[str]) -> None:
     assert heard == []
     charts = opened.query_selector_all(".chart")
     assert len(charts) >= 8 and all(chart.query_selector("svg.marks") for chart in charts)
-    assert opened.evaluate("[...document.querySelectorAll('.chart svg.marks')].every((svg) => svg.querySelectorAll('path').length > 5)")
+    assert opened.evaluate(
+        "[...document.querySelectorAll('.chart svg.marks')].every((svg) => svg.querySelectorAll('path').length > 5)"
+    )
     assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_names_are_text(opened: Any) -> None:
     assert opened.evaluate("window.broken") is None
     assert opened.query_selector("img") is None
-    shown = set(opened.eval_on_selector_all("#figure-heat .role-axis-label text", "all => all.map((text) => text.textContent)"))
+    shown = set(
+        opened.eval_on_selector_all("#figure-heat .role-axis-label text", "all => all.map((text) => text.textContent)")
+    )
     assert {visible(name) for name in NASTY} <= shown
 
 
@@ -89,7 +103,11 @@ def test_first_screen(opened: Any) -> None:
 def column(opened: Any, name: str) -> list[str]:
     heads = opened.eval_on_selector_all("#table-summary th", "all => all.map((head) => head.textContent)")
     place = heads.index(name) + 1
-    return list(opened.eval_on_selector_all(f"#table-summary td:nth-child({place})", "all => all.map((cell) => cell.textContent)"))
+    return list(
+        opened.eval_on_selector_all(
+            f"#table-summary td:nth-child({place})", "all => all.map((cell) => cell.textContent)"
+        )
+    )
 
 
 def test_sorting_finding_and_pages(opened: Any, report: Path) -> None:
@@ -112,12 +130,17 @@ def test_copying(opened: Any) -> None:
     opened.locator("#table-winners .copy").click()
     opened.wait_for_function("window.copied")
     lines = opened.evaluate("window.copied").split("\n")
-    assert lines[0].startswith("setting\tnodes\tfirst") and len({line.count("\t") for line in lines}) == 1 and len(lines) == 7
+    assert (
+        lines[0].startswith("setting\tnodes\tfirst")
+        and len({line.count("\t") for line in lines}) == 1
+        and len(lines) == 7
+    )
 
 
 def test_a_legend_singles_out(opened: Any) -> None:
     faint = (
-        "[...document.querySelectorAll('#figure-block-efficiency .mark-symbol path')].filter((p) => p.getAttribute('opacity') < 0.5).length"
+        "[...document.querySelectorAll('#figure-block-efficiency .mark-symbol path')].filter((p) => "
+        "p.getAttribute('opacity') < 0.5).length"
     )
     assert opened.evaluate(faint) == 0
     opened.locator("#figure-block-efficiency .role-legend-symbol path").first.click()

@@ -25,8 +25,31 @@ from specdraft.results.journal import Journal, Row, read_rows
 from specdraft.results.metrics import HELPERS, Tally
 from specdraft.results.tables import build_tables
 
-COMBINATION_FIRST = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance", "temperature"]
-KEYS = [*COMBINATION_FIRST, "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed", "engine"]
+COMBINATION_FIRST = [
+    "combination",
+    "pair",
+    "target",
+    "draft",
+    "dtype",
+    "tree",
+    "budget",
+    "nodes",
+    "depth",
+    "acceptance",
+    "temperature",
+]
+KEYS = [
+    *COMBINATION_FIRST,
+    "top_k",
+    "top_p",
+    "max_new_tokens",
+    "prompts",
+    "prompt_id",
+    "category",
+    "repeat",
+    "seed",
+    "engine",
+]
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
 COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
 TIMES = ["wall_s", "draft_s", "verify_s", "other_s"]
@@ -54,13 +77,27 @@ OWN_KEYS = {
 
 
 def combination(name: str, **changes: Any) -> dict[str, Any]:
-    keys = dict.fromkeys(COMBINATION_KEYS, 0) | {"pair": "p", "target": "t", "draft": "d", "dtype": "float32", "tree": "chain"}
-    return keys | {"combination": name, "acceptance": "greedy", "engine": "live", "budget": 3, "nodes": 3, "depth": 3} | changes
+    keys = dict.fromkeys(COMBINATION_KEYS, 0) | {
+        "pair": "p",
+        "target": "t",
+        "draft": "d",
+        "dtype": "float32",
+        "tree": "chain",
+    }
+    return (
+        keys
+        | {"combination": name, "acceptance": "greedy", "engine": "live", "budget": 3, "nodes": 3, "depth": 3}
+        | changes
+    )
 
 
-def row(name: str, prompt: int, category: str = "a", repeat: int = 0, lengths: tuple[int, ...] = (0, 1, 3, 1), **more: Any) -> Row:
+def row(
+    name: str, prompt: int, category: str = "a", repeat: int = 0, lengths: tuple[int, ...] = (0, 1, 3, 1), **more: Any
+) -> Row:
     """A row of chain steps with these accepted lengths, and seconds that differ from row to row."""
-    tally = Tally(len(lengths), 3 * len(lengths), sum(lengths), len(lengths), 1 + sum(lengths) + len(lengths), prompt % 2)
+    tally = Tally(
+        len(lengths), 3 * len(lengths), sum(lengths), len(lengths), 1 + sum(lengths) + len(lengths), prompt % 2
+    )
     tally.wall_s, tally.draft_s, tally.verify_s, tally.plain_s = 1 + prompt / 8, 0.25, 0.5, 2.0
     tally.lengths = Counter(lengths)
     for depth in range(1, 4):
@@ -73,13 +110,18 @@ def rows_of(names: str = "xy", prompts: int = 20, repeats: int = 1) -> list[Row]
     """Rows of varied steps: some prompts have none, categories are `a` and `b`."""
     rng = np.random.default_rng(0)
     shape = [tuple(rng.integers(0, 4, rng.integers(0, 9)).tolist()) for _ in range(prompts)]
-    return [row(n, p, "ab"[p % 2], r, shape[p][: 9 - 3 * r]) for n in names for r in range(repeats) for p in range(prompts)]
+    return [
+        row(n, p, "ab"[p % 2], r, shape[p][: 9 - 3 * r]) for n in names for r in range(repeats) for p in range(prompts)
+    ]
 
 
 def tables_of(rows: list[Row]) -> dict[str, list[dict[str, str]]]:
     """The tables as a reader of the files sees them."""
     named = {name: combination(name, tree=f"tree-{name}") for name in dict.fromkeys(r.combination for r in rows)}
-    return {file: list(csv.DictReader(io.StringIO(to_csv(table)))) for file, table in build_tables(rows, named, seed=0).items()}
+    return {
+        file: list(csv.DictReader(io.StringIO(to_csv(table))))
+        for file, table in build_tables(rows, named, seed=0).items()
+    }
 
 
 def reopened(path: Path) -> Journal:
@@ -98,7 +140,12 @@ def open_journal(path: Path, names: str = "x") -> Journal:
 
 class TestJournal:
     def test_round_trip(self, tmp_path: Path) -> None:
-        rows = [row("x", 1), row("x", 2, tie={"position": 3, "gap": 1e-5}), row("y", 1, steps=[[0, 3, 1, 1, 0]]), row("x", 1, repeat=1)]
+        rows = [
+            row("x", 1),
+            row("x", 2, tie={"position": 3, "gap": 1e-5}),
+            row("y", 1, steps=[[0, 3, 1, 1, 0]]),
+            row("x", 1, repeat=1),
+        ]
         journal = open_journal(tmp_path / "j", "xy")
         for one in rows:
             journal.add_row(one)
@@ -143,7 +190,19 @@ class TestJournal:
     @pytest.mark.parametrize(
         "garbage",
         [
-            *(b"", b"{", b"[]", b"7", b"null", b'"keys"', b'{"keys": 3}', b'{"keys": {}}', b'{"row": "x"}', b"\xff\x00", b"[" * 100_000),
+            *(
+                b"",
+                b"{",
+                b"[]",
+                b"7",
+                b"null",
+                b'"keys"',
+                b'{"keys": 3}',
+                b'{"keys": {}}',
+                b'{"row": "x"}',
+                b"\xff\x00",
+                b"[" * 100_000,
+            ),
             b'{"row":"x","weights":[],"prompt_id":"q","category":"c","repeat":0,"tally":{"x":1,"lengths":[],"positions":[],"nodes":[]}}',
         ],
     )
@@ -169,7 +228,9 @@ class TestJournal:
 
         with monkeypatch.context() as patch:
             patch.setattr(journal, "_handle", SimpleNamespace(write=full))
-            with pytest.raises(ResultsError, match="j: cannot be written: No space left on device; what was written before is kept"):
+            with pytest.raises(
+                ResultsError, match="j: cannot be written: No space left on device; what was written before is kept"
+            ):
                 journal.add_row(row("x", 2))
         journal.close()
         assert list(journal.rows.values()) == list(read_rows(tmp_path / "j")) == [row("x", 1)]
@@ -219,7 +280,16 @@ class TestTables:
 
     def test_steps_table(self) -> None:
         (listed,) = tables_of([row("x", 1, steps=[[0, 3, 2, 1, 0]])])["steps.csv"]
-        assert list(listed) == [*DETAIL_KEYS, "prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"]
+        assert list(listed) == [
+            *DETAIL_KEYS,
+            "prompt_id",
+            "repeat",
+            "step",
+            "drafted_tokens",
+            "accepted_tokens",
+            "bonus_tokens",
+            "cut",
+        ]
         assert list(listed.values())[-7:] == ["q1", "0", "0", "3", "2", "1", "0"]
 
     def test_without_rows(self) -> None:
@@ -227,7 +297,9 @@ class TestTables:
             assert list(table.columns) == COLUMNS[file]
             assert table.empty
 
-    @pytest.mark.parametrize(("file", "keys"), [("summary.csv", ["combination"]), ("by_category.csv", ["combination", "category"])])
+    @pytest.mark.parametrize(
+        ("file", "keys"), [("summary.csv", ["combination"]), ("by_category.csv", ["combination", "category"])]
+    )
     def test_summaries_are_sums_and_ratios_of_sums(self, file: str, keys: list[str]) -> None:
         tables = tables_of(rows_of(repeats=2))
         sums: dict[tuple[str, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -293,9 +365,9 @@ class TestIntervals:
         error = math.sqrt(variance / count) / (sum(below) / count)
         low, high = stats.t.interval(0.95, count - 1, ratio, error)
         assert delta_interval(above, below) == pytest.approx((low, high))
-        assert intervals(frame(list(above), list(below), ["a"] * 5 + ["b"] * 7), Resampler(0))["acceptance_length"] == pytest.approx(
-            (low, high)
-        )
+        assert intervals(frame(list(above), list(below), ["a"] * 5 + ["b"] * 7), Resampler(0))[
+            "acceptance_length"
+        ] == pytest.approx((low, high))
 
     def test_bootstrap(self) -> None:
         rng = np.random.default_rng(2)
@@ -303,7 +375,8 @@ class TestIntervals:
         above, below = rng.integers(0, 60, 20).astype(float).tolist(), rng.integers(10, 30, 20).astype(float).tolist()
         weights = Resampler(5).weights(np.array([0 if c == "a" else 1 for c in categories]))
         drawn = sorted(
-            sum(w * y for w, y in zip(sample, above, strict=True)) / sum(w * x for w, x in zip(sample, below, strict=True))
+            sum(w * y for w, y in zip(sample, above, strict=True))
+            / sum(w * x for w, x in zip(sample, below, strict=True))
             for sample in weights.tolist()
         )
 
@@ -333,7 +406,9 @@ class TestIntervals:
 
     def test_repeats_are_no_further_prompts(self) -> None:
         once, twice = (
-            tables_of([row("x", p, "ab"[p % 2], r, lengths=(p % 4,) * 5) for p in range(20) for r in range(repeats)])["summary.csv"][0]
+            tables_of([row("x", p, "ab"[p % 2], r, lengths=(p % 4,) * 5) for p in range(20) for r in range(repeats)])[
+                "summary.csv"
+            ][0]
             for repeats in (1, 2)
         )
         assert int(twice["steps"]) == 2 * int(once["steps"])
@@ -351,7 +426,9 @@ class TestIntervals:
             assert (math.isnan(low) and math.isnan(high)) or 0 <= low <= high
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(("per_category", "method"), [(16, "bootstrap"), (8, "bootstrap"), ((4, 3, 3, 3, 3), "delta")])
+    @pytest.mark.parametrize(
+        ("per_category", "method"), [(16, "bootstrap"), (8, "bootstrap"), ((4, 3, 3, 3, 3), "delta")]
+    )
     def test_coverage_with_prompts_that_differ(self, per_category: int | tuple[int, ...], method: str) -> None:
         """Categories differ, prompts within them differ more than their steps do; 64 tokens each."""
         sizes = per_category if isinstance(per_category, tuple) else (per_category,) * 5
@@ -368,10 +445,14 @@ class TestIntervals:
         resampler, trials, hits = Resampler(0), 2000, 0
         for _ in range(trials):
             above, below = draw(categories)
-            low, high = intervals(frame(list(above), list(below), [str(c) for c in categories]), resampler)["acceptance_length"]
+            low, high = intervals(frame(list(above), list(below), [str(c) for c in categories]), resampler)[
+                "acceptance_length"
+            ]
             hits += low <= truth <= high
         coverage = hits / trials
-        assert 0.93 <= coverage <= 0.97, f"{method}, {sum(sizes)} prompts: a 95 % interval covers {coverage:.1%} of {trials} trials"
+        assert 0.93 <= coverage <= 0.97, (
+            f"{method}, {sum(sizes)} prompts: a 95 % interval covers {coverage:.1%} of {trials} trials"
+        )
 
 
 def test_row_json_is_one_line() -> None:

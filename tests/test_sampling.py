@@ -20,12 +20,19 @@ def by_transformers(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 
 samplings = st.builds(
-    Sampling, st.floats(0.05, 5), st.sampled_from([0, 1, 2, 3, 7, 100]), st.one_of(st.just(1.0), st.floats(1e-6, 1), st.just(0.5))
+    Sampling,
+    st.floats(0.05, 5),
+    st.sampled_from([0, 1, 2, 3, 7, 100]),
+    st.one_of(st.just(1.0), st.floats(1e-6, 1), st.just(0.5)),
 )
 
 
-@given(st.integers(0, 2**31), samplings, st.integers(1, 40), st.booleans(), st.sampled_from([torch.float32, torch.float64]))
-def test_equals_the_processors_of_transformers(seed: int, sampling: Sampling, vocab: int, ties: bool, dtype: torch.dtype) -> None:
+@given(
+    st.integers(0, 2**31), samplings, st.integers(1, 40), st.booleans(), st.sampled_from([torch.float32, torch.float64])
+)
+def test_equals_the_processors_of_transformers(
+    seed: int, sampling: Sampling, vocab: int, ties: bool, dtype: torch.dtype
+) -> None:
     logits = 3 * torch.randn(5, vocab, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     logits = logits.round() if ties else logits
     found, theirs = standardise(logits, sampling), by_transformers(logits, sampling)
@@ -55,7 +62,9 @@ def test_by_hand() -> None:
     logits = torch.tensor([[1.0, 4.0, 2.0, 2.0]]).log()  # 1/9 4/9 2/9 2/9
     assert torch.allclose(standardise(logits, Sampling(1.0)), torch.tensor([[1 / 9, 4 / 9, 2 / 9, 2 / 9]]))
     assert torch.allclose(standardise(logits, Sampling(0.5)), torch.tensor([[1 / 25, 16 / 25, 4 / 25, 4 / 25]]))
-    assert torch.allclose(standardise(logits, Sampling(1.0, top_k=2)), torch.tensor([[0, 1 / 2, 1 / 4, 1 / 4]]))  # equals stay
+    assert torch.allclose(
+        standardise(logits, Sampling(1.0, top_k=2)), torch.tensor([[0, 1 / 2, 1 / 4, 1 / 4]])
+    )  # equals stay
     assert torch.allclose(standardise(logits, Sampling(1.0, top_p=0.6)), torch.tensor([[0, 2 / 3, 0, 1 / 3]]))
     assert torch.allclose(standardise(logits, Sampling(1.0, top_p=1e-9)), torch.tensor([[0, 1.0, 0, 0]]))
 
@@ -77,7 +86,9 @@ def test_a_top_k_out_of_range() -> None:
         Sampling(1.0, top_k=-1).check()
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.6), Sampling(1.0, 50, 0.95), Sampling(1e-6), Sampling(1.0, 0, 1.0)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(0.6), Sampling(1.0, 50, 0.95), Sampling(1e-6), Sampling(1.0, 0, 1.0)]
+)
 def test_what_is_in_range(sampling: Sampling) -> None:
     sampling.check()
     assert standardise(torch.randn(2, 9), sampling).isfinite().all()

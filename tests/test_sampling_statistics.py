@@ -59,11 +59,15 @@ class Zoo(NamedTuple):
         """The target's own, exactly."""
         found: Counter[Prefix] = Counter()
         ending = Ending(new, self.pair.eos_ids)
-        for text, chance in outcomes(lambda source: decode_plainly(Verifier(self.target), SAMPLING, self.prompt, ending, source)):
+        for text, chance in outcomes(
+            lambda source: decode_plainly(Verifier(self.target), SAMPLING, self.prompt, ending, source)
+        ):
             found[tuple(text)] += chance
         return dict(found)
 
-    def decode(self, rule: AcceptanceRule, plan: StaticPlan, new: int, seed: int, target: CachedModel, draft: CachedModel) -> Prefix:
+    def decode(
+        self, rule: AcceptanceRule, plan: StaticPlan, new: int, seed: int, target: CachedModel, draft: CachedModel
+    ) -> Prefix:
         source, ending = RandomSource(seeded("text", rule.kind, seed)), Ending(new, self.pair.eos_ids)
         first, *steps = decode(Verifier(target), DraftModel(draft), plan, rule, SAMPLING, self.prompt, ending, source)
         return (first, *(token for step in steps for token in step.tokens))  # type: ignore[return-value, union-attr]
@@ -96,7 +100,9 @@ def zoo() -> Zoo:
         @cache
         def logits(text: Prefix) -> torch.Tensor:
             with torch.inference_mode():
-                return model.model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1, : model.vocab].double()
+                return (
+                    model.model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1, : model.vocab].double()
+                )
 
         return TableModel(logits, model.vocab)
 
@@ -160,13 +166,17 @@ def test_fault_children_reordered_after_they_were_drawn(kind: str, zoo: Zoo, mon
 
 
 @pytest.mark.parametrize("kind", ["rejection", "membership"])
-def test_fault_the_bonus_token_drawn_from_unprocessed_logits(kind: str, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_the_bonus_token_drawn_from_unprocessed_logits(
+    kind: str, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Unprocessed(type(LOSSLESS[kind])):  # type: ignore[misc]
         def accept(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: Any, source: Source) -> Accepted:
             found = super().accept(tree, target_probs, draft_probs, source)
             last = found.nodes[-1] if found.nodes else 0
             return (
-                found if tree.topology.children[last] else found._replace(bonus=int(source.choose(seen[-1][last : last + 1].softmax(-1))))
+                found
+                if tree.topology.children[last]
+                else found._replace(bonus=int(source.choose(seen[-1][last : last + 1].softmax(-1))))
             )
 
     seen: list[torch.Tensor] = []
@@ -233,7 +243,9 @@ class Recorded(NamedTuple):
         found = []
         for number, prompt in enumerate(self.prompts):
             source = RandomSource(seeded("live", rule.kind, plan.topology.paths, number))
-            made = decode(Verifier(self.pair.target), DraftModel(self.pair.draft), plan, rule, OPEN, prompt, Ending(NEW), source)
+            made = decode(
+                Verifier(self.pair.target), DraftModel(self.pair.draft), plan, rule, OPEN, prompt, Ending(NEW), source
+            )
             first, *steps = made
             assert isinstance(first, int)
             found.append(tally(first, [step for step in steps if isinstance(step, Step)], 0, 0))
@@ -247,7 +259,9 @@ def recorded(tiny_pair: Pair) -> Recorded:
     texts = record_trajectories(tiny_pair.target, prompts, Ending(NEW), OPEN, [seeded("text", i) for i in range(RUNS)])
     assert len({tuple(text.tokens) for text in texts}) == RUNS
     annotations = annotate(tiny_pair.draft, prompts, texts)
-    judged = chances(tiny_pair.target, tiny_pair.draft, prompts, texts, OPEN, 4, [seeded("history", i) for i in range(RUNS)])
+    judged = chances(
+        tiny_pair.target, tiny_pair.draft, prompts, texts, OPEN, 4, [seeded("history", i) for i in range(RUNS)]
+    )
     packed = pack([a.ranks for a in annotations], [t.tokens for t in texts])
     return Recorded(tiny_pair, prompts, packed, pack_chances(judged, packed.ranks.shape[1]))
 

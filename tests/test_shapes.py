@@ -81,7 +81,9 @@ def test_nodes_are_listed_depth_by_depth(shape: StaticShape) -> None:
 
 
 @pytest.mark.parametrize("budget", [0, -1, MAX_BUDGET + 1, 2.0, True, "4"])
-@pytest.mark.parametrize("shape", [Chain(), Wide(), Kary(), Branching(), Beam(), Paths(paths=[[0]]), Published()], ids=lambda s: s.kind)
+@pytest.mark.parametrize(
+    "shape", [Chain(), Wide(), Kary(), Branching(), Beam(), Paths(paths=[[0]]), Published()], ids=lambda s: s.kind
+)
 def test_what_is_no_node_budget_is_refused(shape: StaticShape, budget: int) -> None:
     with pytest.raises(ConfigError, match=f"budget={budget} "):
         shape.at(budget)
@@ -95,7 +97,10 @@ def test_what_is_no_node_budget_is_refused(shape: StaticShape, budget: int) -> N
         (Branching(factors=[]), r"tree.factors=\[\]"),
         (Branching(factors=[2, 0]), r"tree.factors=\[2, 0\]"),
         (Paths(), "tree.paths is empty"),
-        (Published(name="medusa/mc_sim_7b_64"), r"tree.name='medusa/mc_sim_7b_64' .* did you mean 'medusa/mc_sim_7b_63'\?"),
+        (
+            Published(name="medusa/mc_sim_7b_64"),
+            r"tree.name='medusa/mc_sim_7b_64' .* did you mean 'medusa/mc_sim_7b_63'\?",
+        ),
     ],
 )
 def test_parameters_out_of_range_are_refused_by_name(shape: StaticShape, message: str) -> None:
@@ -122,7 +127,9 @@ def test_shapes_with_a_size_of_their_own_ignore_the_budget(budget: int) -> None:
     assert Published().at(budget).nodes == 63
 
 
-@pytest.mark.parametrize(("listed", "message"), [([[0], [0]], "listed twice"), ([[1, 0]], "has no parent"), ([[]], "not a rank path")])
+@pytest.mark.parametrize(
+    ("listed", "message"), [([[0], [0]], "listed twice"), ([[1, 0]], "has no parent"), ([[]], "not a rank path")]
+)
 def test_written_paths_that_are_no_tree_are_refused(listed: list[list[int]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Paths(paths=listed).at(1)

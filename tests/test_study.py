@@ -32,7 +32,9 @@ def keys(plan: StudyPlan, *names: str) -> list[tuple[object, ...]]:
 
 def test_keys(base: list[str]) -> None:
     plan = plan_study([*base, "tree=chain,beam", "tree.kind=beam", "tree.width=3", "budget=4"])
-    assert keys(plan, "pair", "target", "draft", "tree", "budget", "nodes", "depth") == [("custom", "target", "draft", "beam-w3", 4, 4, 2)]
+    assert keys(plan, "pair", "target", "draft", "tree", "budget", "nodes", "depth") == [
+        ("custom", "target", "draft", "beam-w3", 4, 4, 2)
+    ]
     assert keys(plan, "dtype", "acceptance", "temperature", "max_new_tokens", "prompts", "seed", "engine") == [
         ("float32", "greedy", 0.0, 10, "prompts.jsonl", 0, "live")
     ]
@@ -77,7 +79,12 @@ def test_identifier_depends_on_what_decides_the_numbers(base: list[str]) -> None
 
 def test_trees_with_a_size_of_their_own_run_once(base: list[str]) -> None:
     plan = plan_study([*base, "tree=medusa,eagle,chain", "budget=4,8"])
-    assert sorted(keys(plan, "tree", "budget", "nodes")) == [("chain", 4, 4), ("chain", 8, 8), ("eagle", 25, 25), ("medusa", 63, 63)]
+    assert sorted(keys(plan, "tree", "budget", "nodes")) == [
+        ("chain", 4, 4),
+        ("chain", 8, 8),
+        ("eagle", 25, 25),
+        ("medusa", 63, 63),
+    ]
     assert [reason.partition(" has")[0] for _, reason in plan.skipped] == ["medusa", "eagle"]
     with pytest.raises(ConfigError, match="budget=0"):
         plan_study([*base, "tree=medusa", "budget=0"])
@@ -127,10 +134,15 @@ def test_bad_budgets(base: list[str], budget: str, tree: str) -> None:
 
 
 def test_prompts_must_fit_the_context(base: list[str], tmp_path: Path) -> None:
-    (tmp_path / "long").write_text(json.dumps({"prompt": "x" * 499, "question_id": "long"}))  # 500 tokens with <s>; the context has 512
+    (tmp_path / "long").write_text(
+        json.dumps({"prompt": "x" * 499, "question_id": "long"})
+    )  # 500 tokens with <s>; the context has 512
     own = [*base, f"prompts.path={tmp_path / 'long'}", "tree=chain"]
     assert plan_study([*own, "budget=2"]).combinations
-    with pytest.raises(PromptError, match=r"'long': 500 tokens \+ max_new_tokens=10 \+ 3 .* context of 512 .*max_prompt_tokens=499 would"):
+    with pytest.raises(
+        PromptError,
+        match=r"'long': 500 tokens \+ max_new_tokens=10 \+ 3 .* context of 512 .*max_prompt_tokens=499 would",
+    ):
         plan_study([*own, "budget=2,3"])
     plan = plan_study([*own, "budget=2,3", "max_prompt_tokens=499"])
     ids = encode_prompts(plan.combinations[0].pair, plan.prompts, plan.combinations)["long"]

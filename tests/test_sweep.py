@@ -36,7 +36,16 @@ from specdraft.study.run import Outcome, run_study
 
 TREES = "tree=chain,kary,wide"
 PROMPTS = 3
-WRITTEN = {"records.csv", "summary.csv", "by_category.csv", "lengths.csv", "positions.csv", "nodes.csv", "manifest.json", "config.yaml"}
+WRITTEN = {
+    "records.csv",
+    "summary.csv",
+    "by_category.csv",
+    "lengths.csv",
+    "positions.csv",
+    "nodes.csv",
+    "manifest.json",
+    "config.yaml",
+}
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +167,27 @@ class TestFinished:
 
     def test_certificate(self, finished: Outcome) -> None:
         certificate = manifest(finished.out)["certificate"]
-        assert (certificate["compared"], certificate["identical"], certificate["ties"], certificate["bugs"]) == (18, 18, [], [])
+        assert (certificate["compared"], certificate["identical"], certificate["ties"], certificate["bugs"]) == (
+            18,
+            18,
+            [],
+            [],
+        )
 
     def test_manifest(self, finished: Outcome, plan: StudyPlan) -> None:
         facts = manifest(finished.out)
         assert facts["study"] == plan.identity
-        assert {"python", "libraries", "source", "hardware", "threads", "models", "skipped", "failed", "wall_s"} <= facts.keys()
+        assert {
+            "python",
+            "libraries",
+            "source",
+            "hardware",
+            "threads",
+            "models",
+            "skipped",
+            "failed",
+            "wall_s",
+        } <= facts.keys()
         for role, weights in zip(("target", "draft"), plan.combinations[0].weights, strict=True):
             assert facts["models"]["tiny"][role]["weights"] == weights
         assert (facts["combinations"], facts["prompts"], facts["failed"], facts["skipped"]) == (6, PROMPTS, 0, [])
@@ -184,7 +208,9 @@ def test_equal_trees_are_decoded_once(base: list[str], tmp_path: Path, watch: Wa
     assert outcome.rows == 2 * PROMPTS
 
 
-def test_one_load_and_plain_decoding_per_pair(plan: StudyPlan, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_load_and_plain_decoding_per_pair(
+    plan: StudyPlan, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain: list[Any] = []
     decode_plainly = sweep.decode_plainly
     monkeypatch.setattr(sweep, "decode_plainly", lambda *given: plain.append(given) or decode_plainly(*given))
@@ -214,9 +240,14 @@ class TestResume:
         plan = plan_study([*base, "tree=chain", "budget=2,3"])
         assert list(sweep.rows_there(plan, copy).values()) == [PROMPTS, 0]
         assert list(sweep.rows_there(plan, copy / "none").values()) == [0, 0]
-        assert list(sweep.rows_there(plan_study([*base, "tree=chain", "budget=2,3", "seed=1"]), copy).values()) == [0, 0]
+        assert list(sweep.rows_there(plan_study([*base, "tree=chain", "budget=2,3", "seed=1"]), copy).values()) == [
+            0,
+            0,
+        ]
 
-    @pytest.mark.parametrize(("change", "differs"), [("prompts.limit=2", "prompts"), ("seed=1", "seed"), ("name=other", "name")])
+    @pytest.mark.parametrize(
+        ("change", "differs"), [("prompts.limit=2", "prompts"), ("seed=1", "seed"), ("name=other", "name")]
+    )
     def test_another_study_is_refused(self, base: list[str], copy: Path, change: str, differs: str) -> None:
         before = {path.name: path.read_bytes() for path in copy.iterdir()}
         with pytest.raises(ResultsError, match=rf"another study \({differs} differ\).*--fresh"):
@@ -241,13 +272,17 @@ class TestResume:
         assert len(watch.decoded) == 5 * PROMPTS
         assert counts(tmp_path / "out") == counts(finished.out)
 
-    def test_interrupted_before_the_first_row(self, plan: StudyPlan, finished: Outcome, tmp_path: Path, watch: Watch) -> None:
+    def test_interrupted_before_the_first_row(
+        self, plan: StudyPlan, finished: Outcome, tmp_path: Path, watch: Watch
+    ) -> None:
         watch.fault = lambda plan: KeyboardInterrupt()
         with pytest.raises(KeyboardInterrupt):
             run_study(plan, tmp_path / "out")
         assert read(tmp_path / "out", "records.csv").columns.equals(read(finished.out, "records.csv").columns)
 
-    def test_killed_between_two_pairs(self, base: list[str], tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_killed_between_two_pairs(
+        self, base: list[str], tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         plan = plan_study([*base, "pair.name=first,second", "tree=chain", "budget=2"])
         watch.fault = lambda plan: KeyboardInterrupt() if len(watch.decoded) == PROMPTS + 1 else None
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -269,7 +304,9 @@ class TestResume:
         assert summed.equals(with_steps[summed.columns])
         assert steps.groupby(keys).size().equals(with_steps["steps"])
 
-    def test_replaced_weights_are_not_reused(self, base: list[str], finished: Outcome, tmp_path: Path, watch: Watch) -> None:
+    def test_replaced_weights_are_not_reused(
+        self, base: list[str], finished: Outcome, tmp_path: Path, watch: Watch
+    ) -> None:
         folders = {role: tmp_path / role for role in ("target", "draft")}
         for text in base[:2]:
             shutil.copytree(text.partition("=")[2], folders[Path(text).name])
@@ -366,13 +403,17 @@ class TestFailures:
 
     def test_override_with_special_characters(self, base: list[str], tmp_path: Path, watch: Watch) -> None:
         watch.fault = lambda plan: RuntimeError("boom")
-        plan = plan_study([*base, "pair.name='it\\'s (tiny), really'", "tree=paths", "tree.paths=[[0],[1]],[[0],[0,1]]"])
+        plan = plan_study(
+            [*base, "pair.name='it\\'s (tiny), really'", "tree=paths", "tree.paths=[[0],[1]],[[0],[0,1]]"]
+        )
         for failure in run_study(plan, tmp_path / "out").failures:
             (again,) = plan_study(shlex.split(failure["overrides"])).combinations
             assert again.identifier == failure["combination"]
 
     @pytest.mark.parametrize("where", ["decode", "load_pair"])
-    def test_out_of_memory(self, base: list[str], tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def test_out_of_memory(
+        self, base: list[str], tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, where: str
+    ) -> None:
         error = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
         if where == "decode":
             watch.fault = lambda plan: error if plan.nodes == 4 else None
@@ -415,7 +456,9 @@ class TestFailures:
 
 
 class TestLosslessness:
-    def test_planted_wrong_mask_is_a_bug(self, plan: StudyPlan, finished: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_planted_wrong_mask_is_a_bug(
+        self, plan: StudyPlan, finished: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from specdraft.models.cached_model import tail_mask
 
         def siblings_see_each_other(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -425,19 +468,27 @@ class TestLosslessness:
         outcome = run_study(plan, tmp_path / "out")
         failed = {f["combination"] for f in outcome.failures}
         assert failed
-        assert all(f["error"].startswith("bug: the text differs from plain greedy decoding at token") for f in outcome.failures)
+        assert all(
+            f["error"].startswith("bug: the text differs from plain greedy decoding at token") for f in outcome.failures
+        )
         assert failed <= {c.identifier for c in plan.combinations if c.keys["tree"] != "chain"}
         assert counts(tmp_path / "out") == {row for row in counts(finished.out) if row[0] not in failed}
         certificate = manifest(tmp_path / "out")["certificate"]
         assert certificate["bugs"] == outcome.failures
         assert certificate["identical"] == certificate["compared"] == 18 - PROMPTS * len(failed)
 
-    def test_tie_is_reported_with_its_gap(self, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A target whose every token has a twin with the same logit; rounding in the tree forward prefers the other one."""
+    def test_tie_is_reported_with_its_gap(
+        self, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A target whose every token has a twin with the same logit; rounding in the tree forward prefers the other
+        one."""
         target, draft = tiny_pair_models()
         with torch.no_grad():
             target.lm_head.weight[3::2] = target.lm_head.weight[2::2]
-        folders = [save_model(tmp_path / name, model, byte_tokenizer()) for name, model in (("target", target), ("draft", draft))]
+        folders = [
+            save_model(tmp_path / name, model, byte_tokenizer())
+            for name, model in (("target", target), ("draft", draft))
+        ]
         own = [*base, f"pair.target.path={folders[0]}", f"pair.draft.path={folders[1]}", "tree=kary", "budget=4"]
         verify = Verifier.verify
 
@@ -469,7 +520,9 @@ class TestFullDisk:
         assert len(decoded) - before <= 6 * PROMPTS - len(done)
         assert counts(out) == counts(finished.out)
 
-    def test_journal(self, plan: StudyPlan, finished: Outcome, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_journal(
+        self, plan: StudyPlan, finished: Outcome, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         class Handle:
             """A file on a disk with room for twelve lines."""
 
@@ -493,7 +546,9 @@ class TestFullDisk:
 
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "__init__", open_on_a_small_disk)
-            with pytest.raises(ResultsError, match=r"journal\.jsonl: cannot be written: No space left on device; what was .* kept"):
+            with pytest.raises(
+                ResultsError, match=r"journal\.jsonl: cannot be written: No space left on device; what was .* kept"
+            ):
                 run_study(plan, tmp_path / "out")
         self.check_that_nothing_was_lost(plan, finished, tmp_path / "out", watch.decoded)
 
@@ -519,7 +574,9 @@ def file_size_limit(size: int) -> Iterator[None]:
 def start_sweep(overrides: list[str], out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from specdraft.cli import main; main()", "sweep", *overrides, "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    )
 
 
 def kill_at_random(overrides: list[str], out: Path, total: int, kills: int) -> None:
@@ -556,7 +613,14 @@ class TestKilled:
     @pytest.mark.skipif(not (zoo_folder() / "draft-tiny").is_dir(), reason="the bundled pair is not here")
     @pytest.mark.timeout(1200)
     def test_bundled_pair(self, tmp_path: Path) -> None:
-        overrides = ["pair=zoo,zoo-tiny", "tree=chain,kary", "budget=4,8", "prompts.limit=5", "max_new_tokens=24", "engine=live"]
+        overrides = [
+            "pair=zoo,zoo-tiny",
+            "tree=chain,kary",
+            "budget=4,8",
+            "prompts.limit=5",
+            "max_new_tokens=24",
+            "engine=live",
+        ]
         whole = run_study(plan_study(overrides), tmp_path / "whole")
         kill_at_random(overrides, tmp_path / "killed", len(whole.tables["records.csv"]), kills=4)
         assert counts(tmp_path / "killed") == counts(tmp_path / "whole")

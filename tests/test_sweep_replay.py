@@ -23,7 +23,12 @@ from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces import library as traces
 
-TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was late"), ("c", "code", "def f(x):"), ("d", "code", "import")]
+TEXTS = [
+    ("a", "story", "Once upon a time"),
+    ("b", "story", "It was late"),
+    ("c", "code", "def f(x):"),
+    ("d", "code", "import"),
+]
 NOT_FITTED = ("chain", "kary", "beam", "wide", "best_first")
 TREES = [*NOT_FITTED, "hindsight", "measured", "sequoia"]
 TABLES = ("records", "summary", "by_category", "comparisons", "lengths", "positions", "nodes", "steps")
@@ -171,7 +176,9 @@ class TestReplayed:
             one, other = (read(out, table).drop(columns=["combination", "engine"]) for out in (replayed.out, live.out))
             one = one[one["tree"].isin(NOT_FITTED)]
             keys = [c for c in one.columns if c not in ("steps", "reached", "accepted", "mean_weight")]
-            pd.testing.assert_frame_equal(*(t.sort_values(keys).reset_index(drop=True)[list(one.columns)] for t in (one, other)))
+            pd.testing.assert_frame_equal(
+                *(t.sort_values(keys).reset_index(drop=True)[list(one.columns)] for t in (one, other))
+            )
         assert set(read(live.out, "records")["engine"]) == {"live"}
         assert read(live.out, "records")["est_speedup"].isna().all()
 
@@ -212,7 +219,9 @@ def test_engine_replay_is_what_auto_does(base: list[str], replayed: Outcome) -> 
 
 
 def test_repeats_are_equal(base: list[str], tmp_path: Path) -> None:
-    records = read(run_study(plan_study([*base, "tree=kary", "budget=3", "repeats=2"]), tmp_path / "out").out, "records")
+    records = read(
+        run_study(plan_study([*base, "tree=kary", "budget=3", "repeats=2"]), tmp_path / "out").out, "records"
+    )
     first, second = (records[records["repeat"] == n].drop(columns="repeat").reset_index(drop=True) for n in (0, 1))
     pd.testing.assert_frame_equal(first, second)
 
@@ -226,7 +235,9 @@ class TestTraces:
         pd.testing.assert_frame_equal(counts(first.out, ("kary",)), counts(second.out, ("kary",)))
         assert {path.suffix for path in fresh.iterdir()} == {".json", ".safetensors"}
 
-    def test_damaged_traces_are_recorded_again(self, base: list[str], fresh: Path, tmp_path: Path, calls: Calls) -> None:
+    def test_damaged_traces_are_recorded_again(
+        self, base: list[str], fresh: Path, tmp_path: Path, calls: Calls
+    ) -> None:
         plan = plan_study([*base, "tree=kary", "budget=4"])
         first = run_study(plan, tmp_path / "one")
         for path in sorted(fresh.glob("*.safetensors"))[:3]:
@@ -236,7 +247,9 @@ class TestTraces:
         assert sum(calls.take()) == 3
         pd.testing.assert_frame_equal(counts(first.out), counts(second.out))
 
-    def test_a_store_that_cannot_be_written(self, base: list[str], tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_store_that_cannot_be_written(
+        self, base: list[str], tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "file"))
         with pytest.raises(ResultsError, match=f"{tmp_path / 'file'}.*cannot be written"):
@@ -244,7 +257,13 @@ class TestTraces:
         assert calls.take() == (0, 0)
 
     def test_interrupted_while_recording(
-        self, base: list[str], replayed: Outcome, fresh: Path, tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+        self,
+        base: list[str],
+        replayed: Outcome,
+        fresh: Path,
+        tmp_path: Path,
+        calls: Calls,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(traces, "BATCH", 2)
         plan, out = plan_study([*base, *GRID]), tmp_path / "out"
@@ -253,7 +272,9 @@ class TestTraces:
             with pytest.raises(KeyboardInterrupt):
                 run_study(plan, out)
             assert calls.take() == before  # the batch in flight is lost, no other one
-            assert {"records.csv", "summary.csv", "comparisons.csv", "manifest.json"} <= {path.name for path in out.iterdir()}
+            assert {"records.csv", "summary.csv", "comparisons.csv", "manifest.json"} <= {
+                path.name for path in out.iterdir()
+            }
             assert len(read(out, "records")) == 0
         calls.stop = lambda c: False
         outcome = run_study(plan, out)
@@ -261,7 +282,9 @@ class TestTraces:
         assert outcome.failures == []
         pd.testing.assert_frame_equal(counts(out, tuple(TREES)), counts(replayed.out, tuple(TREES)))
 
-    def test_interrupted_while_replaying(self, base: list[str], replayed: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_interrupted_while_replaying(
+        self, base: list[str], replayed: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         plan, out, done = plan_study([*base, *GRID]), tmp_path / "out", []
         run = sweep.Replayer.run
 
@@ -311,7 +334,9 @@ class TestResume:
         assert set(comparisons[comparisons["engine"] == "live"]["tree_a"]) == set()
 
 
-def test_a_fault_in_one_tree_leaves_the_others(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_in_one_tree_leaves_the_others(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = sweep.Replayer.run
 
     def failing(self: Any, plan: Any, *given: Any) -> Any:
@@ -353,7 +378,9 @@ class TestSkipped:
     def test_on_the_command_line(
         self, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(sys, "argv", ["specdraft", "sweep", *base, "tree=measured", "engine=live", "--out", str(tmp_path / "out")])
+        monkeypatch.setattr(
+            sys, "argv", ["specdraft", "sweep", *base, "tree=measured", "engine=live", "--out", str(tmp_path / "out")]
+        )
         with pytest.raises(SystemExit) as stop:
             cli.main()
         said = capsys.readouterr()
@@ -365,7 +392,9 @@ class TestSkipped:
 @pytest.mark.parametrize(("limit", "steps"), [(1, False), (2, True)])
 def test_texts_of_one_token_have_no_step(base: list[str], tmp_path: Path, limit: int, steps: bool) -> None:
     own = [text for text in base if not text.startswith("max_new_tokens")]
-    outcome = run_study(plan_study([*own, f"max_new_tokens={limit}", "tree=kary,measured", "budget=3"]), tmp_path / "out")
+    outcome = run_study(
+        plan_study([*own, f"max_new_tokens={limit}", "tree=kary,measured", "budget=3"]), tmp_path / "out"
+    )
     assert outcome.failures == []
     records = read(outcome.out, "records")
     assert records["acceptance_rate"].notna().all() == steps

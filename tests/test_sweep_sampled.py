@@ -27,7 +27,16 @@ TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was late"), ("c"
 NEW = 6
 ALL = f"acceptance={','.join(registry())}"
 CURVE = CostCurve(
-    [1, 2, 4, 8, 16], [1e-3, 1e-3, 2e-3, 3e-3, 4e-3], [5e-3, 6e-3, 7e-3, 8e-3, 9e-3], 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up"
+    [1, 2, 4, 8, 16],
+    [1e-3, 1e-3, 2e-3, 3e-3, 4e-3],
+    [5e-3, 6e-3, 7e-3, 8e-3, 9e-3],
+    5e-3,
+    1e-3,
+    5e-4,
+    2e-2,
+    1e-2,
+    1,
+    "made up",
 )
 GRID = [ALL, "tree=chain,kary", "budget=3", "sampling.temperature=0,1.0", "sampling.top_p=0.9,1.0"]
 SECONDS = ["wall_s", "draft_s", "verify_s", "other_s", "tokens_per_s", "speedup"]
@@ -37,7 +46,11 @@ SECONDS = ["wall_s", "draft_s", "verify_s", "other_s", "tokens_per_s", "speedup"
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     path.write_text("".join(json.dumps({"question_id": i, "category": c, "prompt": p}) + "\n" for i, c, p in TEXTS))
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}", "pair.name=tiny"]
+    pair = [
+        f"pair.target.path={tiny_pair_folders.target}",
+        f"pair.draft.path={tiny_pair_folders.draft}",
+        "pair.name=tiny",
+    ]
     return [*pair, "prompts=jsonl", f"prompts.path={path}", f"max_new_tokens={NEW}", "sampling=sample"]
 
 
@@ -96,7 +109,13 @@ class TestAxes:
         found = set(records[records["tree"] != "hindsight"][settings].itertuples(index=False, name=None))
         misfits = {("greedy", tree, 1.0, p) for tree in ("chain", "kary") for p in (0.9, 1.0)}
         misfits |= {(rule, "kary", t, p) for rule in ("rejection", "block") for t in (0.0, 1.0) for p in (0.9, 1.0)}
-        every = {(rule, tree, t, p) for rule in registry() for tree in ("chain", "kary") for t in (0.0, 1.0) for p in (0.9, 1.0)}
+        every = {
+            (rule, tree, t, p)
+            for rule in registry()
+            for tree in ("chain", "kary")
+            for t in (0.0, 1.0)
+            for p in (0.9, 1.0)
+        }
         assert found == every - misfits
         assert not records.duplicated([*settings, "prompt_id", "repeat", "budget"]).any()
 
@@ -116,7 +135,11 @@ class TestAxes:
             assert replayed[SECONDS].isna().all(axis=None)
             assert replayed["alpha"].between(0, 1).all()
             assert (replayed["est_speedup"] > 0).all()
-        alphas = read(outcome.out, "records").query("engine == 'replay'").groupby(["prompt_id", "temperature", "top_p"])["alpha"]
+        alphas = (
+            read(outcome.out, "records")
+            .query("engine == 'replay'")
+            .groupby(["prompt_id", "temperature", "top_p"])["alpha"]
+        )
         assert (alphas.nunique() == 1).all()  # of the text, whatever the rule and the tree
         sampled = read(outcome.out, "records").query("temperature == 1 and acceptance == 'rejection'")
         assert (sampled["alpha"] > 0).all()
@@ -125,7 +148,9 @@ class TestAxes:
     def test_identities_hold(self, outcome: Outcome) -> None:
         records = read(outcome.out, "records")
         near = {"rel": 1e-4, "abs": 1e-4}
-        assert (1 + records["accepted_tokens"] + records["bonus_tokens"]).tolist() == pytest.approx(records["new_tokens"].tolist(), **near)
+        assert (1 + records["accepted_tokens"] + records["bonus_tokens"]).tolist() == pytest.approx(
+            records["new_tokens"].tolist(), **near
+        )
         static = records[records["acceptance"] != "no_replacement"]  # which may run out of children
         assert static["drafted_tokens"].tolist() == pytest.approx((static["steps"] * static["nodes"]).tolist(), **near)
         assert (records["drafted_tokens"] <= records["steps"] * records["nodes"] * (1 + 1e-4)).all()
@@ -133,11 +158,15 @@ class TestAxes:
         assert records["acceptance_rate"].between(0, 1).all()
         by_rule = records.groupby("combination")
         lengths = read(outcome.out, "lengths")
-        assert lengths.groupby("combination")["steps"].sum().to_dict() == pytest.approx(by_rule["steps"].sum().to_dict(), rel=1e-4)
+        assert lengths.groupby("combination")["steps"].sum().to_dict() == pytest.approx(
+            by_rule["steps"].sum().to_dict(), rel=1e-4
+        )
         accepted = (lengths["steps"] * lengths["acceptance_length"]).groupby(lengths["combination"]).sum()
         assert accepted.to_dict() == pytest.approx(by_rule["accepted_tokens"].sum().to_dict(), **near)
         nodes = read(outcome.out, "nodes")
-        assert nodes.groupby("combination")["accepted"].sum().to_dict() == pytest.approx(by_rule["accepted_tokens"].sum().to_dict(), **near)
+        assert nodes.groupby("combination")["accepted"].sum().to_dict() == pytest.approx(
+            by_rule["accepted_tokens"].sum().to_dict(), **near
+        )
         assert nodes["mean_weight"].between(0, 1).all()
         assert (nodes["accepted"] <= nodes["reached"] + 1e-4).all()
         first = read(outcome.out, "positions").query("depth == 1").set_index("combination")["reached"]
@@ -146,7 +175,11 @@ class TestAxes:
     def test_expected_counts_are_fractions_and_greedy_ones_whole(self, outcome: Outcome) -> None:
         records = read(outcome.out, "records")
         whole = (records[list(COUNTS)] == records[list(COUNTS)].round()).all(axis=1)
-        expected = (records["engine"] == "replay") & (records["temperature"] > 0) & ~records["acceptance"].isin(["topk", "greedy"])
+        expected = (
+            (records["engine"] == "replay")
+            & (records["temperature"] > 0)
+            & ~records["acceptance"].isin(["topk", "greedy"])
+        )
         assert whole[~expected].all()
         assert not whole[expected].all()
 
@@ -160,14 +193,18 @@ class TestAxes:
         for row in rows:
             again = Row.from_json(json.loads(row.to_json()))
             assert again.to_json() == row.to_json()
-            assert 1 + again.tally.accepted_tokens + again.tally.bonus_tokens == pytest.approx(again.tally.new_tokens, abs=1e-9)
+            assert 1 + again.tally.accepted_tokens + again.tally.bonus_tokens == pytest.approx(
+                again.tally.new_tokens, abs=1e-9
+            )
             assert sum(again.tally.lengths.values()) == pytest.approx(again.tally.steps, abs=1e-9)
 
     def test_skipped_combinations_say_why(self, plan: StudyPlan) -> None:
         reasons = dict(plan.skipped)
         assert len(reasons) == 4 + 8
         chain = next(why for what, why in reasons.items() if "acceptance=block" in what and "temperature=1.0" in what)
-        assert chain.startswith("the rule block is for chains only; rules that fit: recursive, no_replacement, kseq, membership, topk, ")
+        assert chain.startswith(
+            "the rule block is for chains only; rules that fit: recursive, no_replacement, kseq, membership, topk, "
+        )
         assert "block" not in chain.partition("fit:")[2]
         hot = next(why for what, why in reasons.items() if "acceptance=greedy" in what and "tree=chain" in what)
         assert hot.startswith("the rule greedy needs sampling.temperature=0; rules that fit: rejection, ")
@@ -178,7 +215,13 @@ RANDOM = ["rejection", "recursive", "no_replacement", "kseq", "membership", "blo
 
 
 def test_at_temperature_0_replay_is_live_to_the_integer(base: list[str], tmp_path: Path) -> None:
-    grid = [f"acceptance={','.join(RANDOM)}", "tree=chain,kary,wide", "budget=4", "sampling.temperature=0", "output.steps=true"]
+    grid = [
+        f"acceptance={','.join(RANDOM)}",
+        "tree=chain,kary,wide",
+        "budget=4",
+        "sampling.temperature=0",
+        "output.steps=true",
+    ]
     live, auto = (run(base, tmp_path / engine, *grid, f"engine={engine}") for engine in ("live", "auto"))
     assert len(live) == len(auto) == (3 * len(RANDOM) - 4) * len(TEXTS)
     assert set(read(tmp_path / "auto", "records")["engine"]) == {"live", "replay"}
@@ -189,7 +232,10 @@ def test_at_temperature_0_replay_is_live_to_the_integer(base: list[str], tmp_pat
         pd.testing.assert_frame_equal(both[0][columns], both[1][columns])
     assert read(tmp_path / "live", "records")["accepted_tokens"].sum() > 0
     run(base, tmp_path / "other", *grid, "engine=live", "seed=1")
-    seeds = [read(tmp_path / name, "records").sort_values(keys)[COUNTS_ONLY].to_numpy().tolist() for name in ("live", "other")]
+    seeds = [
+        read(tmp_path / name, "records").sort_values(keys)[COUNTS_ONLY].to_numpy().tolist()
+        for name in ("live", "other")
+    ]
     assert seeds[0] == seeds[1]  # nothing is left to chance
 
 
@@ -200,8 +246,16 @@ class TestEngine:
 
     def test_without_replacement(self, base: list[str]) -> None:
         rule = "acceptance=no_replacement"
-        assert self.engines(base, rule, "tree=chain,kary") == {"no_replacement chain": "replay", "no_replacement kary": "replay"}
-        for setting in ("sampling.top_p=0.9", "sampling.top_k=1", "sampling.temperature=0", "sampling.temperature=0.05"):
+        assert self.engines(base, rule, "tree=chain,kary") == {
+            "no_replacement chain": "replay",
+            "no_replacement kary": "replay",
+        }
+        for setting in (
+            "sampling.top_p=0.9",
+            "sampling.top_k=1",
+            "sampling.temperature=0",
+            "sampling.temperature=0.05",
+        ):
             found = self.engines(base, rule, "tree=chain,kary", setting)
             assert found == {"no_replacement chain": "replay", "no_replacement kary": "live"}, setting
         assert self.engines(base, rule, "tree=kary", "sampling.top_k=2") == {
@@ -225,12 +279,18 @@ class TestEngine:
         plan = plan_study([*base, "budget=3", "tree=kary", f"acceptance=recursive,{kind}", "engine=replay"])
         ((what, why),) = plan.skipped
         assert f"acceptance={kind}" in what
-        assert why.startswith(f"acceptance={kind} has no replay; it needs engine=live or engine=auto; rules that fit: recursive, ")
+        assert why.startswith(
+            f"acceptance={kind} has no replay; it needs engine=live or engine=auto; rules that fit: recursive, "
+        )
         assert kind not in why.partition("fit:")[2]
 
     def test_replay_of_too_few_children(self, base: list[str]) -> None:
-        with pytest.raises(ConfigError, match="can have fewer than 2 children, which only drafting tells; it needs engine=live"):
-            plan_study([*base, "budget=3", "tree=kary", "acceptance=no_replacement", "sampling.top_p=0.9", "engine=replay"])
+        with pytest.raises(
+            ConfigError, match="can have fewer than 2 children, which only drafting tells; it needs engine=live"
+        ):
+            plan_study(
+                [*base, "budget=3", "tree=kary", "acceptance=no_replacement", "sampling.top_p=0.9", "engine=replay"]
+            )
 
 
 BAD = [
@@ -256,7 +316,12 @@ BAD = [
 
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=[" ".join(overrides) for overrides, _ in BAD])
 def test_bad_input_is_one_line(
-    overrides: list[str], message: str, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    overrides: list[str],
+    message: str,
+    base: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     chain = [] if any(text.startswith("tree=") for text in overrides) else ["tree=chain"]
     rule = [] if any(text.startswith("acceptance=") for text in overrides) else ["acceptance=recursive"]
@@ -291,14 +356,22 @@ def by_two(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[An
 
 
 class TestSeeds:
-    def test_the_order_does_not_matter(self, base: list[str], mixed: dict[Any, Any], own_store: Path, tmp_path: Path) -> None:
+    def test_the_order_does_not_matter(
+        self, base: list[str], mixed: dict[Any, Any], own_store: Path, tmp_path: Path
+    ) -> None:
         turned = ["acceptance=topk,traversal,kseq,no_replacement,recursive", "tree=chain,wide,kary", "budget=3"]
         assert run(base, tmp_path / "out", *turned) == mixed
 
-    def test_nor_does_what_else_there_is(self, base: list[str], mixed: dict[Any, Any], own_store: Path, tmp_path: Path) -> None:
+    def test_nor_does_what_else_there_is(
+        self, base: list[str], mixed: dict[Any, Any], own_store: Path, tmp_path: Path
+    ) -> None:
         """Fewer children of one node at first, the pieces in a row."""
         found: dict[Any, Any] = {}
-        for rules, trees in (("traversal,no_replacement,recursive", "kary,chain"), ("kseq,topk", "chain,kary"), ("*", "wide")):
+        for rules, trees in (
+            ("traversal,no_replacement,recursive", "kary,chain"),
+            ("kseq,topk", "chain,kary"),
+            ("*", "wide"),
+        ):
             rule = MIXED[0] if rules == "*" else f"acceptance={rules}"
             found |= run(base, tmp_path / "out", rule, f"tree={trees}", "budget=3")
         assert {key: found[key] for key in mixed} == mixed
@@ -316,7 +389,9 @@ class TestSeeds:
         other = run(base, tmp_path / "out", *MIXED, "seed=1")
         assert len(other) == len(mixed)
         assert not other.keys() & mixed.keys()
-        tallies = [sorted(json.dumps([one["prompt_id"], one["tally"]]) for one in found.values()) for found in (other, mixed)]
+        tallies = [
+            sorted(json.dumps([one["prompt_id"], one["tally"]]) for one in found.values()) for found in (other, mixed)
+        ]
         assert tallies[0] != tallies[1]
 
     def test_each_repeat_is_another_text(self, base: list[str], mixed: dict[Any, Any], tmp_path: Path) -> None:
@@ -328,11 +403,19 @@ class TestSeeds:
         summary = read(tmp_path / "out", "summary").set_index("combination")
         records = read(tmp_path / "out", "records")
         assert len(records) == 2 * len(summary) * len(TEXTS)
-        assert summary["steps"].to_dict() == pytest.approx(records.groupby("combination")["steps"].sum().to_dict(), rel=1e-4)
+        assert summary["steps"].to_dict() == pytest.approx(
+            records.groupby("combination")["steps"].sum().to_dict(), rel=1e-4
+        )
 
     @pytest.mark.parametrize("after", [1, 4, 9])
     def test_interrupted_and_resumed(
-        self, after: int, by_two: dict[Any, Any], base: list[str], own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        after: int,
+        by_two: dict[Any, Any],
+        base: list[str],
+        own_store: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         calls = []
 
@@ -347,21 +430,30 @@ class TestSeeds:
 
         monkeypatch.setattr(traces, "BATCH", 2)
         with monkeypatch.context() as patch:
-            for module, name in ((traces, "record_trajectories"), (traces, "chances"), (sweep, "decode"), (sweep.Replayer, "run")):
+            for module, name in (
+                (traces, "record_trajectories"),
+                (traces, "chances"),
+                (sweep, "decode"),
+                (sweep.Replayer, "run"),
+            ):
                 patch.setattr(module, name, stopping(getattr(module, name)))
             with pytest.raises(KeyboardInterrupt):
                 run_study(plan_study([*base, *MIXED]), tmp_path / "out")
         assert counts(tmp_path / "out").items() < by_two.items()
         assert run(base, tmp_path / "out", *MIXED) == by_two
 
-    def test_another_study_records_nothing(self, base: list[str], own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_study_records_nothing(
+        self, base: list[str], own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first = run(base, tmp_path / "one", "acceptance=recursive,topk", "tree=kary", "budget=3")
         for name in ("record_trajectories", "annotate", "chances"):
             monkeypatch.setattr(traces, name, None)
         second = run(base, tmp_path / "two", "acceptance=recursive,topk", "tree=kary", "budget=3", "name=other")
         assert first == second
         third = run(base, tmp_path / "three", "acceptance=kseq,block", "tree=chain,kary", "budget=2", "name=third")
-        assert {one["tally"]["overlap"] for one in third.values()} == {one["tally"]["overlap"] for one in first.values()}
+        assert {one["tally"]["overlap"] for one in third.values()} == {
+            one["tally"]["overlap"] for one in first.values()
+        }
 
 
 def test_texts_of_one_token_have_no_step(base: list[str], tmp_path: Path) -> None:

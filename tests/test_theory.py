@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdraft.errors import ConfigError
-from specdraft.theory.formulas import alpha_for, best_gamma, endless, expected_steps, expected_tokens, operations, overlap, speedup
+from specdraft.theory.formulas import (
+    alpha_for,
+    best_gamma,
+    endless,
+    expected_steps,
+    expected_tokens,
+    operations,
+    overlap,
+    speedup,
+)
 
 alphas = st.floats(0, 1)
 gammas = st.integers(0, 40)
@@ -123,4 +132,10 @@ def test_steps_of_a_text() -> None:
 
 
 def test_where_longer_is_always_better() -> None:
-    assert (endless(0.5, 0), endless(1, 0.5), endless(0, 0), endless(0.9, 0.1), endless(1, 1)) == (True, True, False, False, False)
+    assert (endless(0.5, 0), endless(1, 0.5), endless(0, 0), endless(0.9, 0.1), endless(1, 1)) == (
+        True,
+        True,
+        False,
+        False,
+        False,
+    )

@@ -31,7 +31,11 @@ ABOUT: dict[str, Any] = {
     "prompt": "c0ffee",
     "eos_ids": [1, 2],
 }
-TENSORS = {"tokens": np.arange(5), "gaps": np.linspace(0, 1, 5, dtype=np.float32), "wide": np.ones((2, 3), dtype=np.int32)}
+TENSORS = {
+    "tokens": np.arange(5),
+    "gaps": np.linspace(0, 1, 5, dtype=np.float32),
+    "wide": np.ones((2, 3), dtype=np.int32),
+}
 NEW = 6
 
 
@@ -123,7 +127,11 @@ class TestStore:
     def test_the_key_depends_on_everything_and_on_no_order(self, monkeypatch: pytest.MonkeyPatch) -> None:
         changed: list[dict[str, Any]] = [ABOUT | {name: "other"} for name in ABOUT]
         changed += [{name: value for name, value in ABOUT.items() if name != left_out} for left_out in ABOUT]
-        changed += [ABOUT | {"new": None}, ABOUT | {"target": ABOUT["target"] | {"vocab": 257}}, ABOUT | {"eos_ids": [2, 1]}]
+        changed += [
+            ABOUT | {"new": None},
+            ABOUT | {"target": ABOUT["target"] | {"vocab": 257}},
+            ABOUT | {"eos_ids": [2, 1]},
+        ]
         keys = [TraceStore.key(about) for about in (ABOUT, *changed)]
         assert len(set(keys)) == len(keys)
         assert TraceStore.key(dict(reversed(ABOUT.items()))) == keys[0]
@@ -270,7 +278,18 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
-HARMS = [without_json, without_tensors, truncated, emptied, one_bit_flipped, garbage, nested, half_written, other_json, a_list]
+HARMS = [
+    without_json,
+    without_tensors,
+    truncated,
+    emptied,
+    one_bit_flipped,
+    garbage,
+    nested,
+    half_written,
+    other_json,
+    a_list,
+]
 HARMS += [about_another, foreign_tensors]
 
 
@@ -293,7 +312,9 @@ def test_a_trace_under_another_key_is_not_there(store: TraceStore) -> None:
 
 
 class TestPairTraces:
-    def test_recorded_once_read_ever_after(self, tiny_pair: Pair, prompts: dict[str, list[int]], store: TraceStore, calls: Calls) -> None:
+    def test_recorded_once_read_ever_after(
+        self, tiny_pair: Pair, prompts: dict[str, list[int]], store: TraceStore, calls: Calls
+    ) -> None:
         first = record(tiny_pair, prompts, store)
         assert calls.counts == (3, 3)
         again = record(tiny_pair, prompts, TraceStore(store.folder))
@@ -307,7 +328,13 @@ class TestPairTraces:
     @pytest.mark.parametrize("kind", ["trajectory", "annotation"])
     @pytest.mark.parametrize("harm", [*HARMS, foreign_tensors_with_their_digest], ids=lambda harm: harm.__name__)
     def test_what_is_damaged_is_recorded_again(
-        self, harm: Callable[[Path], None], kind: str, tiny_pair: Pair, prompts: dict[str, list[int]], store: TraceStore, calls: Calls
+        self,
+        harm: Callable[[Path], None],
+        kind: str,
+        tiny_pair: Pair,
+        prompts: dict[str, list[int]],
+        store: TraceStore,
+        calls: Calls,
     ) -> None:
         first = record(tiny_pair, {"a": prompts["a"], "b": prompts["b"]}, store)
         harm(files_of(store, kind)[0])
@@ -317,7 +344,9 @@ class TestPairTraces:
         record(tiny_pair, {"a": prompts["a"], "b": prompts["b"]}, store)
         assert calls.counts == (0, 0)
 
-    def test_traces_of_two_prompts_swapped(self, tiny_pair: Pair, prompts: dict[str, list[int]], store: TraceStore, calls: Calls) -> None:
+    def test_traces_of_two_prompts_swapped(
+        self, tiny_pair: Pair, prompts: dict[str, list[int]], store: TraceStore, calls: Calls
+    ) -> None:
         first = record(tiny_pair, prompts, store)
         one, two = files_of(store, "trajectory")[:2]
         for suffix in (".json", ".safetensors"):
@@ -330,7 +359,12 @@ class TestPairTraces:
         assert calls.counts == (2, 0)
 
     def test_an_annotation_belongs_to_one_text(
-        self, tiny_pair: Pair, prompts: dict[str, list[int]], store: TraceStore, calls: Calls, monkeypatch: pytest.MonkeyPatch
+        self,
+        tiny_pair: Pair,
+        prompts: dict[str, list[int]],
+        store: TraceStore,
+        calls: Calls,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A trajectory that is recorded again and came out otherwise (a near-tie) needs new ranks."""
         record(tiny_pair, {"a": prompts["a"]}, store)
@@ -349,7 +383,12 @@ class TestPairTraces:
         np.testing.assert_array_equal(found.annotations["a"].ranks, expected.ranks)
 
     def test_everything_that_matters_is_in_the_key(
-        self, tiny_pair: Pair, prompts: dict[str, list[int]], store: TraceStore, calls: Calls, monkeypatch: pytest.MonkeyPatch
+        self,
+        tiny_pair: Pair,
+        prompts: dict[str, list[int]],
+        store: TraceStore,
+        calls: Calls,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         one = {"a": prompts["a"]}
         record(tiny_pair, one, store)
@@ -403,15 +442,24 @@ class TestPairTraces:
 def forwards(model: Any) -> Iterator[list[int]]:
     """The number of rows of each forward."""
     rows: list[int] = []
-    hook = model.register_forward_pre_hook(lambda _, __, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    hook = model.register_forward_pre_hook(
+        lambda _, __, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     yield rows
     hook.remove()
 
 
 def test_pairs_with_one_target_share_trajectories(
-    tiny_pair: Pair, tiny_pair_folders: PairFolders, prompts: dict[str, list[int]], store: TraceStore, tmp_path: Path, calls: Calls
+    tiny_pair: Pair,
+    tiny_pair_folders: PairFolders,
+    prompts: dict[str, list[int]],
+    store: TraceStore,
+    tmp_path: Path,
+    calls: Calls,
 ) -> None:
-    spec = PairFolders(tiny_pair_folders.target, save_model(tmp_path / "draft", tiny_llama(seed=5, num_hidden_layers=1))).spec("other")
+    spec = PairFolders(
+        tiny_pair_folders.target, save_model(tmp_path / "draft", tiny_llama(seed=5, num_hidden_layers=1))
+    ).spec("other")
     other = load_pair(spec)
     with forwards(tiny_pair.target.model) as target, forwards(tiny_pair.draft.model) as draft:
         first = record(tiny_pair, prompts, store)
@@ -429,7 +477,12 @@ def test_pairs_with_one_target_share_trajectories(
 
 class TestOtherWeights:
     def test_under_the_same_name(
-        self, tiny_pair_folders: PairFolders, prompts: dict[str, list[int]], store: TraceStore, tmp_path: Path, calls: Calls
+        self,
+        tiny_pair_folders: PairFolders,
+        prompts: dict[str, list[int]],
+        store: TraceStore,
+        tmp_path: Path,
+        calls: Calls,
     ) -> None:
         folders = PairFolders(*(Path(shutil.copytree(f, tmp_path / f.name)) for f in tiny_pair_folders))
         record(load_pair(folders.spec()), prompts, store)
@@ -468,7 +521,11 @@ class TestCommand:
         assert not folder.exists()
 
     def test_list_passes_over_foreign_files(self, run: Run, keys: list[str], folder: Path) -> None:
-        for name, text in (("x", "{}"), ("y", '{"about": {"kind": 3}}'), ("z", '{"about": {"kind": "trajectory", "target": 1}}')):
+        for name, text in (
+            ("x", "{}"),
+            ("y", '{"about": {"kind": 3}}'),
+            ("z", '{"about": {"kind": "trajectory", "target": 1}}'),
+        ):
             (folder / f"{name}.json").write_text(text)
             (folder / f"{name}.safetensors").write_bytes(b"")
         said = run("traces", "list")

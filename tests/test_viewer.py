@@ -17,7 +17,18 @@ from rich.console import Console
 from test_cli import Run, one_line, run  # noqa: F401
 
 from specdraft import cli
-from specdraft.acceptance import AcceptanceRule, Block, Greedy, KSeq, Membership, NoReplacement, Recursive, TopK, Traversal, Typical
+from specdraft.acceptance import (
+    AcceptanceRule,
+    Block,
+    Greedy,
+    KSeq,
+    Membership,
+    NoReplacement,
+    Recursive,
+    TopK,
+    Traversal,
+    Typical,
+)
 from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
@@ -47,7 +58,9 @@ TREE = Topology([-1, 0, 0, 0, 1, 1, 4, 4])
 
 def nasty_step(unknown: bool = False) -> ShownStep:
     states = judged_by_tokens(TREE, [1, 4], False)
-    nodes = [Seen(node, state, 1 / (node + 1), None if node == 0 or unknown else 0.5) for node, state in enumerate(states)]
+    nodes = [
+        Seen(node, state, 1 / (node + 1), None if node == 0 or unknown else 0.5) for node, state in enumerate(states)
+    ]
     if unknown:
         nodes[6] = Seen(None, "unused")
     return ShownStep(TREE, nodes, [1, 4], 9, 0.25, f"after {token_text(NASTY[0])}")
@@ -80,7 +93,12 @@ def combination(overrides: list[str]) -> Combination:
 
 
 def watch(
-    pair: Pair, shape: Shape, budget: int, rule: AcceptanceRule | None = None, sampling: Sampling | None = None, seed: int = 3
+    pair: Pair,
+    shape: Shape,
+    budget: int,
+    rule: AcceptanceRule | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 3,
 ) -> Any:
     decoder = SpeculativeDecoder(pair, shape, budget, 12, rule, sampling, keep_probs=True, seed=seed)
     showing = LiveShowing(decoder, combination([]), "Once", pair.encode(PROMPT))
@@ -102,22 +120,30 @@ class TestLive:
             paths: list[list[int]] = [[step.nodes[0].token]]
             for node in range(1, len(step.nodes)):
                 before, seen = paths[int(step.topology.parents[node])], step.nodes[node]
-                assert seen.draft_prob == pytest.approx(float(after(tiny_pair.draft, prefix + before)[seen.token]), abs=1e-4)
-                assert seen.target_prob == pytest.approx(float(after(tiny_pair.target, prefix + before)[seen.token]), abs=1e-4)
+                assert seen.draft_prob == pytest.approx(
+                    float(after(tiny_pair.draft, prefix + before)[seen.token]), abs=1e-4
+                )
+                assert seen.target_prob == pytest.approx(
+                    float(after(tiny_pair.target, prefix + before)[seen.token]), abs=1e-4
+                )
                 paths.append([*before, seen.token])
             prefix += [step.nodes[0].token, *step.tokens[:-1]]
         assert showing.text() == showing.result().text
         assert showing.result().token_ids == decoder.generate_ids(tiny_pair.encode(PROMPT)).token_ids
 
     @pytest.mark.parametrize(
-        "rule", [Recursive(), NoReplacement(), KSeq(), Membership(), TopK(), Traversal(), Typical()], ids=lambda rule: rule.kind
+        "rule",
+        [Recursive(), NoReplacement(), KSeq(), Membership(), TopK(), Traversal(), Typical()],
+        ids=lambda rule: rule.kind,
     )
     def test_sampling(self, tiny_pair: Pair, rule: AcceptanceRule) -> None:
         sampling = Sampling(temperature=1.0)
         tiny_pair = replace(tiny_pair, draft=CachedModel(tiny_llama(7), VOCAB))  # it is wrong more often
         decoder, showing, steps = watch(tiny_pair, Kary(k=3), 9, rule, sampling)
         again = decoder.generate_ids(tiny_pair.encode(PROMPT))
-        assert [step.accepted for step in steps] == [step.accepted for step in again.steps]  # looking on changes nothing
+        assert [step.accepted for step in steps] == [
+            step.accepted for step in again.steps
+        ]  # looking on changes nothing
         assert again.token_ids == showing.result().token_ids
         assert decoder.generate(PROMPT).token_ids == again.token_ids
         for step in steps:
@@ -137,21 +163,35 @@ class TestLive:
         assert all(seen.accept_prob is not None for step in steps for seen in step.nodes[len(step.accepted) + 1 :])
 
     def test_seed(self, tiny_pair: Pair) -> None:
-        texts = [watch(tiny_pair, Kary(), 4, Recursive(), Sampling(temperature=1.0), seed)[1].text() for seed in (0, 0, 1)]
+        texts = [
+            watch(tiny_pair, Kary(), 4, Recursive(), Sampling(temperature=1.0), seed)[1].text() for seed in (0, 0, 1)
+        ]
         assert texts[0] == texts[1] != texts[2]
 
     @pytest.mark.parametrize(
         ("shape", "rule", "sampling", "words"),
         [
-            (Kary(), Greedy(), Sampling(temperature=1), ["the rule greedy needs sampling.temperature=0; rules that fit: recursive, "]),
+            (
+                Kary(),
+                Greedy(),
+                Sampling(temperature=1),
+                ["the rule greedy needs sampling.temperature=0; rules that fit: recursive, "],
+            ),
             (Kary(), Block(), Sampling(temperature=1), ["the rule block is for chains only"]),
-            (BestFirst(), Recursive(), Sampling(temperature=1), ["needs children drawn at random; rules that fit: topk, typical"]),
+            (
+                BestFirst(),
+                Recursive(),
+                Sampling(temperature=1),
+                ["needs children drawn at random; rules that fit: topk, typical"],
+            ),
             (Paths(paths=[[1]]), Recursive(), Sampling(temperature=1), ["skips child ranks"]),
             (Chain(), Typical(epsilon=2), Sampling(temperature=1), ["acceptance.epsilon=2"]),
             (Paths(paths=[[999]]), Greedy(), Sampling(), ["the vocabulary has 258 tokens"]),
         ],
     )
-    def test_misfit(self, tiny_pair: Pair, shape: Shape, rule: AcceptanceRule, sampling: Sampling, words: list[str]) -> None:
+    def test_misfit(
+        self, tiny_pair: Pair, shape: Shape, rule: AcceptanceRule, sampling: Sampling, words: list[str]
+    ) -> None:
         with pytest.raises(ConfigError) as caught:
             SpeculativeDecoder(tiny_pair, shape, 4, acceptance=rule, sampling=sampling)
         assert all(word in str(caught.value) for word in words)
@@ -161,7 +201,9 @@ class TestLive:
         stopped = [step for step in steps if step.bonus is not None and len(step.accepted) < step.topology.depth]
         assert stopped
         for step in stopped:
-            assert re.search(r"the target wanted .* \(p=0\.\d{3}\); the draft's best child .* is the target's rank [1-9]", step.why)
+            assert re.search(
+                r"the target wanted .* \(p=0\.\d{3}\); the draft's best child .* is the target's rank [1-9]", step.why
+            )
 
 
 class TestReplay:
@@ -205,12 +247,18 @@ class TestReplay:
                 assert seen.state == other.state
                 assert seen.target_prob is None
                 assert seen.token in (None, other.token)
-                if one.plan.dynamic or node == 0 or (int(step.topology.parents[node]) in trunk and step.topology.ranks[node] < 16):
+                if (
+                    one.plan.dynamic
+                    or node == 0
+                    or (int(step.topology.parents[node]) in trunk and step.topology.ranks[node] < 16)
+                ):
                     beyond = step.bonus is None and int(step.topology.parents[node]) == (full.accepted or [0])[-1]
                     assert (seen.token == other.token) or beyond
                 elif node not in full.accepted:
                     assert seen.token is None
-        assert tree[0] in ("tree=chain", "tree=best_first") or any(seen.token is None for step in known for seen in step.nodes)
+        assert tree[0] in ("tree=chain", "tree=best_first") or any(
+            seen.token is None for step in known for seen in step.nodes
+        )
         assert "|?" in printed(bare, 80)
 
     def test_a_smaller_tree_without_models(self, overrides: list[str], tmp_path: Path) -> None:
@@ -243,7 +291,10 @@ class TestReplay:
         [
             (["frist"], ["'frist' is not a prompt id of p.jsonl", "did you mean 'first'?", "2 prompts"]),
             (["first", "tree=measured"], ["fitted to the traces", "trees show NAME --study DIR"]),
-            (["first", "acceptance=recursive", "sampling.temperature=1"], ["expected values, not trees", "acceptance=topk"]),
+            (
+                ["first", "acceptance=recursive", "sampling.temperature=1"],
+                ["expected values, not trees", "acceptance=topk"],
+            ),
             (["first", "sampling.temperature=1"], ["needs sampling.temperature=0; rules that fit"]),
             (["first", "--no-models"], ["nothing is recorded of prompt 'first'"]),
             (["first", "budget=2,3"], ["replay shows one combination; the overrides make 2"]),
@@ -256,7 +307,9 @@ class TestReplay:
         line = one_line(run("replay", *arguments, *overrides))
         assert all(word in line for word in words), line
 
-    def test_models_that_do_not_load(self, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_models_that_do_not_load(
+        self, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         one, store = combination(overrides), TraceStore(tmp_path / "traces")
         recorded(one, "first", store, True)
         from specdraft.errors import ModelError
@@ -274,13 +327,19 @@ def assert_same(steps: list[ShownStep], others: list[ShownStep], target: bool = 
         assert (step.topology, list(step.accepted), step.bonus) == (other.topology, list(other.accepted), other.bonus)
         assert [seen.token for seen in step.nodes] == [seen.token for seen in other.nodes]
         assert [seen.state for seen in step.nodes] == [seen.state for seen in other.nodes]
-        assert [seen.draft_prob for seen in step.nodes] == pytest.approx([seen.draft_prob for seen in other.nodes], abs=1e-4)
+        assert [seen.draft_prob for seen in step.nodes] == pytest.approx(
+            [seen.draft_prob for seen in other.nodes], abs=1e-4
+        )
         if target:
-            assert [seen.target_prob for seen in step.nodes[1:]] == pytest.approx([s.target_prob for s in other.nodes[1:]], abs=1e-4)
+            assert [seen.target_prob for seen in step.nodes[1:]] == pytest.approx(
+                [s.target_prob for s in other.nodes[1:]], abs=1e-4
+            )
 
 
 def printed(showing: Any, width: int, live: bool = False, terminal: bool = False) -> str:
-    console = Console(width=width, file=(file := StringIO()), force_terminal=terminal, color_system="standard" if terminal else None)
+    console = Console(
+        width=width, file=(file := StringIO()), force_terminal=terminal, color_system="standard" if terminal else None
+    )
     with StepPrinter(console, showing, live) as printer:
         for step in showing.steps():
             printer.step(step)
@@ -331,10 +390,14 @@ class TestPage:
         found = data_of(page(showing.shown()))
         assert found == json.loads(json.dumps(showing.shown().as_data()))
         for step, shown in zip(steps, found["steps"], strict=True):
-            assert [(node["token"], node["state"]) for node in shown["nodes"]] == [(seen.token, seen.state) for seen in step.nodes]
+            assert [(node["token"], node["state"]) for node in shown["nodes"]] == [
+                (seen.token, seen.state) for seen in step.nodes
+            ]
             assert [node["draft_prob"] for node in shown["nodes"]] == [seen.draft_prob for seen in step.nodes]
             assert [node["target_prob"] for node in shown["nodes"]] == [seen.target_prob for seen in step.nodes]
-            best = max((n for n in range(1, 8) if not step.topology.children[n]), key=lambda n: step.cumulative[n] or 0.0)
+            best = max(
+                (n for n in range(1, 8) if not step.topology.children[n]), key=lambda n: step.cumulative[n] or 0.0
+            )
             assert shown["best"][-1] == best
             assert [node["path"] for node in shown["nodes"]] == [list(path) for path in step.topology.paths]
 
@@ -360,7 +423,11 @@ class TestPage:
 
 
 def test_generate_under_sampling(run: Run, tiny_pair_folders: PairFolders, tmp_path: Path) -> None:  # noqa: F811
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}", "max_new_tokens=8"]
+    pair = [
+        f"pair.target.path={tiny_pair_folders.target}",
+        f"pair.draft.path={tiny_pair_folders.draft}",
+        "max_new_tokens=8",
+    ]
     sampled = ["sampling.temperature=1", "acceptance=recursive", "seed=3", "tree=kary", "budget=4"]
     texts = [json.loads(run("generate", "Once", *pair, *sampled, "--json").out)["text"] for _ in range(2)]
     assert texts[0] == texts[1]

@@ -64,7 +64,12 @@ def test_steps(browser: Any, tmp_path: Path, scheme: str) -> None:
     tab = opened.tab
     assert tab.locator("#where").text_content() == "step 1 of 2: 2 of 3 levels accepted"
     assert tab.locator("#tree .node").count() == 8
-    assert [tab.locator(f"#tree .node.{state}").count() for state in ("root", "accepted", "rejected", "unused")] == [1, 2, 5, 0]
+    assert [tab.locator(f"#tree .node.{state}").count() for state in ("root", "accepted", "rejected", "unused")] == [
+        1,
+        2,
+        5,
+        0,
+    ]
     assert tab.locator("#tree .node .bonus").count() == 1
     assert tab.locator("#tree .edge.best").count() == len(next(Nasty().steps()).best_path)
     tab.keyboard.press("ArrowRight")
@@ -77,7 +82,9 @@ def test_steps(browser: Any, tmp_path: Path, scheme: str) -> None:
     assert tab.locator("#tree").get_attribute("viewBox") != before
     tab.keyboard.press("0")
     tab.locator("#tree .node.accepted").first.hover()
-    rows = dict(zip(tab.locator("#tip th").all_text_contents(), tab.locator("#tip td").all_text_contents(), strict=True))
+    rows = dict(
+        zip(tab.locator("#tip th").all_text_contents(), tab.locator("#tip td").all_text_contents(), strict=True)
+    )
     assert rows["token id"] == "1"
     assert rows["text"] == token_text(NASTY[1], None)
     assert rows["draft probability"] == "0.50000"

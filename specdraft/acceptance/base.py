@@ -58,7 +58,11 @@ class AcceptanceRule(ABC):
 
     @abstractmethod
     def accept(
-        self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
+        self,
+        tree: DraftTree,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor | None = None,
+        source: Source = NO_SOURCE,
     ) -> Accepted:
         """Decide one step.
 

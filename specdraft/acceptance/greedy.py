@@ -25,7 +25,11 @@ class Greedy(AcceptanceRule):
     replay: ClassVar[Replay] = "rank"
 
     def accept(
-        self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
+        self,
+        tree: DraftTree,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor | None = None,
+        source: Source = NO_SOURCE,
     ) -> Accepted:
         """See `AcceptanceRule.accept`. One transfer from the device; siblings must differ in their tokens."""
         best = target_probs.argmax(-1)

@@ -54,12 +54,18 @@ class Judging(AcceptanceRule):
         """
 
     def accept(
-        self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
+        self,
+        tree: DraftTree,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor | None = None,
+        source: Source = NO_SOURCE,
     ) -> Accepted:
         """See `AcceptanceRule.accept`. One transfer from the device to decide, one for the bonus token."""
         if self.needs_draft_probs and draft_probs is None:
             raise ConfigError(f"acceptance={self.kind} needs the drafter's probabilities, and this drafter gives none")
-        draft = normalised(draft_probs) if self.needs_draft_probs and draft_probs is not None else target_probs.new_empty(0)
+        draft = (
+            normalised(draft_probs) if self.needs_draft_probs and draft_probs is not None else target_probs.new_empty(0)
+        )
         judged = self.judge(tree, normalised(target_probs), draft)
         accept, drafted = torch.stack([judged.accept, tree_tokens(tree, judged.accept.device).double()]).tolist()
         nodes = (walk_up if self.leaves_first else walk_down)(tree.topology, accept, source)
@@ -111,7 +117,9 @@ def rounds(tree: DraftTree, device: torch.device) -> Iterator[Round]:
     """First children, second children, ..."""
     tokens = tree_tokens(tree, device)
     children = list(enumerate(tree.topology.children))
-    trials = [[(node, own[j]) for node, own in children if len(own) > j] for j in range(max(len(own) for _, own in children))]
+    trials = [
+        [(node, own[j]) for node, own in children if len(own) > j] for j in range(max(len(own) for _, own in children))
+    ]
     pairs = sent([pair for trial in trials for pair in trial], device)
     for trial in torch.split(pairs, [len(trial) for trial in trials]) if trials else ():
         yield Round(trial[:, 0], trial[:, 1], tokens[trial[:, 1:]])
@@ -139,7 +147,8 @@ def ratio(above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
 
 
 def relative(draft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """`draft / target`, not clipped; at most 1 where the target is 0: rounding at an edge of top-p let such a token through."""
+    """`draft / target`, not clipped; at most 1 where the target is 0: rounding at an edge of top-p let such a token
+    through."""
     return torch.where(target > 0, draft / target, (draft > 0).double())
 
 

@@ -54,7 +54,9 @@ class KSeq(Judging):
         children = sent([[len(own)] for own in tree.topology.children], target_probs.device)
         counts = children.clamp(min=1)
         rho = solve(target_probs, draft_probs, counts)[0]
-        common = torch.where(children > 0, torch.minimum(target_probs / rho, draft_probs), 0.0)  # P(a child is x and accepted)
+        common = torch.where(
+            children > 0, torch.minimum(target_probs / rho, draft_probs), 0.0
+        )  # P(a child is x and accepted)
         beta = common.sum(-1, keepdim=True)
         any_accepted = (_any_of(beta, counts) / beta).nan_to_num(0.0)
         accept = target_probs.new_ones(len(tree))
@@ -63,14 +65,20 @@ class KSeq(Judging):
             accept[nodes] = ratio(target_probs[parents[:, None], tokens], scaled[parents[:, None], tokens])[:, 0]
         return Judged(accept, (target_probs - common * any_accepted).clamp(min=0))
 
-    def table(self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int) -> KSeqTable:
+    def table(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int
+    ) -> KSeqTable:
         """What replay needs, for nodes with 1 to `count` children; arguments as `Rejection.pi`."""
         target, draft = normalised(target_probs), normalised(draft_probs)
         counts = torch.arange(1, count + 1, device=target.device).expand(len(target), count)
-        return KSeqTable(relative(probability(draft, tokens), probability(target, tokens)), *solve(target, draft, counts))
+        return KSeqTable(
+            relative(probability(draft, tokens), probability(target, tokens)), *solve(target, draft, counts)
+        )
 
 
-def solve(target_probs: torch.Tensor, draft_probs: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def solve(
+    target_probs: torch.Tensor, draft_probs: torch.Tensor, counts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Each row's `(rho, beta)`, `[m, c]`, for its numbers of children `counts` `[m, c]`; rho from above.
 
     With tokens sorted by `target / draft`, `beta` of any rho is two prefix sums.

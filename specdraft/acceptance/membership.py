@@ -30,9 +30,15 @@ class Membership(Judging):
         return judge_membership(tree, target_probs)
 
     def pi(
-        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+        self,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor,
+        tokens: torch.Tensor,
+        count: int,
+        source: Source = NO_SOURCE,
     ) -> torch.Tensor:
-        """P(child i is the first with the recorded token), `(1 - draft(x))^i draft(x)`: `[T, K]`; see `Rejection.pi`."""
+        """P(child i is the first with the recorded token), `(1 - draft(x))^i draft(x)`: `[T, K]`; see
+        `Rejection.pi`."""
         drafted = probability(normalised(draft_probs), tokens)[:, None]
         return (1 - drafted) ** torch.arange(count, device=drafted.device) * drafted
 

@@ -32,9 +32,15 @@ class NoReplacement(Judging):
         return judge_in_turn(tree, target_probs, draft_probs, replace=False)
 
     def pi(
-        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+        self,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor,
+        tokens: torch.Tensor,
+        count: int,
+        source: Source = NO_SOURCE,
     ) -> torch.Tensor:
-        """An unbiased estimate of P(child i is accepted | the next token is the recorded one), `[T, K]`; see `Rejection.pi`.
+        """An unbiased estimate of P(child i is accepted | the next token is the recorded one), `[T, K]`; see
+        `Rejection.pi`.
 
         It follows one history per position in which every child was rejected: child c is drawn from
         `max(sum(m) draft - m, 0)`, the law of a child given that it was rejected. With K = 1 no draw is made.

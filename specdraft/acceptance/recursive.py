@@ -34,7 +34,12 @@ class Recursive(Judging):
         return judge_in_turn(tree, target_probs, draft_probs, replace=True)
 
     def pi(
-        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+        self,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor,
+        tokens: torch.Tensor,
+        count: int,
+        source: Source = NO_SOURCE,
     ) -> torch.Tensor:
         """P(child i is accepted | the next token is the recorded one), `[T, K]`; see `Rejection.pi`.
 

@@ -35,7 +35,12 @@ class Rejection(Judging):
         return Judged(torch.cat([accept.new_ones(1), accept]), residual)
 
     def pi(
-        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+        self,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor,
+        tokens: torch.Tensor,
+        count: int,
+        source: Source = NO_SOURCE,
     ) -> torch.Tensor:
         """P(child i is accepted | the next token is the recorded one): `min(1, draft / target)` for the only child.
 

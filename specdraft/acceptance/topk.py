@@ -31,7 +31,12 @@ class TopK(Judging):
         return judge_membership(tree, target_probs)
 
     def pi(
-        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source = NO_SOURCE
+        self,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor,
+        tokens: torch.Tensor,
+        count: int,
+        source: Source = NO_SOURCE,
     ) -> torch.Tensor:
         """1 at the recorded token's rank, else 0: `[T, K]`; see `Rejection.pi`.
 

@@ -40,7 +40,9 @@ class Traversal(Judging):
         for node, entering in tour(tree.topology):
             above, token = parents[node], tokens[node : node + 1]
             if node and entering:
-                passing[node] = ratio(passing[above] * rest[above].gather(0, token), draft_probs[above].gather(0, token))
+                passing[node] = ratio(
+                    passing[above] * rest[above].gather(0, token), draft_probs[above].gather(0, token)
+                )
             elif node:
                 left = (passing[above] * rest[above] - draft_probs[above]).clamp(min=0)
                 passing[above], rest[above] = stays(passing[above], left.sum()), normalised(left)

@@ -39,21 +39,29 @@ class Typical(AcceptanceRule):
             raise ConfigError(f"acceptance.delta={self.delta} is out of range; expected a finite number above 0")
 
     def accept(
-        self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None = None, source: Source = NO_SOURCE
+        self,
+        tree: DraftTree,
+        target_probs: torch.Tensor,
+        draft_probs: torch.Tensor | None = None,
+        source: Source = NO_SOURCE,
     ) -> Accepted:
         """See `AcceptanceRule.accept`."""
         topology, device = tree.topology, target_probs.device
         parents, tokens = sent(topology.parents[1:], device), tree_tokens(tree, device)[1:]
         threshold = (self.delta * torch.exp(-torch.special.entr(target_probs).sum(-1))).clamp(max=self.epsilon)
         chance = target_probs[parents, tokens].double()
-        log_chance, passes, drafted = torch.stack([chance.log(), (chance > threshold[parents]).double(), tokens.double()]).tolist()
+        log_chance, passes, drafted = torch.stack(
+            [chance.log(), (chance > threshold[parents]).double(), tokens.double()]
+        ).tolist()
         paths: list[list[int] | None] = [[]]
         scores = [0.0]
         for node, parent in enumerate(topology.parents[1:].tolist(), 1):
             above = paths[parent]
             paths.append([*above, node] if above is not None and passes[node - 1] else None)
             scores.append(scores[parent] + log_chance[node - 1])
-        best = max((n for n, path in enumerate(paths) if path is not None), key=lambda n: (len(paths[n] or ()), scores[n]))
+        best = max(
+            (n for n, path in enumerate(paths) if path is not None), key=lambda n: (len(paths[n] or ()), scores[n])
+        )
         bonus = source.choose(target_probs[best : best + 1])
         nodes = paths[best] or []
         return Accepted(nodes, [int(drafted[node - 1]) for node in nodes], int(bonus))

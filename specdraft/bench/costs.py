@@ -66,7 +66,8 @@ class CostCurve:
         return float(drafting + self._at([len(topology)], self.verify_s)[0] + self.other_s)
 
     def dynamic_steps_s(self, fed: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-        """`[V]` seconds of steps with dynamic trees of `nodes` `[V]`; `fed` `[V, D]` nodes made each level (0: there is none)."""
+        """`[V]` seconds of steps with dynamic trees of `nodes` `[V]`; `fed` `[V, D]` nodes made each level (0: there
+        is none)."""
         levels = np.where(fed > 0, self._at(fed, self.draft_level_s) + self.select_s, 0.0)
         seconds: np.ndarray = levels.sum(1) + self._at(nodes + 1, self.verify_s) + self.other_s
         return seconds
@@ -103,7 +104,9 @@ def measure_costs(pair: Pair) -> CostCurve:
     verify = [_median(pair.target, lambda m=size: _forward(pair.target, m, ranked=False)) for size in sizes]  # type: ignore[misc]
     plain, other = _loop_costs(pair, ids[: prefix // 2])
     whole = prefill_target + prefill_draft
-    curve = CostCurve(sizes, draft, verify, plain, other, 0.0, whole, prefill_target, torch.get_num_threads(), _device_name(pair))
+    curve = CostCurve(
+        sizes, draft, verify, plain, other, 0.0, whole, prefill_target, torch.get_num_threads(), _device_name(pair)
+    )
     curve = replace(curve, select_s=_select_cost(pair, ids[: prefix // 2], curve))
     pair.target.reset()
     pair.draft.reset()
@@ -170,7 +173,9 @@ def pair_costs(pair: Pair, store: TraceStore, measured: Callable[[str], None] = 
         values: dict[str, Any] = {n: tensors[n].tolist() for n in LISTS} | {n: float(tensors[n][0]) for n in NUMBERS}
         return CostCurve(**values, threads=about["threads"], device=about["device"])
     curve = measure_costs(pair)
-    store.put(about, {n: np.array(getattr(curve, n)) for n in LISTS} | {n: np.array([getattr(curve, n)]) for n in NUMBERS})
+    store.put(
+        about, {n: np.array(getattr(curve, n)) for n in LISTS} | {n: np.array([getattr(curve, n)]) for n in NUMBERS}
+    )
     measured(f"measured what drafting and verifying cost with {pair.name}")
     return curve
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def certify(
     overrides: Overrides = None,
-    texts: Annotated[int | None, typer.Option("--texts", help="sampled texts for each rule and prompt (default 200)")] = None,
+    texts: Annotated[
+        int | None, typer.Option("--texts", help="sampled texts for each rule and prompt (default 200)")
+    ] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:

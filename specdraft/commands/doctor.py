@@ -82,7 +82,8 @@ def _decoding() -> str:
     pair = load_pair("zoo")
     result = SpeculativeDecoder(pair, "kary", budget=6, max_new_tokens=16).generate("Once upon a time")
     checks = ", ".join(
-        f"{role} self-check {check.error:.1g} (wrong on purpose: {check.control:.1g})" for role, check in pair.self_checks.items()
+        f"{role} self-check {check.error:.1g} (wrong on purpose: {check.control:.1g})"
+        for role, check in pair.self_checks.items()
     )
     return f"{result.tally.new_tokens} tokens in {result.tally.steps} steps; {checks}"
 

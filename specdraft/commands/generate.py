@@ -37,7 +37,14 @@ def generate(
     check_writable(html)
     settings = one.settings
     decoder = SpeculativeDecoder(
-        load_pair(one.pair), one.shape, settings.budget, settings.max_new_tokens, one.rule, one.sampling, True, seed=settings.seed
+        load_pair(one.pair),
+        one.shape,
+        settings.budget,
+        settings.max_new_tokens,
+        one.rule,
+        one.sampling,
+        True,
+        seed=settings.seed,
     )
     _present(watched(decoder, one, prompt, prompt_ids), html, not no_live, as_json)
 
@@ -45,7 +52,9 @@ def generate(
 def replay(
     prompt_id: Annotated[str, typer.Argument(help="of the prompt set")],
     overrides: Overrides = None,
-    no_models: Annotated[bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")] = False,
+    no_models: Annotated[
+        bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")
+    ] = False,
     html: Html = None,
     no_live: NoLive = False,
     config_dir: ConfigDir = None,
@@ -63,7 +72,9 @@ def replay(
     one = replace(one, settings=replace(one.settings, engine="replay"))
     check_can_show(one)
     check_writable(html)
-    _present(replayed(recorded(one, prompt_id, TraceStore(default_folder()), not no_models, say)), html, not no_live, as_json)
+    _present(
+        replayed(recorded(one, prompt_id, TraceStore(default_folder()), not no_models, say)), html, not no_live, as_json
+    )
 
 
 def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> None:

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
     from specdraft.study.progress import Progress
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="Hydra overrides: pair=zoo tree=chain,kary budget=4,8", show_default=False)]
-ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="your own configs, searched before the bundled ones")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Hydra overrides: pair=zoo tree=chain,kary budget=4,8", show_default=False)
+]
+ConfigDir = Annotated[
+    Path | None, typer.Option("--config-dir", help="your own configs, searched before the bundled ones")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
 Html = Annotated[Path | None, typer.Option("--html", help="also write a page that shows the steps, without a network")]
 NoLive = Annotated[bool, typer.Option("--no-live", help="print steps one after another, for logs")]

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")],
     out: Annotated[Path | None, typer.Option("--out", help="the page's file; default: DIR/report.html")] = None,
-    formats: Annotated[str | None, typer.Option("--format", help="of html, md and png (default: all; with --out, what it ends in)")] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="of html, md and png (default: all; with --out, what it ends in)")
+    ] = None,
 ) -> None:
     """Turn a results folder into figures and a report that works without a network; no models are needed."""
     from specdraft.report.writing import parse_formats, write_report

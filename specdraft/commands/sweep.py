@@ -65,7 +65,12 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         failed = f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}"
         errors.print(failed, style="red", markup=False, highlight=False, soft_wrap=True)
     if not outcome.certified:
-        errors.print(f"not lossless: see certificate.live in {folder / 'manifest.json'}", style="red", highlight=False, soft_wrap=True)
+        errors.print(
+            f"not lossless: see certificate.live in {folder / 'manifest.json'}",
+            style="red",
+            highlight=False,
+            soft_wrap=True,
+        )
     if outcome.failures or not outcome.certified:
         raise typer.Exit(SOME_FAILED)
 
@@ -99,7 +104,13 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
         skipped = [{"overrides": what, "reason": why} for what, why in plan.skipped]
         typer.echo(
             json.dumps(
-                {"study": plan.settings.name, "out": str(folder), "prompts": len(plan.prompts), "combinations": listed, "skipped": skipped}
+                {
+                    "study": plan.settings.name,
+                    "out": str(folder),
+                    "prompts": len(plan.prompts),
+                    "combinations": listed,
+                    "skipped": skipped,
+                }
             )
         )
         return

@@ -37,7 +37,9 @@ def trees_list(as_json: AsJson = False) -> None:
         return
     table = Table("tree", "parameters", "what")
     for row in shapes:
-        table.add_row(row["kind"], ", ".join(f"{k}={v}" for k, v in row["parameters"].items()), row["about"].replace("`", ""))
+        table.add_row(
+            row["kind"], ", ".join(f"{k}={v}" for k, v in row["parameters"].items()), row["about"].replace("`", "")
+        )
     console().print(table)
     published = Table("published tree (tree=published tree.name=...)", "nodes", "depth")
     for tree in trees:
@@ -50,7 +52,9 @@ def trees_show(
     name: Annotated[str, typer.Argument(help="a shape, a tree config, or a published tree")],
     overrides: Annotated[list[str] | None, typer.Argument(help="budget=8 tree.k=3", show_default=False)] = None,
     output: Annotated[str, typer.Option("--format", help="text, json, medusa or sglang")] = "text",
-    study: Annotated[Path | None, typer.Option("--study", help="a study's results: colour each node by its mean acceptance weight")] = None,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="a study's results: colour each node by its mean acceptance weight")
+    ] = None,
     pair: Annotated[str | None, typer.Option("--pair", help="of the study (default: every pair)")] = None,
     png: Annotated[Path | None, typer.Option("--png", help="also write the coloured tree as a picture")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="also write it as a page, without a network")] = None,
@@ -76,10 +80,17 @@ def trees_show(
         raise ConfigError("--pair, --png and --html belong to --study DIR: without one there is nothing to colour")
     if not isinstance(plan, StaticPlan):
         why = "differs from step to step (specdraft generate shows it)" if plan.dynamic else "is fitted to traces"
-        raise ConfigError(f"tree={shape.kind} {why}: there is nothing to draw before a sweep (--study DIR draws one after it)")
+        raise ConfigError(
+            f"tree={shape.kind} {why}: there is nothing to draw before a sweep (--study DIR draws one after it)"
+        )
     topology = plan.topology
     if output == "json":
-        facts = {"tree": shape.label, "nodes": plan.nodes, "depth": plan.depth, "sibling_closed": topology.sibling_closed}
+        facts = {
+            "tree": shape.label,
+            "nodes": plan.nodes,
+            "depth": plan.depth,
+            "sibling_closed": topology.sibling_closed,
+        }
         typer.echo(json.dumps(facts | {"paths": [list(path) for path in topology.paths[1:]]}))
     elif output == "medusa":
         _write_medusa(topology)
@@ -90,7 +101,9 @@ def trees_show(
         console().print(topology_tree(topology, width=console().width))
 
 
-def _show_heat(study: Path, tree: str, budget: int, pair: str | None, output: str, png: Path | None, html: Path | None) -> None:
+def _show_heat(
+    study: Path, tree: str, budget: int, pair: str | None, output: str, png: Path | None, html: Path | None
+) -> None:
     from specdraft.errors import ConfigError
     from specdraft.results.files import write_atomically
     from specdraft.viewer.heat import CAPTION, heat_lines, heat_page, heat_trees, write_png
@@ -128,11 +141,17 @@ def _write_medusa(topology: Topology) -> None:
 @app.command("optimal")
 def trees_optimal(
     budget: Annotated[int, typer.Option("--budget", help="draft nodes")],
-    vector: Annotated[str | None, typer.Option("--acceptance-vector", help="acceptance by child rank: 0.63,0.11,...")] = None,
-    matrix: Annotated[Path | None, typer.Option("--acceptance-matrix", help="JSON file: one row of acceptance by rank per depth")] = None,
+    vector: Annotated[
+        str | None, typer.Option("--acceptance-vector", help="acceptance by child rank: 0.63,0.11,...")
+    ] = None,
+    matrix: Annotated[
+        Path | None, typer.Option("--acceptance-matrix", help="JSON file: one row of acceptance by rank per depth")
+    ] = None,
     max_depth: Annotated[int | None, typer.Option("--max-depth", help="draft levels at most")] = None,
     max_children: Annotated[int | None, typer.Option("--max-children", help="children of one node at most")] = None,
-    free_ranks: Annotated[bool, typer.Option("--free-ranks", help="allow a node without its lower-ranked siblings")] = False,
+    free_ranks: Annotated[
+        bool, typer.Option("--free-ranks", help="allow a node without its lower-ranked siblings")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the tree with the most expected accepted tokens."""
@@ -145,10 +164,16 @@ def trees_optimal(
     acceptance = read_acceptance(vector, matrix)
     tree = best_tree(acceptance, budget, max_depth=max_depth, max_children=max_children, free_ranks=free_ranks)
     if not tree.filled:
-        typer.echo(f"note: budget={budget} does not fit within the depth and width; the largest tree has {tree.nodes} nodes", err=True)
+        typer.echo(
+            f"note: budget={budget} does not fit within the depth and width; the largest tree has {tree.nodes} nodes",
+            err=True,
+        )
     if as_json:
         typer.echo(json.dumps(tree._asdict() | {"depth": tree.depth}))
         return
-    facts = f"{tree.nodes} nodes, {tree.depth} levels, {tree.expected_accepted:.4f} expected accepted tokens per step (bonus not counted)"
+    facts = (
+        f"{tree.nodes} nodes, {tree.depth} levels, {tree.expected_accepted:.4f} expected accepted tokens per "
+        "step (bonus not counted)"
+    )
     console().print(facts, highlight=False, soft_wrap=True)
     console().print(topology_tree(Topology.from_paths(tree.paths)))

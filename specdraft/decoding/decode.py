@@ -93,11 +93,16 @@ class Clock:
         return seconds
 
 
-def decode_plainly(verifier: Verifier, sampling: Sampling, prompt_ids: list[int], ending: Ending, source: Source = NO_SOURCE) -> list[int]:
+def decode_plainly(
+    verifier: Verifier, sampling: Sampling, prompt_ids: list[int], ending: Ending, source: Source = NO_SOURCE
+) -> list[int]:
     """The target alone, one token per forward, over the same cache code: the reference for text and speed."""
     device = verifier.model.device
     logits = verifier.prefill(prompt_ids)[None]
-    offset, tail = torch.zeros(1, dtype=torch.long, device=device), torch.zeros(1, 1, dtype=verifier.model.dtype, device=device)
+    offset, tail = (
+        torch.zeros(1, dtype=torch.long, device=device),
+        torch.zeros(1, 1, dtype=verifier.model.dtype, device=device),
+    )
     tokens: list[int] = []
     while True:
         tokens.append(choose(standardise(logits[-1:], sampling), sampling, source))

@@ -18,7 +18,10 @@ def misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling) -
     if rule.draw == "rank":
         return None
     if plan.dynamic:
-        return f"tree={shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children drawn at random"
+        return (
+            f"tree={shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children "
+            "drawn at random"
+        )
     if isinstance(plan, FittedPlan):
         return f"tree={shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
     if isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:

@@ -67,7 +67,12 @@ class Generation:
     def as_data(self) -> dict[str, Any]:
         """Text, counts, ratios, and of live decoding the seconds: what `--json` writes."""
         counts = self.tally
-        data: dict[str, Any] = {"text": self.text, "token_ids": self.token_ids, "steps": counts.steps, "new_tokens": counts.new_tokens}
+        data: dict[str, Any] = {
+            "text": self.text,
+            "token_ids": self.token_ids,
+            "steps": counts.steps,
+            "new_tokens": counts.new_tokens,
+        }
         data |= {name: getattr(self, name) for name in ("acceptance_rate", "acceptance_length", "block_efficiency")}
         return data | self.seconds
 
@@ -128,9 +133,13 @@ class SpeculativeDecoder:
     def source(self, prompt_ids: list[int]) -> RandomSource:
         """The randomness of one decoded prompt."""
         decides = (self.shape.label, self.plan.nodes, self.rule)
-        return RandomSource(text_generator(self.pair, self.sampling, prompt_ids, f"{self._settings.seed}/0", *map(str, decides)))
+        return RandomSource(
+            text_generator(self.pair, self.sampling, prompt_ids, f"{self._settings.seed}/0", *map(str, decides))
+        )
 
-    def stream(self, prompt_ids: list[int], verifier: Verifier | None = None, source: Source | None = None) -> Iterator[int | Step]:
+    def stream(
+        self, prompt_ids: list[int], verifier: Verifier | None = None, source: Source | None = None
+    ) -> Iterator[int | Step]:
         """The first token, then one `Step` per verification step, as they happen.
 
         Args:
@@ -164,4 +173,6 @@ class SpeculativeDecoder:
     def finished(self, first: int, steps: list[Step], wall_s: float) -> Generation:
         """What `stream` gave, and the seconds that it took, as one result."""
         token_ids = [first, *(token for step in steps for token in step.tokens)]
-        return Generation(self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0, self.plan.dynamic))
+        return Generation(
+            self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0, self.plan.dynamic)
+        )

@@ -38,5 +38,9 @@ class Verifier:
         if self._prepared is None or self._prepared[0] is not topology:
             device = self.model.device
             visible = torch.from_numpy(topology.ancestors).to(device)
-            self._prepared = (topology, torch.from_numpy(topology.depths).to(device), tail_mask(visible, self.model.dtype))
+            self._prepared = (
+                topology,
+                torch.from_numpy(topology.depths).to(device),
+                tail_mask(visible, self.model.dtype),
+            )
         return self._prepared[1:]

@@ -59,7 +59,8 @@ def best_children(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndar
 
 
 def with_descendants(seen: np.ndarray, parents: np.ndarray) -> np.ndarray:
-    """Which node sees which after more nodes: `[k, k]` bool and the parents `[m]` of the new ones -> `[k + m, k + m]`."""
+    """Which node sees which after more nodes: `[k, k]` bool and the parents `[m]` of the new ones -> `[k + m, k +
+    m]`."""
     old, new = len(seen), len(parents)
     grown = np.zeros((old + new, old + new), dtype=bool)
     grown[:old, :old] = seen
@@ -84,7 +85,9 @@ class _Prepared:
         if (topology.depths[1:] < topology.depths[:-1]).any():
             raise TreeError("a tree that is drafted must list its nodes depth by depth")
         if (highest := int(topology.ranks[1:].max(initial=0))) >= model.vocab:
-            raise TreeError(f"the tree has child rank {highest}, but there are only {model.vocab} tokens to choose from")
+            raise TreeError(
+                f"the tree has child rank {highest}, but there are only {model.vocab} tokens to choose from"
+            )
         self.topology = topology
         self.levels: list[_LevelTensors] = []
         fed: list[int] = []  # nodes in the order of their cache slots; leaves are not fed
@@ -167,7 +170,9 @@ class DraftModel:
         drawing = self._drawing
         if drawing.draw == "rank":
             return rank_tokens(logits, count)
-        self._drawn_from.append(standardise(logits.double(), drawing.sampling))  # in float32 rare children have probability 0
+        self._drawn_from.append(
+            standardise(logits.double(), drawing.sampling)
+        )  # in float32 rare children have probability 0
         tokens, valid = draw_children(self._drawn_from[-1], count, drawing.draw, drawing.source)
         self._valid.append(valid)
         return tokens

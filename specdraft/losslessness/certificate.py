@@ -29,7 +29,12 @@ def near_ties(trajectories: Iterable[Trajectory], check: SelfCheck) -> dict[str,
     """How many recorded tokens were near-ties: there, a live run may go another way than the recording."""
     gaps = np.concatenate([one.gaps for one in trajectories])
     largest = largest_tie(check)
-    return {"tokens": len(gaps), "near_ties": int((gaps <= largest).sum()), "limit": largest, "smallest_gap": float(gaps.min())}
+    return {
+        "tokens": len(gaps),
+        "near_ties": int((gaps <= largest).sum()),
+        "limit": largest,
+        "smallest_gap": float(gaps.min()),
+    }
 
 
 def compare_greedy(
@@ -46,7 +51,9 @@ def compare_greedy(
     """
     if list(plain) == list(decoded):
         return None
-    position = next((i for i, (p, d) in enumerate(zip(plain, decoded, strict=False)) if p != d), min(len(plain), len(decoded)))
+    position = next(
+        (i for i, (p, d) in enumerate(zip(plain, decoded, strict=False)) if p != d), min(len(plain), len(decoded))
+    )
     gap = top_two_gap(model, [*prompt_ids, *plain[:position]])
     largest = largest_tie(check)
     if gap <= largest:
@@ -86,7 +93,9 @@ def certificate(
     keys = [combinations[row.combination] for row in rows]
     sampled = sum(own["temperature"] > 0 for own in keys)
     ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
-    compared = sum(own["temperature"] == 0 and own["engine"] == "live" and registry()[own["acceptance"]].lossless for own in keys)
+    compared = sum(
+        own["temperature"] == 0 and own["engine"] == "live" and registry()[own["acceptance"]].lossless for own in keys
+    )
     return {
         "kind": "; ".join([*([GREEDY] if sampled < len(rows) or not rows else []), *([SAMPLING] if sampled else [])]),
         "compared": compared,

@@ -242,7 +242,10 @@ FAMILIES: dict[str, dict[str, tuple[int, Topology]]] = {  # family -> tree -> to
     "wide": {"3": (4, shape(3)), "4": (3, shape(4))},
     "k-ary": {"2-2": (3, shape(2, 2))},
     "mixed": {"1-3": (3, shape(1, 3)), "uneven": (3, Topology([-1, 0, 0, 2, 1, 2])), "2-2-1": (2, shape(2, 2, 1))},
-    "by rank": {"skips a rank": (4, Topology([-1, 0, 0, 1, 1], [0, 0, 2, 1, 3])), "uneven, by rank": (4, Topology([-1, 0, 0, 0, 1, 1, 2]))},
+    "by rank": {
+        "skips a rank": (4, Topology([-1, 0, 0, 1, 1], [0, 0, 2, 1, 3])),
+        "uneven, by rank": (4, Topology([-1, 0, 0, 0, 1, 1, 2])),
+    },
 }
 
 
@@ -303,11 +306,17 @@ class Proof(NamedTuple):
         """One line for people."""
         trees = ", ".join(self.families)
         if not self.lossless:
-            return f"lossy: the text's law is up to {self.largest:.2g} away from the target's (total variation; trees: {trees})"
+            return (
+                f"lossy: the text's law is up to {self.largest:.2g} away from the target's (total variation; "
+                f"trees: {trees})"
+            )
         if self.exact:
             return f"proven by enumeration for these tree families: {trees} (largest distance {self.largest:.1e})"
         worst = max(self.enumerated, key=lambda one: one.distance)
-        return f"NOT lossless: {worst.distance:.2g} away from the target's law on {worst.family} tree {worst.tree}, {worst.sampling}"
+        return (
+            f"NOT lossless: {worst.distance:.2g} away from the target's law on {worst.family} tree "
+            f"{worst.tree}, {worst.sampling}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -322,7 +331,8 @@ class Proof(NamedTuple):
 
 
 def prove(rule: AcceptanceRule, families: Iterable[str] | None = None) -> Proof:
-    """Enumerate a rule on the small trees of these families (default: all that the rule fits), without and with truncation.
+    """Enumerate a rule on the small trees of these families (default: all that the rule fits), without and with
+    truncation.
 
     A tree that a study decodes with is larger, and of the same build: every node is judged with the same code.
     A tree that differs from step to step is in each step one that depends on the drafter alone.
@@ -331,7 +341,10 @@ def prove(rule: AcceptanceRule, families: Iterable[str] | None = None) -> Proof:
     fitting = [name for name in fitting if name != "by rank" or rule.draw == "rank"]
     wanted = fitting if families is None else [name for name in fitting if name in set(families)]
     cases = [(name, tree, sampling) for name in wanted for tree in FAMILIES[name] for sampling in ENUMERATED]
-    found = [Enumerated(n, t, FAMILIES[n][t][0], says(s), enumerate_case(type(rule), _told(rule), n, t, key(s))) for n, t, s in cases]
+    found = [
+        Enumerated(n, t, FAMILIES[n][t][0], says(s), enumerate_case(type(rule), _told(rule), n, t, key(s)))
+        for n, t, s in cases
+    ]
     return Proof(rule.kind, rule.lossless, found)
 
 
@@ -342,7 +355,11 @@ def _told(rule: AcceptanceRule) -> tuple[tuple[str, Any], ...]:
 
 @cache
 def enumerate_case(
-    rule: type[AcceptanceRule], parameters: tuple[tuple[str, Any], ...], kin: str, tree: str, sampling: tuple[float, int, float]
+    rule: type[AcceptanceRule],
+    parameters: tuple[tuple[str, Any], ...],
+    kin: str,
+    tree: str,
+    sampling: tuple[float, int, float],
 ) -> float:
     """The distance of one case; a process goes through each case once."""
     (vocab, topology), setting = FAMILIES[kin][tree], Sampling(*sampling)

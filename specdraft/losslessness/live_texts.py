@@ -55,15 +55,20 @@ class Case(NamedTuple):
 def pick(candidates: Iterable[Case]) -> list[Case]:
     """One case for each rule and sampling setting: the smallest tree that branches, or else the smallest chain.
 
-    A fitted tree cannot be decoded live; where there is nothing else, a chain stands for it: its rule is what is checked.
+    A fitted tree cannot be decoded live; where there is nothing else, a chain stands for it: its rule is what is
+    checked.
     """
     grouped: dict[str, list[Case]] = {}
     for case in candidates:
         grouped.setdefault(repr((case.rule, case.sampling)), []).append(case)
     picked = []
     for cases in grouped.values():
-        live = [case for case in cases if not isinstance(case.plan, FittedPlan)] or [cases[0]._replace(tree="chain", plan=Chain().at(4))]
-        picked.append(min(live, key=lambda case: (case.plan.depth == case.plan.nodes, case.plan.depth < 2, case.plan.nodes)))
+        live = [case for case in cases if not isinstance(case.plan, FittedPlan)] or [
+            cases[0]._replace(tree="chain", plan=Chain().at(4))
+        ]
+        picked.append(
+            min(live, key=lambda case: (case.plan.depth == case.plan.nodes, case.plan.depth < 2, case.plan.nodes))
+        )
     return picked
 
 
@@ -105,7 +110,12 @@ class Checked:
 
 
 def check_live(
-    pair: Pair, cases: Iterable[Case], prompts: Mapping[str, Sequence[int]], texts: int, seed: int, done: Callable[[str], None]
+    pair: Pair,
+    cases: Iterable[Case],
+    prompts: Mapping[str, Sequence[int]],
+    texts: int,
+    seed: int,
+    done: Callable[[str], None],
 ) -> list[Checked]:
     """Decode live and compare with the target: its plain greedy text, or its own law where text is sampled.
 
@@ -123,7 +133,9 @@ def check_live(
         if case.sampling.greedy:
             found[index] = compare_with_plain(pair, case, prompts)
         else:
-            sampled.append((index, case, [chi_square(pair, case, name, ids, texts, seed) for name, ids in prompts.items()]))
+            sampled.append(
+                (index, case, [chi_square(pair, case, name, ids, texts, seed) for name, ids in prompts.items()])
+            )
         done(f"decoded live: {pair.name} {case.rule.kind} on {case.tree}")
     corrected = iter(holm([test.p for _, _, tests in sampled for test in tests]))
     for index, case, tests in sampled:
@@ -138,7 +150,16 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
         verifier = Verifier(pair.target)
         plain = decode_plainly(verifier, case.sampling, list(ids), ending)
         text = text_of(
-            decode(verifier, DraftModel(pair.draft), case.plan, case.rule, case.sampling, list(ids), ending, _source(pair, case, ids))
+            decode(
+                verifier,
+                DraftModel(pair.draft),
+                case.plan,
+                case.rule,
+                case.sampling,
+                list(ids),
+                ending,
+                _source(pair, case, ids),
+            )
         )
         test: dict[str, Any] = {"prompt_id": name, "tokens": len(plain), "tie": None, "bug": None}
         try:
@@ -149,7 +170,10 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
     bugs, ties = [test for test in tests if test["bug"]], [test["tie"] for test in tests if test["tie"]]
     verdict = f"the text of {len(tests) - len(bugs) - len(ties)} of {len(tests)} prompts is plain greedy decoding's"
     if ties:
-        verdict += f"; {len(ties)} differ at a near-tie (largest gap of the two best logits {max(tie['gap'] for tie in ties):.1e})"
+        verdict += (
+            f"; {len(ties)} differ at a near-tie (largest gap of the two best logits "
+            f"{max(tie['gap'] for tie in ties):.1e})"
+        )
     if bugs:
         verdict += f"; NOT lossless: prompt {bugs[0]['prompt_id']}: {bugs[0]['bug']}"
     return Checked(pair.name, case.rule.kind, case.tree, says(case.sampling), "greedy", not bugs, verdict, tests)
@@ -165,18 +189,23 @@ def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> Random
 
 
 def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int, seed: int) -> ChiSquare:
-    """Pearson's test of the first tokens after the prefill's, in every text the same: the most probable one that does not end it."""
+    """Pearson's test of the first tokens after the prefill's, in every text the same: the most probable one that does
+    not end it."""
     ids, eos = list(ids), pair.eos_ids
     verifier, drafter = _SamePrompt(pair.target), _SamePromptDraft(pair.draft)
     logits = verifier.prefill(ids)
     root = next(token for token in logits.argsort(descending=True).tolist() if token not in eos)
     length = max(1, min(TESTED_TOKENS, case.max_new_tokens - 1))
-    cells = Cells(lambda prefix: target_probs(pair.target, [*ids, root, *prefix], case.sampling), length, FEWEST / texts, eos)
+    cells = Cells(
+        lambda prefix: target_probs(pair.target, [*ids, root, *prefix], case.sampling), length, FEWEST / texts, eos
+    )
     seen: Counter[Prefix] = Counter()
     ending = Ending(1 + length, eos)
     for text in range(texts):
         source = Opening(root, _source(pair, case, ids, seed, text))
-        seen[cells.of(text_of(decode(verifier, drafter, case.plan, case.rule, case.sampling, ids, ending, source))[1:])] += 1
+        seen[
+            cells.of(text_of(decode(verifier, drafter, case.plan, case.rule, case.sampling, ids, ending, source))[1:])
+        ] += 1
     return ChiSquare(name, texts, *fit([(texts * chance, seen[cell]) for cell, chance in cells.chances.items()]))
 
 
@@ -205,7 +234,9 @@ class Cells:
         chances: each cell's probability.
     """
 
-    def __init__(self, law_after: Callable[[Prefix], torch.Tensor], length: int, least: float, eos_ids: Iterable[int]) -> None:
+    def __init__(
+        self, law_after: Callable[[Prefix], torch.Tensor], length: int, least: float, eos_ids: Iterable[int]
+    ) -> None:
         self.chances: dict[Prefix, float] = {}
         self._names: dict[Prefix, list[int]] = {}
         going: list[tuple[Prefix, float]] = [((), 1.0)]
@@ -234,7 +265,8 @@ class Cells:
 
 
 def pooled(counts: Iterable[tuple[float, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Expected and observed counts; cells that expect fewer than `FEWEST` are put together with the next larger ones."""
+    """Expected and observed counts; cells that expect fewer than `FEWEST` are put together with the next larger
+    ones."""
     merged, waiting = list[tuple[float, float]](), (0.0, 0.0)
     for expected, observed in sorted(counts):
         waiting = waiting[0] + expected, waiting[1] + observed

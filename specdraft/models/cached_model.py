@@ -54,7 +54,9 @@ class CachedModel:
         """Commit a run of tokens after what is committed; `[vocab]` logits after the last one."""
         tokens = torch.tensor([list(token_ids)], device=self.device)
         positions = torch.arange(self.length, self.length + tokens.shape[1], device=self.device)[None]
-        out = self.model(input_ids=tokens, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        out = self.model(
+            input_ids=tokens, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+        )
         self.length += tokens.shape[1]
         logits: torch.Tensor = out.logits[0, -1, : self.vocab].float()
         return logits
@@ -74,7 +76,11 @@ class CachedModel:
         positions = offsets + self.length
         masks = self._masks(positions, tail)
         out = self.model(
-            input_ids=tokens[None], position_ids=positions[None], attention_mask=masks, past_key_values=self._cache, use_cache=True
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            attention_mask=masks,
+            past_key_values=self._cache,
+            use_cache=True,
         )
         self._pending_positions = torch.cat([self._pending_positions, positions])
         logits: torch.Tensor = out.logits[0, :, : self.vocab].float()

@@ -17,7 +17,9 @@ def encode_to_fit(files: PairFiles, text: str, chat_template: str, settings: Set
     limit, after = files.context_length, settings.max_new_tokens + depth
     if limit is not None and len(ids) + after > limit:
         raise PromptError(
-            f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {depth} draft levels exceed the context of {limit} "
-            f"of pair {files.spec.name}" + (f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else "")
+            f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {depth} draft levels exceed the "
+            f"context of {limit} "
+            f"of pair {files.spec.name}"
+            + (f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else "")
         )
     return ids

@@ -119,13 +119,19 @@ def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
         return ModelFiles(spec, _zoo_folder(spec.path.removeprefix("zoo:"), where))
     folder = Path(spec.path).expanduser()
     if not folder.is_dir():
-        if folder.exists() or spec.path.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec.path):
+        if (
+            folder.exists()
+            or spec.path.startswith((".", "/", "~"))
+            or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec.path)
+        ):
             raise ModelError(f"{where}: no such folder")
         folder = _from_hub(spec, where, weights)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{where}: the folder has no config.json, so it is not a saved model")
     if weights and not any(folder.glob("*.safetensors")):
-        raise ModelError(f"{where}: there are no .safetensors weights (other formats can run code when loaded and are refused)")
+        raise ModelError(
+            f"{where}: there are no .safetensors weights (other formats can run code when loaded and are refused)"
+        )
     return ModelFiles(spec, folder)
 
 
@@ -155,12 +161,18 @@ def _from_hub(spec: ModelSpec, where: str, weights: bool) -> Path:
     try:
         return Path(snapshot_download(spec.path, revision=spec.revision, allow_patterns=patterns))
     except GatedRepoError as error:
-        raise ModelError(f"{where}: the repository is gated; accept its licence on the hub and log in with `hf auth login`") from error
+        raise ModelError(
+            f"{where}: the repository is gated; accept its licence on the hub and log in with `hf auth login`"
+        ) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"{where}: no such folder here, and no such repository on the hub (or it is private)") from error
+        raise ModelError(
+            f"{where}: no such folder here, and no such repository on the hub (or it is private)"
+        ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{where}: the repository has no revision {spec.revision!r}") from error
     except HFValidationError as error:
         raise ModelError(f"{where}: neither a folder nor a hub id: {first_line(error)}") from error
     except (LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{where}: no such folder here, not in the hub's cache, and the hub cannot be reached") from error
+        raise ModelError(
+            f"{where}: no such folder here, not in the hub's cache, and the hub cannot be reached"
+        ) from error

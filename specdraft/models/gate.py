@@ -56,7 +56,10 @@ def check_supported(name: str, config: Any, model_class: type) -> None:
         refuse("it applies local or chunked attention masks of its own, which a tree mask cannot replace")
     other = set(getattr(text, "layer_types", None) or []) - LAYER_TYPES
     if other:
-        refuse(f"it has layers of kind {', '.join(sorted(other))}; only full and sliding attention keep a cache that trees can use")
+        refuse(
+            f"it has layers of kind {', '.join(sorted(other))}; only full and sliding attention keep a cache "
+            "that trees can use"
+        )
     if getattr(text, "alibi", False):
         refuse("its ALiBi biases follow cache slots, not positions")
     parameters = inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]

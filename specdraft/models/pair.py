@@ -73,7 +73,9 @@ class PairFiles:
                 text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
             except TemplateError as error:
                 hint = "prompts.chat_template=none does without it"
-                raise PromptError(f"the chat template of {self.target.spec.path} fails: {first_line(error)}; {hint}") from error
+                raise PromptError(
+                    f"the chat template of {self.target.spec.path} fails: {first_line(error)}; {hint}"
+                ) from error
             ids = tokenizer.encode(text, add_special_tokens=False)
         else:
             ids = tokenizer.encode(text)
@@ -127,7 +129,9 @@ class Pair:
 def find_pair(spec: PairSpec, weights: bool = True) -> PairFiles:
     """Find both models' files; nothing is loaded. Raises `ModelError`."""
     spec.check()
-    return PairFiles(spec, find_model(spec.target, "pair.target", weights), find_model(spec.draft, "pair.draft", weights))
+    return PairFiles(
+        spec, find_model(spec.target, "pair.target", weights), find_model(spec.draft, "pair.draft", weights)
+    )
 
 
 def load_pair(spec: PairSpec | PairFiles | str, target_of: Pair | None = None) -> Pair:
@@ -170,7 +174,9 @@ def resolve_device(spec: ModelSpec) -> torch.device:
     try:
         device = torch.device(spec.device)
     except RuntimeError as error:
-        raise ConfigError(f"device={spec.device!r} is not a device; expected auto, cpu, cuda, cuda:N or spread") from error
+        raise ConfigError(
+            f"device={spec.device!r} is not a device; expected auto, cpu, cuda, cuda:N or spread"
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device={spec.device}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
@@ -199,7 +205,11 @@ def load_model(files: ModelFiles, vocab: int) -> CachedModel:
     from transformers.utils import logging as transformers_logging
 
     device = resolve_device(files.spec)
-    options: dict[str, Any] = {"dtype": resolve_dtype(files, device), "use_safetensors": True, "trust_remote_code": False}
+    options: dict[str, Any] = {
+        "dtype": resolve_dtype(files, device),
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
     if files.spec.quantize != "none":
         bits = {"8bit": "load_in_8bit", "4bit": "load_in_4bit"}[files.spec.quantize]
         options["quantization_config"] = BitsAndBytesConfig(**{bits: True, "bnb_4bit_compute_dtype": options["dtype"]})
@@ -212,11 +222,15 @@ def load_model(files: ModelFiles, vocab: int) -> CachedModel:
             model, report = AutoModelForCausalLM.from_pretrained(files.folder, output_loading_info=True, **options)
             model = model if "device_map" in options else model.to(device)
     except ImportError as error:
-        raise ModelError(f"{files.spec.path}: {first_line(error)} (install the extra: pip install 'specdraft[quantize]')") from error
+        raise ModelError(
+            f"{files.spec.path}: {first_line(error)} (install the extra: pip install 'specdraft[quantize]')"
+        ) from error
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(f"{files.spec.path}: out of memory on {device} while loading") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{files.spec.path}: the weights cannot be loaded: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):  # they would be random
-        raise ModelError(f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}")
+        raise ModelError(
+            f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
+        )
     return CachedModel(model.eval(), vocab)

@@ -41,7 +41,9 @@ def self_check(model: CachedModel, name: str) -> SelfCheck:
     prompt_len = 12
     ids = torch.randint(0, model.vocab, (prompt_len + len(CHECK_TREE),), generator=generator).tolist()
     prompt, nodes = ids[:prompt_len], ids[prompt_len:]
-    wanted = torch.stack([_sequential(model, prompt + [nodes[i] for i in path]) for path in ([0], [0, 1], [0, 2], [0, 1, 3])])
+    wanted = torch.stack(
+        [_sequential(model, prompt + [nodes[i] for i in path]) for path in ([0], [0, 1], [0, 2], [0, 1, 3])]
+    )
     ancestors = torch.from_numpy(CHECK_TREE.ancestors)
     depths = torch.from_numpy(CHECK_TREE.depths)
     slots = torch.arange(len(CHECK_TREE))

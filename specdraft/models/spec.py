@@ -35,7 +35,9 @@ class ModelSpec:
             raise ConfigError(f"{key}.path is empty; expected a folder or a hub id")
         for name, known in (("dtype", DTYPES), ("quantize", QUANTIZE)):
             if getattr(self, name) not in known:
-                raise ConfigError(f"{key}.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}")
+                raise ConfigError(
+                    f"{key}.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}"
+                )
         if self.trust_remote_code:
             raise ConfigError(f"{key}.trust_remote_code=true is refused: code from a model repository is never run")
 
@@ -54,4 +56,6 @@ class PairSpec:
         self.target.check("pair.target")
         self.draft.check("pair.draft")
         if self.drafter != "draft_model":
-            raise ConfigError(f"pair.drafter={self.drafter!r} is not known{did_you_mean(str(self.drafter), ['draft_model'])}")
+            raise ConfigError(
+                f"pair.drafter={self.drafter!r} is not known{did_you_mean(str(self.drafter), ['draft_model'])}"
+            )

@@ -197,7 +197,9 @@ def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPat
     accepted = reached & (depth <= steps.accepted[:, None]) & (place == on_path[rows, depth])
     count, prompts = len(walked.paths), len(walked.first)
     key = walked.prompt[steps.start][:, None] * count + path
-    times = [np.bincount(key[which], minlength=prompts * count).reshape(prompts, count) for which in (reached, accepted)]
+    times = [
+        np.bincount(key[which], minlength=prompts * count).reshape(prompts, count) for which in (reached, accepted)
+    ]
     found: list[dict[RankPath, list[int]]] = [{} for _ in range(prompts)]
     for prompt, index in np.argwhere(times[0]).tolist():
         found[prompt][walked.paths[index]] = [int(times[0][prompt, index]), int(times[1][prompt, index])]
@@ -207,7 +209,13 @@ def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPat
 def listed_steps(walked: Walked, steps: Steps) -> list[list[list[int]]]:
     """Every prompt's steps as `steps.csv` lists them: index, drafted, accepted and bonus tokens, cut (0 or 1)."""
     listed: list[list[list[int]]] = [[] for _ in walked.first]
-    rows = zip(walked.prompt[steps.start].tolist(), steps.size.tolist(), steps.accepted.tolist(), steps.cut.tolist(), strict=True)
+    rows = zip(
+        walked.prompt[steps.start].tolist(),
+        steps.size.tolist(),
+        steps.accepted.tolist(),
+        steps.cut.tolist(),
+        strict=True,
+    )
     for prompt, size, accepted, cut in rows:
         listed[prompt].append([len(listed[prompt]), size, accepted, int(not cut), int(cut)])
     return listed

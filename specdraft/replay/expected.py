@@ -80,7 +80,8 @@ def _ahead(values: np.ndarray, depth: int, positions: int) -> np.ndarray:
 
 
 def block_weights(topology: Topology, ratio: np.ndarray) -> list[np.ndarray]:
-    """`node_weights` of block verification on a chain: `ratio` `[P, S]` is draft over target probability, 0 beyond the end.
+    """`node_weights` of block verification on a chain: `ratio` `[P, S]` is draft over target probability, 0 beyond
+    the end.
 
     P(at least a tokens accepted) is the least product of the first 0 .. a ratios (Sun et al. 2025).
     """
@@ -131,13 +132,17 @@ def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: Packed
     # a step from s that accepts T - s tokens reaches the end; a node at depth d is tried if s + d <= T
     left = packed.last[:, None] - np.arange(positions)  # [P, S] T - s
     expected = np.einsum("ps,psa->pa", mass, exactly)
-    reaching = np.take_along_axis(exactly, np.clip(left, 0, topology.depth)[:, :, None], 2)[:, :, 0] * (left <= topology.depth)
+    reaching = np.take_along_axis(exactly, np.clip(left, 0, topology.depth)[:, :, None], 2)[:, :, 0] * (
+        left <= topology.depth
+    )
     cut = (mass * reaching).sum(1)
     before = [mass * (depth <= left) for depth in range(topology.depth + 2)]
     tried = [(before[d + 1] * trying[:, :, d]).sum(1) for d in range(topology.depth)]
     hit = np.einsum("ps,psa->pa", mass, by_depth)
     at_node = [(mass * weight).sum(1) for weight in weights]
-    at_parent = [(before[int(topology.depths[n])] * weights[int(topology.parents[n])]).sum(1) for n in range(1, len(topology))]
+    at_parent = [
+        (before[int(topology.depths[n])] * weights[int(topology.parents[n])]).sum(1) for n in range(1, len(topology))
+    ]
     steps = mass.sum(1)
     tallies = []
     for prompt in range(prompts):

@@ -23,7 +23,9 @@ def starts(ranks: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return rows, positions
 
 
-def measured_tree(ranks: np.ndarray, last: np.ndarray, node_budget: int, max_depth: int, max_children: int) -> tuple[Topology, float]:
+def measured_tree(
+    ranks: np.ndarray, last: np.ndarray, node_budget: int, max_depth: int, max_children: int
+) -> tuple[Topology, float]:
     """The `node_budget` rank paths that are accepted most often, over all start positions.
 
     The mean weight of a path is the share of starts after which the drafter's ranks are that path. A
@@ -74,7 +76,9 @@ def fit(plan: FittedPlan, ranks: np.ndarray, last: np.ndarray) -> Topology:
     shape = plan.shape
     if shape.kind == "sequoia":
         vector = rank_shares(ranks, last, shape.max_children)
-        return Topology.from_paths(best_tree(vector, plan.nodes, max_depth=shape.max_depth, max_children=shape.max_children).paths)
+        return Topology.from_paths(
+            best_tree(vector, plan.nodes, max_depth=shape.max_depth, max_children=shape.max_children).paths
+        )
     return measured_tree(ranks, last, plan.nodes, shape.max_depth, shape.max_children)[0]
 
 

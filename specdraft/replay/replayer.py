@@ -52,7 +52,9 @@ class Replayer:
         self._names = [p.prompt_id for p in prompts]
         judged = [traces.chances[p.prompt_id] for p in prompts] if traces.chances else []
         self._chances = pack_chances(judged, self._packed.ranks.shape[1]) if judged else {}
-        top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)  # greedy distributions overlap wholly or not at all
+        top_ranked = (
+            (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
+        )  # greedy distributions overlap wholly or not at all
         self._overlap = self._chances["overlap"].sum(1) if judged else top_ranked
         self._walked: tuple[tuple[Limits, int], Walked] | None = None
 
@@ -75,7 +77,9 @@ class Replayer:
             step_s = self._costs.step_s(topology)
             for block in np.array_split(members, range(BLOCK, len(members), BLOCK)):
                 part = self._of(block)
-                if rule.replay != "rank":  # greedy: whatever is drawn is the drafter's best token, and the first of its copies is taken
+                if (
+                    rule.replay != "rank"
+                ):  # greedy: whatever is drawn is the drafter's best token, and the first of its copies is taken
                     part = part._replace(ranks=np.where(part.ranks > 0, -1, part.ranks))
                 steps = replay_steps(topology, part) if with_steps else [None] * len(block)
                 for index, tally, taken in zip(block.tolist(), replay(topology, part), steps, strict=True):
@@ -99,7 +103,9 @@ class Replayer:
             block = np.arange(first, min(first + BLOCK, len(self._names)))
             part, walked = self._of(block), self._walk(limits(plan), block)
             tallies, steps = replay_dynamic(walked, part, plan)
-            counted += [self._with_estimates(t, s) for t, s in zip(tallies, self._seconds(walked, steps, plan), strict=True)]
+            counted += [
+                self._with_estimates(t, s) for t, s in zip(tallies, self._seconds(walked, steps, plan), strict=True)
+            ]
             listed += listed_steps(walked, steps) if with_steps else [None] * len(block)
         return counted, listed
 
@@ -147,7 +153,8 @@ def dynamic_trees(
     store: TraceStore,
     recorded: Callable[[str], None],
 ) -> dict[Limits, Expansions]:
-    """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are missing."""
+    """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are
+    missing."""
     largest: dict[Limits, BestFirstPlan] = {}
     for plan in plans:
         if isinstance(plan, BestFirstPlan) and plan.nodes > getattr(largest.get(limits(plan)), "nodes", 0):
@@ -159,6 +166,7 @@ def dynamic_trees(
 
 
 def most_children(plans: Iterable[Plan]) -> int:
-    """The most children of one node in static trees, rounded up to a power of two so that studies share what they record."""
+    """The most children of one node in static trees, rounded up to a power of two so that studies share what they
+    record."""
     most = max((max(map(len, plan.topology.children)) for plan in plans if isinstance(plan, StaticPlan)), default=1)
     return 1 << (most - 1).bit_length()

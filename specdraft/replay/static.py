@@ -21,8 +21,10 @@ class PackedRanks(NamedTuple):
     """The ranks of several trajectories side by side.
 
     Attributes:
-        ranks: `[P, T_max + 2]` the drafter's rank of the token at each position; -1 where there is none. A drafter whose
-            proposal depends on how far below the root it is has `[P, T_max + 2, O]`: by depth, from 1 to O, the last for all below.
+        ranks: `[P, T_max + 2]` the drafter's rank of the token at each position; -1 where there is none. A drafter
+            whose
+            proposal depends on how far below the root it is has `[P, T_max + 2, O]`: by depth, from 1 to O, the last
+            for all below.
         last: `[P]` each trajectory's last position `T`.
         looped: `[P]` tokens that end a repeated 4-gram (see `metrics.looped_tokens`).
     """
@@ -35,7 +37,9 @@ class PackedRanks(NamedTuple):
 def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray]) -> PackedRanks:
     """Lay ranks `[T + 1]`, or `[T + 1, O]`, of each prompt side by side."""
     last = np.array([len(r) - 1 for r in ranks], dtype=np.int64)
-    packed = np.full((len(ranks), int(last.max(initial=0)) + 2, *(ranks[0].shape[1:] if len(ranks) else ())), -1, dtype=np.int64)
+    packed = np.full(
+        (len(ranks), int(last.max(initial=0)) + 2, *(ranks[0].shape[1:] if len(ranks) else ())), -1, dtype=np.int64
+    )
     for row, one in enumerate(ranks):
         packed[row, : len(one)] = one
     packed[:, 0] = -1
@@ -58,7 +62,8 @@ def at_depth(ranks: np.ndarray, depth: int) -> np.ndarray:
 def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The deepest accepted node, and its depth, of a step that starts at each position.
 
-    Level by level, only the starts that are still accepted are looked at: a deep tree costs no more than what it accepts.
+    Level by level, only the starts that are still accepted are looked at: a deep tree costs no more than what it
+        accepts.
 
     Args:
         topology: the tree.
@@ -75,7 +80,9 @@ def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, n
     for level in range(1, topology.depth + 1):
         if level == 1 or ranks.ndim > 2:
             own = at_depth(ranks, level)
-            following = np.append(np.minimum(own.astype(np.uint32), beyond).astype(np.int64), beyond)  # -1 is the largest
+            following = np.append(
+                np.minimum(own.astype(np.uint32), beyond).astype(np.int64), beyond
+            )  # -1 is the largest
         child = children[here * width + following[starts + level]] if level > 1 else children[following[1:]]
         kept = np.flatnonzero(child >= 0)
         starts, here = starts[kept], child[kept]
@@ -86,13 +93,16 @@ def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, n
 
 
 def step_starts(depth: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """`[P, S]` bool: where steps start, given what a start at each position accepts; a step ends before the next one starts.
+    """`[P, S]` bool: where steps start, given what a start at each position accepts; a step ends before the next one
+    starts.
 
     By doubling: the first 2, 4, 8, ... starts of every prompt at once.
     """
     prompts, slots = depth.shape
     rows = np.arange(prompts)[:, None] * slots
-    following = (rows + np.minimum(np.arange(1, slots + 1) + depth, last[:, None])).ravel()  # the last position leads to itself
+    following = (
+        rows + np.minimum(np.arange(1, slots + 1) + depth, last[:, None])
+    ).ravel()  # the last position leads to itself
     started = np.zeros(depth.size, dtype=bool)
     started[rows] = True
     found = 0
@@ -139,7 +149,9 @@ def count(topology: Topology, packed: PackedRanks) -> Counts:
 
     lengths = tabled(rows, accepted, prompts, levels + 1)
     beyond = lengths[:, :0:-1].cumsum(1)[:, ::-1]
-    reached = beyond + tabled(rows[onwards], accepted[onwards], prompts, levels)  # who accepted d tokens had tried depth d
+    reached = beyond + tabled(
+        rows[onwards], accepted[onwards], prompts, levels
+    )  # who accepted d tokens had tried depth d
     through = tabled(ends, rows, len(topology), prompts)
     for child in range(topology.num_nodes, 0, -1):
         through[topology.parents[child]] += through[child]
@@ -161,7 +173,9 @@ class NodeCounts(Mapping[RankPath, list[int]]):
         if self._listed is None:
             tried = self._counts.tried[self._topology.parents[1:], self._prompt].tolist()
             accepted = self._counts.accepted[1:, self._prompt].tolist()
-            self._listed = dict(zip(self._topology.paths[1:], map(list, zip(tried, accepted, strict=True)), strict=True))
+            self._listed = dict(
+                zip(self._topology.paths[1:], map(list, zip(tried, accepted, strict=True)), strict=True)
+            )
         return self._listed[path]
 
     def __iter__(self) -> Iterator[RankPath]:

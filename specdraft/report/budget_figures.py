@@ -24,7 +24,13 @@ class BudgetFigures(Canvas):
     """Draws over the budget."""
 
     def _metric(
-        self, metric: str, title: str, caption: Text, plain: bool = False, single: bool = False, rows: pd.DataFrame | None = None
+        self,
+        metric: str,
+        title: str,
+        caption: Text,
+        plain: bool = False,
+        single: bool = False,
+        rows: pd.DataFrame | None = None,
     ) -> None:
         curves = self.curves if rows is None else rows
         curves = curves[curves[metric].notna()]
@@ -64,7 +70,11 @@ class BudgetFigures(Canvas):
         strong = alt.condition(pick, alt.value(1), alt.value(0.08))
         ends = {"y": alt.Y(f"{metric}_lo:Q"), "y2": alt.Y2(f"{metric}_hi:Q")}
         band = base.transform_filter("!datum.lonely").mark_area().encode(x=x, **ends, color=colour, opacity=faint)
-        bars = base.transform_filter("datum.lonely").mark_rule(strokeWidth=1.5).encode(x=x, **ends, color=colour, opacity=strong)
+        bars = (
+            base.transform_filter("datum.lonely")
+            .mark_rule(strokeWidth=1.5)
+            .encode(x=x, **ends, color=colour, opacity=strong)
+        )
         line = (
             base.transform_filter("!datum.lonely")
             .mark_line(strokeWidth=1.8)
@@ -83,7 +93,10 @@ class BudgetFigures(Canvas):
             x=x, y=y, color=colour, shape=self.scales.marker(shapes), opacity=strong, tooltip=tips
         )
         bounded = curves[f"{metric}_lo"].notna()  # a layer without a row makes Vega complain
-        layers = [*([band] if (bounded & ~curves["lonely"]).any() else []), *([bars] if (bounded & curves["lonely"]).any() else [])]
+        layers = [
+            *([band] if (bounded & ~curves["lonely"]).any() else []),
+            *([bars] if (bounded & curves["lonely"]).any() else []),
+        ]
         layers += [*([line] if not curves["lonely"].all() else []), points.add_params(pick)]
         if plain:
             layers.insert(0, base.mark_rule(strokeDash=[3, 3], color="#808080").encode(y=alt.datum(1)))
@@ -97,8 +110,12 @@ class BudgetFigures(Canvas):
         x = alt.X(f"{metric}:Q", title=title, scale=alt.Scale(zero=False))
         colour = alt.Color("shown:N", scale=self.scales.scale(self._shapes_of(curves)), legend=None)
         base = alt.Chart().transform_filter(f"isValid(datum['{metric}'])")
-        bars = base.mark_rule(strokeWidth=2).encode(y=y, x=alt.X(f"{metric}_lo:Q"), x2=alt.X2(f"{metric}_hi:Q"), color=colour)
-        points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, x=x, color=colour, tooltip=["shown:N", f"{metric}:Q"])
+        bars = base.mark_rule(strokeWidth=2).encode(
+            y=y, x=alt.X(f"{metric}_lo:Q"), x2=alt.X2(f"{metric}_hi:Q"), color=colour
+        )
+        points = base.mark_point(filled=True, size=70, opacity=1).encode(
+            y=y, x=x, color=colour, tooltip=["shown:N", f"{metric}:Q"]
+        )
         layers = [*([bars] if curves[f"{metric}_lo"].notna().any() else []), points]
         if plain:
             layers.insert(0, base.mark_rule(strokeDash=[3, 3], color="#808080").encode(x=alt.datum(1)))
@@ -113,7 +130,10 @@ class BudgetFigures(Canvas):
             self._words(
                 "lead",
                 title,
-                say("Not drawn: {}.", "comparisons.csv gives no lead here" if self.all_shapes > 1 else "a single shape has no runner-up"),
+                say(
+                    "Not drawn: {}.",
+                    "comparisons.csv gives no lead here" if self.all_shapes > 1 else "a single shape has no runner-up",
+                ),
             )
             return
         table = pd.DataFrame(
@@ -135,7 +155,10 @@ class BudgetFigures(Canvas):
         data = self._own("lead", table)
         y = alt.Y("budget:O", title="node budget", sort=[str(b) for b in sorted(set(table["order"]))])
         ends = table[["lead", "low", "high"]].min().min(), table[["lead", "low", "high"]].max().max()
-        span = [min(0.0, ends[0]), max(0.0, ends[1]) + 0.5 * (max(0.0, ends[1]) - min(0.0, ends[0]))]  # room for names at the right
+        span = [
+            min(0.0, ends[0]),
+            max(0.0, ends[1]) + 0.5 * (max(0.0, ends[1]) - min(0.0, ends[0])),
+        ]  # room for names at the right
         x = alt.X("lead:Q", title="lead (tokens per step)", scale=alt.Scale(domain=span, nice=True))
         filled = alt.condition("datum.sure === 'clear'", alt.value("#0072B2"), alt.value("#D55E00"))
         zero = alt.Chart().mark_rule(strokeDash=[3, 3], color="#808080").encode(x=alt.datum(0))
@@ -148,12 +171,24 @@ class BudgetFigures(Canvas):
                 x=x,
                 color=filled,
                 shape=alt.Shape(
-                    "sure:N", legend=None, scale=alt.Scale(domain=["clear", "open", "no interval"], range=["circle", "square", "cross"])
+                    "sure:N",
+                    legend=None,
+                    scale=alt.Scale(domain=["clear", "open", "no interval"], range=["circle", "square", "cross"]),
                 ),
-                tooltip=[alt.Tooltip("shown:N", title="leads"), alt.Tooltip("runner:N", title="runner-up"), "lead:Q", "low:Q", "high:Q"],
+                tooltip=[
+                    alt.Tooltip("shown:N", title="leads"),
+                    alt.Tooltip("runner:N", title="runner-up"),
+                    "lead:Q",
+                    "low:Q",
+                    "high:Q",
+                ],
             )
         )
-        label = alt.Chart().mark_text(align="left", dx=7, dy=-9, fontSize=10.5, color="#808080").encode(y=y, x=x, text="words:N")
+        label = (
+            alt.Chart()
+            .mark_text(align="left", dx=7, dy=-9, fontSize=10.5, color="#808080")
+            .encode(y=y, x=x, text="words:N")
+        )
         label = label.transform_calculate(words="datum.shown + ' over ' + datum.runner")
         layers = [zero, *([bars] if table["low"].notna().any() else []), points, label]
         rows = table["budget"].nunique()
@@ -161,7 +196,8 @@ class BudgetFigures(Canvas):
         clear, rated = sum(lead.verdict == "clear" for lead in contested), sum(lead.lead.known for lead in contested)
         told = (
             say(
-                "{} of {} leads have a 95 % interval that lies above 0 (blue circles); the others (orange squares) do not show a winner.",
+                "{} of {} leads have a 95 % interval that lies above 0 (blue circles); the others (orange "
+                "squares) do not show a winner.",
                 clear,
                 rated,
             )
@@ -183,7 +219,11 @@ class BudgetFigures(Canvas):
         middle = (rows["block_efficiency"].min() + rows["block_efficiency"].max()) / 2
         data = self._own("heat", rows[["panel", "shown", "budget", "block_efficiency"]])
         many = rows["budget"].nunique() > 10
-        x = alt.X("budget:O", title="node budget (draft nodes)", axis=alt.Axis(labelAngle=0, labelOverlap="greedy", format="d"))
+        x = alt.X(
+            "budget:O",
+            title="node budget (draft nodes)",
+            axis=alt.Axis(labelAngle=0, labelOverlap="greedy", format="d"),
+        )
         y = alt.Y("shown:N", title="shape", sort=[visible(tree) for tree in kept])
         # width 260 is fixed: cells without room for a number have none
         cells = (
@@ -194,7 +234,9 @@ class BudgetFigures(Canvas):
                 y=y,
                 tooltip=["panel:N", "shown:N", "budget:O", "block_efficiency:Q"],
                 color=alt.Color(
-                    "block_efficiency:Q", scale=alt.Scale(scheme=HEAT), legend=alt.Legend(title="tokens per step", gradientLength=200)
+                    "block_efficiency:Q",
+                    scale=alt.Scale(scheme=HEAT),
+                    legend=alt.Legend(title="tokens per step", gradientLength=200),
                 ),
             )
         )
@@ -202,14 +244,20 @@ class BudgetFigures(Canvas):
         if not many:
             ink = alt.condition(f"datum.block_efficiency > {middle}", alt.value("#111111"), alt.value("#ffffff"))
             layers.append(
-                alt.Chart().mark_text(fontSize=10.5).encode(x=x, y=y, text=alt.Text("block_efficiency:Q", format=".2f"), color=ink)
+                alt.Chart()
+                .mark_text(fontSize=10.5)
+                .encode(x=x, y=y, text=alt.Text("block_efficiency:Q", format=".2f"), color=ink)
             )
         left = len(best) - len(kept)
         caption = say(
             "Brighter is more tokens per pass of the target; an empty cell was not measured. {}",
             join([self._best_cell(panel, rows) for panel in self._panels_of(rows)[:MOST_SPOKEN]]),
         )
-        extra = say("The {} shapes with the highest cells are drawn, {} are only in the table.", MOST_HEAT_ROWS, left) if left else ()
+        extra = (
+            say("The {} shapes with the highest cells are drawn, {} are only in the table.", MOST_HEAT_ROWS, left)
+            if left
+            else ()
+        )
         self._add(
             "heat",
             title,
@@ -233,15 +281,22 @@ class BudgetFigures(Canvas):
     def _leads_caption(self) -> Text:
         heads = [lead for panel, lead in self.findings.headlines.items() if panel in self.panels]
         spoken = join(lead_sentence(lead) for lead in heads[:MOST_SPOKEN])
-        more = say("{} more panels: see the table of winners.", len(heads) - MOST_SPOKEN) if len(heads) > MOST_SPOKEN else ()
+        more = (
+            say("{} more panels: see the table of winners.", len(heads) - MOST_SPOKEN)
+            if len(heads) > MOST_SPOKEN
+            else ()
+        )
         return join([spoken, more, say("The dashed line at 1 is plain decoding."), self._reference_note()])
 
     def _growth_caption(self, metric: str) -> Text:
-        """From the smallest to the largest budget, for the headline's leader; a trend only where intervals are apart."""
+        """From the smallest to the largest budget, for the headline's leader; a trend only where intervals are
+        apart."""
         told = []
         for panel in [panel for panel in self.panels if panel in self.findings.headlines][:MOST_SPOKEN]:
             tree = self.findings.headlines[panel].tree
-            own = self.rows[(self.rows["panel"] == panel) & (self.rows["tree"] == tree) & self.rows[metric].notna()].sort_values("budget")
+            own = self.rows[
+                (self.rows["panel"] == panel) & (self.rows["tree"] == tree) & self.rows[metric].notna()
+            ].sort_values("budget")
             if len(own) < 2:
                 continue
             first, last = own.iloc[0], own.iloc[-1]

@@ -66,7 +66,9 @@ class Canvas:
         best = self.rows.groupby("tree")["block_efficiency"].max()
         kept = sorted(fair, key=lambda tree: (tree != CHAIN, -best[tree]))[:MOST_SHAPES]
         self.trees = [tree for tree in fair if tree in kept] + [tree for tree in trees if is_reference(tree)]
-        self.panels = spread(findings.study.panels, dict(zip(self.rows["panel"], self.rows["pair"], strict=True)), MOST_PANELS)
+        self.panels = spread(
+            findings.study.panels, dict(zip(self.rows["panel"], self.rows["pair"], strict=True)), MOST_PANELS
+        )
         shown = {tree: visible(tree) for tree in trees}
         self.scales = ShapeScales([shown[t] for t in kept], [shown[t] for t in trees if is_reference(t)])
         kept_rows = self.rows[self.rows["tree"].isin(self.trees) & self.rows["panel"].isin(self.panels)]
@@ -80,11 +82,20 @@ class Canvas:
             chain = ", chain among them" if CHAIN in self.trees else ""
             told.append(
                 say(
-                    "Of {} shapes the {} with the highest block efficiency are drawn{}; the tables have all.", self.all_shapes, drawn, chain
+                    "Of {} shapes the {} with the highest block efficiency are drawn{}; the tables have all.",
+                    self.all_shapes,
+                    drawn,
+                    chain,
                 )
             )
         if len(self.panels) < len(self.findings.study.panels):
-            told.append(say("{} of {} settings are drawn; the tables have all.", len(self.panels), len(self.findings.study.panels)))
+            told.append(
+                say(
+                    "{} of {} settings are drawn; the tables have all.",
+                    len(self.panels),
+                    len(self.findings.study.panels),
+                )
+            )
         return join(told)
 
     def _left_out_details(self) -> Text:
@@ -94,13 +105,22 @@ class Canvas:
         return ()
 
     def _absent(self, file: str) -> Text:
-        why = "it is missing or damaged" if file not in self.findings.study.details else "it has no rows of the leading shapes"
+        why = (
+            "it is missing or damaged"
+            if file not in self.findings.study.details
+            else "it has no rows of the leading shapes"
+        )
         return say("Not drawn from {}: {}.", file, why)
 
     def _reference_note(self) -> Text:
         shown = [visible(tree) for tree in self.trees if is_reference(tree)]
         return (
-            say("{} (grey) is fitted on the very prompts that it is scored on: a reference, never a winner.", names(shown)) if shown else ()
+            say(
+                "{} (grey) is fitted on the very prompts that it is scored on: a reference, never a winner.",
+                names(shown),
+            )
+            if shown
+            else ()
         )
 
     def _shapes_of(self, rows: pd.DataFrame) -> list[str]:
@@ -115,7 +135,9 @@ class Canvas:
         """A table that several figures draw from, which grows with the columns they need."""
         before = self.drawn.datasets.get(name)
         whole = (
-            self.curves[columns] if before is None else pd.concat([before, self.curves[[c for c in columns if c not in before]]], axis=1)
+            self.curves[columns]
+            if before is None
+            else pd.concat([before, self.curves[[c for c in columns if c not in before]]], axis=1)
         )
         self.drawn.datasets[name] = whole
         return alt.NamedData(name=name)
@@ -147,7 +169,9 @@ def spread(panels: Sequence[str], pair_of: dict[str, str], most: int) -> list[st
 
 def tips(columns: Iterable[str]) -> list[alt.Tooltip]:
     """Tooltips of columns."""
-    return [alt.Tooltip(f"{column}:{'N' if column in TEXT else 'Q'}", title=column.replace("_", " ")) for column in columns]
+    return [
+        alt.Tooltip(f"{column}:{'N' if column in TEXT else 'Q'}", title=column.replace("_", " ")) for column in columns
+    ]
 
 
 def width(panels: int) -> int:

@@ -16,30 +16,42 @@ from specdraft.results.metrics import COUNTS, RATIOS, TIMES
 MOST_HEADLINES = 6
 ESTIMATES = ("est_tokens_per_s", "est_speedup")
 QUESTION = (
-    "A large language model (the target) writes one token per pass. A cheap drafter can propose a small tree of next tokens, and one pass "
+    "A large language model (the target) writes one token per pass. A cheap drafter can propose a small tree of "
+    "next tokens, and one pass "
     "of the target checks all of them: the tokens that fit are kept, so a pass yields more than one token."
 )
 METRICS = (
     (
         "block_efficiency",
-        "(accepted_tokens + bonus_tokens) / steps: tokens per verification step, that is, per pass of the target over a "
+        "(accepted_tokens + bonus_tokens) / steps: tokens per verification step, that is, per pass of the target "
+        "over a "
         "tree. Plain decoding: 1.",
     ),
     ("acceptance_length", "accepted_tokens / steps: draft tokens only, the bonus is not counted."),
     ("acceptance_rate", "accepted_tokens / drafted_tokens: the share of draft tokens that are kept."),
-    ("alpha", "mean overlap of the two models' distributions along the text: the chance that one draft token is accepted."),
+    (
+        "alpha",
+        "mean overlap of the two models' distributions along the text: the chance that one draft token is accepted.",
+    ),
     ("conditional, marginal", "by depth: accepted / reached, and accepted / all steps of the combination."),
     (
         "rank",
         "a child's place among its siblings: 1 is the drafter's first choice (under sampling: drawn first). accepted / "
         "reached, where reached counts the steps that accepted its parent.",
     ),
-    ("tokens_per_s, speedup", "measured, live decoding only; speedup is the time of plain decoding in the same run over wall_s."),
+    (
+        "tokens_per_s, speedup",
+        "measured, live decoding only; speedup is the time of plain decoding in the same run over wall_s.",
+    ),
     (
         "est_tokens_per_s, est_speedup",
-        "estimates from the counts and the pair's measured cost of a draft level and of verifying n tokens. Never measurements.",
+        "estimates from the counts and the pair's measured cost of a draft level and of verifying n tokens. "
+        "Never measurements.",
     ),
-    ("loop_share", "share of tokens that end the third or later occurrence of a 4-gram: above 0.3, acceptance measures loops."),
+    (
+        "loop_share",
+        "share of tokens that end the third or later occurrence of a 4-gram: above 0.3, acceptance measures loops.",
+    ),
     (
         "_lo, _hi",
         "95 % intervals over prompts (not over steps), from the study's own files: percentile bootstrap within "
@@ -51,7 +63,8 @@ LIMITS = (
         "The leader is picked after looking, and its interval is not corrected for that or for the number of "
         "comparisons: of many leads with a 95 % interval above 0, some can be luck."
     ),
-    "Intervals say how far the numbers carry over to other prompts of the same kind, not to other models, languages or hardware.",
+    "Intervals say how far the numbers carry over to other prompts of the same kind, not to other models, "
+    "languages or hardware.",
     "More tokens per pass is not the same as faster: a bigger tree costs more to draft and to check.",
     "The rule `typical` is not lossless: its text is not the target's own. Compare its counts with care.",
 )
@@ -125,12 +138,16 @@ def compose(study: StudyFiles) -> Document:
 
 def _question(findings: Findings) -> list[Text]:
     rows = findings.rows
-    asked = say("Which shape of tree, at each size (node budget), gets the most tokens accepted, and what is that worth in time?")
+    asked = say(
+        "Which shape of tree, at each size (node budget), gets the most tokens accepted, and what is that worth "
+        "in time?"
+    )
     if rows.empty:
         return [say("{}", QUESTION), asked]
     pairs = names([visible(pair) for pair in dict.fromkeys(rows["pair"])])
     asked = say(
-        "For {} {}: which shape of tree, at each size (node budget), gets the most tokens accepted, and what is that worth in time?",
+        "For {} {}: which shape of tree, at each size (node budget), gets the most tokens accepted, and what is "
+        "that worth in time?",
         "the model pair" if rows["pair"].nunique() == 1 else "the model pairs",
         pairs,
     )
@@ -140,7 +157,11 @@ def _question(findings: Findings) -> list[Text]:
 def _tiles(findings: Findings) -> list[tuple[str, str]]:
     rows = findings.rows
     engines = (
-        "replayed and live" if len(findings.live) and len(findings.estimated) else "decoded live" if len(findings.live) else "replayed"
+        "replayed and live"
+        if len(findings.live) and len(findings.estimated)
+        else "decoded live"
+        if len(findings.live)
+        else "replayed"
     )
     counts = [
         (rows["pair"].nunique(), "model pair", ""),
@@ -149,14 +170,26 @@ def _tiles(findings: Findings) -> list[tuple[str, str]]:
         (findings.prompts, "prompt", ""),
         (len(rows), "combination", f", {engines}"),
     ]
-    tiles = [("?" if count is None else f"{count:,}", f"{word}{'' if count == 1 else 's'}{more}") for count, word, more in counts]
+    tiles = [
+        ("?" if count is None else f"{count:,}", f"{word}{'' if count == 1 else 's'}{more}")
+        for count, word, more in counts
+    ]
     if len(findings.study.panels) > rows["pair"].nunique():
         tiles.insert(1, (f"{len(findings.study.panels):,}", "settings"))
     return tiles if len(rows) else tiles[3:4]
 
 
 def _winners(name: str, title: str, leads: list[Lead], total: int) -> Table:
-    columns = ("setting", "nodes", "first", "tokens per pass [95 %]", "runner-up", "lead [95 %]", "verdict", "hindsight (reference)")
+    columns = (
+        "setting",
+        "nodes",
+        "first",
+        "tokens per pass [95 %]",
+        "runner-up",
+        "lead [95 %]",
+        "verdict",
+        "hindsight (reference)",
+    )
     rows = [
         (
             lead.panel,
@@ -175,7 +208,11 @@ def _winners(name: str, title: str, leads: list[Lead], total: int) -> Table:
         for word, meaning in VERDICTS.items()
         if any(lead.verdict == word for lead in leads)
     ]
-    note = "Verdicts: " + "; ".join(said) + ". Hindsight is fitted on the prompts that it is scored on, and does not compete."
+    note = (
+        "Verdicts: "
+        + "; ".join(said)
+        + ". Hindsight is fitted on the prompts that it is scored on, and does not compete."
+    )
     more = f" {len(leads)} of {total} settings; the others are in the table of winners." if len(leads) < total else ""
     return Table(name, title, columns, rows, say("{}{}", note, more))
 
@@ -184,7 +221,12 @@ def _tables(findings: Findings) -> list[Table]:
     study, tables = findings.study, []
     if findings.leads:
         tables.append(
-            _winners("winners", "The winner of each budget, and its lead over the runner-up", findings.leads, len(findings.leads))
+            _winners(
+                "winners",
+                "The winner of each budget, and its lead over the runner-up",
+                findings.leads,
+                len(findings.leads),
+            )
         )
     written = study.written
     if len(written):
@@ -206,9 +248,19 @@ def _tables(findings: Findings) -> list[Table]:
         ]
         rows = list(written[columns].map(visible).itertuples(index=False, name=None))
         note = say(
-            "Numbers as summary.csv has them.{}", " Columns that begin with est_ are estimates." if set(columns) & set(ESTIMATES) else ""
+            "Numbers as summary.csv has them.{}",
+            " Columns that begin with est_ are estimates." if set(columns) & set(ESTIMATES) else "",
         )
-        tables.append(Table("summary", "All combinations", tuple(columns), rows, note, tuple(name for name in brief if name in columns)))
+        tables.append(
+            Table(
+                "summary",
+                "All combinations",
+                tuple(columns),
+                rows,
+                note,
+                tuple(name for name in brief if name in columns),
+            )
+        )
     if study.failures:
         rows = [
             tuple(visible(failure.get(key) or "–") for key in ("combination", "prompt_id", "error", "overrides"))
@@ -227,7 +279,12 @@ def _run(study: StudyFiles) -> list[tuple[str, Text]]:
         if told:
             facts.append((label, say("{}", ", ".join(told))))
 
-    add("study", study.name, _pre("seed ", study.about("study", "seed")), _pre("prompts ", study.about("study", "prompts")))
+    add(
+        "study",
+        study.name,
+        _pre("seed ", study.about("study", "seed")),
+        _pre("prompts ", study.about("study", "prompts")),
+    )
     add("prompts", study.about("prompts"))
     for pair, roles in _items(study.about("models")):
         for role, model in _items(roles):
@@ -257,7 +314,11 @@ def _run(study: StudyFiles) -> list[tuple[str, Text]]:
             *(gpus if isinstance(gpus, list) and gpus else ["no GPU"]),
         )
     add("threads", study.about("threads"))
-    add("software", _pre("Python ", study.about("python")), *(f"{name} {version}" for name, version in _items(study.about("libraries"))))
+    add(
+        "software",
+        _pre("Python ", study.about("python")),
+        *(f"{name} {version}" for name, version in _items(study.about("libraries"))),
+    )
     source = study.about("source")
     if isinstance(source, dict):
         add("source", source.get("commit"), "changed since" if source.get("dirty") else "unchanged")

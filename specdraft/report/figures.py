@@ -17,10 +17,19 @@ class Artist(TimeFigures, InsideFigures, SettingFigures):
         if self.rows.empty:
             return self.drawn
         single = self.rows["budget"].nunique() == 1
-        self._metric("block_efficiency", "Tokens per pass of the target, by node budget", self._leads_caption(), plain=True, single=single)
+        self._metric(
+            "block_efficiency",
+            "Tokens per pass of the target, by node budget",
+            self._leads_caption(),
+            plain=True,
+            single=single,
+        )
         self._winners()
         self._metric(
-            "acceptance_length", "Accepted draft tokens per step, by node budget", self._growth_caption("acceptance_length"), single=single
+            "acceptance_length",
+            "Accepted draft tokens per step, by node budget",
+            self._growth_caption("acceptance_length"),
+            single=single,
         )
         self._metric(
             "acceptance_rate",

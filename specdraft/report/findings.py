@@ -1,4 +1,5 @@
-"""What a study says: who leads at each budget, by how much, and how sure that is. Intervals are those of the result files."""
+"""What a study says: who leads at each budget, by how much, and how sure that is. Intervals are those of the result
+files."""
 
 from __future__ import annotations
 
@@ -103,7 +104,11 @@ class Findings:
 
     def _lead(self, panel: str, budget: int, group: pd.DataFrame) -> Lead | None:
         hindsight = group[[is_reference(tree) for tree in group["tree"]]]
-        fair = group.drop(hindsight.index).drop_duplicates("tree").sort_values("block_efficiency", ascending=False, kind="stable")
+        fair = (
+            group.drop(hindsight.index)
+            .drop_duplicates("tree")
+            .sort_values("block_efficiency", ascending=False, kind="stable")
+        )
         if fair.empty:
             return None
         reference = float(hindsight["block_efficiency"].iloc[0]) if len(hindsight) else nan
@@ -117,7 +122,9 @@ class Findings:
             runner, lead = str(tree), difference
             break
         verdict = _verdict(trees, runner, lead)
-        return Lead(panel, budget, tuple(trees), interval(top, "block_efficiency"), runner, lead, verdict, reference, len(fair))
+        return Lead(
+            panel, budget, tuple(trees), interval(top, "block_efficiency"), runner, lead, verdict, reference, len(fair)
+        )
 
     @cached_property
     def headlines(self) -> dict[str, Lead]:
@@ -150,7 +157,10 @@ class Findings:
         heads = list(self.headlines.values())
         if not heads:
             return [
-                say("There is no answer: {}.", "no combination has results" if self.rows.empty else "only hindsight trees were measured")
+                say(
+                    "There is no answer: {}.",
+                    "no combination has results" if self.rows.empty else "only hindsight trees were measured",
+                )
             ]
         return [self._in_one_sentence(heads), *self._in_time()]
 
@@ -159,7 +169,8 @@ class Findings:
             head = heads[0]
             more = "At " + plural(head.budget, "draft node")
             return say(
-                "{}, {} yields {} tokens per pass of the target (plain decoding: 1). It is the only shape, so there is no winner.",
+                "{}, {} yields {} tokens per pass of the target (plain decoding: 1). It is the only shape, so "
+                "there is no winner.",
                 Strong(more),
                 Name(visible(head.tree)),
                 head.value,
@@ -167,7 +178,10 @@ class Findings:
         ranked = Counter(lead.tree for lead in heads if lead.verdict not in (ALONE, EQUAL))
         low, high = min(lead.value.value for lead in heads), max(lead.value.value for lead in heads)
         budgets = sorted({lead.budget for lead in heads})
-        at = Strong("At " + (plural(budgets[0], "draft node") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} draft nodes"))
+        at = Strong(
+            "At "
+            + (plural(budgets[0], "draft node") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} draft nodes")
+        )
         gain = number(low) if number(low) == number(high) else f"{number(low)} to {number(high)}"
         if not ranked:
             return say("{} no shape differs from the others, or none has a rival: there is no winner.", at)
@@ -179,7 +193,8 @@ class Findings:
             where = "" if rated == 1 else f" for all {rated} {things}"
             if clear.total() == rated:
                 return say(
-                    "{} {} gets the most draft tokens accepted{}: {} tokens per pass of the target where plain decoding gets 1; "
+                    "{} {} gets the most draft tokens accepted{}: {} tokens per pass of the target where plain "
+                    "decoding gets 1; "
                     "its lead is clear at the 95 % level.",
                     at,
                     tree,
@@ -205,7 +220,8 @@ class Findings:
         if not clear:
             firsts = join((say("{} in {}", Name(visible(tree)), count) for tree, count in ranked.most_common(3)), ", ")
             return say(
-                "{} no shape is shown to be the best: {} came out first of {} {}, none with a clear lead. A pass of the target yields {} "
+                "{} no shape is shown to be the best: {} came out first of {} {}, none with a clear lead. A pass "
+                "of the target yields {} "
                 "tokens there; plain decoding 1.",
                 at,
                 firsts,
@@ -214,9 +230,12 @@ class Findings:
                 gain,
             )
         firsts = join((say("{} in {}", Name(visible(tree)), count) for tree, count in clear.most_common(3)), ", ")
-        start = "the best shape depends on the setting" if len(clear) > 1 else "one shape leads clearly, but not everywhere"
+        start = (
+            "the best shape depends on the setting" if len(clear) > 1 else "one shape leads clearly, but not everywhere"
+        )
         return say(
-            "{} {}. Clear leads (95 % level): {} of {} {}. A pass of the target yields {} tokens there; plain decoding 1.",
+            "{} {}. Clear leads (95 % level): {} of {} {}. A pass of the target yields {} tokens there; plain "
+            "decoding 1.",
             at,
             start,
             firsts,
@@ -250,7 +269,8 @@ class Findings:
                 speed = interval(row, "est_speedup")
                 texts.append(
                     say(
-                        "{} the highest estimated speed-up is {} ({} with {}, {}): {}. More tokens per pass is not always faster: "
+                        "{} the highest estimated speed-up is {} ({} with {}, {}): {}. More tokens per pass is "
+                        "not always faster: "
                         "bigger trees cost more to draft and check.",
                         Strong("Time, an estimate:"),
                         speed,
@@ -291,7 +311,8 @@ class Findings:
         if rated:
             reasons.append(
                 say(
-                    "In {} of {} comparisons (setting and budget) the 95 % interval of the leader's lead over the runner-up lies above 0. "
+                    "In {} of {} comparisons (setting and budget) the 95 % interval of the leader's lead over "
+                    "the runner-up lies above 0. "
                     "Both are scored on the same prompts, so what differs between prompts cancels.",
                     everywhere[CLEAR],
                     rated,
@@ -300,12 +321,15 @@ class Findings:
         if everywhere[UNKNOWN]:
             reasons.append(
                 say(
-                    "{} no interval of the lead: with one prompt, or without comparisons.csv, nothing says how far it would carry over.",
+                    "{} no interval of the lead: with one prompt, or without comparisons.csv, nothing says how "
+                    "far it would carry over.",
                     plural(everywhere[UNKNOWN], "comparison has", "comparisons have"),
                 )
             )
         if self.prompts == 1:
-            reasons.append(say("There is one prompt, so no interval can be given: these numbers describe that prompt only."))
+            reasons.append(
+                say("There is one prompt, so no interval can be given: these numbers describe that prompt only.")
+            )
         elif self.prompts is not None:
             few = (
                 f" That is few: expect other prompts to differ ({FEWEST_PROMPTS} or more are better)."
@@ -315,7 +339,9 @@ class Findings:
             reasons.append(say("{} give the intervals.{}", plural(self.prompts, "prompt"), few))
         loops = self.rows["loop_share"].max()
         if loops > MOST_LOOPING:
-            reasons.append(say("Up to {} of the text repeats itself: part of the acceptance measures loops.", f"{loops:.0%}"))
+            reasons.append(
+                say("Up to {} of the text repeats itself: part of the acceptance measures loops.", f"{loops:.0%}")
+            )
         if self.study.failures:
             reasons.append(
                 say(
@@ -325,13 +351,18 @@ class Findings:
                 )
             )
         if len(self.estimated):
-            reasons.append(say("Token counts are replayed from recorded texts (exact under greedy decoding); times are estimates."))
+            reasons.append(
+                say("Token counts are replayed from recorded texts (exact under greedy decoding); times are estimates.")
+            )
         return reasons
 
     def gaps(self) -> Iterable[Text]:
         """What the study lacks, in words."""
         if self.rows.empty:
-            yield say("No combination has results; {} recorded below.", plural(len(self.study.failures), "failure is", "failures are"))
+            yield say(
+                "No combination has results; {} recorded below.",
+                plural(len(self.study.failures), "failure is", "failures are"),
+            )
             return
         if self.rows["block_efficiency_lo"].isna().all():
             yield say("No intervals: {}.", "a single prompt has none" if self.prompts == 1 else "summary.csv has none")
@@ -346,7 +377,8 @@ class Findings:
             yield say("{} took no step, so that its ratios are empty.", plural(len(missing), "combination"))
         if self.rows.duplicated(["panel", "tree", "budget"]).any():
             yield say(
-                "Some rows share all their key columns (they differ in a setting that has no column); figures show the first of each."
+                "Some rows share all their key columns (they differ in a setting that has no column); figures "
+                "show the first of each."
             )
         yield from (say("{}", note) for note in self.study.notes)
 
@@ -370,7 +402,11 @@ def against_one(speed: Interval) -> str:
         return "there is no interval, so nothing says whether it is a gain"
     if speed.low > 1:
         return "its interval lies above 1, a gain"
-    return "its interval lies below 1, a loss" if speed.high < 1 else "its interval holds 1, so neither a gain nor a loss is shown"
+    return (
+        "its interval lies below 1, a loss"
+        if speed.high < 1
+        else "its interval holds 1, so neither a gain nor a loss is shown"
+    )
 
 
 def lead_sentence(lead: Lead) -> Text:
@@ -384,6 +420,20 @@ def lead_sentence(lead: Lead) -> Text:
     assert lead.runner is not None
     runner = Name(visible(lead.runner))
     if lead.verdict == UNKNOWN:
-        return say("{}{} is first with {} tokens per pass; its lead over {} has no interval.", start, equals, lead.value, runner)
+        return say(
+            "{}{} is first with {} tokens per pass; its lead over {} has no interval.",
+            start,
+            equals,
+            lead.value,
+            runner,
+        )
     sure = "the interval lies above 0" if lead.verdict == CLEAR else "the interval holds 0: no clear winner"
-    return say("{}{} is first with {} tokens per pass; its lead over {} is {}: {}.", start, equals, lead.value, runner, lead.lead, sure)
+    return say(
+        "{}{} is first with {} tokens per pass; its lead over {} is {}: {}.",
+        start,
+        equals,
+        lead.value,
+        runner,
+        lead.lead,
+        sure,
+    )

@@ -8,7 +8,16 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from specdraft.report.canvas import CHAIN, MOST_DETAIL_PANELS, MOST_DETAIL_SHAPES, MOST_SPOKEN, Canvas, facet, spread, width
+from specdraft.report.canvas import (
+    CHAIN,
+    MOST_DETAIL_PANELS,
+    MOST_DETAIL_SHAPES,
+    MOST_SPOKEN,
+    Canvas,
+    facet,
+    spread,
+    width,
+)
 from specdraft.report.findings import Lead, is_reference
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, join, plural, say
@@ -22,7 +31,8 @@ class InsideFigures(Canvas):
     """Draws the inner workings at the headline budget."""
 
     def _chosen(self) -> list[tuple[Lead, list[str]]]:
-        """Panels and shapes whose inner workings are drawn: leader, runner-up, chain and the reference at the headline budget."""
+        """Panels and shapes whose inner workings are drawn: leader, runner-up, chain and the reference at the
+        headline budget."""
         chosen = []
         heads = self.findings.headlines
         contested = [panel for panel in self.panels if panel in heads and heads[panel].shapes > 1]
@@ -30,7 +40,11 @@ class InsideFigures(Canvas):
         for panel in spread(contested or [panel for panel in self.panels if panel in heads], pairs, MOST_DETAIL_PANELS):
             lead = heads[panel]
             there = self.rows[(self.rows["panel"] == panel) & (self.rows["budget"] == lead.budget)]
-            ranked = [tree for tree in there.sort_values("block_efficiency", ascending=False)["tree"] if not is_reference(tree)]
+            ranked = [
+                tree
+                for tree in there.sort_values("block_efficiency", ascending=False)["tree"]
+                if not is_reference(tree)
+            ]
             first = [lead.tree, *([lead.runner] if lead.runner else []), *([CHAIN] if CHAIN in ranked else [])]
             trees = list(dict.fromkeys([*first, *ranked]))[:MOST_DETAIL_SHAPES]
             chosen.append((lead, [tree for tree in trees if tree in self.trees]))
@@ -40,19 +54,27 @@ class InsideFigures(Canvas):
         """A detail table's rows of the chosen combinations, with `panel`, `shown` and `all_steps`."""
         table = self.findings.study.details.get(file)
         wanted = [
-            self.rows[(self.rows["panel"] == lead.panel) & (self.rows["budget"] == lead.budget) & self.rows["tree"].isin(trees)]
+            self.rows[
+                (self.rows["panel"] == lead.panel)
+                & (self.rows["budget"] == lead.budget)
+                & self.rows["tree"].isin(trees)
+            ]
             for lead, trees in chosen
         ]
         if table is None or not wanted:
             return pd.DataFrame()
-        keys = pd.concat(wanted)[["combination", "panel", "tree", "shown", "steps"]].rename(columns={"steps": "all_steps"})
+        keys = pd.concat(wanted)[["combination", "panel", "tree", "shown", "steps"]].rename(
+            columns={"steps": "all_steps"}
+        )
         return table.merge(keys, on="combination")
 
     def _at(self) -> str:
         budgets = sorted({lead.budget for lead, _ in self._chosen()})
         if not budgets:
             return ""
-        return f", at {plural(budgets[0], 'node')}" if len(budgets) == 1 else f", at {budgets[0]} to {budgets[-1]} nodes"
+        return (
+            f", at {plural(budgets[0], 'node')}" if len(budgets) == 1 else f", at {budgets[0]} to {budgets[-1]} nodes"
+        )
 
     def _depth(self) -> None:
         title = f"Acceptance by depth{self._at()}"
@@ -80,14 +102,20 @@ class InsideFigures(Canvas):
             alt.layer(*chart, data=data)
             .properties(width=width(len(panels)), height=170)
             .facet(
-                row=alt.Row("kind:N", title=None, header=alt.Header(labelOrient="top", labelAnchor="start", labelFontWeight="normal")),
+                row=alt.Row(
+                    "kind:N",
+                    title=None,
+                    header=alt.Header(labelOrient="top", labelAnchor="start", labelFontWeight="normal"),
+                ),
                 column=alt.Column("panel:N", title=None, sort=panels),
             )
             .resolve_scale(x="independent")
         )
         told = []
         for lead, trees in self._chosen()[:MOST_SPOKEN]:
-            own = kept[(kept["panel"] == lead.panel) & (kept["tree"] == (trees[0] if trees else ""))].sort_values("depth")
+            own = kept[(kept["panel"] == lead.panel) & (kept["tree"] == (trees[0] if trees else ""))].sort_values(
+                "depth"
+            )
             if len(own):
                 first, last = own.iloc[0], own.iloc[-1]
                 deeper = (
@@ -110,7 +138,11 @@ class InsideFigures(Canvas):
                         deeper,
                     )
                 )
-        few = say("Depths that fewer than {} steps reached are left out.", FEWEST_REACHED) if len(kept) < len(rates) else ()
+        few = (
+            say("Depths that fewer than {} steps reached are left out.", FEWEST_REACHED)
+            if len(kept) < len(rates)
+            else ()
+        )
         note = say("Pooled over prompts; the files record no intervals for depths.")
         self._add("depth", title, join([*told, few, note, self._left_out_details()]), faceted)
 
@@ -129,7 +161,12 @@ class InsideFigures(Canvas):
         if ranks.isna().any():
             self._words("rank", title, say("Not drawn: nodes.csv has rank paths that cannot be read."))
             return
-        sums = table.assign(rank=ranks + 1).groupby(["panel", "shown", "rank"], sort=False)[["reached", "accepted"]].sum().reset_index()
+        sums = (
+            table.assign(rank=ranks + 1)
+            .groupby(["panel", "shown", "rank"], sort=False)[["reached", "accepted"]]
+            .sum()
+            .reset_index()
+        )
         kept = sums[sums["reached"] >= FEWEST_REACHED] if (sums["reached"] >= FEWEST_REACHED).any() else sums
         kept = kept.assign(rate=kept["accepted"] / kept["reached"].where(kept["reached"] > 0))
         shapes = self._shapes_of(kept)
@@ -140,7 +177,9 @@ class InsideFigures(Canvas):
             axis=alt.Axis(format="d", tickMinStep=1, grid=False, labelOverlap="greedy"),
             scale=alt.Scale(type="log", base=2, nice=False, padding=8),
         )
-        y = alt.Y("rate:Q", title="accepted if its parent was (share, √ axis)", scale=alt.Scale(type="sqrt", domainMin=0))
+        y = alt.Y(
+            "rate:Q", title="accepted if its parent was (share, √ axis)", scale=alt.Scale(type="sqrt", domainMin=0)
+        )
         chart = self._pointed(x, y, shapes, ["shown:N", "rank:Q", alt.Tooltip("rate:Q", format=".4f"), "reached:Q"])
         told = []
         for panel in self._panels_of(kept)[:MOST_SPOKEN]:
@@ -165,7 +204,8 @@ class InsideFigures(Canvas):
             else:
                 told.append(say("{}: the trees have only first-ranked children.", Name(panel)))
         note = say(
-            "All depths of a tree pooled; no intervals are recorded for ranks. Under sampling a rank is the order in which "
+            "All depths of a tree pooled; no intervals are recorded for ranks. Under sampling a rank is the "
+            "order in which "
             "children are drawn."
         )
         faceted = facet(alt.layer(*chart), data, self._panels_of(kept), height=220)
@@ -175,7 +215,11 @@ class InsideFigures(Canvas):
         pick = alt.selection_point(name="pick", fields=["shown"], bind="legend")
         strong = alt.condition(pick, alt.value(1), alt.value(0.08))
         colour = self.scales.colour(shapes)
-        line = alt.Chart().mark_line(strokeWidth=1.8).encode(x=x, y=y, color=colour, strokeDash=self.scales.dash(shapes), opacity=strong)
+        line = (
+            alt.Chart()
+            .mark_line(strokeWidth=1.8)
+            .encode(x=x, y=y, color=colour, strokeDash=self.scales.dash(shapes), opacity=strong)
+        )
         points = (
             alt.Chart()
             .mark_point(filled=True, size=40, opacity=1)
@@ -198,7 +242,9 @@ class InsideFigures(Canvas):
         sums["length"] = sums["capped"].astype(int).map(labels)
         shapes = self._shapes_of(sums)
         data = self._own("lengths", sums)
-        x = alt.X("length:O", title="accepted draft tokens in a step", sort=list(labels.values()), axis=alt.Axis(labelAngle=0))
+        x = alt.X(
+            "length:O", title="accepted draft tokens in a step", sort=list(labels.values()), axis=alt.Axis(labelAngle=0)
+        )
         bars = (
             alt.Chart()
             .mark_bar()
@@ -226,9 +272,18 @@ class InsideFigures(Canvas):
                         f"{most['share']:.0%}",
                     )
                 )
-        self._add("lengths", title, join([*told, self._left_out_details()]), facet(bars, data, self._panels_of(sums), height=220))
+        self._add(
+            "lengths",
+            title,
+            join([*told, self._left_out_details()]),
+            facet(bars, data, self._panels_of(sums), height=220),
+        )
 
 
 def _evenly(deepest: int) -> list[int]:
     """Depths to name."""
-    return list(range(1, deepest + 1)) if deepest <= 10 else [1, 3, 5, 7, 10, *range(15, 40, 5), *range(40, deepest + 1, 20)]
+    return (
+        list(range(1, deepest + 1))
+        if deepest <= 10
+        else [1, 3, 5, 7, 10, *range(15, 40, 5), *range(40, deepest + 1, 20)]
+    )

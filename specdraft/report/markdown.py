@@ -29,7 +29,11 @@ def code(text: str) -> str:
 def words(text: Text) -> str:
     """A text with its names as code."""
     return "".join(
-        code(piece) if isinstance(piece, Name) else f"**{escaped(piece)}**" if isinstance(piece, Strong) else escaped(piece)
+        code(piece)
+        if isinstance(piece, Name)
+        else f"**{escaped(piece)}**"
+        if isinstance(piece, Strong)
+        else escaped(piece)
         for piece in text
     )
 
@@ -43,7 +47,12 @@ def markdown_page(document: Document, picture: Callable[[str], str | None]) -> s
     """
     lines = [f"# Which draft tree gets the most tokens accepted? Study {code(document.title)}", ""]
     lines += [*_paragraphs(document.question), "## Answer", "", *_paragraphs(document.answer)]
-    lines += [f"**Confidence.** {escaped(document.confidence)}.", "", *(f"- {words(reason)}" for reason in document.reasons), ""]
+    lines += [
+        f"**Confidence.** {escaped(document.confidence)}.",
+        "",
+        *(f"- {words(reason)}" for reason in document.reasons),
+        "",
+    ]
     if document.gaps:
         lines += ["**What is missing.**", "", *(f"- {words(gap)}" for gap in document.gaps), ""]
     if document.headline:
@@ -60,7 +69,12 @@ def markdown_page(document: Document, picture: Callable[[str], str | None]) -> s
     for table in document.tables:
         lines += [f"### {escaped(table.title)}", "", *_table(table)]
     lines += ["## What was run", "", *(f"- {escaped(label)}: {words(text)}" for label, text in document.run), ""]
-    lines += ["## How each metric is defined", "", *(f"- `{name}`: {escaped(meaning)}" for name, meaning in METRICS), ""]
+    lines += [
+        "## How each metric is defined",
+        "",
+        *(f"- `{name}`: {escaped(meaning)}" for name, meaning in METRICS),
+        "",
+    ]
     lines += ["## Limits", "", *(f"- {escaped(limit)}" for limit in LIMITS), ""]
     lines += ["## References", "", *(f"- {escaped(reference)}" for reference in REFERENCES), ""]
     return "\n".join(lines)

@@ -55,7 +55,11 @@ def vega_bundle() -> str:
     """
     import vl_convert
 
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specdraft" / f"vega-{version('vl-convert-python')}.js"
+    kept = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "specdraft"
+        / f"vega-{version('vl-convert-python')}.js"
+    )
     with suppress(OSError, ValueError):
         if (text := kept.read_text(encoding="utf-8")).endswith(WHOLE):
             return text

@@ -12,7 +12,13 @@ from specdraft.report.words import Name, Text, join, plural, say
 from specdraft.theory.formulas import expected_tokens
 
 MOST_SETTINGS = 24
-TOKEN_WISE = ("greedy", "rejection", "recursive", "no_replacement", "kseq")  # on a chain these all accept with probability min(1, p/q)
+TOKEN_WISE = (
+    "greedy",
+    "rejection",
+    "recursive",
+    "no_replacement",
+    "kseq",
+)  # on a chain these all accept with probability min(1, p/q)
 
 
 class SettingFigures(Canvas):
@@ -26,8 +32,15 @@ class SettingFigures(Canvas):
         pairs = list(dict.fromkeys(self.rows["pair"]))[:MOST_DETAIL_PANELS]
         budgets = self.rows.groupby("budget")["panel"].nunique()
         budget = max(budgets.index, key=lambda b: (budgets[b], b))
-        at = self.rows[(self.rows["budget"] == budget) & self.rows["pair"].isin(pairs) & self.rows["tree"].isin(self.trees)].copy()
-        best = at[~at["tree"].map(is_reference)].groupby("tree")["panel"].count().sort_values(ascending=False, kind="stable")
+        at = self.rows[
+            (self.rows["budget"] == budget) & self.rows["pair"].isin(pairs) & self.rows["tree"].isin(self.trees)
+        ].copy()
+        best = (
+            at[~at["tree"].map(is_reference)]
+            .groupby("tree")["panel"]
+            .count()
+            .sort_values(ascending=False, kind="stable")
+        )
         at = at[at["tree"].isin(list(best.index[: MOST_DETAIL_SHAPES + 1]))]
         at["setting"] = [panel.partition(" · ")[2] or panel for panel in at["panel"]]
         settings = list(dict.fromkeys(at["setting"]))
@@ -36,7 +49,10 @@ class SettingFigures(Canvas):
         at["pair"] = at["pair"].map(visible)
         columns = ["pair", "setting", "shown", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi"]
         data = self._own("settings", at[columns])
-        y, offset = alt.Y("setting:N", title="setting", sort=settings[:MOST_SETTINGS]), alt.YOffset("shown:N", sort=shapes)
+        y, offset = (
+            alt.Y("setting:N", title="setting", sort=settings[:MOST_SETTINGS]),
+            alt.YOffset("shown:N", sort=shapes),
+        )
         x = alt.X(
             "block_efficiency:Q",
             title=f"{METRIC_TITLES['block_efficiency']}, at {plural(int(budget), 'node')}",
@@ -46,7 +62,9 @@ class SettingFigures(Canvas):
         bars = (
             alt.Chart()
             .mark_rule(strokeWidth=2)
-            .encode(y=y, yOffset=offset, x=alt.X("block_efficiency_lo:Q"), x2=alt.X2("block_efficiency_hi:Q"), color=colour)
+            .encode(
+                y=y, yOffset=offset, x=alt.X("block_efficiency_lo:Q"), x2=alt.X2("block_efficiency_hi:Q"), color=colour
+            )
         )
         points = (
             alt.Chart()
@@ -75,7 +93,9 @@ class SettingFigures(Canvas):
         low, high = own.iloc[0], own.iloc[-1]
         a, b = interval(low, "block_efficiency"), interval(high, "block_efficiency")
         verdict = (
-            ("their intervals do not overlap" if b.low > a.high else "their intervals overlap") if a.known and b.known else "no intervals"
+            ("their intervals do not overlap" if b.low > a.high else "their intervals overlap")
+            if a.known and b.known
+            else "no intervals"
         )
         return say(
             "{}, {}: highest under {} ({}), lowest under {} ({}); {}.",
@@ -95,20 +115,37 @@ class SettingFigures(Canvas):
         if rows.empty:
             return  # alpha exists under replayed sampling only
         rule = rows["acceptance"] if "acceptance" in rows else pd.Series("", index=rows.index)
-        rows = rows[(rows["tree"] == CHAIN) & rule.isin(TOKEN_WISE) & rows["alpha"].between(0, 1)].drop_duplicates(["panel", "budget"])
+        rows = rows[(rows["tree"] == CHAIN) & rule.isin(TOKEN_WISE) & rows["alpha"].between(0, 1)].drop_duplicates(
+            ["panel", "budget"]
+        )
         if rows.empty:
             self._words(
                 "theory",
                 title,
-                say("Not drawn: the closed form is for chains under a token-wise rule ({}), and none was run.", ", ".join(TOKEN_WISE)),
+                say(
+                    "Not drawn: the closed form is for chains under a token-wise rule ({}), and none was run.",
+                    ", ".join(TOKEN_WISE),
+                ),
             )
             return
         rows = rows.assign(
-            predicted=[expected_tokens(float(a), int(n)) for a, n in zip(rows["alpha"], rows["nodes"].fillna(rows["budget"]), strict=True)]
+            predicted=[
+                expected_tokens(float(a), int(n))
+                for a, n in zip(rows["alpha"], rows["nodes"].fillna(rows["budget"]), strict=True)
+            ]
         )
         left = max(0, len(rows) - 400)
         shown = rows.iloc[:: 1 + len(rows) // 400]
-        columns = ["panel", "pair", "budget", "alpha", "predicted", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi"]
+        columns = [
+            "panel",
+            "pair",
+            "budget",
+            "alpha",
+            "predicted",
+            "block_efficiency",
+            "block_efficiency_lo",
+            "block_efficiency_hi",
+        ]
         data = self._own("theory", shown[columns].assign(pair=shown["pair"].map(visible)))
         ends = [1.0, float(max(rows["predicted"].max(), rows["block_efficiency"].max())) * 1.05]
         diagonal = (
@@ -119,7 +156,11 @@ class SettingFigures(Canvas):
         x = alt.X("predicted:Q", title="predicted from alpha (tokens per step)", scale=alt.Scale(domain=ends))
         y = alt.Y("block_efficiency:Q", title=METRIC_TITLES["block_efficiency"], scale=alt.Scale(domain=ends))
         colour = alt.Color("pair:N", title="pair")
-        bars = alt.Chart(data).mark_rule().encode(x=x, y=alt.Y("block_efficiency_lo:Q"), y2="block_efficiency_hi:Q", color=colour)
+        bars = (
+            alt.Chart(data)
+            .mark_rule()
+            .encode(x=x, y=alt.Y("block_efficiency_lo:Q"), y2="block_efficiency_hi:Q", color=colour)
+        )
         points = (
             alt.Chart(data)
             .mark_point(filled=True, size=50, opacity=1)
@@ -132,7 +173,8 @@ class SettingFigures(Canvas):
         below = len(known) - inside - above
         told = (
             say(
-                "The prediction lies within the measured 95 % interval for {} of {} chains, above it for {}, below it for {}.",
+                "The prediction lies within the measured 95 % interval for {} of {} chains, above it for {}, "
+                "below it for {}.",
                 inside,
                 len(known),
                 above,
@@ -142,7 +184,8 @@ class SettingFigures(Canvas):
             else say("No intervals are recorded, so agreement cannot be judged.")
         )
         note = say(
-            "Theory: (1 - alpha^(n+1)) / (1 - alpha) with acceptances taken as independent (Leviathan et al. 2023); real "
+            "Theory: (1 - alpha^(n+1)) / (1 - alpha) with acceptances taken as independent (Leviathan et al. "
+            "2023); real "
             "acceptances are not, "
             "and the last step of a text is cut. On the dashed line both agree."
         )

@@ -37,8 +37,8 @@ class StudyFiles:
     """One study's result files.
 
     Attributes:
-        summary: `summary.csv` with numbers as numbers, and two columns more: `panel` (its setting, see `panel_label`) and `shown` (the
-            tree's name, safe to draw).
+        summary: `summary.csv` with numbers as numbers, and two columns more: `panel` (its setting, see `panel_label`)
+            and `shown` (the tree's name, safe to draw).
         written: the same rows as text, exactly as the file has them.
         panels: the settings in the file's order; trees are only compared within one.
         varying: the setting columns that differ within the study.
@@ -91,7 +91,9 @@ def read_study(folder: Path) -> StudyFiles:
     summary["shown"] = [visible(tree) for tree in written["tree"]]
     manifest = _read_manifest(folder / "manifest.json", notes)
     wanted = set(written["combination"])
-    details = {file: table for file in DETAIL_COLUMNS if (table := _read_detail(folder / file, wanted, notes)) is not None}
+    details = {
+        file: table for file in DETAIL_COLUMNS if (table := _read_detail(folder / file, wanted, notes)) is not None
+    }
     study = manifest.get("study")
     name = visible(study["name"] if isinstance(study, dict) and study.get("name") else folder.resolve().name)
     panels = list(dict.fromkeys(summary["panel"]))
@@ -108,7 +110,11 @@ def _read_summary(path: Path) -> pd.DataFrame:
 def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
     try:
         table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", low_memory=False, **options)
-    except (OSError, ValueError, pd.errors.ParserError) as error:  # a decoding error is a ValueError, as is an empty file
+    except (
+        OSError,
+        ValueError,
+        pd.errors.ParserError,
+    ) as error:  # a decoding error is a ValueError, as is an empty file
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise ResultsError(f"{path}: cannot be read as a table: {reason}") from error
     return table
@@ -130,7 +136,9 @@ def _with_numbers(written: pd.DataFrame, path: Path, notes: list[str]) -> pd.Dat
     if told := [name for name in absent if name not in ("alpha", "alpha_lo", "alpha_hi")]:  # earlier studies have none
         notes.append(f"summary.csv has no column {_listed(told)}: figures and tables that need it are left out.")
     if foreign := [str(name) for name in written if name not in {*NUMERIC, *GROUP_KEYS, "combination", "tree"}]:
-        notes.append(f"summary.csv has columns that no specdraft study writes, which are passed over: {_listed(foreign)}.")
+        notes.append(
+            f"summary.csv has columns that no specdraft study writes, which are passed over: {_listed(foreign)}."
+        )
     return summary
 
 
@@ -150,12 +158,21 @@ def _varying(written: pd.DataFrame) -> list[str]:
     return found
 
 
-SHORT = {"temperature": "T=", "top_k": "top-k ", "top_p": "top-p ", "max_new_tokens": "tokens ", "seed": "seed ", "prompts": "prompts "}
+SHORT = {
+    "temperature": "T=",
+    "top_k": "top-k ",
+    "top_p": "top-p ",
+    "max_new_tokens": "tokens ",
+    "seed": "seed ",
+    "prompts": "prompts ",
+}
 
 
 def panel_label(values: dict[str, str], varying: Iterable[str]) -> str:
     """A setting in words: `zoo`, or with what varies `zoo · rejection · T=0.7`."""
-    return " · ".join(visible(part) for part in (values["pair"], *(SHORT.get(key, "") + plain_number(values[key]) for key in varying)))
+    return " · ".join(
+        visible(part) for part in (values["pair"], *(SHORT.get(key, "") + plain_number(values[key]) for key in varying))
+    )
 
 
 def plain_number(text: object) -> str:
@@ -187,7 +204,13 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
         if missing := [column for column in (*keys, *own) if column not in header]:
             raise ResultsError(f"{path}: has no column {_listed(missing)}")
         text = {column: str for column in (*keys, *own) if column in TEXT_COLUMNS or column in GROUP_KEYS}
-        table = _read_csv(path, usecols=[*keys, *own], dtype=text, keep_default_na=False, na_values={c: [""] for c in own if c not in text})
+        table = _read_csv(
+            path,
+            usecols=[*keys, *own],
+            dtype=text,
+            keep_default_na=False,
+            na_values={c: [""] for c in own if c not in text},
+        )
         for column in own:
             if column not in text and not pd.api.types.is_numeric_dtype(table[column]):
                 raise ResultsError(f"{path}: {column} holds text where numbers are expected")

@@ -1,4 +1,5 @@
-"""How figures look: colours that the colour-blind can tell apart (Okabe and Ito 2008, and two more), and a marker for each shape."""
+"""How figures look: colours that the colour-blind can tell apart (Okabe and Ito 2008, and two more), and a marker for
+each shape."""
 
 from __future__ import annotations
 
@@ -16,11 +17,12 @@ INK = "#333333"  # of pictures; the page's style sheet recolours axes for light,
 CONFIG: dict[str, Any] = {
     "font": "system-ui, 'Liberation Sans', Arial, sans-serif",
     "view": {"stroke": "#80808055"},
-    "axis": {"labelColor": INK, "titleColor": INK, "gridColor": "#80808033", "domainColor": "#808080", "tickColor": "#808080",
-             "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 220},
+    "axis": {"labelColor": INK, "titleColor": INK, "gridColor": "#80808033", "domainColor": "#808080",
+             "tickColor": "#808080", "labelFontSize": 11, "titleFontSize": 12,
+             "titleFontWeight": "normal", "labelLimit": 220},
     "header": {"labelColor": INK, "labelFontSize": 13, "labelFontWeight": "bold", "titleColor": INK, "labelLimit": 420},
-    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "orient": "bottom", "labelLimit": 220,
-               "symbolSize": 90, "symbolStrokeWidth": 2},
+    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "orient": "bottom",
+               "labelLimit": 220, "symbolSize": 90, "symbolStrokeWidth": 2},
     "range": {"category": list(COLOURS)},
 }  # fmt: skip
 
@@ -34,7 +36,10 @@ class ShapeScales:
     """
 
     def __init__(self, shapes: list[str], references: list[str]) -> None:
-        self._of = {shape: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % 3], MARKERS[i % 8]) for i, shape in enumerate(shapes)}
+        self._of = {
+            shape: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % 3], MARKERS[i % 8])
+            for i, shape in enumerate(shapes)
+        }
         self._of |= {shape: (GREY, [4, 4], "stroke") for shape in references}
 
     def scale(self, shapes: list[str], part: int = 0) -> alt.Scale:

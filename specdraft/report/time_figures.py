@@ -23,7 +23,8 @@ class TimeFigures(BudgetFigures):
         rows = self.curves[self.curves["speedup"].notna()]
         told = self._fastest(rows, "speedup", "{}: fastest is {} at {}, {}: {}.")
         note = say(
-            "Measured against plain decoding in the same run, on the hardware named below; the fastest of many is picked, "
+            "Measured against plain decoding in the same run, on the hardware named below; the fastest of many "
+            "is picked, "
             "which flatters it."
         )
         self._metric(
@@ -36,7 +37,8 @@ class TimeFigures(BudgetFigures):
         )
 
     def _fastest(self, rows: pd.DataFrame, name: str, template: str) -> list[Text]:
-        """The largest `name` of each panel: `template` takes panel, shape, nodes, value and what its interval supports."""
+        """The largest `name` of each panel: `template` takes panel, shape, nodes, value and what its interval
+        supports."""
         told = []
         for panel in self._panels_of(rows)[:MOST_SPOKEN]:
             own = rows[(rows["panel"] == panel) & ~rows["tree"].map(is_reference)].sort_values(name, ascending=False)
@@ -95,7 +97,8 @@ class TimeFigures(BudgetFigures):
                 )
             )
         note = say(
-            "The orange tick is plain decoding of the same texts: a bar that ends before it is faster. Sums over prompts, "
+            "The orange tick is plain decoding of the same texts: a bar that ends before it is faster. Sums over "
+            "prompts, "
             "without intervals; “the rest” holds prefills, acceptance and cache upkeep."
         )
         self._add(
@@ -111,7 +114,8 @@ class TimeFigures(BudgetFigures):
             return
         told = self._fastest(rows, "est_speedup", "{}: highest for {} at {}, {}; {}.")
         note = say(
-            "{} computed from accepted tokens and the pair's measured cost of drafting and verifying. Intervals are over prompts only; "
+            "{} computed from accepted tokens and the pair's measured cost of drafting and verifying. Intervals "
+            "are over prompts only; "
             "they do not hold the error of the costs.",
             Strong("An estimate, not a measurement:"),
         )

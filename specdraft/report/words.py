@@ -45,7 +45,11 @@ def say(template: str, *parts: object) -> Text:
     assert len(texts) == len(parts) + 1, template
     for text, part in zip(texts, [*parts, ""], strict=True):
         pieces.append(text)
-        pieces += part if isinstance(part, tuple) and not isinstance(part, Interval) else (part if isinstance(part, str) else str(part),)
+        pieces += (
+            part
+            if isinstance(part, tuple) and not isinstance(part, Interval)
+            else (part if isinstance(part, str) else str(part),)
+        )
     return tuple(piece for piece in pieces if piece)
 
 

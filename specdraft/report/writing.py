@@ -22,7 +22,8 @@ SCALE = 1.35  # pixels of a picture for each pixel of the page
 
 
 def parse_formats(text: str | None, out: Path | None = None) -> tuple[str, ...]:
-    """`html,md` -> its parts; without a text all, or what `out` ends in. Raises `ConfigError` for others than html, md and png."""
+    """`html,md` -> its parts; without a text all, or what `out` ends in. Raises `ConfigError` for others than html,
+    md and png."""
     if text is None:
         ending = out.suffix.lower().lstrip(".") if out else ""
         return FORMATS if out is None else (ending if ending in FORMATS[:2] else FORMATS[0],)
@@ -57,7 +58,10 @@ def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] =
     if "html" in pages:
         write_atomically(pages["html"], html_page(document))
     if "md" in pages:
-        write_atomically(pages["md"], markdown_page(document, lambda name: _picture_from(pages["md"], folder / PICTURES / f"{name}.png")))
+        write_atomically(
+            pages["md"],
+            markdown_page(document, lambda name: _picture_from(pages["md"], folder / PICTURES / f"{name}.png")),
+        )
     return [*pages.values(), *written]
 
 

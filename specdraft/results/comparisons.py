@@ -74,7 +74,8 @@ def ratio(sums: pd.DataFrame, metric: str, resampler: Resampler) -> Ratio:
 
 
 def difference(first: Ratio, second: Ratio) -> tuple[float, float, float]:
-    """First minus second and its 95 % interval: percentiles of paired resamplings, or the delta method with few prompts."""
+    """First minus second and its 95 % interval: percentiles of paired resamplings, or the delta method with few
+    prompts."""
     estimate, count = first.estimate - second.estimate, len(first.influence)
     if np.isnan(estimate) or count < 2:
         return estimate, np.nan, np.nan

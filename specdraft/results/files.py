@@ -10,8 +10,9 @@ import pandas as pd
 
 from specdraft.errors import ResultsError
 
-FILES = ("records.csv", "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "positions.csv", "nodes.csv", "steps.csv",
-         "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "report.html", "report.md")  # fmt: skip
+FILES = ("records.csv", "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "positions.csv",
+         "nodes.csv", "steps.csv", "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "report.html",
+         "report.md")  # fmt: skip
 
 
 def cannot_write(path: Path, error: OSError) -> ResultsError:

@@ -23,7 +23,11 @@ def intervals(prompts: pd.DataFrame, resampler: Resampler) -> dict[str, tuple[fl
     codes = prompts["category"].astype("category").cat.codes.to_numpy()
     resampled = len(prompts) > 1 and int(np.bincount(codes).min()) >= FEWEST_TO_RESAMPLE
     columns = {name: prompts[name].to_numpy(float) for name in TERMS}
-    drawn = dict(zip(TERMS, (resampler.weights(codes) @ np.stack(list(columns.values()), 1)).T, strict=True)) if resampled else {}
+    drawn = (
+        dict(zip(TERMS, (resampler.weights(codes) @ np.stack(list(columns.values()), 1)).T, strict=True))
+        if resampled
+        else {}
+    )
     found = {}
     for ratio, (terms, denominator) in RATIOS.items():
         above, below = np.sum([np.nan_to_num(columns[term]) for term in terms], axis=0), columns[denominator]
@@ -68,6 +72,8 @@ class Resampler:
             for code in np.unique(codes):
                 members = np.flatnonzero(codes == code)
                 count, draws = len(members), max(1, len(members) - 1)
-                weights[:, members] = rng.multinomial(draws, np.full(count, 1 / count), BOOTSTRAP_SAMPLES) * (count / draws)
+                weights[:, members] = rng.multinomial(draws, np.full(count, 1 / count), BOOTSTRAP_SAMPLES) * (
+                    count / draws
+                )
             self._made[key] = weights
         return self._made[key]

@@ -41,7 +41,12 @@ class Row:
         tally["positions"] = sorted(self.tally.positions.items())
         tally["nodes"] = sorted(self.tally.nodes.items())
         tally |= {name: None if isnan(tally[name]) else tally[name] for name in SECONDS}
-        values: dict[str, Any] = {"row": self.combination, "weights": self.weights, "prompt_id": self.prompt_id, "category": self.category}
+        values: dict[str, Any] = {
+            "row": self.combination,
+            "weights": self.weights,
+            "prompt_id": self.prompt_id,
+            "category": self.category,
+        }
         values |= {"repeat": self.repeat, "tally": tally}
         values |= {name: value for name in ("tie", "steps") if (value := getattr(self, name)) is not None}
         return json.dumps(values, separators=(",", ":"))

@@ -15,7 +15,15 @@ from specdraft.models.files import ModelFiles
 from specdraft.models.pair import Pair
 
 LIBRARIES = ("specdraft", "torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "pandas", "scipy")
-IGNORED_SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size", "min_new_tokens", "suppress_tokens")
+IGNORED_SETTINGS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "min_new_tokens",
+    "suppress_tokens",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -48,19 +56,30 @@ def cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def source_revision() -> dict[str, Any] | None:
     """The commit of the source tree that runs, and whether it was changed; None outside a checkout."""
     folder = Path(__file__).parent.parent
     try:
-        commit = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        commit = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
         status = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(folder), "status", "--porcelain", "--", "."],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
         tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "errors.py"], check=False, capture_output=True, timeout=10
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", "errors.py"],
+            check=False,
+            capture_output=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,7 +1,7 @@
 """The only place that defines a metric.
 
-Counts are integers, under replayed sampling expected values given the recorded texts; ratios are ratios of sums and empty
-when there was no step.
+Counts are integers, under replayed sampling expected values given the recorded texts; ratios are ratios of sums and
+empty when there was no step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")
 TIMES = ("wall_s", "draft_s", "verify_s", "other_s")
-HELPERS = ("plain_s", "looped_tokens", "est_s", "est_plain_s", "overlap", "judged_tokens")  # summed for ratios, not written
+HELPERS = (
+    "plain_s",
+    "looped_tokens",
+    "est_s",
+    "est_plain_s",
+    "overlap",
+    "judged_tokens",
+)  # summed for ratios, not written
 SECONDS = ("wall_s", "draft_s", "verify_s", "plain_s", "est_s", "est_plain_s")  # NaN where the engine has none
 # ratio -> (numerator terms, denominator)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -45,10 +52,12 @@ class Tally:
         positions: depth -> [reached, accepted]: steps that got to try a node at this depth (at least
             depth - 1 tokens accepted, the last of them has a child, the end did not cut before), and
             those of them that accepted one.
-        nodes: rank path -> [reached, accepted], for every node that was drafted: steps that accepted the node's parent (and were not cut
+        nodes: rank path -> [reached, accepted], for every node that was drafted: steps that accepted the node's
+            parent (and were not cut
             there), and those that accepted the node. Of dynamic trees only the nodes that were ever reached.
         dynamic: the tree differed from step to step.
-        overlap: `sum min(target_probs, draft_probs)`, summed over the tokens after the first; of replayed decoding only.
+        overlap: `sum min(target_probs, draft_probs)`, summed over the tokens after the first; of replayed decoding
+            only.
         judged_tokens: how many tokens that sum is over.
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
         wall_s, draft_s, verify_s: measured seconds, of live decoding only.

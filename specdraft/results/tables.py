@@ -16,8 +16,9 @@ from specdraft.results.metrics import COUNTS, HELPERS, RATIOS, TIMES, add_ratios
 from specdraft.trees.topology import RankPath
 
 SCHEMA = 1
-KEYS = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "top_k",
-        "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed", "engine"]  # fmt: skip
+KEYS = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance",
+        "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed",
+        "engine"]  # fmt: skip
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
 SUMS = [*COUNTS, *TIMES]
 DETAIL_KEYS = ["combination", "pair", "tree", "budget", "acceptance", "temperature", "engine"]
@@ -29,7 +30,9 @@ DETAILS = {  # file -> its own columns, after DETAIL_KEYS
 }
 
 
-def build_tables(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, pd.DataFrame]:
+def build_tables(
+    rows: Iterable[Row], combinations: Mapping[str, Mapping[str, Any]], seed: int
+) -> dict[str, pd.DataFrame]:
     """File name -> table, for rows of any number of combinations."""
     place = {name: index for index, name in enumerate(combinations)}
     rows = sorted(rows, key=lambda row: (place[row.combination], row.repeat))
@@ -61,10 +64,18 @@ def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
     nodes = sorted(_add(t.nodes for t in tallies).items(), key=lambda item: (len(item[0]), item[0]))
     return {
         "lengths.csv": [{"acceptance_length": a, "steps": n} for a, n in sorted(lengths.items())],
-        "positions.csv": [{"depth": d, "reached": r, "accepted": a} for d, (r, a) in sorted(_add(t.positions for t in tallies).items())],
-        "nodes.csv": [{"rank_path": rank_path_text(p), "reached": r, "accepted": a, "mean_weight": a / drafted[p]} for p, (r, a) in nodes],
+        "positions.csv": [
+            {"depth": d, "reached": r, "accepted": a}
+            for d, (r, a) in sorted(_add(t.positions for t in tallies).items())
+        ],
+        "nodes.csv": [
+            {"rank_path": rank_path_text(p), "reached": r, "accepted": a, "mean_weight": a / drafted[p]}
+            for p, (r, a) in nodes
+        ],
         "steps.csv": [
-            dict(zip(DETAILS["steps.csv"], (row.prompt_id, row.repeat, *step), strict=True)) for row in rows for step in row.steps or []
+            dict(zip(DETAILS["steps.csv"], (row.prompt_id, row.repeat, *step), strict=True))
+            for row in rows
+            for step in row.steps or []
         ],
     }
 
@@ -94,7 +105,12 @@ def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame
     table = add_ratios(records.groupby(keys, sort=False, dropna=False)[sums].sum(min_count=1).reset_index())
     resampler = Resampler(seed)
     number = records.groupby(keys, sort=False, dropna=False).ngroup()
-    by_prompt = records.assign(group=number).groupby(["group", "category", "prompt_id"], sort=False)[sums].sum(min_count=1).reset_index()
+    by_prompt = (
+        records.assign(group=number)
+        .groupby(["group", "category", "prompt_id"], sort=False)[sums]
+        .sum(min_count=1)
+        .reset_index()
+    )
     bounds = []
     for _, prompts in by_prompt.groupby("group"):
         bounds.append(

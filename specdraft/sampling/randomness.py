@@ -52,7 +52,8 @@ class RandomSource:
 
 
 def at_quantile(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Where each row's distribution function exceeds its quantile: `[m, vocab]` weights, `[m, 1]` in [0, 1) -> `[m]` ids."""
+    """Where each row's distribution function exceeds its quantile: `[m, vocab]` weights, `[m, 1]` in [0, 1) -> `[m]`
+    ids."""
     import torch
 
     cumulative = weights.double().cumsum(-1)
@@ -81,7 +82,9 @@ class NoSource:
         raise ConfigError("this acceptance rule needs a source of randomness")
 
 
-def draw_children(draft_probs: torch.Tensor, count: int, draw: Draw, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_children(
+    draft_probs: torch.Tensor, count: int, draw: Draw, source: Source
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw `count` children for each of `m` nodes; a child's index is its draw order.
 
     Args:

@@ -40,7 +40,11 @@ class RuleVerdict:
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         proof = None if self.proof is None else self.proof.as_dict()
-        return asdict(self.checked) | {"certified": self.certified, "live_verdict": self.checked.verdict, "proof": proof}
+        return asdict(self.checked) | {
+            "certified": self.certified,
+            "live_verdict": self.checked.verdict,
+            "proof": proof,
+        }
 
 
 @dataclass
@@ -58,11 +62,19 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         skipped = [{"overrides": what, "reason": why} for what, why in self.skipped]
-        return {"certified": self.certified, "level": LEVEL, "rules": [rule.as_dict() for rule in self.rules], "skipped": skipped}
+        return {
+            "certified": self.certified,
+            "level": LEVEL,
+            "rules": [rule.as_dict() for rule in self.rules],
+            "skipped": skipped,
+        }
 
 
-def certify(overrides: list[str], config_dir: Path | None = None, texts: int | None = None, progress: Progress | None = None) -> Verdict:
-    """Certify the rules, sampling settings and pairs that overrides name; by default all lossless rules on the bundled pair.
+def certify(
+    overrides: list[str], config_dir: Path | None = None, texts: int | None = None, progress: Progress | None = None
+) -> Verdict:
+    """Certify the rules, sampling settings and pairs that overrides name; by default all lossless rules on the
+    bundled pair.
 
     Args:
         overrides: in Hydra's grammar.
@@ -80,7 +92,10 @@ def certify(overrides: list[str], config_dir: Path | None = None, texts: int | N
     plan = plan_study([*with_defaults(overrides), *overrides], config_dir)
     if any(c.settings.max_new_tokens < 2 for c in plan.combinations):
         raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
-    kinds, cases = {repr(c.rule) for c in plan.combinations}, {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
+    kinds, cases = (
+        {repr(c.rule) for c in plan.combinations},
+        {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations},
+    )
     progress.start(len(kinds) + len(cases), 0)
 
     def note(what: str) -> None:
@@ -99,7 +114,9 @@ def certify(overrides: list[str], config_dir: Path | None = None, texts: int | N
         loaded = load_pair(files, target_of=loaded)
         prompts = encode_prompts(files, plan.prompts, combinations)
         picked = pick(map(case_of, combinations))
-        for case, checked in zip(picked, check_live(loaded, picked, prompts, texts, plan.settings.seed, note), strict=True):
+        for case, checked in zip(
+            picked, check_live(loaded, picked, prompts, texts, plan.settings.seed, note), strict=True
+        ):
             verdicts.append(RuleVerdict(checked, None if case.sampling.greedy else proofs[repr(case.rule)]))
     return Verdict(verdicts, _truly_skipped(plan, overrides))
 
@@ -116,7 +133,13 @@ def with_defaults(overrides: list[str]) -> list[str]:
 
 def case_of(combination: Combination) -> Case:
     """What to decode for a combination."""
-    return Case(combination.shape.label, combination.plan, combination.rule, combination.sampling, combination.settings.max_new_tokens)
+    return Case(
+        combination.shape.label,
+        combination.plan,
+        combination.rule,
+        combination.sampling,
+        combination.settings.max_new_tokens,
+    )
 
 
 def _truly_skipped(plan: StudyPlan, overrides: list[str]) -> list[tuple[str, str]]:

@@ -55,7 +55,10 @@ class Combination:
         if rule.draw == "without_replacement" and isinstance(self.plan, StaticPlan):
             most = max(map(len, self.plan.topology.children))
             if most > 1 and (sampling.temperature < COLD or sampling.top_p < 1 or 0 < sampling.top_k < most):
-                return f"with these sampling settings a node can have fewer than {most} children, which only drafting tells"
+                return (
+                    f"with these sampling settings a node can have fewer than {most} children, which only "
+                    "drafting tells"
+                )
         return None
 
     def misfit(self) -> str | None:
@@ -96,7 +99,9 @@ class Combination:
 
     def digest(self, keys: dict[str, Any]) -> str:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
-        models = {role: asdict(spec) for role, spec in (("target", self.pair.spec.target), ("draft", self.pair.spec.draft))}
+        models = {
+            role: asdict(spec) for role, spec in (("target", self.pair.spec.target), ("draft", self.pair.spec.draft))
+        }
         for role, files in (("target", self.pair.target), ("draft", self.pair.draft)):
             models[role] |= {"device": resolve_device(files.spec).type, "dtype": dtype_label(files)}
         tree = asdict(self.shape) if not isinstance(self.shape, type) else {}  # type: ignore[call-overload]
@@ -123,14 +128,23 @@ class Combination:
         paths = self.plan.topology.paths if isinstance(self.plan, StaticPlan) else [self.identifier]
         tree = tuple(sorted(paths) if self.sampling.greedy else paths)
         settings = self.settings
-        return tree, repr(self.sampling), repr(self.rule), settings.max_new_tokens, settings.max_prompt_tokens, self.engine
+        return (
+            tree,
+            repr(self.sampling),
+            repr(self.rule),
+            settings.max_new_tokens,
+            settings.max_prompt_tokens,
+            self.engine,
+        )
 
     def describe(self) -> str:
         """`pair tree budget`, for people."""
         return f"{self.keys['pair']} {self.keys['tree']} budget={self.keys['budget']}"
 
 
-def encode_prompts(files: PairFiles, prompts: Iterable[Prompt], combinations: Iterable[Combination]) -> dict[str, list[int]]:
+def encode_prompts(
+    files: PairFiles, prompts: Iterable[Prompt], combinations: Iterable[Combination]
+) -> dict[str, list[int]]:
     """Token ids of every prompt, by prompt id.
 
     Raises:

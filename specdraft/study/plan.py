@@ -54,7 +54,12 @@ class StudyPlan:
     @property
     def identity(self) -> dict[str, Any]:
         """What must be equal for results to belong to one study."""
-        return {"name": self.settings.name, "seed": self.settings.seed, "prompts": prompts_digest(self.prompts), "schema": SCHEMA}
+        return {
+            "name": self.settings.name,
+            "seed": self.settings.seed,
+            "prompts": prompts_digest(self.prompts),
+            "schema": SCHEMA,
+        }
 
     def by_pair(self) -> dict[PairFiles, list[Combination]]:
         """The combinations of each pair, pairs with one target side by side."""
@@ -116,7 +121,16 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     for group in ("sampling", "acceptance", "prompts"):
         groups[group].check()
     files = find_pair(named_pair(point))
-    return Combination(files, groups["tree"], plan, groups["sampling"], groups["acceptance"], settings, groups["prompts"], point.overrides)
+    return Combination(
+        files,
+        groups["tree"],
+        plan,
+        groups["sampling"],
+        groups["acceptance"],
+        settings,
+        groups["prompts"],
+        point.overrides,
+    )
 
 
 def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
@@ -142,7 +156,10 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
         files = find_pair(spec, weights)
         columns = (spec.name, model_label(spec.target), model_label(spec.draft), dtype_label(files.target))
         if names.setdefault(columns, key) != key:
-            raise ConfigError(f"two different pairs are called {spec.name!r} and look alike in the results; give one another pair.name")
+            raise ConfigError(
+                f"two different pairs are called {spec.name!r} and look alike in the results; give one another "
+                "pair.name"
+            )
         same = next((p.target for p in found.values() if p.target.spec == spec.target), files.target)
         found[key] = replace(files, target=same)
         found[key].check()
@@ -171,7 +188,16 @@ def _combinations(
         if why := too_wide(shape, plan, pair.vocab):
             skipped.append((" ".join(point.overrides), why))
             continue
-        one = Combination(pair, shape, plan, groups["sampling"], groups["acceptance"], point.settings, groups["prompts"], point.overrides)
+        one = Combination(
+            pair,
+            shape,
+            plan,
+            groups["sampling"],
+            groups["acceptance"],
+            point.settings,
+            groups["prompts"],
+            point.overrides,
+        )
         if why := one.misfit():
             skipped.append((" ".join(point.overrides), f"{why}; {one.fitting_rules()}"))
         elif isinstance(plan, FittedPlan) and (why := _cannot_fit(one, prompts)):
@@ -179,7 +205,9 @@ def _combinations(
         elif one.identifier not in combinations:
             combinations[one.identifier] = one
         elif shape.sized:
-            skipped.append((" ".join(point.overrides), f"{shape.label} has a size of its own ({plan.nodes} nodes) and runs once"))
+            skipped.append(
+                (" ".join(point.overrides), f"{shape.label} has a size of its own ({plan.nodes} nodes) and runs once")
+            )
     for one in list(combinations.values()):
         for reference in _references(one):
             if not (isinstance(reference.plan, FittedPlan) and _cannot_fit(reference, prompts)):
@@ -193,7 +221,10 @@ def _cannot_fit(combination: Combination, prompts: list[Prompt]) -> str | None:
         return f"tree={combination.shape.kind} is fitted to traces; it needs engine=replay"
     assert isinstance(combination.plan, FittedPlan)
     if (most := combination.plan.shape.max_children) > (vocab := combination.pair.vocab):
-        return f"{combination.shape.label} may have {most} children of one node; the vocabulary has {vocab} tokens: lower tree.max_children"
+        return (
+            f"{combination.shape.label} may have {most} children of one node; the vocabulary has {vocab} "
+            "tokens: lower tree.max_children"
+        )
     if (room := combination.plan.room) < combination.plan.nodes:
         return f"{combination.shape.label} has room for {room} nodes only; budget={combination.plan.nodes} does not fit"
     if len(prompts) < FOLDS and combination.shape.kind != "hindsight":

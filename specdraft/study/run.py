@@ -45,7 +45,9 @@ from specdraft.trees.step import Step
 LOCK = ".lock"
 CHECKED_PROMPTS = 2  # that `certify=true` decodes live
 PAIR_KEYS = ("pair", "target", "draft", "dtype")
-TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp")  # what `write_atomically` leaves behind when killed
+TORN = re.compile(
+    rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp"
+)  # what `write_atomically` leaves behind when killed
 
 
 @dataclass
@@ -81,10 +83,13 @@ def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
         there = _read_manifest(out)["study"] or {}
         if there != plan.identity:
             differing = ", ".join(key for key, value in plan.identity.items() if there.get(key) != value)
-            raise ResultsError(f"{out}: holds another study ({differing} differ); choose another --out, or start over with --fresh")
+            raise ResultsError(
+                f"{out}: holds another study ({differing} differ); choose another --out, or start over with --fresh"
+            )
         if "journal.jsonl" not in present and "records.csv" in present:
             raise ResultsError(
-                f"{out}: its journal.jsonl is gone, so it cannot be resumed; choose another --out, or start over with --fresh"
+                f"{out}: its journal.jsonl is gone, so it cannot be resumed; choose another --out, or start over "
+                "with --fresh"
             )
         return
     write_atomically(out / "manifest.json", json.dumps({"study": plan.identity}, indent=1) + "\n")
@@ -97,7 +102,9 @@ def _read_manifest(out: Path, damaged: dict[str, Any] | None = None) -> dict[str
     except (OSError, ValueError) as error:
         if damaged is not None:
             return damaged
-        raise ResultsError(f"{out}/manifest.json: cannot be read; choose another --out, or start over with --fresh") from error
+        raise ResultsError(
+            f"{out}/manifest.json: cannot be read; choose another --out, or start over with --fresh"
+        ) from error
     return manifest if isinstance(manifest, dict) else {}
 
 
@@ -168,7 +175,9 @@ class _Runner:
     def run(self) -> None:
         grouped = self.plan.by_pair()
         rows_each = len(self.plan.prompts) * self.plan.settings.repeats
-        self.reused = sum(self._has(c, p, r) for c in self.plan.combinations for p in self.plan.prompts for r in self._repeats())
+        self.reused = sum(
+            self._has(c, p, r) for c in self.plan.combinations for p in self.plan.prompts for r in self._repeats()
+        )
         self.progress.start(len(self.plan.combinations) * rows_each, self.reused)
         loaded: Pair | None = None
         for combination in (c for combinations in grouped.values() for c in combinations):
@@ -191,7 +200,8 @@ class _Runner:
                         self._check_live(loaded, combinations)
 
     def _prove(self) -> None:
-        """Enumerate the rules of sampled combinations on trees of their families; a rule that is not as it claims is not run."""
+        """Enumerate the rules of sampled combinations on trees of their families; a rule that is not as it claims is
+        not run."""
         families: dict[str, set[str]] = {}
         sampled = [c for c in self.plan.combinations if not c.sampling.greedy]
         for combination in sampled:
@@ -269,10 +279,14 @@ class _Runner:
         for combination in due:
             groups.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
         for group in groups.values():  # each sampled text is a trajectory of its own; all greedy ones are equal
-            for repeats in [self._repeats()] if group[0].sampling.greedy else [range(r, r + 1) for r in self._repeats()]:
+            for repeats in (
+                [self._repeats()] if group[0].sampling.greedy else [range(r, r + 1) for r in self._repeats()]
+            ):
                 self._replay_group(pair, group, prompt_ids, repeats)
 
-    def _replay_group(self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]], repeats: range) -> None:
+    def _replay_group(
+        self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]], repeats: range
+    ) -> None:
         try:
             replayer = self._replayer(pair, group, prompt_ids, repeats[0])
         except (ResultsError, KeyboardInterrupt):
@@ -285,7 +299,9 @@ class _Runner:
         for combination in group:
             self._replay_one(replayer, combination, repeats)
 
-    def _replayer(self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]], repeat: int) -> Replayer:
+    def _replayer(
+        self, pair: Pair, group: list[Combination], prompt_ids: dict[str, list[int]], repeat: int
+    ) -> Replayer:
         ending, sampling = Ending(group[0].settings.max_new_tokens, pair.eos_ids), group[0].sampling
         draw = f"{self.plan.settings.seed}/{repeat}"
         children = most_children(c.plan for c in group if c.rule.replay != "rank")
@@ -327,13 +343,17 @@ class _Runner:
             self.journal.add_row(Row(combination.identifier, combination.weights, *row))
             self.done += 1
 
-    def _decode(self, pair: Pair, combination: Combination, prompt: Prompt, ids: list[int], repeat: int) -> tuple[Any, ...]:
+    def _decode(
+        self, pair: Pair, combination: Combination, prompt: Prompt, ids: list[int], repeat: int
+    ) -> tuple[Any, ...]:
         ending = Ending(combination.settings.max_new_tokens, pair.eos_ids)
         verifier, drafter = Verifier(pair.target), DraftModel(pair.draft)
         plain, plain_s = self._decode_plainly(pair, combination, verifier, prompt, ids, ending, repeat)
         started = time.perf_counter()
         source = self._source(pair, combination, ids, repeat, pair.files.draft.weights_hash, repr(combination.run_key))
-        first, *steps = list(decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending, source))
+        first, *steps = list(
+            decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending, source)
+        )
         wall_s = time.perf_counter() - started
         assert isinstance(first, int)
         taken = [step for step in steps if isinstance(step, Step)]
@@ -347,20 +367,39 @@ class _Runner:
         return prompt.prompt_id, prompt.category, repeat, counted, tie, listed
 
     def _decode_plainly(
-        self, pair: Pair, combination: Combination, verifier: Verifier, prompt: Prompt, ids: list[int], ending: Ending, repeat: int
+        self,
+        pair: Pair,
+        combination: Combination,
+        verifier: Verifier,
+        prompt: Prompt,
+        ids: list[int],
+        ending: Ending,
+        repeat: int,
     ) -> tuple[list[int], float]:
         """The target alone on this prompt, once for all pairs that share the target."""
         target = pair.files.target
-        key = (target.weights_hash, repr(target.spec), pair.target.vocab, tuple(ids), ending, repr(combination.sampling), repeat)
+        key = (
+            target.weights_hash,
+            repr(target.spec),
+            pair.target.vocab,
+            tuple(ids),
+            ending,
+            repr(combination.sampling),
+            repeat,
+        )
         if key not in self.plain:
             started = time.perf_counter()
-            tokens = decode_plainly(verifier, combination.sampling, ids, ending, self._source(pair, combination, ids, repeat))
+            tokens = decode_plainly(
+                verifier, combination.sampling, ids, ending, self._source(pair, combination, ids, repeat)
+            )
             self.plain[key] = tokens, time.perf_counter() - started
         return self.plain[key]
 
     def _source(self, pair: Pair, combination: Combination, ids: list[int], repeat: int, *more: str) -> RandomSource:
         """The randomness of one decoded text; live decoding adds the draft model and what is decoded with."""
-        return RandomSource(text_generator(pair, combination.sampling, ids, f"{self.plan.settings.seed}/{repeat}", *more))
+        return RandomSource(
+            text_generator(pair, combination.sampling, ids, f"{self.plan.settings.seed}/{repeat}", *more)
+        )
 
     def _fail(self, combination: Combination, prompt: Prompt | None, error: Exception) -> None:
         if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -384,13 +423,19 @@ class _Runner:
         write_atomically(self.out / "failures.jsonl", "".join(json.dumps(f) + "\n" for f in self._all_failures()))
         write_atomically(self.out / "config.yaml", self.plan.config)
         self._write_manifest()
-        certified = all(one["passed"] or not registry()[one["rule"]].lossless for checked in self.live.values() for one in checked)
-        return Outcome(self.out, self.done, self.reused, self._wall_s(), list(self.failures.values()), tables, certified)
+        certified = all(
+            one["passed"] or not registry()[one["rule"]].lossless for checked in self.live.values() for one in checked
+        )
+        return Outcome(
+            self.out, self.done, self.reused, self._wall_s(), list(self.failures.values()), tables, certified
+        )
 
     def _all_failures(self) -> list[dict[str, Any]]:
         """This run's failures, and earlier ones of combinations that have not been done since."""
         done = {c.identifier for c in self.plan.combinations if not self._missing(c)}
-        return list(({name: f for name, f in self.earlier_failures.items() if name not in done} | self.failures).values())
+        return list(
+            ({name: f for name, f in self.earlier_failures.items() if name not in done} | self.failures).values()
+        )
 
     def _current_rows(self) -> list[Row]:
         """The journal's rows, those of replaced weights and of failed combinations left out."""

@@ -18,7 +18,8 @@ SHORTEST = 8  # a table lists every gamma up to this
 
 
 def overlap(target_probs: torch.Tensor, draft_probs: torch.Tensor) -> torch.Tensor:
-    """`sum min(target_probs, draft_probs)` over the last axis, whose mean is alpha (corollary 3.6): `[..., vocab]` -> `[...]`."""
+    """`sum min(target_probs, draft_probs)` over the last axis, whose mean is alpha (corollary 3.6): `[..., vocab]` ->
+    `[...]`."""
     return target_probs.double().minimum(draft_probs.double()).sum(-1)
 
 
@@ -70,7 +71,8 @@ def best_gamma(alpha: float, cost: float, longest: int = LONGEST) -> int:
 
 
 def endless(alpha: float, cost: float) -> bool:
-    """Whether a longer chain is always the faster one: drafting is free, or never rejected and cheaper than the target."""
+    """Whether a longer chain is always the faster one: drafting is free, or never rejected and cheaper than the
+    target."""
     _check(alpha=alpha, cost=cost)
     return (cost == 0 and alpha > 0) or (alpha == 1 and cost < 1)
 
@@ -79,7 +81,10 @@ def alpha_for(tokens: float, gamma: int) -> float:
     """The inverse of `expected_tokens`: the alpha at which a chain of `gamma` gives this many tokens per call."""
     _check(gamma=gamma)
     if gamma == 0 or not 1 <= tokens <= gamma + 1:
-        raise ConfigError(f"tokens={tokens} per call is out of range for gamma={gamma}; expected 1 to gamma + 1, and a gamma of 1 or more")
+        raise ConfigError(
+            f"tokens={tokens} per call is out of range for gamma={gamma}; expected 1 to gamma + 1, and a gamma "
+            "of 1 or more"
+        )
     low, high = 0.0, 1.0
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if expected_tokens(middle, gamma) < tokens else (low, middle)

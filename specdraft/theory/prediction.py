@@ -88,25 +88,33 @@ class Prediction:
     def why(self) -> list[str]:
         """Why prediction and measurement differ, in sentences."""
         low, _, high = self.alpha_of_prompts
-        depths = ", ".join(f"{depth}: {share:.2f}" for depth, share in self.accepted_at_depth.items() if depth & (depth - 1) == 0)
+        depths = ", ".join(
+            f"{depth}: {share:.2f}" for depth, share in self.accepted_at_depth.items() if depth & (depth - 1) == 0
+        )
         longest, first = self.table[-1], self.accepted_at_depth.get(1, 0.0)
         alpha, tokens = self.alpha.value, longest.measured_tokens.value
         return [
             f"Ends. A text's last step is cut short: for texts as long as these the formula itself gives "
-            f"{longest.predicted_in_texts:.2f} in place of {longest.predicted_tokens.value:.2f} at gamma {longest.gamma}. "
+            f"{longest.predicted_in_texts:.2f} in place of {longest.predicted_tokens.value:.2f} at gamma "
+            f"{longest.gamma}. "
             f"Measured: {tokens:.2f}. What is left is dependence.",
-            f"Acceptances are not independent coins of one chance. By depth, of the steps that got there, accepted are {depths}; "
-            f"independent ones would give {alpha:.2f} everywhere. What differs at depth 1 ({first:.2f}) is where steps start: right after "
-            "a token that was not drafted, not at the average position, over which alpha is taken. Deeper, it is that easy and hard "
+            "Acceptances are not independent coins of one chance. By depth, of the steps that got there, "
+            f"accepted are {depths}; "
+            f"independent ones would give {alpha:.2f} everywhere. What differs at depth 1 ({first:.2f}) is where "
+            "steps start: right after "
+            "a token that was not drafted, not at the average position, over which alpha is taken. Deeper, it is "
+            "that easy and hard "
             "stretches of a text come in runs.",
             f"Texts differ: nine of ten prompts have an alpha of their own between {low:.2f} and {high:.2f}.",
             f"Time. The formula lets verifying {longest.gamma + 1} tokens cost as much as one; here it takes "
-            f"{self.verify_cost[longest.gamma]:.2f} times as long, and a step has other work besides. Both speed-ups are estimates.",
+            f"{self.verify_cost[longest.gamma]:.2f} times as long, and a step has other work besides. Both "
+            "speed-ups are estimates.",
         ]
 
 
 def predict(overrides: list[str], config_dir: Path | None = None, progress: Progress | None = None) -> Prediction:
-    """Measure a pair's alpha, cost ratio and replayed chains (budgets are the gammas), and set the closed forms beside them.
+    """Measure a pair's alpha, cost ratio and replayed chains (budgets are the gammas), and set the closed forms
+    beside them.
 
     Raises:
         ConfigError: more than one pair or sampling setting, or a key that has no meaning here.
@@ -115,15 +123,33 @@ def predict(overrides: list[str], config_dir: Path | None = None, progress: Prog
     for key in (text.lstrip("+~").partition("=")[0] for text in overrides):
         if key.split(".")[0] in FIXED:
             raise ConfigError(
-                f"{key}: theory is about replayed chains; it takes pair, sampling, prompts, max_new_tokens, seed, budget (gammas)"
+                f"{key}: theory is about replayed chains; it takes pair, sampling, prompts, max_new_tokens, "
+                "seed, budget (gammas)"
             )
     own = unless_said(overrides, {"pair": "zoo", "budget": GAMMAS, "name": "theory"})
     own += unless_said([text for text in overrides if not text.startswith("sampling.")], {"sampling": "sample"})
     first = [*own, *overrides, "tree=chain", "engine=replay"]
-    greedy = all(c.sampling.greedy for c in plan_study([*first, "acceptance=greedy,rejection"], config_dir, weights=False).combinations)
+    greedy = all(
+        c.sampling.greedy
+        for c in plan_study([*first, "acceptance=greedy,rejection"], config_dir, weights=False).combinations
+    )
     plan = plan_study([*first, f"acceptance={'greedy' if greedy else 'rejection'}"], config_dir)
-    plan = type(plan)(plan.settings, plan.prompts, [c for c in plan.combinations if c.shape.kind == "chain"], plan.skipped, plan.config)
-    if len({(c.pair.spec.name, repr(c.pair.spec), repr(c.sampling), c.settings.max_new_tokens) for c in plan.combinations}) > 1:
+    plan = type(plan)(
+        plan.settings,
+        plan.prompts,
+        [c for c in plan.combinations if c.shape.kind == "chain"],
+        plan.skipped,
+        plan.config,
+    )
+    if (
+        len(
+            {
+                (c.pair.spec.name, repr(c.pair.spec), repr(c.sampling), c.settings.max_new_tokens)
+                for c in plan.combinations
+            }
+        )
+        > 1
+    ):
         raise ConfigError("theory looks at one pair under one sampling setting at a time; the overrides make several")
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_study(plan, Path(folder) / "study", progress=progress)
@@ -156,10 +182,14 @@ def _prediction(tables: dict[str, pd.DataFrame], costs: dict[str, Any]) -> Predi
         alpha=alpha,
         alpha_of_prompts=(of_prompts[0], of_prompts[1], of_prompts[2]),
         cost=cost,
-        verify_cost={int(row["nodes"]): _interpolated(int(row["nodes"]) + 1, verify) / verify[costs["sizes"][0]] for row in rows},
+        verify_cost={
+            int(row["nodes"]): _interpolated(int(row["nodes"]) + 1, verify) / verify[costs["sizes"][0]] for row in rows
+        },
         best_gamma=None if endless(alpha.value, cost) else best_gamma(alpha.value, cost),
         table=[_compared(row, alpha, cost, lengths) for row in rows],
-        accepted_at_depth={int(d): float(a / r) for d, a, r in zip(deep["depth"], deep["accepted"], deep["reached"], strict=True)},
+        accepted_at_depth={
+            int(d): float(a / r) for d, a, r in zip(deep["depth"], deep["accepted"], deep["reached"], strict=True)
+        },
     )
 
 

@@ -58,7 +58,8 @@ def chances(
     Args:
         target, draft: the pair.
         prompts, trajectories: one batch.
-        sampling: the setting that the trajectories were sampled with; both models' distributions are standardised with it.
+        sampling: the setting that the trajectories were sampled with; both models' distributions are standardised
+            with it.
         children: K, the most children of one node.
         generators: one for each prompt: the histories of the rule without replacement.
     """
@@ -81,7 +82,12 @@ class _History(NoSource):
 
 
 def _of_one(
-    of_target: torch.Tensor, of_draft: torch.Tensor, tokens: torch.Tensor, sampling: Sampling, children: int, generator: torch.Generator
+    of_target: torch.Tensor,
+    of_draft: torch.Tensor,
+    tokens: torch.Tensor,
+    sampling: Sampling,
+    children: int,
+    generator: torch.Generator,
 ) -> Chances:
     """`[T + 1, vocab]` logits of both models before each of `tokens` `[T + 1]`."""
     parts = []
@@ -90,14 +96,20 @@ def _of_one(
         target_probs, draft_probs = (standardise(logits[rows].double(), sampling) for logits in (of_target, of_draft))
         own = (target_probs, draft_probs, tokens[rows])
         table = KSeq().table(*own, children)
-        in_turn = Rejection().pi(*own, 1), Recursive().pi(*own, children), NoReplacement().pi(*own, children, _History(uniforms[:, rows]))
+        in_turn = (
+            Rejection().pi(*own, 1),
+            Recursive().pi(*own, children),
+            NoReplacement().pi(*own, children, _History(uniforms[:, rows])),
+        )
         overlap = torch.minimum(target_probs, draft_probs).sum(-1)
         parts.append([overlap, *in_turn, Membership().pi(*own, children), Block().ratio(*own), table.rho, table.beta])
     if not parts:
         shapes = [(0,), (0, 1), (0, children), (0, children), (0, children), (0,), (0, children), (0, children)]
         parts = [[torch.empty(shape, dtype=torch.float64) for shape in shapes]]
     joined = [torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True)]
-    return Chances(*(np.concatenate([np.zeros_like(values[:1], shape=(1, *values.shape[1:])), values]) for values in joined))
+    return Chances(
+        *(np.concatenate([np.zeros_like(values[:1], shape=(1, *values.shape[1:])), values]) for values in joined)
+    )
 
 
 def _slices(first: int, last: int, vocab: int) -> Iterator[slice]:

@@ -82,7 +82,10 @@ class _Contexts:
         tail = tail_mask(torch.from_numpy(seen[-len(tokens) :]).to(device), self._model.dtype)
         logits = self._model.append(torch.from_numpy(tokens).to(device), torch.from_numpy(offsets).to(device), tail)
         children, log_probs = best_children(logits, self._children)
-        self._tokens, self._log_probs = np.concatenate([self._tokens, children]), np.concatenate([self._log_probs, log_probs])
+        self._tokens, self._log_probs = (
+            np.concatenate([self._tokens, children]),
+            np.concatenate([self._log_probs, log_probs]),
+        )
         self._offsets = np.concatenate([self._offsets, offsets])
 
     def grow(self, starts: np.ndarray, plan: BestFirstPlan) -> Expansion:
@@ -98,7 +101,10 @@ class _Contexts:
         self._forget()
         trees = growth.trees()
         return Expansion(
-            trees.parent.astype(np.int16), trees.rank.astype(np.int16), trees.token.astype(np.int32), trees.log_prob.astype(np.float64)
+            trees.parent.astype(np.int16),
+            trees.rank.astype(np.int16),
+            trees.token.astype(np.int32),
+            trees.log_prob.astype(np.float64),
         )
 
     def _enter(self, growth: Growth, context: np.ndarray) -> np.ndarray:

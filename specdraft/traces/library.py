@@ -87,7 +87,10 @@ def pair_traces(
         ids, own_texts = [prompts[name] for name in some], [trajectories[name] for name in some]
         return chances(pair.target, pair.draft, ids, own_texts, sampling, children, histories)
 
-    about_chances = {name: {"kind": "chances", "annotation": key, "children": children} | _both_models(pair) for name, key in keys.items()}
+    about_chances = {
+        name: {"kind": "chances", "annotation": key, "children": children} | _both_models(pair)
+        for name, key in keys.items()
+    }
     found = store_all.complete(Chances, about_chances, judged, f"judged {{}} sampled texts of {target} with {draft}")
     return PairTraces(trajectories, annotations, keys, found)
 
@@ -95,7 +98,9 @@ def pair_traces(
 class _Stored:
     """Traces of some prompts: read from the store, recorded in batches where they are missing."""
 
-    def __init__(self, store: TraceStore, prompts: Mapping[str, Sequence[int]], recorded: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: TraceStore, prompts: Mapping[str, Sequence[int]], recorded: Callable[[str], None]
+    ) -> None:
         self._store, self._recorded = store, recorded
         self._by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
 
@@ -116,7 +121,9 @@ class _Stored:
             note: what to say of a batch; `{}` is how many.
             ending: see `_read`.
         """
-        found: dict[str, Trace | None] = {name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()}
+        found: dict[str, Trace | None] = {
+            name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()
+        }
         for some in batches([name for name in self._by_length if found[name] is None], BATCH):
             for name, one in zip(some, _in_memory(record, some), strict=True):
                 self._store.put(abouts[name], one._asdict())
@@ -137,7 +144,12 @@ class Expansions:
     """
 
     def __init__(
-        self, pair: Pair, prompts: Mapping[str, Sequence[int]], traces: PairTraces, plan: BestFirstPlan, store: TraceStore
+        self,
+        pair: Pair,
+        prompts: Mapping[str, Sequence[int]],
+        traces: PairTraces,
+        plan: BestFirstPlan,
+        store: TraceStore,
     ) -> None:
         self._pair, self._prompts, self._traces, self._plan, self._store = pair, prompts, traces, plan, store
 
@@ -147,7 +159,9 @@ class Expansions:
         for some in batches(missing, BATCH):
             for name in some:
                 tokens = self._traces.trajectories[name].tokens
-                self._store.put(self._about(name), expand(self._pair.draft, self._prompts[name], tokens, self._plan)._asdict())
+                self._store.put(
+                    self._about(name), expand(self._pair.draft, self._prompts[name], tokens, self._plan)._asdict()
+                )
             recorded(f"drafted best-first trees along {len(some)} trajectories with {self._pair.files.draft.spec.path}")
 
     def of(self, name: str) -> Expansion:
@@ -169,7 +183,8 @@ class Expansions:
 
 
 class FoundTraces(NamedTuple):
-    """What the store holds of one prompt without a model at hand; `expansion` for best-first trees that were asked for."""
+    """What the store holds of one prompt without a model at hand; `expansion` for best-first trees that were asked
+    for."""
 
     trajectory: Trajectory
     annotation: Annotation
@@ -185,7 +200,8 @@ def find_traces(
     draw: str = "",
     plan: BestFirstPlan | None = None,
 ) -> FoundTraces | None:
-    """The recorded trajectory of a prompt with its annotation, on whatever device and with whatever library versions it was recorded.
+    """The recorded trajectory of a prompt with its annotation, on whatever device and with whatever library versions
+    it was recorded.
 
     Arguments as `pair_traces`; `plan` asks for best-first trees too. None where something is missing.
     """
@@ -197,7 +213,9 @@ def find_traces(
         **({} if sampling.greedy else {"draw": draw}),
     }
     listed = [trace for trace in store.list() if trace.about["kind"] in ("trajectory", "annotation", "expansion")]
-    for trajectory in (trace for trace in listed if _says(trace.about, same) and _weighs(trace.about, "target", files.target)):
+    for trajectory in (
+        trace for trace in listed if _says(trace.about, same) and _weighs(trace.about, "target", files.target)
+    ):
         for annotation in (t for t in listed if _says(t.about, {"kind": "annotation", "trajectory": trajectory.key})):
             if not _weighs(annotation.about, "draft", files.draft):
                 continue
@@ -209,14 +227,18 @@ def find_traces(
     return None
 
 
-def _find_expansion(listed: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: BestFirstPlan) -> Expansion | None:
+def _find_expansion(
+    listed: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: BestFirstPlan
+) -> Expansion | None:
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.shape.max_children}
     for trace in listed:
         if _says(trace.about, wanted) and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.shape.max_depth
-            if (levels == plan.shape.max_depth or unlimited) and (found := _read(Expansion, store.get(trace.about))) is not None:
+            if (levels == plan.shape.max_depth or unlimited) and (
+                found := _read(Expansion, store.get(trace.about))
+            ) is not None:
                 return Expansion(*found)
     return None
 
@@ -256,7 +278,9 @@ def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | Non
     return one
 
 
-def _about_trajectory(pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending, draw: str) -> dict[str, Any]:
+def _about_trajectory(
+    pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending, draw: str
+) -> dict[str, Any]:
     """Everything that a trajectory depends on."""
     drawn = {} if sampling.greedy else {"draw": draw}
     return drawn | {

@@ -100,7 +100,10 @@ def record_trajectories(
             if ending.reached(len(tokens[row]), listed[row]):
                 going.discard(row)
         if not going:
-            return [Trajectory(np.array(t, dtype=np.int64), np.array(g, dtype=np.float32)) for t, g in zip(tokens, gaps, strict=True)]
+            return [
+                Trajectory(np.array(t, dtype=np.int64), np.array(g, dtype=np.float32))
+                for t, g in zip(tokens, gaps, strict=True)
+            ]
         positions = lengths + slots.shape[1] - width
         slots = torch.cat([slots, positions[:, None]], 1)
         out = model.model(
@@ -131,9 +134,13 @@ def _masks(model: CachedModel, slots: torch.Tensor, positions: torch.Tensor) -> 
 
 
 @torch.inference_mode()
-def teacher_forced(model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]) -> Iterator[torch.Tensor]:
+def teacher_forced(
+    model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]
+) -> Iterator[torch.Tensor]:
     """`[T + 1, vocab]` float32 logits before each token of each trajectory; one forward over the batch."""
-    rows = [[*prompt, *trajectory.tokens[:-1].tolist()] for prompt, trajectory in zip(prompts, trajectories, strict=True)]
+    rows = [
+        [*prompt, *trajectory.tokens[:-1].tolist()] for prompt, trajectory in zip(prompts, trajectories, strict=True)
+    ]
     ids = _pad(rows, model.device)
     positions = torch.arange(ids.shape[1], device=model.device)[None].expand_as(ids)
     first = min(map(len, prompts))
@@ -144,14 +151,17 @@ def teacher_forced(model: CachedModel, prompts: Sequence[Sequence[int]], traject
 
 
 @torch.inference_mode()
-def annotate(model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]) -> list[Annotation]:
+def annotate(
+    model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]
+) -> list[Annotation]:
     """One teacher-forced forward of the drafter over prompts and their trajectories; one batch.
 
     Shapes: see `Annotation`.
     """
     before = teacher_forced(model, prompts, trajectories)
     return [
-        _annotation(logits, torch.tensor(t.tokens.tolist(), device=model.device)) for logits, t in zip(before, trajectories, strict=True)
+        _annotation(logits, torch.tensor(t.tokens.tolist(), device=model.device))
+        for logits, t in zip(before, trajectories, strict=True)
     ]
 
 

@@ -32,7 +32,9 @@ from specdraft.results.files import cannot_write, write_atomically
 
 FORMAT = 1
 KEY_DIGITS = 20
-LEFTOVER = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}\.safetensors|\.[0-9a-f]{{{KEY_DIGITS}}}\.(safetensors|json)\.\d+\.tmp")
+LEFTOVER = re.compile(
+    rf"[0-9a-f]{{{KEY_DIGITS}}}\.safetensors|\.[0-9a-f]{{{KEY_DIGITS}}}\.(safetensors|json)\.\d+\.tmp"
+)
 NAME = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what a damaged or foreign JSON can raise
 
@@ -40,12 +42,20 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what 
 def default_folder() -> Path:
     """`$SPECDRAFT_TRACES`, else `specdraft/traces` in the user's cache folder."""
     named = os.environ.get("SPECDRAFT_TRACES")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specdraft" / "traces"
+    return (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specdraft" / "traces"
+    )
 
 
 def model_facts(model: CachedModel, files: ModelFiles) -> dict[str, Any]:
     """What a trace depends on of a model: its weights, how they are held, the kind of device."""
-    held = {"dtype": str(model.dtype).removeprefix("torch."), "quantize": files.spec.quantize, "device": model.device.type}
+    held = {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "quantize": files.spec.quantize,
+        "device": model.device.type,
+    }
     return {"weights": files.weights_hash, "vocab": model.vocab} | held
 
 
@@ -123,7 +133,11 @@ class TraceStore:
         found = [trace for trace in self.list() if key and trace.key.startswith(key)]
         if len(found) != 1:
             problem = "no trace" if not found else f"{len(found)} traces"
-            hint = did_you_mean(key, (t.key for t in self.list())).split(" (known")[0] if not found else "; give more digits"
+            hint = (
+                did_you_mean(key, (t.key for t in self.list())).split(" (known")[0]
+                if not found
+                else "; give more digits"
+            )
             raise ResultsError(f"{problem} with key {key!r} in {self.folder}{hint}")
         return found[0]
 

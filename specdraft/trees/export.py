@@ -19,7 +19,8 @@ class SglangTriple(NamedTuple):
 
 
 def medusa_choices(topology: Topology) -> list[list[int]]:
-    """`medusa_choices`: the rank path of each draft node in the order in which Medusa sorts them, by length, then by ranks."""
+    """`medusa_choices`: the rank path of each draft node in the order in which Medusa sorts them, by length, then by
+    ranks."""
     return sorted((list(path) for path in topology.paths[1:]), key=lambda path: (len(path), path))
 
 
@@ -43,12 +44,24 @@ def sglang_triple(topology: Topology) -> SglangTriple:
     width, depth = len(topology.children[0]), topology.depth
     complete = sum(width**level for level in range(1, min(depth, 2 if width > 1 else depth) + 1))
     if depth > 2 and width > 1:
-        why = f"with {width} children of the root it expands the {width} most probable nodes of each level, which depend on the text"
+        why = (
+            f"with {width} children of the root it expands the {width} most probable nodes of each level, "
+            "which depend on the text"
+        )
     elif topology.ranks.max() >= width:
-        why = f"a node has child rank {topology.ranks.max()}; with a top-k of {width}, as at the root, there are lower ranks only"
+        why = (
+            f"a node has child rank {topology.ranks.max()}; with a top-k of {width}, as at the root, there are "
+            "lower ranks only"
+        )
     elif topology.num_nodes < complete:
-        why = f"it picks {topology.num_nodes} of the {complete} nodes of two levels by their probability, which depends on the text"
+        why = (
+            f"it picks {topology.num_nodes} of the {complete} nodes of two levels by their probability, which "
+            "depends on the text"
+        )
     else:
         return SglangTriple(depth, width, topology.num_nodes + 1)
-    possible = "a chain of best tokens, the root's k best children, and the complete tree of two levels with k children per node"
+    possible = (
+        "a chain of best tokens, the root's k best children, and the complete tree of two levels with k "
+        "children per node"
+    )
     raise ConfigError(f"SGLang cannot be told to draft this tree in every step: {why}; it can draft {possible}")

@@ -1,16 +1,18 @@
 """The best static draft tree when acceptance depends on child rank, or on depth and rank, only.
 
 Sequoia's dynamic programme (Chen et al. 2024, arXiv 2402.12374), made exact for acceptance that does not fall with
-rank. Let `a[d, k]` be the probability that the child of rank `k` at depth `d` is the accepted one. The value of a tree is
-its expected number of accepted tokens: the sum over its nodes of the product of `a` along their paths. Below one reached
+rank. Let `a[d, k]` be the probability that the child of rank `k` at depth `d` is the accepted one. The value of a
+tree is
+its expected number of accepted tokens: the sum over its nodes of the product of `a` along their paths. Below one
+    reached
 node, the most that `m` nodes are worth when its children of ranks `0 .. k-1` are there already is
 
     forest[d, k, 0] = 0
     forest[d, k, m] = max over s = 1 .. m of  a[d, k] * (1 + forest[d + 1, 0, s - 1])  +  forest[d, k + 1, m - s]
 
-where `s` nodes go to the child of rank `k` and its subtree. `forest[1, 0, n]` is the value of the best tree of `n` nodes;
-what has no room (no rank `k`, no depth `d`) is worth -inf. Acceptance that is the same at every depth, without a limit on
-depth, makes `forest[d] = forest[d + 1]`: one table that refers to its own smaller entries.
+where `s` nodes go to the child of rank `k` and its subtree. `forest[1, 0, n]` is the value of the best tree of `n`
+nodes; what has no room (no rank `k`, no depth `d`) is worth -inf. Acceptance that is the same at every depth, without a
+limit on depth, makes `forest[d] = forest[d + 1]`: one table that refers to its own smaller entries.
 """
 
 from __future__ import annotations
@@ -63,13 +65,13 @@ def best_tree(
     """The tree of `node_budget` draft nodes with the most expected accepted tokens.
 
     Args:
-        acceptance: `[K]` probability that the child of rank k is the accepted one, the same at every depth; or `[D, K]`,
-            one row for each depth, and then the tree has at most D levels.
+        acceptance: `[K]` probability that the child of rank k is the accepted one, the same at every depth; or `[D,
+            K]`, one row for each depth, and then the tree has at most D levels.
         node_budget: draft nodes; all are used where there is room, also for ranks of probability 0.
         max_depth: draft levels at most.
         max_children: children of one node at most.
-        free_ranks: whether a node may be used without its lower-ranked siblings. A path then weighs at most what its parent
-            weighs, so the nodes of largest weight are the best tree (ties: shallower first, then by path).
+        free_ranks: whether a node may be used without its lower-ranked siblings. A path then weighs at most what its
+            parent weighs, so the nodes of largest weight are the best tree (ties: shallower first, then by path).
 
     Raises:
         ConfigError: acceptance is not made of probabilities (see `check_acceptance`), or a limit is below 1.
@@ -81,12 +83,17 @@ def best_tree(
     rows = np.atleast_2d(probs)
     levels = min(node_budget, max_depth or node_budget, node_budget if probs.ndim == 1 else len(rows))
     width = min(node_budget, max_children or node_budget, rows.shape[1])
-    paths = _heaviest_paths(rows, levels, width, node_budget) if free_ranks else _closed_paths(rows[:, :width], levels, node_budget)
+    paths = (
+        _heaviest_paths(rows, levels, width, node_budget)
+        if free_ranks
+        else _closed_paths(rows[:, :width], levels, node_budget)
+    )
     return BestTree(paths, fsum(path_weights(paths, rows).values()), len(paths), len(paths) == node_budget)
 
 
 def path_weights(paths: list[RankPath], acceptance: np.ndarray) -> dict[RankPath, float]:
-    """Each path's probability of being accepted: the product of `acceptance` (`[K]` or `[D, K]`) along it; parents come first."""
+    """Each path's probability of being accepted: the product of `acceptance` (`[K]` or `[D, K]`) along it; parents
+    come first."""
     rows = np.atleast_2d(acceptance)
     weights: dict[RankPath, float] = {(): 1.0}
     for path in paths:
@@ -162,20 +169,24 @@ def check_acceptance(values: npt.ArrayLike, what: str = "acceptance") -> np.ndar
     """`values` as float64 `[K]` or `[D, K]`; `what` names them in messages.
 
     Raises:
-        ConfigError: not a vector or matrix of numbers, empty, ragged, an entry that is not in [0, 1], or a row that sums
-            above 1.
+        ConfigError: not a vector or matrix of numbers, empty, ragged, an entry that is not in [0, 1], or a row that
+            sums above 1.
     """
     try:
         probs = np.asarray(values)
     except ValueError as error:  # numpy has no ragged arrays
-        raise ConfigError(f"{what}: the rows differ in length; expected rows with the same number of probabilities") from error
+        raise ConfigError(
+            f"{what}: the rows differ in length; expected rows with the same number of probabilities"
+        ) from error
     if probs.dtype.kind not in "fiu" or probs.ndim not in (1, 2) or probs.size == 0:
         raise ConfigError(f"{what}: expected one or more probabilities by rank, or rows of them by depth")
     probs = probs.astype(np.float64)
     wrong = np.argwhere(~((probs >= 0) & (probs <= 1)))  # NaN is neither
     if len(wrong):
         *row, rank = wrong[0].tolist()
-        raise ConfigError(f"{what}: {_at(row)}rank {rank} has {probs[tuple(wrong[0])]:g}; expected a probability from 0 to 1")
+        raise ConfigError(
+            f"{what}: {_at(row)}rank {rank} has {probs[tuple(wrong[0])]:g}; expected a probability from 0 to 1"
+        )
     sums = np.atleast_1d(probs.sum(axis=-1))
     if sums.max() > 1 + SUM_SLACK:
         row = [int(sums.argmax())] if probs.ndim == 2 else []
@@ -197,7 +208,9 @@ def read_acceptance(vector: str | None, matrix: Path | None) -> np.ndarray:
         try:
             return check_acceptance([float(entry) for entry in vector.split(",")], "--acceptance-vector")
         except ValueError as error:
-            raise ConfigError(f"--acceptance-vector {vector!r} is not a list of numbers; expected 0.63,0.11,...") from error
+            raise ConfigError(
+                f"--acceptance-vector {vector!r} is not a list of numbers; expected 0.63,0.11,..."
+            ) from error
     if matrix is None or vector is not None:
         raise ConfigError("expected one of --acceptance-vector 0.63,0.11,... and --acceptance-matrix FILE.json")
     try:
@@ -207,5 +220,7 @@ def read_acceptance(vector: str | None, matrix: Path | None) -> np.ndarray:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"--acceptance-matrix {matrix}: not JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise ConfigError(f"--acceptance-matrix {matrix}: expected a list of rows, one for each depth: [[0.63, 0.11], [0.6, 0.1]]")
+        raise ConfigError(
+            f"--acceptance-matrix {matrix}: expected a list of rows, one for each depth: [[0.63, 0.11], [0.6, 0.1]]"
+        )
     return check_acceptance(rows, f"--acceptance-matrix {matrix}")

@@ -65,12 +65,26 @@ class HeatTree:
     def as_data(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
         nodes = []
-        columns = zip(self.topology.paths, self.weights, self.reached, self.accepted, layout(self.topology), strict=True)
+        columns = zip(
+            self.topology.paths, self.weights, self.reached, self.accepted, layout(self.topology), strict=True
+        )
         for node, (path, weight, reached, accepted, place) in enumerate(columns):
-            own = {"parent": int(self.topology.parents[node]), "path": list(path), "x": place[0], "y": place[1], "weight": weight}
+            own = {
+                "parent": int(self.topology.parents[node]),
+                "path": list(path),
+                "x": place[0],
+                "y": place[1],
+                "weight": weight,
+            }
             fill, ink = colours(weight)
             nodes.append(own | {"reached": reached, "accepted": accepted, "fill": fill, "ink": ink})
-        return {"title": self.title, "worth": self.worth, "about": self.about, "left_out": self.left_out, "nodes": nodes}
+        return {
+            "title": self.title,
+            "worth": self.worth,
+            "about": self.about,
+            "left_out": self.left_out,
+            "nodes": nodes,
+        }
 
 
 def heat_trees(folder: Path, tree: str, budget: int, pair: str | None = None) -> list[HeatTree]:
@@ -87,8 +101,14 @@ def heat_trees(folder: Path, tree: str, budget: int, pair: str | None = None) ->
         known = list(dict.fromkeys(table[column].astype(str)))
         table = table[table[column].astype(str) == str(value)]
         if table.empty:
-            hint = did_you_mean(str(value), known) if column != "budget" else f" (known: {', '.join(sorted(known, key=int))})"
-            raise ConfigError(f"{folder}: the study has no {column}={value}{'' if column == 'pair' else ' of this kind'}{hint}")
+            hint = (
+                did_you_mean(str(value), known)
+                if column != "budget"
+                else f" (known: {', '.join(sorted(known, key=int))})"
+            )
+            raise ConfigError(
+                f"{folder}: the study has no {column}={value}{'' if column == 'pair' else ' of this kind'}{hint}"
+            )
     lengths = _lengths(folder)
     return [_heat_tree(folder, rows, lengths.get(str(name))) for name, rows in table.groupby("combination", sort=False)]
 
@@ -109,7 +129,9 @@ def _nodes(folder: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise ResultsError(f"{path}: there is no such file; expected the folder of a finished study") from error
     except (OSError, ValueError) as error:
-        raise ResultsError(f"{path}: cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        raise ResultsError(
+            f"{path}: cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
     if missing := sorted(wanted - set(table.columns)):
         raise ResultsError(f"{path}: the column {missing[0]!r} is missing; expected a nodes.csv of specdraft sweep")
     return table
@@ -129,7 +151,9 @@ def _heat_tree(folder: Path, rows: pd.DataFrame, acceptance_length: float | None
     except (ValueError, AttributeError, TreeError) as error:
         raise ResultsError(f"{folder / 'nodes.csv'}: not the nodes of a tree: {error}") from error
     weights, reached, accepted = zip(*(known[path] for path in topology.paths[1:]), strict=True)
-    return HeatTree(about, topology, [1.0, *weights], [None, *reached], [None, *accepted], len(paths) - len(kept), acceptance_length)
+    return HeatTree(
+        about, topology, [1.0, *weights], [None, *reached], [None, *accepted], len(paths) - len(kept), acceptance_length
+    )
 
 
 def colours(weight: float) -> tuple[str, str]:
@@ -161,7 +185,9 @@ def heat_svg(heats: Sequence[HeatTree]) -> str:
     parts, top, width = [], 14, 640
     for heat in heats:
         places = layout(heat.topology)
-        parts.append(f'<text x="12" y="{top + 14}" font-size="15" font-weight="bold" fill="#1a1a1a">{escape(heat.title)}</text>')
+        parts.append(
+            f'<text x="12" y="{top + 14}" font-size="15" font-weight="bold" fill="#1a1a1a">{escape(heat.title)}</text>'
+        )
         parts.append(f'<text x="12" y="{top + 33}" font-size="12" fill="#444">{heat.worth}</text>')
         at = [(12 + x * COLUMN, top + 46 + y * ROW) for x, y in places]
         for node, (x, y) in enumerate(at):
@@ -170,7 +196,9 @@ def heat_svg(heats: Sequence[HeatTree]) -> str:
                 px, py, cy = px + WIDE, py + HIGH / 2, y + HIGH / 2
                 middle = (px + x) / 2
                 line = f"M{px:.1f},{py:.1f}C{middle:.1f},{py:.1f} {middle:.1f},{cy:.1f} {x:.1f},{cy:.1f}"
-                parts.append(f'<path d="{line}" fill="none" stroke="#5c7fa6" stroke-width="{0.6 + 7 * heat.weights[node]:.2f}"/>')
+                parts.append(
+                    f'<path d="{line}" fill="none" stroke="#5c7fa6" stroke-width="{0.6 + 7 * heat.weights[node]:.2f}"/>'
+                )
         for node, (x, y) in enumerate(at):
             fill, ink = colours(heat.weights[node])
             path = heat.topology.paths[node]
@@ -185,7 +213,10 @@ def heat_svg(heats: Sequence[HeatTree]) -> str:
     parts.append(f'<text x="12" y="{top}" font-size="11" fill="#444">{escape(CAPTION)}</text>')
     size = f'width="{width}" height="{top + 14}" viewBox="0 0 {width} {top + 14}"'
     font = 'font-family="DejaVu Sans, Noto Sans, Arial, sans-serif"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}><rect width="100%" height="100%" fill="#ffffff"/>{"".join(parts)}</svg>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}><rect width="100%" height="100%" '
+        f'fill="#ffffff"/>{"".join(parts)}</svg>'
+    )
 
 
 def _fitting(path: str) -> str:

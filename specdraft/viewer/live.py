@@ -87,7 +87,9 @@ class _Again:
         return self.taken[node]
 
 
-def flipped(rule: AcceptanceRule, topology: Topology, flips: Sequence[Flip]) -> tuple[dict[int, float], dict[int, bool]]:
+def flipped(
+    rule: AcceptanceRule, topology: Topology, flips: Sequence[Flip]
+) -> tuple[dict[int, float], dict[int, bool]]:
     """Which nodes a rule tried: their chances, and what the flips said. Empty for rules that flip no coins."""
     again = _Again(flips)
     if isinstance(rule, Judging):
@@ -98,7 +100,9 @@ def flipped(rule: AcceptanceRule, topology: Topology, flips: Sequence[Flip]) -> 
 class LiveShowing:
     """See `Showing`. What the caller does between two steps is not counted as decoding time."""
 
-    def __init__(self, decoder: SpeculativeDecoder, combination: Combination, prompt: str, prompt_ids: list[int]) -> None:
+    def __init__(
+        self, decoder: SpeculativeDecoder, combination: Combination, prompt: str, prompt_ids: list[int]
+    ) -> None:
         self.prompt, self.word = prompt, decoder.pair.decode_token
         self._decoder, self._combination, self._prompt_ids = decoder, combination, prompt_ids
         self._tokens: list[int] = []
@@ -108,7 +112,10 @@ class LiveShowing:
 
     def steps(self) -> Iterator[ShownStep]:
         """See `Showing.steps`. Raises `ModelError` where memory runs out."""
-        verifier, source = WatchedVerifier(self._decoder.pair.target), WatchedSource(self._decoder.source(self._prompt_ids))
+        verifier, source = (
+            WatchedVerifier(self._decoder.pair.target),
+            WatchedSource(self._decoder.source(self._prompt_ids)),
+        )
         events = self._decoder.stream(self._prompt_ids, verifier, source)
         while (event := self._next(events)) is not None:
             if isinstance(event, int):
@@ -148,7 +155,8 @@ def watched(decoder: SpeculativeDecoder, combination: Combination, prompt: str, 
 
 
 def target_probs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """What is shown as the target's probabilities: standardised, but of greedy decoding the softmax at temperature 1."""
+    """What is shown as the target's probabilities: standardised, but of greedy decoding the softmax at temperature
+    1."""
     return torch.softmax(logits, -1) if sampling.greedy else standardise(logits, sampling)
 
 
@@ -170,7 +178,8 @@ def _shown(decoder: SpeculativeDecoder, step: Step, logits: torch.Tensor, flips:
 
 
 def target_probs_of(probs: torch.Tensor, topology: Topology, tokens: Sequence[int]) -> list[float | None]:
-    """`[n + 1, vocab]` probabilities after each node -> each node's own after its parent; the root's is not known here."""
+    """`[n + 1, vocab]` probabilities after each node -> each node's own after its parent; the root's is not known
+    here."""
     rows = torch.from_numpy(topology.parents[1:]).to(probs.device)
     own = probs[rows, torch.tensor(tokens[1:], device=probs.device)]
     return [None, *own.tolist()]
@@ -186,8 +195,16 @@ def draft_probs_of(tree: DraftTree, tokens: Sequence[int]) -> list[float | None]
     return [float(p) for p in (values if isinstance(values, list | tuple) else values.tolist())]  # type: ignore[union-attr]
 
 
-def _why(decoder: SpeculativeDecoder, nodes: Sequence[Seen], topology: Topology, last: int, probs: torch.Tensor, bonus: int | None) -> str:
-    """One line on why the accepted path ended at the node `last`, after which the target's probabilities are `probs` `[vocab]`."""
+def _why(
+    decoder: SpeculativeDecoder,
+    nodes: Sequence[Seen],
+    topology: Topology,
+    last: int,
+    probs: torch.Tensor,
+    bonus: int | None,
+) -> str:
+    """One line on why the accepted path ended at the node `last`, after which the target's probabilities are `probs`
+    `[vocab]`."""
     word, rule = decoder.pair.decode_token, decoder.rule
     if bonus is None:
         return ENDED
@@ -213,13 +230,18 @@ def by_wish(word: Word, wish: str, wanted: int, probs: torch.Tensor, child: int,
     """The target wanted another token than the children: with the target's probabilities `[vocab]` at that place."""
     rank = int((probs > probs[child]).sum())
     wished = f"the target {wish} {quoted(word, wanted)} (p={number(float(probs[wanted]))}){drafter}"
-    return f"{wished}; the draft's best child {quoted(word, child)} is the target's rank {rank} (p={number(float(probs[child]))})"
+    return (
+        f"{wished}; the draft's best child {quoted(word, child)} is the target's rank {rank} "
+        f"(p={number(float(probs[child]))})"
+    )
 
 
 def by_flip(word: Word, child: Seen, more: int, drawn: bool) -> str:
     """A coin flip went against the first child, and others against `more` children."""
     assert child.token is not None
     draft = f", draft {number(child.draft_prob)}" if drawn and child.draft_prob is not None else ""
-    others = f", and so did the flips for {more} more" if more > 1 else ", and so did the flip for one more" if more else ""
+    others = (
+        f", and so did the flips for {more} more" if more > 1 else ", and so did the flip for one more" if more else ""
+    )
     kept = f"the draft's {quoted(word, child.token)} is kept with probability {number(child.accept_prob)}"
     return f"{kept} (target {number(child.target_prob)}{draft}): the flip said no{others}"

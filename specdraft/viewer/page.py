@@ -39,7 +39,10 @@ def render(template: str, **values: Any) -> str:
     """One of this folder's templates; `tojson` in them is safe inside a script element."""
     folder = files("specdraft.viewer")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    parts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "draw.js", "steps.js", "heat.js")}
+    parts = {
+        name: folder.joinpath(name).read_text(encoding="utf-8")
+        for name in ("page.css", "draw.js", "steps.js", "heat.js")
+    }
     return environment.from_string(folder.joinpath(template).read_text(encoding="utf-8")).render(**values, parts=parts)
 
 

@@ -79,7 +79,9 @@ def find_prompt(spec: PromptSpec, prompt_id: str) -> Prompt:
             return prompt
     ids = [prompt.prompt_id for prompt in prompts]
     hint = did_you_mean(prompt_id, ids).split(" (known")[0]
-    raise PromptError(f"{prompt_id!r} is not a prompt id of {spec.label}{hint} ({len(ids)} prompts, {ids[0]!r} to {ids[-1]!r})")
+    raise PromptError(
+        f"{prompt_id!r} is not a prompt id of {spec.label}{hint} ({len(ids)} prompts, {ids[0]!r} to {ids[-1]!r})"
+    )
 
 
 def check_can_show(combination: Combination) -> None:
@@ -99,7 +101,11 @@ def check_can_show(combination: Combination) -> None:
 
 
 def recorded(
-    combination: Combination, prompt_id: str, store: TraceStore, models: bool, told: Callable[[str], None] = lambda what: None
+    combination: Combination,
+    prompt_id: str,
+    store: TraceStore,
+    models: bool,
+    told: Callable[[str], None] = lambda what: None,
 ) -> Recorded:
     """Fetch what was recorded of a prompt; with models, record what is missing.
 
@@ -140,7 +146,12 @@ def recorded(
 
 
 def _with_models(
-    combination: Combination, prompt: Prompt, prompt_ids: list[int], store: TraceStore, pair: Pair, told: Callable[[str], None]
+    combination: Combination,
+    prompt: Prompt,
+    prompt_ids: list[int],
+    store: TraceStore,
+    pair: Pair,
+    told: Callable[[str], None],
 ) -> Recorded:
     ids, ending = {prompt.prompt_id: prompt_ids}, Ending(combination.settings.max_new_tokens, pair.eos_ids)
     traces = pair_traces(pair, ids, combination.sampling, ending, store, told, f"{combination.settings.seed}/0")
@@ -150,7 +161,9 @@ def _with_models(
         trees.record(told)
         expansion = trees.of(prompt.prompt_id)
     own = traces.trajectories[prompt.prompt_id], traces.annotations[prompt.prompt_id]
-    note = "the recorded path comes from the trace; what is off it was drafted again, and the target read every tree again"
+    note = (
+        "the recorded path comes from the trace; what is off it was drafted again, and the target read every tree again"
+    )
     return Recorded(combination, prompt, prompt_ids, *own, expansion, pair, (note,))
 
 
@@ -196,7 +209,14 @@ class ReplayedShowing:
         """See `Showing.shown`."""
         one = self._one
         facts = {"prompt": f"{one.prompt.prompt_id} ({one.prompt.category})"} | about(one.combination)
-        return Shown(facts, self.prompt, self._tokens()[0], self._shown, self.word, [*one.notes, probability_note(one.combination, False)])
+        return Shown(
+            facts,
+            self.prompt,
+            self._tokens()[0],
+            self._shown,
+            self.word,
+            [*one.notes, probability_note(one.combination, False)],
+        )
 
     def result(self) -> Generation:
         """See `Showing.result`."""
@@ -214,7 +234,8 @@ def replayed(one: Recorded) -> Showing:
 
 
 class _Drafted:
-    """What the models say of the tree of one start: each start is read anew, so that nothing but the trace decides the path."""
+    """What the models say of the tree of one start: each start is read anew, so that nothing but the trace decides
+    the path."""
 
     def __init__(self, pair: Pair, prompt_ids: list[int], plan: Plan, keep: bool) -> None:
         self._pair, self._prompt, self._plan = pair, prompt_ids, plan
@@ -222,7 +243,8 @@ class _Drafted:
         self._verifier = Verifier(pair.target)
 
     def fill(self, topology: Topology, nodes: list[Seen], before: Sequence[int]) -> tuple[list[Seen], torch.Tensor]:
-        """The nodes with what was unknown, and the target's logits `[n + 1, vocab]`; `before` are the tokens after the prompt."""
+        """The nodes with what was unknown, and the target's logits `[n + 1, vocab]`; `before` are the tokens after
+        the prompt."""
         prefix = [*self._prompt, *before]
         root = nodes[0].token
         assert root is not None
@@ -238,7 +260,9 @@ class _Drafted:
                 for seen, token, prob in known
             ]
         self._verifier.prefill(prefix)
-        return nodes, self._verifier.verify(DraftTree(topology, [seen.token for seen in nodes if seen.token is not None]))
+        return nodes, self._verifier.verify(
+            DraftTree(topology, [seen.token for seen in nodes if seen.token is not None])
+        )
 
 
 def _step(one: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
@@ -258,7 +282,9 @@ def _step(one: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
         own = target_probs_of(rows, topology, [seen.token for seen in nodes if seen.token is not None])
         nodes, probs = [seen._replace(target_prob=prob) for seen, prob in zip(nodes, own, strict=True)], rows[last]
     why = _why(one, nodes, topology, last, end, bonus, probs)
-    return ShownStep(topology, nodes, accepted, bonus, None if probs is None or bonus is None else float(probs[bonus]), why)
+    return ShownStep(
+        topology, nodes, accepted, bonus, None if probs is None or bonus is None else float(probs[bonus]), why
+    )
 
 
 def _tree(one: Recorded, at: int) -> tuple[Topology, list[Seen]]:
@@ -274,7 +300,10 @@ def _tree(one: Recorded, at: int) -> tuple[Topology, list[Seen]]:
     reached = np.concatenate([[0.0], total[:size]])
     own = np.exp(reached[1:] - reached[parent[:size]])
     topology = Topology([-1, *parent[:size].tolist()], [0, *rank[:size].tolist()])
-    return topology, [root, *(Seen(int(t), "unused", float(p), recorded=True) for t, p in zip(token[:size], own, strict=True))]
+    return topology, [
+        root,
+        *(Seen(int(t), "unused", float(p), recorded=True) for t, p in zip(token[:size], own, strict=True)),
+    ]
 
 
 def _path_to(topology: Topology, node: int) -> list[int]:
@@ -286,7 +315,8 @@ def _path_to(topology: Topology, node: int) -> list[int]:
 
 
 def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accepted: list[int], cut: bool) -> list[Seen]:
-    """The nodes with their states, and with what the annotation says of the children of every node on the trajectory."""
+    """The nodes with their states, and with what the annotation says of the children of every node on the
+    trajectory."""
     tokens, (_, top_ids, top_probs, _) = one.trajectory.tokens, one.annotation
     known = list(nodes)
     for position, node in enumerate([0, *accepted], start=at + 1):
@@ -295,7 +325,9 @@ def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accept
         for child in topology.children[node]:
             rank = int(topology.ranks[child])
             if known[child].token is None and rank < top_ids.shape[1]:
-                known[child] = Seen(int(top_ids[position, rank]), "unused", float(top_probs[position, rank]), recorded=True)
+                known[child] = Seen(
+                    int(top_ids[position, rank]), "unused", float(top_probs[position, rank]), recorded=True
+                )
             elif known[child].token is None and child in accepted:
                 known[child] = Seen(int(tokens[position]), "unused", recorded=True)
     states = judged_by_tokens(topology, accepted, cut)
@@ -303,7 +335,13 @@ def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accept
 
 
 def _why(
-    one: Recorded, nodes: Sequence[Seen], topology: Topology, last: int, end: int, bonus: int | None, probs: torch.Tensor | None
+    one: Recorded,
+    nodes: Sequence[Seen],
+    topology: Topology,
+    last: int,
+    end: int,
+    bonus: int | None,
+    probs: torch.Tensor | None,
 ) -> str:
     """One line on why the accepted path ended at the node `last`, which is the token at position `end`."""
     word, above = one.word, nodes[last].token

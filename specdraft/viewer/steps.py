@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from specdraft.decoding.generate import Generation
     from specdraft.study.combination import Combination
 
-# `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the text's end.
+# `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the
+# text's end.
 State = Literal["root", "accepted", "rejected", "unused"]
 Word = Callable[[int], str]  # the text of a token
 
@@ -112,7 +113,9 @@ class Shown:
         """Everything, as JSON can hold it: what the page is made from."""
         ids = {self.first} | {seen.token for step in self.steps for seen in step.nodes if seen.token is not None}
         ids |= {step.bonus for step in self.steps if step.bonus is not None}
-        words = {str(token): {"text": self.word(token), "shown": token_text(self.word(token), None)} for token in sorted(ids)}
+        words = {
+            str(token): {"text": self.word(token), "shown": token_text(self.word(token), None)} for token in sorted(ids)
+        }
         return {
             "about": dict(self.about),
             "notes": list(self.notes),
@@ -168,7 +171,12 @@ def _step_data(step: ShownStep) -> dict[str, Any]:
     places = layout(step.topology)
     nodes = []
     for node, (seen, total, place) in enumerate(zip(step.nodes, step.cumulative, places, strict=True)):
-        tree = {"parent": int(step.topology.parents[node]), "path": list(step.topology.paths[node]), "x": place[0], "y": place[1]}
+        tree = {
+            "parent": int(step.topology.parents[node]),
+            "path": list(step.topology.paths[node]),
+            "x": place[0],
+            "y": place[1],
+        }
         nodes.append(tree | seen._asdict() | {"log_prob": log_prob(seen.draft_prob), "cumulative_log_prob": total})
     own = {"nodes": nodes, "accepted": list(step.accepted), "best": step.best_path, "why": step.why}
     return own | {"bonus": step.bonus, "bonus_prob": step.bonus_prob, "depth": step.topology.depth}
@@ -224,5 +232,6 @@ ENDED = "the text ends here: its last token was accepted, so there is no bonus t
 def nothing_below(word: Word, token: int) -> str:
     """The whole path was accepted."""
     return (
-        f"the path was accepted to its end: nothing was drafted below {quoted(word, token)}, and the bonus token is the target's next one"
+        f"the path was accepted to its end: nothing was drafted below {quoted(word, token)}, and the bonus "
+        "token is the target's next one"
     )

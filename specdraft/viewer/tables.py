@@ -50,7 +50,10 @@ def _lines(summary: pd.DataFrame) -> Table:
             str(row["nodes"]),
             _with_interval(row, "block_efficiency"),
         ]
-        cells += [_number(row[name]) for name in ("acceptance_length", "acceptance_rate", "est_speedup" if estimated else "speedup")]
+        cells += [
+            _number(row[name])
+            for name in ("acceptance_length", "acceptance_rate", "est_speedup" if estimated else "speedup")
+        ]
         table.add_row(*cells, *([_number(row["loop_share"])] if looping else []))
     return table
 
@@ -58,7 +61,9 @@ def _lines(summary: pd.DataFrame) -> Table:
 def _grid(pair: str, summary: pd.DataFrame) -> Table:
     """Block efficiency by tree and nodes; several settings of one tree are told apart by their own lines."""
     estimated = bool(summary["speedup"].isna().all())
-    caption = _caption(summary, estimated, "bold: the most of its column, the hindsight tree aside; intervals: summary.csv")
+    caption = _caption(
+        summary, estimated, "bold: the most of its column, the hindsight tree aside; intervals: summary.csv"
+    )
     table = Table(box=SIMPLE_HEAD, title=f"{pair}: block efficiency by tree and nodes", caption=caption, min_width=76)
     table.add_column("tree", overflow="fold")
     nodes = sorted(summary["nodes"].unique())
@@ -98,7 +103,11 @@ def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
 
 def _settings(summary: pd.DataFrame) -> list[str]:
     """What else differs between the combinations."""
-    return [key for key in ("acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine") if summary[key].nunique() > 1]
+    return [
+        key
+        for key in ("acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine")
+        if summary[key].nunique() > 1
+    ]
 
 
 def _caption(summary: pd.DataFrame, estimated: bool, first: str) -> str:

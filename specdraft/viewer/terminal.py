@@ -18,9 +18,16 @@ TAIL_LINES = 3  # of the text, below the steps of a live display
 
 def legend() -> Text:
     """What the colours and numbers of a step mean."""
-    parts = [("\u2713 accepted", ACCEPTED), ("\u2717 rejected", REJECTED), ("- not tried", DIM), ("\u2192 bonus token", BONUS)]
+    parts = [
+        ("\u2713 accepted", ACCEPTED),
+        ("\u2717 rejected", REJECTED),
+        ("- not tried", DIM),
+        ("\u2192 bonus token", BONUS),
+    ]
     text = Text(", ").join(Text(*part) for part in parts)
-    return text + Text.assemble(", ", ("\u2605 the drafter's most probable path", BEST), "; numbers: draft|target probability")
+    return text + Text.assemble(
+        ", ", ("\u2605 the drafter's most probable path", BEST), "; numbers: draft|target probability"
+    )
 
 
 def shown_step(number: int, step: ShownStep, word: Word, width: int) -> Group:
@@ -63,7 +70,9 @@ class StepPrinter:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -90,7 +99,11 @@ def totals_text(shown: Shown, result: Generation) -> Group:
     lines = [
         f"\n{counts.new_tokens} tokens = {parts}, {counts.steps} steps",
         ", ".join(f"{name} {'-' if value is None else f'{value:.3f}'}" for name, value in ratios.items()),
-        *([", ".join(f"{name.removesuffix('_s')} {value:.3f} s" for name, value in result.seconds.items())] if result.seconds else []),
+        *(
+            [", ".join(f"{name.removesuffix('_s')} {value:.3f} s" for name, value in result.seconds.items())]
+            if result.seconds
+            else []
+        ),
     ]
     text = Text.assemble("\n", (plain_text(shown.prompt), DIM), plain_text(result.text))
     return Group(text, *map(Text, lines), *(Text(note, style=DIM) for note in shown.notes))

@@ -29,7 +29,8 @@ def formula_tables(facts: dict[str, Any]) -> Iterable[RenderableType]:
     best = "longer is always better" if facts["best_gamma"] is None else str(facts["best_gamma"])
     yield Text(f"alpha {facts['alpha']:g}, gamma {facts['gamma']}, cost {facts['cost']:g}")
     yield Text(
-        f"tokens per target call {facts['expected_tokens']:.3f}, speed-up {facts['speedup']:.3f}, operations {facts['operations']:.3f}"
+        f"tokens per target call {facts['expected_tokens']:.3f}, speed-up {facts['speedup']:.3f}, operations "
+        f"{facts['operations']:.3f}"
     )
     yield Text(f"best gamma: {best}" + (" (drafting does not pay)" if facts["best_gamma"] == 0 else ""))
     table = Table(box=SIMPLE_HEAD, caption="the bar: speed-up over plain decoding; operations with the same cost ratio")
@@ -48,9 +49,13 @@ def prediction_tables(prediction: Prediction) -> Iterable[RenderableType]:
     best = "longer is always better" if prediction.best_gamma is None else str(prediction.best_gamma)
     setting = f"temperature {prediction.temperature:g}, top-k {prediction.top_k}, top-p {prediction.top_p:g}"
     yield Text(f"{prediction.pair}, {setting}, {prediction.prompts} prompts")
-    yield Text(f"alpha {_with_ends(prediction.alpha, 3)}, cost ratio {prediction.cost:.3f}, best gamma by the formula: {best}")
+    yield Text(
+        f"alpha {_with_ends(prediction.alpha, 3)}, cost ratio {prediction.cost:.3f}, best gamma by the formula: {best}"
+    )
     columns = ("gamma", "tokens, predicted", "cut at the end", "measured", "speed-up, predicted", "from replay")
-    table = Table(box=SIMPLE_HEAD, caption="tokens per target call, bonus included; in brackets: 95 % intervals over prompts")
+    table = Table(
+        box=SIMPLE_HEAD, caption="tokens per target call, bonus included; in brackets: 95 % intervals over prompts"
+    )
     for name in columns:
         table.add_column(name, justify="right", no_wrap=name == "measured")
     for row in prediction.table:
@@ -73,4 +78,8 @@ def _compared_cells(row: Compared) -> Sequence[str]:
 
 def _with_ends(interval: Interval, digits: int = 2) -> str:
     value = f"{interval.value:.{digits}f}"
-    return value if interval.lo is None or interval.hi is None else f"{value} [{interval.lo:.{digits}f}, {interval.hi:.{digits}f}]"
+    return (
+        value
+        if interval.lo is None or interval.hi is None
+        else f"{value} [{interval.lo:.{digits}f}, {interval.hi:.{digits}f}]"
+    )

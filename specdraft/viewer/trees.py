@@ -25,7 +25,8 @@ def levels_in(width: int) -> int:
 
 
 def topology_tree(topology: Topology, labels: Sequence[Text | str] | None = None, width: int = 80) -> Tree:
-    """A tree as lines: child ranks, or the labels given for each node. What is deep for the `width` is folded (see `_folded`)."""
+    """A tree as lines: child ranks, or the labels given for each node. What is deep for the `width` is folded (see
+    `_folded`)."""
     if topology.depth > levels_in(width):
         return _folded(topology, labels, levels_in(width))
     shown = labels or ["root", *(_path_label(path) for path in topology.paths[1:])]
@@ -45,7 +46,8 @@ def _depth_first(topology: Topology) -> list[int]:
 
 
 def _folded(topology: Topology, labels: Sequence[Text | str] | None, most_levels: int) -> Tree:
-    """A deep tree: nodes without siblings share a line with their parent, and what is still too deep goes on at the left."""
+    """A deep tree: nodes without siblings share a line with their parent, and what is still too deep goes on at the
+    left."""
     top = Tree(labels[0] if labels else "root")
     stack = [(child, top, 1) for child in reversed(topology.children[0])]
     while stack:
@@ -53,7 +55,11 @@ def _folded(topology: Topology, labels: Sequence[Text | str] | None, most_levels
         run = [node]
         while len(topology.children[run[-1]]) == 1:
             run += topology.children[run[-1]]
-        label = Text(" \u2192 ").join(_as_text(labels[n]) for n in run) if labels else Text(_ranks_text(topology.ranks[run].tolist()))
+        label = (
+            Text(" \u2192 ").join(_as_text(labels[n]) for n in run)
+            if labels
+            else Text(_ranks_text(topology.ranks[run].tolist()))
+        )
         if level > most_levels:
             parent, level = top, 1
             label = Text.assemble((f"\u22ef after {_ranks_text(topology.paths[node][:-1])}: ", DIM), label)

@@ -22,7 +22,8 @@ def verdict_lines(verdict: Verdict) -> Iterable[RenderableType]:
         yield Text(f"NOT CERTIFIED: {', '.join(failed)}", style="bold red")
     else:
         yield Text(
-            f"CERTIFIED: the text of {len(verdict.rules)} {_plural('rule', len(verdict.rules))} is the target's own", style="bold green"
+            f"CERTIFIED: the text of {len(verdict.rules)} {_plural('rule', len(verdict.rules))} is the target's own",
+            style="bold green",
         )
 
 

@@ -163,7 +163,9 @@ class StaticShape(ShapeLabel):
 def check_budget(node_budget: int) -> None:
     """Raise `ConfigError` unless a budget is a number of nodes."""
     if isinstance(node_budget, bool) or not isinstance(node_budget, int) or node_budget < 1:
-        raise ConfigError(f"budget={node_budget} is not a node budget; expected a whole number of draft nodes, 1 or more")
+        raise ConfigError(
+            f"budget={node_budget} is not a node budget; expected a whole number of draft nodes, 1 or more"
+        )
     if node_budget > MAX_BUDGET:
         raise ConfigError(f"budget={node_budget} is too large; at most {MAX_BUDGET} draft nodes")
 

@@ -44,7 +44,9 @@ class BestFirst(ShapeLabel):
         check_positive(self, "max_depth")
         check_positive(self, "max_children")
         if not 0 <= self.min_prob < 1:
-            raise ConfigError(f"tree.min_prob={self.min_prob} is out of range for {self.kind}; expected 0 (off) or more, below 1")
+            raise ConfigError(
+                f"tree.min_prob={self.min_prob} is out of range for {self.kind}; expected 0 (off) or more, below 1"
+            )
         return BestFirstPlan(self, node_budget)
 
 
@@ -195,5 +197,10 @@ class Growth:
 
         parent = laid_out(place[one.parent], -1)
         return GrownTrees(
-            sizes, laid_out(self._kept, -1), parent, laid_out(one.rank, -1), laid_out(one.token, -1), laid_out(one.log_prob, 0)
+            sizes,
+            laid_out(self._kept, -1),
+            parent,
+            laid_out(one.rank, -1),
+            laid_out(one.token, -1),
+            laid_out(one.log_prob, 0),
         )

@@ -20,7 +20,9 @@ class Branching(StaticShape):
 
     def check(self) -> None:
         if not self.factors or min(self.factors) < 1:
-            raise ConfigError(f"tree.factors={self.factors} is out of range; expected one or more numbers, each 1 or more")
+            raise ConfigError(
+                f"tree.factors={self.factors} is out of range; expected one or more numbers, each 1 or more"
+            )
 
     def layout(self) -> Iterator[RankPath]:
         return breadth_first(chain(self.factors, repeat(self.factors[-1])))
