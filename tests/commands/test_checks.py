@@ -1,0 +1,280 @@
+"""`specdraft theory`, `specdraft certify` and `certify=true`, on the tiny pair."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from support.command_line import Run, Said
+from support.published import TABLE_1, TABLE_4
+from support.tiny_models import PairFolders
+
+from specdraft import cli
+from specdraft.acceptance import Rejection
+from specdraft.acceptance.judging import Judged
+from specdraft.losslessness.enumeration import enumerate_case
+from specdraft.trees.draft_tree import DraftTree
+
+
+@pytest.fixture
+def pair(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tiny pair on three prompts, with traces of its own."""
+    monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
+    (tmp_path / "p.jsonl").write_text(
+        "".join(json.dumps({"prompt": text}) + "\n" for text in ("Once upon", "def f(x):", "It was late"))
+    )
+    models = [
+        f"pair.target.path={tiny_pair_folders.target}",
+        f"pair.draft.path={tiny_pair_folders.draft}",
+        "pair.name=tiny",
+    ]
+    return [*models, "prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=12"]
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Token-wise rejection accepts everything."""
+    own = Rejection.judge
+
+    def judge(self: Rejection, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        judged = own(self, tree, target_probs, draft_probs)
+        return judged._replace(accept=torch.ones_like(judged.accept))
+
+    monkeypatch.setattr(Rejection, "judge", judge)
+    enumerate_case.cache_clear()
+    yield
+    enumerate_case.cache_clear()
+
+
+class TestFormulas:
+    @pytest.mark.parametrize(("alpha", "gamma", "work", "faster"), TABLE_1)
+    def test_table_1(self, run: Run, alpha: float, gamma: int, work: float, faster: float) -> None:
+        found = json.loads(run("theory", "--alpha", alpha, "--gamma", gamma, "--json").out)
+        assert (round(found["operations"], 2), round(found["speedup"], 2)) == (work, faster)
+        assert found["best_gamma"] is None  # drafting is free
+
+    def test_table_4(self, run: Run) -> None:
+        right = 0
+        for gamma, alpha, cost, printed in TABLE_4:
+            said = run("theory", "--alpha", alpha, "--gamma", gamma, "--cost", cost, "--json")
+            found = json.loads(said.out)
+            right += round(found["speedup"], 1) == printed
+            fastest = max(found["table"], key=lambda row: row["speedup"])
+            assert fastest["gamma"] == found["best_gamma"]
+        assert right == 9
+
+    def test_printed(self, run: Run) -> None:
+        said = run("theory", "--alpha", 0.8, "--gamma", 5, "--cost", 0.04)
+        assert said.code == cli.DONE
+        assert "best gamma: 9" in said.out
+        assert "3.689" in said.out
+        assert "\u2588" in said.out
+        assert "drafting does not pay" in run("theory", "--alpha", 0.2, "--gamma", 5, "--cost", 0.4).out
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--alpha", 2, "--gamma", 3], "alpha=2.0"),
+            (["--alpha", "nan", "--gamma", 3], "alpha=nan"),
+            (["--alpha", 0.5], "--gamma"),
+            (["--alpha", 0.5, "--gamma", -1], "gamma=-1"),
+            (["--alpha", 0.5, "--gamma", 10**9], "gamma=1000000000"),
+            (["--alpha", 0.5, "--gamma", 1, "--cost", -1], "cost=-1"),
+            (["--gamma", 3], "--alpha"),
+            (["pair=zoo", "--alpha", 0.5, "--gamma", 3], "pair=zoo"),
+            (["tree=kary"], "tree"),
+            (["acceptance=block"], "acceptance"),
+            (["pair=zoo,zoo-tiny"], "one pair"),
+            (["sampling.temperature=0,1"], "one pair under one sampling setting"),
+            (["sampling.temperature=-1"], "sampling.temperature=-1"),
+            (["pair=zooo"], "pair=zooo"),
+        ],
+    )
+    def test_bad_input(self, run: Run, arguments: list[object], words: str) -> None:
+        said = run("theory", *arguments)
+        assert (said.code, said.out) == (cli.USAGE, "")
+        (line,) = said.err.splitlines()
+        assert words in line
+
+
+class TestPrediction:
+    def test_json(self, run: Run, pair: list[str]) -> None:
+        said = run("theory", *pair, "budget=1,3", "--json")
+        assert said.code == cli.DONE, said.err
+        found = json.loads(said.out)
+        assert (found["pair"], found["temperature"], found["prompts"]) == ("tiny", 1.0, 3)
+        assert 0 <= found["alpha"]["lo"] <= found["alpha"]["value"] <= found["alpha"]["hi"]
+        assert [row["gamma"] for row in found["table"]] == [1, 3]
+        assert found["table"][0]["predicted_tokens"]["value"] == pytest.approx(1 + found["alpha"]["value"])
+        for row in found["table"]:
+            assert 1 <= row["predicted_in_texts"] <= row["predicted_tokens"]["value"]
+            assert row["measured_tokens"]["lo"] <= row["measured_tokens"]["value"] <= row["measured_tokens"]["hi"]
+        assert found["cost"] > 0
+        assert len(found["why"]) == 4
+
+    def test_alpha_is_the_studys(self, run: Run, pair: list[str], tmp_path: Path) -> None:
+        found = json.loads(run("theory", *pair, "budget=2", "--json").out)
+        run(
+            "sweep",
+            *pair,
+            "name=theory",
+            "tree=chain",
+            "budget=2",
+            "sampling=sample",
+            "acceptance=rejection",
+            "--out",
+            tmp_path / "out",
+        )
+        (row,) = pd.read_csv(tmp_path / "out" / "summary.csv").to_dict("records")
+        for name, key in (("alpha", "alpha"), ("block_efficiency", "measured_tokens")):
+            own = found[key] if name == "alpha" else found["table"][0][key]
+            assert [own["value"], own["lo"], own["hi"]] == pytest.approx(
+                [row[name], row[f"{name}_lo"], row[f"{name}_hi"]], rel=1e-4
+            )
+
+    def test_printed(self, run: Run, pair: list[str]) -> None:
+        said = run("theory", *pair, "budget=1,2", "sampling.temperature=0")
+        assert said.code == cli.DONE, said.err
+        assert "Why they differ" in said.out
+        assert "temperature 0" in said.out
+
+
+class TestCertify:
+    def test_certified(self, run: Run, pair: list[str]) -> None:
+        said = run("certify", *pair, "acceptance=rejection,topk", "prompts.limit=1", "--texts", 60)
+        assert said.code == cli.DONE, said
+        assert said.out.splitlines()[-1] == "CERTIFIED: the text of 2 rules is the target's own"
+        assert "proven by enumeration for these tree families: chain " in said.out
+        assert "60 texts on 1 prompts follow" in said.out
+
+    def test_greedy(self, run: Run, pair: list[str]) -> None:
+        said = run("certify", *pair, "sampling=greedy", "acceptance=greedy", "--json")
+        assert said.code == cli.DONE, said
+        found = json.loads(said.out)
+        assert (found["certified"], found["skipped"]) == (True, [])
+        (rule,) = found["rules"]
+        assert (rule["kind"], rule["proof"], len(rule["tests"])) == ("greedy", None, 2)
+        assert {test["tokens"] for test in rule["tests"]} <= set(range(1, 13))
+
+    @pytest.mark.usefixtures("faulty")
+    def test_a_planted_fault(self, run: Run, pair: list[str]) -> None:
+        rules = ["acceptance=rejection,topk", "sampling.temperature=0.5", "prompts.limit=1"]
+        said = run("certify", *pair, *rules, "--texts", 150, "--json")
+        assert said.code == cli.SOME_FAILED
+        found = json.loads(said.out)
+        assert found["certified"] is False
+        assert {rule["rule"]: rule["certified"] for rule in found["rules"]} == {"rejection": False, "topk": True}
+        wrong = next(rule for rule in found["rules"] if rule["rule"] == "rejection")
+        assert wrong["proof"]["verdict"].startswith("NOT lossless")
+        assert wrong["live_verdict"].startswith("NOT lossless")
+        assert run("certify", *pair, *rules, "--texts", 20).out.splitlines()[-1] == "NOT CERTIFIED: rejection"
+
+    def test_a_lossy_rule_is_not_certified(self, run: Run, pair: list[str]) -> None:
+        said = run("certify", *pair, "acceptance=typical", "prompts.limit=1", "--texts", 20)
+        assert said.code == cli.SOME_FAILED
+        assert "enumeration: lossy: " in said.out
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--texts", 3], "--texts 3"),
+            (["acceptance=rejection", "tree=kary"], "chains only"),
+            (["acceptance=rejectoin"], "rejection"),
+            (["max_new_tokens=1"], "max_new_tokens=1"),
+            (["certify=maybe"], "certify"),
+        ],
+    )
+    def test_bad_input(self, run: Run, pair: list[str], arguments: list[object], words: str) -> None:
+        said = run("certify", *pair, *arguments)
+        assert (said.code, said.out) == (cli.USAGE, "")
+        (line,) = said.err.splitlines()
+        assert words in line
+
+    @pytest.mark.slow
+    def test_the_bundled_pair(self, run: Run) -> None:
+        said = run("certify")
+        assert said.code == cli.DONE, said.out
+        assert said.out.splitlines()[-1] == "CERTIFIED: the text of 8 rules is the target's own"
+
+
+class TestStudy:
+    def sweep(self, run: Run, pair: list[str], tmp_path: Path, *more: str) -> tuple[Said, dict[str, Any]]:
+        out = tmp_path / "out"
+        said = run(
+            "sweep",
+            *pair,
+            "sampling=sample",
+            "sampling.temperature=0.5",
+            "tree=chain,kary",
+            "budget=6",
+            *more,
+            "--out",
+            out,
+        )
+        return said, json.loads((out / "manifest.json").read_text())["certificate"]
+
+    def test_the_manifest_says_what_is_known(self, run: Run, pair: list[str], tmp_path: Path) -> None:
+        said, found = self.sweep(run, pair, tmp_path, "acceptance=rejection,topk,typical", "prompts.limit=2")
+        assert said.code == cli.DONE, said.err
+        assert found["kind"].startswith("sampling: ")
+        assert (found["compared"], found["identical"], found["sampled"], found["recorded"], found["live"]) == (
+            0,
+            0,
+            12,
+            {},
+            [],
+        )
+        rules = found["rules"]
+        assert {kind: rule["lossless"] for kind, rule in rules.items()} == {
+            "rejection": True,
+            "topk": True,
+            "typical": False,
+        }
+        assert (rules["rejection"]["families"], rules["topk"]["families"]) == (
+            ["chain"],
+            ["chain", "k-ary", "by rank"],
+        )  # the hindsight tree
+        assert rules["topk"]["largest_distance"] < rules["topk"]["limit"]
+        assert {one["tree"]: one["vocabulary"] for one in rules["topk"]["enumerated"]}.items() >= {
+            "1": 4,
+            "1-1-1": 3,
+            "2-2": 3,
+        }.items()
+        assert rules["typical"]["verdict"].startswith("lossy")
+        again, kept = self.sweep(run, pair, tmp_path, "acceptance=topk", "prompts.limit=2")
+        assert "0 new rows" in again.out
+        assert kept["rules"] == rules  # also of the rules that this run did not name
+
+    def test_live_text_is_checked_on_demand(self, run: Run, pair: list[str], tmp_path: Path) -> None:
+        said, found = self.sweep(run, pair, tmp_path, "acceptance=topk", "certify=true", "prompts.limit=1")
+        assert said.code == cli.DONE, said.err
+        (live,) = found["live"]
+        assert (live["pair"], live["rule"], live["tree"], live["kind"], live["passed"]) == (
+            "tiny",
+            "topk",
+            "kary",
+            "chi-square",
+            True,
+        )
+
+    @pytest.mark.usefixtures("faulty")
+    def test_a_rule_that_is_not_what_it_claims_is_not_run(self, run: Run, pair: list[str], tmp_path: Path) -> None:
+        said, found = self.sweep(run, pair, tmp_path, "acceptance=rejection,topk", "prompts.limit=2")
+        assert said.code == cli.SOME_FAILED
+        (bug,) = found["bugs"]
+        assert bug["error"].startswith("bug: acceptance=rejection is NOT lossless")
+        assert set(pd.read_csv(tmp_path / "out" / "records.csv")["acceptance"]) == {"topk"}
+
+    def test_live_text_that_is_not_the_targets(
+        self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("specdraft.losslessness.live_texts.LEVEL", 2.0)
+        said, found = self.sweep(run, pair, tmp_path, "acceptance=topk", "certify=true", "prompts.limit=1")
+        assert said.code == cli.SOME_FAILED
+        assert "not lossless: see certificate.live" in said.err
+        assert found["live"][0]["passed"] is False

@@ -1,0 +1,509 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from support.command_line import Run, one_line
+from support.tiny_models import PairFolders
+
+from specdraft import cli
+from specdraft.models import pair as pair_module
+from specdraft.study import run as sweep
+from specdraft.trees.shapes import registry
+from specdraft.trees.shapes.published import published_trees
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_pair_folders: PairFolders) -> list[str]:
+    return [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
+
+
+@pytest.fixture
+def small(pair: list[str], tmp_path: Path) -> list[str]:
+    """A sweep of one combination on two prompts into `tmp_path / "out"`."""
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Once upon"}\n{"prompt": "def f(x):"}\n')
+    prompts = ["prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}"]
+    return [
+        *pair,
+        *prompts,
+        "tree=chain",
+        "budget=2",
+        "max_new_tokens=6",
+        "engine=live",
+        "report=false",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+
+
+class TestSweep:
+    def test_done(self, run: Run, small: list[str], tmp_path: Path) -> None:
+        said = run("sweep", *small)
+        assert said.code == cli.DONE
+        assert "block" in said.out
+        assert "chain" in said.out
+        assert said.out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: 2 new rows, 0 reused, ")
+        assert "2 of 2 rows" in said.err
+        assert "0 new rows, 2 reused" in run("sweep", *small).out
+        assert "2 new rows, 0 reused" in run("sweep", *small, "--fresh").out
+
+    def test_report(self, run: Run, small: list[str], tmp_path: Path) -> None:
+        assert "report: " not in run("sweep", *small).out and not (tmp_path / "out/report.html").exists()
+        said = run("sweep", *small, "report=true")
+        assert f"report: {tmp_path / 'out/report.html'}" in said.out.splitlines()
+        assert (tmp_path / "out/figures/block-efficiency.png").is_file() and (tmp_path / "out/report.md").is_file()
+        run("sweep", *small, "--fresh")
+        assert not (tmp_path / "out/report.html").exists()
+
+    def test_report_that_fails_is_one_line(
+        self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from specdraft.report import writing
+
+        def failing(*_: object) -> None:
+            raise RuntimeError("not\ntoday")
+
+        monkeypatch.setattr(writing, "write_report", failing)
+        said = run("sweep", *small, "report=true", "--json")
+        assert said.code == cli.DONE and json.loads(said.out)["combinations"] == 1
+        (line,) = [line for line in said.err.splitlines() if "report" in line]
+        assert line == f"no report was written: RuntimeError: not (specdraft report {tmp_path / 'out'} tries again)"
+
+    def test_json(self, run: Run, small: list[str], tmp_path: Path) -> None:
+        said = run("sweep", *small, "tree=chain,medusa", "budget=2,4", "--json")
+        assert said.code == cli.DONE
+        found = json.loads(said.out)
+        assert list(found) == ["study", "out", "combinations", "skipped", "failed", "summary"]
+        assert (found["study"], found["out"], found["combinations"]) == ("default", str(tmp_path / "out"), 3)
+        assert (found["skipped"], found["failed"]) == (1, 0)
+        assert [(row["tree"], row["budget"]) for row in found["summary"]] == [
+            ("chain", 2),
+            ("chain", 4),
+            ("medusa", 63),
+        ]
+        assert found["summary"][0]["steps"] > 0
+        assert found["summary"][0]["acceptance_rate_lo"] is not None
+        assert "skipped: " in said.err
+        assert "medusa has a size of its own" in said.err
+
+    def test_some_failed(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        decode = sweep.decode
+
+        def failing(verifier: Any, drafter: Any, plan: Any, *rest: Any) -> Any:
+            if plan.nodes == 3:
+                raise RuntimeError("boom")
+            return decode(verifier, drafter, plan, *rest)
+
+        monkeypatch.setattr(sweep, "decode", failing)
+        said = run("sweep", *small, "budget=2,3", "--json")
+        assert said.code == cli.SOME_FAILED
+        assert (json.loads(said.out)["failed"], json.loads(said.out)["combinations"]) == (1, 1)
+        assert "failed: custom chain budget=3: RuntimeError: boom" in said.err
+        assert f"1 combinations failed; see {tmp_path / 'out' / 'failures.jsonl'}" in said.err
+
+    def test_print_config(self, run: Run, small: list[str], tmp_path: Path) -> None:
+        said = run("sweep", *small, "--print-config")
+        assert (said.code, said.err) == (cli.DONE, "")
+        config = OmegaConf.to_container(OmegaConf.create(said.out))
+        assert isinstance(config, dict)
+        assert (config["max_new_tokens"], config["tree"], config["budget"]) == (6, {"kind": "chain"}, 2)
+        assert not (tmp_path / "out").exists()
+
+    def test_dry_run(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run("sweep", *small)
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
+        grid = [*small, "tree=kary,medusa,chain", "budget=2,3", "--dry-run"]
+        said = run("sweep", *grid, "--json")
+        assert (said.code, said.err) == (cli.DONE, "")
+        found = json.loads(said.out)
+        listed = [(c["tree"], c["budget"], c["nodes"], c["depth"], c["reused"]) for c in found["combinations"]]
+        assert listed == [
+            ("kary", 2, 2, 1, 0),
+            ("kary", 3, 3, 2, 0),
+            ("medusa", 63, 63, 4, 0),
+            ("chain", 2, 2, 2, 2),
+            ("chain", 3, 3, 3, 0),
+        ]
+        assert [skipped["reason"] for skipped in found["skipped"]] == [
+            "medusa has a size of its own (63 nodes) and runs once"
+        ]
+        text = run("sweep", *grid).out
+        assert "medusa" in text
+        assert "skipped: " in text
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+        run("sweep", *grid, "--out", tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+
+    def test_default_folder(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run("sweep", *small[:-2], "name=mine").code == cli.DONE
+        assert (tmp_path / "results" / "mine" / "records.csv").is_file()
+
+    def test_folder_with_brackets(self, run: Run, small: list[str], tmp_path: Path) -> None:
+        folder = tmp_path / "[bold]x"
+        assert f"{folder}: 2 new rows" in run("sweep", *small, "--out", folder).out
+
+
+class TestExitCodes:
+    def test_interrupted_in_the_middle(
+        self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*given: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(sweep, "decode", interrupted)
+        said = run("sweep", *small)
+        assert (said.code, said.out) == (cli.INTERRUPTED, "")
+        assert said.err.splitlines()[-1] == "interrupted; run the same command again to resume"
+        assert (tmp_path / "out" / "records.csv").is_file()
+
+    def test_interrupt_signal(self, small: list[str], tmp_path: Path) -> None:
+        command = [
+            sys.executable,
+            "-c",
+            "from specdraft.cli import main; main()",
+            "sweep",
+            *small,
+            "budget=range(2,8)",
+            "max_new_tokens=100",
+        ]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        journal = tmp_path / "out" / "journal.jsonl"
+        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b'"row"') > 2):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (130, "")
+        assert "Traceback" not in err
+        assert err.splitlines()[-1] == "interrupted; run the same command again to resume"
+        records = (tmp_path / "out" / "records.csv").read_text().splitlines()
+        assert 3 < len(records) <= journal.read_bytes().count(b'"row"') + 1
+
+    def test_internal_error(self, run: Run, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*given: Any) -> None:
+            raise ZeroDivisionError("no such luck")
+
+        monkeypatch.setattr(sweep, "run_study", broken)
+        line = one_line(run("sweep", *small), cli.INTERNAL)
+        assert line == "internal error: ZeroDivisionError: no such luck (specdraft --debug shows where)"
+
+    def test_debug_shows_the_traceback(self, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["specdraft", "--debug", "sweep", *small, "budget=0"])
+        with pytest.raises(cli.UserError, match="budget=0"):
+            cli.main()
+
+    @pytest.mark.parametrize("arguments", [["sweep", "--no-such-option"], ["no-such-command"], ["trees", "show"]])
+    def test_usage_errors(self, run: Run, arguments: list[str]) -> None:
+        said = run(*arguments)
+        assert (said.code, said.out) == (cli.USAGE, "")
+        assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["budgt=4"], ["'budgt'", "did you mean 'budget'?"]),
+        (["tre=chain"], ["'tre'", "did you mean 'tree'?"]),
+        (["tree=chian"], ["tree=chian", "did you mean 'chain'?"]),
+        (["tree=kary", "tree.kk=2"], ["tree.kk", "did you mean 'k'?"]),
+        (["budget=0"], ["budget=0", "1 or more"]),
+        (["budget=-4"], ["budget=-4", "1 or more"]),
+        (["budget=four"], ["budget", "four"]),
+        (["budget=2.5"], ["budget", "2.5"]),
+        (["budget=interval(1,4)"], ["interval()", "range()"]),
+        (["tree=chain", "budget=511"], ["prompt '1'", "511 draft levels", "context of 512"]),
+        (["tree=wide", "budget=259"], ["259 different children", "258 tokens"]),
+        (["tree=kary", "tree.k=0"], ["tree.k=0", "1 or more"]),
+        (["tree=beam", "tree.width=-1"], ["tree.width=-1", "1 or more"]),
+        (["tree=branching", "tree.factors=[]"], ["tree.factors=[]"]),
+        (["tree=paths"], ["tree.paths is empty"]),
+        (["tree=paths", "tree.paths=[[0],[1,0]]"], ["tree.paths", "[1, 0] has no parent"]),
+        (["tree=paths", "tree.paths=[[0],[0]]"], ["tree.paths", "[0] is listed twice"]),
+        (["tree=paths", "tree.paths=[[0],[-1]]"], ["tree.paths", "[-1]"]),
+        (["tree=paths", "tree.paths=[0,1]"], ["tree.paths"]),
+        (["tree=published", "tree.name=medussa/mc_sim_7b_63"], ["tree.name", "did you mean 'medusa/mc_sim_7b_63'?"]),
+        (["prompts.path=/nowhere.jsonl"], ["/nowhere.jsonl", "No such file"]),
+        (["max_new_tokens=0"], ["max_new_tokens=0"]),
+        (["max_new_tokens=600"], ["prompt '1'", "context of 512"]),
+        (["sampling.temperature=-0.7"], ["sampling.temperature=-0.7"]),
+        (["pair.target.path=/nowhere/model"], ["pair.target.path=/nowhere/model", "no such folder"]),
+        (
+            ["pair.draft.path=someone/not-in-the-cache"],
+            ["pair.draft.path=someone/not-in-the-cache", "hub cannot be reached"],
+        ),
+        (["pair.target.path=zoo:targt"], ["pair.target.path=zoo:targt", "no such bundled model"]),
+        (["pair.target.dtype=float8"], ["pair.target.dtype='float8'", "did you mean 'float"]),
+        (["pair.target.device=cuda:99"], ["device=cuda:99", "CUDA devices"]),
+        (["--config-dir", "/nowhere"], ["--config-dir /nowhere", "no such folder"]),
+    ],
+)
+def test_bad_input(run: Run, small: list[str], tmp_path: Path, changes: list[str], words: list[str]) -> None:
+    line = one_line(run("sweep", *small, *changes))
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line, line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["no prompts"]),
+        ('{"prompt": "a"}\n{"prompt": \n', ["line 2", "not JSON"]),
+        ('{"text": "a"}\n', ["line 1", "'turns' or 'prompt'"]),
+        ('{"prompt": "a", "question_id": 1}\n{"prompt": "b", "question_id": 1}\n', ["line 2", "'1'", "line 1"]),
+        ('{"prompt": ""}\n', ["line 1", "'turns' or 'prompt'"]),
+        (json.dumps({"prompt": "x" * 600}), ["prompt '1'", "601 tokens", "context of 512", "max_prompt_tokens=504"]),
+    ],
+)
+def test_bad_prompt_files(run: Run, small: list[str], tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "p.jsonl").write_text(text)
+    line = one_line(run("sweep", *small))
+    for word in words:
+        assert word in line, line
+    assert not (tmp_path / "out").exists()
+
+
+class TestBadModels:
+    @pytest.fixture
+    def folders(self, tiny_pair_folders: PairFolders, tmp_path: Path) -> PairFolders:
+        return PairFolders(*(Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in tiny_pair_folders))
+
+    def refused(self, run: Run, small: list[str], folders: PairFolders) -> str:
+        return one_line(run("sweep", *small, f"pair.target.path={folders.target}", f"pair.draft.path={folders.draft}"))
+
+    def test_no_safetensors(self, run: Run, small: list[str], folders: PairFolders) -> None:
+        (folders.draft / "model.safetensors").rename(folders.draft / "pytorch_model.bin")
+        line = self.refused(run, small, folders)
+        assert f"pair.draft.path={folders.draft}: there are no .safetensors weights" in line
+
+    def test_other_tokenizer(self, run: Run, small: list[str], folders: PairFolders) -> None:
+        path = folders.draft / "tokenizer.json"
+        content = json.loads(path.read_text())
+        vocab = content["model"]["vocab"]
+        vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+        path.write_text(json.dumps(content))
+        line = self.refused(run, small, folders)
+        assert "the tokenizers of" in line
+        assert "first at 'a'" in line
+
+    def test_prompt_without_tokens(self, run: Run, small: list[str], folders: PairFolders, tmp_path: Path) -> None:
+        for folder in folders:
+            content = json.loads((folder / "tokenizer.json").read_text())
+            content |= {
+                "post_processor": None,
+                "normalizer": {"type": "Strip", "strip_left": True, "strip_right": True},
+            }
+            (folder / "tokenizer.json").write_text(json.dumps(content))
+        (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"question_id": "blank", "prompt": "  "}\n')
+        assert "prompt 'blank': the prompt has no tokens" in self.refused(run, small, folders)
+
+    def test_damaged_weights_fail_the_combination(
+        self, run: Run, small: list[str], folders: PairFolders, tmp_path: Path
+    ) -> None:
+        (folders.draft / "model.safetensors").write_bytes(b"not weights")
+        said = run("sweep", *small, f"pair.target.path={folders.target}", f"pair.draft.path={folders.draft}")
+        assert said.code == cli.SOME_FAILED
+        (failure,) = (tmp_path / "out" / "failures.jsonl").read_text().splitlines()
+        assert "the weights cannot be loaded" in json.loads(failure)["error"]
+
+
+class TestBadFolders:
+    def test_another_study(self, run: Run, small: list[str], tmp_path: Path) -> None:
+        run("sweep", *small)
+        line = one_line(run("sweep", *small, "seed=1"))
+        assert (
+            line == f"error: {tmp_path / 'out'}: holds another study (seed differ); choose another --out, or start "
+            "over with --fresh"
+        )
+
+    @pytest.mark.parametrize("out", ["p.jsonl", "p.jsonl/below", "/proc/out"])
+    def test_cannot_be_written(self, run: Run, small: list[str], tmp_path: Path, out: str) -> None:
+        assert f"error: {tmp_path / out}: cannot be written: " in one_line(
+            run("sweep", *small, "--out", tmp_path / out)
+        )
+
+
+class TestTrees:
+    def test_list(self, run: Run) -> None:
+        said = run("trees", "list", "--json")
+        found = json.loads(said.out)
+        assert (said.code, said.err) == (cli.DONE, "")
+        assert {shape["kind"] for shape in found["shapes"]} == set(registry())
+        assert {tree["name"]: tree["nodes"] for tree in found["published"]}["medusa/mc_sim_7b_63"] == 63
+        assert len(found["published"]) == len(published_trees())
+        text = run("trees", "list").out
+        assert all(name in text for name in [*registry(), "medusa/mc_sim_7b_63"])
+
+    def test_show_json(self, run: Run) -> None:
+        said = run("trees", "show", "kary", "budget=4", "tree.k=2", "--format", "json")
+        assert json.loads(said.out) == {
+            "tree": "kary",
+            "nodes": 4,
+            "depth": 2,
+            "sibling_closed": True,
+            "paths": [[0], [1], [0, 0], [0, 1]],
+        }
+
+    def test_show_text(self, run: Run) -> None:
+        lines = run("trees", "show", "beam", "budget=3").out.splitlines()
+        assert lines[0] == "beam: 3 nodes, 2 levels"
+        assert [line.split()[-1] for line in lines[1:]] == ["root", "0", "0/0", "1"]
+
+    def test_show_a_published_tree(self, run: Run) -> None:
+        for name in ("medusa", "medusa/mc_sim_7b_63"):
+            assert run("trees", "show", name).out.startswith("medusa: 63 nodes, 4 levels")
+
+    def test_show_as_medusa_choices(self, run: Run) -> None:
+        said = run("trees", "show", "branching", "budget=5", "tree.factors=[2,1]", "--format", "medusa")
+        assert (said.code, said.out, said.err) == (cli.DONE, "[[0], [1], [0, 0], [1, 0], [0, 0, 0]]\n", "")
+        for name in ("eagle", "hydra/single", "medusa/zephyr_stage2"):
+            assert run("trees", "show", name, "--format", "medusa").err == ""
+        wide = run("trees", "show", "wide", "budget=12", "--format", "medusa")
+        assert (len(json.loads(wide.out)), wide.code) == (12, cli.DONE)
+        assert wide.err == "note: this tree needs TOPK=12 in medusa/model/utils.py, which says 10\n"
+
+    def test_show_as_sglang_settings(self, run: Run) -> None:
+        said = run("trees", "show", "chain", "budget=3", "--format", "sglang")
+        assert json.loads(said.out) == {
+            "speculative_num_steps": 3,
+            "speculative_eagle_topk": 1,
+            "speculative_num_draft_tokens": 4,
+        }
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["chian"], ["tree=chian", "did you mean 'chain'?"]),
+            (["chain", "budget=0"], ["budget=0"]),
+            (["chain,kary"], ["one tree at a time"]),
+            (["chain", "--format", "yaml"], ["--format 'yaml'", "known: json, medusa, sglang, text"]),
+            (["medusa", "--format", "sglang"], ["SGLang cannot", "10 children of the root"]),
+            (["measured", "--format", "medusa"], ["fitted to traces"]),
+        ],
+    )
+    def test_bad_input(self, run: Run, arguments: list[str], words: list[str]) -> None:
+        line = one_line(run("trees", "show", *arguments))
+        assert all(word in line for word in words), line
+
+
+class TestGenerate:
+    def test_json(self, run: Run, pair: list[str]) -> None:
+        said = run("generate", "Hello there", *pair, "tree=kary", "budget=3", "max_new_tokens=7", "--json")
+        assert (said.code, said.err) == (cli.DONE, "")
+        found = json.loads(said.out)
+        assert found["new_tokens"] == len(found["token_ids"]) <= 7
+        seconds = ["draft_s", "verify_s", "other_s", "wall_s"]
+        assert {"text", "steps", "acceptance_rate", "acceptance_length", *seconds} <= found.keys()
+        assert found["block_efficiency"] == pytest.approx((found["new_tokens"] - 1) / found["steps"])
+
+    def test_text(self, run: Run, pair: list[str]) -> None:
+        out = run("generate", "[bold]Hello", *pair, "tree=kary", "budget=3", "max_new_tokens=7").out
+        assert out.startswith("[bold]Hello")
+        assert "\nstep 1: " in out
+        assert "\u2717 " in out
+        assert " accepted + " in out
+        assert "block efficiency" in out
+        assert "wall " in out
+
+    def test_sampled(self, run: Run, pair: list[str]) -> None:
+        def tokens(*overrides: str) -> list[int]:
+            own = ["tree=kary", "budget=3", "max_new_tokens=7", "sampling=sample", "acceptance=recursive"]
+            found: list[int] = json.loads(run("generate", "Hello there", *pair, *own, *overrides, "--json").out)[
+                "token_ids"
+            ]
+            return found
+
+        assert tokens() == tokens("seed=0") != tokens("seed=1")
+        assert tokens("sampling.temperature=0") == tokens("sampling.temperature=0", "acceptance=greedy")
+
+    def test_json_without_a_step(self, run: Run, pair: list[str]) -> None:
+        found = json.loads(run("generate", "Once", *pair, "max_new_tokens=1", "--json").out)
+        assert (found["steps"], found["acceptance_rate"], found["block_efficiency"]) == (0, None, None)
+        assert "acceptance rate -" in run("generate", "Once", *pair, "max_new_tokens=1").out
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            (["budget=2,4"], ["one combination", "make 2"]),
+            (["budget=0"], ["budget=0"]),
+            (["tree=chian"], ["did you mean 'chain'?"]),
+            (["max_new_tokens=600"], ["context of 512"]),
+            (["sampling.temperature=-1"], ["sampling.temperature=-1"]),
+            (["sampling.temperature=1"], ["the rule greedy needs sampling.temperature=0"]),
+            (["acceptance=block", "tree=kary"], ["the rule block is for chains only"]),
+            (["acceptance=typical", "acceptance.delta=0"], ["acceptance.delta=0"]),
+            (["pair.target.path=/nowhere/x"], ["no such folder"]),
+        ],
+    )
+    def test_bad_input(
+        self, run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch, changes: list[str], words: list[str]
+    ) -> None:
+        monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
+        line = one_line(run("generate", "Once", *pair, *changes))
+        assert all(word in line for word in words), line
+
+    def test_long_prompt(self, run: Run, pair: list[str]) -> None:
+        assert "max_prompt_tokens=" in one_line(run("generate", "x" * 600, *pair))
+        assert run("generate", "x" * 600, *pair, "max_prompt_tokens=20", "max_new_tokens=2").code == cli.DONE
+
+
+class TestDoctor:
+    @pytest.mark.parametrize("fine", [True, False])
+    def test_exit_code(self, run: Run, monkeypatch: pytest.MonkeyPatch, fine: bool) -> None:
+        from specdraft.commands import doctor
+
+        found = [doctor.Finding("libraries", True, "[1.0]"), doctor.Finding("models", fine, "all there")]
+        monkeypatch.setattr(doctor, "findings", lambda: iter(found))
+        said = run("doctor")
+        assert said.code == (cli.DONE if fine else cli.INTERNAL)
+        assert said.out.splitlines() == [
+            "ok     libraries: [1.0]",
+            f"{'ok    ' if fine else 'BROKEN'} models: all there",
+        ]
+
+    def test_what_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from specdraft.commands import doctor
+
+        def broken() -> str:
+            raise ValueError("not today")
+
+        monkeypatch.setattr(doctor, "_models", lambda: "stand-ins")
+        monkeypatch.setattr(doctor, "_decoding", broken)
+        found = {finding.what: finding for finding in doctor.findings()}
+        assert [name for name, finding in found.items() if not finding.fine] == ["tree decoding"]
+        assert found["tree decoding"].detail == "ValueError: not today"
+        assert "torch" in found["libraries"].detail
+        assert found["prompts"].detail == "80 bundled prompts in 5 categories"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["trees", "--help"]])
+def test_help_is_light(arguments: list[str]) -> None:
+    code = f"""
+import sys
+sys.argv = ["specdraft", *{arguments!r}]
+from specdraft.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code
+heavy = {{"torch", "transformers", "numpy", "pandas", "scipy", "hydra"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"}
+    )
+    assert said.returncode == 0, said.stderr
+    assert "Usage" in said.stdout

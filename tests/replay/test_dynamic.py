@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.recorded import Counting, Live, expansions, recorded, small, untimed
+
+from specdraft.decoding.decode import Ending
+from specdraft.models.pair import load_pair
+from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.results.metrics import Tally
+from specdraft.traces import expand as expand_module
+from specdraft.traces.expand import expand
+from specdraft.traces.record import record_trajectories
+from specdraft.trees.shapes.best_first import BestFirst
+
+BUDGETS = (1, 2, 5, 12, 24, 40)
+SHAPES = (
+    BestFirst(),
+    BestFirst(max_depth=3),
+    BestFirst(max_children=2),
+    BestFirst(max_depth=5, max_children=3),
+    BestFirst(min_prob=0.02),
+)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.label)
+def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst) -> None:
+    pair = small()
+    walked = walk(pair.packed, expansions(pair, shape.at(max(BUDGETS))))
+    for budget in BUDGETS:
+        plan = shape.at(budget)
+        counted, steps = replay_dynamic(walked, pair.packed, plan)
+        live = Live(pair, plan)
+        assert list(map(untimed, counted)) == list(map(untimed, live.tallies))
+        taken = [
+            [[i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)] for i, s in enumerate(one)]
+            for one in live.steps
+        ]
+        assert listed_steps(walked, steps) == taken
+        fed = [[n for n in row if n] for row in fed_nodes(walked, steps, plan).tolist()]
+        assert [len(row) for row in fed] == [len(row) for row in live.fed]
+        known, true = sum(map(sum, fed)), sum(map(sum, live.fed))  # nodes that were pushed out again are not known
+        assert true * (0.9 if budget <= max(BUDGETS) // 2 else 0.6) <= known <= true
+
+
+def test_some_of_these_trees_accept_several_tokens_off_the_first_rank() -> None:
+    counted = Live(small(), BestFirst().at(24)).tallies
+    assert max(length for one in counted for length in one.lengths) >= 3
+    assert any(any(path) and accepted for one in counted for path, (_, accepted) in one.nodes.items())
+
+
+def test_trees_grown_a_few_starts_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, plan = small(), BestFirst().at(16)
+    whole = expansions(pair, plan)
+    monkeypatch.setattr(expand_module, "MAX_NODES", 48)
+    for one, other in zip(whole, expansions(pair, plan), strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
+        assert np.allclose(one.log_prob, other.log_prob, atol=1e-6)
+
+
+def test_each_context_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, plan = small(), BestFirst().at(24)
+    trajectories = record_trajectories(pair.target, pair.prompts, pair.ending)
+    prompt, tokens = max(
+        zip(pair.prompts, (one.tokens for one in trajectories), strict=True), key=lambda both: len(both[1])
+    )
+    alone = Counting(pair.draft)
+    for start in range(len(tokens) - 1):
+        alone.begin([*prompt, *tokens[:start].tolist()])
+        alone.draft(int(tokens[start]), plan)
+    fed = 0
+    append = type(pair.draft).append
+
+    def counting(model: Any, tokens: Any, *rest: Any) -> Any:
+        nonlocal fed
+        fed += len(tokens)
+        return append(model, tokens, *rest)
+
+    monkeypatch.setattr(type(pair.draft), "append", counting)
+    expand(pair.draft, prompt, tokens, plan)
+    assert len(tokens) < fed < 0.9 * sum(map(sum, alone.fed))
+
+
+@pytest.mark.parametrize("fault", ["rank", "position", "order", "bonus"])
+def test_a_fault_is_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, plan = small(), BestFirst().at(12)
+    grown, packed = expansions(pair, BestFirst().at(24)), pair.packed
+    if fault == "rank":
+        grown = [one._replace(rank=np.where(one.rank >= 0, one.rank + 1, -1)) for one in grown]
+    if fault == "position":
+        grown = [
+            one._replace(**{name: np.roll(value, 1, axis=0) for name, value in one._asdict().items()}) for one in grown
+        ]
+    if fault == "order":
+        packed = packed._replace(
+            ranks=np.concatenate([packed.ranks[:, :1], packed.ranks[:, 2:], packed.ranks[:, :1]], 1)
+        )
+    walked = walk(packed, grown)
+    if fault == "bonus":
+        walked = walked._replace(
+            on_path=np.concatenate(
+                [walked.on_path[:, :1], np.zeros_like(walked.on_path[:, :1]), walked.on_path[:, 1:-1]], 1
+            )
+        )
+    try:
+        counted = replay_dynamic(walked, packed, plan)[0]
+    except (IndexError, ValueError):
+        return
+    assert list(map(untimed, counted)) != list(map(untimed, Live(pair, plan).tallies))
+
+
+def test_no_start() -> None:
+    pair = small()
+    empty = pair.packed._replace(
+        last=np.zeros(1, dtype=np.int64), ranks=pair.packed.ranks[:1], looped=np.zeros(1, dtype=np.int64)
+    )
+    nothing = expand(pair.draft, pair.prompts[0], np.array([5]), BestFirst().at(4))
+    assert [field.shape for field in nothing] == [(0, 4)] * 4
+    walked = walk(empty, [nothing])
+    (counted,), steps = replay_dynamic(walked, empty, BestFirst().at(4))
+    assert untimed(counted) == untimed(Tally(new_tokens=1, dynamic=True))
+    assert listed_steps(walked, steps) == [[]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["zoo", "zoo-distilled"])
+def test_the_bundled_pairs(name: str) -> None:
+    pair = load_pair(name)
+    prompts = [pair.encode(prompt.text) for prompt in load_prompts(PromptSpec(limit=20))]
+    one = recorded(pair.target, pair.draft, prompts, Ending(32, pair.eos_ids))
+    walked = walk(one.packed, expansions(one, BestFirst().at(48)))
+    for budget in (1, 2, 4, 8, 16, 48):
+        live = Live(one, BestFirst().at(budget)).tallies
+        assert list(map(untimed, replay_dynamic(walked, one.packed, BestFirst().at(budget))[0])) == list(
+            map(untimed, live)
+        )

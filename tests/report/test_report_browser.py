@@ -1,0 +1,163 @@
+"""The report in a real browser (Debian's chromium): drawn, silent, offline, sortable. Skipped where there is none,
+but not in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support.made_studies import write_study
+
+from specdraft.report.study_files import visible
+from specdraft.report.writing import write_report
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NASTY = ("<script>window.broken = 1</script>", "<img src=x onerror=broken=1>", 'a"b', "line\nbreak", "שלום", "🌳")
+
+if BROWSER is None and os.environ.get("SPECDRAFT_CI_BROWSER") != "1":
+    pytest.skip("no chromium here: the report is not tried in a browser", allow_module_level=True)
+
+sync_api = (
+    pytest.importorskip("playwright.sync_api")
+    if os.environ.get("SPECDRAFT_CI_BROWSER") != "1"
+    else __import__("playwright.sync_api").sync_api
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    assert BROWSER is not None, "SPECDRAFT_CI_BROWSER=1, but there is no chromium"
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trees = ("chain", "wide", "hindsight", *(f"kary-k{k}" for k in range(2, 20)), *NASTY)
+    folder = write_study(
+        tmp_path_factory.mktemp("browser") / "study", pairs=("zoo", NASTY[0]), trees=trees, budgets=(2, 4, 8)
+    )
+    write_report(folder, formats=("html",))
+    return folder / "report.html"
+
+
+@pytest.fixture
+def heard() -> list[str]:
+    """What the page said and asked for, the page itself aside."""
+    return []
+
+
+@pytest.fixture
+def opened(browser: Any, report: Path, heard: list[str], request: pytest.FixtureRequest) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=getattr(request, "param", "light"))
+    page.on("console", lambda message: heard.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+    page.on(
+        "request", lambda asked: heard.append(asked.url) if not asked.url.startswith(("file:///", "data:")) else None
+    )
+    page.on(
+        "request",
+        lambda asked: (
+            heard.append(asked.url) if asked.url.startswith("file:") and not asked.url.endswith(".html") else None
+        ),
+    )
+    page.goto(report.as_uri())
+    page.wait_for_selector("body[data-drawn=yes]", timeout=60_000)
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("opened", ["light", "dark"], indirect=True)
+def test_drawn_silent_and_offline(opened: Any, heard: list[str]) -> None:
+    assert heard == []
+    charts = opened.query_selector_all(".chart")
+    assert len(charts) >= 8 and all(chart.query_selector("svg.marks") for chart in charts)
+    assert opened.evaluate(
+        "[...document.querySelectorAll('.chart svg.marks')].every((svg) => svg.querySelectorAll('path').length > 5)"
+    )
+    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_names_are_text(opened: Any) -> None:
+    assert opened.evaluate("window.broken") is None
+    assert opened.query_selector("img") is None
+    shown = set(
+        opened.eval_on_selector_all("#figure-heat .role-axis-label text", "all => all.map((text) => text.textContent)")
+    )
+    assert {visible(name) for name in NASTY} <= shown
+
+
+def test_first_screen(opened: Any) -> None:
+    for title in ("Question", "Answer", "Confidence"):
+        box = opened.get_by_role("heading", name=title, exact=True).bounding_box()
+        assert box["y"] < 700
+
+
+def column(opened: Any, name: str) -> list[str]:
+    heads = opened.eval_on_selector_all("#table-summary th", "all => all.map((head) => head.textContent)")
+    place = heads.index(name) + 1
+    return list(
+        opened.eval_on_selector_all(
+            f"#table-summary td:nth-child({place})", "all => all.map((cell) => cell.textContent)"
+        )
+    )
+
+
+def test_sorting_finding_and_pages(opened: Any, report: Path) -> None:
+    written = pd.read_csv(report.parent / "summary.csv")
+    ordered = sorted(written["block_efficiency"])
+    head = opened.locator("#table-summary th button", has_text="block_efficiency").first
+    head.click()
+    assert [float(text) for text in column(opened, "block_efficiency")] == ordered[:50]
+    head.click()
+    assert [float(text) for text in column(opened, "block_efficiency")] == ordered[::-1][:50]
+    opened.locator("#table-summary .pages button[title='next page']").click()
+    assert [float(text) for text in column(opened, "block_efficiency")] == ordered[::-1][50:100]
+    opened.locator("#table-summary input").fill("kary-k7")
+    assert set(column(opened, "tree")) == {"kary-k7"}
+    assert "6 of " in opened.locator("#table-summary .pages").text_content()
+
+
+def test_copying(opened: Any) -> None:
+    opened.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    opened.locator("#table-winners .copy").click()
+    opened.wait_for_function("window.copied")
+    lines = opened.evaluate("window.copied").split("\n")
+    assert (
+        lines[0].startswith("setting\tnodes\tfirst")
+        and len({line.count("\t") for line in lines}) == 1
+        and len(lines) == 7
+    )
+
+
+def test_a_legend_singles_out(opened: Any) -> None:
+    faint = (
+        "[...document.querySelectorAll('#figure-block-efficiency .mark-symbol path')].filter((p) => "
+        "p.getAttribute('opacity') < 0.5).length"
+    )
+    assert opened.evaluate(faint) == 0
+    opened.locator("#figure-block-efficiency .role-legend-symbol path").first.click()
+    opened.wait_for_function(f"{faint} > 0")
+
+
+def test_printed(opened: Any) -> None:
+    opened.emulate_media(media="print")
+    assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not opened.locator("nav").is_visible() and not opened.locator("#table-summary .tools").is_visible()
+    assert opened.pdf(format="A4")[:4] == b"%PDF"
+
+
+def test_dark_text_can_be_read(browser: Any, report: Path) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto(report.as_uri())
+    page.wait_for_selector("body[data-drawn=yes]")
+    axis = page.evaluate("getComputedStyle(document.querySelector('#figure-heat .role-axis-label text')).fill")
+    assert axis == page.evaluate("getComputedStyle(document.body).color") == "rgb(236, 236, 236)"
+    page.close()

@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+from support.command_line import one_line
+from support.tiny_models import VOCAB, PairFolders, tiny_llama
+from support.viewing import NASTY, Nasty, data_of, nasty_step
+from test_cli import Run
+
+from specdraft import cli
+from specdraft.acceptance import (
+    AcceptanceRule,
+    Block,
+    Greedy,
+    KSeq,
+    Membership,
+    NoReplacement,
+    Recursive,
+    TopK,
+    Traversal,
+    Typical,
+)
+from specdraft.decoding.generate import SpeculativeDecoder
+from specdraft.errors import ConfigError
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.pair import Pair
+from specdraft.sampling.distribution import Sampling
+from specdraft.study.combination import Combination
+from specdraft.study.plan import one_combination
+from specdraft.traces.store import TraceStore
+from specdraft.trees.shapes import Shape
+from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.paths import Paths
+from specdraft.viewer.live import LiveShowing
+from specdraft.viewer.page import page
+from specdraft.viewer.replayed import ReplayedShowing, recorded
+from specdraft.viewer.steps import ShownStep
+from specdraft.viewer.terminal import StepPrinter, totals_text
+from specdraft.viewer.tokens import plain_text, token_text
+
+PROMPT = "Once upon a time"
+
+
+def combination(overrides: list[str]) -> Combination:
+    return one_combination("test", overrides)
+
+
+def watch(
+    pair: Pair,
+    shape: Shape,
+    budget: int,
+    rule: AcceptanceRule | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 3,
+) -> Any:
+    decoder = SpeculativeDecoder(pair, shape, budget, 12, rule, sampling, keep_probs=True, seed=seed)
+    showing = LiveShowing(decoder, combination([]), "Once", pair.encode(PROMPT))
+    return decoder, showing, list(showing.steps())
+
+
+@torch.inference_mode()
+def after(model: Any, tokens: list[int]) -> torch.Tensor:
+    """The obvious way to the probabilities after some tokens."""
+    return torch.softmax(model.model(torch.tensor([tokens])).logits[0, -1], -1)
+
+
+class TestLive:
+    @pytest.mark.parametrize("shape", [Chain(), Kary(), BestFirst()])
+    def test_probabilities(self, tiny_pair: Pair, shape: Shape) -> None:
+        decoder, showing, steps = watch(tiny_pair, shape, 5)
+        prefix = tiny_pair.encode(PROMPT)
+        for step in steps:
+            paths: list[list[int]] = [[step.nodes[0].token]]
+            for node in range(1, len(step.nodes)):
+                before, seen = paths[int(step.topology.parents[node])], step.nodes[node]
+                assert seen.draft_prob == pytest.approx(
+                    float(after(tiny_pair.draft, prefix + before)[seen.token]), abs=1e-4
+                )
+                assert seen.target_prob == pytest.approx(
+                    float(after(tiny_pair.target, prefix + before)[seen.token]), abs=1e-4
+                )
+                paths.append([*before, seen.token])
+            prefix += [step.nodes[0].token, *step.tokens[:-1]]
+        assert showing.text() == showing.result().text
+        assert showing.result().token_ids == decoder.generate_ids(tiny_pair.encode(PROMPT)).token_ids
+
+    @pytest.mark.parametrize(
+        "rule",
+        [Recursive(), NoReplacement(), KSeq(), Membership(), TopK(), Traversal(), Typical()],
+        ids=lambda rule: rule.kind,
+    )
+    def test_sampling(self, tiny_pair: Pair, rule: AcceptanceRule) -> None:
+        sampling = Sampling(temperature=1.0)
+        tiny_pair = replace(tiny_pair, draft=CachedModel(tiny_llama(7), VOCAB))  # it is wrong more often
+        decoder, showing, steps = watch(tiny_pair, Kary(k=3), 9, rule, sampling)
+        again = decoder.generate_ids(tiny_pair.encode(PROMPT))
+        assert [step.accepted for step in steps] == [
+            step.accepted for step in again.steps
+        ]  # looking on changes nothing
+        assert again.token_ids == showing.result().token_ids
+        assert decoder.generate(PROMPT).token_ids == again.token_ids
+        for step in steps:
+            assert {node for node, seen in enumerate(step.nodes) if seen.state == "accepted"} == set(step.accepted)
+            assert step.why
+            last = step.accepted[-1] if step.accepted else 0
+            if step.bonus is not None:
+                assert all(step.nodes[child].state == "rejected" for child in step.topology.children[last])
+            if rule.kind == "recursive" and step.topology.children[0]:
+                first = step.nodes[step.topology.children[0][0]]
+                assert first.accept_prob == pytest.approx(min(1.0, first.target_prob / first.draft_prob))
+        wanted = "no child passes" if rule.kind == "typical" else "flip said no"
+        assert any(wanted in step.why for step in steps)
+
+    def test_a_chain_from_its_end(self, tiny_pair: Pair) -> None:
+        _, _, steps = watch(tiny_pair, Chain(), 4, Block(), Sampling(temperature=1.5))
+        assert all(seen.accept_prob is not None for step in steps for seen in step.nodes[len(step.accepted) + 1 :])
+
+    def test_seed(self, tiny_pair: Pair) -> None:
+        texts = [
+            watch(tiny_pair, Kary(), 4, Recursive(), Sampling(temperature=1.0), seed)[1].text() for seed in (0, 0, 1)
+        ]
+        assert texts[0] == texts[1] != texts[2]
+
+    @pytest.mark.parametrize(
+        ("shape", "rule", "sampling", "words"),
+        [
+            (
+                Kary(),
+                Greedy(),
+                Sampling(temperature=1),
+                ["the rule greedy needs sampling.temperature=0; rules that fit: recursive, "],
+            ),
+            (Kary(), Block(), Sampling(temperature=1), ["the rule block is for chains only"]),
+            (
+                BestFirst(),
+                Recursive(),
+                Sampling(temperature=1),
+                ["needs children drawn at random; rules that fit: topk, typical"],
+            ),
+            (Paths(paths=[[1]]), Recursive(), Sampling(temperature=1), ["skips child ranks"]),
+            (Chain(), Typical(epsilon=2), Sampling(temperature=1), ["acceptance.epsilon=2"]),
+            (Paths(paths=[[999]]), Greedy(), Sampling(), ["the vocabulary has 258 tokens"]),
+        ],
+    )
+    def test_misfit(
+        self, tiny_pair: Pair, shape: Shape, rule: AcceptanceRule, sampling: Sampling, words: list[str]
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            SpeculativeDecoder(tiny_pair, shape, 4, acceptance=rule, sampling=sampling)
+        assert all(word in str(caught.value) for word in words)
+
+    def test_greedy_why(self, tiny_pair: Pair) -> None:
+        _, _, steps = watch(tiny_pair, Kary(), 3)
+        stopped = [step for step in steps if step.bonus is not None and len(step.accepted) < step.topology.depth]
+        assert stopped
+        for step in stopped:
+            assert re.search(
+                r"the target wanted .* \(p=0\.\d{3}\); the draft's best child .* is the target's rank [1-9]", step.why
+            )
+
+
+class TestReplay:
+    @pytest.fixture
+    def overrides(self, tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
+        (tmp_path / "p.jsonl").write_text(
+            '{"question_id": "first", "prompt": "Once upon a time"}\n{"question_id": "second", "prompt": "def f"}\n'
+        )
+        models = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
+        return [*models, "prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=16"]
+
+    @pytest.mark.parametrize(
+        "tree",
+        [
+            ["tree=chain", "budget=4"],
+            ["tree=kary", "budget=7", "tree.k=3"],
+            ["tree=paths", "tree.paths=[[1],[1,0],[1,0,20],[0],[1,0,20,0]]"],
+            ["tree=best_first", "budget=9", "tree.min_prob=0.001"],
+        ],
+    )
+    def test_equals_live(self, overrides: list[str], tmp_path: Path, tree: list[str]) -> None:
+        one = combination([*overrides, *tree])
+        replayed = ReplayedShowing(with_models := recorded(one, "first", TraceStore(tmp_path / "traces"), True))
+        steps = list(replayed.steps())
+        assert with_models.pair is not None
+        decoder = SpeculativeDecoder(with_models.pair, one.shape, one.settings.budget, 16, keep_probs=True)
+        live = list(LiveShowing(decoder, one, "", with_models.prompt_ids).steps())
+        assert_same(steps, live)
+        assert replayed.result().tally.steps == len(live)
+        counted = decoder.generate_ids(with_models.prompt_ids)
+        assert replayed.result().token_ids == counted.token_ids
+        assert replayed.result().acceptance_rate == counted.acceptance_rate
+
+        bare = ReplayedShowing(recorded(one, "first", TraceStore(tmp_path / "traces"), False))
+        known = list(bare.steps())
+        for step, full in zip(known, steps, strict=True):
+            assert (step.accepted, step.bonus, step.bonus_prob) == (full.accepted, full.bonus, None)
+            trunk = {0, *full.accepted}
+            for node, (seen, other) in enumerate(zip(step.nodes, full.nodes, strict=True)):
+                assert seen.state == other.state
+                assert seen.target_prob is None
+                assert seen.token in (None, other.token)
+                if (
+                    one.plan.dynamic
+                    or node == 0
+                    or (int(step.topology.parents[node]) in trunk and step.topology.ranks[node] < 16)
+                ):
+                    beyond = step.bonus is None and int(step.topology.parents[node]) == (full.accepted or [0])[-1]
+                    assert (seen.token == other.token) or beyond
+                elif node not in full.accepted:
+                    assert seen.token is None
+        assert tree[0] in ("tree=chain", "tree=best_first") or any(
+            seen.token is None for step in known for seen in step.nodes
+        )
+        assert "|?" in printed(bare, 80)
+
+    def test_a_smaller_tree_without_models(self, overrides: list[str], tmp_path: Path) -> None:
+        store = TraceStore(tmp_path / "traces")
+        recorded(combination([*overrides, "tree=best_first", "budget=9"]), "first", store, True)
+        small = combination([*overrides, "tree=best_first", "budget=4"])
+        without = list(ReplayedShowing(recorded(small, "first", store, False)).steps())
+        assert_same(without, list(ReplayedShowing(recorded(small, "first", store, True)).steps()), target=False)
+
+    def test_sampled_topk(self, overrides: list[str], tmp_path: Path) -> None:
+        one = combination([*overrides, "tree=kary", "budget=6", "acceptance=topk", "sampling.temperature=1", "seed=4"])
+        steps = list(ReplayedShowing(recorded(one, "second", TraceStore(tmp_path / "traces"), True)).steps())
+        assert sum(len(step.tokens) for step in steps) <= 15
+        assert any("the target drew" in step.why for step in steps)
+
+    def test_command(self, run: Run, overrides: list[str], tmp_path: Path) -> None:
+        said = run("replay", "second", *overrides, "tree=kary", "budget=3", "--html", tmp_path / "page.html")
+        assert said.code == cli.DONE
+        assert said.out.startswith("def f")
+        assert "step 1: " in said.out
+        assert "\x1b" not in said.out
+        assert "page.html: written" in said.err
+        assert "second (all)" in (tmp_path / "page.html").read_text()
+        found = json.loads(run("replay", "second", *overrides, "tree=kary", "budget=3", "--no-models", "--json").out)
+        assert found["new_tokens"] == len(found["token_ids"])
+        assert "wall_s" not in found
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["frist"], ["'frist' is not a prompt id of p.jsonl", "did you mean 'first'?", "2 prompts"]),
+            (["first", "tree=measured"], ["fitted to the traces", "trees show NAME --study DIR"]),
+            (
+                ["first", "acceptance=recursive", "sampling.temperature=1"],
+                ["expected values, not trees", "acceptance=topk"],
+            ),
+            (["first", "sampling.temperature=1"], ["needs sampling.temperature=0; rules that fit"]),
+            (["first", "--no-models"], ["nothing is recorded of prompt 'first'"]),
+            (["first", "budget=2,3"], ["replay shows one combination; the overrides make 2"]),
+            (["first", "--html", "/nowhere/x.html"], ["--html /nowhere/x.html: there is no folder /nowhere"]),
+            (["first", "--html", "/"], ["this is a folder"]),
+            (["first", "--html", "/proc/x.html"], ["--html /proc/x.html: cannot be written"]),
+        ],
+    )
+    def test_bad_input(self, run: Run, overrides: list[str], arguments: list[str], words: list[str]) -> None:
+        line = one_line(run("replay", *arguments, *overrides))
+        assert all(word in line for word in words), line
+
+    def test_models_that_do_not_load(
+        self, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, store = combination(overrides), TraceStore(tmp_path / "traces")
+        recorded(one, "first", store, True)
+        from specdraft.errors import ModelError
+        from specdraft.viewer import replayed
+
+        monkeypatch.setattr(replayed, "load_pair", lambda files: (_ for _ in ()).throw(ModelError("out of memory")))
+        bare = recorded(one, "first", store, True)
+        assert bare.pair is None
+        assert "out of memory" in bare.notes[0]
+
+
+def assert_same(steps: list[ShownStep], others: list[ShownStep], target: bool = True) -> None:
+    assert len(steps) == len(others)
+    for step, other in zip(steps, others, strict=True):
+        assert (step.topology, list(step.accepted), step.bonus) == (other.topology, list(other.accepted), other.bonus)
+        assert [seen.token for seen in step.nodes] == [seen.token for seen in other.nodes]
+        assert [seen.state for seen in step.nodes] == [seen.state for seen in other.nodes]
+        assert [seen.draft_prob for seen in step.nodes] == pytest.approx(
+            [seen.draft_prob for seen in other.nodes], abs=1e-4
+        )
+        if target:
+            assert [seen.target_prob for seen in step.nodes[1:]] == pytest.approx(
+                [s.target_prob for s in other.nodes[1:]], abs=1e-4
+            )
+
+
+def printed(showing: Any, width: int, live: bool = False, terminal: bool = False) -> str:
+    console = Console(
+        width=width, file=(file := StringIO()), force_terminal=terminal, color_system="standard" if terminal else None
+    )
+    with StepPrinter(console, showing, live) as printer:
+        for step in showing.steps():
+            printer.step(step)
+    return file.getvalue()
+
+
+class TestTerminal:
+    @pytest.mark.parametrize("width", [30, 40, 80, 200])
+    def test_width(self, width: int) -> None:
+        lines = printed(Nasty(), width).split("\n")
+        steps = lines[next(i for i, line in enumerate(lines) if line.startswith("step 1")) :]
+        assert max(map(cell_len, steps)) <= width
+        assert "?" in "".join(steps)
+
+    def test_pipe(self) -> None:
+        text = printed(Nasty(), 80)
+        assert not [letter for letter in text if not letter.isprintable() and letter not in "\n\t"]
+
+    def test_live(self) -> None:
+        text = printed(Nasty(), 60, live=True, terminal=True)
+        assert "tokens per step" in text
+        assert "\x1b[31m\x07" not in text
+        assert "tokens per step" not in printed(Nasty(), 60, live=False, terminal=True)
+
+    @given(st.text(), st.integers(2, 30))
+    def test_token_text(self, token: str, longest: int) -> None:
+        shown = token_text(token, longest)
+        assert cell_len(shown) <= max(longest, 2)
+        assert plain_text(shown) == shown
+        assert "\n" not in shown
+
+    def test_totals(self, tiny_pair: Pair) -> None:
+        _, showing, _ = watch(tiny_pair, Kary(), 3)
+        console = Console(width=80, file=StringIO())
+        with console.capture() as said:
+            console.print(totals_text(showing.shown(), showing.result()))
+        assert "acceptance rate 0." in said.get()
+
+
+class TestPage:
+    def test_holds_the_steps(self, tiny_pair: Pair) -> None:
+        _, showing, steps = watch(tiny_pair, Kary(k=3), 7)
+        found = data_of(page(showing.shown()))
+        assert found == json.loads(json.dumps(showing.shown().as_data()))
+        for step, shown in zip(steps, found["steps"], strict=True):
+            assert [(node["token"], node["state"]) for node in shown["nodes"]] == [
+                (seen.token, seen.state) for seen in step.nodes
+            ]
+            assert [node["draft_prob"] for node in shown["nodes"]] == [seen.draft_prob for seen in step.nodes]
+            assert [node["target_prob"] for node in shown["nodes"]] == [seen.target_prob for seen in step.nodes]
+            best = max(
+                (n for n in range(1, 8) if not step.topology.children[n]), key=lambda n: step.cumulative[n] or 0.0
+            )
+            assert shown["best"][-1] == best
+            assert [node["path"] for node in shown["nodes"]] == [list(path) for path in step.topology.paths]
+
+    def test_nothing_gets_out(self) -> None:
+        shown = Nasty().shown()
+        text = page(shown)
+        assert text.count("<script") == 2 == text.count("</script>")
+        assert "<b>" not in text and "<i>" not in text
+        assert re.findall(r"https?://[^\"']*", text) == ["http://www.w3.org/2000/svg"]
+        assert data_of(text)["words"]["0"]["text"] == NASTY[0]
+        assert "\u202e" not in text
+        assert "49" not in data_of(text)["words"]["9"]["shown"]
+
+    def test_layout(self) -> None:
+        nodes = data_of(page(Nasty().shown()))["steps"][0]["nodes"]
+        places = {(node["x"], node["y"]) for node in nodes}
+        assert len(places) == len(nodes)
+        leaves = [node["y"] for index, node in enumerate(nodes) if index not in {other["parent"] for other in nodes}]
+        assert sorted(leaves) == list(range(len(leaves)))
+
+    def test_unknown_has_no_best_path(self) -> None:
+        assert nasty_step(unknown=True).best_path == []
+
+
+def test_generate_under_sampling(run: Run, tiny_pair_folders: PairFolders, tmp_path: Path) -> None:
+    pair = [
+        f"pair.target.path={tiny_pair_folders.target}",
+        f"pair.draft.path={tiny_pair_folders.draft}",
+        "max_new_tokens=8",
+    ]
+    sampled = ["sampling.temperature=1", "acceptance=recursive", "seed=3", "tree=kary", "budget=4"]
+    texts = [json.loads(run("generate", "Once", *pair, *sampled, "--json").out)["text"] for _ in range(2)]
+    assert texts[0] == texts[1]
+    said = run("generate", "Once", *pair, *sampled, "--no-live", "--html", tmp_path / "g.html")
+    assert said.code == cli.DONE
+    assert "after temperature, top-k and top-p" in said.out
+    assert data_of((tmp_path / "g.html").read_text())["about"]["seed"] == "3"
+    wrong = [*pair, "tree=kary", "budget=4", "sampling.temperature=1"]
+    assert "needs sampling.temperature=0; rules that fit: " in one_line(run("generate", "Once", *wrong))
+    assert "fitted to traces" in one_line(run("generate", "Once", *pair, "tree=measured"))
+    assert "--html /nowhere/x" in one_line(run("generate", "Once", *pair, "--html", "/nowhere/x"))
