@@ -26,7 +26,8 @@ from specdraft.acceptance import Greedy
 from specdraft.bench.costs import measure_costs
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.models.pair import Pair
+from specdraft.drafters import ModelDrafter
+from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.replayer import Replayer, dynamic_trees
 from specdraft.results.manifest import cpu_name
@@ -52,7 +53,8 @@ def hf_method(pair: Pair, new_tokens: int, assistant: dict[str, Any] | None) -> 
 
     def run(ids: list[int]) -> list[int]:
         if assistant is not None:
-            draft = pair.draft.model
+            assert isinstance(pair.drafter, ModelDrafter)
+            draft = pair.drafter.model.model
             for name, value in assistant.items():
                 setattr(draft.generation_config, name, value)
             options["assistant_model"] = draft
@@ -68,7 +70,7 @@ def hf_method(pair: Pair, new_tokens: int, assistant: dict[str, Any] | None) -> 
 def tree_method(pair: Pair, tree: str, budget: int, new_tokens: int) -> Method:
     """Our decoder with one tree."""
     decoder = SpeculativeDecoder(pair, registry()[tree](), budget, new_tokens)
-    return lambda ids: decoder.generate_ids(ids).token_ids
+    return lambda ids: decoder.generate(ids).token_ids
 
 
 def estimates(pair: Pair, prompts: list[Prompt], new_tokens: int) -> dict[str, float]:

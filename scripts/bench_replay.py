@@ -37,7 +37,7 @@ from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
 from specdraft.bench.costs import CostCurve, pair_costs
 from specdraft.decoding.decode import Ending
-from specdraft.models.pair import Pair
+from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
 from specdraft.replay.replayer import Replayer
 from specdraft.replay.static import PackedRanks, pack, replay
@@ -132,10 +132,10 @@ def live_seconds(
     seconds = []
     for paths in trees:
         decoder = SpeculativeDecoder(pair, Paths(paths=[list(path) for path in paths]), len(paths), new_tokens)
-        decoder.generate_ids(recording.ids[prompts[0].prompt_id])
+        decoder.generate(recording.ids[prompts[0].prompt_id])
         replayed = replayer.run(StaticPlan(Topology.from_paths(paths)), Greedy())[0]
         for prompt, expected in zip(prompts, replayed, strict=True):
-            result, took = timed(partial(decoder.generate_ids, recording.ids[prompt.prompt_id]))
+            result, took = timed(partial(decoder.generate, recording.ids[prompt.prompt_id]))
             seconds.append(took)
             if any(getattr(result.tally, name) != getattr(expected, name) for name in COUNTS):
                 raise SystemExit(f"prompt {prompt.prompt_id}: live decoding counts otherwise than replay")

@@ -94,7 +94,7 @@ def main(study: Annotated[Path, typer.Option(help="a results folder")] = ROOT / 
 
     console = Console(record=True, width=84, file=StringIO(), force_terminal=True)
     pair = load_pair("zoo")
-    result = SpeculativeDecoder(pair, "kary", budget=6, max_new_tokens=24, keep_probs=True).generate(PROMPT)
+    result = SpeculativeDecoder(pair, "kary", budget=6, max_new_tokens=24, watched=True).generate(PROMPT)
     console.print(Text.assemble((PROMPT, "dim"), result.text))
     step = max(result.steps, key=lambda s: (not s.cut, s.accepted_tokens))
     words = [pair.decode_token(token) for token in step.tree.token_list()]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specdraft.decoding.generate import Generation, SpeculativeDecoder
-    from specdraft.models.pair import load_pair
+    from specdraft.drafters.pair import load_pair
 
 __all__ = ["Generation", "SpeculativeDecoder", "__version__", "load_pair"]
 
@@ -20,7 +20,7 @@ except PackageNotFoundError:  # running from a source tree that is not installed
 def __getattr__(name: str) -> Any:
     """Import the heavy parts only when they are asked for."""
     if name == "load_pair":
-        from specdraft.models.pair import load_pair
+        from specdraft.drafters.pair import load_pair
 
         return load_pair
     if name in ("SpeculativeDecoder", "Generation"):

@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
 from itertools import product
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -144,6 +146,34 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
         resolved = OmegaConf.to_container(base, resolve=True)
         assert isinstance(resolved, dict)
         return Study(points, {str(k): v for k, v in resolved.items()} | {"grid": axes})
+
+
+def kinds_in(package: str) -> dict[str, Any]:
+    """`kind` -> the dataclass that declares its parameters, found in the files of a package's folder."""
+    kinds: dict[str, Any] = {}
+    for module_info in iter_modules(import_module(package).__path__):
+        module = import_module(f"{package}.{module_info.name}")
+        for member in vars(module).values():
+            kind = getattr(member, "kind", "")
+            local = isinstance(member, type) and member.__module__ == module.__name__
+            if kind and local and dataclasses.is_dataclass(member):
+                kinds[kind] = member
+    return kinds
+
+
+def label(spec: Any, *left_out: str) -> str:
+    """What a column says of a value with a `kind`: the kind, and the parameters that differ from their defaults.
+
+    `beam` with `width: 3` is `beam-w3`; of a parameter's name the first letter of every word stays.
+    """
+    parts = [spec.kind]
+    for parameter in dataclasses.fields(spec):
+        value, factory = getattr(spec, parameter.name), parameter.default_factory
+        default = factory() if factory is not dataclasses.MISSING else parameter.default
+        if parameter.name not in ("kind", *left_out) and value != default:
+            text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+            parts.append("".join(word[0] for word in parameter.name.split("_")) + text)
+    return "-".join(parts)
 
 
 def unless_said(overrides: Iterable[str], defaults: Mapping[str, str]) -> list[str]:

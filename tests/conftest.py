@@ -20,7 +20,7 @@ from support.tiny_models import (
 from transformers.utils import logging as transformers_logging
 
 from specdraft import cli
-from specdraft.models.pair import Pair, load_pair
+from specdraft.drafters.pair import Pair, load_pair
 
 torch.set_num_threads(1)  # a second thread only makes models of this size wait for it
 settings.register_profile("specdraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for busy machines

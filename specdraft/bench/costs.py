@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,16 @@ import torch
 from specdraft.acceptance import Greedy
 from specdraft.decoding.decode import Clock, Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
-from specdraft.drafters.draft_model import rank_tokens
-from specdraft.models.cached_model import CachedModel, tail_mask
-from specdraft.models.pair import Pair
+from specdraft.drafters.base import Prefilled
+from specdraft.drafters.pair import Pair
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.facts import model_facts
+from specdraft.models.language_model import tail_mask
 from specdraft.results.manifest import cpu_name
 from specdraft.sampling.distribution import Sampling
-from specdraft.traces.store import TraceStore, libraries, model_facts
+from specdraft.traces.store import TraceStore, libraries
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
-from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -97,25 +98,27 @@ def measure_costs(pair: Pair) -> CostCurve:
     limit = pair.files.context_length or 2 * (PREFIX + SIZES[-1])
     prefix = min(PREFIX, limit // 2)
     ids = torch.randint(0, pair.target.vocab, (prefix,), generator=torch.Generator().manual_seed(0)).tolist()
-    prefill_target = _median(pair.target, lambda: _prefill(pair.target, ids))
-    prefill_draft = _median(pair.draft, lambda: _prefill(pair.draft, ids))
+    device, prompt = pair.target.device, Prefilled(ids, Verifier.of(pair).prefill(ids).hidden)
+    prefill_target = _median(device, lambda: _prefill(pair.target, ids))
+    prefill_draft = _median(device, lambda: pair.drafter.begin(prompt))
     sizes = [size for size in SIZES if prefix + size <= limit]
-    draft = [_median(pair.draft, lambda m=size: _forward(pair.draft, m, ranked=True)) for size in sizes]  # type: ignore[misc]
-    verify = [_median(pair.target, lambda m=size: _forward(pair.target, m, ranked=False)) for size in sizes]  # type: ignore[misc]
+    draft = [_median(device, partial(pair.drafter.rehearse, size)) for size in sizes]
+    verify = [_median(device, partial(_verify, pair.target, size)) for size in sizes]
     plain, other = _loop_costs(pair, ids[: prefix // 2])
     whole = prefill_target + prefill_draft
     curve = CostCurve(
         sizes, draft, verify, plain, other, 0.0, whole, prefill_target, torch.get_num_threads(), _device_name(pair)
     )
-    curve = replace(curve, select_s=_select_cost(pair, ids[: prefix // 2], curve))
+    if pair.drafter.traits.probabilities:
+        curve = replace(curve, select_s=_select_cost(pair, ids[: prefix // 2], curve))
     pair.target.reset()
-    pair.draft.reset()
+    pair.drafter.rewind()
     return curve
 
 
-def _median(model: CachedModel, run: Callable[[], None]) -> float:
+def _median(device: torch.device, run: Callable[[], None]) -> float:
     seconds = []
-    clock = Clock(model.device)
+    clock = Clock(device)
     for turn in range(WARM_UP + REPEATS):
         clock.restart()
         run()
@@ -131,36 +134,34 @@ def _prefill(model: CachedModel, ids: list[int]) -> None:
     model.prefill(ids)
 
 
-def _forward(model: CachedModel, size: int, ranked: bool) -> None:
+def _verify(model: CachedModel, size: int) -> None:
     """A forward over `size` siblings after the prefix, which stays as it was."""
     tokens = torch.arange(size, device=model.device) % model.vocab
     tail = tail_mask(torch.eye(size, dtype=torch.bool, device=model.device), model.dtype)
-    logits = model.append(tokens, torch.zeros(size, dtype=torch.long, device=model.device), tail)
-    if ranked:
-        rank_tokens(logits, 2)
+    model.append(tokens, torch.zeros_like(tokens), tail)
     model.commit([])
 
 
 def _loop_costs(pair: Pair, ids: list[int]) -> tuple[float, float]:
     """Seconds of a plain step, and of the rest of a speculative step, out of short live runs."""
-    ending, verifier = Ending(max(2, len(ids))), Verifier(pair.target)
+    ending, verifier = Ending(max(2, len(ids))), Verifier.of(pair)
+    plan = Chain().at(min(4, pair.drafter.traits.deepest or 4))
     plain, other = [], []
     clock = Clock(pair.target.device)
-    prefill = _median(pair.target, lambda: _prefill(pair.target, ids))
+    prefill = _median(pair.target.device, lambda: _prefill(pair.target, ids))
     for _ in range(3):
         clock.restart()
         decode_plainly(verifier, Sampling(), ids, ending)
         plain.append((clock.lap() - prefill) / (ending.max_new_tokens - 1))
-        steps = list(decode(verifier, DraftModel(pair.draft), Chain().at(4), Greedy(), Sampling(), ids, ending))
-        other += [step.other_s for step in steps if isinstance(step, Step)]
+        decoding = decode(verifier, pair.drafter, plan, Greedy(), Sampling(), ids, ending)
+        other += [step.other_s for step in decoding]
     return statistics.median(plain), statistics.median(other)
 
 
 def _select_cost(pair: Pair, ids: list[int], curve: CostCurve) -> float:
     """Seconds that a level of a dynamic tree takes on top of what the curve says, out of a short live run."""
     plan, ending = BestFirst(max_depth=4).at(16), Ending(max(2, len(ids) // 2))
-    made = decode(Verifier(pair.target), DraftModel(pair.draft), plan, Greedy(), Sampling(), ids, ending)
-    steps = [step for step in made if isinstance(step, Step)]
+    steps = decode(Verifier.of(pair), pair.drafter, plan, Greedy(), Sampling(), ids, ending)
     extra = [(s.draft_s + s.verify_s + s.other_s - curve.step_s(s.tree.topology)) / max(s.tree.depth, 1) for s in steps]
     return max(statistics.median(extra), 0.0)
 
@@ -176,7 +177,7 @@ def pair_costs(pair: Pair, store: TraceStore, measured: Callable[[str], None] = 
     store.put(
         about, {n: np.array(getattr(curve, n)) for n in LISTS} | {n: np.array([getattr(curve, n)]) for n in NUMBERS}
     )
-    measured(f"measured what drafting and verifying cost with {pair.name}")
+    measured(f"measured what drafting and verifying cost with {pair.label}")
     return curve
 
 
@@ -189,7 +190,7 @@ def _about(pair: Pair) -> dict[str, Any]:
     return {
         "kind": "costs",
         "target": model_facts(pair.target, pair.files.target),
-        "draft": model_facts(pair.draft, pair.files.draft),
+        "draft": pair.drafter.facts(),
         "device": _device_name(pair),
         "threads": torch.get_num_threads(),
         "libraries": libraries(),

@@ -77,15 +77,13 @@ def _models() -> str:
 
 def _decoding() -> str:
     from specdraft.decoding.generate import SpeculativeDecoder
-    from specdraft.models.pair import load_pair
+    from specdraft.drafters.pair import load_pair
 
     pair = load_pair("zoo")
     result = SpeculativeDecoder(pair, "kary", budget=6, max_new_tokens=16).generate("Once upon a time")
-    checks = ", ".join(
-        f"{role} self-check {check.error:.1g} (wrong on purpose: {check.control:.1g})"
-        for role, check in pair.self_checks.items()
-    )
-    return f"{result.tally.new_tokens} tokens in {result.tally.steps} steps; {checks}"
+    check = pair.target_check
+    checked = f"self-check {check.error:.1g} (wrong on purpose: {check.control:.1g})"
+    return f"{result.tally.new_tokens} tokens in {result.tally.steps} steps; {checked}"
 
 
 def doctor() -> None:

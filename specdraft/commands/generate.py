@@ -25,15 +25,14 @@ def generate(
     """Decode one prompt live and show the draft tree of every step."""
     from specdraft.decoding.fitting import refuse_misfit
     from specdraft.decoding.generate import SpeculativeDecoder
-    from specdraft.models.encoding import encode_to_fit
-    from specdraft.models.pair import load_pair
+    from specdraft.drafters.pair import load_pair
     from specdraft.study.plan import one_combination
     from specdraft.viewer.live import watched
     from specdraft.viewer.page import check_writable
 
     one = one_combination("generate", overrides or [], config_dir)
     refuse_misfit(one.shape, one.plan, one.rule, one.sampling, one.pair.vocab)
-    prompt_ids = encode_to_fit(one.pair, prompt, one.prompts.chat_template, one.settings, one.plan.depth)
+    prompt_ids = one.pair.encode_to_fit(prompt, one.prompts.chat_template, one.settings, one.plan.depth)
     check_writable(html)
     settings = one.settings
     decoder = SpeculativeDecoder(
@@ -43,7 +42,7 @@ def generate(
         settings.max_new_tokens,
         one.rule,
         one.sampling,
-        True,
+        watched=True,
         seed=settings.seed,
     )
     _present(watched(decoder, one, prompt, prompt_ids), html, not no_live, as_json)

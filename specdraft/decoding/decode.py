@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -12,6 +12,7 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
+from specdraft.drafters.base import Prefilled
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
 from specdraft.trees.shapes import Plan
@@ -36,6 +37,36 @@ class Ending:
         return emitted >= self.max_new_tokens or last in self.eos_ids
 
 
+@dataclass
+class Decoding:
+    """A prompt on its way: iterate once for the steps as they happen, or `finish` it; what happened so far is kept.
+
+    Attributes:
+        first: the token that follows the prompt, from the prefill.
+        steps: the verification steps so far.
+    """
+
+    first: int
+    steps: list[Step] = field(default_factory=list)
+    _coming: Iterator[Step] = field(default_factory=lambda: iter(()))
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in self._coming:
+            self.steps.append(step)
+            yield step
+
+    @property
+    def tokens(self) -> list[int]:
+        """Everything emitted so far."""
+        return [self.first, *(token for step in self.steps for token in step.tokens)]
+
+    def finish(self) -> Decoding:
+        """Decode to the end."""
+        for _ in self:
+            pass
+        return self
+
+
 def decode(
     verifier: Verifier,
     drafter: Drafter,
@@ -45,27 +76,58 @@ def decode(
     prompt_ids: list[int],
     ending: Ending,
     source: Source = NO_SOURCE,
-) -> Iterator[int | Step]:
-    """Decode one prompt: first the token that follows the prompt, then one `Step` per verification step."""
-    root = choose(standardise(verifier.prefill(prompt_ids)[None], sampling), sampling, source)
-    drawing = Drawing.by(rule, sampling, source)
-    drafter.begin(prompt_ids)
-    emitted = 1
-    yield root
-    clock = Clock(verifier.model.device)
+    *,
+    again: bool = False,
+    watched: bool = False,
+) -> Decoding:
+    """Decode one prompt; the prompt is read at once, every step when it is asked for.
+
+    Args:
+        verifier: the target; it must give the hidden states that the drafter reads.
+        drafter: what proposes trees.
+        plan: the tree of a step.
+        rule: which nodes are accepted.
+        sampling: how tokens are chosen.
+        prompt_ids: the prompt.
+        ending: when the continuation is over.
+        source: of randomness.
+        again: verifier and drafter hold this very prompt from the last time: it is not read again.
+        watched: keep what is needed to show a step: draft probabilities, and the target's logits.
+    """
+    prompt = verifier.rewind() if again else verifier.prefill(prompt_ids)
+    root = choose(standardise(prompt.logits[None], sampling), sampling, source)
+    if again:
+        drafter.rewind()
+    else:
+        drafter.begin(Prefilled(prompt_ids, prompt.hidden))
+    drawing = Drawing.by(rule, sampling, source, watched)
+    return Decoding(root, _coming=_steps(verifier, drafter, plan, rule, drawing, root, ending))
+
+
+def _steps(
+    verifier: Verifier,
+    drafter: Drafter,
+    plan: Plan,
+    rule: AcceptanceRule,
+    drawing: Drawing,
+    root: int,
+    ending: Ending,
+) -> Iterator[Step]:
+    emitted, clock = 1, Clock(verifier.model.device)
     while not ending.reached(emitted, root):
         clock.restart()
         tree = drafter.draft(root, plan, drawing)
         draft_s = clock.lap()
-        logits = verifier.verify(tree)
+        logits, hidden = verifier.verify(tree)
         verify_s = clock.lap()
-        accepted = rule.accept(tree, standardise(logits, sampling), tree.drawn_from, source)
+        accepted = rule.accept(tree, standardise(logits, drawing.sampling), tree.drawn_from, drawing.source)
         tokens = ending.cut(emitted, [*accepted.tokens, accepted.bonus])
         nodes = accepted.nodes[: len(tokens)]
         verifier.commit(nodes)
-        drafter.commit(tree, nodes)
+        drafter.commit(tree, nodes, None if hidden is None else hidden[[0, *nodes]])
         emitted, root = emitted + len(tokens), tokens[-1]
-        yield Step(tree, nodes, tokens, len(tokens) == len(nodes), draft_s, verify_s, clock.lap())
+        kept = logits if drawing.keep_probs else None
+        yield Step(tree, nodes, tokens, len(tokens) == len(nodes), draft_s, verify_s, clock.lap(), (), kept)
 
 
 def choose(probs: torch.Tensor, sampling: Sampling, source: Source) -> int:
@@ -98,15 +160,13 @@ def decode_plainly(
 ) -> list[int]:
     """The target alone, one token per forward, over the same cache code: the reference for text and speed."""
     device = verifier.model.device
-    logits = verifier.prefill(prompt_ids)[None]
-    offset, tail = (
-        torch.zeros(1, dtype=torch.long, device=device),
-        torch.zeros(1, 1, dtype=verifier.model.dtype, device=device),
-    )
+    offset = torch.zeros(1, dtype=torch.long, device=device)
+    tail = torch.zeros(1, 1, dtype=verifier.model.dtype, device=device)
+    logits = verifier.prefill(prompt_ids).logits[None]
     tokens: list[int] = []
     while True:
         tokens.append(choose(standardise(logits[-1:], sampling), sampling, source))
         if ending.reached(len(tokens), tokens[-1]):
             return tokens
-        logits = verifier.model.append(torch.tensor(tokens[-1:], device=device), offset, tail)
+        logits = verifier.model.append(torch.tensor(tokens[-1:], device=device), offset, tail).logits
         verifier.model.commit([0])

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
-from typing import TYPE_CHECKING, Any
+from math import isnan, nan
+from typing import Any
 
 import torch
 
 from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
-from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.decode import Decoding, Ending, decode, decode_plainly
 from specdraft.decoding.fitting import refuse_misfit
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
-from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, did_you_mean
-from specdraft.models.encoding import encode_to_fit
-from specdraft.models.pair import Pair
+from specdraft.drafters import DrafterSpec
+from specdraft.drafters import registry as drafters
+from specdraft.drafters.pair import Pair, pair_of_models
+from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
-from specdraft.sampling.randomness import RandomSource, Source
+from specdraft.sampling.randomness import RandomSource
 from specdraft.trees.shapes import Shape, registry
 from specdraft.trees.step import Step
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+Prompt = str | Sequence[int] | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Generation:
         """New tokens per second, prefill included."""
         return self.tally.new_tokens / self.tally.wall_s
 
+    @property
+    def speedup(self) -> float | None:
+        """Seconds of plain decoding over seconds of this one; None unless both were measured (`compare=True`)."""
+        return None if isnan(self.tally.plain_s) else self.tally.plain_s / self.tally.wall_s
+
     def as_data(self) -> dict[str, Any]:
         """Text, counts, ratios, and of live decoding the seconds: what `--json` writes."""
         counts = self.tally
@@ -74,7 +79,7 @@ class Generation:
             "new_tokens": counts.new_tokens,
         }
         data |= {name: getattr(self, name) for name in ("acceptance_rate", "acceptance_length", "block_efficiency")}
-        return data | self.seconds
+        return data | self.seconds | ({} if self.speedup is None else {"speedup": self.speedup})
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -92,87 +97,117 @@ class SpeculativeDecoder:
     """Decodes prompts with one pair and one draft tree.
 
     Args:
-        pair: from `load_pair`.
+        pair: from `load_pair`; it says what drafts.
         tree: a shape, or the name of one (`chain`, `kary`, ...) with its default parameters.
         budget: draft nodes per step; shapes with a size of their own ignore it.
         max_new_tokens: the most tokens of a continuation.
         acceptance: the acceptance rule; under sampling one that fits it (`specdraft.acceptance`), as `Recursive()`.
         sampling: how tokens are chosen.
         seed: of what is drawn at random. The same seed, prompt and settings give the same text and trees.
-        keep_probs: also keep the drafter's probability of every drafted token, to show it.
+        watched: also keep in every step what is needed to show it (see `decode`).
         max_prompt_tokens: longer prompts are cut to this on the left.
 
     Raises:
-        ConfigError: there is no such tree, the budget does not fit it, a number is out of range, or tree, rule and
-            sampling do not go together.
+        ConfigError: there is no such tree, the budget does not fit it, a number is out of range, or tree, rule,
+            sampling and drafter do not go together.
     """
 
     def __init__(
         self,
         pair: Pair,
         tree: Shape | str = "chain",
-        budget: int = 8,
-        max_new_tokens: int = 64,
+        budget: int = Settings.budget,
+        max_new_tokens: int = Settings.max_new_tokens,
         acceptance: AcceptanceRule | None = None,
         sampling: Sampling | None = None,
-        keep_probs: bool = False,
+        watched: bool = False,
         max_prompt_tokens: int | None = None,
         seed: int = 0,
     ) -> None:
-        if isinstance(tree, str):
-            if tree not in (known := registry()):
-                raise ConfigError(f"tree={tree!r}: there is no such tree{did_you_mean(tree, known)}")
-            tree = known[tree]()
-        self.pair, self.shape, self.plan, self.max_new_tokens = pair, tree, tree.at(budget), max_new_tokens
+        shape: Shape = _named(tree, registry(), "tree") if isinstance(tree, str) else tree
+        self.pair, self.shape, self.plan, self.max_new_tokens = pair, shape, shape.at(budget), max_new_tokens
         self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
-        refuse_misfit(tree, self.plan, self.rule, self.sampling, pair.files.vocab)
+        refuse_misfit(shape, self.plan, self.rule, self.sampling, pair.files.vocab)
         self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
-        self._keep_probs = keep_probs
+        self._watched = watched
 
-    def source(self, prompt_ids: list[int]) -> RandomSource:
-        """The randomness of one decoded prompt."""
-        decides = (self.shape.label, self.plan.nodes, self.rule)
-        return RandomSource(
-            text_generator(self.pair, self.sampling, prompt_ids, f"{self._settings.seed}/0", *map(str, decides))
-        )
-
-    def stream(
-        self, prompt_ids: list[int], verifier: Verifier | None = None, source: Source | None = None
-    ) -> Iterator[int | Step]:
-        """The first token, then one `Step` per verification step, as they happen.
+    @classmethod
+    def from_models(
+        cls,
+        target_model: Any,
+        draft_model: Any,
+        tokenizer: Any,
+        drafter: DrafterSpec | str = "model",
+        **options: Any,
+    ) -> SpeculativeDecoder:
+        """A decoder of `transformers` models that are in memory already.
 
         Args:
-            prompt_ids: the prompt.
-            verifier, source: in place of the decoder's own (by somebody who wants to look on).
-        """
-        drafter = DraftModel(self.pair.draft, keep_probs=self._keep_probs)
-        ending = Ending(self.max_new_tokens, self.pair.eos_ids)
-        verifier, source = verifier or Verifier(self.pair.target), source or self.source(prompt_ids)
-        return decode(verifier, drafter, self.plan, self.rule, self.sampling, prompt_ids, ending, source)
+            target_model, draft_model: causal language models; the draft model may be None for a drafter without one.
+            tokenizer: of both.
+            drafter: what drafts, or the name of it with its default parameters.
+            options: as of `SpeculativeDecoder`: `tree`, `budget`, `sampling`, ...
 
-    def generate(self, prompt: str, chat_template: str = "auto") -> Generation:
+        Raises:
+            ConfigError: as `SpeculativeDecoder`; there is no such drafter.
+            ModelError: a model cannot verify or draft trees.
+        """
+        named: DrafterSpec = _named(drafter, drafters(), "drafter") if isinstance(drafter, str) else drafter
+        return cls(pair_of_models(target_model, draft_model, tokenizer, named), **options)
+
+    def start(self, prompt_ids: list[int]) -> Decoding:
+        """Read a prompt; its steps happen when they are asked for."""
+        decides = (self.shape.label, self.plan.nodes, self.rule)
+        draw = f"{self._settings.seed}/0"
+        source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, draw, *map(str, decides)))
+        ending, verifier = Ending(self.max_new_tokens, self.pair.eos_ids), Verifier.of(self.pair)
+        setting = (self.plan, self.rule, self.sampling)
+        return decode(verifier, self.pair.drafter, *setting, prompt_ids, ending, source, watched=self._watched)
+
+    def generate(self, prompt: Prompt, chat_template: str = "auto", compare: bool = False) -> Generation:
         """Decode one prompt.
+
+        Args:
+            prompt: a text, or token ids: a list, or a tensor `[n]` or `[1, n]`.
+            chat_template: `auto` uses the target's template for a text if it has one; `none` never does.
+            compare: also decode it plainly, for `Generation.speedup`.
 
         Raises:
             PromptError: the prompt has no tokens, or one that the models do not share, or does not fit the context.
+            ModelError: memory ran out.
         """
-        return self.generate_ids(encode_to_fit(self.pair.files, prompt, chat_template, self._settings, self.plan.depth))
-
-    def generate_ids(self, prompt_ids: list[int]) -> Generation:
-        """Decode a prompt that is token ids already. Raises `ModelError` where memory runs out."""
-        started = time.perf_counter()
+        prompt_ids = self._encode(prompt, chat_template)
         try:
-            first, *rest = list(self.stream(prompt_ids))
+            plain_s = self._plain_s(prompt_ids) if compare else nan
+            started = time.perf_counter()
+            decoding = self.start(prompt_ids).finish()
+            return self.finished(decoding, time.perf_counter() - started, plain_s)
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(OUT_OF_MEMORY) from error
-        wall_s = time.perf_counter() - started
-        assert isinstance(first, int)
-        return self.finished(first, [step for step in rest if isinstance(step, Step)], wall_s)
 
-    def finished(self, first: int, steps: list[Step], wall_s: float) -> Generation:
-        """What `stream` gave, and the seconds that it took, as one result."""
-        token_ids = [first, *(token for step in steps for token in step.tokens)]
-        return Generation(
-            self.pair.decode(token_ids), token_ids, steps, tally(first, steps, wall_s, 0.0, self.plan.dynamic)
-        )
+    def finished(self, decoding: Decoding, wall_s: float, plain_s: float = nan) -> Generation:
+        """A decoded prompt and the seconds that it took, as one result."""
+        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, self.plan.dynamic)
+        return Generation(self.pair.decode(decoding.tokens), decoding.tokens, decoding.steps, counted)
+
+    def _encode(self, prompt: Prompt, chat_template: str) -> list[int]:
+        if isinstance(prompt, str):
+            return self.pair.files.encode_to_fit(prompt, chat_template, self._settings, self.plan.depth)
+        ids = torch.as_tensor(prompt)
+        if ids.ndim not in (1, 2) or (ids.ndim == 2 and len(ids) != 1) or ids.is_floating_point():
+            raise PromptError(f"a prompt of shape {list(ids.shape)}: expected token ids, [n] or [1, n]; one at a time")
+        return self.pair.files.fit(ids.reshape(-1).tolist(), self._settings, self.plan.depth)
+
+    def _plain_s(self, prompt_ids: list[int]) -> float:
+        ending = Ending(self.max_new_tokens, self.pair.eos_ids)
+        source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, f"{self._settings.seed}/0"))
+        started = time.perf_counter()
+        decode_plainly(Verifier.of(self.pair), self.sampling, prompt_ids, ending, source)
+        return time.perf_counter() - started
+
+
+def _named(name: str, known: dict[str, Any], group: str) -> Any:
+    if name not in known:
+        raise ConfigError(f"{group}={name!r}: there is no such {group}{did_you_mean(name, known)}")
+    return known[name]()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from specdraft.models.pair import Pair
+from specdraft.drafters.pair import Pair
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
 

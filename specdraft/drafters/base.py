@@ -1,17 +1,57 @@
-"""What a drafter is."""
+"""What a drafter is: a value that says what it needs and gives, and what it becomes once a pair is loaded.
+
+To add one, write a file in this folder with a dataclass that derives from `DrafterSpec` (its fields are the parameters
+that users may set) and a class with the methods of `Drafter`, and put a YAML of the same name in `configs/drafter/`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
+from specdraft.config import label
+from specdraft.errors import ConfigError
+from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import Plan
+from specdraft.trees.shapes import BestFirstPlan, Plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from specdraft.models.cached_model import CachedModel
+    from specdraft.models.files import ModelFiles
+
+TOP_K = 16  # most probable tokens that an annotation keeps of each position
+
+
+@dataclass(frozen=True)
+class DrafterTraits:
+    """What is known of a drafter before anything is loaded.
+
+    Attributes:
+        probabilities: it gives the distribution that its tokens come from.
+        draws: it can draw a node's children at random; otherwise it proposes by rank only.
+        deepest: draft levels at most; None: as many as are asked for.
+        by_offset: what it proposes depends on the distance from the root, not on the tokens before alone.
+        hidden_layers: layers of the target whose hidden states it reads (see `models.Forward`).
+        owns_weights: it has weights of its own, which are hashed.
+        lasting_state: its state outlasts a step, so what it proposes depends on where steps started: live only.
+    """
+
+    probabilities: bool = True
+    draws: bool = True
+    deepest: int | None = None
+    by_offset: bool = False
+    hidden_layers: tuple[int, ...] = ()
+    owns_weights: bool = True
+    lasting_state: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,29 +62,176 @@ class Drawing:
         draw: by rank, or at random from the standardised distribution.
         sampling: what standardised means.
         source: where the randomness comes from.
+        keep_probs: also keep each drafted token's probability (softmax at temperature 1), to show it.
     """
 
     draw: Draw = "rank"
     sampling: Sampling = field(default_factory=Sampling)
     source: Source = NO_SOURCE
+    keep_probs: bool = False
 
     @classmethod
-    def by(cls, rule: AcceptanceRule, sampling: Sampling, source: Source) -> Drawing:
+    def by(cls, rule: AcceptanceRule, sampling: Sampling, source: Source, keep_probs: bool = False) -> Drawing:
         """As the rule needs it."""
-        return cls(rule.draw, sampling, source)
+        return cls(rule.draw, sampling, source, keep_probs)
 
 
 BY_RANK = Drawing()
 
 
-class Drafter(Protocol):
-    """Proposes trees below the last committed token."""
+class Prefilled(NamedTuple):
+    """A prompt that the target has read.
 
-    def begin(self, prompt_ids: Sequence[int]) -> None:
+    Attributes:
+        token_ids: its tokens.
+        hidden: `[tokens, L, width]` the target's states of the layers that the drafter reads, if it reads any.
+    """
+
+    token_ids: Sequence[int]
+    hidden: torch.Tensor | None = None
+
+
+class RecordedText(NamedTuple):
+    """A text of the target.
+
+    Attributes:
+        prompt_ids: the prompt.
+        tokens: `[T + 1]` what follows it; position 0 is the prefill's token.
+        hidden: `[prompt + T, L, width]` the target's states, where the drafter reads any.
+    """
+
+    prompt_ids: Sequence[int]
+    tokens: np.ndarray
+    hidden: torch.Tensor | None = None
+
+
+class Annotation(NamedTuple):
+    """What a drafter says along a text; position 0 is the prefill's token, which no drafter proposes.
+
+    Attributes:
+        ranks: `[T + 1]` int32, the drafter's rank of each token after the tokens before it; -1 where it does not
+            propose the token at all. Of a drafter whose proposal depends on the distance from the root: `[T + 1, O]`,
+            column d - 1 for a root d tokens before.
+        top_ids: `[T + 1, K]` int32, the most probable tokens, best first; K is 0 of a drafter without probabilities.
+        top_probs: `[T + 1, K]` float32, their probabilities (softmax at temperature 1).
+        entropy: `[T + 1]` float32, of the drafter's distribution, in nats.
+        offered: `[T + 1, O]` int32, of a drafter that may propose less than a tree has room for: how many children
+            every node at depth d - 1 gets if the root is this token; `[T + 1, 0]` of one that fills every tree.
+    """
+
+    ranks: np.ndarray
+    top_ids: np.ndarray
+    top_probs: np.ndarray
+    entropy: np.ndarray
+    offered: np.ndarray
+
+
+class Expansion(NamedTuple):
+    """The best-first tree of each start of one text, nodes in the order in which a budget adds them.
+
+    Attributes:
+        parent: `[T, N]` int16: a node's parent as a place in this order, from 1; 0 is the root, -1 no node.
+        rank: `[T, N]` int16 child ranks.
+        token: `[T, N]` int32.
+        log_prob: `[T, N]` float64, the logarithms of the cumulative probabilities.
+    """
+
+    parent: np.ndarray
+    rank: np.ndarray
+    token: np.ndarray
+    log_prob: np.ndarray
+
+
+class Drafter(Protocol):
+    """Proposes trees below the last committed token, and says what it would have proposed along a recorded text."""
+
+    @property
+    def traits(self) -> DrafterTraits:
+        """See `DrafterTraits`."""
+
+    def begin(self, prompt: Prefilled) -> None:
         """Start over with a prompt."""
+
+    def rewind(self) -> None:
+        """Back to the end of the prompt."""
 
     def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """One tree below `root`, the last committed token."""
 
-    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int]) -> None:
-        """Of the last tree, these nodes were accepted; the next root follows them."""
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
+        """Of the last tree, these nodes were accepted; the next root follows them.
+
+        Args:
+            tree: as it was drafted.
+            accepted_nodes: from the root downwards.
+            hidden: `[1 + accepted, L, width]` the target's states of the root and the accepted nodes.
+        """
+
+    def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
+        """What it says along a batch of texts."""
+
+    def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
+        """`[T + 1, vocab]` float32 logits before each token of each text; of drafters with probabilities."""
+
+    def expand(self, text: RecordedText, plan: BestFirstPlan) -> Expansion:
+        """The trees that it would draft at every start of a text; of drafters with probabilities."""
+
+    def rehearse(self, parents: int) -> None:
+        """Do the work of drafting one level below so many nodes, and keep nothing: its time is measured."""
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that its proposals depend on: names what is recorded of it."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, for the manifest."""
+
+
+@dataclass
+class DrafterSpec:
+    """A drafter as a value: its parameters, and what is known of it before anything is loaded.
+
+    Attributes:
+        kind: the drafter's name.
+        path: its weights, of drafters that own any besides the pair's draft model: a folder or `zoo:NAME`. Left out:
+            the pair's `heads`.
+    """
+
+    kind: str = ""
+    path: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What the `drafter` column says: the kind, and the parameters that differ from their defaults."""
+        return label(self, "path")
+
+    @property
+    def traits(self) -> DrafterTraits:
+        """See `DrafterTraits`."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise `ConfigError` for parameters out of range."""
+
+    def weights(self, pair: PairSpec) -> ModelSpec | None:
+        """Which weights it drafts with; None of a drafter without any.
+
+        Raises:
+            ConfigError: neither `drafter.path` nor the pair says where they are; or a path is given and there are none.
+        """
+        if not self.traits.owns_weights:
+            if self.path is not None:
+                raise ConfigError(f"drafter.path={self.path}: drafter={self.kind} has no weights; leave it out")
+            return None
+        path = self.path or pair.heads.get(self.kind)
+        if path is None:
+            known = f"heads of pair {pair.name}: {', '.join(sorted(pair.heads)) or 'none'}"
+            raise ConfigError(f"drafter.path is empty; drafter={self.kind} needs weights ({known})")
+        return ModelSpec(path, dtype=pair.target.dtype, device=pair.target.device)
+
+    def load(self, weights: ModelFiles | None, target: CachedModel) -> Drafter:
+        """The drafter of a target that is loaded, with its own weights if it has any. Raises `ModelError`."""
+        raise NotImplementedError
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its parameters."""
+        return asdict(self)

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from specdraft.acceptance import registry
 from specdraft.errors import LosslessnessError
-from specdraft.models.cached_model import CachedModel
+from specdraft.models.language_model import LanguageModel
 from specdraft.models.self_check import SelfCheck
 from specdraft.results.journal import Row
 from specdraft.traces.record import Trajectory
@@ -38,7 +37,7 @@ def near_ties(trajectories: Iterable[Trajectory], check: SelfCheck) -> dict[str,
 
 
 def compare_greedy(
-    model: CachedModel, check: SelfCheck, prompt_ids: Sequence[int], plain: Sequence[int], decoded: Sequence[int]
+    model: LanguageModel, check: SelfCheck, prompt_ids: Sequence[int], plain: Sequence[int], decoded: Sequence[int]
 ) -> dict[str, Any] | None:
     """Compare a decoded continuation with plain greedy decoding.
 
@@ -64,11 +63,9 @@ def compare_greedy(
     )
 
 
-@torch.inference_mode()
-def top_two_gap(model: CachedModel, token_ids: Sequence[int]) -> float:
+def top_two_gap(model: LanguageModel, token_ids: Sequence[int]) -> float:
     """How far apart the two best logits are after `token_ids`, from a forward without a cache."""
-    out = model.model(input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False)
-    best = out.logits[0, -1, : model.vocab].float().topk(2).values
+    best = model.after(token_ids).topk(2).values
     return float(best[0] - best[1])
 
 

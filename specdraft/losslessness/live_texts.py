@@ -20,17 +20,15 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters.base import Prefilled
+from specdraft.drafters.pair import Pair
 from specdraft.errors import LosslessnessError
 from specdraft.losslessness.certificate import compare_greedy
 from specdraft.losslessness.enumeration import says
-from specdraft.models.cached_model import CachedModel
-from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source
 from specdraft.trees.shapes import FittedPlan, Plan
 from specdraft.trees.shapes.chain import Chain
-from specdraft.trees.step import Step
 
 TEXTS = 200  # sampled texts for each rule and prompt
 LEVEL = 0.001  # of all tests of a run together
@@ -147,23 +145,12 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
     """Greedy text of every prompt against plain decoding of the target."""
     ending, tests = Ending(case.max_new_tokens, pair.eos_ids), list[dict[str, Any]]()
     for name, ids in prompts.items():
-        verifier = Verifier(pair.target)
+        verifier, source = Verifier.of(pair), _source(pair, case, ids)
         plain = decode_plainly(verifier, case.sampling, list(ids), ending)
-        text = text_of(
-            decode(
-                verifier,
-                DraftModel(pair.draft),
-                case.plan,
-                case.rule,
-                case.sampling,
-                list(ids),
-                ending,
-                _source(pair, case, ids),
-            )
-        )
+        text = decode(verifier, pair.drafter, case.plan, case.rule, case.sampling, list(ids), ending, source).finish()
         test: dict[str, Any] = {"prompt_id": name, "tokens": len(plain), "tie": None, "bug": None}
         try:
-            test["tie"] = compare_greedy(pair.target, pair.self_checks["target"], ids, plain, text)
+            test["tie"] = compare_greedy(pair.target, pair.target_check, ids, plain, text.tokens)
         except LosslessnessError as error:
             test["bug"] = str(error)
         tests.append(test)
@@ -179,11 +166,6 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
     return Checked(pair.name, case.rule.kind, case.tree, says(case.sampling), "greedy", not bugs, verdict, tests)
 
 
-def text_of(decoded: Iterable[int | Step]) -> list[int]:
-    """All tokens of a text that `decode` makes."""
-    return [token for part in decoded for token in ([part] if isinstance(part, int) else part.tokens)]
-
-
 def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> RandomSource:
     return RandomSource(text_generator(pair, case.sampling, ids, "certify", case.rule.kind, case.tree, *map(str, more)))
 
@@ -191,21 +173,22 @@ def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> Random
 def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int, seed: int) -> ChiSquare:
     """Pearson's test of the first tokens after the prefill's, in every text the same: the most probable one that does
     not end it."""
-    ids, eos = list(ids), pair.eos_ids
-    verifier, drafter = _SamePrompt(pair.target), _SamePromptDraft(pair.draft)
-    logits = verifier.prefill(ids)
-    root = next(token for token in logits.argsort(descending=True).tolist() if token not in eos)
+    ids, eos, verifier = list(ids), pair.eos_ids, Verifier.of(pair)
+    prompt = verifier.prefill(ids)
+    pair.drafter.begin(Prefilled(ids, prompt.hidden))
+    root = next(token for token in prompt.logits.argsort(descending=True).tolist() if token not in eos)
     length = max(1, min(TESTED_TOKENS, case.max_new_tokens - 1))
-    cells = Cells(
-        lambda prefix: target_probs(pair.target, [*ids, root, *prefix], case.sampling), length, FEWEST / texts, eos
-    )
+
+    def law_after(prefix: Prefix) -> torch.Tensor:
+        return standardise(pair.target.after([*ids, root, *prefix]), case.sampling)
+
+    cells = Cells(law_after, length, FEWEST / texts, eos)
     seen: Counter[Prefix] = Counter()
     ending = Ending(1 + length, eos)
     for text in range(texts):
         source = Opening(root, _source(pair, case, ids, seed, text))
-        seen[
-            cells.of(text_of(decode(verifier, drafter, case.plan, case.rule, case.sampling, ids, ending, source))[1:])
-        ] += 1
+        decoding = decode(verifier, pair.drafter, case.plan, case.rule, case.sampling, ids, ending, source, again=True)
+        seen[cells.of(decoding.finish().tokens[1:])] += 1
     return ChiSquare(name, texts, *fit([(texts * chance, seen[cell]) for cell, chance in cells.chances.items()]))
 
 
@@ -279,13 +262,6 @@ def pooled(counts: Iterable[tuple[float, int]]) -> tuple[np.ndarray, np.ndarray]
     return both[:, 0], both[:, 1]
 
 
-@torch.inference_mode()
-def target_probs(model: CachedModel, token_ids: Sequence[int], sampling: Sampling) -> torch.Tensor:
-    """`[vocab]` the target's law after `token_ids`, from a forward without a cache."""
-    out = model.model(input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False)
-    return standardise(out.logits[0, -1, : model.vocab].float(), sampling)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's (1979) corrected p-values: how likely any of the tests would come out so from chance alone."""
     corrected, largest = [1.0] * len(p_values), 0.0
@@ -324,30 +300,3 @@ class Opening:
     def flip(self, probability: float) -> bool:
         """See `Source.flip`."""
         return self._source.flip(probability)
-
-
-class _SamePrompt(Verifier):
-    """Decodes one prompt many times; what the cache holds of the prompt is kept."""
-
-    _logits: torch.Tensor | None = None
-
-    def prefill(self, prompt_ids: Sequence[int]) -> torch.Tensor:
-        if self._logits is None:
-            self._logits = super().prefill(prompt_ids)
-        else:
-            self.model.rewind(len(prompt_ids))
-        return self._logits
-
-
-class _SamePromptDraft(DraftModel):
-    """Likewise for the drafter."""
-
-    _begun = False
-
-    def begin(self, prompt_ids: Sequence[int]) -> None:
-        if self._begun:
-            self.model.rewind(len(prompt_ids))
-            self._missing = self._no_token
-        else:
-            super().begin(prompt_ids)
-            self._begun = True

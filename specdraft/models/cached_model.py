@@ -15,27 +15,14 @@ import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
 
-from specdraft.models.gate import attention_layout
+from specdraft.models.language_model import Forward, LanguageModel
 
 
-def tail_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`[q, p]` bool -> additive: 0 where visible, the type's minimum elsewhere."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
-
-
-class CachedModel:
-    """One causal model with the key-value cache of one sequence.
-
-    Args:
-        model: a `transformers` causal LM that passed the gate.
-        vocab: logits are cut to this many ids.
-    """
+class CachedModel(LanguageModel):
+    """A causal model with the key-value cache of one sequence."""
 
     def __init__(self, model: Any, vocab: int) -> None:
-        self.model, self.vocab = model, vocab
-        self.device: torch.device = model.get_input_embeddings().weight.device
-        self.dtype: torch.dtype = model.dtype
-        self._layout = attention_layout(model.config)
+        super().__init__(model, vocab)
         self.reset()
 
     def reset(self) -> None:
@@ -50,50 +37,53 @@ class CachedModel:
         return self._pending_positions.shape[0]
 
     @torch.inference_mode()
-    def prefill(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Commit a run of tokens after what is committed; `[vocab]` logits after the last one."""
+    def prefill(self, token_ids: Sequence[int], layers: Sequence[int] = ()) -> Forward:
+        """Commit a run of tokens after what is committed: `[vocab]` logits after the last one, states of all of them.
+
+        Args:
+            token_ids: the run.
+            layers: whose states are wanted.
+        """
         tokens = torch.tensor([list(token_ids)], device=self.device)
         positions = torch.arange(self.length, self.length + tokens.shape[1], device=self.device)[None]
-        out = self.model(
-            input_ids=tokens, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+        logits, hidden = self.forward(
+            tokens, layers, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
         )
         self.length += tokens.shape[1]
-        logits: torch.Tensor = out.logits[0, -1, : self.vocab].float()
-        return logits
+        return Forward(logits[0, -1], None if hidden is None else hidden[0])
 
     @torch.inference_mode()
-    def append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
-        """One forward over new pending tokens.
+    def append(
+        self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor, layers: Sequence[int] = ()
+    ) -> Forward:
+        """One forward over new pending tokens: `[q, vocab]` logits after each.
 
         Args:
             tokens: `[q]` token ids on this device.
             offsets: `[q]` positions, counted from the first one after the committed tokens.
             tail: `[q, pending + q]` additive mask over the pending slots and the new ones.
-
-        Returns:
-            `[q, vocab]` logits in float32.
+            layers: whose states are wanted.
         """
         positions = offsets + self.length
-        masks = self._masks(positions, tail)
-        out = self.model(
-            input_ids=tokens[None],
+        logits, hidden = self.forward(
+            tokens[None],
+            layers,
             position_ids=positions[None],
-            attention_mask=masks,
+            attention_mask=self._masks(positions, tail),
             past_key_values=self._cache,
             use_cache=True,
         )
         self._pending_positions = torch.cat([self._pending_positions, positions])
-        logits: torch.Tensor = out.logits[0, :, : self.vocab].float()
-        return logits
+        return Forward(logits[0], None if hidden is None else hidden[0])
 
     def _masks(self, positions: torch.Tensor, tail: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         full = F.pad(tail, (self.length, 0))[None, None]
-        if self._layout.window is None:
+        if self.layout.window is None:
             return full
         slots = torch.cat([torch.arange(self.length, device=self.device), self._pending_positions, positions])
-        outside = positions[:, None] - slots[None] >= self._layout.window
+        outside = positions[:, None] - slots[None] >= self.layout.window
         sliding = full.masked_fill(outside[None, None], torch.finfo(self.dtype).min)
-        return {"full_attention": full, "sliding_attention": sliding} if self._layout.mixed else sliding
+        return {"full_attention": full, "sliding_attention": sliding} if self.layout.mixed else sliding
 
     def settle(self, count: int) -> None:
         """The first `count` pending slots are committed tokens after all; the others stay pending."""

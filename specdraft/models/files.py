@@ -25,6 +25,11 @@ class ModelFiles:
     spec: ModelSpec
     folder: Path
 
+    @property
+    def in_memory(self) -> Any:
+        """The model itself, where it was handed over; None of one on disk."""
+        return None
+
     @cached_property
     def config(self) -> Any:
         """The `transformers` config.
@@ -95,6 +100,33 @@ class ModelFiles:
     def revision(self) -> str | None:
         """The hub commit, for a model from the hub."""
         return self.folder.name if re.fullmatch(r"[0-9a-f]{40}", self.folder.name) else self.spec.revision
+
+
+class ModelInMemory(ModelFiles):
+    """A `transformers` model that was handed over, as if it had been found on disk."""
+
+    def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any) -> None:
+        super().__init__(spec, Path())
+        vars(self).update(model=model, config=model.config, tokenizer=tokenizer)
+
+    @property
+    def in_memory(self) -> Any:
+        """See `ModelFiles.in_memory`."""
+        return vars(self)["model"]
+
+    def check_supported(self) -> None:
+        """See `ModelFiles.check_supported`."""
+        check_supported(self.spec.path, self.config, type(self.in_memory))
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """A digest of the weights."""
+        from safetensors.torch import save
+
+        digest = hashlib.sha256()
+        for name, weight in sorted(self.in_memory.state_dict().items()):
+            digest.update(name.encode() + save({"": weight.detach().contiguous()}))
+        return digest.hexdigest()[:16]
 
 
 def first_line(error: BaseException) -> str:

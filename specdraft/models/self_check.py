@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from specdraft.errors import UnsupportedModelError
-from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.language_model import tail_mask
 from specdraft.trees.topology import Topology
 
 CHECK_TREE = Topology.from_paths([(0,), (1,), (0, 0)])  # A; B its sibling; C a child of A
@@ -41,9 +42,7 @@ def self_check(model: CachedModel, name: str) -> SelfCheck:
     prompt_len = 12
     ids = torch.randint(0, model.vocab, (prompt_len + len(CHECK_TREE),), generator=generator).tolist()
     prompt, nodes = ids[:prompt_len], ids[prompt_len:]
-    wanted = torch.stack(
-        [_sequential(model, prompt + [nodes[i] for i in path]) for path in ([0], [0, 1], [0, 2], [0, 1, 3])]
-    )
+    wanted = torch.stack([model.after(prompt + [nodes[i] for i in path]) for path in ([0], [0, 1], [0, 2], [0, 1, 3])])
     ancestors = torch.from_numpy(CHECK_TREE.ancestors)
     depths = torch.from_numpy(CHECK_TREE.depths)
     slots = torch.arange(len(CHECK_TREE))
@@ -53,7 +52,7 @@ def self_check(model: CachedModel, name: str) -> SelfCheck:
         model.reset()
         model.prefill(prompt)
         tail = tail_mask(visible.to(model.device), model.dtype)
-        got = model.append(torch.tensor(nodes, device=model.device), offsets.to(model.device), tail)
+        got = model.append(torch.tensor(nodes, device=model.device), offsets.to(model.device), tail).logits
         return float((got - wanted).abs().max())
 
     check = SelfCheck(difference(depths, ancestors), min(difference(depths, causal), difference(slots, ancestors)))
@@ -67,11 +66,3 @@ def self_check(model: CachedModel, name: str) -> SelfCheck:
             raise UnsupportedModelError(message)
         warnings.warn(f"{message}; inconclusive in {model.dtype}", stacklevel=2)
     return check
-
-
-@torch.inference_mode()
-def _sequential(model: CachedModel, ids: list[int]) -> torch.Tensor:
-    """`[vocab]` logits after `ids`, without a cache."""
-    out = model.model(input_ids=torch.tensor([ids], device=model.device), use_cache=False)
-    logits: torch.Tensor = out.logits[0, -1, : model.vocab].float()
-    return logits

@@ -44,18 +44,19 @@ class ModelSpec:
 
 @dataclass
 class PairSpec:
-    """One target with one drafter."""
+    """One target, and the weights that drafters of it have.
+
+    Attributes:
+        name: what the `pair` column says.
+        target, draft: the target and its draft model.
+        heads: drafter kind -> folder or `zoo:NAME` of the weights of drafters other than the draft model.
+    """
 
     name: str = "custom"
     target: ModelSpec = field(default_factory=ModelSpec)
     draft: ModelSpec = field(default_factory=ModelSpec)
-    drafter: str = "draft_model"
+    heads: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise `ConfigError` for a pair that cannot be meant."""
+        """Raise `ConfigError` for a target that cannot be meant."""
         self.target.check("pair.target")
-        self.draft.check("pair.draft")
-        if self.drafter != "draft_model":
-            raise ConfigError(
-                f"pair.drafter={self.drafter!r} is not known{did_you_mean(str(self.drafter), ['draft_model'])}"
-            )

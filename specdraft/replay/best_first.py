@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from specdraft.drafters.base import Expansion
 from specdraft.replay.static import PackedRanks
 from specdraft.results.metrics import Tally
-from specdraft.traces.expand import Expansion
 from specdraft.trees.shapes import BestFirstPlan
 from specdraft.trees.topology import RankPath
 

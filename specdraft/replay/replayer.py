@@ -8,13 +8,13 @@ import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.bench.costs import CostCurve
-from specdraft.models.pair import Pair
+from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt
 from specdraft.replay.best_first import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
 from specdraft.replay.expected import pack_chances, replay_sampled, rule_weights
 from specdraft.replay.fit import fitted_trees
 from specdraft.replay.folds import folds
-from specdraft.replay.static import PackedRanks, at_depth, pack, replay, replay_steps
+from specdraft.replay.static import PackedRanks, at_depth, pack, replay, replay_steps, take_steps
 from specdraft.results.metrics import Tally
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.store import TraceStore
@@ -46,23 +46,24 @@ class Replayer:
         expansions: Mapping[Limits, Expansions] | None = None,
     ) -> None:
         trajectories = [traces.trajectories[p.prompt_id] for p in prompts]
-        self._packed = pack([traces.annotations[p.prompt_id].ranks for p in prompts], [t.tokens for t in trajectories])
+        said = [traces.annotations[p.prompt_id] for p in prompts]
+        self._packed = pack([a.ranks for a in said], [t.tokens for t in trajectories], [a.offered for a in said])
         self._fold = folds([p.category for p in prompts], seed)
         self._costs, self._expansions = costs, expansions or {}
         self._names = [p.prompt_id for p in prompts]
         judged = [traces.chances[p.prompt_id] for p in prompts] if traces.chances else []
         self._chances = pack_chances(judged, self._packed.ranks.shape[1]) if judged else {}
-        top_ranked = (
-            (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
-        )  # greedy distributions overlap wholly or not at all
-        self._overlap = self._chances["overlap"].sum(1) if judged else top_ranked
+        # greedy distributions overlap wholly or not at all
+        top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
+        self._overlap = self._chances["overlap"].sum(1) if judged else top_ranked * traces.greedy
+        self._judged = self._packed.last * (traces.greedy or bool(judged))  # tokens whose overlap is known
         self._walked: tuple[tuple[Limits, int], Walked] | None = None
 
     def run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False) -> tuple[list[Tally], Listed]:
         """Every prompt with one tree: counts and estimated times, and the steps if wanted (see `replay_steps`)."""
         tallies, steps = self._run(plan, rule, with_steps)
-        for tally, overlap, last in zip(tallies, self._overlap.tolist(), self._packed.last.tolist(), strict=True):
-            tally.overlap, tally.judged_tokens = overlap, last
+        for tally, overlap, judged in zip(tallies, self._overlap.tolist(), self._judged.tolist(), strict=True):
+            tally.overlap, tally.judged_tokens = overlap, judged
         return tallies, steps
 
     def _run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool) -> tuple[list[Tally], Listed]:
@@ -74,7 +75,6 @@ class Replayer:
         counted: dict[int, Tally] = {}
         listed: dict[int, list[list[int]] | None] = {}
         for topology, members in self._trees(plan):
-            step_s = self._costs.step_s(topology)
             for block in np.array_split(members, range(BLOCK, len(members), BLOCK)):
                 part = self._of(block)
                 if (
@@ -82,10 +82,22 @@ class Replayer:
                 ):  # greedy: whatever is drawn is the drafter's best token, and the first of its copies is taken
                     part = part._replace(ranks=np.where(part.ranks > 0, -1, part.ranks))
                 steps = replay_steps(topology, part) if with_steps else [None] * len(block)
-                for index, tally, taken in zip(block.tolist(), replay(topology, part), steps, strict=True):
-                    counted[index] = self._with_estimates(tally, self._costs.prefill_s + tally.steps * step_s)
+                seconds = self._static_seconds(topology, part, tallies := replay(topology, part))
+                for index, tally, spent, taken in zip(block.tolist(), tallies, seconds, steps, strict=True):
+                    counted[index] = self._with_estimates(tally, spent)
                     listed[index] = taken
         return [counted[i] for i in range(len(self._names))], [listed[i] for i in range(len(self._names))]
+
+    def _static_seconds(self, topology: Topology, part: PackedRanks, tallies: list[Tally]) -> list[float]:
+        """Estimated seconds of each prompt; a drafter that fills no tree makes all its levels at once."""
+        if part.offered is None:
+            return [self._costs.decode_s(topology, tally.steps) for tally in tallies]
+        taken = take_steps(topology, part)
+        each = self._costs.dynamic_steps_s(np.ones((len(taken.end), 1)), taken.sizes(topology))
+        seconds: list[float] = (
+            self._costs.prefill_s + np.bincount(taken.prompt, weights=each, minlength=len(part.last))
+        ).tolist()
+        return seconds
 
     def _run_expected(self, topology: Topology, rule: AcceptanceRule) -> list[Tally]:
         tallies: list[Tally] = []
@@ -133,7 +145,7 @@ class Replayer:
         return fitted_trees(plan, self._packed, self._fold)
 
     def _of(self, members: np.ndarray) -> PackedRanks:
-        return PackedRanks(*(field[members] for field in self._packed))
+        return self._packed.of(members)
 
     def _with_estimates(self, tally: Tally, seconds: float) -> Tally:
         tally.est_s, tally.est_plain_s = seconds, self._costs.plain_decode_s(tally.new_tokens)

@@ -27,23 +27,38 @@ class PackedRanks(NamedTuple):
             for all below.
         last: `[P]` each trajectory's last position `T`.
         looped: `[P]` tokens that end a repeated 4-gram (see `metrics.looped_tokens`).
+        offered: `[P, T_max + 2, O]` how many children every node at depth d - 1 gets in a tree whose root is at each
+            position, of a drafter that may propose less than a tree has room for; else None.
     """
 
     ranks: np.ndarray
     last: np.ndarray
     looped: np.ndarray
+    offered: np.ndarray | None = None
+
+    def of(self, members: np.ndarray | slice) -> PackedRanks:
+        """Some of the trajectories."""
+        offered = None if self.offered is None else self.offered[members]
+        return PackedRanks(self.ranks[members], self.last[members], self.looped[members], offered)
 
 
-def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray]) -> PackedRanks:
-    """Lay ranks `[T + 1]`, or `[T + 1, O]`, of each prompt side by side."""
-    last = np.array([len(r) - 1 for r in ranks], dtype=np.int64)
-    packed = np.full(
-        (len(ranks), int(last.max(initial=0)) + 2, *(ranks[0].shape[1:] if len(ranks) else ())), -1, dtype=np.int64
-    )
-    for row, one in enumerate(ranks):
-        packed[row, : len(one)] = one
+def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray], offered: Sequence[np.ndarray] = ()) -> PackedRanks:
+    """Lay ranks `[T + 1]`, or `[T + 1, O]`, of each prompt side by side, and what was `offered` `[T + 1, O]`."""
+    last = np.array([len(text) - 1 for text in ranks], dtype=np.int64)
+    packed = _side_by_side(ranks, -1)
     packed[:, 0] = -1
-    return PackedRanks(packed, last, np.array([looped_tokens(t.tolist()) for t in tokens], dtype=np.int64))
+    looped = np.array([looped_tokens(text.tolist()) for text in tokens], dtype=np.int64)
+    partial = bool(offered) and offered[0].shape[1] > 0
+    return PackedRanks(packed, last, looped, _side_by_side(offered, 0) if partial else None)
+
+
+def _side_by_side(rows: Sequence[np.ndarray], empty: int) -> np.ndarray:
+    """`[T + 1, ...]` arrays -> `[P, T_max + 2, ...]`, `empty` beyond each one's end."""
+    longest = max((len(row) for row in rows), default=1)
+    table = np.full((len(rows), longest + 1, *(rows[0].shape[1:] if len(rows) else ())), empty, dtype=np.int64)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = row
+    return table
 
 
 def child_table(topology: Topology) -> np.ndarray:
@@ -114,50 +129,119 @@ def step_starts(depth: np.ndarray, last: np.ndarray) -> np.ndarray:
     return started.reshape(depth.shape)
 
 
+class Taken(NamedTuple):
+    """The steps that decoding takes, V in all, prompt by prompt.
+
+    Attributes:
+        prompt, position: `[V]` where each step starts.
+        end: `[V]` its deepest accepted node; `accepted`: `[V]` that node's depth.
+        cut: `[V]` whether the text ends on an accepted token.
+        there: `[V, n + 1]` which nodes were drafted; None where all were.
+    """
+
+    prompt: np.ndarray
+    position: np.ndarray
+    end: np.ndarray
+    accepted: np.ndarray
+    cut: np.ndarray
+    there: np.ndarray | None
+
+    def sizes(self, topology: Topology) -> np.ndarray:
+        """`[V]` draft nodes of each step."""
+        if self.there is None:
+            return np.full(len(self.end), topology.num_nodes)
+        nodes: np.ndarray = self.there.sum(1) - 1
+        return nodes
+
+
+def take_steps(topology: Topology, packed: PackedRanks) -> Taken:
+    """The steps with one static tree."""
+    node, depth = accepted_nodes(topology, packed.ranks)
+    starts = np.flatnonzero(step_starts(depth, packed.last))
+    prompt, position = np.divmod(starts, depth.shape[1])
+    end, accepted = node.ravel()[starts], depth.ravel()[starts]
+    cut = position + accepted == packed.last[prompt]
+    there = None if packed.offered is None else drafted_nodes(topology, packed.offered[prompt, position])
+    return Taken(prompt, position, end, accepted, cut, there)
+
+
+def drafted_nodes(topology: Topology, offered: np.ndarray) -> np.ndarray:
+    """`[V, n + 1]` which nodes of a tree were drafted below roots with `offered` `[V, O]`."""
+    there = np.ones((len(offered), len(topology)), dtype=bool)
+    for node in range(1, len(topology)):
+        depth = int(topology.depths[node])
+        enough = offered[:, depth - 1] > topology.ranks[node] if depth <= offered.shape[1] else False
+        there[:, node] = there[:, topology.parents[node]] & enough
+    return there
+
+
 class Counts(NamedTuple):
     """What one tree did on P prompts; integers, D the tree's depth.
 
     Attributes:
-        steps, accepted_tokens, cuts: `[P]`; cuts are the steps that the end of the text cut.
+        steps, drafted_tokens, accepted_tokens, cuts: `[P]`; cuts are the steps that the end of the text cut.
         lengths: `[P, D + 1]` steps by accepted tokens.
         reached, beyond: `[P, D]` steps that got to try a node at each depth from 1, that accepted one there.
-        tried, accepted: `[n + 1, P]` steps that went on to try each node's children, that accepted the node.
+        drafted, tried, accepted: `[n + 1, P]` steps that drafted, that tried, and that accepted each node.
     """
 
     steps: np.ndarray
+    drafted_tokens: np.ndarray
     accepted_tokens: np.ndarray
     cuts: np.ndarray
     lengths: np.ndarray
     reached: np.ndarray
     beyond: np.ndarray
+    drafted: np.ndarray
     tried: np.ndarray
     accepted: np.ndarray
 
 
 def count(topology: Topology, packed: PackedRanks) -> Counts:
     """Decode every prompt with one static tree: array code only."""
-    node, depth = accepted_nodes(topology, packed.ranks)
-    starts = np.flatnonzero(step_starts(depth, packed.last))
-    rows, positions = np.divmod(starts, depth.shape[1])
-    ends, accepted = node.ravel()[starts], depth.ravel()[starts]
-    cut = positions + accepted == packed.last[rows]
+    taken = take_steps(topology, packed)
     prompts, levels = len(packed.last), topology.depth
-    onwards = ~cut & (np.bincount(topology.parents[1:], minlength=len(topology)) > 0)[ends]
 
     def tabled(row: np.ndarray, column: np.ndarray, height: int, width: int) -> np.ndarray:
         return np.bincount(row * width + column, minlength=height * width).reshape(height, width)
 
-    lengths = tabled(rows, accepted, prompts, levels + 1)
+    steps, cuts = (np.bincount(some, minlength=prompts) for some in (taken.prompt, taken.prompt[taken.cut]))
+    lengths = tabled(taken.prompt, taken.accepted, prompts, levels + 1)
     beyond = lengths[:, :0:-1].cumsum(1)[:, ::-1]
-    reached = beyond + tabled(
-        rows[onwards], accepted[onwards], prompts, levels
-    )  # who accepted d tokens had tried depth d
-    through = tabled(ends, rows, len(topology), prompts)
+    through = tabled(taken.end, taken.prompt, len(topology), prompts)
     for child in range(topology.num_nodes, 0, -1):
         through[topology.parents[child]] += through[child]
-    tried = through - tabled(ends[cut], rows[cut], len(topology), prompts)
-    steps, cuts = (np.bincount(some, minlength=prompts) for some in (rows, rows[cut]))
-    return Counts(steps, lengths @ np.arange(levels + 1), cuts, lengths, reached, beyond, tried, through)
+    if taken.there is None:
+        onwards = ~taken.cut & (np.bincount(topology.parents[1:], minlength=len(topology)) > 0)[taken.end]
+        tried = through - tabled(taken.end[taken.cut], taken.prompt[taken.cut], len(topology), prompts)
+        tried, drafted = tried[topology.parents], np.broadcast_to(steps, through.shape)
+    else:
+        trying = tried_nodes(topology, taken)
+        onwards = (trying & (topology.parents == taken.end[:, None])).any(1)
+        tried, drafted = (_per_prompt(nodes, taken.prompt, prompts) for nodes in (trying, taken.there))
+    # who accepted d tokens had tried depth d
+    reached = beyond + tabled(taken.prompt[onwards], taken.accepted[onwards], prompts, levels)
+    sizes = np.bincount(taken.prompt, weights=taken.sizes(topology), minlength=prompts).astype(np.int64)
+    return Counts(
+        steps, sizes, lengths @ np.arange(levels + 1), cuts, lengths, reached, beyond, drafted, tried, through
+    )
+
+
+def tried_nodes(topology: Topology, taken: Taken) -> np.ndarray:
+    """`[V, n + 1]` the drafted nodes whose parent was accepted, and did not end the text."""
+    assert taken.there is not None
+    above = topology.ancestors[taken.end][:, topology.parents]
+    ended = taken.cut[:, None] & (topology.parents == taken.end[:, None])
+    tried: np.ndarray = taken.there & above & ~ended
+    tried[:, 0] = False  # the root has no parent; -1 picked some other node
+    return tried
+
+
+def _per_prompt(nodes: np.ndarray, prompt: np.ndarray, prompts: int) -> np.ndarray:
+    """`[V, n + 1]` -> `[n + 1, P]`."""
+    summed = np.zeros((prompts, nodes.shape[1]), dtype=np.int64)
+    np.add.at(summed, prompt, nodes)
+    return summed.T
 
 
 class NodeCounts(Mapping[RankPath, list[int]]):
@@ -169,20 +253,21 @@ class NodeCounts(Mapping[RankPath, list[int]]):
         self._topology, self._counts, self._prompt = topology, counts, prompt
         self._listed: dict[RankPath, list[int]] | None = None
 
-    def __getitem__(self, path: RankPath) -> list[int]:
+    def _nodes(self) -> dict[RankPath, list[int]]:
         if self._listed is None:
-            tried = self._counts.tried[self._topology.parents[1:], self._prompt].tolist()
-            accepted = self._counts.accepted[1:, self._prompt].tolist()
-            self._listed = dict(
-                zip(self._topology.paths[1:], map(list, zip(tried, accepted, strict=True)), strict=True)
-            )
-        return self._listed[path]
+            columns = [table[1:, self._prompt].tolist() for table in self._counts[-3:]]
+            rows = zip(self._topology.paths[1:], *columns, strict=True)
+            self._listed = {path: [tried, accepted] for path, drafted, tried, accepted in rows if drafted}
+        return self._listed
+
+    def __getitem__(self, path: RankPath) -> list[int]:
+        return self._nodes()[path]
 
     def __iter__(self) -> Iterator[RankPath]:
-        return iter(self._topology.paths[1:])
+        return iter(self._nodes())
 
     def __len__(self) -> int:
-        return self._topology.num_nodes
+        return len(self._nodes())
 
 
 def replay(topology: Topology, packed: PackedRanks) -> list[Tally]:
@@ -196,11 +281,18 @@ def replay(topology: Topology, packed: PackedRanks) -> list[Tally]:
         positions[prompt][above + 1] = [reached, 0]
     for prompt, above, accepted in _entries(counts.beyond):
         positions[prompt][above + 1][1] = accepted
-    columns = (counts.steps, counts.accepted_tokens, counts.steps - counts.cuts, packed.last + 1, packed.looped)
+    columns = (
+        counts.steps,
+        counts.drafted_tokens,
+        counts.accepted_tokens,
+        counts.steps - counts.cuts,
+        packed.last + 1,
+        packed.looped,
+    )
     return [
         Tally(
             steps=steps,
-            drafted_tokens=steps * topology.num_nodes,
+            drafted_tokens=drafted,
             accepted_tokens=accepted,
             bonus_tokens=bonus,
             new_tokens=new,
@@ -209,7 +301,9 @@ def replay(topology: Topology, packed: PackedRanks) -> list[Tally]:
             positions=positions[prompt],
             nodes=NodeCounts(topology, counts, prompt) if steps else {},
         )
-        for prompt, (steps, accepted, bonus, new, looped) in enumerate(zip(*(c.tolist() for c in columns), strict=True))
+        for prompt, (steps, drafted, accepted, bonus, new, looped) in enumerate(
+            zip(*(c.tolist() for c in columns), strict=True)
+        )
     ]
 
 
@@ -221,14 +315,9 @@ def _entries(table: np.ndarray) -> Iterator[tuple[int, int, int]]:
 
 def replay_steps(topology: Topology, packed: PackedRanks) -> list[list[list[int]]]:
     """Every prompt's steps as `steps.csv` lists them: index, drafted, accepted and bonus tokens, cut (0 or 1)."""
-    depth = accepted_nodes(topology, packed.ranks)[1]
-    listed: list[list[list[int]]] = []
-    for accepted, last in zip(depth.tolist(), packed.last.tolist(), strict=True):
-        steps: list[list[int]] = []
-        at = 0
-        while at < last:
-            cut = int(at + accepted[at] == last)
-            steps.append([len(steps), topology.num_nodes, accepted[at], 1 - cut, cut])
-            at += accepted[at] + 1
-        listed.append(steps)
-    return listed
+    taken = take_steps(topology, packed)
+    steps: list[list[list[int]]] = [[] for _ in packed.last]
+    columns = (taken.prompt, taken.sizes(topology), taken.accepted, taken.cut)
+    for prompt, size, accepted, cut in zip(*(column.tolist() for column in columns), strict=True):
+        steps[prompt].append([len(steps[prompt]), size, accepted, int(not cut), int(cut)])
+    return steps

@@ -11,19 +11,10 @@ from typing import Any
 import psutil
 import torch
 
-from specdraft.models.files import ModelFiles
-from specdraft.models.pair import Pair
+from specdraft.drafters.pair import Pair
+from specdraft.models.facts import describe_model
 
 LIBRARIES = ("specdraft", "torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "pandas", "scipy")
-IGNORED_SETTINGS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "min_new_tokens",
-    "suppress_tokens",
-)
 
 
 def environment() -> dict[str, Any]:
@@ -86,25 +77,7 @@ def source_revision() -> dict[str, Any] | None:
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())} if tracked.returncode == 0 else None
 
 
-def model_facts(pair: Pair) -> dict[str, Any]:
-    """Path, revision, weights and self-check of both models."""
-
-    def facts(role: str, files: ModelFiles) -> dict[str, Any]:
-        loaded = getattr(pair, role)
-        own = getattr(loaded.model, "generation_config", None)
-        default = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-        ignored = {k: v for k in IGNORED_SETTINGS if (v := getattr(own, k, None)) not in (None, default.get(k))}
-        check = pair.self_checks[role]
-        return {
-            "path": files.spec.path if not Path(files.spec.path).is_absolute() else Path(files.spec.path).name,
-            "revision": files.revision,
-            "weights": files.weights_hash,
-            "parameters": sum(p.numel() for p in loaded.model.parameters()),
-            "dtype": str(loaded.dtype).removeprefix("torch."),
-            "quantize": files.spec.quantize,
-            "device": str(loaded.device),
-            "self_check": {"error": check.error, "control": check.control},
-            "generation_settings_ignored": ignored,
-        }
-
-    return {"target": facts("target", pair.files.target), "draft": facts("draft", pair.files.draft)}
+def describe_pair(pair: Pair) -> dict[str, Any]:
+    """The target and the drafter: paths, revisions, weights, self-checks."""
+    target = describe_model(pair.target, pair.files.target, pair.target_check)
+    return {"target": target, "draft": pair.drafter.describe()}

@@ -15,13 +15,13 @@ from specdraft.results.journal import Row
 from specdraft.results.metrics import COUNTS, HELPERS, RATIOS, TIMES, add_ratios
 from specdraft.trees.topology import RankPath
 
-SCHEMA = 1
-KEYS = ["combination", "pair", "target", "draft", "dtype", "tree", "budget", "nodes", "depth", "acceptance",
+SCHEMA = 2
+KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "acceptance",
         "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed",
         "engine"]  # fmt: skip
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
 SUMS = [*COUNTS, *TIMES]
-DETAIL_KEYS = ["combination", "pair", "tree", "budget", "acceptance", "temperature", "engine"]
+DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "positions.csv": ["depth", "reached", "accepted"],

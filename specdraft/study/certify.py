@@ -8,10 +8,10 @@ from typing import Any
 
 from specdraft.acceptance import registry
 from specdraft.config import unless_said
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
 from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Case, Checked, check_live, pick
-from specdraft.models.pair import Pair, load_pair
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress

@@ -13,9 +13,9 @@ from typing import Any
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Settings
 from specdraft.decoding.fitting import fitting_rules, misfit
+from specdraft.drafters.pair import PairFiles
 from specdraft.errors import PromptError
-from specdraft.models.encoding import encode_to_fit
-from specdraft.models.pair import PairFiles, resolve_device, resolve_dtype
+from specdraft.models.loading import resolve_device, resolve_dtype
 from specdraft.models.spec import ModelSpec
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
@@ -80,7 +80,8 @@ class Combination:
         keys: dict[str, Any] = {
             "pair": self.pair.spec.name,
             "target": model_label(self.pair.spec.target),
-            "draft": model_label(self.pair.spec.draft),
+            "draft": model_label(self.pair.draft.spec) if self.pair.draft else "none",
+            "drafter": self.pair.drafter.label,
             "dtype": dtype_label(self.pair.target),
             "tree": self.shape.label,
             "budget": self.plan.nodes if self.shape.sized else settings.budget,
@@ -99,13 +100,12 @@ class Combination:
 
     def digest(self, keys: dict[str, Any]) -> str:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
-        models = {
-            role: asdict(spec) for role, spec in (("target", self.pair.spec.target), ("draft", self.pair.spec.draft))
-        }
-        for role, files in (("target", self.pair.target), ("draft", self.pair.draft)):
-            models[role] |= {"device": resolve_device(files.spec).type, "dtype": dtype_label(files)}
-        tree = asdict(self.shape) if not isinstance(self.shape, type) else {}  # type: ignore[call-overload]
-        decides = keys | {"models": models, "drafter": self.pair.spec.drafter, "tree": tree, "rule": asdict(self.rule)}  # type: ignore[call-overload]
+        models = [
+            asdict(files.spec) | {"device": resolve_device(files.spec).type, "dtype": dtype_label(files)}
+            for files in self.pair.models
+        ]
+        values = {"drafter": self.pair.drafter, "tree": self.shape, "rule": self.rule}
+        decides = keys | {"models": models} | {name: vars(value) for name, value in values.items()}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -117,7 +117,7 @@ class Combination:
     @property
     def weights(self) -> tuple[str, str]:
         """Digests of the weights that this combination's rows are worth reusing for."""
-        return self.pair.target.weights_hash, self.pair.draft.weights_hash
+        return self.pair.weights
 
     @cached_property
     def run_key(self) -> tuple[Any, ...]:
@@ -139,7 +139,7 @@ class Combination:
 
     def describe(self) -> str:
         """`pair tree budget`, for people."""
-        return f"{self.keys['pair']} {self.keys['tree']} budget={self.keys['budget']}"
+        return f"{self.pair.label} {self.keys['tree']} budget={self.keys['budget']}"
 
 
 def encode_prompts(
@@ -155,7 +155,7 @@ def encode_prompts(
     encoded = {}
     for prompt in prompts:
         try:
-            encoded[prompt.prompt_id] = encode_to_fit(files, prompt.text, template, settings, deepest.plan.depth)
+            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, deepest.plan.depth)
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
     return encoded

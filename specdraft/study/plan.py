@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from specdraft import acceptance
+from specdraft import acceptance, drafters
 from specdraft.config import Point, Schema, Settings, compose_study
 from specdraft.decoding.fitting import too_wide
+from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError
-from specdraft.models.pair import PairFiles, find_pair, resolve_device
+from specdraft.models.loading import resolve_device
 from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.replay.folds import FOLDS
@@ -29,6 +30,7 @@ def schemas() -> dict[str, Schema]:
     """What each config group may say."""
     return {
         "pair": PairSpec,
+        "drafter": drafters.registry(),
         "tree": shapes.registry(),
         "prompts": PromptSpec,
         "sampling": Sampling,
@@ -120,7 +122,7 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     plan = groups["tree"].at(settings.budget)
     for group in ("sampling", "acceptance", "prompts"):
         groups[group].check()
-    files = find_pair(named_pair(point))
+    files = find_pair(named_pair(point), groups["drafter"])
     return Combination(
         files,
         groups["tree"],
@@ -149,12 +151,13 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
     found: dict[str, PairFiles] = {}
     names: dict[tuple[str, ...], str] = {}
     for point in points:
-        spec = named_pair(point)
-        key = repr(spec)
+        spec, drafter = named_pair(point), point.groups["drafter"]
+        key = repr((spec, drafter))
         if key in found:
             continue
-        files = find_pair(spec, weights)
-        columns = (spec.name, model_label(spec.target), model_label(spec.draft), dtype_label(files.target))
+        files = find_pair(spec, drafter, weights)
+        labels = [model_label(model.spec) for model in files.models]
+        columns = (spec.name, drafter.label, *labels, dtype_label(files.target))
         if names.setdefault(columns, key) != key:
             raise ConfigError(
                 f"two different pairs are called {spec.name!r} and look alike in the results; give one another "
@@ -163,7 +166,7 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
         same = next((p.target for p in found.values() if p.target.spec == spec.target), files.target)
         found[key] = replace(files, target=same)
         found[key].check()
-        for model in (files.target, files.draft):
+        for model in files.models:
             resolve_device(model.spec)
     return found
 
@@ -183,7 +186,7 @@ def _combinations(
     skipped = []
     for point in points:
         shape, groups = point.groups["tree"], point.groups
-        pair = pairs[repr(named_pair(point))]
+        pair = pairs[repr((named_pair(point), point.groups["drafter"]))]
         plan = shape.at(point.settings.budget)
         if why := too_wide(shape, plan, pair.vocab):
             skipped.append((" ".join(point.overrides), why))

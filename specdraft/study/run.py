@@ -19,19 +19,18 @@ from specdraft.bench.costs import pair_costs
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters.pair import Pair, PairFiles, load_pair
 from specdraft.errors import OUT_OF_MEMORY, LosslessnessError, ModelError, ResultsError, UserError
 from specdraft.losslessness.certificate import certificate, compare_greedy, near_ties
 from specdraft.losslessness.enumeration import family, prove
 from specdraft.losslessness.live_texts import TEXTS, Case, check_live, pick
-from specdraft.models.pair import Pair, PairFiles, load_pair
 from specdraft.prompts import Prompt
 from specdraft.replay.folds import FOLDS, folds
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.comparisons import comparisons
 from specdraft.results.files import FILES, cannot_write, to_csv, write_atomically
 from specdraft.results.journal import Journal, Row, read_rows
-from specdraft.results.manifest import environment, model_facts
+from specdraft.results.manifest import describe_pair, environment
 from specdraft.results.metrics import tally
 from specdraft.results.tables import build_tables
 from specdraft.sampling.randomness import RandomSource
@@ -40,11 +39,10 @@ from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
 from specdraft.traces.library import pair_traces
 from specdraft.traces.store import TraceStore, default_folder
-from specdraft.trees.step import Step
 
 LOCK = ".lock"
 CHECKED_PROMPTS = 2  # that `certify=true` decodes live
-PAIR_KEYS = ("pair", "target", "draft", "dtype")
+PAIR_KEYS = ("pair", "target", "draft", "drafter", "dtype")
 TORN = re.compile(
     rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp"
 )  # what `write_atomically` leaves behind when killed
@@ -185,14 +183,14 @@ class _Runner:
         self._prove()
         for files, combinations in grouped.items():
             due = [c for c in combinations if self._missing(c) and c.identifier not in self.failures]
-            checking = self.plan.settings.certify and files.spec.name not in self.live
+            checking = self.plan.settings.certify and files.label not in self.live
             if due or checking:
-                self.progress.pair(files.spec.name)
+                self.progress.pair(files.label)
                 if loaded is not None and loaded.files.target is not files.target:
                     loaded = None  # its memory is needed
                 loaded = self._load(files, loaded, due)
                 if loaded is not None:
-                    self.models[files.spec.name] = model_facts(loaded)
+                    self.models[files.label] = describe_pair(loaded)
                     self._write_manifest()  # a killed sweep has said what it ran
                     if due:
                         self._run_pair(loaded, due)
@@ -226,7 +224,7 @@ class _Runner:
             found = check_live(pair, cases, prompt_ids, TEXTS, self.plan.settings.seed, self.progress.note)
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(OUT_OF_MEMORY) from error
-        self.live[pair.name] = [asdict(one) for one in found]
+        self.live[pair.label] = [asdict(one) for one in found]
 
     def _earlier_failures(self) -> dict[str, dict[str, Any]]:
         """What failed before, by combination."""
@@ -308,9 +306,9 @@ class _Runner:
         traces = pair_traces(pair, prompt_ids, sampling, ending, self.store, self.progress.note, draw, children)
         dynamic = dynamic_trees(pair, prompt_ids, traces, [c.plan for c in group], self.store, self.progress.note)
         if sampling.greedy:
-            self.recorded[pair.name] = near_ties(traces.trajectories.values(), pair.self_checks["target"])
+            self.recorded[pair.label] = near_ties(traces.trajectories.values(), pair.target_check)
         costs = pair_costs(pair, self.store, self.progress.note)
-        self.costs[pair.name] = costs.as_dict()
+        self.costs[pair.label] = costs.as_dict()
         return Replayer(traces, self.plan.prompts, costs, self.plan.settings.seed, dynamic)
 
     def _replay_one(self, replayer: Replayer, combination: Combination, repeats: range) -> None:
@@ -347,23 +345,22 @@ class _Runner:
         self, pair: Pair, combination: Combination, prompt: Prompt, ids: list[int], repeat: int
     ) -> tuple[Any, ...]:
         ending = Ending(combination.settings.max_new_tokens, pair.eos_ids)
-        verifier, drafter = Verifier(pair.target), DraftModel(pair.draft)
+        verifier = Verifier.of(pair)
         plain, plain_s = self._decode_plainly(pair, combination, verifier, prompt, ids, ending, repeat)
         started = time.perf_counter()
-        source = self._source(pair, combination, ids, repeat, pair.files.draft.weights_hash, repr(combination.run_key))
-        first, *steps = list(
-            decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, ids, ending, source)
-        )
+        source = self._source(pair, combination, ids, repeat, pair.files.weights[1], repr(combination.run_key))
+        setting = (combination.plan, combination.rule, combination.sampling)
+        decoding = decode(verifier, pair.drafter, *setting, ids, ending, source).finish()
         wall_s = time.perf_counter() - started
-        assert isinstance(first, int)
-        taken = [step for step in steps if isinstance(step, Step)]
-        text = [first, *(token for step in taken for token in step.tokens)]
         greedy = combination.sampling.greedy and combination.rule.lossless
-        tie = compare_greedy(pair.target, pair.self_checks["target"], ids, plain, text) if greedy else None
-        counted = tally(first, taken, wall_s, plain_s, combination.plan.dynamic)
+        tie = compare_greedy(pair.target, pair.target_check, ids, plain, decoding.tokens) if greedy else None
+        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, combination.plan.dynamic)
         listed = None
         if self.plan.settings.output.steps:
-            listed = [[i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)] for i, s in enumerate(taken)]
+            listed = [
+                [i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)]
+                for i, s in enumerate(decoding.steps)
+            ]
         return prompt.prompt_id, prompt.category, repeat, counted, tie, listed
 
     def _decode_plainly(

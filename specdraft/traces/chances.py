@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from specdraft.acceptance import Block, KSeq, Membership, NoReplacement, Recursive, Rejection
-from specdraft.models.cached_model import CachedModel
+from specdraft.drafters.base import Drafter, RecordedText
+from specdraft.models.language_model import LanguageModel
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import NoSource, at_quantile
-from specdraft.traces.record import Trajectory, teacher_forced
 
 MOST_ENTRIES = 2**23  # positions x vocabulary of the distributions that are worked on at a time
 
@@ -45,29 +45,29 @@ class Chances(NamedTuple):
 
 @torch.inference_mode()
 def chances(
-    target: CachedModel,
-    draft: CachedModel,
-    prompts: Sequence[Sequence[int]],
-    trajectories: Sequence[Trajectory],
+    target: LanguageModel,
+    drafter: Drafter,
+    texts: Sequence[RecordedText],
     sampling: Sampling,
     children: int,
     generators: Sequence[torch.Generator],
 ) -> list[Chances]:
-    """One teacher-forced forward of each model over a batch of prompts and their trajectories.
+    """One teacher-forced forward of each model over a batch of texts.
 
     Args:
-        target, draft: the pair.
-        prompts, trajectories: one batch.
-        sampling: the setting that the trajectories were sampled with; both models' distributions are standardised
+        target, drafter: the pair.
+        texts: one batch.
+        sampling: the setting that the texts were sampled with; both models' distributions are standardised
             with it.
         children: K, the most children of one node.
-        generators: one for each prompt: the histories of the rule without replacement.
+        generators: one for each text: the histories of the rule without replacement.
     """
-    both = zip(teacher_forced(target, prompts, trajectories), teacher_forced(draft, prompts, trajectories), strict=True)
+    forwards = target.along([text.prompt_ids for text in texts], [text.tokens for text in texts])
+    both = zip(forwards, drafter.logits_along(texts), strict=True)
     found = []
-    for (of_target, of_draft), trajectory, generator in zip(both, trajectories, generators, strict=True):
-        tokens = torch.tensor(trajectory.tokens.tolist(), device=target.device)
-        found.append(_of_one(of_target, of_draft.to(target.device), tokens, sampling, children, generator))
+    for (forward, of_draft), text, generator in zip(both, texts, generators, strict=True):
+        tokens = torch.from_numpy(text.tokens).to(target.device)
+        found.append(_of_one(forward.logits, of_draft.to(target.device), tokens, sampling, children, generator))
     return found
 
 

@@ -13,15 +13,16 @@ import torch
 
 from specdraft.decoding.decode import Ending
 from specdraft.decoding.text_seeds import text_generator
+from specdraft.drafters.base import TOP_K, Annotation, Expansion, RecordedText
+from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ResultsError
+from specdraft.models.facts import model_facts
 from specdraft.models.files import ModelFiles
-from specdraft.models.pair import Pair, PairFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
 from specdraft.traces.chances import Chances, chances
-from specdraft.traces.expand import Expansion, expand
-from specdraft.traces.record import TOP_K, Annotation, Trajectory, annotate, batches, record_trajectories
-from specdraft.traces.store import StoredTrace, TraceStore, libraries, model_facts
+from specdraft.traces.record import Trajectory, batches, record_trajectories
+from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.trees.shapes import BestFirstPlan
 
 BATCH = 16
@@ -32,13 +33,14 @@ Trace = TypeVar("Trace", Trajectory, Annotation, Chances)
 class PairTraces:
     """What was recorded for one pair, by prompt id; `keys` names the annotations in the store.
 
-    `chances` are there for sampled trajectories only.
+    `chances` are there for sampled trajectories only, of drafters with probabilities.
     """
 
     trajectories: dict[str, Trajectory]
     annotations: dict[str, Annotation]
     keys: dict[str, str]
     chances: dict[str, Chances] = field(default_factory=dict)
+    greedy: bool = True
 
 
 def pair_traces(
@@ -54,7 +56,7 @@ def pair_traces(
     """Trajectories and annotations of every prompt; each batch is stored as soon as it is recorded.
 
     Args:
-        pair: target and draft model; the trajectory depends on the target alone.
+        pair: target and drafter; the trajectory depends on the target alone.
         prompts: prompt id -> token ids.
         sampling: how the target chooses tokens.
         ending: when a continuation is over.
@@ -70,29 +72,44 @@ def pair_traces(
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
         return record_trajectories(pair.target, [prompts[name] for name in some], ending, sampling, generators)
 
-    target, draft = pair.files.target.spec.path, pair.files.draft.spec.path
+    target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
     trajectories = store_all.complete(Trajectory, abouts, texts, f"recorded {{}} trajectories of {target}", ending)
     own = {name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()}
 
     def ranks(some: Sequence[str]) -> list[Annotation]:
-        return annotate(pair.draft, [prompts[name] for name in some], [trajectories[name] for name in some])
+        return pair.drafter.annotate(recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some]))
 
-    annotations = store_all.complete(Annotation, own, ranks, f"annotated {{}} trajectories with {draft}")
+    annotations = store_all.complete(Annotation, own, ranks, f"annotated {{}} trajectories with {drafter}")
     keys = {name: store.key(about) for name, about in own.items()}
-    if sampling.greedy:
-        return PairTraces(trajectories, annotations, keys)
+    if sampling.greedy or not pair.drafter.traits.probabilities:
+        return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
     def judged(some: Sequence[str]) -> list[Chances]:
         histories = [seeded("history", keys[name]) for name in some]
-        ids, own_texts = [prompts[name] for name in some], [trajectories[name] for name in some]
-        return chances(pair.target, pair.draft, ids, own_texts, sampling, children, histories)
+        texts = recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some])
+        return chances(pair.target, pair.drafter, texts, sampling, children, histories)
 
     about_chances = {
         name: {"kind": "chances", "annotation": key, "children": children} | _both_models(pair)
         for name, key in keys.items()
     }
-    found = store_all.complete(Chances, about_chances, judged, f"judged {{}} sampled texts of {target} with {draft}")
-    return PairTraces(trajectories, annotations, keys, found)
+    found = store_all.complete(Chances, about_chances, judged, f"judged {{}} sampled texts of {target} with {drafter}")
+    return PairTraces(trajectories, annotations, keys, found, sampling.greedy)
+
+
+def drafter_name(files: PairFiles) -> str:
+    """The drafter in a line for people: its weights, or its label where it has none."""
+    return files.draft.spec.path if files.draft else f"drafter={files.drafter.label}"
+
+
+def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajectory]]) -> list[RecordedText]:
+    """A batch of prompts with their trajectories as the pair's drafter reads them: with the states that it asks for."""
+    layers = pair.drafter.traits.hidden_layers
+    prompts, tokens = [prompt for prompt, _ in recorded], [trajectory.tokens for _, trajectory in recorded]
+    if not layers:
+        return [RecordedText(*text) for text in zip(prompts, tokens, strict=True)]
+    states = (forward.hidden for forward in pair.target.along(prompts, tokens, layers))
+    return [RecordedText(*text) for text in zip(prompts, tokens, states, strict=True)]
 
 
 class _Stored:
@@ -136,7 +153,7 @@ class Expansions:
     """Best-first trees along a pair's trajectories: read from the store, drafted where they are missing.
 
     Args:
-        pair: whose draft model grows the trees.
+        pair: whose drafter grows the trees.
         prompts: prompt id -> token ids.
         traces: of these prompts.
         plan: the largest budget and the limits.
@@ -158,11 +175,9 @@ class Expansions:
         missing = [name for name in self._prompts if _read(Expansion, self._store.get(self._about(name))) is None]
         for some in batches(missing, BATCH):
             for name in some:
-                tokens = self._traces.trajectories[name].tokens
-                self._store.put(
-                    self._about(name), expand(self._pair.draft, self._prompts[name], tokens, self._plan)._asdict()
-                )
-            recorded(f"drafted best-first trees along {len(some)} trajectories with {self._pair.files.draft.spec.path}")
+                (text,) = recorded_texts(self._pair, [(self._prompts[name], self._traces.trajectories[name])])
+                self._store.put(self._about(name), self._pair.drafter.expand(text, self._plan)._asdict())
+            recorded(f"drafted best-first trees along {len(some)} trajectories with {drafter_name(self._pair.files)}")
 
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
@@ -217,7 +232,7 @@ def find_traces(
         trace for trace in listed if _says(trace.about, same) and _weighs(trace.about, "target", files.target)
     ):
         for annotation in (t for t in listed if _says(t.about, {"kind": "annotation", "trajectory": trajectory.key})):
-            if not _weighs(annotation.about, "draft", files.draft):
+            if not _drafts(annotation.about, files):
                 continue
             text = _read(Trajectory, store.get(trajectory.about))
             ranks = _read(Annotation, store.get(annotation.about))
@@ -251,9 +266,17 @@ def _weighs(about: Mapping[str, Any], role: str, files: ModelFiles) -> bool:
     return bool(about[role]["weights"] == files.weights_hash)
 
 
+def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
+    """Whether an annotation is of this drafter: by its weights, or by its parameters where it has none."""
+    facts = about["draft"]
+    if files.draft is None:
+        return bool(facts.get("drafter") == files.drafter.as_dict())
+    return bool(facts.get("weights") == files.draft.weights_hash)
+
+
 def _both_models(pair: Pair) -> dict[str, Any]:
     """What a trace depends on of both models."""
-    return {"target": model_facts(pair.target, pair.files.target), "draft": model_facts(pair.draft, pair.files.draft)}
+    return {"target": model_facts(pair.target, pair.files.target), "draft": pair.drafter.facts()}
 
 
 def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:
@@ -305,7 +328,7 @@ def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -
         "kind": "annotation",
         "trajectory": trajectory_key,
         "tokens": hashlib.sha256(trajectory.tokens.tobytes()).hexdigest(),
-        "draft": model_facts(pair.draft, pair.files.draft),
+        "draft": pair.drafter.facts(),
         "top_k": TOP_K,
         "libraries": libraries(),
     }

@@ -26,8 +26,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from specdraft.errors import ResultsError, did_you_mean
-from specdraft.models.cached_model import CachedModel
-from specdraft.models.files import ModelFiles
 from specdraft.results.files import cannot_write, write_atomically
 
 FORMAT = 1
@@ -47,16 +45,6 @@ def default_folder() -> Path:
         if named
         else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "specdraft" / "traces"
     )
-
-
-def model_facts(model: CachedModel, files: ModelFiles) -> dict[str, Any]:
-    """What a trace depends on of a model: its weights, how they are held, the kind of device."""
-    held = {
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "quantize": files.spec.quantize,
-        "device": model.device.type,
-    }
-    return {"weights": files.weights_hash, "vocab": model.vocab} | held
 
 
 @cache

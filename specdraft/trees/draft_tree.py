@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,7 +85,16 @@ class DraftTree:
         """`[n + 1]` position ids, the root's being `root_position`."""
         return self.topology.depths + root_position
 
+    def probability_list(self) -> list[float | None]:
+        """`draft_probs` as plain numbers (from a GPU: one transfer); None where they were not asked for."""
+        if self.draft_probs is None:
+            return [1.0, *[None] * self.num_nodes]
+        return [float(prob) for prob in _on_host(self.draft_probs)]
+
     def token_list(self) -> list[int]:
         """Tokens as plain integers (from a GPU: one transfer)."""
-        tokens = self.tokens
-        return [int(t) for t in (tokens if isinstance(tokens, list | tuple) else tokens.tolist())]  # type: ignore[union-attr]
+        return [int(token) for token in _on_host(self.tokens)]
+
+
+def _on_host(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, list | tuple) else values.tolist()

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from specdraft.trees.draft_tree import DraftTree
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Trial(NamedTuple):
+    """A coin flip that decided a node.
+
+    Attributes:
+        node: of the tree.
+        chance: the probability that it is accepted, given that it is tried.
+        taken: what the flip said.
+    """
+
+    node: int
+    chance: float
+    taken: bool
 
 
 @dataclass(frozen=True)
@@ -18,6 +37,8 @@ class Step:
         cut: the step met the end (an end-of-sequence token or the length limit) on an accepted
             token, so it has no bonus token.
         draft_s, verify_s, other_s: seconds spent drafting, in the target's forward, and on the rest.
+        tried: the coin flips in their order, of rules that flip any.
+        logits: `[n + 1, vocab]` the target's after each node, where a step is watched.
     """
 
     tree: DraftTree
@@ -27,6 +48,8 @@ class Step:
     draft_s: float = 0.0
     verify_s: float = 0.0
     other_s: float = 0.0
+    tried: Sequence[Trial] = ()
+    logits: torch.Tensor | None = field(default=None, repr=False)
 
     @property
     def accepted_tokens(self) -> int:

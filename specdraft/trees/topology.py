@@ -138,6 +138,16 @@ class Topology:
         return children
 
     @cached_property
+    def chain(self) -> list[int]:
+        """The nodes of `(0,)`, `(0, 0)`, ... as far as there are any."""
+        nodes: list[int] = []
+        while below := self.children[nodes[-1] if nodes else 0]:
+            if self.ranks[below[0]] != 0:
+                break
+            nodes.append(below[0])
+        return nodes
+
+    @cached_property
     def levels(self) -> list[Level]:
         """One entry for each depth from 1."""
         levels = []

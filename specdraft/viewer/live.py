@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
-from specdraft.acceptance import AcceptanceRule, Typical
-from specdraft.acceptance.judging import Judging, walk_down, walk_up
+from specdraft.acceptance import Typical
 from specdraft.decoding.generate import Generation, SpeculativeDecoder
-from specdraft.decoding.verifier import Verifier
 from specdraft.errors import OUT_OF_MEMORY, ModelError
 from specdraft.sampling.distribution import Sampling, standardise
-from specdraft.sampling.randomness import Source
 from specdraft.study.combination import Combination
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
@@ -34,67 +32,7 @@ from specdraft.viewer.steps import (
     quoted,
 )
 
-Flip = tuple[float, bool]
-
-
-class WatchedVerifier(Verifier):
-    """Keeps the logits of the last tree."""
-
-    logits: torch.Tensor
-
-    def verify(self, tree: DraftTree) -> torch.Tensor:
-        """See `Verifier.verify`."""
-        self.logits = super().verify(tree)
-        return self.logits
-
-
-class WatchedSource:
-    """Keeps the coin flips since it was last asked for them."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._flips: list[Flip] = []
-
-    def choose(self, weights: torch.Tensor) -> torch.Tensor:
-        """See `Source.choose`."""
-        return self._source.choose(weights)
-
-    def flip(self, probability: float) -> bool:
-        """See `Source.flip`."""
-        self._flips.append((probability, self._source.flip(probability)))
-        return self._flips[-1][1]
-
-    def taken(self) -> list[Flip]:
-        """The flips, which are then forgotten."""
-        flips, self._flips = self._flips, []
-        return flips
-
-
-class _Again:
-    """Gives the answers of earlier flips to a walk that asks with node numbers, and keeps which node was which."""
-
-    def __init__(self, flips: Sequence[Flip]) -> None:
-        self._flips = iter(flips)
-        self.chance: dict[int, float] = {}
-        self.taken: dict[int, bool] = {}
-
-    def choose(self, weights: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    def flip(self, probability: float) -> bool:
-        node = int(probability)
-        self.chance[node], self.taken[node] = next(self._flips)
-        return self.taken[node]
-
-
-def flipped(
-    rule: AcceptanceRule, topology: Topology, flips: Sequence[Flip]
-) -> tuple[dict[int, float], dict[int, bool]]:
-    """Which nodes a rule tried: their chances, and what the flips said. Empty for rules that flip no coins."""
-    again = _Again(flips)
-    if isinstance(rule, Judging):
-        (walk_up if rule.leaves_first else walk_down)(topology, [float(node) for node in range(len(topology))], again)
-    return again.chance, again.taken
+Result = TypeVar("Result")
 
 
 class LiveShowing:
@@ -105,31 +43,24 @@ class LiveShowing:
     ) -> None:
         self.prompt, self.word = prompt, decoder.pair.decode_token
         self._decoder, self._combination, self._prompt_ids = decoder, combination, prompt_ids
-        self._tokens: list[int] = []
-        self._steps: list[Step] = []
         self._shown: list[ShownStep] = []
         self._wall_s = 0.0
 
     def steps(self) -> Iterator[ShownStep]:
         """See `Showing.steps`. Raises `ModelError` where memory runs out."""
-        verifier, source = (
-            WatchedVerifier(self._decoder.pair.target),
-            WatchedSource(self._decoder.source(self._prompt_ids)),
-        )
-        events = self._decoder.stream(self._prompt_ids, verifier, source)
-        while (event := self._next(events)) is not None:
-            if isinstance(event, int):
-                self._tokens.append(event)
-                continue
-            self._steps.append(event)
-            self._tokens += event.tokens
-            self._shown.append(_shown(self._decoder, event, verifier.logits, source.taken()))
+        self._timed(self._begin)
+        while (step := self._timed(lambda: next(self._steps, None))) is not None:
+            self._shown.append(_shown(self._decoder, step))
             yield self._shown[-1]
 
-    def _next(self, events: Iterator[int | Step]) -> int | Step | None:
+    def _begin(self) -> None:
+        self._decoding = self._decoder.start(self._prompt_ids)
+        self._steps = iter(self._decoding)
+
+    def _timed(self, work: Callable[[], Result]) -> Result:
         started = time.perf_counter()
         try:
-            return next(events, None)
+            return work()
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(OUT_OF_MEMORY) from error
         finally:
@@ -137,16 +68,16 @@ class LiveShowing:
 
     def text(self) -> str:
         """See `Showing.text`."""
-        return self._decoder.pair.decode(self._tokens)
+        return self._decoder.pair.decode(self._decoding.tokens)
 
     def shown(self) -> Shown:
         """See `Showing.shown`."""
         note = probability_note(self._combination, drawn=self._decoder.rule.draw != "rank")
-        return Shown(about(self._combination), self.prompt, self._tokens[0], self._shown, self.word, [note])
+        return Shown(about(self._combination), self.prompt, self._decoding.first, self._shown, self.word, [note])
 
     def result(self) -> Generation:
         """See `Showing.result`."""
-        return self._decoder.finished(self._tokens[0], self._steps, self._wall_s)
+        return self._decoder.finished(self._decoding, self._wall_s)
 
 
 def watched(decoder: SpeculativeDecoder, combination: Combination, prompt: str, prompt_ids: list[int]) -> Showing:
@@ -160,10 +91,14 @@ def target_probs(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return torch.softmax(logits, -1) if sampling.greedy else standardise(logits, sampling)
 
 
-def _shown(decoder: SpeculativeDecoder, step: Step, logits: torch.Tensor, flips: Sequence[Flip]) -> ShownStep:
-    tree, topology, rule = step.tree, step.tree.topology, decoder.rule
-    probs, tokens = target_probs(logits, decoder.sampling), tree.token_list()
-    chance, taken = flipped(rule, topology, flips)
+def _shown(decoder: SpeculativeDecoder, step: Step) -> ShownStep:
+    tree, topology = step.tree, step.tree.topology
+    assert step.logits is not None
+    probs, tokens = target_probs(step.logits, decoder.sampling), tree.token_list()
+    chance, taken = (
+        {trial.node: trial.chance for trial in step.tried},
+        {trial.node: trial.taken for trial in step.tried},
+    )
     bonus = None if step.cut else step.tokens[-1]
     states: list[State] = judged_by_tokens(topology, step.accepted, step.cut)
     if chance:
@@ -189,10 +124,7 @@ def draft_probs_of(tree: DraftTree, tokens: Sequence[int]) -> list[float | None]
     """What the children were drawn from where they were drawn, else the softmax at temperature 1."""
     if tree.drawn_from is not None:
         return [1.0, *target_probs_of(tree.drawn_from, tree.topology, tokens)[1:]]
-    if tree.draft_probs is None:
-        return [1.0, *[None] * tree.num_nodes]
-    values = tree.draft_probs
-    return [float(p) for p in (values if isinstance(values, list | tuple) else values.tolist())]  # type: ignore[union-attr]
+    return tree.probability_list()
 
 
 def _why(

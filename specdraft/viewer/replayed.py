@@ -13,16 +13,16 @@ from specdraft.decoding.decode import Ending
 from specdraft.decoding.fitting import refuse_misfit
 from specdraft.decoding.generate import Generation
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters import Drawing
+from specdraft.drafters.base import Annotation, Expansion, Prefilled
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, ResultsError, did_you_mean
-from specdraft.models.pair import Pair, load_pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
 from specdraft.study.combination import Combination, encode_prompts
-from specdraft.traces.expand import Expansion
 from specdraft.traces.library import Expansions, find_traces, pair_traces
-from specdraft.traces.record import Annotation, Trajectory
+from specdraft.traces.record import Trajectory
 from specdraft.traces.store import TraceStore
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
@@ -239,8 +239,8 @@ class _Drafted:
 
     def __init__(self, pair: Pair, prompt_ids: list[int], plan: Plan, keep: bool) -> None:
         self._pair, self._prompt, self._plan = pair, prompt_ids, plan
-        self._drafter = DraftModel(pair.draft, keep_probs=True) if keep else None
-        self._verifier = Verifier(pair.target)
+        self._drafter = pair.drafter if keep else None
+        self._verifier = Verifier.of(pair)
 
     def fill(self, topology: Topology, nodes: list[Seen], before: Sequence[int]) -> tuple[list[Seen], torch.Tensor]:
         """The nodes with what was unknown, and the target's logits `[n + 1, vocab]`; `before` are the tokens after
@@ -248,21 +248,19 @@ class _Drafted:
         prefix = [*self._prompt, *before]
         root = nodes[0].token
         assert root is not None
+        prompt = Prefilled(prefix, self._verifier.prefill(prefix).hidden)
         if self._drafter:
-            self._drafter.begin(prefix)
-            tree = self._drafter.draft(root, self._plan)
-            assert isinstance(tree.draft_probs, torch.Tensor)
-            known = zip(nodes, tree.token_list(), tree.draft_probs.tolist(), strict=True)
+            self._drafter.begin(prompt)
+            tree = self._drafter.draft(root, self._plan, Drawing(keep_probs=True))
+            known = zip(nodes, tree.token_list(), tree.probability_list(), strict=True)
             nodes = [
                 seen._replace(token=token, draft_prob=prob)
                 if seen.token is None
                 else seen._replace(draft_prob=seen.draft_prob if seen.draft_prob is not None else prob)
                 for seen, token, prob in known
             ]
-        self._verifier.prefill(prefix)
-        return nodes, self._verifier.verify(
-            DraftTree(topology, [seen.token for seen in nodes if seen.token is not None])
-        )
+        tokens = [seen.token for seen in nodes if seen.token is not None]
+        return nodes, self._verifier.verify(DraftTree(topology, tokens)).logits
 
 
 def _step(one: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
@@ -317,7 +315,7 @@ def _path_to(topology: Topology, node: int) -> list[int]:
 def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accepted: list[int], cut: bool) -> list[Seen]:
     """The nodes with their states, and with what the annotation says of the children of every node on the
     trajectory."""
-    tokens, (_, top_ids, top_probs, _) = one.trajectory.tokens, one.annotation
+    tokens, (_, top_ids, top_probs, *_) = one.trajectory.tokens, one.annotation
     known = list(nodes)
     for position, node in enumerate([0, *accepted], start=at + 1):
         if position >= len(tokens):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from support.drafting import annotate, texts_of
 from support.tabled import Prefix, TableModel
 
 from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
@@ -19,24 +20,25 @@ from specdraft.acceptance.base import Accepted
 from specdraft.decoding import decode as decode_module
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters import ModelDrafter
+from specdraft.drafters.pair import Pair, load_pair
+from specdraft.drafters.tree_in_work import TreeInWork
 from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.pair import Pair, load_pair
+from specdraft.models.language_model import Forward
 from specdraft.replay.expected import pack_chances, replay_sampled, rule_weights
 from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.traces.chances import chances
-from specdraft.traces.record import annotate, record_trajectories
+from specdraft.traces.record import record_trajectories
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.wide import Wide
-from specdraft.trees.step import Step
 
 pytestmark = pytest.mark.slow
 LOSSLESS = {kind: rule() for kind, rule in registry().items() if rule.lossless and not rule.greedy_only}
@@ -69,8 +71,8 @@ class Zoo(NamedTuple):
         self, rule: AcceptanceRule, plan: StaticPlan, new: int, seed: int, target: CachedModel, draft: CachedModel
     ) -> Prefix:
         source, ending = RandomSource(seeded("text", rule.kind, seed)), Ending(new, self.pair.eos_ids)
-        first, *steps = decode(Verifier(target), DraftModel(draft), plan, rule, SAMPLING, self.prompt, ending, source)
-        return (first, *(token for step in steps for token in step.tokens))  # type: ignore[return-value, union-attr]
+        setting = (plan, rule, SAMPLING, self.prompt, ending, source)
+        return tuple(decode(Verifier(target), ModelDrafter(draft), *setting).finish().tokens)
 
     def tabled(self, rule: AcceptanceRule, plan: StaticPlan, new: int, count: int = FAULTY_TEXTS) -> float:
         """P-value of many texts of `new` tokens: the same logits, looked up."""
@@ -106,7 +108,7 @@ def zoo() -> Zoo:
 
         return TableModel(logits, model.vocab)
 
-    return Zoo(pair, pair.encode("The"), after(pair.target), after(pair.draft))
+    return Zoo(pair, pair.encode("The"), after(pair.target), after(pair.drafter.model))
 
 
 def plan_for(rule: AcceptanceRule) -> StaticPlan:
@@ -116,7 +118,9 @@ def plan_for(rule: AcceptanceRule) -> StaticPlan:
 @pytest.mark.parametrize("rule", LOSSLESS.values(), ids=LOSSLESS)
 def test_the_text_follows_the_target(rule: AcceptanceRule, zoo: Zoo) -> None:
     """The models' own caches; three tokens: the prefill's and those of one step or two."""
-    texts = Counter(zoo.decode(rule, plan_for(rule), 3, seed, zoo.pair.target, zoo.pair.draft) for seed in range(TEXTS))
+    texts = Counter(
+        zoo.decode(rule, plan_for(rule), 3, seed, zoo.pair.target, zoo.pair.drafter.model) for seed in range(TEXTS)
+    )
     assert len(texts) > 20
     assert p_value(texts, zoo.law(3)) > 0.01 / len(LOSSLESS)
 
@@ -128,8 +132,8 @@ def test_a_large_sample_follows_the_target(zoo: Zoo) -> None:
 
 
 def faulty_trees(patch: pytest.MonkeyPatch, change: Callable[[DraftTree], DraftTree]) -> None:
-    finish = DraftModel.finish
-    patch.setattr(DraftModel, "finish", lambda self, topology: change(finish(self, topology)))
+    finish = TreeInWork.finish
+    patch.setattr(TreeInWork, "finish", lambda self, topology: change(finish(self, topology)))
 
 
 @pytest.mark.parametrize("kind", ["rejection", "recursive"])
@@ -181,7 +185,9 @@ def test_fault_the_bonus_token_drawn_from_unprocessed_logits(
 
     seen: list[torch.Tensor] = []
     verify = Verifier.verify
-    monkeypatch.setattr(Verifier, "verify", lambda self, tree: seen.append(verify(self, tree)) or seen[-1])
+    monkeypatch.setattr(
+        Verifier, "verify", lambda self, tree: Forward(seen.append(verify(self, tree).logits) or seen[-1])
+    )
     assert zoo.tabled(Unprocessed(), Chain().at(1), 3) < CAUGHT
 
 
@@ -244,11 +250,17 @@ class Recorded(NamedTuple):
         for number, prompt in enumerate(self.prompts):
             source = RandomSource(seeded("live", rule.kind, plan.topology.paths, number))
             made = decode(
-                Verifier(self.pair.target), DraftModel(self.pair.draft), plan, rule, OPEN, prompt, Ending(NEW), source
+                Verifier(self.pair.target),
+                ModelDrafter(self.pair.drafter.model),
+                plan,
+                rule,
+                OPEN,
+                prompt,
+                Ending(NEW),
+                source,
             )
-            first, *steps = made
-            assert isinstance(first, int)
-            found.append(tally(first, [step for step in steps if isinstance(step, Step)], 0, 0))
+            made.finish()
+            found.append(tally(made.first, made.steps, 0, 0))
         return found
 
 
@@ -258,9 +270,14 @@ def recorded(tiny_pair: Pair) -> Recorded:
     prompts = [own[i % len(own)] for i in range(RUNS)]
     texts = record_trajectories(tiny_pair.target, prompts, Ending(NEW), OPEN, [seeded("text", i) for i in range(RUNS)])
     assert len({tuple(text.tokens) for text in texts}) == RUNS
-    annotations = annotate(tiny_pair.draft, prompts, texts)
+    annotations = annotate(tiny_pair.drafter.model, prompts, texts)
     judged = chances(
-        tiny_pair.target, tiny_pair.draft, prompts, texts, OPEN, 4, [seeded("history", i) for i in range(RUNS)]
+        tiny_pair.target,
+        tiny_pair.drafter,
+        texts_of(prompts, texts),
+        OPEN,
+        4,
+        [seeded("history", i) for i in range(RUNS)],
     )
     packed = pack([a.ranks for a in annotations], [t.tokens for t in texts])
     return Recorded(tiny_pair, prompts, packed, pack_chances(judged, packed.ranks.shape[1]))

@@ -11,7 +11,7 @@ from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llam
 
 from specdraft.bench import costs as cost
 from specdraft.bench.costs import SIZES, CostCurve, measure_costs, pair_costs
-from specdraft.models.pair import Pair, load_pair
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes.beam import Beam
@@ -135,7 +135,7 @@ def test_measuring_leaves_the_models_empty(tiny_pair: Pair, monkeypatch: pytest.
     monkeypatch.setattr(cost, "REPEATS", 1)
     monkeypatch.setattr(cost, "WARM_UP", 0)
     check_measured(measure_costs(tiny_pair), list(SIZES))
-    for model in (tiny_pair.target, tiny_pair.draft):
+    for model in (tiny_pair.target, tiny_pair.drafter.model):
         assert (model.length, model.pending) == (0, 0)
 
 

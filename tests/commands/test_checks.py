@@ -14,9 +14,9 @@ from support.command_line import Run, Said
 from support.published import TABLE_1, TABLE_4
 from support.tiny_models import PairFolders
 
-from specdraft import cli
 from specdraft.acceptance import Rejection
 from specdraft.acceptance.judging import Judged
+from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.losslessness.enumeration import enumerate_case
 from specdraft.trees.draft_tree import DraftTree
 
@@ -70,7 +70,7 @@ class TestFormulas:
 
     def test_printed(self, run: Run) -> None:
         said = run("theory", "--alpha", 0.8, "--gamma", 5, "--cost", 0.04)
-        assert said.code == cli.DONE
+        assert said.code == DONE
         assert "best gamma: 9" in said.out
         assert "3.689" in said.out
         assert "\u2588" in said.out
@@ -97,7 +97,7 @@ class TestFormulas:
     )
     def test_bad_input(self, run: Run, arguments: list[object], words: str) -> None:
         said = run("theory", *arguments)
-        assert (said.code, said.out) == (cli.USAGE, "")
+        assert (said.code, said.out) == (USAGE, "")
         (line,) = said.err.splitlines()
         assert words in line
 
@@ -105,7 +105,7 @@ class TestFormulas:
 class TestPrediction:
     def test_json(self, run: Run, pair: list[str]) -> None:
         said = run("theory", *pair, "budget=1,3", "--json")
-        assert said.code == cli.DONE, said.err
+        assert said.code == DONE, said.err
         found = json.loads(said.out)
         assert (found["pair"], found["temperature"], found["prompts"]) == ("tiny", 1.0, 3)
         assert 0 <= found["alpha"]["lo"] <= found["alpha"]["value"] <= found["alpha"]["hi"]
@@ -139,7 +139,7 @@ class TestPrediction:
 
     def test_printed(self, run: Run, pair: list[str]) -> None:
         said = run("theory", *pair, "budget=1,2", "sampling.temperature=0")
-        assert said.code == cli.DONE, said.err
+        assert said.code == DONE, said.err
         assert "Why they differ" in said.out
         assert "temperature 0" in said.out
 
@@ -147,14 +147,14 @@ class TestPrediction:
 class TestCertify:
     def test_certified(self, run: Run, pair: list[str]) -> None:
         said = run("certify", *pair, "acceptance=rejection,topk", "prompts.limit=1", "--texts", 60)
-        assert said.code == cli.DONE, said
+        assert said.code == DONE, said
         assert said.out.splitlines()[-1] == "CERTIFIED: the text of 2 rules is the target's own"
         assert "proven by enumeration for these tree families: chain " in said.out
         assert "60 texts on 1 prompts follow" in said.out
 
     def test_greedy(self, run: Run, pair: list[str]) -> None:
         said = run("certify", *pair, "sampling=greedy", "acceptance=greedy", "--json")
-        assert said.code == cli.DONE, said
+        assert said.code == DONE, said
         found = json.loads(said.out)
         assert (found["certified"], found["skipped"]) == (True, [])
         (rule,) = found["rules"]
@@ -165,7 +165,7 @@ class TestCertify:
     def test_a_planted_fault(self, run: Run, pair: list[str]) -> None:
         rules = ["acceptance=rejection,topk", "sampling.temperature=0.5", "prompts.limit=1"]
         said = run("certify", *pair, *rules, "--texts", 150, "--json")
-        assert said.code == cli.SOME_FAILED
+        assert said.code == SOME_FAILED
         found = json.loads(said.out)
         assert found["certified"] is False
         assert {rule["rule"]: rule["certified"] for rule in found["rules"]} == {"rejection": False, "topk": True}
@@ -176,7 +176,7 @@ class TestCertify:
 
     def test_a_lossy_rule_is_not_certified(self, run: Run, pair: list[str]) -> None:
         said = run("certify", *pair, "acceptance=typical", "prompts.limit=1", "--texts", 20)
-        assert said.code == cli.SOME_FAILED
+        assert said.code == SOME_FAILED
         assert "enumeration: lossy: " in said.out
 
     @pytest.mark.parametrize(
@@ -191,14 +191,14 @@ class TestCertify:
     )
     def test_bad_input(self, run: Run, pair: list[str], arguments: list[object], words: str) -> None:
         said = run("certify", *pair, *arguments)
-        assert (said.code, said.out) == (cli.USAGE, "")
+        assert (said.code, said.out) == (USAGE, "")
         (line,) = said.err.splitlines()
         assert words in line
 
     @pytest.mark.slow
     def test_the_bundled_pair(self, run: Run) -> None:
         said = run("certify")
-        assert said.code == cli.DONE, said.out
+        assert said.code == DONE, said.out
         assert said.out.splitlines()[-1] == "CERTIFIED: the text of 8 rules is the target's own"
 
 
@@ -220,7 +220,7 @@ class TestStudy:
 
     def test_the_manifest_says_what_is_known(self, run: Run, pair: list[str], tmp_path: Path) -> None:
         said, found = self.sweep(run, pair, tmp_path, "acceptance=rejection,topk,typical", "prompts.limit=2")
-        assert said.code == cli.DONE, said.err
+        assert said.code == DONE, said.err
         assert found["kind"].startswith("sampling: ")
         assert (found["compared"], found["identical"], found["sampled"], found["recorded"], found["live"]) == (
             0,
@@ -252,7 +252,7 @@ class TestStudy:
 
     def test_live_text_is_checked_on_demand(self, run: Run, pair: list[str], tmp_path: Path) -> None:
         said, found = self.sweep(run, pair, tmp_path, "acceptance=topk", "certify=true", "prompts.limit=1")
-        assert said.code == cli.DONE, said.err
+        assert said.code == DONE, said.err
         (live,) = found["live"]
         assert (live["pair"], live["rule"], live["tree"], live["kind"], live["passed"]) == (
             "tiny",
@@ -265,7 +265,7 @@ class TestStudy:
     @pytest.mark.usefixtures("faulty")
     def test_a_rule_that_is_not_what_it_claims_is_not_run(self, run: Run, pair: list[str], tmp_path: Path) -> None:
         said, found = self.sweep(run, pair, tmp_path, "acceptance=rejection,topk", "prompts.limit=2")
-        assert said.code == cli.SOME_FAILED
+        assert said.code == SOME_FAILED
         (bug,) = found["bugs"]
         assert bug["error"].startswith("bug: acceptance=rejection is NOT lossless")
         assert set(pd.read_csv(tmp_path / "out" / "records.csv")["acceptance"]) == {"topk"}
@@ -275,6 +275,6 @@ class TestStudy:
     ) -> None:
         monkeypatch.setattr("specdraft.losslessness.live_texts.LEVEL", 2.0)
         said, found = self.sweep(run, pair, tmp_path, "acceptance=topk", "certify=true", "prompts.limit=1")
-        assert said.code == cli.SOME_FAILED
+        assert said.code == SOME_FAILED
         assert "not lossless: see certificate.live" in said.err
         assert found["live"][0]["passed"] is False

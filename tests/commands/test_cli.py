@@ -16,6 +16,7 @@ from support.command_line import Run, one_line
 from support.tiny_models import PairFolders
 
 from specdraft import cli
+from specdraft.commands.options import DONE, INTERNAL, INTERRUPTED, SOME_FAILED, USAGE
 from specdraft.models import pair as pair_module
 from specdraft.study import run as sweep
 from specdraft.trees.shapes import registry
@@ -48,7 +49,7 @@ def small(pair: list[str], tmp_path: Path) -> list[str]:
 class TestSweep:
     def test_done(self, run: Run, small: list[str], tmp_path: Path) -> None:
         said = run("sweep", *small)
-        assert said.code == cli.DONE
+        assert said.code == DONE
         assert "block" in said.out
         assert "chain" in said.out
         assert said.out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: 2 new rows, 0 reused, ")
@@ -74,13 +75,13 @@ class TestSweep:
 
         monkeypatch.setattr(writing, "write_report", failing)
         said = run("sweep", *small, "report=true", "--json")
-        assert said.code == cli.DONE and json.loads(said.out)["combinations"] == 1
+        assert said.code == DONE and json.loads(said.out)["combinations"] == 1
         (line,) = [line for line in said.err.splitlines() if "report" in line]
         assert line == f"no report was written: RuntimeError: not (specdraft report {tmp_path / 'out'} tries again)"
 
     def test_json(self, run: Run, small: list[str], tmp_path: Path) -> None:
         said = run("sweep", *small, "tree=chain,medusa", "budget=2,4", "--json")
-        assert said.code == cli.DONE
+        assert said.code == DONE
         found = json.loads(said.out)
         assert list(found) == ["study", "out", "combinations", "skipped", "failed", "summary"]
         assert (found["study"], found["out"], found["combinations"]) == ("default", str(tmp_path / "out"), 3)
@@ -105,14 +106,14 @@ class TestSweep:
 
         monkeypatch.setattr(sweep, "decode", failing)
         said = run("sweep", *small, "budget=2,3", "--json")
-        assert said.code == cli.SOME_FAILED
+        assert said.code == SOME_FAILED
         assert (json.loads(said.out)["failed"], json.loads(said.out)["combinations"]) == (1, 1)
         assert "failed: custom chain budget=3: RuntimeError: boom" in said.err
         assert f"1 combinations failed; see {tmp_path / 'out' / 'failures.jsonl'}" in said.err
 
     def test_print_config(self, run: Run, small: list[str], tmp_path: Path) -> None:
         said = run("sweep", *small, "--print-config")
-        assert (said.code, said.err) == (cli.DONE, "")
+        assert (said.code, said.err) == (DONE, "")
         config = OmegaConf.to_container(OmegaConf.create(said.out))
         assert isinstance(config, dict)
         assert (config["max_new_tokens"], config["tree"], config["budget"]) == (6, {"kind": "chain"}, 2)
@@ -124,7 +125,7 @@ class TestSweep:
         monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
         grid = [*small, "tree=kary,medusa,chain", "budget=2,3", "--dry-run"]
         said = run("sweep", *grid, "--json")
-        assert (said.code, said.err) == (cli.DONE, "")
+        assert (said.code, said.err) == (DONE, "")
         found = json.loads(said.out)
         listed = [(c["tree"], c["budget"], c["nodes"], c["depth"], c["reused"]) for c in found["combinations"]]
         assert listed == [
@@ -146,7 +147,7 @@ class TestSweep:
 
     def test_default_folder(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        assert run("sweep", *small[:-2], "name=mine").code == cli.DONE
+        assert run("sweep", *small[:-2], "name=mine").code == DONE
         assert (tmp_path / "results" / "mine" / "records.csv").is_file()
 
     def test_folder_with_brackets(self, run: Run, small: list[str], tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ class TestExitCodes:
 
         monkeypatch.setattr(sweep, "decode", interrupted)
         said = run("sweep", *small)
-        assert (said.code, said.out) == (cli.INTERRUPTED, "")
+        assert (said.code, said.out) == (INTERRUPTED, "")
         assert said.err.splitlines()[-1] == "interrupted; run the same command again to resume"
         assert (tmp_path / "out" / "records.csv").is_file()
 
@@ -196,7 +197,7 @@ class TestExitCodes:
             raise ZeroDivisionError("no such luck")
 
         monkeypatch.setattr(sweep, "run_study", broken)
-        line = one_line(run("sweep", *small), cli.INTERNAL)
+        line = one_line(run("sweep", *small), INTERNAL)
         assert line == "internal error: ZeroDivisionError: no such luck (specdraft --debug shows where)"
 
     def test_debug_shows_the_traceback(self, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +208,7 @@ class TestExitCodes:
     @pytest.mark.parametrize("arguments", [["sweep", "--no-such-option"], ["no-such-command"], ["trees", "show"]])
     def test_usage_errors(self, run: Run, arguments: list[str]) -> None:
         said = run(*arguments)
-        assert (said.code, said.out) == (cli.USAGE, "")
+        assert (said.code, said.out) == (USAGE, "")
         assert "Traceback" not in said.err
 
 
@@ -315,7 +316,7 @@ class TestBadModels:
     ) -> None:
         (folders.draft / "model.safetensors").write_bytes(b"not weights")
         said = run("sweep", *small, f"pair.target.path={folders.target}", f"pair.draft.path={folders.draft}")
-        assert said.code == cli.SOME_FAILED
+        assert said.code == SOME_FAILED
         (failure,) = (tmp_path / "out" / "failures.jsonl").read_text().splitlines()
         assert "the weights cannot be loaded" in json.loads(failure)["error"]
 
@@ -340,7 +341,7 @@ class TestTrees:
     def test_list(self, run: Run) -> None:
         said = run("trees", "list", "--json")
         found = json.loads(said.out)
-        assert (said.code, said.err) == (cli.DONE, "")
+        assert (said.code, said.err) == (DONE, "")
         assert {shape["kind"] for shape in found["shapes"]} == set(registry())
         assert {tree["name"]: tree["nodes"] for tree in found["published"]}["medusa/mc_sim_7b_63"] == 63
         assert len(found["published"]) == len(published_trees())
@@ -368,11 +369,11 @@ class TestTrees:
 
     def test_show_as_medusa_choices(self, run: Run) -> None:
         said = run("trees", "show", "branching", "budget=5", "tree.factors=[2,1]", "--format", "medusa")
-        assert (said.code, said.out, said.err) == (cli.DONE, "[[0], [1], [0, 0], [1, 0], [0, 0, 0]]\n", "")
+        assert (said.code, said.out, said.err) == (DONE, "[[0], [1], [0, 0], [1, 0], [0, 0, 0]]\n", "")
         for name in ("eagle", "hydra/single", "medusa/zephyr_stage2"):
             assert run("trees", "show", name, "--format", "medusa").err == ""
         wide = run("trees", "show", "wide", "budget=12", "--format", "medusa")
-        assert (len(json.loads(wide.out)), wide.code) == (12, cli.DONE)
+        assert (len(json.loads(wide.out)), wide.code) == (12, DONE)
         assert wide.err == "note: this tree needs TOPK=12 in medusa/model/utils.py, which says 10\n"
 
     def test_show_as_sglang_settings(self, run: Run) -> None:
@@ -402,7 +403,7 @@ class TestTrees:
 class TestGenerate:
     def test_json(self, run: Run, pair: list[str]) -> None:
         said = run("generate", "Hello there", *pair, "tree=kary", "budget=3", "max_new_tokens=7", "--json")
-        assert (said.code, said.err) == (cli.DONE, "")
+        assert (said.code, said.err) == (DONE, "")
         found = json.loads(said.out)
         assert found["new_tokens"] == len(found["token_ids"]) <= 7
         seconds = ["draft_s", "verify_s", "other_s", "wall_s"]
@@ -457,7 +458,7 @@ class TestGenerate:
 
     def test_long_prompt(self, run: Run, pair: list[str]) -> None:
         assert "max_prompt_tokens=" in one_line(run("generate", "x" * 600, *pair))
-        assert run("generate", "x" * 600, *pair, "max_prompt_tokens=20", "max_new_tokens=2").code == cli.DONE
+        assert run("generate", "x" * 600, *pair, "max_prompt_tokens=20", "max_new_tokens=2").code == DONE
 
 
 class TestDoctor:
@@ -468,7 +469,7 @@ class TestDoctor:
         found = [doctor.Finding("libraries", True, "[1.0]"), doctor.Finding("models", fine, "all there")]
         monkeypatch.setattr(doctor, "findings", lambda: iter(found))
         said = run("doctor")
-        assert said.code == (cli.DONE if fine else cli.INTERNAL)
+        assert said.code == (DONE if fine else INTERNAL)
         assert said.out.splitlines() == [
             "ok     libraries: [1.0]",
             f"{'ok    ' if fine else 'BROKEN'} models: all there",

@@ -8,7 +8,7 @@ from support.recorded import Live, expansions, recorded, untimed
 from specdraft.config import Settings
 from specdraft.decoding.decode import Ending
 from specdraft.decoding.generate import SpeculativeDecoder
-from specdraft.models.pair import Pair, find_pair, load_pair
+from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.replay.best_first import replay_dynamic, walk
 from specdraft.trees.shapes.beam import Beam
@@ -34,7 +34,7 @@ def test_texts_are_those_of_the_cpu() -> None:
 
 def test_replay_is_live() -> None:
     pair = on("cuda")
-    one = recorded(pair.target, pair.draft, [pair.encode(text) for text in TEXTS], Ending(32, pair.eos_ids))
+    one = recorded(pair.target, pair.drafter.model, [pair.encode(text) for text in TEXTS], Ending(32, pair.eos_ids))
     for shape in (Chain().at(8), Kary().at(14), Beam(width=3).at(12)):
         one.check(shape.topology)
     walked = walk(one.packed, expansions(one, BestFirst().at(16)))

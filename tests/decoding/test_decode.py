@@ -4,21 +4,23 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from support.drafting import prefilled
 from support.tiny_models import SMALL_VOCAB, random_model, tiny_llama
 from transformers import DynamicCache
 
 from specdraft.acceptance import Greedy
-from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Decoding, Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
-from specdraft.drafters.draft_model import rank_tokens
+from specdraft.drafters import ModelDrafter
+from specdraft.drafters.pair import Pair
+from specdraft.drafters.ranking import rank_tokens
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.pair import Pair
+from specdraft.models.language_model import Forward
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan, StaticShape
@@ -30,7 +32,6 @@ from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.paths import Paths
 from specdraft.trees.shapes.published import Published
 from specdraft.trees.shapes.wide import Wide
-from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
 
 PROMPTS = ["Hello wörld", "The cat sat on"]
@@ -50,23 +51,12 @@ SOME = [Chain().at(5), Wide().at(6), Kary(k=2).at(14), Beam(width=3).at(11), Pat
 SOME_NAMES = ["chain", "wide", "kary", "beam", "gaps"]
 
 
-class Run(NamedTuple):
-    first: int
-    steps: list[Step]
-
-    @property
-    def text(self) -> list[int]:
-        return [self.first, *(token for step in self.steps for token in step.tokens)]
+def start(target: CachedModel, draft: CachedModel, plan: Plan, ids: list[int], ending: Ending) -> Decoding:
+    return decode(Verifier(target), ModelDrafter(draft), plan, Greedy(), Sampling(), ids, ending)
 
 
-def start(target: CachedModel, draft: CachedModel, plan: Plan, ids: list[int], ending: Ending) -> Iterator[int | Step]:
-    return decode(Verifier(target), DraftModel(draft), plan, Greedy(), Sampling(), ids, ending)
-
-
-def finish(items: Iterator[int | Step]) -> Run:
-    first, *steps = items
-    assert isinstance(first, int)
-    return Run(first, [step for step in steps if isinstance(step, Step)])
+def finished(decoding: Decoding) -> Decoding:
+    return decoding.finish()
 
 
 def plainly(target: CachedModel, ids: list[int], ending: Ending) -> list[int]:
@@ -113,8 +103,8 @@ def test_every_tree_gives_the_text_of_the_target_alone(
 ) -> None:
     plan, accepted = shape.at(budget), 0
     for ids, reference in zip(prompts, references, strict=True):
-        run = finish(start(tiny_pair.target, tiny_pair.draft, plan, ids, Ending(NEW, tiny_pair.eos_ids)))
-        assert run.text == reference
+        run = finished(start(tiny_pair.target, tiny_pair.drafter.model, plan, ids, Ending(NEW, tiny_pair.eos_ids)))
+        assert run.tokens == reference
         for step in run.steps:
             assert step.tree.num_nodes == budget == plan.nodes
             tokens = step.tree.token_list()
@@ -143,30 +133,30 @@ def test_other_architectures_give_the_text_of_generate(name: str) -> None:
     target.generation_config.eos_token_id = None
     assert reference == by_transformers(target, ids, Ending(24, frozenset([SMALL_VOCAB])))
     for plan in (Chain().at(4), Kary(k=2).at(14), Beam(width=3).at(11)):
-        run = finish(start(CachedModel(target, SMALL_VOCAB), CachedModel(draft, SMALL_VOCAB), plan, ids, ending))
-        assert run.text == reference
+        run = finished(start(CachedModel(target, SMALL_VOCAB), CachedModel(draft, SMALL_VOCAB), plan, ids, ending))
+        assert run.tokens == reference
         assert sum(step.accepted_tokens for step in run.steps) > 3
 
 
 def test_an_unrelated_draft_changes_the_steps_and_not_the_text(
     tiny_pair: Pair, prompts: list[list[int]], references: list[list[int]]
 ) -> None:
-    stranger = CachedModel(tiny_llama(seed=9), tiny_pair.draft.vocab)
+    stranger = CachedModel(tiny_llama(seed=9), tiny_pair.drafter.model.vocab)
     for ids, reference in zip(prompts, references, strict=True):
-        run = finish(start(tiny_pair.target, stranger, Kary().at(6), ids, Ending(NEW, tiny_pair.eos_ids)))
-        assert run.text == reference
+        run = finished(start(tiny_pair.target, stranger, Kary().at(6), ids, Ending(NEW, tiny_pair.eos_ids)))
+        assert run.tokens == reference
         assert sum(step.accepted_tokens for step in run.steps) < len(reference) / 4
 
 
 def test_the_target_as_its_own_draft_accepts_every_chain(tiny_pair: Pair, prompts: list[list[int]]) -> None:
     own = CachedModel(tiny_pair.target.model, tiny_pair.target.vocab)
-    run = finish(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(21)))
+    run = finished(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(21)))
     assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 4
-    run = finish(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(20)))
+    run = finished(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(20)))
     assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 3 + [
         (4, 0, True)
     ]
-    run = finish(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(18)))
+    run = finished(start(tiny_pair.target, own, Chain().at(4), prompts[0], Ending(18)))
     assert [(step.accepted_tokens, step.bonus_tokens, step.cut) for step in run.steps] == [(4, 1, False)] * 3 + [
         (2, 0, True)
     ]
@@ -198,8 +188,8 @@ def test_every_length_limit_is_met_exactly(plan: StaticPlan, tiny_pair: Pair, pr
     reference = plainly(tiny_pair.target, prompts[0], Ending(20))
     last_was_cut = set()
     for limit in range(1, 20):
-        run = finish(start(tiny_pair.target, tiny_pair.draft, plan, prompts[0], Ending(limit)))
-        assert run.text == reference[:limit] == plainly(tiny_pair.target, prompts[0], Ending(limit))
+        run = finished(start(tiny_pair.target, tiny_pair.drafter.model, plan, prompts[0], Ending(limit)))
+        assert run.tokens == reference[:limit] == plainly(tiny_pair.target, prompts[0], Ending(limit))
         assert (run.steps == []) == (limit == 1)
         assert not any(step.cut for step in run.steps[:-1])
         assert all(step.tree.num_nodes == plan.nodes for step in run.steps)
@@ -213,9 +203,9 @@ def test_every_token_can_end_the_text(plan: StaticPlan, tiny_pair: Pair, prompts
     last_was_cut = set()
     for eos in dict.fromkeys(reference):
         ending = Ending(24, frozenset([eos]))
-        run = finish(start(tiny_pair.target, tiny_pair.draft, plan, prompts[0], ending))
+        run = finished(start(tiny_pair.target, tiny_pair.drafter.model, plan, prompts[0], ending))
         assert (
-            run.text
+            run.tokens
             == reference[: reference.index(eos) + 1]
             == by_transformers(tiny_pair.target.model, prompts[0], ending)
         )
@@ -237,19 +227,21 @@ class Recorder(CachedModel):
         self.kept: list[int] = []
         self._waiting: list[int] = []
 
-    def prefill(self, token_ids: Sequence[int]) -> torch.Tensor:
+    def prefill(self, token_ids: Sequence[int], layers: Sequence[int] = ()) -> Forward:
         for token in token_ids:
             self.kept.append(token)
             self.fed.append(tuple(self.kept))
-        return super().prefill(token_ids)
+        return super().prefill(token_ids, layers)
 
-    def append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+    def append(
+        self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor, layers: Sequence[int] = ()
+    ) -> Forward:
         self._waiting += tokens.tolist()
         self.fed += [
             (*self.kept, *(t for t, hidden in zip(self._waiting, row, strict=True) if not hidden))
             for row in tail.tolist()
         ]
-        return super().append(tokens, offsets, tail)
+        return super().append(tokens, offsets, tail, layers)
 
     def settle(self, count: int) -> None:
         self.kept += self._waiting[:count]
@@ -288,15 +280,17 @@ def counted(model: Any) -> Iterator[Fed]:
 
 @pytest.mark.parametrize("plan", SOME, ids=SOME_NAMES)
 def test_no_forward_is_repeated(plan: StaticPlan, tiny_pair: Pair, prompts: list[list[int]]) -> None:
-    target, draft = (Recorder(m.model, m.vocab) for m in (tiny_pair.target, tiny_pair.draft))
+    target, draft = (Recorder(m.model, m.vocab) for m in (tiny_pair.target, tiny_pair.drafter.model))
     inner = len(set(plan.topology.parents[1:].tolist()))
     text, missing = list(prompts[0]), 0
     with counted(target.model) as to_target, counted(draft.model) as to_draft:
-        for item in start(target, draft, plan, prompts[0], Ending(NEW)):
-            if isinstance(item, int):
-                text.append(item)
-                assert to_target == to_draft == Fed(1, len(prompts[0]))
-            else:
+        decoding = start(target, draft, plan, prompts[0], Ending(NEW))
+        text.append(decoding.first)
+        assert to_target == to_draft == Fed(1, len(prompts[0]))
+        to_target.forget()
+        to_draft.forget()
+        for item in decoding:
+            if item:
                 text += item.tokens
                 assert to_target == Fed(1, plan.nodes + 1)
                 assert to_draft.forwards <= plan.depth
@@ -323,13 +317,10 @@ def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
 def test_both_caches_hold_the_committed_tokens_and_nothing_else(
     plan: StaticPlan, tiny_pair: Pair, prompts: list[list[int]]
 ) -> None:
-    text: list[int] = list(prompts[1])
-    for item in start(tiny_pair.target, tiny_pair.draft, plan, prompts[1], Ending(NEW)):
-        if isinstance(item, int):
-            text.append(item)
-            continue
-        text += item.tokens
-        for model in (tiny_pair.target, tiny_pair.draft):
+    decoding = start(tiny_pair.target, tiny_pair.drafter.model, plan, prompts[1], Ending(NEW))
+    for _ in decoding:
+        text = [*prompts[1], *decoding.tokens]
+        for model in (tiny_pair.target, tiny_pair.drafter.model):
             assert model.pending == 0
             assert model._cache.get_seq_length() == model.length
             fresh = fresh_cache(model, text[: model.length])
@@ -342,19 +333,17 @@ def test_both_caches_hold_the_committed_tokens_and_nothing_else(
 def test_each_node_has_the_token_that_a_cache_free_draft_ranks_there(
     plan: StaticPlan, tiny_pair: Pair, prompts: list[list[int]]
 ) -> None:
-    drafter = DraftModel(tiny_pair.draft, keep_probs=True)
-    text: list[int] = list(prompts[0])
-    for item in decode(Verifier(tiny_pair.target), drafter, plan, Greedy(), Sampling(), prompts[0], Ending(NEW)):
-        if isinstance(item, int):
-            text.append(item)
-            continue
+    drafter, setting = ModelDrafter(tiny_pair.drafter.model), (plan, Greedy(), Sampling())
+    decoding = decode(Verifier(tiny_pair.target), drafter, *setting, prompts[0], Ending(NEW), watched=True)
+    text: list[int] = [*prompts[0], decoding.first]
+    for item in decoding:
         tree, tokens = item.tree, item.tree.token_list()
         assert isinstance(tree.draft_probs, torch.Tensor)
         assert tree.draft_probs[0] == 1
         for node, children in enumerate(tree.topology.children):
             if children:
                 path = [tokens[n] for n in range(len(tree)) if tree.topology.ancestors[node, n]]
-                logits = sequential(tiny_pair.draft, text[:-1] + path)
+                logits = sequential(tiny_pair.drafter.model, text[:-1] + path)
                 ranks = tree.topology.ranks[children]
                 expected = rank_tokens(logits, int(ranks.max()) + 1)[0, ranks]
                 assert [tokens[child] for child in children] == expected.tolist()
@@ -374,16 +363,16 @@ def test_each_node_has_the_token_that_a_cache_free_draft_ranks_there(
 def test_a_tree_that_cannot_be_drafted_is_refused(
     topology: Topology, message: str, tiny_pair: Pair, prompts: list[list[int]]
 ) -> None:
-    drafter = DraftModel(tiny_pair.draft)
-    drafter.begin(prompts[0])
+    drafter = ModelDrafter(tiny_pair.drafter.model)
+    drafter.begin(prefilled(prompts[0]))
     with pytest.raises(TreeError, match=message):
         drafter.draft(5, StaticPlan(topology))
     assert drafter.draft(5, Wide().at(258)).token_list()[0] == 5
 
 
 def test_drafted_probabilities_are_kept_only_when_asked_for(tiny_pair: Pair, prompts: list[list[int]]) -> None:
-    drafter = DraftModel(tiny_pair.draft)
-    drafter.begin(prompts[0])
+    drafter = ModelDrafter(tiny_pair.drafter.model)
+    drafter.begin(prefilled(prompts[0]))
     assert drafter.draft(5, Kary().at(6)).draft_probs is None
 
 
@@ -391,7 +380,7 @@ def test_a_plan_may_change_its_topology_from_step_to_step(
     tiny_pair: Pair, prompts: list[list[int]], references: list[list[int]]
 ) -> None:
     class Alternating:
-        nodes, depth = 14, 5
+        nodes, depth, dynamic, topology = 14, 5, True, None
 
         def __init__(self) -> None:
             self.turn = 0
@@ -400,20 +389,24 @@ def test_a_plan_may_change_its_topology_from_step_to_step(
             self.turn += 1
             return SOME[self.turn % len(SOME)].expand(view)
 
-    run = finish(start(tiny_pair.target, tiny_pair.draft, Alternating(), prompts[0], Ending(NEW, tiny_pair.eos_ids)))
-    assert run.text == references[0]
+    run = finished(
+        start(tiny_pair.target, tiny_pair.drafter.model, Alternating(), prompts[0], Ending(NEW, tiny_pair.eos_ids))
+    )
+    assert run.tokens == references[0]
     assert {step.tree.num_nodes for step in run.steps} == {plan.nodes for plan in SOME}
 
 
 def test_a_prompt_starts_over_whatever_was_left_undone(tiny_pair: Pair, prompts: list[list[int]]) -> None:
-    verifier, drafter = Verifier(tiny_pair.target), DraftModel(tiny_pair.draft)
-    fresh = finish(start(tiny_pair.target, tiny_pair.draft, Kary().at(6), prompts[0], Ending(NEW, tiny_pair.eos_ids)))
+    verifier, drafter = Verifier(tiny_pair.target), ModelDrafter(tiny_pair.drafter.model)
+    fresh = finished(
+        start(tiny_pair.target, tiny_pair.drafter.model, Kary().at(6), prompts[0], Ending(NEW, tiny_pair.eos_ids))
+    )
     ending = Ending(NEW, tiny_pair.eos_ids)
     for stop_after in range(1, 6):
         abandoned = decode(verifier, drafter, Wide().at(6), Greedy(), Sampling(), prompts[1], ending)
-        for _ in range(stop_after):
-            next(abandoned)
+        for _ in zip(range(stop_after - 1), abandoned, strict=False):
+            pass
         drafter.draft(7, Kary().at(6))
-        again = finish(decode(verifier, drafter, Kary().at(6), Greedy(), Sampling(), prompts[0], ending))
-        assert again.text == fresh.text
+        again = finished(decode(verifier, drafter, Kary().at(6), Greedy(), Sampling(), prompts[0], ending))
+        assert again.tokens == fresh.tokens
         assert [step.tree.token_list() for step in again.steps] == [step.tree.token_list() for step in fresh.steps]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.drafting import prefilled
 from support.random_trees import topologies
 from support.tabled import TableModel, random_logits
 from transformers import DynamicCache
@@ -16,11 +17,11 @@ from transformers import DynamicCache
 from specdraft.acceptance import AcceptanceRule, KSeq, NoReplacement, Recursive, Traversal, registry
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters import ModelDrafter
 from specdraft.drafters.base import Drawing
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, seeded
 from specdraft.trees.shapes import StaticPlan
@@ -55,14 +56,12 @@ def steps(
 ) -> Iterator[tuple[Step, list[int]]]:
     """Each step, and the text before it."""
     text, source = list(prompt), RandomSource(seeded(seed))
-    for item in decode(
-        Verifier(target), DraftModel(draft, keep_probs=True), plan, rule, sampling, prompt, Ending(new), source
-    ):
-        if isinstance(item, Step):
-            yield item, list(text)
-            text += item.tokens
-        else:
-            text.append(item)
+    setting = (plan, rule, sampling, prompt, Ending(new), source)
+    decoding = decode(Verifier(target), ModelDrafter(draft), *setting, watched=True)
+    text.append(decoding.first)
+    for step in decoding:
+        yield step, list(text)
+        text += step.tokens
 
 
 def check_tree(
@@ -138,9 +137,9 @@ def test_no_child_is_lost_to_rounding(tiny_pair: Pair) -> None:
     prompt, plan = tiny_pair.encode("x"), Wide().at(4)
     source = RandomSource(seeded())
     for temperature in (0.3, 0.02):
-        drafter, verifier = DraftModel(tiny_pair.draft), Verifier(tiny_pair.target)
+        drafter, verifier = ModelDrafter(tiny_pair.drafter.model), Verifier(tiny_pair.target)
         made = list(decode(verifier, drafter, plan, NoReplacement(), Sampling(temperature), prompt, Ending(12), source))
-        assert {step.tree.num_nodes for step in made if isinstance(step, Step)} == {4}
+        assert {step.tree.num_nodes for step in made} == {4}
 
 
 def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
@@ -158,10 +157,9 @@ def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
 @pytest.mark.parametrize("rule", [NoReplacement(), KSeq(), Traversal()], ids=lambda rule: rule.kind)
 def test_both_caches_hold_the_sampled_text(rule: AcceptanceRule, plan: StaticPlan, tiny_pair: Pair) -> None:
     prompt, sampling, accepted = tiny_pair.encode("The cat"), Sampling(1.0, top_k=2), 0
-    before: list[int] = prompt
     made = decode(
         Verifier(tiny_pair.target),
-        DraftModel(tiny_pair.draft),
+        ModelDrafter(tiny_pair.drafter.model),
         plan,
         rule,
         sampling,
@@ -170,14 +168,12 @@ def test_both_caches_hold_the_sampled_text(rule: AcceptanceRule, plan: StaticPla
         RandomSource(seeded(rule.kind)),
     )
     for item in made:
-        before = [*before, *(item.tokens if isinstance(item, Step) else [item])]
-        if isinstance(item, int):
-            continue
+        before = [*prompt, *made.tokens]
         accepted += item.accepted_tokens
-        for model in (tiny_pair.target, tiny_pair.draft):
+        for model in (tiny_pair.target, tiny_pair.drafter.model):
             assert model.pending == 0
             assert (
-                0 <= len(before) - (not item.cut) - model.length <= (model is tiny_pair.draft)
+                0 <= len(before) - (not item.cut) - model.length <= (model is tiny_pair.drafter.model)
             )  # an accepted leaf is fed later
             for kept, wanted in zip(
                 model._cache.layers, fresh_cache(model, before[: model.length]).layers, strict=True
@@ -211,7 +207,7 @@ def test_the_same_seed_is_the_same_text() -> None:
 
 
 def test_drawing_at_random_needs_a_source() -> None:
-    drafter = DraftModel(tabled()[1])
-    drafter.begin(PROMPT)
+    drafter = ModelDrafter(tabled()[1])
+    drafter.begin(prefilled(PROMPT))
     with pytest.raises(ConfigError, match="needs a source of randomness"):
         drafter.draft(0, Kary().at(2), Drawing("iid", Sampling(1.0)))

@@ -12,21 +12,17 @@ from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged
 from specdraft.decoding.decode import Ending, decode
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters.pair import Pair
 from specdraft.losslessness.live_texts import (
     Case,
     Cells,
     Checked,
-    _SamePrompt,
-    _SamePromptDraft,
     check_live,
     fit,
     holm,
     pick,
     pooled,
-    text_of,
 )
-from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource, seeded
 from specdraft.trees.draft_tree import DraftTree
@@ -155,7 +151,10 @@ class TestLive:
 
     def test_a_cache_that_is_kept_changes_nothing(self, tiny_pair: Pair) -> None:
         ids, own = PROMPTS["a"], (plan("kary", 6), Recursive(), SAMPLED)
-        kept = _SamePrompt(tiny_pair.target), _SamePromptDraft(tiny_pair.draft)
-        again = [text_of(decode(*kept, *own, ids, Ending(8), RandomSource(seeded(i)))) for i in range(4)]
-        fresh = Verifier(tiny_pair.target), DraftModel(tiny_pair.draft)
-        assert again == [text_of(decode(*fresh, *own, ids, Ending(8), RandomSource(seeded(i)))) for i in range(4)]
+        models = Verifier.of(tiny_pair), tiny_pair.drafter
+
+        def texts(again: bool) -> list[list[int]]:
+            given = [(*own, ids, Ending(8), RandomSource(seeded(i))) for i in range(4)]
+            return [decode(*models, *one, again=again and i > 0).finish().tokens for i, one in enumerate(given)]
+
+        assert texts(again=True) == texts(again=False)

@@ -11,9 +11,10 @@ from support.tiny_models import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, ran
 from transformers import AutoConfig
 
 from specdraft.errors import UnsupportedModelError
-from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles
 from specdraft.models.gate import AttentionLayout, attention_layout
+from specdraft.models.language_model import Forward, tail_mask
 from specdraft.models.self_check import self_check
 from specdraft.models.spec import ModelSpec
 from specdraft.trees.topology import Topology
@@ -49,7 +50,7 @@ def along_every_path(model: CachedModel, text: list[int], topology: Topology, to
 def append_tree(model: CachedModel, topology: Topology, tokens: list[int]) -> torch.Tensor:
     """A whole tree in one forward, as the verifier does."""
     tail = tail_mask(torch.from_numpy(topology.ancestors), model.dtype)
-    return model.append(torch.tensor(tokens), torch.from_numpy(topology.depths), tail)
+    return model.append(torch.tensor(tokens), torch.from_numpy(topology.depths), tail).logits
 
 
 def append_by_level(model: CachedModel, topology: Topology, tokens: list[int]) -> torch.Tensor:
@@ -58,7 +59,7 @@ def append_by_level(model: CachedModel, topology: Topology, tokens: list[int]) -
     for depth in range(topology.depth + 1):
         nodes = torch.from_numpy(topology.depths == depth).nonzero()[:, 0]
         tail = tail_mask(ancestors[nodes, : int(nodes[-1]) + 1], model.dtype)
-        logits.append(model.append(torch.tensor(tokens)[nodes], torch.from_numpy(topology.depths)[nodes], tail))
+        logits.append(model.append(torch.tensor(tokens)[nodes], torch.from_numpy(topology.depths)[nodes], tail).logits)
     return torch.cat(logits)
 
 
@@ -79,7 +80,7 @@ ROUNDS: list[tuple[Callable[..., torch.Tensor], Topology, list[int]]] = [
 def test_tree_logits_are_the_sequential_ones_round_after_round(name: str, attention: str) -> None:
     model = CachedModel(random_model(name, attention), SMALL_VOCAB)
     text = random_ids(PROMPT, seed=1)
-    torch.testing.assert_close(model.prefill(text), sequential(model, text), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.prefill(text).logits, sequential(model, text), atol=1e-4, rtol=1e-4)
     for number, (append, topology, kept) in enumerate(ROUNDS):
         tokens = random_ids(len(topology), seed=100 + number)
         expected = along_every_path(model, text, topology, tokens)
@@ -101,12 +102,12 @@ def test_settled_tokens_are_committed_and_the_others_stay_pending(name: str) -> 
     assert (model.length, model.pending) == (PROMPT + 1, 1)
     text.append(tokens[0])
     siblings = torch.tensor([[1, 1, 0], [1, 0, 1]]).bool()
-    got = model.append(torch.tensor(tokens[2:4]), torch.tensor([1, 1]), tail_mask(siblings, model.dtype))
+    got = model.append(torch.tensor(tokens[2:4]), torch.tensor([1, 1]), tail_mask(siblings, model.dtype)).logits
     expected = torch.stack([sequential(model, [*text, tokens[1], last]) for last in tokens[2:4]])
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
     model.commit([0, 2])
     text += [tokens[1], tokens[3]]
-    got = model.append(torch.tensor(tokens[4:]), torch.tensor([0]), torch.zeros(1, 1))
+    got = model.append(torch.tensor(tokens[4:]), torch.tensor([0]), torch.zeros(1, 1)).logits
     torch.testing.assert_close(got[0], sequential(model, [*text, tokens[4]]), atol=1e-4, rtol=1e-4)
 
 
@@ -116,14 +117,14 @@ def test_a_prompt_may_come_in_parts_and_be_forgotten(name: str) -> None:
     text = random_ids(PROMPT, seed=1)
     for _ in range(2):
         model.prefill(text[:7])
-        torch.testing.assert_close(model.prefill(text[7:]), sequential(model, text), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.prefill(text[7:]).logits, sequential(model, text), atol=1e-4, rtol=1e-4)
         model.reset()
         assert (model.length, model.pending) == (0, 0)
 
 
 def test_logits_are_cut_to_the_common_vocabulary() -> None:
     model = CachedModel(random_model("llama"), 90)
-    assert model.prefill([5, 6]).shape == (90,)
+    assert model.prefill([5, 6]).logits.shape == (90,)
     assert append_tree(model, WIDE, list(range(10))).shape == (10, 90)
 
 
@@ -199,8 +200,10 @@ class BlindToCache(CachedModel):
 
 
 class PositionsInSlotOrder(CachedModel):
-    def append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
-        return super().append(tokens, self.pending + torch.arange(len(tokens)), tail)
+    def append(
+        self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor, layers: Sequence[int] = ()
+    ) -> Forward:
+        return super().append(tokens, self.pending + torch.arange(len(tokens)), tail, layers)
 
 
 class WithoutWindow(CachedModel):

@@ -13,11 +13,12 @@ from huggingface_hub import constants as hub
 from safetensors.torch import load_file, save_file
 from support.tiny_models import BOS, EOS, VOCAB, PairFolders, byte_tokenizer, save_model, tiny_llama
 
+from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.errors import ConfigError, ModelError, PromptError, UnsupportedModelError
 from specdraft.models import files as files_module
 from specdraft.models.files import find_model
-from specdraft.models.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.study.plan import plan_study
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -42,10 +43,10 @@ def test_a_pair_of_folders_is_loaded_checked_and_gives_back_text(
     tiny_pair: Pair, tiny_pair_folders: PairFolders
 ) -> None:
     assert tiny_pair.name == "tiny"
-    assert tiny_pair.target.vocab == tiny_pair.draft.vocab == VOCAB
+    assert tiny_pair.target.vocab == tiny_pair.drafter.model.vocab == VOCAB
     assert tiny_pair.target.dtype == torch.float32
-    assert set(tiny_pair.self_checks) == {"target", "draft"}
-    assert all(check.passed for check in tiny_pair.self_checks.values())
+    assert tiny_pair.target_check.passed
+    assert tiny_pair.drafter.check.passed
     assert tiny_pair.files.context_length == 512
     assert tiny_pair.eos_ids == {EOS}
     ids = tiny_pair.encode("naïve\n\t x")
@@ -59,14 +60,14 @@ def test_a_pair_of_folders_is_loaded_checked_and_gives_back_text(
 def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
     folder = save_model(tmp_path, tiny_llama(tie_word_embeddings=True))
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
-    assert load_pair(PairFolders(folder, folder).spec()).self_checks["target"].passed
+    assert load_pair(PairFolders(folder, folder).spec()).target_check.passed
 
 
 def test_a_target_is_used_again_by_the_next_pair(tiny_pair: Pair, tiny_pair_folders: PairFolders) -> None:
     target, draft = tiny_pair_folders
     again = load_pair(PairFolders(target, target).spec(), target_of=tiny_pair)
     assert again.target is tiny_pair.target
-    assert again.draft is not tiny_pair.target
+    assert again.drafter.model is not tiny_pair.target
     assert load_pair(PairFolders(draft, draft).spec(), target_of=tiny_pair).target is not tiny_pair.target
 
 
@@ -190,8 +191,8 @@ def test_padded_vocabularies_are_cut_to_the_common_ids(tmp_path: Path) -> None:
     target = save_model(tmp_path / "target", tiny_llama(vocab_size=VOCAB + 14))
     draft = save_model(tmp_path / "draft", tiny_llama(1, vocab_size=VOCAB + 6))
     pair = load_pair(PairFolders(target, draft).spec())
-    assert pair.files.vocab == pair.target.vocab == pair.draft.vocab == VOCAB + 6
-    assert pair.target.prefill([0, 5]).shape == pair.draft.prefill([0, 5]).shape == (VOCAB + 6,)
+    assert pair.files.vocab == pair.target.vocab == pair.drafter.model.vocab == VOCAB + 6
+    assert pair.target.prefill([0, 5]).logits.shape == pair.drafter.model.prefill([0, 5]).logits.shape == (VOCAB + 6,)
 
 
 def test_the_context_is_the_shorter_of_the_two(folders: PairFolders) -> None:
@@ -306,11 +307,9 @@ def test_values_that_mean_no_model_are_refused_by_key(changes: dict[str, str], m
         find_pair(PairSpec("p", ModelSpec(**{"path": "x"} | changes), ModelSpec("x")))
 
 
-def test_an_unknown_drafter_is_refused(tiny_pair_folders: PairFolders) -> None:
-    spec = tiny_pair_folders.spec()
-    spec.drafter = "draft-model"
-    with pytest.raises(ConfigError, match=r"pair\.drafter='draft-model' is not known; did you mean 'draft_model'\?"):
-        find_pair(spec)
+def test_an_unknown_drafter_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"drafter=modle: there is no such drafter; did you mean 'model'\?"):
+        plan_study(["drafter=modle"])
 
 
 @pytest.mark.parametrize(("device", "message"), [("banana", "is not a device"), ("cuda:97", "this machine has")])

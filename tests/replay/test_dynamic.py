@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.drafting import expand, prefilled
 from support.recorded import Counting, Live, expansions, recorded, small, untimed
 
 from specdraft.decoding.decode import Ending
-from specdraft.models.pair import load_pair
+from specdraft.drafters.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, walk
 from specdraft.results.metrics import Tally
 from specdraft.traces import expand as expand_module
-from specdraft.traces.expand import expand
 from specdraft.traces.record import record_trajectories
 from specdraft.trees.shapes.best_first import BestFirst
 
@@ -67,20 +67,20 @@ def test_each_context_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, tokens = max(
         zip(pair.prompts, (one.tokens for one in trajectories), strict=True), key=lambda both: len(both[1])
     )
-    alone = Counting(pair.draft)
+    alone = Counting(pair.drafter.model)
     for start in range(len(tokens) - 1):
-        alone.begin([*prompt, *tokens[:start].tolist()])
+        alone.begin(prefilled([*prompt, *tokens[:start].tolist()]))
         alone.draft(int(tokens[start]), plan)
     fed = 0
-    append = type(pair.draft).append
+    append = type(pair.drafter.model).append
 
     def counting(model: Any, tokens: Any, *rest: Any) -> Any:
         nonlocal fed
         fed += len(tokens)
         return append(model, tokens, *rest)
 
-    monkeypatch.setattr(type(pair.draft), "append", counting)
-    expand(pair.draft, prompt, tokens, plan)
+    monkeypatch.setattr(type(pair.drafter.model), "append", counting)
+    expand(pair.drafter.model, prompt, tokens, plan)
     assert len(tokens) < fed < 0.9 * sum(map(sum, alone.fed))
 
 
@@ -117,7 +117,7 @@ def test_no_start() -> None:
     empty = pair.packed._replace(
         last=np.zeros(1, dtype=np.int64), ranks=pair.packed.ranks[:1], looped=np.zeros(1, dtype=np.int64)
     )
-    nothing = expand(pair.draft, pair.prompts[0], np.array([5]), BestFirst().at(4))
+    nothing = expand(pair.drafter.model, pair.prompts[0], np.array([5]), BestFirst().at(4))
     assert [field.shape for field in nothing] == [(0, 4)] * 4
     walked = walk(empty, [nothing])
     (counted,), steps = replay_dynamic(walked, empty, BestFirst().at(4))
@@ -130,7 +130,7 @@ def test_no_start() -> None:
 def test_the_bundled_pairs(name: str) -> None:
     pair = load_pair(name)
     prompts = [pair.encode(prompt.text) for prompt in load_prompts(PromptSpec(limit=20))]
-    one = recorded(pair.target, pair.draft, prompts, Ending(32, pair.eos_ids))
+    one = recorded(pair.target, pair.drafter.model, prompts, Ending(32, pair.eos_ids))
     walked = walk(one.packed, expansions(one, BestFirst().at(48)))
     for budget in (1, 2, 4, 8, 16, 48):
         live = Live(one, BestFirst().at(budget)).tallies

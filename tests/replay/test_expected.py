@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.drafting import annotate, expand, texts_of
 from support.random_trees import topologies
 from support.tabled import TableModel, random_logits
 from support.tiny_models import tiny_llama
@@ -28,7 +29,7 @@ from specdraft.acceptance import (
 )
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters import ModelDrafter
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.replay.best_first import replay_dynamic, walk
@@ -39,8 +40,7 @@ from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.traces import chances as chances_module
 from specdraft.traces.chances import Chances, chances
-from specdraft.traces.expand import expand
-from specdraft.traces.record import Trajectory, annotate
+from specdraft.traces.record import Trajectory
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst
@@ -303,9 +303,8 @@ class Judging(NamedTuple):
     def chances(self, sampling: Sampling, children: int = CHILDREN) -> list[Chances]:
         return chances(
             self.target,
-            self.draft,
-            self.prompts,
-            self.texts,
+            ModelDrafter(self.draft),
+            texts_of(self.prompts, self.texts),
             sampling,
             children,
             [seeded(i) for i in range(len(self.texts))],
@@ -401,11 +400,11 @@ class Tabled(NamedTuple):
         return cls(*(TableModel(logits, vocab) for logits in random_logits(vocab, 5)), ending)
 
     def live(self, plan: Plan, rule: AcceptanceRule, sampling: Sampling, source: Source) -> tuple[list[int], Tally]:
-        made = decode(Verifier(self.target), DraftModel(self.draft), plan, rule, sampling, PROMPT, self.ending, source)
-        first, *steps = made
-        assert isinstance(first, int)
-        taken = [step for step in steps if isinstance(step, Step)]
-        return [first, *(token for step in taken for token in step.tokens)], tally(first, taken, 0, 0, plan.dynamic)
+        made = decode(
+            Verifier(self.target), ModelDrafter(self.draft), plan, rule, sampling, PROMPT, self.ending, source
+        )
+        made.finish()
+        return made.tokens, tally(made.first, made.steps, 0, 0, plan.dynamic)
 
     def texts(self, sampling: Sampling) -> dict[tuple[int, ...], float]:
         """The target's law."""
@@ -425,7 +424,9 @@ class Tabled(NamedTuple):
         def with_history(source: EnumeratingSource) -> Tally:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(chances_module, "_History", lambda uniforms: source)
-                judged = chances(self.target, self.draft, [PROMPT], [one], sampling, most, [seeded()])
+                judged = chances(
+                    self.target, ModelDrafter(self.draft), texts_of([PROMPT], [one]), sampling, most, [seeded()]
+                )
             weights = rule_weights(topology, rule, pack_chances(judged, packed.ranks.shape[1]))
             return replay_sampled(topology, weights, packed)[0]
 
@@ -476,7 +477,7 @@ def test_replay_of_dynamic_trees_is_live_decoding_in_expectation(sampling: Sampl
     counted = []
     for text, chance in texts.items():
         one = Trajectory(np.array(text), np.zeros(len(text), dtype=np.float32))
-        packed = pack([annotate(pair.draft, [PROMPT], [one])[0].ranks], [one.tokens])
-        walked = walk(packed, [expand(pair.draft, PROMPT, one.tokens, plan)])
+        packed = pack([annotate(pair.drafter.model, [PROMPT], [one])[0].ranks], [one.tokens])
+        walked = walk(packed, [expand(pair.drafter.model, PROMPT, one.tokens, plan)])
         counted.append((replay_dynamic(walked, packed, plan)[0][0], chance))
     assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)

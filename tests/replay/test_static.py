@@ -16,7 +16,7 @@ from support.random_trees import topologies
 from support.recorded import NEW, recorded, small, untimed
 
 from specdraft.decoding.decode import Ending
-from specdraft.models.pair import Pair, load_pair
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay import static as replay_module
 from specdraft.replay.fit import measured_tree
@@ -106,7 +106,7 @@ def test_a_fault_in_replay_is_seen(monkeypatch: pytest.MonkeyPatch, fault: str) 
 
 def test_the_tiny_pair(tiny_pair: Pair) -> None:
     prompts = [tiny_pair.encode(text) for text in ("Once upon a time", "x", "def f(x): return")]
-    one = recorded(tiny_pair.target, tiny_pair.draft, prompts, Ending(16, tiny_pair.eos_ids))
+    one = recorded(tiny_pair.target, tiny_pair.drafter.model, prompts, Ending(16, tiny_pair.eos_ids))
     for shape in (Chain().at(5), Kary().at(14), Beam(width=3).at(8), Paths(paths=GAPS).at(1)):
         one.check(shape.topology)
 
@@ -289,7 +289,7 @@ def many_trees() -> list[Topology]:
 @pytest.mark.parametrize(("name", "prompts"), [("zoo", 20), ("zoo-distilled", 20), ("zoo-tiny", 3)])
 def test_the_bundled_pairs(name: str, prompts: int) -> None:
     pair, texts = load_pair(name), [prompt.text for prompt in load_prompts(PromptSpec(limit=prompts))]
-    one = recorded(pair.target, pair.draft, [pair.encode(text) for text in texts], Ending(32, pair.eos_ids))
+    one = recorded(pair.target, pair.drafter.model, [pair.encode(text) for text in texts], Ending(32, pair.eos_ids))
     trees = many_trees()
     assert len(trees) == 20
     for topology in trees:

@@ -18,6 +18,7 @@ import pytest
 from support.made_studies import write_study
 
 from specdraft import cli
+from specdraft.commands.options import USAGE
 from specdraft.errors import ConfigError, ResultsError
 from specdraft.report import page, writing
 from specdraft.report.findings import Findings
@@ -334,7 +335,7 @@ def test_refused(study: Path, case: str, capsys: pytest.CaptureFixture[str], mon
     change, words = REFUSED[case]
     change(study)
     status, out, err = run("report", study, capsys=capsys, monkeypatch=monkeypatch)
-    assert (status, out) == (cli.USAGE, "")
+    assert (status, out) == (USAGE, "")
     (line,) = err.splitlines()
     assert line.startswith("error: ") and words in line and str(study) in line
 
@@ -470,7 +471,7 @@ class TestTargets:
     ) -> None:
         monkeypatch.chdir(study.parent)
         status, out, err = run("report", study, *arguments, capsys=capsys, monkeypatch=monkeypatch)
-        assert (status, out, len(err.splitlines())) == (cli.USAGE, "", 1) and words in err
+        assert (status, out, len(err.splitlines())) == (USAGE, "", 1) and words in err
 
     def test_unwritable(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refused(*_: object, **__: object) -> None:

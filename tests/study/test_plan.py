@@ -8,8 +8,8 @@ import pytest
 from support.tiny_models import PairFolders
 
 from specdraft import study
+from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ConfigError, ModelError, PromptError
-from specdraft.models.pair import PairFiles
 from specdraft.study.combination import encode_prompts
 from specdraft.study.plan import StudyPlan, plan_study, shape_of
 

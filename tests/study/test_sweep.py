@@ -459,7 +459,7 @@ class TestLosslessness:
     def test_planted_wrong_mask_is_a_bug(
         self, plan: StudyPlan, finished: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from specdraft.models.cached_model import tail_mask
+        from specdraft.models.language_model import tail_mask
 
         def siblings_see_each_other(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
             return tail_mask(torch.ones_like(visible).tril(), dtype)

@@ -15,6 +15,7 @@ from support.tiny_models import PairFolders
 
 from specdraft import cli
 from specdraft.bench.costs import CostCurve
+from specdraft.commands.options import USAGE
 from specdraft.errors import ConfigError, ResultsError
 from specdraft.results.comparisons import COLUMNS
 from specdraft.results.metrics import COUNTS
@@ -384,7 +385,7 @@ class TestSkipped:
         with pytest.raises(SystemExit) as stop:
             cli.main()
         said = capsys.readouterr()
-        assert (stop.value.code, said.out) == (cli.USAGE, "")
+        assert (stop.value.code, said.out) == (USAGE, "")
         (line,) = said.err.splitlines()
         assert line.startswith("error: no combination is left to run; ")
 

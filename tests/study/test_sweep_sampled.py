@@ -15,6 +15,7 @@ from support.tiny_models import PairFolders
 from specdraft import cli
 from specdraft.acceptance import registry
 from specdraft.bench.costs import CostCurve
+from specdraft.commands.options import USAGE
 from specdraft.errors import ConfigError
 from specdraft.results.journal import Row, read_rows
 from specdraft.results.metrics import COUNTS
@@ -330,7 +331,7 @@ def test_bad_input_is_one_line(
     with pytest.raises(SystemExit) as stop:
         cli.main()
     said = capsys.readouterr()
-    assert (stop.value.code, said.out) == (cli.USAGE, "")
+    assert (stop.value.code, said.out) == (USAGE, "")
     (line,) = said.err.splitlines()
     assert line.startswith("error: ")
     assert message in line

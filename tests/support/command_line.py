@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from specdraft import cli
+from specdraft.commands.options import USAGE
 
 
 class Said(NamedTuple):
@@ -17,7 +17,7 @@ class Said(NamedTuple):
 Run = Callable[..., Said]
 
 
-def one_line(said: Said, code: int = cli.USAGE) -> str:
+def one_line(said: Said, code: int = USAGE) -> str:
     assert (said.code, said.out) == (code, ""), said
     (line,) = said.err.splitlines()
     return line

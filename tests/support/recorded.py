@@ -12,18 +12,19 @@ import torch
 from specdraft.acceptance import Greedy
 from specdraft.decoding.decode import Ending, decode
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters import ModelDrafter
+from specdraft.drafters.base import Expansion
 from specdraft.models.cached_model import CachedModel
 from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
-from specdraft.traces.expand import Expansion, expand
-from specdraft.traces.record import annotate, record_trajectories
+from specdraft.traces.record import record_trajectories
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
+from support.drafting import annotate, expand
 from support.tiny_models import tiny_llama
 
 VOCAB, NEW = 64, 20
@@ -40,19 +41,22 @@ class Recorded(NamedTuple):
     ending: Ending
     packed: PackedRanks
 
+    @property
+    def drafter(self) -> ModelDrafter:
+        return ModelDrafter(self.draft)
+
     def live(self, topology: Topology, prompt: list[int]) -> Tally:
         made = decode(
             Verifier(self.target),
-            DraftModel(self.draft),
+            ModelDrafter(self.draft),
             StaticPlan(topology),
             Greedy(),
             Sampling(),
             prompt,
             self.ending,
         )
-        first, *steps = made
-        assert isinstance(first, int)
-        return tally(first, [step for step in steps if isinstance(step, Step)], 0, 0)
+        made.finish()
+        return tally(made.first, made.steps, 0, 0)
 
     def check(self, topology: Topology) -> list[Tally]:
         """Replay is live, in every count of every prompt."""
@@ -86,7 +90,7 @@ def small(draft_layers: int = 2, count: int = 6) -> Recorded:
     return recorded(*models, prompts, Ending(NEW, frozenset(ends)))
 
 
-class Counting(DraftModel):
+class Counting(ModelDrafter):
     """Says how many nodes were fed to make each level of each tree."""
 
     def __init__(self, model: Any) -> None:
@@ -95,11 +99,22 @@ class Counting(DraftModel):
 
     def draft(self, root: int, plan: Any, *given: Any) -> DraftTree:
         self.fed.append([])
-        return super().draft(root, plan, *given)
+        return super().draft(root, CountedPlan(plan, self.fed[-1]), *given)
 
-    def score(self, parents: Any, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        self.fed[-1].append(len(tokens))
-        return super().score(parents, tokens, count)
+
+class CountedPlan:
+    def __init__(self, plan: Any, fed: list[int]) -> None:
+        self._plan, self._fed = plan, fed
+
+    def expand(self, view: Any) -> DraftTree:
+        score = view.score
+
+        def counting(parents: Any, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+            self._fed.append(len(tokens))
+            return score(parents, tokens, count)
+
+        view.score = counting
+        return self._plan.expand(view)
 
 
 class Live:
@@ -110,17 +125,16 @@ class Live:
         self.tallies: list[Tally] = []
         self.fed: list[list[int]] = []
         for prompt in pair.prompts:
-            drafter = Counting(pair.draft)
+            drafter = Counting(pair.drafter.model)
             made = decode(Verifier(pair.target), drafter, plan, Greedy(), Sampling(), prompt, pair.ending)
-            first, *steps = list(made)
-            assert isinstance(first, int)
-            self.steps.append([step for step in steps if isinstance(step, Step)])
-            self.tallies.append(tally(first, self.steps[-1], 0, 0, dynamic=True))
+            self.steps.append(made.finish().steps)
+            self.tallies.append(tally(made.first, made.steps, 0, 0, dynamic=True))
             self.fed += drafter.fed
 
 
 def expansions(pair: Recorded, plan: BestFirstPlan) -> list[Expansion]:
     trajectories = record_trajectories(pair.target, pair.prompts, pair.ending)
     return [
-        expand(pair.draft, prompt, one.tokens, plan) for prompt, one in zip(pair.prompts, trajectories, strict=True)
+        expand(pair.drafter.model, prompt, one.tokens, plan)
+        for prompt, one in zip(pair.prompts, trajectories, strict=True)
     ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.language_model import Forward
 
 Prefix = tuple[int, ...]
 Logits = Callable[[Prefix], torch.Tensor]
@@ -33,7 +33,6 @@ class TableModel(CachedModel):
     def __init__(self, logits: Logits, vocab: int) -> None:
         self.logits, self.vocab = logits, vocab
         self.device, self.dtype = torch.device("cpu"), torch.float64
-        self.model = self._whole_texts
         self.reset()
 
     def reset(self) -> None:
@@ -41,16 +40,19 @@ class TableModel(CachedModel):
         self._pending_positions = torch.empty(0, dtype=torch.long)
         self.length = 0
 
-    def prefill(self, token_ids: Sequence[int]) -> torch.Tensor:
+    def prefill(self, token_ids: Sequence[int], layers: Sequence[int] = ()) -> Forward:
         self.slots += token_ids
         self.length += len(token_ids)
-        return self.logits(tuple(self.slots))
+        return Forward(self.logits(tuple(self.slots)))
 
-    def append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+    def append(
+        self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor, layers: Sequence[int] = ()
+    ) -> Forward:
         self.slots += tokens.tolist()
         self._pending_positions = torch.cat([self._pending_positions, offsets + self.length])
         assert tail.shape == (len(tokens), self.pending)
-        return torch.stack([self._after(row == 0, int(own)) for row, own in zip(tail, offsets, strict=True)])
+        rows = zip(tail, offsets, strict=True)
+        return Forward(torch.stack([self._after(row == 0, int(offset)) for row, offset in rows]))
 
     def _after(self, seen: torch.Tensor, offset: int) -> torch.Tensor:
         places = [
@@ -70,9 +72,13 @@ class TableModel(CachedModel):
         self.length += len(slots)
         self._pending_positions = self._pending_positions[:0]
 
-    def _whole_texts(self, input_ids: torch.Tensor, logits_to_keep: int, **_: Any) -> SimpleNamespace:
-        texts, width = input_ids.tolist(), input_ids.shape[1]
-        kept = range(width - logits_to_keep + 1, width + 1)
-        return SimpleNamespace(
-            logits=torch.stack([torch.stack([self.logits(tuple(text[:n])) for n in kept]) for text in texts])
-        )
+    def rewind(self, length: int) -> None:
+        del self.slots[length:]
+        self.length, self._pending_positions = length, self._pending_positions[:0]
+
+    def forward(self, token_ids: torch.Tensor, layers: Sequence[int] = (), **inputs: Any) -> tuple[torch.Tensor, None]:
+        """Without a cache: of the last `logits_to_keep` tokens."""
+        width, keep = token_ids.shape[1], inputs["logits_to_keep"]
+        kept = range(width - keep + 1, width + 1)
+        texts = token_ids.tolist()
+        return torch.stack([torch.stack([self.logits(tuple(text[:n])) for n in kept]) for text in texts]), None

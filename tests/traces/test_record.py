@@ -6,16 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from support.drafting import annotate
 from support.tiny_models import SMALL_VOCAB, random_model
 from transformers import LlamaForCausalLM
 
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters.draft_model import rank_tokens
+from specdraft.drafters.base import TOP_K, Annotation
+from specdraft.drafters.pair import Pair
+from specdraft.drafters.ranking import rank_tokens
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling
-from specdraft.traces.record import TOP_K, Annotation, Trajectory, _annotation, annotate, batches, record_trajectories
+from specdraft.traces.record import Trajectory, _annotation, batches, record_trajectories
 
 LENGTHS = [1, 13, 5, 2, 9, 5]
 NAMES = [
@@ -130,14 +132,14 @@ def test_the_tiny_pair(tiny_pair: Pair) -> None:
     prompts = ragged(tiny_pair.files.vocab)
     trajectories = record_trajectories(tiny_pair.target, prompts, Ending(9, tiny_pair.eos_ids))
     for prompt, trajectory, one in zip(
-        prompts, trajectories, annotate(tiny_pair.draft, prompts, trajectories), strict=True
+        prompts, trajectories, annotate(tiny_pair.drafter.model, prompts, trajectories), strict=True
     ):
-        check_annotation(one, tiny_pair.draft, prompt, trajectory.tokens.tolist())
+        check_annotation(one, tiny_pair.drafter.model, prompt, trajectory.tokens.tolist())
 
 
 def test_a_batch_of_texts_of_one_token(tiny_pair: Pair) -> None:
     prompts = ragged(tiny_pair.files.vocab)
-    made = annotate(tiny_pair.draft, prompts, record_trajectories(tiny_pair.target, prompts, Ending(1)))
+    made = annotate(tiny_pair.drafter.model, prompts, record_trajectories(tiny_pair.target, prompts, Ending(1)))
     assert [one.ranks.tolist() for one in made] == [[-1]] * len(prompts)
     assert {one.top_ids.shape for one in made} == {(1, TOP_K)}
 
@@ -145,8 +147,8 @@ def test_a_batch_of_texts_of_one_token(tiny_pair: Pair) -> None:
 def test_trajectories_from_a_file_cannot_be_written_to_and_need_not_be(tiny_pair: Pair) -> None:
     tokens = np.array([5, 6, 7])
     tokens.flags.writeable = False
-    (one,) = annotate(tiny_pair.draft, [[3, 4]], [Trajectory(tokens, np.ones(3, dtype=np.float32))])
-    check_annotation(one, tiny_pair.draft, [3, 4], [5, 6, 7])
+    (one,) = annotate(tiny_pair.drafter.model, [[3, 4]], [Trajectory(tokens, np.ones(3, dtype=np.float32))])
+    check_annotation(one, tiny_pair.drafter.model, [3, 4], [5, 6, 7])
 
 
 def test_equal_logits_are_ordered_by_token() -> None:
@@ -164,7 +166,7 @@ def test_equal_logits_are_ordered_by_token() -> None:
 
 
 def test_a_vocabulary_smaller_than_the_top_is_kept_whole(tiny_pair: Pair) -> None:
-    model = CachedModel(tiny_pair.draft.model, 10)
+    model = CachedModel(tiny_pair.drafter.model.model, 10)
     (one,) = annotate(model, [[3, 4]], [Trajectory(np.array([5, 6, 7]), np.ones(3, dtype=np.float32))])
     assert one.top_ids.shape == (3, 10)
     assert one.top_probs.sum(1) == pytest.approx(1, abs=1e-5)
@@ -176,7 +178,7 @@ def test_models_are_left_without_a_trace(tiny_pair: Pair) -> None:
     assert isinstance(model.model, LlamaForCausalLM)
     model.prefill(prompt[:6])
     record_trajectories(model, ragged(SMALL_VOCAB), Ending(3))
-    torch.testing.assert_close(model.prefill(prompt[6:]), free(model, prompt), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.prefill(prompt[6:]).logits, free(model, prompt), atol=1e-4, rtol=1e-4)
 
 
 def test_batches() -> None:

@@ -13,16 +13,17 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 from support.command_line import Run
+from support.drafting import annotate
 from support.tiny_models import PairFolders, save_model, tiny_llama
 
-from specdraft import cli
+from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.decode import Ending
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError
-from specdraft.models.pair import Pair, load_pair
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces import library as traces
 from specdraft.traces.library import BATCH, PairTraces, pair_traces
-from specdraft.traces.record import annotate, record_trajectories
+from specdraft.traces.record import record_trajectories
 from specdraft.traces.store import FORMAT, TraceStore, default_folder
 
 ABOUT: dict[str, Any] = {
@@ -380,7 +381,7 @@ class TestPairTraces:
         monkeypatch.setattr(traces, "record_trajectories", otherwise)
         found = record(tiny_pair, {"a": prompts["a"]}, store)
         assert calls.counts == (2, 2)
-        (expected,) = annotate(tiny_pair.draft, [prompts["a"]], [found.trajectories["a"]])
+        (expected,) = annotate(tiny_pair.drafter.model, [prompts["a"]], [found.trajectories["a"]])
         np.testing.assert_array_equal(found.annotations["a"].ranks, expected.ranks)
 
     def test_everything_that_matters_is_in_the_key(
@@ -462,12 +463,12 @@ def test_pairs_with_one_target_share_trajectories(
         tiny_pair_folders.target, save_model(tmp_path / "draft", tiny_llama(seed=5, num_hidden_layers=1))
     ).spec("other")
     other = load_pair(spec)
-    with forwards(tiny_pair.target.model) as target, forwards(tiny_pair.draft.model) as draft:
+    with forwards(tiny_pair.target.model) as target, forwards(tiny_pair.drafter.model.model) as draft:
         first = record(tiny_pair, prompts, store)
         assert len(target) <= NEW
         assert draft == [3]
     calls.counts  # noqa: B018
-    with forwards(other.target.model) as target, forwards(other.draft.model) as draft:
+    with forwards(other.target.model) as target, forwards(other.drafter.model.model) as draft:
         second = record(other, prompts, store)
         assert (target, draft) == ([], [3])
     assert calls.counts == (0, 3)
@@ -506,13 +507,13 @@ class TestCommand:
 
     def test_list(self, run: Run, keys: list[str], folder: Path) -> None:
         said = run("traces", "list", "--json")
-        assert said.code == cli.DONE
+        assert said.code == DONE
         listed = json.loads(said.out)
         assert [one["key"] for one in listed] == keys
         assert sorted(one["about"]["kind"] for one in listed) == ["annotation"] * 3 + ["trajectory"] * 3
         assert sum(one["size_bytes"] for one in listed) == sum(path.stat().st_size for path in folder.iterdir())
         said = run("traces", "list")
-        assert (said.code, said.err) == (cli.DONE, "")
+        assert (said.code, said.err) == (DONE, "")
         assert all(key in said.out for key in keys)
         assert said.out.splitlines()[-1].startswith("6 traces, 0.0 MiB in ")
 
@@ -530,21 +531,21 @@ class TestCommand:
             (folder / f"{name}.json").write_text(text)
             (folder / f"{name}.safetensors").write_bytes(b"")
         said = run("traces", "list")
-        assert said.code == cli.DONE, said
+        assert said.code == DONE, said
         assert "6 traces" in said.out
-        assert run("traces", "rm", "--all").code == cli.DONE
+        assert run("traces", "rm", "--all").code == DONE
         assert sorted(path.stem for path in folder.iterdir()) == ["x", "x", "y", "y", "z", "z"]
 
     def test_show(self, run: Run, keys: list[str], store: TraceStore) -> None:
         for key in (keys[0], keys[0][:10]):
             said = run("traces", "show", key)
-            assert (said.code, said.err) == (cli.DONE, "")
+            assert (said.code, said.err) == (DONE, "")
             shown = json.loads(said.out)
             assert (shown["key"], shown["about"]) == (keys[0], store.find(keys[0]).about)
 
     def test_rm(self, run: Run, keys: list[str], store: TraceStore, folder: Path) -> None:
         said = run("traces", "rm", keys[0], keys[1][:10])
-        assert (said.code, said.out) == (cli.DONE, "2 traces deleted\n")
+        assert (said.code, said.out) == (DONE, "2 traces deleted\n")
         assert [trace.key for trace in store.list()] == keys[2:]
         assert run("traces", "rm", "--all").out == "4 traces deleted\n"
         assert list(folder.iterdir()) == []
@@ -565,11 +566,11 @@ class TestCommand:
     )
     def test_bad_input(self, arguments: list[str], says: str, run: Run, keys: list[str], store: TraceStore) -> None:
         said = run("traces", *(keys[0] if word == "KEY" else word for word in arguments))
-        assert (said.code, said.out) == (cli.USAGE, "")
+        assert (said.code, said.out) == (USAGE, "")
         (line,) = said.err.splitlines()
         assert line.startswith(says)
         assert [trace.key for trace in store.list()] == keys
 
     @pytest.mark.parametrize("arguments", [["show"], ["list", "--nothing"], ["nothing"]])
     def test_unknown_words(self, arguments: list[str], run: Run) -> None:
-        assert run("traces", *arguments).code == cli.USAGE
+        assert run("traces", *arguments).code == USAGE

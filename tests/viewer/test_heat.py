@@ -14,7 +14,7 @@ from support.command_line import one_line
 from support.viewing import STUDY, data_of
 from test_cli import Run
 
-from specdraft import cli
+from specdraft.commands.options import DONE
 from specdraft.viewer.heat import MOST_NODES, colours, heat_lines, heat_svg, heat_trees
 
 
@@ -42,7 +42,7 @@ def test_every_pair(run: Run, tmp_path: Path) -> None:
         "--html",
         tmp_path / "h.html",
     )
-    assert said.code == cli.DONE
+    assert said.code == DONE
     assert [line.split(":")[0] for line in said.out.splitlines() if "accepted tokens per step" in line] == [
         "zoo",
         "zoo-distilled",

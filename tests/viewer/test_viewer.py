@@ -18,7 +18,6 @@ from support.tiny_models import VOCAB, PairFolders, tiny_llama
 from support.viewing import NASTY, Nasty, data_of, nasty_step
 from test_cli import Run
 
-from specdraft import cli
 from specdraft.acceptance import (
     AcceptanceRule,
     Block,
@@ -31,10 +30,11 @@ from specdraft.acceptance import (
     Traversal,
     Typical,
 )
+from specdraft.commands.options import DONE
 from specdraft.decoding.generate import SpeculativeDecoder
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.pair import Pair
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
 from specdraft.study.plan import one_combination
@@ -66,7 +66,7 @@ def watch(
     sampling: Sampling | None = None,
     seed: int = 3,
 ) -> Any:
-    decoder = SpeculativeDecoder(pair, shape, budget, 12, rule, sampling, keep_probs=True, seed=seed)
+    decoder = SpeculativeDecoder(pair, shape, budget, 12, rule, sampling, watched=True, seed=seed)
     showing = LiveShowing(decoder, combination([]), "Once", pair.encode(PROMPT))
     return decoder, showing, list(showing.steps())
 
@@ -87,7 +87,7 @@ class TestLive:
             for node in range(1, len(step.nodes)):
                 before, seen = paths[int(step.topology.parents[node])], step.nodes[node]
                 assert seen.draft_prob == pytest.approx(
-                    float(after(tiny_pair.draft, prefix + before)[seen.token]), abs=1e-4
+                    float(after(tiny_pair.drafter.model, prefix + before)[seen.token]), abs=1e-4
                 )
                 assert seen.target_prob == pytest.approx(
                     float(after(tiny_pair.target, prefix + before)[seen.token]), abs=1e-4
@@ -95,7 +95,7 @@ class TestLive:
                 paths.append([*before, seen.token])
             prefix += [step.nodes[0].token, *step.tokens[:-1]]
         assert showing.text() == showing.result().text
-        assert showing.result().token_ids == decoder.generate_ids(tiny_pair.encode(PROMPT)).token_ids
+        assert showing.result().token_ids == decoder.generate(tiny_pair.encode(PROMPT)).token_ids
 
     @pytest.mark.parametrize(
         "rule",
@@ -106,7 +106,7 @@ class TestLive:
         sampling = Sampling(temperature=1.0)
         tiny_pair = replace(tiny_pair, draft=CachedModel(tiny_llama(7), VOCAB))  # it is wrong more often
         decoder, showing, steps = watch(tiny_pair, Kary(k=3), 9, rule, sampling)
-        again = decoder.generate_ids(tiny_pair.encode(PROMPT))
+        again = decoder.generate(tiny_pair.encode(PROMPT))
         assert [step.accepted for step in steps] == [
             step.accepted for step in again.steps
         ]  # looking on changes nothing
@@ -196,11 +196,11 @@ class TestReplay:
         replayed = ReplayedShowing(with_models := recorded(one, "first", TraceStore(tmp_path / "traces"), True))
         steps = list(replayed.steps())
         assert with_models.pair is not None
-        decoder = SpeculativeDecoder(with_models.pair, one.shape, one.settings.budget, 16, keep_probs=True)
+        decoder = SpeculativeDecoder(with_models.pair, one.shape, one.settings.budget, 16, watched=True)
         live = list(LiveShowing(decoder, one, "", with_models.prompt_ids).steps())
         assert_same(steps, live)
         assert replayed.result().tally.steps == len(live)
-        counted = decoder.generate_ids(with_models.prompt_ids)
+        counted = decoder.generate(with_models.prompt_ids)
         assert replayed.result().token_ids == counted.token_ids
         assert replayed.result().acceptance_rate == counted.acceptance_rate
 
@@ -242,7 +242,7 @@ class TestReplay:
 
     def test_command(self, run: Run, overrides: list[str], tmp_path: Path) -> None:
         said = run("replay", "second", *overrides, "tree=kary", "budget=3", "--html", tmp_path / "page.html")
-        assert said.code == cli.DONE
+        assert said.code == DONE
         assert said.out.startswith("def f")
         assert "step 1: " in said.out
         assert "\x1b" not in said.out
@@ -393,7 +393,7 @@ def test_generate_under_sampling(run: Run, tiny_pair_folders: PairFolders, tmp_p
     texts = [json.loads(run("generate", "Once", *pair, *sampled, "--json").out)["text"] for _ in range(2)]
     assert texts[0] == texts[1]
     said = run("generate", "Once", *pair, *sampled, "--no-live", "--html", tmp_path / "g.html")
-    assert said.code == cli.DONE
+    assert said.code == DONE
     assert "after temperature, top-k and top-p" in said.out
     assert data_of((tmp_path / "g.html").read_text())["about"]["seed"] == "3"
     wrong = [*pair, "tree=kary", "budget=4", "sampling.temperature=1"]

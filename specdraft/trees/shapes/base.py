@@ -70,6 +70,10 @@ class Plan(Protocol):
     def dynamic(self) -> bool:
         """Whether trees differ from step to step."""
 
+    @property
+    def topology(self) -> Topology | None:
+        """The one tree of every step; None where trees differ."""
+
     def expand(self, view: DraftView) -> DraftTree:
         """Draft one tree."""
 

@@ -57,6 +57,7 @@ class BestFirstPlan:
     shape: BestFirst
     nodes: int
     dynamic: ClassVar[bool] = True
+    topology: ClassVar[None] = None
 
     @property
     def depth(self) -> int:

@@ -21,6 +21,7 @@ class FittedPlan:
     shape: FittedShape
     nodes: int
     dynamic: ClassVar[bool] = False
+    topology: ClassVar[None] = None
 
     @property
     def depth(self) -> int:

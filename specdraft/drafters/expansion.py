@@ -8,46 +8,32 @@ the trajectory is in the trees of several starts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from specdraft.drafters.draft_model import best_children, with_descendants
-from specdraft.models.cached_model import CachedModel, tail_mask
+from specdraft.drafters.base import Expansion, RecordedText
+from specdraft.drafters.ranking import best_children
+from specdraft.drafters.tree_in_work import with_descendants
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.language_model import tail_mask
 from specdraft.trees.shapes import BestFirstPlan
 from specdraft.trees.shapes.best_first import Growth
 
 MAX_NODES = 4096  # of the trees that are grown at the same time: it bounds the drafter's cache and the masks
 
 
-class Expansion(NamedTuple):
-    """The best-first tree of each start of one trajectory, nodes in the order in which a budget adds them.
-
-    Attributes:
-        parent: `[T, N]` int16: a node's parent as a place in this order, from 1; 0 is the root, -1 no node.
-        rank: `[T, N]` int16 child ranks.
-        token: `[T, N]` int32.
-        log_prob: `[T, N]` float64, the logarithms of the cumulative probabilities.
-    """
-
-    parent: np.ndarray
-    rank: np.ndarray
-    token: np.ndarray
-    log_prob: np.ndarray
-
-
 @torch.inference_mode()
-def expand(model: CachedModel, prompt: Sequence[int], tokens: np.ndarray, plan: BestFirstPlan) -> Expansion:
+def expand(model: CachedModel, text: RecordedText, plan: BestFirstPlan) -> Expansion:
     """The trees that a live run would draft if a step started at each of the positions 0 .. T - 1.
 
     Args:
         model: the draft model.
-        prompt: token ids.
-        tokens: `[T + 1]` the trajectory.
+        text: a prompt and the trajectory `[T + 1]` that follows it.
         plan: the largest budget and the limits; a threshold is left to whoever reads the result.
     """
-    contexts = _Contexts(model, prompt, tokens, plan.growth(1, model.vocab).max_children)
+    tokens = text.tokens
+    contexts = _Contexts(model, text.prompt_ids, tokens, plan.growth(1, model.vocab).max_children)
     last, at_once = len(tokens) - 1, max(1, MAX_NODES // plan.nodes)
     parts = [contexts.grow(np.arange(first, min(first + at_once, last)), plan) for first in range(0, last, at_once)]
     if not parts:
@@ -80,7 +66,9 @@ class _Contexts:
         self._seen = seen
         device = self._model.device
         tail = tail_mask(torch.from_numpy(seen[-len(tokens) :]).to(device), self._model.dtype)
-        logits = self._model.append(torch.from_numpy(tokens).to(device), torch.from_numpy(offsets).to(device), tail)
+        logits = self._model.append(
+            torch.from_numpy(tokens).to(device), torch.from_numpy(offsets).to(device), tail
+        ).logits
         children, log_probs = best_children(logits, self._children)
         self._tokens, self._log_probs = (
             np.concatenate([self._tokens, children]),

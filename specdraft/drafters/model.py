@@ -1,0 +1,155 @@
+"""A smaller causal LM drafts the tree, level by level, over its own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from specdraft.drafters.base import (
+    BY_RANK,
+    TOP_K,
+    Annotation,
+    DrafterSpec,
+    DrafterTraits,
+    Drawing,
+    Expansion,
+    Prefilled,
+    RecordedText,
+)
+from specdraft.drafters.expansion import expand
+from specdraft.drafters.ranking import rank_tokens
+from specdraft.drafters.tree_in_work import PreparedTopology, TreeInWork
+from specdraft.errors import ConfigError
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.facts import describe_model, model_facts
+from specdraft.models.files import ModelFiles
+from specdraft.models.language_model import tail_mask
+from specdraft.models.loading import load_model
+from specdraft.models.self_check import SelfCheck, self_check
+from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import BestFirstPlan, Plan
+
+
+@dataclass
+class Model(DrafterSpec):
+    """The pair's draft model (`pair.draft`)."""
+
+    kind: str = "model"
+
+    @property
+    def traits(self) -> DrafterTraits:
+        """See `DrafterSpec.traits`."""
+        return DrafterTraits()
+
+    def weights(self, pair: PairSpec) -> ModelSpec:
+        """See `DrafterSpec.weights`: the pair's own draft model."""
+        if self.path is not None:
+            raise ConfigError(f"drafter.path={self.path}: the weights of drafter=model are pair.draft.path")
+        pair.draft.check("pair.draft")
+        return pair.draft
+
+    def load(self, weights: ModelFiles | None, target: CachedModel) -> ModelDrafter:
+        """See `DrafterSpec.load`."""
+        assert weights is not None
+        model = load_model(weights, target.vocab)
+        return ModelDrafter(model, weights, self_check(model, weights.spec.path))
+
+
+class ModelDrafter:
+    """A draft model with the committed tokens in its cache.
+
+    An accepted leaf was not fed (nothing is drafted below it), so it is missing from the cache afterwards; it is fed
+    together with the next root.
+
+    Args:
+        model: the draft model.
+        files: where it came from; None of a model that was handed over in memory.
+        check: what the load-time self-check said.
+    """
+
+    traits = DrafterTraits()
+
+    def __init__(self, model: CachedModel, files: ModelFiles | None = None, check: SelfCheck | None = None) -> None:
+        self.model, self.files, self.check = model, files, check
+        self._prepared: PreparedTopology | None = None
+        self._missing = self._no_token = torch.empty(0, dtype=torch.long, device=model.device)
+        self._slot: dict[int, int] = {}  # node of the last tree -> its slot among those fed for it
+        self._prompt_length = 0
+
+    def begin(self, prompt: Prefilled) -> None:
+        """See `Drafter.begin`."""
+        self.model.reset()
+        self.model.prefill(prompt.token_ids)
+        self._missing, self._prompt_length = self._no_token, len(prompt.token_ids)
+
+    def rewind(self) -> None:
+        """See `Drafter.rewind`."""
+        self.model.rewind(self._prompt_length)
+        self._missing = self._no_token
+
+    def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
+        """See `Drafter.draft`: one forward per level."""
+        work = TreeInWork(self.model, self._missing, root, drawing, self._prepared)
+        tree = plan.expand(work)
+        self._slot, self._prepared = work.slot, work.prepared
+        return tree
+
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
+        """See `Drafter.commit`: keep the root and the accepted nodes that were fed; remember an accepted leaf."""
+        fed = [0, *(self._slot[node] for node in accepted_nodes if node in self._slot)]
+        self.model.commit(fed)
+        leaf = accepted_nodes[-1:] if len(fed) <= len(accepted_nodes) else []
+        assert isinstance(tree.tokens, torch.Tensor)
+        self._missing = tree.tokens[leaf[0] : leaf[0] + 1] if leaf else self._no_token
+
+    def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
+        """See `Drafter.annotate`: one teacher-forced forward over a batch."""
+        tokens = [torch.from_numpy(text.tokens).to(self.model.device) for text in texts]
+        return [annotation(logits, own) for logits, own in zip(self.logits_along(texts), tokens, strict=True)]
+
+    def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
+        """See `Drafter.logits_along`."""
+        for forward in self.model.along([text.prompt_ids for text in texts], [text.tokens for text in texts]):
+            yield forward.logits
+
+    def expand(self, text: RecordedText, plan: BestFirstPlan) -> Expansion:
+        """See `Drafter.expand`."""
+        return expand(self.model, text, plan)
+
+    def rehearse(self, parents: int) -> None:
+        """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""
+        model = self.model
+        tokens = torch.arange(parents, device=model.device) % model.vocab
+        tail = tail_mask(torch.eye(parents, dtype=torch.bool, device=model.device), model.dtype)
+        rank_tokens(model.append(tokens, torch.zeros_like(tokens), tail).logits, 2)
+        model.commit([])
+
+    def facts(self) -> dict[str, Any]:
+        """See `Drafter.facts`."""
+        assert self.files is not None
+        return model_facts(self.model, self.files)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Drafter.describe`."""
+        assert self.files is not None
+        return describe_model(self.model, self.files, self.check)
+
+
+def annotation(logits: torch.Tensor, tokens: torch.Tensor) -> Annotation:
+    """`logits` `[T + 1, vocab]` before each of `tokens` `[T + 1]`: what a drafter of tokens says of them."""
+    score = logits.gather(-1, tokens[:, None])
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    ranks = (logits > score).sum(-1) + ((logits == score) & (ids < tokens[:, None])).sum(-1)
+    ranks[0] = -1
+    log_probs = torch.log_softmax(logits, -1)
+    top = rank_tokens(logits, min(TOP_K, logits.shape[-1]))
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    values = (ranks.int(), top.int(), log_probs.gather(-1, top).exp(), entropy)
+    arrays = [value.cpu().numpy() for value in values]
+    ranks_there, top_ids, top_probs, spread = arrays
+    return Annotation(ranks_there, top_ids, top_probs, spread, np.empty((len(tokens), 0), dtype=np.int32))

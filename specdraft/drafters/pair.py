@@ -1,0 +1,252 @@
+"""A pair: one target with one drafter, and the one tokenizer that feeds both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from specdraft.config import Settings, load_group
+from specdraft.drafters.base import Drafter, DrafterSpec
+from specdraft.drafters.model import Model
+from specdraft.errors import ConfigError, ModelError, PromptError
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.files import ModelFiles, ModelInMemory, find_model, first_line
+from specdraft.models.loading import eos_ids, load_model
+from specdraft.models.self_check import SelfCheck, self_check
+from specdraft.models.spec import ModelSpec, PairSpec
+
+PROBE = "The quick brown fox, 12 + 34 = 46:\n\tdef f(x): return x  # na\u00efve"
+
+
+@dataclass(frozen=True, eq=False)
+class PairFiles:
+    """A pair on disk, checked as far as that goes without loading weights.
+
+    Attributes:
+        spec: how the user named it.
+        drafter: what proposes tokens for the target.
+        target: the target's files.
+        draft: the files of the drafter's weights; None of a drafter without any.
+    """
+
+    spec: PairSpec
+    drafter: DrafterSpec
+    target: ModelFiles
+    draft: ModelFiles | None
+
+    @property
+    def label(self) -> str:
+        """The pair's name, and its drafter where that is not its draft model."""
+        return self.spec.name if self.drafter.label == "model" else f"{self.spec.name} with {self.drafter.label}"
+
+    @property
+    def models(self) -> list[ModelFiles]:
+        """The files of every model that takes part."""
+        return [self.target, *([self.draft] if self.draft else [])]
+
+    @property
+    def vocab(self) -> int:
+        """The ids that all models have (vocabularies are often padded to different sizes)."""
+        return min(int(files.config.get_text_config().vocab_size) for files in self.models)
+
+    @property
+    def context_length(self) -> int | None:
+        """The shortest of the contexts."""
+        return min((files.context_length for files in self.models if files.context_length), default=None)
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        """Digests of the target's and the drafter's weights; the second is empty of a drafter without any."""
+        return self.target.weights_hash, self.draft.weights_hash if self.draft else ""
+
+    def check(self) -> None:
+        """Gate the models and compare their tokenizers.
+
+        Raises:
+            ModelError: a model cannot verify or draft trees, or the tokenizers differ.
+        """
+        for files in self.models:
+            files.check_supported()
+        if self.draft and (differing := self._differing(self.target.tokenizer, self.draft.tokenizer)):
+            raise ModelError(
+                f"pair {self.spec.name}: the tokenizers of {self.target.spec.path} and {self.draft.spec.path} differ "
+                f"(first at {differing[0]!r}); both models must read the same token ids"
+            )
+
+    def _differing(self, first: Any, second: Any) -> list[str]:
+        """What two tokenizers do not read alike."""
+        target, draft = first.get_vocab(), second.get_vocab()
+        common = min(self.vocab, *(max(ids.values(), default=-1) + 1 for ids in (target, draft)))
+        differing = sorted(
+            {token for token, i in target.items() if i < common and draft.get(token) != i}
+            | {token for token, i in draft.items() if i < common and target.get(token) != i}
+        )
+        return differing or ([PROBE] if first.encode(PROBE) != second.encode(PROBE) else [])
+
+    def encode(self, text: str, chat_template: str = "auto") -> list[int]:
+        """Token ids for both models: the target's chat template if it has one, else the tokenizer's defaults.
+
+        Raises:
+            PromptError: the template fails, there are no tokens, or one of them is not in both vocabularies.
+        """
+        from jinja2 import TemplateError
+
+        tokenizer = self.target.tokenizer
+        if chat_template == "auto" and getattr(tokenizer, "chat_template", None):
+            message = [{"role": "user", "content": text}]
+            try:
+                text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            except TemplateError as error:
+                hint = "prompts.chat_template=none does without it"
+                raise PromptError(
+                    f"the chat template of {self.target.spec.path} fails: {first_line(error)}; {hint}"
+                ) from error
+            ids = tokenizer.encode(text, add_special_tokens=False)
+        else:
+            ids = tokenizer.encode(text)
+        self._check_ids(ids)
+        return list(ids)
+
+    def _check_ids(self, ids: list[int]) -> None:
+        if not ids:
+            raise PromptError("the prompt has no tokens")
+        if min(ids) < 0 or max(ids) >= self.vocab:
+            wrong = max(ids) if max(ids) >= self.vocab else min(ids)
+            raise PromptError(f"the prompt needs token {wrong}, but the models share only {self.vocab} ids")
+
+    def encode_to_fit(self, text: str, chat_template: str, settings: Settings, depth: int) -> list[int]:
+        """Token ids of a prompt, cut to `max_prompt_tokens` on the left.
+
+        Raises:
+            PromptError: there are no tokens, or they do not fit the context with what is decoded after them.
+        """
+        return self.fit(self.encode(text, chat_template), settings, depth)
+
+    def fit(self, ids: list[int], settings: Settings, depth: int) -> list[int]:
+        """Token ids, cut to `max_prompt_tokens` on the left. Raises `PromptError` as `encode_to_fit`."""
+        self._check_ids(ids)
+        ids = ids[-(settings.max_prompt_tokens or 0) :]
+        limit, after = self.context_length, settings.max_new_tokens + depth
+        if limit is not None and len(ids) + after > limit:
+            hint = f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else ""
+            raise PromptError(
+                f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {depth} draft levels exceed the "
+                f"context of {limit} of pair {self.spec.name}{hint}"
+            )
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids."""
+        text: str = self.target.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+
+@dataclass
+class Pair:
+    """A pair with its weights in memory.
+
+    Attributes:
+        files: where it came from.
+        target: the target.
+        drafter: what proposes tokens for it.
+        target_check: what the load-time self-check said of the target.
+    """
+
+    files: PairFiles
+    target: CachedModel
+    drafter: Drafter
+    target_check: SelfCheck
+
+    @property
+    def name(self) -> str:
+        return self.files.spec.name
+
+    @property
+    def label(self) -> str:
+        """See `PairFiles.label`."""
+        return self.files.label
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The target's end-of-sequence tokens."""
+        return eos_ids(self.target)
+
+    def encode(self, text: str, chat_template: str = "auto") -> list[int]:
+        """See `PairFiles.encode`."""
+        return self.files.encode(text, chat_template)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids."""
+        return self.files.decode(ids)
+
+    def decode_token(self, token: int) -> str:
+        """Text of one token; special tokens by their names."""
+        text: str = self.files.target.tokenizer.decode([token])
+        return text
+
+
+def find_pair(spec: PairSpec, drafter: DrafterSpec | None = None, weights: bool = True) -> PairFiles:
+    """Find the models' files; nothing is loaded.
+
+    Args:
+        spec: the pair.
+        drafter: what drafts; left out: the pair's draft model.
+        weights: False does without weights that are not here yet.
+
+    Raises:
+        ConfigError: the pair or the drafter cannot be meant.
+        ModelError: see `find_model`.
+    """
+    drafter = drafter or Model()
+    spec.check()
+    drafter.check()
+    draft = drafter.weights(spec)
+    key = "pair.draft" if draft is spec.draft else "drafter"
+    found = None if draft is None else find_model(draft, key, weights)
+    return PairFiles(spec, drafter, find_model(spec.target, "pair.target", weights), found)
+
+
+def load_pair(
+    spec: PairSpec | PairFiles | str, drafter: DrafterSpec | None = None, target_of: Pair | None = None
+) -> Pair:
+    """Load a pair and check its models against sequential decoding.
+
+    Args:
+        spec: a pair, or the name of a pair config (as `zoo`).
+        drafter: what drafts; left out: the pair's draft model.
+        target_of: a pair whose target is used again if it is the same model.
+
+    Raises:
+        ConfigError: there is no pair of this name.
+        ModelError: see `find_pair`, `PairFiles.check`; or memory ran out.
+    """
+    named = load_group("pair", spec, PairSpec) if isinstance(spec, str) else spec
+    files = named if isinstance(named, PairFiles) else find_pair(named, drafter)
+    files.check()
+    if target_of and target_of.files.target.spec == files.target.spec and target_of.target.vocab == files.vocab:
+        target, check = target_of.target, target_of.target_check
+    else:
+        target = load_model(files.target, files.vocab)
+        check = self_check(target, files.target.spec.path)
+    return Pair(files, target, files.drafter.load(files.draft, target), check)
+
+
+def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter: DrafterSpec) -> Pair:
+    """A pair of `transformers` models that are in memory already, checked as `load_pair` does.
+
+    Raises:
+        ConfigError: the drafter needs a draft model and there is none, or it has weights of its own elsewhere.
+        ModelError: a model cannot verify or draft trees.
+    """
+    drafter.check()
+    spec = PairSpec("in-memory", ModelSpec("target"), ModelSpec("draft"))
+    draft = None
+    if drafter.weights(spec) is spec.draft:
+        if draft_model is None:
+            raise ConfigError(f"drafter={drafter.kind} needs a draft model")
+        draft = ModelInMemory(spec.draft, draft_model, tokenizer)
+    files = PairFiles(spec, drafter, ModelInMemory(spec.target, target_model, tokenizer), draft)
+    files.check()
+    target = CachedModel(target_model.eval(), files.vocab)
+    check = self_check(target, spec.target.path)
+    return Pair(files, target, drafter.load(draft, target), check)

@@ -1,0 +1,46 @@
+"""A model's most probable tokens, in the order that every rank means: by (-logit, token id)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` most probable tokens of each row, best first: `[m, vocab]` -> `[m, count]` ids.
+
+    Ordered by (-logit, token id), which `torch.topk` alone does not promise for equals.
+    """
+    if count == 1:
+        return logits.argmax(-1, keepdim=True)
+    if logits.device.type != "cpu":
+        return rank_by_key(logits, count)
+    values, ids = logits.float().topk(count, dim=-1)
+    ids, order = ids.sort(-1)
+    ranked = ids.gather(-1, values.gather(-1, order).sort(stable=True, dim=-1, descending=True).indices)
+    unsure = (logits >= values[:, -1:]).sum(-1) > count  # equals of the last one were left out: which?
+    if unsure.any():
+        ranked[unsure] = rank_by_key(logits[unsure], count)
+    return ranked
+
+
+def rank_by_key(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """`rank_tokens` without a look at the result: the id is packed below the logit's bits into one integer key.
+
+    Nothing waits for a GPU here; on a CPU the keys cost several times what the logits do.
+    """
+    bits = (logits.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()  # floats in integer order
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    return ((ordered << 32) - ids).topk(count, dim=-1).indices
+
+
+def best_children(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` most probable tokens of each row and the logarithms of their probabilities, on the host.
+
+    `[m, vocab]` logits -> `[m, count]` ids and `[m, count]` float64, best first; one transfer.
+    """
+    tokens = rank_tokens(logits, count)
+    log_probs = torch.log_softmax(logits, -1).gather(-1, tokens)
+    ids, values = torch.stack([tokens.double(), log_probs.double()]).cpu().numpy()
+    return ids.astype(np.int64), values
