@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from support.tiny_models import PairFolders, byte_tokenizer, tiny_llama, tiny_pair_models
+
+from specdraft import SpeculativeDecoder
+from specdraft.acceptance import Recursive
+from specdraft.drafters.ngram import Ngram
+from specdraft.drafters.pair import Pair, load_pair
+from specdraft.errors import ConfigError, ModelError, PromptError
+from specdraft.sampling.distribution import Sampling
+
+PROMPT = "Once upon a time"
+
+
+@pytest.fixture(scope="module")
+def decoder() -> SpeculativeDecoder:
+    return SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), tree="kary", max_new_tokens=16)
+
+
+def test_models_in_memory_decode_as_those_on_disk(decoder: SpeculativeDecoder, tiny_pair: Pair) -> None:
+    saved = SpeculativeDecoder(tiny_pair, "kary", max_new_tokens=16).generate(PROMPT)
+    handed = decoder.generate(PROMPT)
+    assert handed.token_ids == saved.token_ids
+    assert handed.text == saved.text
+    ratios = ("acceptance_rate", "acceptance_length", "block_efficiency")
+    assert [getattr(handed, name) for name in ratios] == [getattr(saved, name) for name in ratios]
+
+
+def test_a_prompt_is_a_text_or_ids(decoder: SpeculativeDecoder) -> None:
+    ids = decoder.pair.encode(PROMPT)
+    wanted = decoder.generate(PROMPT).token_ids
+    for prompt in (ids, torch.tensor(ids), torch.tensor([ids])):
+        assert decoder.generate(prompt).token_ids == wanted
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "no tokens"),
+        ([3, 258], "needs token 258, but the models share only 258 ids"),
+        ([3, -1], "needs token -1"),
+        (torch.ones(2, 3, dtype=torch.long), "one at a time"),
+        (torch.ones(3), "expected token ids"),
+        ([3] * 600, "exceed the context of 512"),
+    ],
+    ids=["none", "unknown", "negative", "two", "floats", "long"],
+)
+def test_a_prompt_that_cannot_be_decoded(decoder: SpeculativeDecoder, prompt: object, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        decoder.generate(prompt)  # type: ignore[arg-type]
+
+
+def test_the_speedup_is_there_when_it_is_asked_for(decoder: SpeculativeDecoder) -> None:
+    assert decoder.generate(PROMPT).speedup is None
+    compared = decoder.generate(PROMPT, compare=True)
+    assert compared.speedup == pytest.approx(compared.tally.plain_s / compared.tally.wall_s)
+    assert compared.as_data()["speedup"] == compared.speedup
+    spent = compared.tally
+    assert spent.draft_s + spent.verify_s + spent.other_s == pytest.approx(spent.wall_s)
+
+
+def test_sampling_in_memory_is_repeatable() -> None:
+    options = {"acceptance": Recursive(), "sampling": Sampling(1.0), "max_new_tokens": 12, "tree": "kary"}
+    texts = []
+    for seed in (1, 1, 2):
+        made = SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), seed=seed, **options)
+        texts.append(made.generate(PROMPT).token_ids)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_drafter_without_a_model() -> None:
+    target, _ = tiny_pair_models()
+    made = SpeculativeDecoder.from_models(target, None, byte_tokenizer(), "ngram", budget=4, max_new_tokens=12)
+    plain = SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), max_new_tokens=12)
+    assert made.generate(PROMPT).token_ids == plain.generate(PROMPT).token_ids
+    assert made.pair.drafter.describe()["kind"] == Ngram.kind
+
+
+def test_what_cannot_be_a_pair_is_refused() -> None:
+    target, draft = tiny_pair_models()
+    with pytest.raises(ConfigError, match="drafter=model needs a draft model"):
+        SpeculativeDecoder.from_models(target, None, byte_tokenizer())
+    with pytest.raises(ConfigError, match="did you mean 'ngram'"):
+        SpeculativeDecoder.from_models(target, draft, byte_tokenizer(), "ngrams")
+    with pytest.raises(ConfigError, match="did you mean 'kary'"):
+        SpeculativeDecoder.from_models(target, draft, byte_tokenizer(), tree="karry")
+    with pytest.raises(ModelError, match="cannot verify draft trees"):
+        refused = tiny_llama()
+        refused.config.model_type = "gpt_neo"
+        SpeculativeDecoder.from_models(refused, draft, byte_tokenizer())
+
+
+def test_the_same_target_with_another_drafter(tiny_pair: Pair, tiny_pair_folders: PairFolders) -> None:
+    looked_up = load_pair(tiny_pair_folders.spec(), Ngram(), target_of=tiny_pair)
+    assert looked_up.target is tiny_pair.target
+    assert (tiny_pair.label, looked_up.label) == ("tiny", "tiny with ngram")
