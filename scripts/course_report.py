@@ -20,12 +20,13 @@ import typer
 
 from specdraft.errors import UserError
 from specdraft.report.document import REFERENCES, compose
-from specdraft.report.findings import CLEAR, OPEN, Findings, Lead, interval, is_reference, lead_sentence
+from specdraft.report.findings import CLEAR, OPEN, Findings, Lead, interval, lead_sentence
 from specdraft.report.markdown import code, escaped, words
 from specdraft.report.study_files import StudyFiles, read_study
 from specdraft.report.words import Interval, Name, Text, number, plural, say
 from specdraft.results.files import write_atomically
 from specdraft.theory.formulas import expected_tokens
+from specdraft.trees.shapes import is_reference
 
 COMMAND = "scripts/reproduce_course_report.sh"
 SPEEDS = ("speedup", "est_speedup")

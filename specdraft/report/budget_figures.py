@@ -10,10 +10,11 @@ import altair as alt
 import pandas as pd
 
 from specdraft.report.canvas import METRIC_TITLES, MOST_SPOKEN, Canvas, facet
-from specdraft.report.findings import interval, is_reference, lead_sentence
+from specdraft.report.findings import interval, lead_sentence
 from specdraft.report.study_files import visible
 from specdraft.report.theme import HEAT
 from specdraft.report.words import Interval, Name, Text, join, plural, say
+from specdraft.trees.shapes import is_reference
 
 MOST_HEAT_ROWS = 30
 CLOSE = 1.25  # two ticks of a logarithmic axis

@@ -9,10 +9,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from specdraft.report.findings import Findings, is_reference
+from specdraft.report.findings import Findings
 from specdraft.report.study_files import visible
 from specdraft.report.theme import CONFIG, ShapeScales
 from specdraft.report.words import Text, join, names, say
+from specdraft.trees.shapes import is_reference
 
 MOST_SHAPES = 12  # lines in one panel
 MOST_PANELS = 9

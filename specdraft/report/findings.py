@@ -15,8 +15,8 @@ import pandas as pd
 from specdraft.report.study_files import StudyFiles, panel_label, visible
 from specdraft.report.words import Interval, Name, Strong, Text, join, names, number, plural, say
 from specdraft.results.comparisons import GROUP_KEYS
+from specdraft.trees.shapes import is_reference
 
-REFERENCE = "hindsight"
 CLEAR, OPEN, UNKNOWN, ALONE, EQUAL = "clear", "open", "no interval", "alone", "all equal"
 VERDICTS = {
     CLEAR: "clear: the interval of the lead lies above 0",
@@ -27,11 +27,6 @@ VERDICTS = {
 }
 MOST_LOOPING = 0.3
 FEWEST_PROMPTS = 20
-
-
-def is_reference(tree: str) -> bool:
-    """The hindsight tree, fitted on the prompts that it is scored on: never a winner."""
-    return tree == REFERENCE or tree.startswith(f"{REFERENCE}-")
 
 
 @dataclass(frozen=True)

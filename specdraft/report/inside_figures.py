@@ -18,10 +18,11 @@ from specdraft.report.canvas import (
     spread,
     width,
 )
-from specdraft.report.findings import Lead, is_reference
+from specdraft.report.findings import Lead
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, join, plural, say
 from specdraft.results.metrics import depth_rates
+from specdraft.trees.shapes import is_reference
 
 FEWEST_REACHED = 20  # steps; rates over fewer are noise
 MOST_LENGTH = 12

@@ -6,10 +6,11 @@ import altair as alt
 import pandas as pd
 
 from specdraft.report.canvas import CHAIN, METRIC_TITLES, MOST_DETAIL_PANELS, MOST_DETAIL_SHAPES, Canvas, tips, width
-from specdraft.report.findings import interval, is_reference
+from specdraft.report.findings import interval
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
 from specdraft.theory.formulas import expected_tokens
+from specdraft.trees.shapes import is_reference
 
 MOST_SETTINGS = 24
 TOKEN_WISE = (

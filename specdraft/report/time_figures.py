@@ -7,9 +7,10 @@ import pandas as pd
 
 from specdraft.report.budget_figures import BudgetFigures
 from specdraft.report.canvas import MOST_DETAIL_PANELS, MOST_SPOKEN, facet
-from specdraft.report.findings import against_one, interval, is_reference
+from specdraft.report.findings import against_one, interval
 from specdraft.report.theme import PARTS
 from specdraft.report.words import Name, Strong, Text, join, plural, say
+from specdraft.trees.shapes import is_reference
 
 
 class TimeFigures(BudgetFigures):

@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from specdraft.trees.shapes import is_reference
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -70,13 +72,13 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
     for count in nodes:
         table.add_column(str(count), justify="right")
     settings = _settings(summary)
-    fair = summary[summary["tree"] != "hindsight"]
+    fair = summary[~summary["tree"].map(is_reference)]
     most = fair.groupby("nodes")["block_efficiency"].max()
     for label, group in summary.groupby(["tree", *settings], sort=False):
         cells = []
         for count in nodes:
             values = group.loc[group["nodes"] == count, "block_efficiency"]
-            best = len(values) and label[0] != "hindsight" and values.iloc[0] == most.get(count)
+            best = len(values) and not is_reference(label[0]) and values.iloc[0] == most.get(count)
             cells.append(Text(_number(values.iloc[0]) if len(values) else "", style="bold green" if best else ""))
         table.add_row(" ".join(map(str, label)), *cells)
     return table

@@ -5,11 +5,12 @@ from itertools import islice
 import pytest
 
 from specdraft.errors import ConfigError
-from specdraft.trees.shapes import StaticShape, registry
+from specdraft.trees.shapes import StaticShape, is_reference, registry
 from specdraft.trees.shapes.base import MAX_BUDGET, StaticPlan
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.fitted import Hindsight, Measured
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.paths import Paths
 from specdraft.trees.shapes.published import Published, published_trees
@@ -182,6 +183,13 @@ def test_every_shape_is_registered_under_its_kind() -> None:
     shapes = registry()
     assert {"chain", "wide", "kary", "branching", "beam", "paths", "published"} <= set(shapes)
     assert all(shape().kind == kind for kind, shape in shapes.items())
+
+
+def test_hindsight_is_the_only_reference_whatever_its_parameters() -> None:
+    assert {kind for kind, shape in registry().items() if shape.reference} == {"hindsight"}
+    assert is_reference(Hindsight().label) and is_reference(Hindsight(max_depth=4).label)
+    assert not is_reference(Measured(max_depth=4).label)
+    assert not any(map(is_reference, ["", "hindsights", "kary-hindsight", "a shape of another version"]))
 
 
 def test_a_plan_grows_its_tree_one_level_at_a_time() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import is_dataclass
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import cast
@@ -11,7 +12,17 @@ from specdraft.trees.shapes.base import Plan, Shape, StaticPlan, StaticShape, ch
 from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.shapes.fitted import FittedPlan
 
-__all__ = ["BestFirstPlan", "FittedPlan", "Plan", "Shape", "StaticPlan", "StaticShape", "check_budget", "registry"]
+__all__ = [
+    "BestFirstPlan",
+    "FittedPlan",
+    "Plan",
+    "Shape",
+    "StaticPlan",
+    "StaticShape",
+    "check_budget",
+    "is_reference",
+    "registry",
+]
 
 
 def registry() -> dict[str, type[Shape]]:
@@ -24,3 +35,14 @@ def registry() -> dict[str, type[Shape]]:
             if kind and isinstance(member, type) and is_dataclass(member) and member.__module__ == module.__name__:
                 found[kind] = cast("type[Shape]", member)
     return found
+
+
+def is_reference(label: str) -> bool:
+    """Whether a `tree` column's label (a kind and its changed parameters, `kind-x4`) is of a shape that is a reference:
+    it is shown beside the others, and never wins."""
+    return label.partition("-")[0] in _reference_kinds()
+
+
+@cache
+def _reference_kinds() -> frozenset[str]:
+    return frozenset(kind for kind, shape in registry().items() if shape.reference)

@@ -83,6 +83,7 @@ class Shape(Protocol):
 
     kind: str
     sized: ClassVar[bool]
+    reference: ClassVar[bool]
 
     @property
     def label(self) -> str:
@@ -118,6 +119,7 @@ class ShapeLabel:
     """Says what the `tree` column says of a shape."""
 
     kind: str = ""
+    reference: ClassVar[bool] = False  # True: fitted on the prompts that it is scored on, so never a winner
 
     @property
     def label(self) -> str:

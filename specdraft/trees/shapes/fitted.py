@@ -81,3 +81,4 @@ class Hindsight(FittedShape):
     """`measured` fitted on the very prompts that it is scored on: a reference, never a winner, no bound."""
 
     kind: str = "hindsight"
+    reference: ClassVar[bool] = True

@@ -1,0 +1,50 @@
+"""Plans and results as tables in a terminal."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from support.made_studies import write_study
+
+from specdraft.viewer.tables import MOST_LINES, summary_tables
+
+
+def summary_of(folder: Path, trees: tuple[str, ...], budgets: tuple[int, ...] = (2, 4)) -> pd.DataFrame:
+    return pd.read_csv(write_study(folder, trees=trees, budgets=budgets) / "summary.csv")
+
+
+def printed(summary: pd.DataFrame) -> str:
+    stream = StringIO()
+    console = Console(file=stream, width=120, force_terminal=True, color_system="standard")
+    for table in summary_tables(summary):
+        console.print(table)
+    return stream.getvalue()
+
+
+def test_few_combinations_have_a_line_each_with_their_interval(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path / "s", ("chain", "kary"))
+    text = printed(summary)
+    for row in summary.to_dict("records"):
+        low, high = row["block_efficiency_lo"], row["block_efficiency_hi"]
+        assert f"{row['block_efficiency']:.2f} [{low:.2f}, {high:.2f}]" in text
+
+
+def test_without_intervals_and_without_steps_the_cells_say_so(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path / "s", ("chain",))
+    summary.loc[0, ["block_efficiency", "block_efficiency_lo", "block_efficiency_hi"]] = float("nan")
+    summary.loc[1, ["block_efficiency_lo", "block_efficiency_hi"]] = float("nan")
+    first, second = [line.split() for line in printed(summary).splitlines() if "chain" in line]
+    assert first[3] == "-" and second[3] == f"{summary['block_efficiency'][1]:.2f}"
+
+
+@pytest.mark.parametrize("reference", ["hindsight", "hindsight-md4"])
+def test_a_reference_is_never_the_most_of_its_column(tmp_path: Path, reference: str) -> None:
+    trees = ("chain", *(f"kary-k{k}" for k in range(2, 2 + MOST_LINES // 2)), reference)
+    lines = printed(summary_of(tmp_path / "s", trees)).splitlines()
+    shown = {line.split()[0]: line for line in lines if line.strip()}
+    assert "\x1b[1;32m" not in shown[reference]
+    assert sum("\x1b[1;32m" in line for line in shown.values()) >= 1
