@@ -20,11 +20,12 @@ import typer
 
 from specdraft.errors import UserError
 from specdraft.report.document import REFERENCES, compose
-from specdraft.report.findings import CLEAR, OPEN, Findings, Lead, interval, lead_sentence
+from specdraft.report.findings import CLEAR, OPEN, Findings, Lead, lead_sentence
 from specdraft.report.markdown import code, escaped, words
 from specdraft.report.study_files import StudyFiles, read_study
-from specdraft.report.words import Interval, Name, Text, number, plural, say
+from specdraft.report.words import Name, Text, plural, say
 from specdraft.results.files import write_atomically
+from specdraft.results.intervals import Interval, number
 from specdraft.theory.formulas import expected_tokens
 from specdraft.trees.shapes import is_reference
 
@@ -132,7 +133,7 @@ def grids(findings: Findings) -> Iterator[tuple[str, list[str]]]:
 
 
 def grid_cell(row: dict[Any, Any] | None) -> str:
-    return "" if row is None else escaped(f"{interval(row, 'acceptance_length')}; {number(row['acceptance_rate'])}")
+    return "" if row is None else escaped(f"{Interval.of(row, 'acceptance_length')}; {number(row['acceptance_rate'])}")
 
 
 def order(first: Interval, second: Interval) -> str:
@@ -153,7 +154,7 @@ def about_budgets(findings: Findings) -> Iterator[Text]:
         if own["budget"].nunique() > 1:
             ends = own.sort_values("budget").to_dict("records")
             for name, found in changes.items():
-                found[order(interval(ends[-1], name), interval(ends[0], name))] += 1
+                found[order(Interval.of(ends[-1], name), Interval.of(ends[0], name))] += 1
     for name, found in changes.items():
         total = sum(found.values())
         if total:
@@ -186,9 +187,9 @@ def about_pairs(findings: Findings) -> Iterator[Text]:
         told = dict(zip([*settings, "budget"], values, strict=True))
         if own["pair"].nunique() > 1 and told["budget"] == rows["budget"].max():
             ranked = own.sort_values("block_efficiency", ascending=False).to_dict("records")
-            parts = [f"{row['pair']} {interval(row, 'block_efficiency')}" for row in ranked]
+            parts = [f"{row['pair']} {Interval.of(row, 'block_efficiency')}" for row in ranked]
             apart = all(
-                order(a, b) == "higher" for a, b in pairwise([interval(row, "block_efficiency") for row in ranked])
+                order(a, b) == "higher" for a, b in pairwise([Interval.of(row, "block_efficiency") for row in ranked])
             )
             where = ", ".join(f"{key}={value}" for key, value in told.items())
             yield say("Block efficiency of a {} ({}): {}; {}.", Name("chain"), where, "; ".join(parts),
@@ -203,13 +204,13 @@ def about_theory(findings: Findings) -> Iterator[Text]:
         row = own.sort_values("budget").to_dict("records")[-1]
         predicted, measured = (
             expected_tokens(float(row["alpha"]), int(row["budget"])),
-            interval(row, "block_efficiency"),
+            Interval.of(row, "block_efficiency"),
         )
         side = "inside" if measured.known and measured.low <= predicted <= measured.high else "outside"
         yield say("{}: with the measured overlap alpha = {} the formula for independent "
                   "acceptances gives {} tokens per pass at {}; "
                   "measured {}, so the prediction is {} the interval.", Name(str(row["panel"])),
-                  interval(row, "alpha"), number(predicted),
+                  Interval.of(row, "alpha"), number(predicted),
                   plural(int(row["budget"]), "draft token"), measured, side)  # fmt: skip
 
 
@@ -220,7 +221,7 @@ def about_time(findings: Findings) -> Iterator[Text]:
         rows = rows[rows[name].notna()]
         for pair, own in rows.groupby("pair", sort=False):
             row = own.sort_values(name, ascending=False).to_dict("records")[0]
-            speed = interval(row, name)
+            speed = Interval.of(row, name)
             verdict = (
                 "a gain"
                 if speed.known and speed.low > 1

@@ -10,10 +10,11 @@ import altair as alt
 import pandas as pd
 
 from specdraft.report.canvas import METRIC_TITLES, MOST_SPOKEN, Canvas, facet
-from specdraft.report.findings import interval, lead_sentence
+from specdraft.report.findings import lead_sentence
 from specdraft.report.study_files import visible
 from specdraft.report.theme import HEAT
-from specdraft.report.words import Interval, Name, Text, join, plural, say
+from specdraft.report.words import Name, Text, join, plural, say
+from specdraft.results.intervals import Interval
 from specdraft.trees.shapes import is_reference
 
 MOST_HEAT_ROWS = 30
@@ -276,7 +277,7 @@ class BudgetFigures(Canvas):
             Name(panel),
             Name(top["shown"]),
             plural(int(top["budget"]), "node"),
-            interval(top, "block_efficiency"),
+            Interval.of(top, "block_efficiency"),
         )
 
     def _leads_caption(self) -> Text:
@@ -301,7 +302,7 @@ class BudgetFigures(Canvas):
             if len(own) < 2:
                 continue
             first, last = own.iloc[0], own.iloc[-1]
-            a, b = interval(first, metric), interval(last, metric)
+            a, b = Interval.of(first, metric), Interval.of(last, metric)
             told.append(
                 say(
                     "{}, {}: from {} at {} to {} at {}{}.",

@@ -10,7 +10,8 @@ from specdraft.report.canvas import Drawn
 from specdraft.report.figures import draw
 from specdraft.report.findings import ALONE, VERDICTS, Findings, Lead
 from specdraft.report.study_files import StudyFiles, visible
-from specdraft.report.words import Name, Text, names, number, plural, say
+from specdraft.report.words import Name, Text, names, plural, say
+from specdraft.results.intervals import number
 from specdraft.results.metrics import COUNTS, RATIOS, TIMES
 
 MOST_HEADLINES = 6

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan, nan
-from typing import Any
 
 import pandas as pd
 
 from specdraft.report.study_files import StudyFiles, panel_label, visible
-from specdraft.report.words import Interval, Name, Strong, Text, join, names, number, plural, say
+from specdraft.report.words import Name, Strong, Text, join, names, plural, say
 from specdraft.results.comparisons import GROUP_KEYS
+from specdraft.results.intervals import Interval, number
 from specdraft.trees.shapes import is_reference
 
 CLEAR, OPEN, UNKNOWN, ALONE, EQUAL = "clear", "open", "no interval", "alone", "all equal"
@@ -118,7 +118,15 @@ class Findings:
             break
         verdict = _verdict(trees, runner, lead)
         return Lead(
-            panel, budget, tuple(trees), interval(top, "block_efficiency"), runner, lead, verdict, reference, len(fair)
+            panel,
+            budget,
+            tuple(trees),
+            Interval.of(top, "block_efficiency"),
+            runner,
+            lead,
+            verdict,
+            reference,
+            len(fair),
         )
 
     @cached_property
@@ -245,7 +253,7 @@ class Findings:
             fastest = self.live[~self.live["tree"].map(is_reference)].sort_values("speedup", ascending=False)
             if len(fastest) and not isnan(fastest["speedup"].iloc[0]):
                 row = fastest.iloc[0]
-                speed = interval(row, "speedup")
+                speed = Interval.of(row, "speedup")
                 texts.append(
                     say(
                         "{} the fastest combination was {} with {} ({}): {} times the speed of plain decoding; {}.",
@@ -261,7 +269,7 @@ class Findings:
             best = self.estimated[~self.estimated["tree"].map(is_reference)].sort_values("est_speedup", ascending=False)
             if len(best):
                 row = best.iloc[0]
-                speed = interval(row, "est_speedup")
+                speed = Interval.of(row, "est_speedup")
                 texts.append(
                     say(
                         "{} the highest estimated speed-up is {} ({} with {}, {}): {}. More tokens per pass is "
@@ -384,11 +392,6 @@ def _verdict(trees: list[str], runner: str | None, lead: Interval) -> str:
     if not lead.known:
         return UNKNOWN
     return CLEAR if lead.low > 0 else OPEN
-
-
-def interval(row: Any, name: str) -> Interval:
-    """A ratio of a summary row with its bounds."""
-    return Interval(float(row[name]), float(row[f"{name}_lo"]), float(row[f"{name}_hi"]))
 
 
 def against_one(speed: Interval) -> str:

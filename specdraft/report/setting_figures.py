@@ -6,9 +6,9 @@ import altair as alt
 import pandas as pd
 
 from specdraft.report.canvas import CHAIN, METRIC_TITLES, MOST_DETAIL_PANELS, MOST_DETAIL_SHAPES, Canvas, tips, width
-from specdraft.report.findings import interval
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
+from specdraft.results.intervals import Interval
 from specdraft.theory.formulas import expected_tokens
 from specdraft.trees.shapes import is_reference
 
@@ -92,7 +92,7 @@ class SettingFigures(Canvas):
         if len(own) < 2:
             return ()
         low, high = own.iloc[0], own.iloc[-1]
-        a, b = interval(low, "block_efficiency"), interval(high, "block_efficiency")
+        a, b = Interval.of(low, "block_efficiency"), Interval.of(high, "block_efficiency")
         verdict = (
             ("their intervals do not overlap" if b.low > a.high else "their intervals overlap")
             if a.known and b.known

@@ -7,9 +7,10 @@ import pandas as pd
 
 from specdraft.report.budget_figures import BudgetFigures
 from specdraft.report.canvas import MOST_DETAIL_PANELS, MOST_SPOKEN, facet
-from specdraft.report.findings import against_one, interval
+from specdraft.report.findings import against_one
 from specdraft.report.theme import PARTS
 from specdraft.report.words import Name, Strong, Text, join, plural, say
+from specdraft.results.intervals import Interval
 from specdraft.trees.shapes import is_reference
 
 
@@ -45,7 +46,7 @@ class TimeFigures(BudgetFigures):
             own = rows[(rows["panel"] == panel) & ~rows["tree"].map(is_reference)].sort_values(name, ascending=False)
             if len(own):
                 top = own.iloc[0]
-                speed, nodes = interval(top, name), plural(int(top["budget"]), "node")
+                speed, nodes = Interval.of(top, name), plural(int(top["budget"]), "node")
                 told.append(say(template, Name(panel), Name(top["shown"]), nodes, speed, against_one(speed)))
         return told
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import isnan
-from typing import NamedTuple
+
+from specdraft.results.intervals import Interval
 
 
 class Name(str):
@@ -20,22 +20,6 @@ class Strong(str):
 
 
 Text = tuple[str, ...]
-
-
-class Interval(NamedTuple):
-    """A number with its 95 % interval; bounds are NaN where there is none."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def known(self) -> bool:
-        """There is an interval."""
-        return not (isnan(self.low) or isnan(self.high))
-
-    def __str__(self) -> str:
-        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]" if self.known else number(self.value)
 
 
 def say(template: str, *parts: object) -> Text:
@@ -77,15 +61,6 @@ def names(words: Iterable[str], most: int = 6) -> Text:
 def plain(text: Text) -> str:
     """Without any marks."""
     return "".join(text)
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Two decimals, more where they would all be zero; a dash for nothing."""
-    if value is None or isnan(value):
-        return "–"
-    if value and abs(value) < 0.1:
-        return f"{value:.2g}" if abs(value) < 0.01 else f"{value:.{digits + 1}f}"
-    return f"{value:.{digits}f}"
 
 
 def plural(count: int, word: str, several: str | None = None) -> str:

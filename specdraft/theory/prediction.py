@@ -14,6 +14,7 @@ import pandas as pd
 
 from specdraft.config import unless_said
 from specdraft.errors import ConfigError
+from specdraft.results.intervals import Interval
 from specdraft.study.plan import plan_study
 from specdraft.study.progress import Progress
 from specdraft.study.run import run_study
@@ -21,15 +22,6 @@ from specdraft.theory.formulas import alpha_for, best_gamma, endless, expected_s
 
 GAMMAS = "1,2,4,8,16"
 FIXED = ("tree", "acceptance", "engine", "experiment", "repeats", "certify", "output")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % interval over prompts; None where there is no interval."""
-
-    value: float
-    lo: float | None
-    hi: float | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +75,7 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        return asdict(self) | {"why": self.why()}
+        return asdict(self, dict_factory=_with_plain_intervals) | {"why": self.why()}
 
     def why(self) -> list[str]:
         """Why prediction and measurement differ, in sentences."""
@@ -163,7 +155,7 @@ def _prediction(tables: dict[str, pd.DataFrame], costs: dict[str, Any]) -> Predi
     summary = tables["summary.csv"].sort_values("nodes")
     rows = summary.to_dict("records")
     last = rows[-1]
-    alpha, cost = _interval(last, "alpha"), costs["draft_level_s"][0] / costs["verify_s"][0]
+    alpha, cost = Interval.of(last, "alpha"), costs["draft_level_s"][0] / costs["verify_s"][0]
     if isnan(alpha.value):
         raise ConfigError("every text ends with its first token, so nothing was drafted; try a larger max_new_tokens")
     records = tables["records.csv"]
@@ -195,7 +187,7 @@ def _prediction(tables: dict[str, pd.DataFrame], costs: dict[str, Any]) -> Predi
 
 def _compared(row: dict[Any, Any], alpha: Interval, cost: float, lengths: Counter[int]) -> Compared:
     """`lengths`: how many texts have so many tokens after the first."""
-    gamma, measured = int(row["nodes"]), _interval(row, "block_efficiency")
+    gamma, measured = int(row["nodes"]), Interval.of(row, "block_efficiency")
     steps = sum(times * expected_steps(alpha.value, gamma, length) for length, times in lengths.items())
     inside = 1 <= measured.value <= gamma + 1
     return Compared(
@@ -205,19 +197,18 @@ def _compared(row: dict[Any, Any], alpha: Interval, cost: float, lengths: Counte
         measured,
         alpha_for(measured.value, gamma) if inside else None,
         _each(alpha, lambda a: speedup(a, gamma, cost)),
-        _interval(row, "est_speedup"),
+        Interval.of(row, "est_speedup"),
     )
-
-
-def _interval(row: dict[Any, Any], name: str) -> Interval:
-    bounds = [None if isnan(row[f"{name}_{end}"]) else float(row[f"{name}_{end}"]) for end in ("lo", "hi")]
-    return Interval(float(row[name]), *bounds)
 
 
 def _each(alpha: Interval, form: Any) -> Interval:
     """A rising function of alpha, at its value and at the ends of its interval."""
-    ends = [None if end is None else form(min(max(end, 0.0), 1.0)) for end in (alpha.lo, alpha.hi)]
-    return Interval(form(alpha.value), *ends)
+    low, high = (end if isnan(end) else form(min(max(end, 0.0), 1.0)) for end in (alpha.low, alpha.high))
+    return Interval(form(alpha.value), low, high)
+
+
+def _with_plain_intervals(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value.as_dict() if isinstance(value, Interval) else value for name, value in fields}
 
 
 def _interpolated(size: int, seconds: dict[int, float]) -> float:

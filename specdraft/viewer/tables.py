@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from specdraft.results.intervals import Interval
 from specdraft.trees.shapes import is_reference
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
         cells = []
         for count in nodes:
             values = group.loc[group["nodes"] == count, "block_efficiency"]
-            best = len(values) and not is_reference(label[0]) and values.iloc[0] == most.get(count)
+            best = len(values) and not is_reference(str(label[0])) and values.iloc[0] == most.get(count)
             cells.append(Text(_number(values.iloc[0]) if len(values) else "", style="bold green" if best else ""))
         table.add_row(" ".join(map(str, label)), *cells)
     return table
@@ -128,5 +129,5 @@ def _number(value: Any, digits: int = 2) -> str:
 
 
 def _with_interval(row: dict[Any, Any], name: str) -> str:
-    low, high = row[f"{name}_lo"], row[f"{name}_hi"]
-    return _number(row[name]) if isnan(low) else f"{_number(row[name])} [{_number(low)}, {_number(high)}]"
+    ratio = Interval.of(row, name)
+    return f"{ratio:.2f}" if ratio.known else _number(ratio.value)

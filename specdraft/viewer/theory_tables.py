@@ -12,7 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from specdraft.theory.prediction import Compared, Interval, Prediction
+    from specdraft.theory.prediction import Compared, Prediction
 
 BAR = 24  # cells of the longest bar
 PARTS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
@@ -49,9 +49,7 @@ def prediction_tables(prediction: Prediction) -> Iterable[RenderableType]:
     best = "longer is always better" if prediction.best_gamma is None else str(prediction.best_gamma)
     setting = f"temperature {prediction.temperature:g}, top-k {prediction.top_k}, top-p {prediction.top_p:g}"
     yield Text(f"{prediction.pair}, {setting}, {prediction.prompts} prompts")
-    yield Text(
-        f"alpha {_with_ends(prediction.alpha, 3)}, cost ratio {prediction.cost:.3f}, best gamma by the formula: {best}"
-    )
+    yield Text(f"alpha {prediction.alpha:.3f}, cost ratio {prediction.cost:.3f}, best gamma by the formula: {best}")
     columns = ("gamma", "tokens, predicted", "cut at the end", "measured", "speed-up, predicted", "from replay")
     table = Table(
         box=SIMPLE_HEAD, caption="tokens per target call, bonus included; in brackets: 95 % intervals over prompts"
@@ -71,15 +69,6 @@ def _compared_cells(row: Compared) -> Sequence[str]:
         str(row.gamma),
         f"{row.predicted_tokens.value:.2f}",
         f"{row.predicted_in_texts:.2f}",
-        _with_ends(row.measured_tokens),
+        f"{row.measured_tokens:.2f}",
         *speedups,
     ]
-
-
-def _with_ends(interval: Interval, digits: int = 2) -> str:
-    value = f"{interval.value:.{digits}f}"
-    return (
-        value
-        if interval.lo is None or interval.hi is None
-        else f"{value} [{interval.lo:.{digits}f}, {interval.hi:.{digits}f}]"
-    )

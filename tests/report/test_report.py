@@ -24,8 +24,9 @@ from specdraft.report import page, writing
 from specdraft.report.findings import Findings
 from specdraft.report.markdown import code, escaped
 from specdraft.report.study_files import StudyFiles, read_study, visible
-from specdraft.report.words import Interval, plain
+from specdraft.report.words import plain
 from specdraft.report.writing import parse_formats, write_report
+from specdraft.results.intervals import Interval
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 NASTY = (
