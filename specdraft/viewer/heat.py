@@ -19,7 +19,7 @@ from specdraft.results.files import cannot_write, rank_path_text
 from specdraft.results.tables import DETAIL_KEYS, DETAILS
 from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
-from specdraft.viewer.steps import layout
+from specdraft.viewer.steps import layout, placed_nodes
 from specdraft.viewer.trees import topology_tree
 
 MOST_NODES = 256  # of a drawing; the heaviest ones
@@ -65,19 +65,10 @@ class HeatTree:
     def as_data(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
         nodes = []
-        columns = zip(
-            self.topology.paths, self.weights, self.reached, self.accepted, layout(self.topology), strict=True
-        )
-        for node, (path, weight, reached, accepted, place) in enumerate(columns):
-            own = {
-                "parent": int(self.topology.parents[node]),
-                "path": list(path),
-                "x": place[0],
-                "y": place[1],
-                "weight": weight,
-            }
+        columns = zip(placed_nodes(self.topology), self.weights, self.reached, self.accepted, strict=True)
+        for place, weight, reached, accepted in columns:
             fill, ink = colours(weight)
-            nodes.append(own | {"reached": reached, "accepted": accepted, "fill": fill, "ink": ink})
+            nodes.append(place | {"weight": weight, "reached": reached, "accepted": accepted, "fill": fill, "ink": ink})
         return {
             "title": self.title,
             "worth": self.worth,

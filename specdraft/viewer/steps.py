@@ -72,8 +72,8 @@ class ShownStep:
         """`[n + 1]` logarithms of the drafter's probabilities from the root down; None below what is unknown."""
         sums: list[float | None] = [0.0]
         for node in range(1, len(self.nodes)):
-            above, own = sums[int(self.topology.parents[node])], log_prob(self.nodes[node].draft_prob)
-            sums.append(None if above is None or own is None else above + own)
+            above, last = sums[int(self.topology.parents[node])], log_prob(self.nodes[node].draft_prob)
+            sums.append(None if above is None or last is None else above + last)
         return sums
 
     @cached_property
@@ -162,24 +162,23 @@ def about(combination: Combination) -> dict[str, str]:
 
 def probability_note(combination: Combination, drawn: bool) -> str:
     """What the shown probabilities are."""
-    own = "softmax at temperature 1" if combination.sampling.greedy else "after temperature, top-k and top-p"
-    theirs = "after temperature, top-k and top-p" if drawn else "softmax at temperature 1"
-    return f"target probabilities: {own}; draft probabilities: {theirs}"
+    raw, standardised = "softmax at temperature 1", "after temperature, top-k and top-p"
+    target = raw if combination.sampling.greedy else standardised
+    return f"target probabilities: {target}; draft probabilities: {standardised if drawn else raw}"
 
 
 def _step_data(step: ShownStep) -> dict[str, Any]:
-    places = layout(step.topology)
     nodes = []
-    for node, (seen, total, place) in enumerate(zip(step.nodes, step.cumulative, places, strict=True)):
-        tree = {
-            "parent": int(step.topology.parents[node]),
-            "path": list(step.topology.paths[node]),
-            "x": place[0],
-            "y": place[1],
-        }
-        nodes.append(tree | seen._asdict() | {"log_prob": log_prob(seen.draft_prob), "cumulative_log_prob": total})
-    own = {"nodes": nodes, "accepted": list(step.accepted), "best": step.best_path, "why": step.why}
-    return own | {"bonus": step.bonus, "bonus_prob": step.bonus_prob, "depth": step.topology.depth}
+    for place, seen, total in zip(placed_nodes(step.topology), step.nodes, step.cumulative, strict=True):
+        nodes.append(place | seen._asdict() | {"log_prob": log_prob(seen.draft_prob), "cumulative_log_prob": total})
+    data = {"nodes": nodes, "accepted": list(step.accepted), "best": step.best_path, "why": step.why}
+    return data | {"bonus": step.bonus, "bonus_prob": step.bonus_prob, "depth": step.topology.depth}
+
+
+def placed_nodes(topology: Topology) -> list[dict[str, Any]]:
+    """Each node's parent, rank path and place in a drawing, as JSON can hold it."""
+    columns = zip(topology.parents.tolist(), topology.paths, layout(topology), strict=True)
+    return [{"parent": parent, "path": list(path), "x": x, "y": y} for parent, path, (x, y) in columns]
 
 
 def log_prob(prob: float | None) -> float | None:
