@@ -15,19 +15,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 
 from specdraft.errors import UserError
-from specdraft.report.document import REFERENCES, compose
-from specdraft.report.findings import CLEAR, OPEN, Findings, Lead, lead_sentence
-from specdraft.report.markdown import code, escaped, words
+from specdraft.report.document import compose
+from specdraft.report.findings import Findings, fair, findings_of
+from specdraft.report.leads import CLEAR, OPEN, lead_sentence
+from specdraft.report.markdown import code, escaped, paragraphs, words
 from specdraft.report.study_files import StudyFiles, read_study
+from specdraft.report.texts import REFERENCES
 from specdraft.report.words import Name, Text, plural, say
 from specdraft.results.files import write_atomically
 from specdraft.results.intervals import Interval, number
 from specdraft.theory.formulas import expected_tokens
-from specdraft.trees.shapes import is_reference
 
 COMMAND = "scripts/reproduce_course_report.sh"
 SPEEDS = ("speedup", "est_speedup")
@@ -46,7 +46,7 @@ def main(folder: Annotated[Path, typer.Argument(help="a results folder")] = Path
 
 def pages(study: StudyFiles, folder: Path) -> Iterator[str]:
     """The report, line by line."""
-    findings, document = Findings(study), compose(study)
+    findings, document = findings_of(study), compose(study)
     yield from ("# Draft trees and token budgets in speculative decoding", "")
     yield from (
         f"Written by `{COMMAND}` from the files of study {code(study.name)}; every number below is in one of them.",
@@ -54,9 +54,9 @@ def pages(study: StudyFiles, folder: Path) -> Iterator[str]:
     )
     yield from ("## 1. Summary", "", *paragraphs(document.answer))
     yield from (
-        f"**Confidence.** {escaped(document.confidence)}.",
+        f"**Confidence.** {escaped(document.confidence.word)}.",
         "",
-        *(f"- {words(reason)}" for reason in document.reasons),
+        *(f"- {words(reason)}" for reason in document.confidence.reasons),
         "",
     )
     yield from ("## 2. Method", "", *METHOD)
@@ -75,9 +75,8 @@ def pages(study: StudyFiles, folder: Path) -> Iterator[str]:
         yield from (f"### {escaped(title)}", "", *lines, "")
     yield from ("## 5. Analysis", "")
     for title, analyse in ANALYSES:
-        told = list(analyse(findings))
-        if told:
-            yield from (f"### {title}", "", *paragraphs(told))
+        if sentences := list(analyse(findings)):
+            yield from (f"### {title}", "", *paragraphs(sentences))
     yield from ("## 6. Limits", "", *LIMITS)
     yield from ("## 7. Where each claim comes from", "", *claims(pictures, tables))
     yield from ("## References", "", *(f"- {escaped(reference)}" for reference in REFERENCES), "")
@@ -114,10 +113,6 @@ LIMITS = (
 )
 
 
-def paragraphs(texts: list[Text]) -> list[str]:
-    return [line for text in texts for line in (words(text), "")]
-
-
 def grids(findings: Findings) -> Iterator[tuple[str, list[str]]]:
     """Acceptance length and rate by tree and budget, for each setting."""
     for panel, rows in findings.rows.groupby("panel", sort=False):
@@ -126,8 +121,8 @@ def grids(findings: Findings) -> Iterator[tuple[str, list[str]]]:
             f"| tree | {' | '.join(plural(int(b), 'node') for b in budgets)} |",
             f"| --- |{' --- |' * len(budgets)}",
         ]
-        for tree, own in rows.groupby("tree", sort=False):
-            cells = {int(row["budget"]): row for row in own.to_dict("records")}
+        for tree, budget_rows in rows.groupby("tree", sort=False):
+            cells = {int(row["budget"]): row for row in budget_rows.to_dict("records")}
             lines.append(f"| {code(str(tree))} | {' | '.join(grid_cell(cells.get(int(b))) for b in budgets)} |")
         yield f"Acceptance length [95 %] and acceptance rate: {panel}", lines
 
@@ -143,26 +138,21 @@ def order(first: Interval, second: Interval) -> str:
     return "higher" if first.low > second.high else "lower" if first.high < second.low else "open"
 
 
-def fair(findings: Findings) -> pd.DataFrame:
-    return findings.rows[~findings.rows["tree"].map(is_reference)]
-
-
 def about_budgets(findings: Findings) -> Iterator[Text]:
     """What more draft tokens do, for the smallest and the largest budget of each setting and shape."""
     changes: dict[str, Counter[str]] = {"acceptance_rate": Counter(), "block_efficiency": Counter()}
-    for _, own in fair(findings).groupby(["panel", "tree"], sort=False):
-        if own["budget"].nunique() > 1:
-            ends = own.sort_values("budget").to_dict("records")
-            for name, found in changes.items():
-                found[order(Interval.of(ends[-1], name), Interval.of(ends[0], name))] += 1
-    for name, found in changes.items():
-        total = sum(found.values())
-        if total:
+    for _, rows in fair(findings.rows).groupby(["panel", "tree"], sort=False):
+        if rows["budget"].nunique() > 1:
+            ends = rows.sort_values("budget").to_dict("records")
+            for name, orders in changes.items():
+                orders[order(Interval.of(ends[-1], name), Interval.of(ends[0], name))] += 1
+    for name, orders in changes.items():
+        if total := orders.total():
             yield say(
                 "From the smallest to the largest budget, {} rises in {} of {} pairs of setting and shape and "
                 "falls in {} (intervals that "
                 "do not overlap); in {} the intervals overlap.",
-                name.replace("_", " "), found["higher"], total, found["lower"], found["open"])  # fmt: skip
+                name.replace("_", " "), orders["higher"], total, orders["lower"], orders["open"])  # fmt: skip
 
 
 def about_shapes(findings: Findings) -> Iterator[Text]:
@@ -174,34 +164,34 @@ def about_shapes(findings: Findings) -> Iterator[Text]:
                   "runner-up is clear in {}.",
                   len(contested), sum(clear.values()))  # fmt: skip
     for tree, count in clear.most_common():
-        leads: list[Lead] = [lead for lead in contested if lead.tree == tree and lead.verdict == CLEAR]
+        leads = [lead for lead in contested if lead.tree == tree and lead.verdict == CLEAR]
         widest = max(leads, key=lambda lead: lead.lead.value)
         yield say("{} leads clearly in {}; its widest lead: {}", Name(tree), count, lead_sentence(widest))
 
 
 def about_pairs(findings: Findings) -> Iterator[Text]:
     """The drafters, at the same shape, budget and setting."""
-    rows = fair(findings)
+    rows = fair(findings.rows)
     settings = [key for key in findings.study.varying if key != "pair"]
-    for values, own in rows[rows["tree"] == "chain"].groupby([*settings, "budget"], sort=False, dropna=False):
-        told = dict(zip([*settings, "budget"], values, strict=True))
-        if own["pair"].nunique() > 1 and told["budget"] == rows["budget"].max():
-            ranked = own.sort_values("block_efficiency", ascending=False).to_dict("records")
+    for values, chains in rows[rows["tree"] == "chain"].groupby([*settings, "budget"], sort=False, dropna=False):
+        setting = dict(zip([*settings, "budget"], values, strict=True))
+        if chains["pair"].nunique() > 1 and setting["budget"] == rows["budget"].max():
+            ranked = chains.sort_values("block_efficiency", ascending=False).to_dict("records")
             parts = [f"{row['pair']} {Interval.of(row, 'block_efficiency')}" for row in ranked]
             apart = all(
                 order(a, b) == "higher" for a, b in pairwise([Interval.of(row, "block_efficiency") for row in ranked])
             )
-            where = ", ".join(f"{key}={value}" for key, value in told.items())
+            where = ", ".join(f"{key}={value}" for key, value in setting.items())
             yield say("Block efficiency of a {} ({}): {}; {}.", Name("chain"), where, "; ".join(parts),
                       "no two intervals overlap" if apart else "not all of these intervals are apart")  # fmt: skip
 
 
 def about_theory(findings: Findings) -> Iterator[Text]:
     """Leviathan's formula from the measured overlap, beside replayed chains."""
-    rows = fair(findings)
+    rows = fair(findings.rows)
     chains = rows[(rows["tree"] == "chain") & (rows["acceptance"] == "rejection") & rows["alpha"].notna()]
-    for _, own in chains.groupby("panel", sort=False):
-        row = own.sort_values("budget").to_dict("records")[-1]
+    for _, panel_rows in chains.groupby("panel", sort=False):
+        row = panel_rows.sort_values("budget").to_dict("records")[-1]
         predicted, measured = (
             expected_tokens(float(row["alpha"]), int(row["budget"])),
             Interval.of(row, "block_efficiency"),
@@ -217,10 +207,10 @@ def about_theory(findings: Findings) -> Iterator[Text]:
 def about_time(findings: Findings) -> Iterator[Text]:
     """The best speed-up of each pair, and whether it is one."""
     for name in SPEEDS:
-        rows = fair(findings)
+        rows = fair(findings.rows)
         rows = rows[rows[name].notna()]
-        for pair, own in rows.groupby("pair", sort=False):
-            row = own.sort_values(name, ascending=False).to_dict("records")[0]
+        for pair, pair_rows in rows.groupby("pair", sort=False):
+            row = pair_rows.sort_values(name, ascending=False).to_dict("records")[0]
             speed = Interval.of(row, name)
             verdict = (
                 "a gain"
@@ -238,10 +228,10 @@ def about_time(findings: Findings) -> Iterator[Text]:
 
 def about_loops(findings: Findings) -> Iterator[Text]:
     """How far the texts repeat themselves."""
-    for temperature, own in findings.rows.groupby("temperature", sort=False):
+    for temperature, rows in findings.rows.groupby("temperature", sort=False):
         yield say("At temperature {} at most {} of the text ends a repeated 4-gram; where this is "
                   "much, acceptance measures loops.",
-                  f"{float(temperature):g}", f"{own['loop_share'].max():.0%}")  # type: ignore[arg-type]  # fmt: skip
+                  f"{float(temperature):g}", f"{rows['loop_share'].max():.0%}")  # type: ignore[arg-type]  # fmt: skip
 
 
 ANALYSES: tuple[tuple[str, Callable[[Findings], Iterator[Text]]], ...] = (

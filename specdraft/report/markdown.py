@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from specdraft.report.document import LIMITS, METRICS, REFERENCES, Document, Table
+from specdraft.report.document import Document
+from specdraft.report.tables import Table
+from specdraft.report.texts import LIMITS, METRICS, REFERENCES
 from specdraft.report.words import Name, Strong, Text
 
 MOST_ROWS = 300
@@ -38,6 +40,11 @@ def words(text: Text) -> str:
     )
 
 
+def paragraphs(texts: Iterable[Text]) -> list[str]:
+    """Lines: each text with an empty one below it."""
+    return [line for text in texts for line in (words(text), "")]
+
+
 def markdown_page(document: Document, picture: Callable[[str], str | None]) -> str:
     """The page.
 
@@ -46,11 +53,11 @@ def markdown_page(document: Document, picture: Callable[[str], str | None]) -> s
         picture: a figure's name -> where its PNG is, seen from the page; None where there is none.
     """
     lines = [f"# Which draft tree gets the most tokens accepted? Study {code(document.title)}", ""]
-    lines += [*_paragraphs(document.question), "## Answer", "", *_paragraphs(document.answer)]
+    lines += [*paragraphs(document.question), "## Answer", "", *paragraphs(document.answer)]
     lines += [
-        f"**Confidence.** {escaped(document.confidence)}.",
+        f"**Confidence.** {escaped(document.confidence.word)}.",
         "",
-        *(f"- {words(reason)}" for reason in document.reasons),
+        *(f"- {words(reason)}" for reason in document.confidence.reasons),
         "",
     ]
     if document.gaps:
@@ -78,10 +85,6 @@ def markdown_page(document: Document, picture: Callable[[str], str | None]) -> s
     lines += ["## Limits", "", *(f"- {escaped(limit)}" for limit in LIMITS), ""]
     lines += ["## References", "", *(f"- {escaped(reference)}" for reference in REFERENCES), ""]
     return "\n".join(lines)
-
-
-def _paragraphs(texts: list[Text]) -> list[str]:
-    return [line for text in texts for line in (words(text), "")]
 
 
 def _table(table: Table) -> list[str]:

@@ -16,7 +16,9 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from specdraft.errors import ResultsError
-from specdraft.report.document import LIMITS, METRICS, REFERENCES, Document, Table
+from specdraft.report.document import Document
+from specdraft.report.tables import Table
+from specdraft.report.texts import LIMITS, METRICS, REFERENCES
 from specdraft.report.words import Name, Strong, Text
 from specdraft.results.files import write_atomically
 

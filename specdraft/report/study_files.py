@@ -29,6 +29,7 @@ DETAIL_COLUMNS = {
 TEXT_COLUMNS = {"rank_path", "tree_a", "tree_b", "metric", "combination"}
 EXPECTED = "expected a folder that `specdraft sweep` wrote"
 MOST_NAMED = 6
+ALPHA = ("alpha", "alpha_lo", "alpha_hi")  # earlier studies have none
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -103,7 +104,7 @@ def read_study(folder: Path) -> StudyFiles:
 def _read_summary(path: Path) -> pd.DataFrame:
     written = _read_csv(path, dtype=str, keep_default_na=False)
     if missing := [column for column in NEEDED if column not in written]:
-        raise ResultsError(f"{path}: has no column {_listed(missing)}; {EXPECTED}")
+        raise ResultsError(f"{path}: has no column {_named(missing)}; {EXPECTED}")
     return written
 
 
@@ -133,29 +134,29 @@ def _with_numbers(written: pd.DataFrame, path: Path, notes: list[str]) -> pd.Dat
     absent = [name for name in NUMERIC if name not in written]
     for column in absent:
         summary[column] = np.nan
-    if told := [name for name in absent if name not in ("alpha", "alpha_lo", "alpha_hi")]:  # earlier studies have none
-        notes.append(f"summary.csv has no column {_listed(told)}: figures and tables that need it are left out.")
+    if lacking := [name for name in absent if name not in ALPHA]:
+        notes.append(f"summary.csv has no column {_named(lacking)}: figures and tables that need it are left out.")
     if foreign := [str(name) for name in written if name not in {*NUMERIC, *GROUP_KEYS, "combination", "tree"}]:
         notes.append(
-            f"summary.csv has columns that no specdraft study writes, which are passed over: {_listed(foreign)}."
+            f"summary.csv has columns that no specdraft study writes, which are passed over: {_named(foreign)}."
         )
     return summary
 
 
-def _listed(names: list[str]) -> str:
+def _named(names: list[str]) -> str:
     shown = ", ".join(visible(name) for name in names[:MOST_NAMED])
     return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown
 
 
 def _varying(written: pd.DataFrame) -> list[str]:
     """Setting columns to tell panels apart by: models only where one pair's name stands for several."""
-    found = []
+    varying = []
     for key in [key for key in PANEL_KEYS if key != "pair" and key in written]:
         within = key in ("target", "draft", "dtype")
         values = written.groupby("pair", sort=False)[key].nunique() if within else pd.Series([written[key].nunique()])
         if (values > 1).any():
-            found.append(key)
-    return found
+            varying.append(key)
+    return varying
 
 
 SHORT = {
@@ -197,21 +198,21 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
     if not path.exists():
         notes.append(f"{path.name} is missing: what is drawn from it is left out.")
         return None
-    own = DETAIL_COLUMNS[path.name]
+    columns = DETAIL_COLUMNS[path.name]
     keys = GROUP_KEYS if path.name == "comparisons.csv" else ["combination"]
     try:
         header = list(_read_csv(path, nrows=0))
-        if missing := [column for column in (*keys, *own) if column not in header]:
-            raise ResultsError(f"{path}: has no column {_listed(missing)}")
-        text = {column: str for column in (*keys, *own) if column in TEXT_COLUMNS or column in GROUP_KEYS}
+        if missing := [column for column in (*keys, *columns) if column not in header]:
+            raise ResultsError(f"{path}: has no column {_named(missing)}")
+        text = {column: str for column in (*keys, *columns) if column in TEXT_COLUMNS or column in GROUP_KEYS}
         table = _read_csv(
             path,
-            usecols=[*keys, *own],
+            usecols=[*keys, *columns],
             dtype=text,
             keep_default_na=False,
-            na_values={c: [""] for c in own if c not in text},
+            na_values={c: [""] for c in columns if c not in text},
         )
-        for column in own:
+        for column in columns:
             if column not in text and not pd.api.types.is_numeric_dtype(table[column]):
                 raise ResultsError(f"{path}: {column} holds text where numbers are expected")
     except ResultsError as error:
@@ -240,10 +241,10 @@ def _read_failures(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        listed = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not all(isinstance(failure, dict) for failure in listed):
+        failures = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not all(isinstance(failure, dict) for failure in failures):
             raise ValueError("not objects")
     except (OSError, ValueError, RecursionError):
         notes.append("failures.jsonl cannot be read: failed combinations are not listed.")
         return []
-    return listed
+    return failures

@@ -49,9 +49,9 @@ def join(texts: Iterable[Text], between: str = " ") -> Text:
 
 def names(words: Iterable[str], most: int = 6) -> Text:
     """`a`, `b` and `c`."""
-    listed = [Name(word) for word in words]
-    rest = len(listed) - most
-    shown: list[str] = [*listed[:most], *([f"{rest} more"] if rest > 0 else [])]
+    all_names = [Name(word) for word in words]
+    rest = len(all_names) - most
+    shown: list[str] = [*all_names[:most], *([f"{rest} more"] if rest > 0 else [])]
     pieces: list[str] = []
     for index, word in enumerate(shown):
         pieces += ([" and " if index == len(shown) - 1 else ", "] if index else []) + [word]

@@ -135,8 +135,8 @@ def _named(part: Any) -> set[str]:
         return set().union(*map(_named, part)) if part else set()
     if not isinstance(part, dict):
         return set()
-    own = {part["data"]["name"]} if isinstance(part.get("data"), dict) and "name" in part["data"] else set()
-    return own.union(*(_named(inner) for key, inner in part.items() if key != "config"))
+    named = {part["data"]["name"]} if isinstance(part.get("data"), dict) and "name" in part["data"] else set()
+    return named.union(*(_named(inner) for key, inner in part.items() if key != "config"))
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -41,6 +41,7 @@ RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "alpha": (("overlap",), "judged_tokens"),
     "loop_share": (("looped_tokens",), "new_tokens"),
 }
+MOST_LOOPING = 0.3  # with a larger loop_share, acceptance measures loops
 
 
 @dataclass

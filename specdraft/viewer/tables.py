@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from specdraft.results.intervals import Interval
+from specdraft.results.metrics import MOST_LOOPING
 from specdraft.trees.shapes import is_reference
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_LINES = 40  # more combinations than this are shown as grids
-MOST_LOOPING = 0.3
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
 SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens"}
 

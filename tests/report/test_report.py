@@ -21,7 +21,10 @@ from specdraft import cli
 from specdraft.commands.options import USAGE
 from specdraft.errors import ConfigError, ResultsError
 from specdraft.report import page, writing
-from specdraft.report.findings import Findings
+from specdraft.report.answer import answer
+from specdraft.report.confidence import confidence
+from specdraft.report.findings import Findings, findings_of
+from specdraft.report.leads import difference
 from specdraft.report.markdown import code, escaped
 from specdraft.report.study_files import StudyFiles, read_study, visible
 from specdraft.report.words import plain
@@ -183,15 +186,16 @@ class TestNumbers:
             assert f"| {' | '.join(map(escaped, row))} |" in text
 
     def test_lead_in_either_order(self, study: Path) -> None:
-        findings = Findings(read_study(study))
-        one, other = findings.difference("zoo", 2, "chain", "kary"), findings.difference("zoo", 2, "kary", "chain")
-        assert tuple(one) == pytest.approx((-other.value, -other.high, -other.low))
+        findings = findings_of(read_study(study))
+        ahead = difference(findings.differences, "zoo", 2, "chain", "kary")
+        behind = difference(findings.differences, "zoo", 2, "kary", "chain")
+        assert tuple(ahead) == pytest.approx((-behind.value, -behind.high, -behind.low))
 
     def test_settings_are_told_apart(self, tmp_path: Path) -> None:
         folder = write_study(tmp_path / "s", settings=(("rejection", 0.7), ("kseq", 1.0)))
         study = read_study(folder)
         assert study.panels == ["zoo · rejection · T=0.7", "zoo · kseq · T=1"]
-        assert {lead.panel for lead in Findings(study).leads} == set(study.panels)
+        assert {lead.panel for lead in findings_of(study).leads} == set(study.panels)
         reader = html_of(folder)
         assert {"settings", "theory"} <= set(json.loads(reader.scripts["specs"]))
 
@@ -205,26 +209,26 @@ class TestClaims:
         compared.loc[ordered, ["difference_lo", "difference_hi"]] = (low, high)
         compared.loc[~ordered, ["difference_lo", "difference_hi"]] = (-high, -low)
         compared.to_csv(folder / "comparisons.csv", index=False)
-        return Findings(read_study(folder))
+        return findings_of(read_study(folder))
 
     def test_clear(self, study: Path) -> None:
         findings = self.leads(study, 0.001, 0.02)
-        assert "its lead is clear at the 95 % level" in plain(findings.answer()[0])
-        assert findings.confidence()[0].startswith("High")
+        assert "its lead is clear at the 95 % level" in plain(answer(findings)[0])
+        assert confidence(findings).word.startswith("High")
 
     def test_open(self, study: Path) -> None:
         findings = self.leads(study, -0.001, 0.02)
-        assert "no proven winner" in plain(findings.answer()[0])
-        assert findings.confidence()[0].startswith("Low")
+        assert "no proven winner" in plain(answer(findings)[0])
+        assert confidence(findings).word.startswith("Low")
         assert {lead.verdict for lead in findings.leads} == {"open"}
 
     def test_few_prompts_are_not_high_confidence(self, tmp_path: Path) -> None:
         findings = self.leads(write_study(tmp_path / "s", prompts=5), 0.001, 0.02)
-        assert findings.confidence()[0].startswith("Fair")
+        assert confidence(findings).word.startswith("Fair")
 
     def test_hindsight_never_wins(self, tmp_path: Path) -> None:
         folder = write_study(tmp_path / "s", trees=("chain", "kary", "hindsight", "hindsight-max_depth4"))
-        assert {tree for lead in Findings(read_study(folder)).leads for tree in lead.trees} <= {"chain", "kary"}
+        assert {tree for lead in findings_of(read_study(folder)).leads for tree in lead.trees} <= {"chain", "kary"}
 
     def test_equal_trees_share_the_first_place(self, study: Path) -> None:
         summary, compared = pd.read_csv(study / "summary.csv"), pd.read_csv(study / "comparisons.csv")
@@ -232,9 +236,9 @@ class TestClaims:
         compared[["difference", "difference_lo", "difference_hi"]] = 0
         summary.to_csv(study / "summary.csv", index=False)
         compared.to_csv(study / "comparisons.csv", index=False)
-        findings = Findings(read_study(study))
+        findings = findings_of(read_study(study))
         assert [(lead.trees, lead.verdict) for lead in findings.leads] == [(("chain", "kary"), "all equal")] * 2
-        assert "there is no winner" in plain(findings.answer()[0])
+        assert "there is no winner" in plain(answer(findings)[0])
 
     def test_live_times_are_measured_and_replayed_ones_estimates(self, study: Path, tmp_path: Path) -> None:
         replayed, live = html_of(study), html_of(write_study(tmp_path / "live", live=True))

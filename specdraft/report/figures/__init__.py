@@ -1,0 +1,47 @@
+"""The figures, each with a caption that says what is to be seen and is computed from what is drawn.
+
+A figure is a function of a `Canvas` that returns a `Figure`, or None where the study has nothing to do with it. To add
+one, write the function in a file of this folder and name it in `FIGURES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from specdraft.report.figures.base import Drawn, Figure, together
+from specdraft.report.figures.canvas import Canvas, canvas_of
+from specdraft.report.figures.depth import depth
+from specdraft.report.figures.heat import heat
+from specdraft.report.figures.latency import latency
+from specdraft.report.figures.lengths import lengths
+from specdraft.report.figures.metrics import acceptance_length, acceptance_rate, block_efficiency
+from specdraft.report.figures.ranks import ranks
+from specdraft.report.figures.settings import settings
+from specdraft.report.figures.speedups import estimated_speedup, measured_speedup
+from specdraft.report.figures.theory import theory
+from specdraft.report.figures.winners import winners
+from specdraft.report.findings import Findings
+
+FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's order
+    block_efficiency,
+    winners,
+    acceptance_length,
+    acceptance_rate,
+    heat,
+    depth,
+    ranks,
+    lengths,
+    settings,
+    theory,
+    latency,
+    measured_speedup,
+    estimated_speedup,
+)
+
+
+def draw(findings: Findings) -> Drawn:
+    """Every figure of a study."""
+    if findings.rows.empty:
+        return Drawn()
+    canvas = canvas_of(findings)
+    return together(figure for draw_figure in FIGURES if (figure := draw_figure(canvas)) is not None)

@@ -1,0 +1,49 @@
+"""Pieces of charts that several figures have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import altair as alt
+
+from specdraft.report.theme import GREY
+
+TEXT = {"panel", "pair", "setting", "shown"}
+METRIC_TITLES = {
+    "block_efficiency": "block efficiency (tokens per step)",
+    "acceptance_length": "acceptance length (tokens per step)",
+    "acceptance_rate": "acceptance rate (share of drafted)",
+    "est_speedup": "ESTIMATED speed-up (times plain)",
+    "speedup": "measured speed-up (times plain)",
+}
+
+
+def tips(columns: Iterable[str]) -> list[alt.Tooltip]:
+    """Tooltips of columns."""
+    return [
+        alt.Tooltip(f"{column}:{'N' if column in TEXT else 'Q'}", title=column.replace("_", " ")) for column in columns
+    ]
+
+
+def picking() -> tuple[Any, Any]:
+    """A selection of shapes by a click on the legend, and the opacity of what is and is not picked."""
+    pick = alt.selection_point(name="pick", fields=["shown"], bind="legend")
+    return pick, alt.condition(pick, alt.value(1), alt.value(0.08))
+
+
+def dashed(chart: Any) -> Any:
+    """A line to compare with."""
+    return chart.mark_rule(strokeDash=[3, 3], color=GREY)
+
+
+def width(panels: int) -> int:
+    """Of one panel, in pixels."""
+    return {1: 620, 2: 400}.get(panels, 270)
+
+
+def facet(chart: Any, data: alt.NamedData, panels: list[str], height: int) -> Any:
+    """One panel per setting, three in a row."""
+    sized = chart.properties(width=width(len(panels)), height=height)
+    sized.data = data
+    return sized.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=3)

@@ -1,0 +1,106 @@
+"""What was run, and on what: the manifest in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from specdraft.report.study_files import StudyFiles, visible
+from specdraft.report.words import Name, Text, plural, say
+
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+
+
+class Fact(NamedTuple):
+    """A line: what it is about, and what the manifest says."""
+
+    label: str
+    text: Text
+
+
+def run_facts(study: StudyFiles) -> list[Fact]:
+    """The manifest in words; parts that are not there, or not as expected, are passed over."""
+    about = study.about
+    skipped, wall_s = about("skipped"), about("wall_s")
+    facts = [
+        _fact("study", study.name, *_identity(about("study"))),
+        _fact("prompts", about("prompts")),
+        *_models(about("models")),
+        _fact("hardware", *_hardware(about("hardware"))),
+        _fact("threads", about("threads")),
+        _fact("software", _marked("Python ", about("python")), *_libraries(about("libraries"))),
+        _fact("source", *_source(about("source"))),
+        _fact("time", f"{wall_s:,.0f} s" if isinstance(wall_s, int | float) else None),
+        _fact("skipped", _skipped(len(skipped)) if isinstance(skipped, list) and skipped else None),
+        _fact("certificate", about("certificate", "kind"), *_certificate(study)),
+        _fact("intervals", about("intervals")),
+    ]
+    return [fact for fact in facts if fact is not None]
+
+
+def _fact(label: str, *values: Any) -> Fact | None:
+    words = [visible(value) for value in values if value not in EMPTY]
+    return Fact(label, say("{}", ", ".join(words))) if words else None
+
+
+def _identity(identity: Any) -> Iterator[Any]:
+    if isinstance(identity, dict):
+        yield from (_marked("seed ", identity.get("seed")), _marked("prompts ", identity.get("prompts")))
+
+
+def _models(models: Any) -> Iterator[Fact]:
+    for pair, roles in _items(models):
+        for role, model in _items(roles):
+            if isinstance(model, dict):
+                yield Fact(f"{visible(pair)}, {visible(role)}", _model(model))
+
+
+def _model(model: dict[str, Any]) -> Text:
+    size = model.get("parameters")
+    return say(
+        "{}{}{}{}{}",
+        Name(visible(model.get("path", "?"))),
+        f", {size:,} parameters" if isinstance(size, int) else "",
+        *(f", {visible(model[key])}" if model.get(key) else "" for key in ("dtype", "device")),
+        f", weights {visible(model['weights'])}" if model.get("weights") else "",
+    )
+
+
+def _hardware(hardware: Any) -> Iterator[Any]:
+    if not isinstance(hardware, dict):
+        return
+    yield from (hardware.get("system"), hardware.get("cpu"))
+    yield _marked("", hardware.get("cores"), " cores")
+    yield _marked("", hardware.get("memory_gib"), " GiB")
+    gpus = hardware.get("gpus")
+    yield from gpus if isinstance(gpus, list) and gpus else ["no GPU"]
+
+
+def _libraries(libraries: Any) -> Iterator[str]:
+    return (f"{name} {version}" for name, version in _items(libraries))
+
+
+def _source(source: Any) -> Iterator[Any]:
+    if isinstance(source, dict):
+        yield from (source.get("commit"), "changed since" if source.get("dirty") else "unchanged")
+
+
+def _skipped(count: int) -> str:
+    return plural(count, "combination") + " that do not fit together (manifest.json names each)"
+
+
+def _certificate(study: StudyFiles) -> Iterator[str]:
+    for key in ("compared", "identical", "replayed"):
+        if isinstance(count := study.about("certificate", key), int):
+            yield f"{count:,} {key}"
+    for key in ("ties", "bugs"):
+        if isinstance(texts := study.about("certificate", key), list):
+            yield plural(len(texts), key[:-1])
+
+
+def _marked(before: str, value: Any, after: str = "") -> str | None:
+    return None if value is None else f"{before}{value}{after}"
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []

@@ -1,0 +1,94 @@
+"""The tables of a report, as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from specdraft.report.findings import Findings
+from specdraft.report.leads import VERDICTS, Lead
+from specdraft.report.study_files import StudyFiles, visible
+from specdraft.report.words import Text, say
+from specdraft.results.intervals import number
+from specdraft.results.metrics import COUNTS, RATIOS, TIMES
+
+ESTIMATES = ("est_tokens_per_s", "est_speedup")
+BRIEF = ("tree", "budget", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi", "acceptance_length",
+         "acceptance_rate", "speedup", "est_speedup")  # fmt: skip
+WINNERS = ("setting", "nodes", "first", "tokens per pass [95 %]", "runner-up", "lead [95 %]", "verdict",
+           "hindsight (reference)")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        brief: the columns that a Markdown page shows; empty for all.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    note: Text = ()
+    brief: tuple[str, ...] = ()
+
+
+def winners_table(name: str, title: str, leads: Sequence[Lead], total: int) -> Table:
+    """Who leads, a row per lead; of `total` ones."""
+    verdicts = {lead.verdict for lead in leads}
+    meanings = [
+        f"{verdict}: {meaning.partition(': ')[2] or meaning}"
+        for verdict, meaning in VERDICTS.items()
+        if verdict in verdicts
+    ]
+    note = say(
+        "Verdicts: {}. Hindsight is fitted on the prompts that it is scored on, and does not compete.{}",
+        "; ".join(meanings),
+        f" {len(leads)} of {total} settings; the others are in the table of winners." if len(leads) < total else "",
+    )
+    return Table(name, title, WINNERS, list(map(_winners_row, leads)), note)
+
+
+def _winners_row(lead: Lead) -> tuple[str, ...]:
+    return (
+        lead.panel,
+        str(lead.budget),
+        " = ".join(map(visible, lead.trees)),
+        str(lead.value),
+        visible(lead.runner or "–"),
+        str(lead.lead),
+        lead.verdict,
+        number(lead.hindsight),
+    )
+
+
+def tables(findings: Findings) -> Iterable[Table]:
+    """Every table of the report that has rows."""
+    if leads := findings.leads:
+        title = "The winner of each budget, and its lead over the runner-up"
+        yield winners_table("winners", title, leads, len(leads))
+    if len(findings.study.written):
+        yield _summary_table(findings.study)
+    if findings.study.failures:
+        yield _failures_table(findings.study)
+
+
+def _summary_table(study: StudyFiles) -> Table:
+    """All combinations, with the columns that hold anything."""
+    written = study.written
+    ratios = [name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")]
+    wanted = ["pair", *study.varying, "tree", "budget", "nodes", "depth", *COUNTS, *ratios, *TIMES, "combination"]
+    columns = [name for name in dict.fromkeys(wanted) if name in written and (written[name] != "").any()]
+    rows = list(written[columns].map(visible).itertuples(index=False, name=None))
+    estimates = " Columns that begin with est_ are estimates." if set(columns) & set(ESTIMATES) else ""
+    brief = tuple(name for name in ("pair", *study.varying, *BRIEF) if name in columns)
+    note = say("Numbers as summary.csv has them.{}", estimates)
+    return Table("summary", "All combinations", tuple(columns), rows, note, brief)
+
+
+def _failures_table(study: StudyFiles) -> Table:
+    keys = ("combination", "prompt_id", "error", "overrides")
+    rows = [tuple(visible(failure.get(key) or "–") for key in keys) for failure in study.failures]
+    return Table("failures", "What failed", ("combination", "prompt", "error", "to repeat it"), rows)

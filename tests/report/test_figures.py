@@ -1,0 +1,105 @@
+"""Figures are values: each is made alone, names its own data, and is absent where the study has nothing for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support.made_studies import write_study
+
+from specdraft.report import figures
+from specdraft.report.figures import FIGURES, draw
+from specdraft.report.figures.base import Figure, together
+from specdraft.report.figures.canvas import MOST_SHAPES, Canvas, canvas_of, spread
+from specdraft.report.figures.latency import latency
+from specdraft.report.figures.settings import settings
+from specdraft.report.figures.speedups import estimated_speedup, measured_speedup
+from specdraft.report.figures.theory import theory
+from specdraft.report.findings import findings_of
+from specdraft.report.study_files import read_study
+from specdraft.report.words import say
+
+
+def canvas_for(folder: Path, **sizes: Any) -> Canvas:
+    return canvas_of(findings_of(read_study(write_study(folder, **sizes))))
+
+
+def named_data(part: Any) -> set[str]:
+    """The tables that a specification names."""
+    if isinstance(part, list):
+        return set().union(*map(named_data, part))
+    if not isinstance(part, dict):
+        return set()
+    data = part.get("data")
+    names = {data["name"]} if isinstance(data, dict) and "name" in data else set()
+    return names.union(*map(named_data, part.values()))
+
+
+EVERYTHING: dict[str, Any] = {
+    "trees": ("chain", "kary", "wide", "hindsight"),
+    "settings": (("rejection", 0.7), ("kseq", 1.0)),
+}
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_figure_made_alone_has_all_the_data_that_it_names(tmp_path: Path, live: bool) -> None:
+    canvas = canvas_for(tmp_path / "s", live=live, **EVERYTHING)
+    made = [figure for function in FIGURES if (figure := function(canvas)) is not None]
+    assert len({figure.name for figure in made}) == len(made) >= len(FIGURES) - 2
+    for figure in made:
+        assert figure.spec is not None and named_data(figure.spec) == set(figure.tables), figure.name
+        assert all(len(table) and table.columns.is_unique for table in figure.tables.values())
+
+
+def test_figures_that_share_a_table_get_the_columns_of_all_of_them(tmp_path: Path) -> None:
+    canvas = canvas_for(tmp_path / "s", **EVERYTHING)
+    drawn = draw(canvas.findings)
+    shared = [figure.tables["curves"] for figure in drawn.figures if "curves" in figure.tables]
+    assert len(shared) == 4
+    curves = drawn.datasets["curves"]
+    assert set(curves) == set().union(*map(set, shared)) and curves.columns.is_unique
+    for table in shared:
+        pd.testing.assert_frame_equal(curves[list(table)], table)
+
+
+def test_the_order_is_that_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = canvas_for(tmp_path / "s").findings
+    added = Figure("added", "Added", say("By one function and one line."))
+    monkeypatch.setattr(figures, "FIGURES", (lambda canvas: added, lambda canvas: None, *FIGURES))
+    assert draw(findings).figures[0] is added
+    monkeypatch.undo()
+    assert [figure.name for figure in draw(findings).figures] == [
+        "block-efficiency",
+        "lead",
+        "acceptance-length",
+        "acceptance-rate",
+        "heat",
+        "depth",
+        "rank",
+        "lengths",
+        "est-speedup",
+    ]
+
+
+def test_figures_that_a_study_has_nothing_for_are_absent(tmp_path: Path) -> None:
+    replayed, live = canvas_for(tmp_path / "replayed"), canvas_for(tmp_path / "live", live=True)
+    assert (latency(replayed), measured_speedup(replayed), estimated_speedup(live)) == (None, None, None)
+    assert (settings(replayed), theory(replayed)) == (None, None)
+
+
+def test_a_study_without_rows_has_no_figures() -> None:
+    assert together([]).figures == [] and together([]).datasets == {}
+
+
+def test_the_chain_and_every_reference_are_drawn_whatever_leads(tmp_path: Path) -> None:
+    trees = ("chain", *(f"kary-k{k}" for k in range(2, 40)), "hindsight", "hindsight-md4")
+    canvas = canvas_for(tmp_path / "s", trees=trees)
+    assert canvas.all_shapes == 39 and len(canvas.trees) == MOST_SHAPES + 2
+    assert canvas.trees[0] == "chain" and canvas.trees[-2:] == ["hindsight", "hindsight-md4"]
+
+
+def test_panels_come_from_every_pair() -> None:
+    pair_of = {f"{pair}{number}": pair for pair in "ab" for number in range(3)}
+    assert spread(list(pair_of), pair_of, 4) == ["a0", "a1", "b0", "b1"]
