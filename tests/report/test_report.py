@@ -500,7 +500,7 @@ class TestTargets:
 
 
 def test_needs_no_torch(study: Path, tmp_path: Path) -> None:
-    told = f"""
+    script = f"""
 import sys
 import time
 from pathlib import Path
@@ -509,7 +509,7 @@ write_report(Path({str(study)!r}), formats=("md", "png"))
 sys.exit("torch" in sys.modules or "transformers" in sys.modules)
 """
     assert (
-        subprocess.run([sys.executable, "-c", told], check=False, cwd=Path(cli.__file__).parent.parent).returncode == 0
+        subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(cli.__file__).parent.parent).returncode == 0
     )
 
 
