@@ -30,6 +30,10 @@ class ModelFiles:
         """The model itself, where it was handed over; None of one on disk."""
         return None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: not what was read from the folder into objects, which is large, and soon read again."""
+        return {name: value for name, value in vars(self).items() if name not in ("config", "tokenizer")}
+
     @cached_property
     def config(self) -> Any:
         """The `transformers` config.

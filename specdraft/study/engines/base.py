@@ -1,0 +1,112 @@
+"""What an engine is given, and what it says of it.
+
+An engine writes into no study folder and changes nothing that it is given, so a unit of work can be sent to
+another process, which loads the pair itself and sends the events back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from specdraft.bench.costs import CostCurve
+from specdraft.models.pair import Pair, PairFiles
+from specdraft.prompts import Prompt
+from specdraft.results.journal import Row
+from specdraft.study.combination import Combination
+
+
+class DueRow(NamedTuple):
+    """A row that is still to do."""
+
+    combination: str
+    prompt_id: str
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one engine has to do with one pair.
+
+    Attributes:
+        pair: its files; whoever runs the engine loads them.
+        prompts: all of the study's, whatever is due: fitted trees are chosen on some and scored on the others.
+        combinations: of this pair and this engine. How prompts are encoded is in their settings.
+        due: the rows to make.
+        seed: the study's.
+        repeats: texts of each prompt.
+        with_steps: list the verification steps in the rows.
+    """
+
+    pair: PairFiles
+    prompts: tuple[Prompt, ...]
+    combinations: tuple[Combination, ...]
+    due: frozenset[DueRow]
+    seed: int
+    repeats: int
+    with_steps: bool
+
+    def is_due(self, combination: Combination, prompt: Prompt, repeat: int) -> bool:
+        """Whether this row is to be made."""
+        return (combination.identifier, prompt.prompt_id, repeat) in self.due
+
+    def due_rows(self, combination: Combination, repeats: Iterable[int]) -> int:
+        """How many rows of a combination are to be made in these repeats."""
+        return sum(self.is_due(combination, prompt, repeat) for repeat in repeats for prompt in self.prompts)
+
+    def draw(self, repeat: int) -> str:
+        """Names one of the sampled texts of a prompt."""
+        return f"{self.seed}/{repeat}"
+
+
+class Done(NamedTuple):
+    """Rows that were finished together: a combination that was replayed, or twins that were decoded once."""
+
+    rows: list[Row]
+
+
+class Failed(NamedTuple):
+    """A combination that failed; `rows` of it were due and are not made now."""
+
+    combination: str
+    prompt_id: str | None
+    error: str
+    rows: int
+
+
+class GivenUp(NamedTuple):
+    """So many rows were due and not tried: their combinations failed on a prompt before."""
+
+    rows: int
+
+
+class Measured(NamedTuple):
+    """What was measured of a pair besides its rows.
+
+    Attributes:
+        near_ties: of its recorded greedy texts; None where texts are sampled.
+    """
+
+    pair: str
+    costs: CostCurve
+    near_ties: dict[str, Any] | None
+
+
+Event = Done | Failed | GivenUp | Measured
+
+
+class Engine(Protocol):
+    """One way to make rows."""
+
+    def run(self, work: Work, pair: Pair) -> Iterator[Event]:
+        """Make the rows that are due. What goes wrong in a combination is an event; the others go on.
+
+        Args:
+            work: what to do.
+            pair: `work.pair` with its weights in memory.
+
+        Raises:
+            ResultsError: traces cannot be written.
+        """
+        ...

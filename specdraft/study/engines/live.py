@@ -1,0 +1,160 @@
+"""Rows from decoding with the models, prompt by prompt, each beside plain decoding of the target."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.text_seeds import text_generator
+from specdraft.decoding.verifier import Verifier
+from specdraft.drafters import DraftModel
+from specdraft.errors import ResultsError
+from specdraft.losslessness.certificate import compare_greedy
+from specdraft.models.pair import Pair
+from specdraft.prompts import Prompt
+from specdraft.results.journal import Row
+from specdraft.results.metrics import tally
+from specdraft.sampling.randomness import RandomSource
+from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Work
+from specdraft.study.failures import explain
+from specdraft.trees.step import Step
+
+
+class PlainText(NamedTuple):
+    """What the target alone makes of a prompt, and in how many seconds."""
+
+    tokens: list[int]
+    wall_s: float
+
+
+PlainTexts = dict[tuple[Any, ...], PlainText]  # by all that a plain text depends on
+
+
+class Text(NamedTuple):
+    """Which text of a prompt is decoded: `draw` names one of those that can be sampled."""
+
+    prompt: Prompt
+    ids: list[int]
+    repeat: int
+    draw: str
+
+
+class Decoded(NamedTuple):
+    """A text with its verification steps, and the seconds that it took."""
+
+    first_token: int
+    steps: list[Step]
+    wall_s: float
+
+    @property
+    def tokens(self) -> list[int]:
+        return [self.first_token, *(token for step in self.steps for token in step.tokens)]
+
+    def listed_steps(self) -> list[list[int]]:
+        """The rows of `steps.csv`: number, drafted, accepted, bonus, cut."""
+        return [
+            [i, step.tree.num_nodes, step.accepted_tokens, step.bonus_tokens, int(step.cut)]
+            for i, step in enumerate(self.steps)
+        ]
+
+
+@dataclass(frozen=True)
+class LiveEngine:
+    """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent.
+
+    Attributes:
+        plain: what the target alone made of the prompts so far. Whoever makes engines keeps it, so that pairs with
+            one target decode plainly once. Only times depend on what is in it.
+    """
+
+    plain: PlainTexts = field(default_factory=dict)
+
+    def run(self, work: Work, pair: Pair) -> Iterator[Event]:
+        """See `Engine.run`."""
+        prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
+        runs = _twins(work.combinations)
+        failed: set[str] = set()
+        for prompt in work.prompts:
+            for repeat in range(work.repeats):
+                text = Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
+                for twins in runs:
+                    due = [c for c in twins if work.is_due(c, prompt, repeat)]
+                    for event in self._decode_twins(pair, due, text, failed, work.with_steps):
+                        if isinstance(event, Failed):
+                            failed.add(event.combination)
+                        yield event
+
+    def _decode_twins(
+        self, pair: Pair, due: list[Combination], text: Text, failed: set[str], with_steps: bool
+    ) -> list[Event]:
+        """One text, a row for each of the combinations that decode the same thing."""
+        trying = [combination for combination in due if combination.identifier not in failed]
+        passed: list[Event] = [GivenUp(len(due) - len(trying))] if len(trying) < len(due) else []
+        if not trying:
+            return passed
+        try:
+            row = self._row(pair, trying[0], text, with_steps)
+        except ResultsError:
+            raise
+        except Exception as error:  # whatever goes wrong in one combination must not stop the others
+            why = explain(error)
+            return [*passed, *(Failed(c.identifier, text.prompt.prompt_id, why, 1) for c in trying)]
+        return [*passed, Done([replace(row, combination=c.identifier, weights=c.weights) for c in trying])]
+
+    def _row(self, pair: Pair, combination: Combination, text: Text, with_steps: bool) -> Row:
+        verifier = Verifier(pair.target)
+        plain = self._decode_plainly(pair, combination, verifier, text)
+        decoded = _decode(pair, combination, verifier, text)
+        tie = None
+        if combination.sampling.greedy and combination.rule.lossless:
+            tie = compare_greedy(pair.target, pair.self_checks["target"], text.ids, plain.tokens, decoded.tokens)
+        counted = tally(
+            decoded.first_token, decoded.steps, decoded.wall_s, plain.wall_s, dynamic=combination.plan.dynamic
+        )
+        steps = decoded.listed_steps() if with_steps else None
+        name, weights = combination.identifier, combination.weights
+        return Row(name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat, counted, tie, steps)
+
+    def _decode_plainly(self, pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> PlainText:
+        """The target alone on this prompt, once for all pairs that share the target."""
+        target, sampling, ending = pair.files.target, combination.sampling, _ending(pair, combination)
+        model = (target.weights_hash, repr(target.spec), pair.target.vocab)
+        key = (*model, tuple(text.ids), ending, repr(sampling), text.draw)
+        if key not in self.plain:
+            started = time.perf_counter()
+            tokens = decode_plainly(verifier, sampling, text.ids, ending, _source(pair, combination, text))
+            self.plain[key] = PlainText(tokens, time.perf_counter() - started)
+        return self.plain[key]
+
+
+def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
+    """Combinations that decode the same thing stand together."""
+    runs: dict[Any, list[Combination]] = {}
+    for combination in combinations:
+        runs.setdefault(combination.run_key, []).append(combination)
+    return list(runs.values())
+
+
+def _decode(pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> Decoded:
+    drafter, ending = DraftModel(pair.draft), _ending(pair, combination)
+    started = time.perf_counter()
+    source = _source(pair, combination, text, pair.files.draft.weights_hash, repr(combination.run_key))
+    first, *steps = list(
+        decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, text.ids, ending, source)
+    )
+    wall_s = time.perf_counter() - started
+    assert isinstance(first, int)
+    return Decoded(first, [step for step in steps if isinstance(step, Step)], wall_s)
+
+
+def _ending(pair: Pair, combination: Combination) -> Ending:
+    return Ending(combination.settings.max_new_tokens, pair.eos_ids)
+
+
+def _source(pair: Pair, combination: Combination, text: Text, *more: str) -> RandomSource:
+    """The randomness of one decoded text; live decoding adds the draft model and what is decoded with."""
+    return RandomSource(text_generator(pair, combination.sampling, text.ids, text.draw, *more))

@@ -1,0 +1,124 @@
+"""Rows from traces: the models run along each text once, every tree is array code after that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from specdraft.bench.costs import pair_costs
+from specdraft.decoding.decode import Ending
+from specdraft.errors import ResultsError
+from specdraft.losslessness.certificate import near_ties
+from specdraft.models.pair import Pair
+from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
+from specdraft.results.journal import Row
+from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.engines.base import Done, Event, Failed, Measured, Work
+from specdraft.study.failures import explain
+from specdraft.traces.library import PairTraces, pair_traces
+from specdraft.traces.store import TraceStore
+
+PromptIds = Mapping[str, Sequence[int]]
+
+
+class Group(NamedTuple):
+    """Combinations that are replayed along the same texts, and the repeats that these texts stand for."""
+
+    combinations: list[Combination]
+    repeats: range
+
+
+class Prepared(NamedTuple):
+    """A group's traces, ready for its trees, and what was measured on the way."""
+
+    replayer: Replayer
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class ReplayEngine:
+    """Records what is not recorded, then replays every combination from it.
+
+    Attributes:
+        store: where traces are kept.
+        note: called with a line of text for each batch that had to be recorded, while the others still are to be.
+    """
+
+    store: TraceStore
+    note: Callable[[str], None] = lambda text: None
+
+    def run(self, work: Work, pair: Pair) -> Iterator[Event]:
+        """See `Engine.run`."""
+        prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
+        for group in _groups(work):
+            if any(work.due_rows(combination, group.repeats) for combination in group.combinations):
+                yield from self._replay_group(work, pair, group, prompt_ids)
+
+    def _replay_group(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Iterator[Event]:
+        prepared = self._prepare_or_fail(work, pair, group, prompt_ids)
+        if not isinstance(prepared, Prepared):
+            yield from prepared
+            return
+        yield prepared.measured
+        for combination in group.combinations:
+            if work.due_rows(combination, group.repeats):
+                yield _replay_or_fail(work, prepared.replayer, combination, group.repeats)
+
+    def _prepare_or_fail(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Prepared | list[Failed]:
+        try:
+            return self._prepare(work, pair, group, prompt_ids)
+        except ResultsError:
+            raise
+        except Exception as error:  # whatever goes wrong in one pair must not stop the others
+            return [_failed(work, combination, group.repeats, error) for combination in group.combinations]
+
+    def _prepare(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Prepared:
+        traces = self._traces(work, pair, group, prompt_ids)
+        plans = [combination.plan for combination in group.combinations]
+        dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note)
+        ties: dict[str, Any] | None = None
+        if group.combinations[0].sampling.greedy:
+            ties = near_ties(traces.trajectories.values(), pair.self_checks["target"])
+        costs = pair_costs(pair, self.store, self.note)
+        return Prepared(Replayer(traces, work.prompts, costs, work.seed, dynamic), Measured(pair.name, costs, ties))
+
+    def _traces(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> PairTraces:
+        first = group.combinations[0]
+        ending = Ending(first.settings.max_new_tokens, pair.eos_ids)
+        children = most_children(c.plan for c in group.combinations if c.rule.replay != "rank")
+        draw = work.draw(group.repeats[0])
+        return pair_traces(pair, prompt_ids, first.sampling, ending, self.store, self.note, draw, children)
+
+
+def _groups(work: Work) -> Iterator[Group]:
+    """Each sampled text is a trajectory of its own; all greedy ones are equal."""
+    alike: dict[tuple[str, int], list[Combination]] = {}
+    for combination in work.combinations:
+        alike.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
+    every = range(work.repeats)
+    for combinations in alike.values():
+        for repeats in [every] if combinations[0].sampling.greedy else [range(r, r + 1) for r in every]:
+            yield Group(combinations, repeats)
+
+
+def _replay_or_fail(work: Work, replayer: Replayer, combination: Combination, repeats: range) -> Event:
+    try:
+        tallies, steps = replayer.run(combination.plan, combination.rule, work.with_steps)
+    except ResultsError:
+        raise
+    except Exception as error:  # whatever goes wrong in one combination must not stop the others
+        return _failed(work, combination, repeats, error)
+    name, weights = combination.identifier, combination.weights
+    return Done(
+        [
+            Row(name, weights, prompt.prompt_id, prompt.category, repeat, counted, None, taken)
+            for prompt, counted, taken in zip(work.prompts, tallies, steps, strict=True)
+            for repeat in repeats
+            if work.is_due(combination, prompt, repeat)
+        ]
+    )
+
+
+def _failed(work: Work, combination: Combination, repeats: range, error: Exception) -> Failed:
+    return Failed(combination.identifier, None, explain(error), work.due_rows(combination, repeats))

@@ -1,0 +1,91 @@
+"""What failed in a study, in this run and in those before it: `failures.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specdraft.errors import OUT_OF_MEMORY, UserError
+from specdraft.results.files import write_atomically
+
+FILE = "failures.jsonl"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A combination that failed: on which prompt (None: before the first), and how to run it again."""
+
+    combination: str
+    prompt_id: str | None
+    error: str
+    overrides: str
+
+    @property
+    def is_bug(self) -> bool:
+        """Whether text was not the target's, or a rule is not as it claims."""
+        return self.error.startswith("bug:")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the file and the manifest."""
+        return asdict(self)
+
+
+class Failures:
+    """This run's failures and earlier ones, one for each combination.
+
+    Args:
+        out: the study's folder; a file that cannot be read there is no failure.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._path = out / FILE
+        self._earlier = _read(self._path)
+        self._now: dict[str, Failure] = {}
+
+    def __contains__(self, combination: str) -> bool:
+        """Whether the combination failed in this run."""
+        return combination in self._now
+
+    @property
+    def now(self) -> list[Failure]:
+        """This run's."""
+        return list(self._now.values())
+
+    def add(self, failure: Failure) -> None:
+        """The last failure of a combination is the one that is kept."""
+        self._now[failure.combination] = failure
+
+    def standing(self, done: Container[str]) -> list[Failure]:
+        """This run's, and earlier ones of combinations that have not been done since."""
+        earlier = {name: failure for name, failure in self._earlier.items() if name not in done}
+        return list((earlier | self._now).values())
+
+
+def write_failures(out: Path, failures: list[Failure]) -> None:
+    """Write the file. Raises `ResultsError`."""
+    write_atomically(out / FILE, "".join(json.dumps(failure.as_dict()) + "\n" for failure in failures))
+
+
+def _read(path: Path) -> dict[str, Failure]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        failures = [Failure(**json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError):
+        return {}
+    return {failure.combination: failure for failure in failures}
+
+
+def explain(error: Exception) -> str:
+    """An error in one line. Where a GPU's memory ran out, what is cached there is freed for what comes next."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return OUT_OF_MEMORY
+    if isinstance(error, UserError):
+        return str(error)
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first_line}"

@@ -1,0 +1,60 @@
+"""Engines run on work of their own, here and in another process."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specdraft.models.pair import load_pair
+from specdraft.results.journal import Row
+from specdraft.study.engines.base import Done, DueRow, Engine, Event, Work
+from specdraft.study.engines.live import LiveEngine
+from specdraft.study.engines.replay import ReplayEngine
+from specdraft.study.plan import StudyPlan
+from specdraft.traces.store import TraceStore
+
+
+def work_of(plan: StudyPlan, engine: str) -> Work:
+    """All that one engine has to do for a plan of one pair."""
+    ((files, combinations),) = plan.by_pair().items()
+    chosen = tuple(combination for combination in combinations if combination.engine == engine)
+    settings, repeats = plan.settings, range(plan.settings.repeats)
+    due = frozenset(DueRow(c.identifier, p.prompt_id, r) for c in chosen for p in plan.prompts for r in repeats)
+    return Work(files, tuple(plan.prompts), chosen, due, settings.seed, len(repeats), settings.output.steps)
+
+
+def engine_called(name: str, traces: Path) -> Engine:
+    return LiveEngine() if name == "live" else ReplayEngine(TraceStore(traces))
+
+
+def rows_of(events: Iterable[Event]) -> list[Row]:
+    return [row for event in events if isinstance(event, Done) for row in event.rows]
+
+
+def untimed_rows(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """Every number of the rows that is no time, exactly."""
+    listed = []
+    for row in rows_of(events):
+        values = json.loads(row.to_json())
+        values["tally"] = {name: value for name, value in values["tally"].items() if not name.endswith("_s")}
+        listed.append(values)
+    return listed
+
+
+def run_elsewhere(work: Work, engine: str, traces: Path) -> list[Event]:
+    """In a new process, which gets the pickled work only and loads the pair itself."""
+    with get_context("spawn").Pool(1) as pool:
+        events: list[Event] = pickle.loads(pool.apply(_events, (pickle.dumps(work), engine, traces)))
+    return events
+
+
+def _events(pickled: bytes, engine: str, traces: Path) -> bytes:
+    torch.set_num_threads(1)
+    work: Work = pickle.loads(pickled)
+    return pickle.dumps(list(engine_called(engine, traces).run(work, load_pair(work.pair))))
