@@ -94,7 +94,7 @@ def _report_after_sweep(folder: Path, quiet: bool) -> None:
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
-    from specdraft.study.run import rows_there
+    from specdraft.study.folder import rows_there
     from specdraft.viewer.tables import plan_table
 
     there = rows_there(plan, folder)

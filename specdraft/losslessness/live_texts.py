@@ -163,7 +163,7 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
         )
     if bugs:
         verdict += f"; NOT lossless: prompt {bugs[0]['prompt_id']}: {bugs[0]['bug']}"
-    return Checked(pair.name, case.rule.kind, case.tree, says(case.sampling), "greedy", not bugs, verdict, tests)
+    return Checked(pair.label, case.rule.kind, case.tree, says(case.sampling), "greedy", not bugs, verdict, tests)
 
 
 def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> RandomSource:
@@ -280,7 +280,7 @@ def _judged(pair: Pair, case: Case, tests: list[ChiSquare]) -> Checked:
     if not passed:
         verdict = f"NOT lossless: {what} do not follow the target's own law ({smallest}, on prompt {worst.prompt_id})"
     listed = [test._asdict() for test in tests]
-    return Checked(pair.name, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, listed)
+    return Checked(pair.label, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, listed)
 
 
 class Opening:

@@ -11,10 +11,11 @@ from specdraft.config import unless_said
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
-from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Case, Checked, check_live, pick
-from specdraft.study.combination import Combination, encode_prompts
+from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Checked, check_live, pick
+from specdraft.study.combination import encode_prompts
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
+from specdraft.study.proofs import case_of
 
 DEFAULTS = {
     "pair": "zoo",
@@ -129,17 +130,6 @@ def with_defaults(overrides: list[str]) -> list[str]:
     if any(text.lstrip("+").startswith("experiment=") for text in overrides):
         return [*unless_said(overrides, {"prompts.limit": DEFAULTS["prompts.limit"]}), *fixed]
     return [*unless_said(overrides, DEFAULTS | {"acceptance": lossless}), *sampled, *fixed]
-
-
-def case_of(combination: Combination) -> Case:
-    """What to decode for a combination."""
-    return Case(
-        combination.shape.label,
-        combination.plan,
-        combination.rule,
-        combination.sampling,
-        combination.settings.max_new_tokens,
-    )
 
 
 def _truly_skipped(plan: StudyPlan, overrides: list[str]) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from specdraft.bench.costs import CostCurve
 from specdraft.config import unless_said
 from specdraft.errors import ConfigError
 from specdraft.results.intervals import Interval
@@ -146,16 +146,16 @@ def predict(overrides: list[str], config_dir: Path | None = None, progress: Prog
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_study(plan, Path(folder) / "study", progress=progress)
         if outcome.failures:
-            raise ConfigError(f"the pair could not be measured: {outcome.failures[0]['error']}")
-        costs = json.loads((outcome.out / "manifest.json").read_text(encoding="utf-8"))["costs"]
-    return _prediction(outcome.tables, next(iter(costs.values())))
+            raise ConfigError(f"the pair could not be measured: {outcome.failures[0].error}")
+    (costs,) = outcome.costs.values()
+    return _prediction(outcome.tables, costs)
 
 
-def _prediction(tables: dict[str, pd.DataFrame], costs: dict[str, Any]) -> Prediction:
+def _prediction(tables: dict[str, pd.DataFrame], costs: CostCurve) -> Prediction:
     summary = tables["summary.csv"].sort_values("nodes")
     rows = summary.to_dict("records")
     last = rows[-1]
-    alpha, cost = Interval.of(last, "alpha"), costs["draft_level_s"][0] / costs["verify_s"][0]
+    alpha, cost = Interval.of(last, "alpha"), costs.draft_level_s[0] / costs.verify_s[0]
     if isnan(alpha.value):
         raise ConfigError("every text ends with its first token, so nothing was drafted; try a larger max_new_tokens")
     records = tables["records.csv"]
@@ -164,7 +164,7 @@ def _prediction(tables: dict[str, pd.DataFrame], costs: dict[str, Any]) -> Predi
     of_prompts = own["alpha"].quantile([0.05, 0.5, 0.95]).tolist()
     positions = tables["positions.csv"]
     deep = positions[(positions["combination"] == last["combination"]) & (positions["reached"] > 0)]
-    verify = dict(zip(costs["sizes"], costs["verify_s"], strict=True))
+    verify = dict(zip(costs.sizes, costs.verify_s, strict=True))
     return Prediction(
         pair=str(last["pair"]),
         temperature=float(last["temperature"]),
@@ -175,7 +175,7 @@ def _prediction(tables: dict[str, pd.DataFrame], costs: dict[str, Any]) -> Predi
         alpha_of_prompts=(of_prompts[0], of_prompts[1], of_prompts[2]),
         cost=cost,
         verify_cost={
-            int(row["nodes"]): _interpolated(int(row["nodes"]) + 1, verify) / verify[costs["sizes"][0]] for row in rows
+            int(row["nodes"]): _interpolated(int(row["nodes"]) + 1, verify) / verify[costs.sizes[0]] for row in rows
         },
         best_gamma=None if endless(alpha.value, cost) else best_gamma(alpha.value, cost),
         table=[_compared(row, alpha, cost, lengths) for row in rows],

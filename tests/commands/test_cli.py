@@ -19,6 +19,7 @@ from specdraft import cli
 from specdraft.commands.options import DONE, INTERNAL, INTERRUPTED, SOME_FAILED, USAGE
 from specdraft.models import pair as pair_module
 from specdraft.study import run as sweep
+from specdraft.study.engines import live
 from specdraft.trees.shapes import registry
 from specdraft.trees.shapes.published import published_trees
 
@@ -97,14 +98,14 @@ class TestSweep:
         assert "medusa has a size of its own" in said.err
 
     def test_some_failed(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        decode = sweep.decode
+        decode = live.decode
 
         def failing(verifier: Any, drafter: Any, plan: Any, *rest: Any) -> Any:
             if plan.nodes == 3:
                 raise RuntimeError("boom")
             return decode(verifier, drafter, plan, *rest)
 
-        monkeypatch.setattr(sweep, "decode", failing)
+        monkeypatch.setattr(live, "decode", failing)
         said = run("sweep", *small, "budget=2,3", "--json")
         assert said.code == SOME_FAILED
         assert (json.loads(said.out)["failed"], json.loads(said.out)["combinations"]) == (1, 1)
@@ -162,7 +163,7 @@ class TestExitCodes:
         def interrupted(*given: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(sweep, "decode", interrupted)
+        monkeypatch.setattr(live, "decode", interrupted)
         said = run("sweep", *small)
         assert (said.code, said.out) == (INTERRUPTED, "")
         assert said.err.splitlines()[-1] == "interrupted; run the same command again to resume"

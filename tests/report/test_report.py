@@ -509,7 +509,8 @@ write_report(Path({str(study)!r}), formats=("md", "png"))
 sys.exit("torch" in sys.modules or "transformers" in sys.modules)
 """
     assert (
-        subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(cli.__file__).parent.parent).returncode == 0
+        subprocess.run([sys.executable, "-c", script], check=False, cwd=Path(cli.__file__).parent.parent).returncode
+        == 0
     )
 
 

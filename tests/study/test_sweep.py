@@ -30,6 +30,9 @@ from specdraft.results.files import FILES
 from specdraft.results.journal import Journal, read_rows
 from specdraft.results.metrics import COUNTS
 from specdraft.study import run as sweep
+from specdraft.study.engines import live
+from specdraft.study.folder import rows_there
+from specdraft.study.ledger import Ledger
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
 from specdraft.study.run import Outcome, run_study
@@ -89,7 +92,7 @@ class Watch:
         self.decoded: list[Any] = []  # the plan of each call
         self.loaded = 0
         self.fault: Callable[[Any], BaseException | None] = lambda plan: None
-        decode, load_pair = sweep.decode, sweep.load_pair
+        decode, load_pair = live.decode, sweep.load_pair
 
         def watched(verifier: Any, drafter: Any, plan: Any, *rest: Any) -> Any:
             if (error := self.fault(plan)) is not None:
@@ -101,7 +104,7 @@ class Watch:
             self.loaded += 1
             return load_pair(*arguments, **more)
 
-        patch.setattr(sweep, "decode", watched)
+        patch.setattr(live, "decode", watched)
         patch.setattr(sweep, "load_pair", loading)
 
 
@@ -212,8 +215,8 @@ def test_one_load_and_plain_decoding_per_pair(
     plan: StudyPlan, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain: list[Any] = []
-    decode_plainly = sweep.decode_plainly
-    monkeypatch.setattr(sweep, "decode_plainly", lambda *given: plain.append(given) or decode_plainly(*given))
+    decode_plainly = live.decode_plainly
+    monkeypatch.setattr(live, "decode_plainly", lambda *given: plain.append(given) or decode_plainly(*given))
     run_study(plan, tmp_path / "out")
     assert (watch.loaded, len(plain), len(watch.decoded)) == (1, PROMPTS, 5 * PROMPTS)
 
@@ -238,9 +241,9 @@ class TestResume:
 
     def test_what_would_be_reused(self, base: list[str], copy: Path) -> None:
         plan = plan_study([*base, "tree=chain", "budget=2,3"])
-        assert list(sweep.rows_there(plan, copy).values()) == [PROMPTS, 0]
-        assert list(sweep.rows_there(plan, copy / "none").values()) == [0, 0]
-        assert list(sweep.rows_there(plan_study([*base, "tree=chain", "budget=2,3", "seed=1"]), copy).values()) == [
+        assert list(rows_there(plan, copy).values()) == [PROMPTS, 0]
+        assert list(rows_there(plan, copy / "none").values()) == [0, 0]
+        assert list(rows_there(plan_study([*base, "tree=chain", "budget=2,3", "seed=1"]), copy).values()) == [
             0,
             0,
         ]
@@ -286,7 +289,7 @@ class TestResume:
         plan = plan_study([*base, "pair.name=first,second", "tree=chain", "budget=2"])
         watch.fault = lambda plan: KeyboardInterrupt() if len(watch.decoded) == PROMPTS + 1 else None
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(sweep._Runner, "finish", lambda runner: runner.journal.close())
+            patch.setattr(Ledger, "write", lambda ledger: ledger.rows.close())
             run_study(plan, tmp_path / "out")
         watch.fault = lambda plan: None
         run_study(plan, tmp_path / "out")
@@ -318,7 +321,7 @@ class TestResume:
         weights["lm_head.weight"] = weights["lm_head.weight"].roll(1, 0).contiguous()
         save_file(weights, folders["draft"] / "model.safetensors", {"format": "pt"})
         plan = plan_study([*own, "budget=2"])
-        assert list(sweep.rows_there(plan, out).values()) == [0]
+        assert list(rows_there(plan, out).values()) == [0]
         assert (run_study(plan, out).reused, len(watch.decoded)) == (0, 2 * PROMPTS)
         assert counts(out) != before
         assert manifest(out)["models"]["tiny"]["draft"]["weights"] != hashes
@@ -383,16 +386,16 @@ class TestFailures:
         watch.fault = lambda plan: RuntimeError("boom\nat length") if kary(4)(plan) and len(watch.decoded) > 4 else None
         outcome = run_study(plan, out)
         (failure,) = outcome.failures
-        assert failures(out) == [failure]
-        assert failure["error"] == "RuntimeError: boom"
-        assert failure["prompt_id"] == "b"
+        assert failures(out) == [failure.as_dict()]
+        assert failure.error == "RuntimeError: boom"
+        assert failure.prompt_id == "b"
         assert counts(out) == {row for row in counts(finished.out) if row[1:3] != ("kary", 4)}
         assert manifest(out)["failed"] == 1
-        (again,) = plan_study(shlex.split(failure["overrides"])).combinations
-        assert again.identifier == failure["combination"]
+        (again,) = plan_study(shlex.split(failure.overrides)).combinations
+        assert again.identifier == failure.combination
 
         run_study(plan_study([*plan.combinations[0].overrides]), out)  # another grid: the failure stays on record
-        assert failures(out) == [failure]
+        assert failures(out) == [failure.as_dict()]
         assert ("kary", 4) not in {row[1:3] for row in counts(out)}
 
         decoded, watch.fault = len(watch.decoded), lambda plan: None
@@ -407,8 +410,8 @@ class TestFailures:
             [*base, "pair.name='it\\'s (tiny), really'", "tree=paths", "tree.paths=[[0],[1]],[[0],[0,1]]"]
         )
         for failure in run_study(plan, tmp_path / "out").failures:
-            (again,) = plan_study(shlex.split(failure["overrides"])).combinations
-            assert again.identifier == failure["combination"]
+            (again,) = plan_study(shlex.split(failure.overrides)).combinations
+            assert again.identifier == failure.combination
 
     @pytest.mark.parametrize("where", ["decode", "load_pair"])
     def test_out_of_memory(
@@ -424,7 +427,7 @@ class TestFailures:
 
             monkeypatch.setattr(sweep, "load_pair", load_pair)
         outcome = run_study(plan_study([*base, "tree=chain", "budget=2,4"]), tmp_path / "out")
-        assert {f["error"] for f in outcome.failures} == {
+        assert {f.error for f in outcome.failures} == {
             "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
         }
         assert len(outcome.failures) == (1 if where == "decode" else 2)
@@ -466,15 +469,15 @@ class TestLosslessness:
 
         monkeypatch.setattr("specdraft.decoding.verifier.tail_mask", siblings_see_each_other)
         outcome = run_study(plan, tmp_path / "out")
-        failed = {f["combination"] for f in outcome.failures}
+        failed = {f.combination for f in outcome.failures}
         assert failed
         assert all(
-            f["error"].startswith("bug: the text differs from plain greedy decoding at token") for f in outcome.failures
+            f.error.startswith("bug: the text differs from plain greedy decoding at token") for f in outcome.failures
         )
         assert failed <= {c.identifier for c in plan.combinations if c.keys["tree"] != "chain"}
         assert counts(tmp_path / "out") == {row for row in counts(finished.out) if row[0] not in failed}
         certificate = manifest(tmp_path / "out")["certificate"]
-        assert certificate["bugs"] == outcome.failures
+        assert certificate["bugs"] == [f.as_dict() for f in outcome.failures]
         assert certificate["identical"] == certificate["compared"] == 18 - PROMPTS * len(failed)
 
     def test_tie_is_reported_with_its_gap(

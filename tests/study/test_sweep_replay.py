@@ -20,6 +20,7 @@ from specdraft.errors import ConfigError, ResultsError
 from specdraft.results.comparisons import COLUMNS
 from specdraft.results.metrics import COUNTS
 from specdraft.study import run as sweep
+from specdraft.study.engines import replay
 from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces import library as traces
@@ -57,7 +58,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("traces")
         patch.setenv("SPECDRAFT_TRACES", str(folder))
-        patch.setattr(sweep, "pair_costs", lambda pair, store, measured: CURVE)
+        patch.setattr(replay, "pair_costs", lambda pair, store, measured: CURVE)
         yield folder
 
 
@@ -287,7 +288,7 @@ class TestTraces:
         self, base: list[str], replayed: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plan, out, done = plan_study([*base, *GRID]), tmp_path / "out", []
-        run = sweep.Replayer.run
+        run = replay.Replayer.run
 
         def stopping(self: Any, plan: Any, *given: Any) -> Any:
             if len(done) == 5:
@@ -296,7 +297,7 @@ class TestTraces:
             return run(self, plan, *given)
 
         with monkeypatch.context() as patch:
-            patch.setattr(sweep.Replayer, "run", stopping)
+            patch.setattr(replay.Replayer, "run", stopping)
             with pytest.raises(KeyboardInterrupt):
                 run_study(plan, out)
         assert len(read(out, "records")) == 5 * len(TEXTS)
@@ -338,16 +339,16 @@ class TestResume:
 def test_a_fault_in_one_tree_leaves_the_others(
     base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sweep.Replayer.run
+    run = replay.Replayer.run
 
     def failing(self: Any, plan: Any, *given: Any) -> Any:
         if plan.nodes == 5:
             raise RuntimeError("boom")
         return run(self, plan, *given)
 
-    monkeypatch.setattr(sweep.Replayer, "run", failing)
+    monkeypatch.setattr(replay.Replayer, "run", failing)
     outcome = run_study(plan_study([*base, "tree=kary", "budget=2,5"]), tmp_path / "out")
-    assert {f["error"] for f in outcome.failures} == {"RuntimeError: boom"}
+    assert {f.error for f in outcome.failures} == {"RuntimeError: boom"}
     assert len(outcome.failures) == 3
     assert set(read(outcome.out, "records")["budget"]) == {2}
 

@@ -19,7 +19,7 @@ from specdraft.commands.options import USAGE
 from specdraft.errors import ConfigError
 from specdraft.results.journal import Row, read_rows
 from specdraft.results.metrics import COUNTS
-from specdraft.study import run as sweep
+from specdraft.study.engines import live, replay
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces import library as traces
@@ -60,7 +60,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Where traces go that nobody asks about; costs are made up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
-        patch.setattr(sweep, "pair_costs", lambda pair, store, measured: CURVE)
+        patch.setattr(replay, "pair_costs", lambda pair, store, measured: CURVE)
         yield
 
 
@@ -434,8 +434,8 @@ class TestSeeds:
             for module, name in (
                 (traces, "record_trajectories"),
                 (traces, "chances"),
-                (sweep, "decode"),
-                (sweep.Replayer, "run"),
+                (live, "decode"),
+                (replay.Replayer, "run"),
             ):
                 patch.setattr(module, name, stopping(getattr(module, name)))
             with pytest.raises(KeyboardInterrupt):

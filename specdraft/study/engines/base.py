@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from specdraft.bench.costs import CostCurve
-from specdraft.models.pair import Pair, PairFiles
+from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.prompts import Prompt
 from specdraft.results.journal import Row
 from specdraft.study.combination import Combination

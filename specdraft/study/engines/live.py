@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Decoding, Ending, decode, decode_plainly
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import DraftModel
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import compare_greedy
-from specdraft.models.pair import Pair
 from specdraft.prompts import Prompt
 from specdraft.results.journal import Row
 from specdraft.results.metrics import tally
@@ -41,25 +40,6 @@ class Text(NamedTuple):
     ids: list[int]
     repeat: int
     draw: str
-
-
-class Decoded(NamedTuple):
-    """A text with its verification steps, and the seconds that it took."""
-
-    first_token: int
-    steps: list[Step]
-    wall_s: float
-
-    @property
-    def tokens(self) -> list[int]:
-        return [self.first_token, *(token for step in self.steps for token in step.tokens)]
-
-    def listed_steps(self) -> list[list[int]]:
-        """The rows of `steps.csv`: number, drafted, accepted, bonus, cut."""
-        return [
-            [i, step.tree.num_nodes, step.accepted_tokens, step.bonus_tokens, int(step.cut)]
-            for i, step in enumerate(self.steps)
-        ]
 
 
 @dataclass(frozen=True)
@@ -106,16 +86,16 @@ class LiveEngine:
         return [*passed, Done([replace(row, combination=c.identifier, weights=c.weights) for c in trying])]
 
     def _row(self, pair: Pair, combination: Combination, text: Text, with_steps: bool) -> Row:
-        verifier = Verifier(pair.target)
+        verifier = Verifier.of(pair)
         plain = self._decode_plainly(pair, combination, verifier, text)
-        decoded = _decode(pair, combination, verifier, text)
+        started = time.perf_counter()
+        decoding = _decode(pair, combination, verifier, text)
+        wall_s = time.perf_counter() - started
         tie = None
         if combination.sampling.greedy and combination.rule.lossless:
-            tie = compare_greedy(pair.target, pair.self_checks["target"], text.ids, plain.tokens, decoded.tokens)
-        counted = tally(
-            decoded.first_token, decoded.steps, decoded.wall_s, plain.wall_s, dynamic=combination.plan.dynamic
-        )
-        steps = decoded.listed_steps() if with_steps else None
+            tie = compare_greedy(pair.target, pair.target_check, text.ids, plain.tokens, decoding.tokens)
+        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, dynamic=combination.plan.dynamic)
+        steps = listed_steps(decoding.steps) if with_steps else None
         name, weights = combination.identifier, combination.weights
         return Row(name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat, counted, tie, steps)
 
@@ -139,16 +119,18 @@ def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
     return list(runs.values())
 
 
-def _decode(pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> Decoded:
-    drafter, ending = DraftModel(pair.draft), _ending(pair, combination)
-    started = time.perf_counter()
-    source = _source(pair, combination, text, pair.files.draft.weights_hash, repr(combination.run_key))
-    first, *steps = list(
-        decode(verifier, drafter, combination.plan, combination.rule, combination.sampling, text.ids, ending, source)
-    )
-    wall_s = time.perf_counter() - started
-    assert isinstance(first, int)
-    return Decoded(first, [step for step in steps if isinstance(step, Step)], wall_s)
+def _decode(pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> Decoding:
+    source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
+    setting = (combination.plan, combination.rule, combination.sampling)
+    return decode(verifier, pair.drafter, *setting, text.ids, _ending(pair, combination), source).finish()
+
+
+def listed_steps(steps: Iterable[Step]) -> list[list[int]]:
+    """The rows of `steps.csv`: number, drafted, accepted, bonus, cut."""
+    return [
+        [number, step.tree.num_nodes, step.accepted_tokens, step.bonus_tokens, int(step.cut)]
+        for number, step in enumerate(steps)
+    ]
 
 
 def _ending(pair: Pair, combination: Combination) -> Ending:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from specdraft.bench.costs import pair_costs
 from specdraft.decoding.decode import Ending
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import near_ties
-from specdraft.models.pair import Pair
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.journal import Row
 from specdraft.study.combination import Combination, encode_prompts
@@ -79,9 +79,9 @@ class ReplayEngine:
         dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note)
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
-            ties = near_ties(traces.trajectories.values(), pair.self_checks["target"])
+            ties = near_ties(traces.trajectories.values(), pair.target_check)
         costs = pair_costs(pair, self.store, self.note)
-        return Prepared(Replayer(traces, work.prompts, costs, work.seed, dynamic), Measured(pair.name, costs, ties))
+        return Prepared(Replayer(traces, work.prompts, costs, work.seed, dynamic), Measured(pair.label, costs, ties))
 
     def _traces(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]

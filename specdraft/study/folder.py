@@ -1,0 +1,122 @@
+"""A study's folder: who may write there, whether what lies there can be resumed, and what is there already."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from specdraft.errors import ResultsError
+from specdraft.results.files import FILES, cannot_write, to_csv, write_atomically
+from specdraft.results.journal import read_rows
+from specdraft.study.plan import StudyPlan
+
+JOURNAL, LOCK, MANIFEST = "journal.jsonl", ".lock", "manifest.json"
+TORN = re.compile(
+    rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp"
+)  # what `write_atomically` leaves behind when killed
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """A folder that nobody else writes into meanwhile; it is made if it is not there.
+
+    Raises:
+        ResultsError: another sweep writes there, or the folder cannot be written.
+    """
+    lock = FileLock(out / LOCK)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ResultsError(f"{out}: another sweep is writing here") from error
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    try:
+        yield
+    finally:
+        (out / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
+    """Make an existing folder ready: empty, or holding the same study.
+
+    Raises:
+        ResultsError: it holds another study or foreign files, or cannot be written.
+    """
+    for torn in [path for path in out.iterdir() if TORN.fullmatch(path.name)]:
+        torn.unlink(missing_ok=True)
+    present = {path.name for path in out.iterdir()} - {LOCK}
+    if present:
+        _refuse_foreign(out, present, fresh)
+    if present and not fresh:
+        _refuse_another(plan, out, present)
+        return
+    for name in present & set(FILES) - {MANIFEST}:
+        (out / name).unlink()
+    write_manifest(out, {"study": plan.identity})
+
+
+def _refuse_foreign(out: Path, present: set[str], fresh: bool) -> None:
+    if MANIFEST not in present:
+        raise ResultsError(f"{out}: holds files that are not a study's; choose another --out")
+    if "study" not in read_manifest(out, damaged={"study": None} if fresh else None):
+        raise ResultsError(f"{out}: holds a manifest.json that is not a study's; choose another --out")
+
+
+def _refuse_another(plan: StudyPlan, out: Path, present: set[str]) -> None:
+    there = read_manifest(out)["study"] or {}
+    if there != plan.identity:
+        differing = ", ".join(key for key, value in plan.identity.items() if there.get(key) != value)
+        raise ResultsError(
+            f"{out}: holds another study ({differing} differ); choose another --out, or start over with --fresh"
+        )
+    if JOURNAL not in present and "records.csv" in present:
+        raise ResultsError(
+            f"{out}: its journal.jsonl is gone, so it cannot be resumed; choose another --out, or start over "
+            "with --fresh"
+        )
+
+
+def read_manifest(out: Path, damaged: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A folder's manifest; `damaged` in place of one that cannot be read, if given. Raises `ResultsError`."""
+    try:
+        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        if damaged is not None:
+            return damaged
+        raise ResultsError(
+            f"{out}/manifest.json: cannot be read; choose another --out, or start over with --fresh"
+        ) from error
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a folder's manifest. Raises `ResultsError`."""
+    write_atomically(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def write_tables(out: Path, tables: Mapping[str, pd.DataFrame], config: str) -> None:
+    """Write every table (by its file's name), and the resolved configuration beside them. Raises `ResultsError`."""
+    for name, table in tables.items():
+        write_atomically(out / name, to_csv(table))
+    write_atomically(out / "config.yaml", config)
+
+
+def rows_there(plan: StudyPlan, out: Path) -> dict[str, int]:
+    """Combination -> rows that a sweep into `out` would reuse. Reads only."""
+    counts = {c.identifier: 0 for c in plan.combinations}
+    if not (out / JOURNAL).is_file() or read_manifest(out).get("study") != plan.identity:
+        return counts
+    weights = {c.identifier: c.weights for c in plan.combinations}
+    for row in read_rows(out / JOURNAL):
+        if weights.get(row.combination) == row.weights:
+            counts[row.combination] += 1
+    return counts

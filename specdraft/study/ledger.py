@@ -1,0 +1,103 @@
+"""What a sweep writes down while it runs, and the files of a study that are made of it."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from specdraft.study.combination import Combination
+from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured
+from specdraft.study.failures import Failure, Failures, write_failures
+from specdraft.study.folder import JOURNAL, read_manifest, write_manifest, write_tables
+from specdraft.study.manifest import Facts, build_manifest
+from specdraft.study.plan import StudyPlan
+from specdraft.study.progress import Progress
+from specdraft.study.rows import StudyRows
+
+
+class Written(NamedTuple):
+    """A study's files as they were written: file name -> table, and the manifest."""
+
+    tables: dict[str, pd.DataFrame]
+    manifest: dict[str, Any]
+
+
+class Ledger:
+    """Rows, failures and facts of a study, those of the runs that it resumes too.
+
+    Args:
+        plan: the study.
+        out: its folder, which is locked and holds this study or none.
+        progress: told of every row and every failure.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+
+    def __init__(self, plan: StudyPlan, out: Path, progress: Progress) -> None:
+        self._plan, self._out, self._progress = plan, out, progress
+        self._by_name = {combination.identifier: combination for combination in plan.combinations}
+        self._started = time.perf_counter()
+        self.rows, self.failures = StudyRows(plan, out / JOURNAL), Failures(out)
+        self.facts = Facts.of(read_manifest(out))
+
+    def due(self, combinations: Iterable[Combination]) -> list[Combination]:
+        """Those with rows still to do that have not failed in this run."""
+        return [c for c in combinations if self.rows.missing(c) and c.identifier not in self.failures]
+
+    def take(self, event: Event) -> None:
+        """Write down what an engine says."""
+        match event:
+            case Done(rows):
+                self.rows.add(rows)
+                self._progress.advance(len(rows))
+            case Failed():
+                self._fail(event)
+            case GivenUp(rows):
+                self._progress.advance(rows)
+            case Measured(pair, costs, near_ties):
+                self.facts.costs[pair] = costs
+                if near_ties is not None:
+                    self.facts.near_ties[pair] = near_ties
+
+    def fail_all(self, combinations: Iterable[Combination], error: str) -> None:
+        """Write down that these combinations cannot run."""
+        for combination in combinations:
+            self._fail(Failed(combination.identifier, None, error, self.rows.missing(combination)))
+
+    def _fail(self, failed: Failed) -> None:
+        combination = self._by_name[failed.combination]
+        again = shlex.join(combination.overrides)
+        self.failures.add(Failure(failed.combination, failed.prompt_id, failed.error, again))
+        self._progress.failed(combination.describe(), failed.error)
+        self._progress.advance(failed.rows)
+
+    def write(self) -> Written:
+        """Write every file: the union of this run and earlier ones. Raises `ResultsError`."""
+        self.rows.close()
+        failures = self._standing_failures()
+        tables = self.rows.tables({failure.combination for failure in failures})
+        write_tables(self._out, tables, self._plan.config)
+        write_failures(self._out, failures)
+        return Written(tables, self.write_manifest())
+
+    def write_manifest(self) -> dict[str, Any]:
+        """Write and return what is known by now. Raises `ResultsError`."""
+        failures = self._standing_failures()
+        rows = self.rows.current({failure.combination for failure in failures})
+        manifest = build_manifest(self._plan, self.facts, rows, self.rows.keys, failures, self.wall_s)
+        write_manifest(self._out, manifest)
+        return manifest
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of all runs so far."""
+        return self.facts.earlier_s + time.perf_counter() - self._started
+
+    def _standing_failures(self) -> list[Failure]:
+        return self.failures.standing(done={c.identifier for c in self._plan.combinations if not self.rows.missing(c)})

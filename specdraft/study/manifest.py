@@ -1,0 +1,121 @@
+"""What a study knows beside its rows, and the manifest that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from specdraft.acceptance import registry
+from specdraft.bench.costs import CostCurve
+from specdraft.drafters.pair import Pair
+from specdraft.losslessness.certificate import certificate
+from specdraft.prompts import Prompt
+from specdraft.replay.folds import FOLDS, folds
+from specdraft.results.journal import Row
+from specdraft.results.manifest import describe_pair, environment
+from specdraft.study.failures import Failure
+from specdraft.study.plan import StudyPlan
+
+
+@dataclass
+class Facts:
+    """What is known of a study, from this run and from those that it resumes.
+
+    Attributes:
+        models: pair -> what it is (see `describe_pair`).
+        costs: pair -> what drafting and verifying cost with it.
+        near_ties: pair -> near-ties of its recorded greedy texts.
+        rules: rule -> what enumeration says of it (see `Proof.as_dict`).
+        live: pair -> what live text says of its rules, with `certify=true` (see `Checked`).
+        earlier_s: seconds of the runs before this one.
+    """
+
+    models: dict[str, Any]
+    costs: dict[str, CostCurve]
+    near_ties: dict[str, Any]
+    rules: dict[str, Any]
+    live: dict[str, list[dict[str, Any]]]
+    earlier_s: float
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Facts:
+        """What an earlier run's manifest says; costs of another build of this program are measured again."""
+        known = manifest.get("certificate") or {}
+        live: dict[str, list[dict[str, Any]]] = {}
+        for checked in known.get("live", []):
+            live.setdefault(checked["pair"], []).append(checked)
+        return cls(
+            models=dict(manifest.get("models", {})),
+            costs=_curves(manifest.get("costs", {})),
+            near_ties=dict(known.get("recorded", {})),
+            rules=dict(known.get("rules", {})),
+            live=live,
+            earlier_s=float(manifest.get("wall_s", 0.0)),
+        )
+
+    def add_models(self, pair: Pair) -> None:
+        """Put down what a loaded pair is."""
+        self.models[pair.label] = describe_pair(pair)
+
+    @property
+    def live_checks(self) -> list[dict[str, Any]]:
+        """Of all pairs."""
+        return [checked for of_pair in self.live.values() for checked in of_pair]
+
+    @property
+    def certified(self) -> bool:
+        """False: live text of a lossless rule is not the target's."""
+        return all(checked["passed"] or not registry()[checked["rule"]].lossless for checked in self.live_checks)
+
+
+def _curves(costs: Mapping[str, Any]) -> dict[str, CostCurve]:
+    curves = {}
+    for pair, values in costs.items():
+        try:
+            curves[pair] = CostCurve(**values)
+        except TypeError:
+            continue
+    return curves
+
+
+def build_manifest(
+    plan: StudyPlan,
+    facts: Facts,
+    rows: Sequence[Row],
+    keys: Mapping[str, Mapping[str, Any]],
+    failures: Sequence[Failure],
+    wall_s: float,
+) -> dict[str, Any]:
+    """Everything that makes a study's numbers repeatable, with its certificate.
+
+    Args:
+        plan: the study.
+        facts: what is known beside the rows.
+        rows: those that the tables hold.
+        keys: combination -> key columns.
+        failures: that stand.
+        wall_s: seconds of all runs so far.
+    """
+    bugs = [failure.as_dict() for failure in failures if failure.is_bug]
+    return {
+        "study": plan.identity,
+        **environment(),
+        "models": facts.models,
+        "costs": {pair: curve.as_dict() for pair, curve in facts.costs.items()},
+        "prompts": len(plan.prompts),
+        "combinations": len({row.combination for row in rows}),
+        "skipped": [{"overrides": what, "reason": why} for what, why in plan.skipped],
+        "failed": len(failures),
+        "wall_s": round(wall_s, 2),
+        "fitted_trees": _halves(plan.prompts, plan.settings.seed),
+        "intervals": "95 %, over prompts (see README: Intervals)",
+        "certificate": certificate(rows, keys, facts.near_ties, bugs, facts.rules, facts.live_checks),
+    }
+
+
+def _halves(prompts: Sequence[Prompt], seed: int) -> dict[str, Any]:
+    """The half that each prompt is in; it is scored with the trees of the other one."""
+    numbers = folds([prompt.category for prompt in prompts], seed).tolist()
+    of_prompts = dict(zip((prompt.prompt_id for prompt in prompts), numbers, strict=True))
+    return {"folds": FOLDS, "seed": seed, "fold_of_each_prompt": of_prompts}

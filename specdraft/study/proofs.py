@@ -1,0 +1,76 @@
+"""Whether the rules of a study are as they claim: which are enumerated on which families of trees, and what live
+text says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import torch
+
+from specdraft.drafters.pair import Pair
+from specdraft.errors import OUT_OF_MEMORY, ModelError
+from specdraft.losslessness.enumeration import Proof, family, prove
+from specdraft.losslessness.live_texts import TEXTS, Case, check_live, pick
+from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.plan import StudyPlan
+
+CHECKED_PROMPTS = 2  # that `certify=true` decodes live
+
+
+class Proven(NamedTuple):
+    """A rule that was enumerated, and the sampled combinations that decode with it."""
+
+    proof: Proof
+    combinations: list[Combination]
+
+
+def prove_rules(
+    combinations: Sequence[Combination],
+    known: Mapping[str, Mapping[str, Any]],
+    missing: Callable[[Combination], int],
+) -> Iterator[Proven]:
+    """Enumerate the rules of sampled combinations on trees of their families.
+
+    Args:
+        combinations: the study's.
+        known: rule -> what an earlier enumeration said; it stands where nothing is missing and no family is new.
+        missing: how many rows of a combination are still to do.
+    """
+    by_rule: dict[str, list[Combination]] = {}
+    for combination in combinations:
+        if not combination.sampling.greedy:
+            by_rule.setdefault(combination.rule.kind, []).append(combination)
+    for kind, decoded in by_rule.items():
+        wanted = {family(combination.plan) for combination in decoded}
+        proven = set(known.get(kind, {}).get("families", []))
+        if any(map(missing, decoded)) or not wanted <= proven:
+            yield Proven(prove(decoded[0].rule, wanted | proven), decoded)
+
+
+def check_pair(
+    plan: StudyPlan, pair: Pair, combinations: Sequence[Combination], note: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Compare live text of each rule with the target, on the first prompts.
+
+    Raises:
+        ModelError: the GPU's memory ran out.
+    """
+    prompt_ids = encode_prompts(pair.files, plan.prompts[:CHECKED_PROMPTS], combinations)
+    try:
+        checks = check_live(pair, pick(map(case_of, combinations)), prompt_ids, TEXTS, plan.settings.seed, note)
+    except torch.cuda.OutOfMemoryError as error:
+        raise ModelError(OUT_OF_MEMORY) from error
+    return [asdict(checked) for checked in checks]
+
+
+def case_of(combination: Combination) -> Case:
+    """What to decode for a combination."""
+    return Case(
+        combination.shape.label,
+        combination.plan,
+        combination.rule,
+        combination.sampling,
+        combination.settings.max_new_tokens,
+    )
