@@ -26,14 +26,15 @@ def generate(
     from specdraft.decoding.fitting import refuse_misfit
     from specdraft.decoding.generate import SpeculativeDecoder
     from specdraft.drafters.pair import load_pair
+    from specdraft.results.files import check_file_writable
     from specdraft.study.plan import one_combination
     from specdraft.viewer.live import watched
-    from specdraft.viewer.page import check_writable
 
     one = one_combination("generate", overrides or [], config_dir)
     refuse_misfit(one.shape, one.plan, one.rule, one.sampling, one.pair.vocab)
     prompt_ids = one.pair.encode_to_fit(prompt, one.prompts.chat_template, one.settings, one.plan.depth)
-    check_writable(html)
+    if html:
+        check_file_writable(html, "--html")
     settings = one.settings
     decoder = SpeculativeDecoder(
         load_pair(one.pair),
@@ -62,15 +63,16 @@ def replay(
     """Show the draft tree of every step along a recorded text."""
     from dataclasses import replace
 
+    from specdraft.results.files import check_file_writable
     from specdraft.study.plan import one_combination
     from specdraft.traces.store import TraceStore, default_folder
-    from specdraft.viewer.page import check_writable
     from specdraft.viewer.replayed import check_can_show, recorded, replayed
 
     one = one_combination("replay", overrides or [], config_dir)
     one = replace(one, settings=replace(one.settings, engine="replay"))
     check_can_show(one)
-    check_writable(html)
+    if html:
+        check_file_writable(html, "--html")
     _present(
         replayed(recorded(one, prompt_id, TraceStore(default_folder()), not no_models, say)), html, not no_live, as_json
     )

@@ -105,14 +105,14 @@ def _show_heat(
     study: Path, tree: str, budget: int, pair: str | None, output: str, png: Path | None, html: Path | None
 ) -> None:
     from specdraft.errors import ConfigError
-    from specdraft.results.files import write_atomically
+    from specdraft.results.files import check_file_writable, write_atomically
     from specdraft.viewer.heat import CAPTION, heat_lines, heat_page, heat_trees, write_png
-    from specdraft.viewer.page import check_writable
 
     if output not in ("text", "json"):
         raise ConfigError(f"--format {output} writes a tree without weights; leave --study out")
-    check_writable(png, "--png")
-    check_writable(html)
+    for option, path in (("--png", png), ("--html", html)):
+        if path:
+            check_file_writable(path, option)
     heats = heat_trees(study, tree, budget, pair)
     if output == "json":
         typer.echo(json.dumps([heat.as_data() for heat in heats]))

@@ -12,9 +12,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -26,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from specdraft.errors import ResultsError, did_you_mean
-from specdraft.results.files import cannot_write, write_atomically
+from specdraft.results.files import cannot_write, check_folder_writable, write_atomically
 
 FORMAT = 1
 KEY_DIGITS = 20
@@ -91,15 +89,11 @@ class TraceStore:
         key = self.key(about)
         content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
         path = self.folder / f"{key}.safetensors"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            temporary.replace(path)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             raise cannot_write(path, error) from error
+        write_atomically(path, content)
         header = {"about": dict(about), "sha256": hashlib.sha256(content).hexdigest()}
         write_atomically(self.folder / f"{key}.json", json.dumps(header, indent=1) + "\n")
         return key
@@ -131,12 +125,7 @@ class TraceStore:
 
     def check_writable(self) -> None:
         """Make the folder; raises `ResultsError` where traces cannot be written."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
+        check_folder_writable(self.folder)
 
     def sweep_up(self) -> None:
         """Delete what killed writes left behind. Raises `ResultsError` where it cannot be deleted."""

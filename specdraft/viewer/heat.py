@@ -15,7 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from specdraft.errors import ConfigError, ResultsError, TreeError, did_you_mean
-from specdraft.results.files import cannot_write, rank_path_text
+from specdraft.results.files import rank_path_text, write_atomically
 from specdraft.results.tables import DETAIL_KEYS, DETAILS
 from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
@@ -219,11 +219,7 @@ def write_png(heats: Sequence[HeatTree], path: Path, scale: float = 1.5) -> None
     """The picture for a report. Raises `ResultsError` where it cannot be written."""
     from vl_convert import svg_to_png
 
-    picture = svg_to_png(heat_svg(heats), scale=scale)
-    try:
-        path.write_bytes(picture)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    write_atomically(path, svg_to_png(heat_svg(heats), scale=scale))
 
 
 def heat_page(heats: Sequence[HeatTree]) -> str:

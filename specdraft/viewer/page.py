@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
-from specdraft.errors import ResultsError
 from specdraft.results.files import write_atomically
 from specdraft.viewer.steps import Shown
-
-
-def check_writable(path: Path | None, option: str = "--html") -> None:
-    """Raise `ResultsError` where a file cannot be written, before anything is decoded for it."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise ResultsError(f"{option} {path}: this is a folder; expected a file")
-    if not path.parent.is_dir():
-        raise ResultsError(f"{option} {path}: there is no folder {path.parent}")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ResultsError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
 
 
 def page(shown: Shown) -> str:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from specdraft.errors import ResultsError
-from specdraft.results.files import to_csv, write_atomically
+from specdraft.results.files import check_file_writable, check_folder_writable, to_csv, write_atomically
 from specdraft.results.intervals import Resampler, delta_interval, intervals
 from specdraft.results.journal import Journal, Row, read_rows
 from specdraft.results.metrics import HELPERS, Tally
@@ -241,6 +241,20 @@ class TestJournal:
 
 
 class TestWriteAtomically:
+    def test_bytes_stay_as_they_are(self, tmp_path: Path) -> None:
+        write_atomically(tmp_path / "f", b"\x00\xff\r\n")
+        assert (tmp_path / "f").read_bytes() == b"\x00\xff\r\n"
+
+    def test_below_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "f").write_text("")
+        with pytest.raises(ResultsError, match="f/below: cannot be written: Not a directory"):
+            write_atomically(tmp_path / "f" / "below", "new")
+
+    def test_text_that_cannot_be_encoded_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            write_atomically(tmp_path / "f", "\ud800")
+        assert os.listdir(tmp_path) == []
+
     def test_replaces(self, tmp_path: Path) -> None:
         for text in ("one\r\n\u00e9", "two"):
             write_atomically(tmp_path / "f", text)
@@ -264,6 +278,38 @@ class TestWriteAtomically:
         with pytest.raises(ResultsError, match="Is a directory"):
             write_atomically(tmp_path / "f", "new")
         assert os.listdir(tmp_path) == ["f"]
+
+
+class TestCheckWritable:
+    def test_a_folder_is_made_and_stays_empty(self, tmp_path: Path) -> None:
+        check_folder_writable(tmp_path / "a" / "b")
+        assert os.listdir(tmp_path / "a" / "b") == []
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "f").write_text("")
+        with pytest.raises(ResultsError, match="f: cannot be written: File exists; what was written before is kept"):
+            check_folder_writable(tmp_path / "f")
+
+    def test_a_file_is_not_touched(self, tmp_path: Path) -> None:
+        (tmp_path / "f").write_text("old")
+        for name in ("f", "new"):
+            check_file_writable(tmp_path / name)
+        assert os.listdir(tmp_path) == ["f"]
+        assert (tmp_path / "f").read_text() == "old"
+
+    @pytest.mark.parametrize(
+        ("path", "message"),
+        [
+            ("/nowhere/f", "--html /nowhere/f: there is no folder /nowhere"),
+            ("/", "--html /: this is a folder; expected a file"),
+            ("/proc/f", "--html /proc/f: cannot be written: "),
+        ],
+    )
+    def test_a_file_that_cannot_be_written(self, path: str, message: str) -> None:
+        with pytest.raises(ResultsError, match=f"^{message}"):
+            check_file_writable(Path(path), "--html")
+        with pytest.raises(ResultsError, match=f"^{message.removeprefix('--html ')}"):
+            check_file_writable(Path(path))
 
 
 class TestTables:

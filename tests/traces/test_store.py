@@ -193,12 +193,10 @@ class TestStore:
             store.put(ABOUT, TENSORS)
 
     def test_a_full_disk_leaves_no_trace(self, store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(path: Path, content: bytes) -> None:
-            with path.open("wb") as handle:
-                handle.write(content[:9])
+        def full(descriptor: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(ResultsError, match=r"cannot be written: No space left on device"):
             store.put(ABOUT, TENSORS)
         assert os.listdir(store.folder) == []
