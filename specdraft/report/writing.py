@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from specdraft.errors import ConfigError, ResultsError, did_you_mean
+from specdraft.errors import ConfigError, did_you_mean
 from specdraft.report.document import Document, compose
 from specdraft.report.markdown import markdown_page
 from specdraft.report.page import columnar, html_page
 from specdraft.report.study_files import read_study
-from specdraft.results.files import cannot_write, write_atomically
+from specdraft.results.files import check_file_writable, check_folder_writable, write_atomically
 
 FORMATS = ("html", "md", "png")
 PICTURES = "figures"
@@ -49,7 +48,7 @@ def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] =
     pages = _pages(folder, out, formats)
     study = read_study(folder)
     for path in pages.values():
-        _check_writable(path)
+        check_file_writable(path)
     pictures = _pictures_folder(folder, formats)
     document = compose(study)
     written = []
@@ -79,31 +78,11 @@ def _pages(folder: Path, out: Path | None, formats: Sequence[str]) -> dict[str, 
     return {name: out if name == ending or len(wanted) == 1 else out.with_suffix(f".{name}") for name in wanted}
 
 
-def _check_writable(path: Path) -> None:
-    if path.is_dir():
-        raise ResultsError(f"{path}: this is a folder; expected a file to write")
-    if not path.parent.is_dir():
-        raise ResultsError(f"{path}: cannot be written: there is no folder {path.parent}")
-    _try(path.parent, path)
-
-
-def _try(folder: Path, path: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def _pictures_folder(folder: Path, formats: Sequence[str]) -> Path | None:
     if "png" not in formats:
         return None
     pictures = folder / PICTURES
-    try:
-        pictures.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ResultsError(f"{pictures}: cannot be written: {error.strerror or error}") from error
-    _try(pictures, pictures)
+    check_folder_writable(pictures)
     return pictures
 
 
@@ -116,7 +95,7 @@ def _write_pictures(document: Document, folder: Path) -> list[Path]:
             continue
         spec: dict[str, Any] = figure.spec | {"background": "white", "datasets": _rows(document, figure.spec)}
         path = folder / f"{figure.name}.png"
-        _write_bytes(path, vl_convert.vegalite_to_png(spec, scale=SCALE))
+        write_atomically(path, vl_convert.vegalite_to_png(spec, scale=SCALE))
         written.append(path)
     return written
 
@@ -137,16 +116,6 @@ def _named(part: Any) -> set[str]:
         return set()
     named = {part["data"]["name"]} if isinstance(part.get("data"), dict) and "name" in part["data"] else set()
     return named.union(*(_named(inner) for key, inner in part.items() if key != "config"))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
 
 
 def _picture_from(page: Path, picture: Path) -> str | None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +21,7 @@ from support.made_studies import write_study
 from specdraft import cli
 from specdraft.commands.options import USAGE
 from specdraft.errors import ConfigError, ResultsError
-from specdraft.report import page, writing
+from specdraft.report import page
 from specdraft.report.answer import answer
 from specdraft.report.confidence import confidence
 from specdraft.report.findings import Findings, findings_of
@@ -482,7 +483,7 @@ class TestTargets:
         def refused(*_: object, **__: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(writing.tempfile, "TemporaryFile", refused)
+        monkeypatch.setattr(tempfile, "TemporaryFile", refused)
         with pytest.raises(ResultsError, match=r"report\.html: cannot be written: Permission denied"):
             write_report(study)
 
