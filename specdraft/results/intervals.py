@@ -17,43 +17,100 @@ BOOTSTRAP_SAMPLES = 2000
 FEWEST_TO_RESAMPLE = 8  # prompts in every category; with fewer, resampling within categories covers too little
 
 
-def intervals(prompts: pd.DataFrame, resampler: Resampler) -> dict[str, tuple[float, float]]:
+class Bounds(NamedTuple):
+    """The ends of a 95 % interval; NaN where there is none."""
+
+    lo: float
+    hi: float
+
+
+class Ratio(NamedTuple):
+    """A ratio of sums over P prompts, and how it varies with them.
+
+    Attributes:
+        estimate: the ratio; NaN where the denominator is 0.
+        samples: `[samples]` the ratio of each resampling of the prompts (NaN where it has no step), or None with few
+            prompts.
+        residuals: `[P]` each prompt's numerator less `estimate` times its denominator.
+        total: the denominator's sum.
+    """
+
+    estimate: float
+    samples: np.ndarray | None
+    residuals: np.ndarray
+    total: float
+
+    @property
+    def influence(self) -> np.ndarray:
+        """`[P]` how far each prompt moves the ratio."""
+        return self.residuals / self.total
+
+
+def ratio_of_sums(above: np.ndarray, below: np.ndarray, drawn: tuple[np.ndarray, np.ndarray] | None) -> Ratio:
+    """`sum(above) / sum(below)`.
+
+    Args:
+        above, below: `[P]` numerator and denominator of each prompt.
+        drawn: `[samples]` their sums in each resampling of the prompts, or None with few prompts.
+    """
+    total = float(below.sum())
+    if not total > 0:
+        return Ratio(np.nan, None, np.zeros_like(above), np.nan)
+    estimate, samples = float(above.sum() / total), None
+    if drawn is not None:
+        samples = np.full_like(drawn[1], np.nan)
+        np.divide(*drawn, out=samples, where=drawn[1] > 0)
+    return Ratio(estimate, samples, above - estimate * below, total)
+
+
+def interval(ratio: Ratio) -> Bounds:
+    """A ratio's interval, not below 0."""
+    low, high = _bounds(ratio.estimate, ratio.samples, ratio.residuals, ratio.total)
+    return Bounds(float(np.maximum(0.0, low)), high)
+
+
+def interval_of_difference(first: Ratio, second: Ratio) -> Bounds:
+    """The interval of first minus second, two ratios over the same prompts."""
+    samples = None if first.samples is None or second.samples is None else first.samples - second.samples
+    return _bounds(first.estimate - second.estimate, samples, first.influence - second.influence)
+
+
+def _bounds(estimate: float, samples: np.ndarray | None, influence: np.ndarray, scale: float = 1.0) -> Bounds:
+    """Percentiles of the samples, or the delta method for a ratio estimate (Cochran 1977, section 6.4), with Student's
+    t at one degree of freedom less than there are prompts.
+
+    Args:
+        estimate: the middle of the interval; NaN has none, nor has a single prompt.
+        samples: `[samples]` of the bootstrap; those that are NaN say nothing.
+        influence: `[P]` how far each prompt moves the estimate, times `scale`.
+        scale: what to divide by.
+    """
+    count = len(influence)
+    if np.isnan(estimate) or count < 2:
+        return Bounds(np.nan, np.nan)
+    if samples is not None:
+        known = samples[~np.isnan(samples)]
+        return Bounds(*map(float, np.quantile(known, [0.025, 0.975]))) if len(known) else Bounds(np.nan, np.nan)
+    spread = float(np.sqrt(count / (count - 1) * np.sum(influence**2)) / scale)
+    reach = float(stats.t.ppf(0.975, count - 1)) * spread
+    return Bounds(estimate - reach, estimate + reach)
+
+
+def intervals(prompts: pd.DataFrame, resampler: Resampler) -> dict[str, Bounds]:
     """95 % intervals of every ratio of sums over prompts (one row each, with a `category`).
 
     With at least 8 prompts in every category: the percentile bootstrap, prompts resampled within their
-    categories. With fewer: the delta method for a ratio estimate (Cochran 1977, section 6.4), with
-    Student's t at one degree of freedom less than there are prompts. One prompt has no interval.
+    categories. With fewer: the delta method. One prompt has no interval.
     """
-    codes = prompts["category"].astype("category").cat.codes.to_numpy()
-    resampled = len(prompts) > 1 and int(np.bincount(codes).min()) >= FEWEST_TO_RESAMPLE
+    weights = resampler.weights_if_enough(prompts["category"].astype("category").cat.codes.to_numpy())
     columns = {name: prompts[name].to_numpy(float) for name in TERMS}
-    drawn = (
-        dict(zip(TERMS, (resampler.weights(codes) @ np.stack(list(columns.values()), 1)).T, strict=True))
-        if resampled
-        else {}
-    )
-    found = {}
+    drawn = None if weights is None else dict(zip(TERMS, (weights @ np.stack([*columns.values()], 1)).T, strict=True))
+    bounds = {}
     for ratio, (terms, denominator) in RATIOS.items():
-        above, below = np.sum([np.nan_to_num(columns[term]) for term in terms], axis=0), columns[denominator]
-        if len(prompts) < 2 or not below.sum() > 0:
-            found[ratio] = (np.nan, np.nan)
-        elif resampled:
-            total = drawn[denominator]
-            sums = np.sum([drawn[term] for term in terms], axis=0)
-            low, high = np.quantile(sums[total > 0] / total[total > 0], [0.025, 0.975])
-            found[ratio] = (float(low), float(high))
-        else:
-            found[ratio] = delta_interval(above, below)
-    return found
-
-
-def delta_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
-    """The delta method's 95 % interval for `sum(above) / sum(below)`, not below 0."""
-    count = len(above)
-    estimate = above.sum() / below.sum()
-    spread = float(np.sqrt(count / (count - 1) * np.sum((above - estimate * below) ** 2)) / below.sum())
-    reach = float(stats.t.ppf(0.975, count - 1)) * spread
-    return max(0.0, float(estimate) - reach), float(estimate) + reach
+        above = np.sum([np.nan_to_num(columns[term]) for term in terms], axis=0)
+        sums = None if drawn is None else (np.sum([drawn[term] for term in terms], axis=0), drawn[denominator])
+        bounds[ratio] = interval(ratio_of_sums(above, columns[denominator], sums))
+    return bounds
 
 
 class Resampler:
@@ -62,6 +119,11 @@ class Resampler:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._made: dict[bytes, np.ndarray] = {}
+
+    def weights_if_enough(self, codes: np.ndarray) -> np.ndarray | None:
+        """`weights`, or None where a category (a code) has too few prompts to resample."""
+        enough = len(codes) > 1 and int(np.bincount(codes).min()) >= FEWEST_TO_RESAMPLE
+        return self.weights(codes) if enough else None
 
     def weights(self, codes: np.ndarray) -> np.ndarray:
         """`[samples, prompts]`: the weight of each prompt when its category (a code) is resampled.

@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons, difference, ratio
-from specdraft.results.intervals import BOOTSTRAP_SAMPLES, FEWEST_TO_RESAMPLE, Resampler
+from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons, ratio
+from specdraft.results.intervals import (
+    BOOTSTRAP_SAMPLES,
+    FEWEST_TO_RESAMPLE,
+    Resampler,
+    interval,
+    interval_of_difference,
+)
 from specdraft.results.metrics import COUNTS
 
 KEYS = dict.fromkeys(GROUP_KEYS, "same") | {"budget": 4, "temperature": 0.0}
@@ -195,6 +201,15 @@ def test_hardly_any_prompt_with_a_step() -> None:
     assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx((0.5, 0, 1))
 
 
+@pytest.mark.parametrize("prompts", [5, 40])
+def test_the_difference_to_nothing_has_the_interval_of_the_ratio(prompts: int) -> None:
+    counts = random_records(prompts).query("tree == 'x'").set_index(["category", "prompt_id"])
+    nothing = counts.assign(accepted_tokens=0)
+    some, none = (ratio(table, "acceptance_length", Resampler(0)) for table in (counts, nothing))
+    assert interval_of_difference(some, none) == pytest.approx(interval(some))
+    assert interval_of_difference(some, some) == (0, 0)
+
+
 def test_nothing_to_compare() -> None:
     assert list(comparisons(records({"x": {"1": (10, 40, 12)}}), 0).columns) == COLUMNS
     assert comparisons(records({"x": {"1": (10, 40, 12)}}).iloc[:0], 0).empty
@@ -225,6 +240,6 @@ def test_coverage(prompts: int) -> None:
     for _ in range(runs):
         above, below = simulate(prompts, index.get_level_values("category").to_numpy())
         sums = [pd.DataFrame({"accepted_tokens": a, "steps": b}, index) for a, b in zip(above, below, strict=True)]
-        _, low, high = difference(*(ratio(own, "acceptance_length", resampler) for own in sums))
+        low, high = interval_of_difference(*(ratio(own, "acceptance_length", resampler) for own in sums))
         covered += low <= truth <= high
     assert 0.93 <= covered / runs <= 0.97

@@ -20,7 +20,7 @@ from scipy import stats
 
 from specdraft.errors import ResultsError
 from specdraft.results.files import check_file_writable, check_folder_writable, to_csv, write_atomically
-from specdraft.results.intervals import Resampler, delta_interval, intervals
+from specdraft.results.intervals import Resampler, interval, intervals, ratio_of_sums
 from specdraft.results.journal import Journal, Row, read_rows
 from specdraft.results.metrics import HELPERS, Tally
 from specdraft.results.tables import build_tables
@@ -410,7 +410,7 @@ class TestIntervals:
         variance = sum((y - ratio * x) ** 2 for y, x in zip(above, below, strict=True)) / (count - 1)
         error = math.sqrt(variance / count) / (sum(below) / count)
         low, high = stats.t.interval(0.95, count - 1, ratio, error)
-        assert delta_interval(above, below) == pytest.approx((low, high))
+        assert interval(ratio_of_sums(above, below, None)) == pytest.approx((low, high))
         assert intervals(frame(list(above), list(below), ["a"] * 5 + ["b"] * 7), Resampler(0))[
             "acceptance_length"
         ] == pytest.approx((low, high))
