@@ -24,6 +24,7 @@ from rich.table import Table
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
 from specdraft.bench.costs import measure_costs
+from specdraft.config import Settings
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import ModelDrafter
@@ -134,7 +135,7 @@ def main(
     pair: Annotated[str, typer.Option(help="a pair config")] = "zoo",
     prompts: Annotated[int, typer.Option(help="how many bundled prompts")] = 16,
     rounds: Annotated[int, typer.Option(help="the median of so many")] = 3,
-    new_tokens: Annotated[int, typer.Option(help="tokens per continuation")] = 64,
+    new_tokens: Annotated[int, typer.Option(help="tokens per continuation")] = Settings.max_new_tokens,
     length: Annotated[int, typer.Option(help="draft tokens of the matched settings")] = 4,
     out: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
 ) -> None:

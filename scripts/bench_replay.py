@@ -36,6 +36,7 @@ from rich.table import Table
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
 from specdraft.bench.costs import CostCurve, pair_costs
+from specdraft.config import Settings
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
@@ -212,7 +213,7 @@ def main(
     shapes: Annotated[int, typer.Option(help="how many random trees", min=10)] = 200,
     prompts: Annotated[int | None, typer.Option(help="how many bundled prompts; default all")] = None,
     live_prompts: Annotated[int, typer.Option(help="prompts that live decoding is timed on")] = 8,
-    new_tokens: Annotated[int, typer.Option(help="tokens per continuation")] = 64,
+    new_tokens: Annotated[int, typer.Option(help="tokens per continuation")] = Settings.max_new_tokens,
     seed: Annotated[int, typer.Option(help="of the random trees")] = 0,
     out: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
 ) -> None:

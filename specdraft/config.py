@@ -176,13 +176,23 @@ def label(spec: Any, *left_out: str) -> str:
     return "-".join(parts)
 
 
+def override_keys(overrides: Iterable[str]) -> list[str]:
+    """The key that each override sets: of `+sampling.top_k=5` it is `sampling.top_k`."""
+    return [text.lstrip("+~").partition("=")[0] for text in overrides]
+
+
+def override_groups(overrides: Iterable[str]) -> list[str]:
+    """The group, or key that belongs to no group, of each override: of `+sampling.top_k=5` it is `sampling`."""
+    return [key.partition(".")[0] for key in override_keys(overrides)]
+
+
 def unless_said(overrides: Iterable[str], defaults: Mapping[str, str]) -> list[str]:
     """A command's own defaults, those left out whose key the overrides set, or a key below it."""
-    said = {text.lstrip("+~").partition("=")[0] for text in overrides}
+    keys = override_keys(overrides)
     return [
         f"{key}={value}"
         for key, value in defaults.items()
-        if not any(s == key or s.startswith(f"{key}.") for s in said)
+        if not any(said == key or said.startswith(f"{key}.") for said in keys)
     ]
 
 

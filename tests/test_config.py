@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from itertools import product
 from math import prod
@@ -8,9 +9,19 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from specdraft.config import Study, bundled_config_dir, compose_study, load_group
+from specdraft.config import (
+    Settings,
+    Study,
+    bundled_config_dir,
+    compose_study,
+    load_group,
+    override_groups,
+    override_keys,
+    unless_said,
+)
+from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.errors import ConfigError
-from specdraft.study.plan import schemas
+from specdraft.study.plan import schemas, shape_of
 from specdraft.trees.shapes import registry
 
 SWEEP = """
@@ -299,6 +310,30 @@ def test_bad_files(user_dir: Callable[..., Path], file: str, text: str, override
     assert "\n" not in str(raised.value)
     for word in words:
         assert word in str(raised.value)
+
+
+def test_keys_that_overrides_set() -> None:
+    overrides = ["pair=zoo", "+sampling.top_k=5", "tree.paths=[[0],[1]]", "output.steps=a=b", "~budget", "pair=x"]
+    assert override_keys(overrides) == ["pair", "sampling.top_k", "tree.paths", "output.steps", "budget", "pair"]
+    assert override_groups(overrides) == ["pair", "sampling", "tree", "output", "budget", "pair"]
+
+
+def test_defaults_give_way_to_a_key_and_to_what_is_below_it() -> None:
+    defaults = {"pair": "zoo", "budget": "8", "prompts.limit": "2"}
+    assert unless_said([], defaults) == ["pair=zoo", "budget=8", "prompts.limit=2"]
+    assert unless_said(["pair.draft.path=x", "budgets=3", "prompts=bundled"], defaults) == [
+        "budget=8",
+        "prompts.limit=2",
+    ]
+    assert unless_said(["+budget=3", "prompts.limit=1"], defaults) == ["pair=zoo"]
+
+
+def test_each_default_is_in_one_place(small: Path) -> None:
+    parameters = inspect.signature(SpeculativeDecoder).parameters
+    for name in ("budget", "max_new_tokens", "max_prompt_tokens", "seed"):
+        assert parameters[name].default == getattr(Settings, name)
+    assert compose(small).points[0].settings == Settings(name="small", budget=4)
+    assert shape_of(["tree=chain"])[1] == Settings.budget
 
 
 def test_missing_config_dir(tmp_path: Path) -> None:

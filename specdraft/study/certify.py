@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.acceptance import registry
-from specdraft.config import unless_said
+from specdraft.config import override_groups, override_keys, unless_said
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
@@ -125,9 +125,9 @@ def certify(
 def with_defaults(overrides: list[str]) -> list[str]:
     """What `certify` sets where the overrides do not."""
     lossless = ",".join(kind for kind, rule in registry().items() if rule.lossless)
-    sampled = unless_said([text for text in overrides if not text.startswith("sampling.")], {"sampling": "sample"})
+    sampled = [] if "sampling" in override_keys(overrides) else ["sampling=sample"]
     fixed = ["engine=live"]
-    if any(text.lstrip("+").startswith("experiment=") for text in overrides):
+    if "experiment" in override_keys(overrides):
         return [*unless_said(overrides, {"prompts.limit": DEFAULTS["prompts.limit"]}), *fixed]
     return [*unless_said(overrides, DEFAULTS | {"acceptance": lossless}), *sampled, *fixed]
 
@@ -135,5 +135,5 @@ def with_defaults(overrides: list[str]) -> list[str]:
 def _truly_skipped(plan: StudyPlan, overrides: list[str]) -> list[tuple[str, str]]:
     """Of what was skipped, the rules that were asked for and are not checked on any other tree."""
     checked = {f"acceptance={c.rule.kind}" for c in plan.combinations}
-    asked = any(text.startswith(("acceptance", "experiment")) for text in overrides)
+    asked = not {"acceptance", "experiment"}.isdisjoint(override_groups(overrides))
     return [(what, why) for what, why in plan.skipped if asked and not checked & set(what.split())]

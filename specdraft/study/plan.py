@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft import acceptance, drafters
-from specdraft.config import Point, Schema, Settings, compose_study
+from specdraft.config import Point, Schema, Settings, compose_study, override_keys, unless_said
 from specdraft.decoding.fitting import too_wide
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError
@@ -112,9 +112,8 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
         ConfigError: the overrides make several combinations, or cannot be meant.
         ModelError: see `find_pair`.
     """
-    said = {text.partition("=")[0].lstrip("+").split(".")[0] for text in overrides}
-    fixed = [text for text in ("pair=zoo", "tree=chain", "budget=8") if text.partition("=")[0] not in said]
-    points = compose_study([*fixed, *overrides], schemas(), config_dir).points
+    defaults = unless_said(overrides, {"pair": "zoo", "tree": "chain", "budget": str(Settings.budget)})
+    points = compose_study([*defaults, *overrides], schemas(), config_dir).points
     if len(points) != 1:
         raise ConfigError(f"{command} shows one combination; the overrides make {len(points)}")
     (point,) = points
@@ -137,9 +136,8 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
 
 def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
     """The one shape and budget that overrides name. Raises `ConfigError`."""
-    given = {text.partition("=")[0] for text in overrides}
-    fixed = ["pair=zoo", *([] if "budget" in given else ["budget=8"])]
-    points = compose_study([*fixed, *overrides], schemas(), config_dir).points
+    defaults = unless_said(overrides, {"pair": "zoo", "budget": str(Settings.budget)})
+    points = compose_study([*defaults, *overrides], schemas(), config_dir).points
     if len(points) != 1:
         raise ConfigError(f"one tree at a time; the overrides make {len(points)}")
     shape: Shape = points[0].groups["tree"]
@@ -174,8 +172,8 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
 def named_pair(point: Point) -> PairSpec:
     """The point's pair; called `custom` where its models were set by hand."""
     spec: PairSpec = point.groups["pair"]
-    said = {text.lstrip("+").partition("=")[0] for text in point.overrides}
-    by_hand = {"pair.target.path", "pair.draft.path"} & said and "pair.name" not in said
+    keys = set(override_keys(point.overrides))
+    by_hand = {"pair.target.path", "pair.draft.path"} & keys and "pair.name" not in keys
     return replace(spec, name="custom") if by_hand else spec
 
 

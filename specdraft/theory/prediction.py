@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from specdraft.bench.costs import CostCurve
-from specdraft.config import unless_said
+from specdraft.config import override_groups, override_keys, unless_said
 from specdraft.errors import ConfigError
 from specdraft.results.intervals import Interval
 from specdraft.study.plan import plan_study
@@ -112,15 +112,15 @@ def predict(overrides: list[str], config_dir: Path | None = None, progress: Prog
         ConfigError: more than one pair or sampling setting, or a key that has no meaning here.
         UserError: as `plan_study` and `run_study`.
     """
-    for key in (text.lstrip("+~").partition("=")[0] for text in overrides):
-        if key.split(".")[0] in FIXED:
+    for key, group in zip(override_keys(overrides), override_groups(overrides), strict=True):
+        if group in FIXED:
             raise ConfigError(
                 f"{key}: theory is about replayed chains; it takes pair, sampling, prompts, max_new_tokens, "
                 "seed, budget (gammas)"
             )
-    own = unless_said(overrides, {"pair": "zoo", "budget": GAMMAS, "name": "theory"})
-    own += unless_said([text for text in overrides if not text.startswith("sampling.")], {"sampling": "sample"})
-    first = [*own, *overrides, "tree=chain", "engine=replay"]
+    defaults = unless_said(overrides, {"pair": "zoo", "budget": GAMMAS, "name": "theory"})
+    defaults += [] if "sampling" in override_keys(overrides) else ["sampling=sample"]
+    first = [*defaults, *overrides, "tree=chain", "engine=replay"]
     greedy = all(
         c.sampling.greedy
         for c in plan_study([*first, "acceptance=greedy,rejection"], config_dir, weights=False).combinations
