@@ -6,21 +6,12 @@ time of one draft step over the time of one target step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from specdraft.errors import ConfigError
 
-if TYPE_CHECKING:
-    import torch
-
 LONGEST = 1000
 SHORTEST = 8  # a table lists every gamma up to this
-
-
-def overlap(target_probs: torch.Tensor, draft_probs: torch.Tensor) -> torch.Tensor:
-    """`sum min(target_probs, draft_probs)` over the last axis, whose mean is alpha (corollary 3.6): `[..., vocab]` ->
-    `[...]`."""
-    return target_probs.double().minimum(draft_probs.double()).sum(-1)
 
 
 def expected_tokens(alpha: float, gamma: int) -> float:

@@ -37,11 +37,6 @@ class DraftTree:
             raise TreeError(f"{len(self.tokens)} tokens for {len(self.topology)} nodes")
 
     @classmethod
-    def from_parents(cls, parents: Sequence[int], tokens: Sequence[int]) -> DraftTree:
-        """Build from `parents` `[n + 1]` and `tokens` `[n + 1]`, the root first."""
-        return cls(Topology(parents), tokens)
-
-    @classmethod
     def from_paths(cls, paths: Iterable[Sequence[int]], root: int, tokens: Sequence[int]) -> DraftTree:
         """Build from rank paths and their tokens `[n]` in the same order."""
         listed = [tuple(p) for p in paths]
@@ -80,10 +75,6 @@ class DraftTree:
     @property
     def depth(self) -> int:
         return self.topology.depth
-
-    def positions(self, root_position: int) -> np.ndarray:
-        """`[n + 1]` position ids, the root's being `root_position`."""
-        return self.topology.depths + root_position
 
     def probability_list(self) -> list[float | None]:
         """`draft_probs` as plain numbers (from a GPU: one transfer); None where they were not asked for."""

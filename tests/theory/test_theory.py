@@ -4,7 +4,6 @@ from collections.abc import Callable
 from itertools import product
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.published import TABLE_1, TABLE_4
@@ -17,7 +16,6 @@ from specdraft.theory.formulas import (
     expected_steps,
     expected_tokens,
     operations,
-    overlap,
     speedup,
 )
 
@@ -74,11 +72,6 @@ def test_the_best_gamma_is_the_integer_argmax_and_pays_iff_alpha_beats_the_cost(
 def test_the_best_gamma_without_an_end() -> None:
     assert best_gamma(1, 0.5, longest=7) == best_gamma(0.9, 0, longest=7) == 7
     assert best_gamma(0.3, 0.3) == best_gamma(0, 0) == 0
-
-
-def test_overlap() -> None:
-    target, draft = torch.tensor([[1 / 3, 2 / 3], [1, 0]]), torch.tensor([[2 / 3, 1 / 3], [0, 1]])
-    assert overlap(target, draft).tolist() == pytest.approx([2 / 3, 0])
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,9 @@ def test_tokens_follow_their_paths_when_nodes_are_reordered() -> None:
     assert dict(zip(tree.topology.paths, tree.token_list(), strict=True)) == {(): 9, (0,): 11, (1,): 12, (1, 0): 10}
 
 
-def test_positions_count_from_the_root() -> None:
-    tree = DraftTree.from_parents(PARENTS, list(range(7)))
-    assert tree.positions(40).tolist() == [40, 41, 41, 42, 42, 42, 43]
+def test_a_tree_has_the_size_of_its_topology() -> None:
+    tree = DraftTree(Topology(PARENTS), list(range(7)))
+    assert tree.topology.depths.tolist() == [0, 1, 1, 2, 2, 2, 3]
     assert (tree.num_nodes, tree.depth, len(tree)) == (6, 3, 7)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from specdraft.drafters.pair import Pair, load_pair
 from support.engine_runs import engine_called, rows_of, run_elsewhere, untimed_rows, work_of
 from support.tiny_models import PairFolders
 
 from specdraft.bench.costs import CostCurve
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.results.journal import Journal, read_rows
 from specdraft.results.metrics import SECONDS
 from specdraft.study.engines import live, replay
