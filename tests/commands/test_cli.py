@@ -17,7 +17,7 @@ from support.tiny_models import PairFolders
 
 from specdraft import cli
 from specdraft.commands.options import DONE, INTERNAL, INTERRUPTED, SOME_FAILED, USAGE
-from specdraft.models import pair as pair_module
+from specdraft.drafters import pair as pair_module
 from specdraft.study import run as sweep
 from specdraft.study.engines import live
 from specdraft.trees.shapes import registry

@@ -8,11 +8,11 @@ from support.drafting import expand, prefilled
 from support.recorded import Counting, Live, expansions, recorded, small, untimed
 
 from specdraft.decoding.decode import Ending
+from specdraft.drafters import expansion as expand_module
 from specdraft.drafters.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, walk
 from specdraft.results.metrics import Tally
-from specdraft.traces import expand as expand_module
 from specdraft.traces.record import record_trajectories
 from specdraft.trees.shapes.best_first import BestFirst
 

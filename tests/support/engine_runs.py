@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from specdraft.models.pair import load_pair
 
+from specdraft.drafters.pair import load_pair
 from specdraft.results.journal import Row
 from specdraft.study.engines.base import Done, DueRow, Engine, Event, Work
 from specdraft.study.engines.live import LiveEngine

@@ -13,11 +13,12 @@ from transformers import LlamaForCausalLM
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import TOP_K, Annotation
+from specdraft.drafters.model import annotation
 from specdraft.drafters.pair import Pair
 from specdraft.drafters.ranking import rank_tokens
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
-from specdraft.traces.record import Trajectory, _annotation, batches, record_trajectories
+from specdraft.traces.record import Trajectory, batches, record_trajectories
 
 LENGTHS = [1, 13, 5, 2, 9, 5]
 NAMES = [
@@ -155,7 +156,7 @@ def test_equal_logits_are_ordered_by_token() -> None:
     values = torch.randint(-2, 3, (40, 30), generator=torch.Generator().manual_seed(0)).float()
     values[values == 0] = torch.tensor([0.0, -0.0]).repeat(int((values == 0).sum()))[: int((values == 0).sum())]
     tokens = torch.randint(0, 30, (40,), generator=torch.Generator().manual_seed(1))
-    made = _annotation(values, tokens)
+    made = annotation(values, tokens)
     order = rank_tokens(values, 30)
     for position in range(40):
         row = values[position].tolist()

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from support.command_line import one_line
+from support.command_line import Run, one_line
 from support.viewing import STUDY, data_of
-from test_cli import Run
 
 from specdraft.commands.options import DONE
 from specdraft.viewer.heat import MOST_NODES, colours, heat_lines, heat_svg, heat_trees

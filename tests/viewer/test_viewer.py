@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
-from support.command_line import one_line
+from support.command_line import Run, one_line
 from support.tiny_models import VOCAB, PairFolders, tiny_llama
 from support.viewing import NASTY, Nasty, data_of, nasty_step
-from test_cli import Run
 
 from specdraft.acceptance import (
     AcceptanceRule,
