@@ -157,6 +157,14 @@ class Topology:
             levels.append(Level(parents, nodes, parent_row, self.ranks[nodes]))
         return levels
 
+    def path_to(self, node: int) -> list[int]:
+        """The draft nodes from the root downwards to `node`; none to the root itself."""
+        path = []
+        while node:
+            path.append(node)
+            node = int(self.parents[node])
+        return path[::-1]
+
     def part(self, nodes: Sequence[int]) -> Topology:
         """Some of the nodes, the root among them, a node only with its parent; in this order, ranks as they are."""
         place = {node: i for i, node in enumerate(nodes)}

@@ -268,7 +268,7 @@ def _step(one: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
     tokens, ranks = one.trajectory.tokens.tolist(), one.annotation.ranks
     topology, nodes = _tree(one, at)
     deepest, depth = accepted_nodes(topology, ranks[None, at:].astype(np.int64))
-    accepted = _path_to(topology, int(deepest[0, 0]))
+    accepted = topology.path_to(int(deepest[0, 0]))
     end = at + int(depth[0, 0])
     cut = end == len(tokens) - 1
     bonus = None if cut else tokens[end + 1]
@@ -302,14 +302,6 @@ def _tree(one: Recorded, at: int) -> tuple[Topology, list[Seen]]:
         root,
         *(Seen(int(t), "unused", float(p), recorded=True) for t, p in zip(token[:size], own, strict=True)),
     ]
-
-
-def _path_to(topology: Topology, node: int) -> list[int]:
-    path = []
-    while node:
-        path.append(node)
-        node = int(topology.parents[node])
-    return path[::-1]
 
 
 def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accepted: list[int], cut: bool) -> list[Seen]:

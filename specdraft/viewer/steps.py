@@ -81,12 +81,7 @@ class ShownStep:
         """The nodes from the root to the leaf that the drafter thinks most probable; empty while a leaf is unknown."""
         leaves = [node for node in range(1, len(self.nodes)) if not self.topology.children[node]]
         known = [(value, -node) for node in leaves if (value := self.cumulative[node]) is not None]
-        node = -max(known)[1] if known and len(known) == len(leaves) else 0
-        path = []
-        while node:
-            path.append(node)
-            node = int(self.topology.parents[node])
-        return path[::-1]
+        return self.topology.path_to(-max(known)[1]) if known and len(known) == len(leaves) else []
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def test_depths_paths_and_ancestors_are_those_of_a_walk_to_the_root(topology: To
     for node in range(len(topology)):
         path = slow_path(topology, node)
         assert topology.paths[node] == path
+        assert [topology.paths[above] for above in topology.path_to(node)] == [path[: d + 1] for d in range(len(path))]
         assert topology.depths[node] == len(path)
         assert set(np.flatnonzero(topology.ancestors[node]).tolist()) == slow_ancestors(topology, node)
     assert topology.depth == max(map(len, topology.paths))
