@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, NoSource, Source
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.step import Trial
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +29,13 @@ class Accepted(NamedTuple):
         nodes: the accepted draft nodes from the root downwards (the root not included).
         tokens: their tokens, one each.
         bonus: the target's own token after the last accepted node.
+        tried: every coin flip in the order in which it was made; none of a rule that flips no coins.
     """
 
     nodes: list[int]
     tokens: list[int]
     bonus: int
+    tried: Sequence[Trial] = ()
 
 
 class AcceptanceRule(ABC):

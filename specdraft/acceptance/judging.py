@@ -8,7 +8,7 @@ coin is flipped, because a node is tried only after everything tried before it w
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
 from specdraft.errors import ConfigError
 from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.step import Trial
 from specdraft.trees.topology import Topology
 
 
@@ -68,31 +69,43 @@ class Judging(AcceptanceRule):
         )
         judged = self.judge(tree, normalised(target_probs), draft)
         accept, drafted = torch.stack([judged.accept, tree_tokens(tree, judged.accept.device).double()]).tolist()
-        nodes = (walk_up if self.leaves_first else walk_down)(tree.topology, accept, source)
+        nodes, tried = (walk_up if self.leaves_first else walk_down)(tree.topology, accept, source)
         last = nodes[-1] if nodes else 0
         bonus = source.choose(judged.residual[last : last + 1])
-        return Accepted(nodes, [int(drafted[node]) for node in nodes], int(bonus))
+        return Accepted(nodes, [int(drafted[node]) for node in nodes], int(bonus), tried)
 
 
-def walk_down(topology: Topology, accept: list[float], source: Source) -> list[int]:
-    """From the root, try the children of the accepted node in turn: the accepted nodes."""
-    nodes: list[int] = []
+class Walk(NamedTuple):
+    """The accepted nodes from the root downwards, and every coin flip that led there."""
+
+    nodes: list[int]
+    tried: list[Trial]
+
+
+def walk_down(topology: Topology, accept: list[float], source: Source) -> Walk:
+    """From the root, try the children of the accepted node in turn."""
+    tried: list[Trial] = []
     node: int | None = 0
     while node is not None:
-        node = next((child for child in topology.children[node] if source.flip(accept[child])), None)
-        nodes += [] if node is None else [node]
-    return nodes
+        node = _first_taken(topology.children[node], accept, source, tried)
+    return Walk([trial.node for trial in tried if trial.taken], tried)
 
 
-def walk_up(topology: Topology, accept: list[float], source: Source) -> list[int]:
-    """Try each node after everything below it and below its earlier siblings: the path to the accepted one."""
+def walk_up(topology: Topology, accept: list[float], source: Source) -> Walk:
+    """Try each node after everything below it and below its earlier siblings; the first one is accepted with its
+    path."""
+    tried: list[Trial] = []
     leaving = (node for node, entering in tour(topology) if node and not entering)
-    node = next((node for node in leaving if source.flip(accept[node])), 0)
-    path = []
-    while node:
-        path.append(node)
-        node = int(topology.parents[node])
-    return path[::-1]
+    return Walk(topology.path_to(_first_taken(leaving, accept, source, tried) or 0), tried)
+
+
+def _first_taken(nodes: Iterable[int], accept: list[float], source: Source, tried: list[Trial]) -> int | None:
+    """Flip a coin for each node until one is taken; the flips are added to `tried`."""
+    for node in nodes:
+        tried.append(Trial(node, accept[node], source.flip(accept[node])))
+        if tried[-1].taken:
+            return node
+    return None
 
 
 def tour(topology: Topology) -> Iterator[tuple[int, bool]]:

@@ -127,7 +127,7 @@ def _steps(
         drafter.commit(tree, nodes, None if hidden is None else hidden[[0, *nodes]])
         emitted, root = emitted + len(tokens), tokens[-1]
         kept = logits if drawing.keep_probs else None
-        yield Step(tree, nodes, tokens, len(tokens) == len(nodes), draft_s, verify_s, clock.lap(), (), kept)
+        yield Step(tree, nodes, tokens, len(tokens) == len(nodes), draft_s, verify_s, clock.lap(), accepted.tried, kept)
 
 
 def choose(probs: torch.Tensor, sampling: Sampling, source: Source) -> int:

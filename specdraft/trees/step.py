@@ -37,7 +37,7 @@ class Step:
         cut: the step met the end (an end-of-sequence token or the length limit) on an accepted
             token, so it has no bonus token.
         draft_s, verify_s, other_s: seconds spent drafting, in the target's forward, and on the rest.
-        tried: the coin flips in their order, of rules that flip any.
+        tried: every coin flip in the order in which it was made, whatever the end of the text then left out.
         logits: `[n + 1, vocab]` the target's after each node, where a step is watched.
     """
 

@@ -1,4 +1,4 @@
-"""Look on while a prompt is decoded: the target's logits and every coin flip of a step, without touching the loop."""
+"""Look on while a prompt is decoded: the target's logits of a step, without touching the loop."""
 
 from __future__ import annotations
 
@@ -95,21 +95,25 @@ def _shown(decoder: SpeculativeDecoder, step: Step) -> ShownStep:
     tree, topology = step.tree, step.tree.topology
     assert step.logits is not None
     probs, tokens = target_probs(step.logits, decoder.sampling), tree.token_list()
-    chance, taken = (
-        {trial.node: trial.chance for trial in step.tried},
-        {trial.node: trial.taken for trial in step.tried},
-    )
+    chance, states = {trial.node: trial.chance for trial in step.tried}, _states(step)
     bonus = None if step.cut else step.tokens[-1]
-    states: list[State] = judged_by_tokens(topology, step.accepted, step.cut)
-    if chance:
-        states = ["root", *("rejected" if taken.get(node) is False else "unused" for node in range(1, len(topology)))]
-        for node in step.accepted:
-            states[node] = "accepted"
     target, draft = target_probs_of(probs, topology, tokens), draft_probs_of(tree, tokens)
     nodes = [Seen(tokens[n], states[n], draft[n], target[n], chance.get(n)) for n in range(len(topology))]
     last = step.accepted[-1] if step.accepted else 0
     why = _why(decoder, nodes, topology, last, probs[last], bonus)
     return ShownStep(topology, nodes, step.accepted, bonus, None if bonus is None else float(probs[last, bonus]), why)
+
+
+def _states(step: Step) -> list[State]:
+    """What became of each node: what the coin flips said, or, where none was made, what the tokens say."""
+    topology = step.tree.topology
+    if not step.tried:
+        return judged_by_tokens(topology, step.accepted, step.cut)
+    rejected = {trial.node for trial in step.tried if not trial.taken}
+    states: list[State] = ["root", *("rejected" if node in rejected else "unused" for node in range(1, len(topology)))]
+    for node in step.accepted:
+        states[node] = "accepted"
+    return states
 
 
 def target_probs_of(probs: torch.Tensor, topology: Topology, tokens: Sequence[int]) -> list[float | None]:

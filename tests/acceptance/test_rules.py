@@ -22,7 +22,7 @@ from specdraft.acceptance import (
     registry,
 )
 from specdraft.acceptance.base import Accepted
-from specdraft.acceptance.judging import Judging
+from specdraft.acceptance.judging import Judging, tour
 from specdraft.config import bundled_config_dir, load_group
 from specdraft.errors import ConfigError
 from specdraft.sampling.distribution import Sampling, standardise
@@ -180,6 +180,41 @@ def test_rows_of_leaves_are_not_used_and_the_decision_is_in_plain_integers(kind:
     assert found == [rule.accept(tree, target_probs, draft_probs, seeded(seed)) for seed in range(30)]
     assert {type(x) for accepted in found for x in (*accepted.nodes, *accepted.tokens, accepted.bonus)} == {int}
     assert all(accepted.tokens == [tree.token_list()[node] for node in accepted.nodes] for accepted in found)
+
+
+class Flips(RandomSource):
+    """Keeps what it said."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(torch.Generator().manual_seed(seed))
+        self.said: list[tuple[float, bool]] = []
+
+    def flip(self, probability: float) -> bool:
+        self.said.append((probability, super().flip(probability)))
+        return self.said[-1][1]
+
+
+@pytest.mark.parametrize("kind", SAMPLED)
+def test_what_was_tried_is_every_flip_with_its_node(kind: str) -> None:
+    rule = SAMPLED[kind]
+    topology = Topology([-1, 0, 1, 2] if rule.chain_only else [-1, 0, 0, 1, 1, 2, 3])
+    tree = DraftTree(topology, torch.tensor([0, 1, 2, 3, 4, 5, 0][: len(topology)]))
+    target_probs, draft_probs = random_probs(len(tree)), random_probs(len(tree), seed=1)
+    chance = rule.judge(tree, target_probs, draft_probs).accept.tolist() if isinstance(rule, Judging) else []
+    for seed in range(20):
+        accepted = rule.accept(tree, target_probs, draft_probs, source := Flips(seed))
+        assert [(trial.chance, trial.taken) for trial in accepted.tried] == source.said
+        assert [trial.chance for trial in accepted.tried] == pytest.approx([chance[t.node] for t in accepted.tried])
+        taken = [trial.node for trial in accepted.tried if trial.taken]
+        if isinstance(rule, Judging) and rule.leaves_first:
+            order = [node for node, entering in tour(topology) if node and not entering]
+            assert [trial.node for trial in accepted.tried] == order[: len(accepted.tried)]
+            assert taken == accepted.nodes[-1:]
+        else:
+            assert taken == accepted.nodes
+            tried = {trial.node for trial in accepted.tried}
+            assert tried <= {child for node in [0, *taken] for child in topology.children[node]}
+    assert bool(source.said) == isinstance(rule, Judging)
 
 
 @pytest.mark.parametrize("kind", SAMPLED)

@@ -111,8 +111,11 @@ class TestLive:
         ]  # looking on changes nothing
         assert again.token_ids == showing.result().token_ids
         assert decoder.generate(PROMPT).token_ids == again.token_ids
-        for step in steps:
+        for step, decoded in zip(steps, again.steps, strict=True):
             assert {node for node, seen in enumerate(step.nodes) if seen.state == "accepted"} == set(step.accepted)
+            assert {n for n, seen in enumerate(step.nodes) if seen.accept_prob is not None} == {
+                trial.node for trial in decoded.tried
+            }
             assert step.why
             last = step.accepted[-1] if step.accepted else 0
             if step.bonus is not None:
