@@ -148,6 +148,7 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
         return Study(points, {str(k): v for k, v in resolved.items()} | {"grid": axes})
 
 
+@cache
 def kinds_in(package: str) -> dict[str, Any]:
     """`kind` -> the dataclass that declares its parameters, found in the files of a package's folder."""
     kinds: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from specdraft.acceptance.rejection import Rejection
 from specdraft.acceptance.topk import TopK
 from specdraft.acceptance.traversal import Traversal
 from specdraft.acceptance.typical import Typical
+from specdraft.config import kinds_in
 
 __all__ = [
     "AcceptanceRule",
@@ -32,8 +33,5 @@ __all__ = [
 
 
 def registry() -> dict[str, type[AcceptanceRule]]:
-    """`kind` -> the dataclass that declares its parameters."""
-    rules: tuple[type[AcceptanceRule], ...] = (
-        Greedy, Rejection, Recursive, NoReplacement, KSeq, Membership, TopK, Block, Traversal, Typical,
-    )  # fmt: skip
-    return {rule.kind: rule for rule in rules}
+    """`kind` -> the dataclass that declares its parameters, found in the files of this folder."""
+    return kinds_in(__name__)

@@ -204,11 +204,11 @@ class TestAxes:
         assert len(reasons) == 4 + 8
         chain = next(why for what, why in reasons.items() if "acceptance=block" in what and "temperature=1.0" in what)
         assert chain.startswith(
-            "the rule block is for chains only; rules that fit: recursive, no_replacement, kseq, membership, topk, "
+            "the rule block is for chains only; rules that fit: kseq, membership, no_replacement, recursive, topk, "
         )
         assert "block" not in chain.partition("fit:")[2]
         hot = next(why for what, why in reasons.items() if "acceptance=greedy" in what and "tree=chain" in what)
-        assert hot.startswith("the rule greedy needs sampling.temperature=0; rules that fit: rejection, ")
+        assert hot.startswith("the rule greedy needs sampling.temperature=0; rules that fit: block, ")
 
 
 COUNTS_ONLY = list(COUNTS)
@@ -281,7 +281,7 @@ class TestEngine:
         ((what, why),) = plan.skipped
         assert f"acceptance={kind}" in what
         assert why.startswith(
-            f"acceptance={kind} has no replay; it needs engine=live or engine=auto; rules that fit: recursive, "
+            f"acceptance={kind} has no replay; it needs engine=live or engine=auto; rules that fit: kseq, "
         )
         assert kind not in why.partition("fit:")[2]
 
@@ -306,8 +306,8 @@ BAD = [
     (["sampling.topp=1"], "sampling.topp is not a key; did you mean 'top_p'?"),
     (["acceptance=recursiv"], "acceptance=recursiv: there is no such acceptance; did you mean 'recursive'?"),
     (["acceptance=typical", "acceptance.epsilon=0"], "acceptance.epsilon=0.0 is out of range"),
-    (["acceptance=block", "tree=kary"], "the rule block is for chains only; rules that fit: recursive, "),
-    (["acceptance=greedy", "tree=kary"], "the rule greedy needs sampling.temperature=0; rules that fit: recursive, "),
+    (["acceptance=block", "tree=kary"], "the rule block is for chains only; rules that fit: kseq, "),
+    (["acceptance=greedy", "tree=kary"], "the rule greedy needs sampling.temperature=0; rules that fit: kseq, "),
     (["acceptance=traversal", "engine=replay"], "acceptance=traversal has no replay; it needs engine=live"),
     (["acceptance=recursive", "tree=best_first"], "tree=best_first chooses nodes by their probability"),
     (["acceptance=recursive", "tree=hindsight"], "tree=hindsight is fitted to draft ranks"),

@@ -143,7 +143,7 @@ class TestLive:
                 Kary(),
                 Greedy(),
                 Sampling(temperature=1),
-                ["the rule greedy needs sampling.temperature=0; rules that fit: recursive, "],
+                ["the rule greedy needs sampling.temperature=0; rules that fit: kseq, "],
             ),
             (Kary(), Block(), Sampling(temperature=1), ["the rule block is for chains only"]),
             (

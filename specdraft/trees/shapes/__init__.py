@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
-from typing import cast
 
+from specdraft.config import kinds_in
 from specdraft.trees.shapes.base import Plan, Shape, StaticPlan, StaticShape, check_budget
 from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.shapes.fitted import FittedPlan
@@ -27,14 +24,7 @@ __all__ = [
 
 def registry() -> dict[str, type[Shape]]:
     """`kind` -> the dataclass that declares its parameters, found in the files of this folder."""
-    found: dict[str, type[Shape]] = {}
-    for module_info in iter_modules(__path__):
-        module = import_module(f"{__name__}.{module_info.name}")
-        for member in vars(module).values():
-            kind = getattr(member, "kind", "")
-            if kind and isinstance(member, type) and is_dataclass(member) and member.__module__ == module.__name__:
-                found[kind] = cast("type[Shape]", member)
-    return found
+    return kinds_in(__name__)
 
 
 def is_reference(label: str) -> bool:
