@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specdraft.decoding.generate import Generation, SpeculativeDecoder
     from specdraft.drafters.pair import load_pair
+    from specdraft.trees.draft_tree import DraftTree
 
-__all__ = ["Generation", "SpeculativeDecoder", "__version__", "load_pair"]
+__all__ = ["DraftTree", "Generation", "SpeculativeDecoder", "__version__", "load_pair"]
+
+HOMES = {  # public name -> its module
+    "DraftTree": "specdraft.trees.draft_tree",
+    "Generation": "specdraft.decoding.generate",
+    "SpeculativeDecoder": "specdraft.decoding.generate",
+    "load_pair": "specdraft.drafters.pair",
+}
 
 try:
     __version__ = version("specdraft")
@@ -18,13 +27,7 @@ except PackageNotFoundError:  # running from a source tree that is not installed
 
 
 def __getattr__(name: str) -> Any:
-    """Import the heavy parts only when they are asked for."""
-    if name == "load_pair":
-        from specdraft.drafters.pair import load_pair
-
-        return load_pair
-    if name in ("SpeculativeDecoder", "Generation"):
-        from specdraft.decoding import generate
-
-        return getattr(generate, name)
-    raise AttributeError(f"module 'specdraft' has no attribute {name!r}")
+    """Import a public name's module only when the name is asked for."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'specdraft' has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)

@@ -1,9 +1,10 @@
-"""A draft tree: a topology with tokens on it."""
+"""A draft tree: a topology with tokens on it; built from candidate sequences, with the mask that a target needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class DraftTree:
     """A topology with tokens on it.
+
+    `DraftTree.from_sequences` and `DraftTree.rooted` build one from candidate continuations. To verify it, a target
+    needs `token_list()`, the position ids `topology.depths` + the root's position, and `attention_mask()`.
 
     Attributes:
         tokens: `[n + 1]` token ids, the root's first: a list, an array or a tensor on the model's device.
@@ -48,21 +52,22 @@ class DraftTree:
 
     @classmethod
     def from_sequences(cls, root: int, sequences: Iterable[Sequence[int]]) -> DraftTree:
-        """Merge candidate continuations of the root; shared prefixes become shared nodes.
+        """Merge candidate continuations of the root, a token id; shared prefixes become shared nodes.
 
         A new child's rank is its order of arrival below its parent.
+
+        Raises:
+            TreeError: something is not a token id.
         """
-        parents, tokens = [-1], [root]
-        child: dict[tuple[int, int], int] = {}
+        growing = cls.rooted(root)
         for sequence in sequences:
-            node = 0
-            for token in sequence:
-                if (node, token) not in child:
-                    child[node, token] = len(parents)
-                    parents.append(node)
-                    tokens.append(token)
-                node = child[node, token]
-        return cls(Topology(parents), tokens)
+            growing.add(sequence)
+        return growing.build()
+
+    @classmethod
+    def rooted(cls, root: int) -> GrowingTree:
+        """A bare root, the last committed token, to which candidate continuations are added."""
+        return GrowingTree(root)
 
     def __len__(self) -> int:
         return len(self.topology)
@@ -76,16 +81,88 @@ class DraftTree:
     def depth(self) -> int:
         return self.topology.depth
 
+    def attention_mask(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Which node sees which: row i is true at i's ancestors and at i itself.
+
+        It is the tail of a 4-D mask `[1, 1, n + 1, context + n + 1]`, whose other columns, of the tokens before the
+        root, every node sees.
+
+        Args:
+            dtype: a floating type, for a mask that is added to attention scores: 0 at what is seen, the type's minimum
+                elsewhere. Left out, the mask is bool.
+
+        Returns:
+            `[n + 1, n + 1]`, on the CPU.
+        """
+        import torch
+
+        visible = torch.from_numpy(self.topology.ancestors.copy())
+        if dtype is None:
+            return visible
+        return torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
+
+    def token_list(self) -> list[int]:
+        """Tokens as plain integers (from a GPU: one transfer)."""
+        return [int(token) for token in _on_host(self.tokens)]
+
     def probability_list(self) -> list[float | None]:
         """`draft_probs` as plain numbers (from a GPU: one transfer); None where they were not asked for."""
         if self.draft_probs is None:
             return [1.0, *[None] * self.num_nodes]
         return [float(prob) for prob in _on_host(self.draft_probs)]
 
-    def token_list(self) -> list[int]:
-        """Tokens as plain integers (from a GPU: one transfer)."""
-        return [int(token) for token in _on_host(self.tokens)]
+
+class GrowingTree:
+    """A draft tree in the making: what is added is merged into what is there.
+
+    Args:
+        root: the last committed token.
+
+    Raises:
+        TreeError: the root is not a token id.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._parents, self._tokens = [-1], [_token_id(root)]
+        self._node_of: dict[tuple[int, int], int] = {}  # parent and token -> node
+
+    def __len__(self) -> int:
+        return len(self._parents)
+
+    def add(self, sequence: Iterable[int]) -> GrowingTree:
+        """Merge one candidate continuation of the root, token ids; returns the tree itself.
+
+        Raises:
+            TreeError: something is not a token id; then nothing is added.
+        """
+        node = 0
+        for token in [_token_id(token) for token in sequence]:
+            child = self._node_of.setdefault((node, token), len(self))
+            if child == len(self):
+                self._parents.append(node)
+                self._tokens.append(token)
+            node = child
+        return self
+
+    def build(self) -> DraftTree:
+        """The tree as it is now; what is added later does not change it."""
+        return DraftTree(Topology(self._parents), list(self._tokens))
+
+    def attention_mask(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """`[n + 1, n + 1]`, see `DraftTree.attention_mask`."""
+        return self.build().attention_mask(dtype)
 
 
 def _on_host(values: Any) -> Sequence[Any]:
     return values if isinstance(values, list | tuple) else values.tolist()
+
+
+def _token_id(value: int) -> int:
+    """A token id as a plain integer, also from an array or a tensor."""
+    try:
+        token = index(value)
+    except TypeError:
+        token = -1
+    if token < 0:
+        raise TreeError(f"{value!r} is not a token id; expected a whole number, 0 or more")
+    return token

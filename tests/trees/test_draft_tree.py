@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import chain
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.random_trees import topologies
+from support.tiny_models import random_model
 
 from specdraft.errors import TreeError
 from specdraft.trees.draft_tree import DraftTree
@@ -164,6 +168,96 @@ def test_merged_sequences_are_the_set_of_their_prefixes(sequences: list[list[int
     assert set(spelled) == {tuple(s[:end]) for s in sequences for end in range(len(s) + 1)} | {()}
     assert tokens[0] == 9
     assert tree.topology.sibling_closed
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=6))
+def test_a_tree_grows_as_its_sequences_are_merged(sequences: list[list[int]]) -> None:
+    growing = DraftTree.rooted(9)
+    for end, sequence in enumerate(sequences, start=1):
+        assert growing.add(sequence) is growing
+        tree, merged = growing.build(), DraftTree.from_sequences(9, sequences[:end])
+        assert len(growing) == len(tree) == len(merged)
+        assert (tree.topology.paths, tree.token_list()) == (merged.topology.paths, merged.token_list())
+        assert torch.equal(growing.attention_mask(), merged.attention_mask())
+
+
+def test_shared_prefixes_are_shared_nodes() -> None:
+    tree = DraftTree.rooted(7)
+    tree.add([101, 202, 303])
+    tree.add([101, 404])
+    assert tree.build().token_list() == [7, 101, 202, 303, 404]
+    assert tree.build().topology.parents.tolist() == [-1, 0, 1, 2, 1]
+    assert tree.attention_mask().int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+
+
+def test_what_was_built_stays_as_it_was() -> None:
+    growing = DraftTree.rooted(7).add([1, 2])
+    built, mask = growing.build(), growing.attention_mask()
+    mask[:] = False
+    growing.add([1, 3])
+    assert (built.token_list(), built.num_nodes, len(growing)) == ([7, 1, 2], 2, 4)
+    assert built.attention_mask().tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_additive_mask_hides_what_the_other_one_hides(dtype: torch.dtype) -> None:
+    tree = DraftTree(Topology(PARENTS), list(range(7)))
+    additive = tree.attention_mask(dtype)
+    assert (additive.dtype, additive.shape) == (dtype, (7, 7))
+    assert torch.equal(additive == 0, tree.attention_mask())
+    assert (additive[~tree.attention_mask()] == torch.finfo(dtype).min).all()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_mask_is_the_tail_of_a_4d_mask(attention: str) -> None:
+    """One forward over prompt and tree gives each node the logits that its own sequence alone gives."""
+    model, prompt = random_model("llama", attention), [3, 1, 4, 1, 5]
+    tree = DraftTree.from_sequences(9, [[2, 6, 5], [2, 7], [8, 6]])
+    tokens, length = [*prompt, *tree.token_list()], len(prompt)
+    mask = torch.full((len(tokens), len(tokens)), torch.finfo(model.dtype).min).triu(1)
+    mask[length:, length:] = tree.attention_mask(model.dtype)
+    positions = [*range(length), *(length + tree.topology.depths).tolist()]
+    with torch.inference_mode():
+        logits = model(
+            input_ids=torch.tensor([tokens]), position_ids=torch.tensor([positions]), attention_mask=mask[None, None]
+        ).logits[0, length:]
+        for node, row in enumerate(tree.topology.ancestors):
+            alone = [*prompt, *(tree.token_list()[above] for above in np.flatnonzero(row))]
+            assert torch.allclose(logits[node], model(input_ids=torch.tensor([alone])).logits[0, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("token", [-1, 1.0, "7", None])
+def test_what_is_no_token_id_is_refused_and_nothing_is_added(token: Any) -> None:
+    growing = DraftTree.rooted(7).add([1])
+    with pytest.raises(TreeError, match="is not a token id; expected a whole number, 0 or more"):
+        growing.add([1, 2, token])
+    with pytest.raises(TreeError, match="is not a token id"):
+        DraftTree.rooted(token)
+    assert growing.build().token_list() == [7, 1]
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_sequences_may_be_arrays_or_tensors(kind: Any) -> None:
+    tree = DraftTree.from_sequences(kind(9), [kind([1, 2]), kind([1, 3])])
+    assert tree.token_list() == [9, 1, 2, 3]
+    assert all(type(token) is int for token in tree.tokens)
+
+
+def test_a_tree_is_public_and_needs_no_torch_until_its_mask_is_asked_for() -> None:
+    code = """
+import sys
+from specdraft import DraftTree
+assert DraftTree.from_sequences(7, [[1, 2], [1, 3]]).num_nodes == 3
+assert "torch" not in sys.modules
+assert DraftTree.rooted(7).add([1]).attention_mask().tolist() == [[True, False], [True, True]]
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
