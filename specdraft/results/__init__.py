@@ -1,1 +1,5 @@
-"""Results: files, journal, tables, intervals, comparisons, manifest, and the one place that defines a metric."""
+"""Results: the files, the journal, tables, intervals, comparisons, the manifest, and `metrics`, the one place that
+defines a metric.
+
+May import: drafters and everything below.
+"""

@@ -1,1 +1,4 @@
-"""From logits to the one distribution that is sampled from, and the only source of randomness."""
+"""From logits to the one distribution that is sampled from, and the only source of randomness.
+
+May import: config, prompts, errors.
+"""

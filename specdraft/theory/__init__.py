@@ -1,1 +1,5 @@
-"""The closed forms of speculative decoding, and what they say of a pair."""
+"""The closed forms of speculative decoding (`formulas`), and what they say of a pair beside what it does
+(`prediction`).
+
+May import: study and everything below.
+"""

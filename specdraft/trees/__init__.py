@@ -1,1 +1,5 @@
-"""Draft trees: which nodes there are, the tokens on them, the shapes that make them, and what a step was."""
+"""Draft trees: the topology, the tokens on it, one verification step, the best tree for given acceptance, other
+projects' words for trees, and the shapes.
+
+May import: sampling, config, prompts, errors.
+"""

@@ -1,1 +1,4 @@
-"""See a draft tree being accepted and rejected: in the terminal, and as a page that needs no network."""
+"""What people look at: steps and trees in the terminal and as a page that needs no network, tables, progress.
+
+May import: theory, study and everything below; nothing here decides a number.
+"""

@@ -1,4 +1,9 @@
-"""Draft-tree shapes, one file each."""
+"""Draft-tree shapes, one file each: a rule that turns a node budget into a tree.
+
+May import: the rest of trees and below. To add one: a file here with a dataclass that derives from `StaticShape` (a
+    layout), or
+from `FittedShape` (a fit), or that gives a plan of its own, and a YAML of the same name in `configs/tree/`.
+"""
 
 from __future__ import annotations
 
