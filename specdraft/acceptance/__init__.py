@@ -10,7 +10,7 @@ from __future__ import annotations
 from specdraft.acceptance.base import AcceptanceRule
 from specdraft.acceptance.block import Block
 from specdraft.acceptance.greedy import Greedy
-from specdraft.acceptance.kseq import KSeq, KSeqTable
+from specdraft.acceptance.kseq import KSeq
 from specdraft.acceptance.membership import Membership
 from specdraft.acceptance.no_replacement import NoReplacement
 from specdraft.acceptance.recursive import Recursive
@@ -25,7 +25,6 @@ __all__ = [
     "Block",
     "Greedy",
     "KSeq",
-    "KSeqTable",
     "Membership",
     "NoReplacement",
     "Recursive",

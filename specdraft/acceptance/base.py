@@ -1,23 +1,36 @@
-"""What an acceptance rule is."""
+"""What an acceptance rule is.
+
+To add one, write a file in this folder with a dataclass that derives from `AcceptanceRule` (most from `Judging`), gives
+`kind` a value and says what is accepted, and put a YAML of the same name in `configs/acceptance/`. The fields of the
+dataclass are the parameters that users may set. To replay it too, it says what to keep of a recorded text (`arrays`,
+`record`) and how a tree's weights follow from that (`weights`).
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+import numpy as np
+
+from specdraft.acceptance.weights import node_weights
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, NoSource, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Trial
+from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
     import torch
 
-# What replay needs of each recorded position: the drafter's rank of the token, `pi` by child index, k-seq's
-# table, the unclipped ratio of draft to target probability; or there is no replay.
-Replay = Literal["rank", "pi", "table", "ratio", "none"]
+# What replay needs of each recorded position: the drafter's rank of the token, what the rule recorded there; or there
+# is no replay.
+Replay = Literal["rank", "record", "none"]
+
+# Array -> what it has a number for at each recorded position: the position, or each child of one node.
+Arrays = Mapping[str, Literal["position", "child"]]
 
 NO_SOURCE = NoSource()
 
@@ -50,6 +63,7 @@ class AcceptanceRule(ABC):
         greedy_only: fits temperature 0 only.
         needs_draft_probs: reads `draft_probs`.
         replay: what replay needs.
+        arrays: what `record` keeps, of a rule with a record.
     """
 
     kind: str
@@ -59,6 +73,7 @@ class AcceptanceRule(ABC):
     greedy_only: ClassVar[bool] = False
     needs_draft_probs: ClassVar[bool] = False
     replay: ClassVar[Replay] = "none"
+    arrays: ClassVar[Arrays] = {}
 
     @abstractmethod
     def accept(
@@ -79,6 +94,37 @@ class AcceptanceRule(ABC):
                 leaves are not used.
             source: where the randomness comes from.
         """
+
+    def record(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
+    ) -> dict[str, torch.Tensor]:
+        """What replay needs of each position of a recorded text, whatever the tree.
+
+        It is kept once for all values of the rule's parameters, so it must not depend on them.
+
+        Args:
+            target_probs: `[T, vocab]` float64, standardised, at each recorded position.
+            draft_probs: `[T, vocab]` likewise.
+            tokens: `[T]` the recorded next tokens.
+            count: K, the most children of one node.
+            source: of what is drawn once per position, the same for every rule that asks.
+
+        Returns:
+            `arrays` in float64: `[T]` by position, `[T, K]` by child.
+        """
+        raise NotImplementedError(f"the rule {self.kind} keeps no record")
+
+    def weights(self, topology: Topology, record: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """P(node accepted | a step starts at each root position), `[P, S]` for each node; the root's is 1.
+
+        This is for node-wise rules with an array `pi` by child: P(child i is accepted | the next token is the recorded
+        one), whatever the number of children. Others say it in their own way.
+
+        Args:
+            topology: the tree.
+            record: `arrays` of several texts side by side, `[P, S]` or `[P, S, K]`, 0 beyond each one's end.
+        """
+        return node_weights(topology, lambda rank, count: record["pi"][:, :, rank])
 
     @property
     def label(self) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
-from specdraft.acceptance.base import Replay
+from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, relative, tree_tokens
-from specdraft.sampling.randomness import Draw
+from specdraft.acceptance.weights import block_weights
+from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 
 @dataclass
@@ -26,7 +30,8 @@ class Block(Judging):
     draw: ClassVar[Draw] = "iid"
     chain_only: ClassVar[bool] = True
     needs_draft_probs: ClassVar[bool] = True
-    replay: ClassVar[Replay] = "ratio"
+    replay: ClassVar[Replay] = "record"
+    arrays: ClassVar[Arrays] = {"ratio": "position"}
     leaves_first: ClassVar[bool] = True
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
@@ -39,12 +44,16 @@ class Block(Judging):
         accept = stays(passing[:-1], left.sum(-1))
         return Judged(torch.cat([accept, passing[-1:]]), torch.cat([left, target_probs[-1:]]))
 
-    def ratio(self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Draft over target probability of each recorded token, not clipped: `[T]`; arguments as `Rejection.pi`.
+    def record(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
+    ) -> dict[str, torch.Tensor]:
+        """See `AcceptanceRule.record`: draft over target probability of each recorded token, not clipped."""
+        target, draft = (probability(normalised(probs), tokens) for probs in (target_probs, draft_probs))
+        return {"ratio": relative(draft, target)}
 
-        P(at least a tokens accepted) is the least of the products of the first 0, 1, ..., a of them.
-        """
-        return relative(probability(normalised(draft_probs), tokens), probability(normalised(target_probs), tokens))
+    def weights(self, topology: Topology, record: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See `AcceptanceRule.weights`."""
+        return block_weights(topology, record["ratio"])
 
 
 def stays(passing: torch.Tensor, left: torch.Tensor) -> torch.Tensor:

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+import numpy as np
 import torch
 
-from specdraft.acceptance.base import Replay
+from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, relative, rounds, sent
-from specdraft.sampling.randomness import Draw
+from specdraft.acceptance.weights import node_weights
+from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 BISECTIONS = 53  # as many as a float64 has bits
-
-
-class KSeqTable(NamedTuple):
-    """What replay needs of each position.
-
-    Attributes:
-        ratio: `[T]` draft over target probability of the recorded token, not clipped.
-        rho, beta: `[T, K]` for 1 to K children; `beta` is the probability that one child is accepted.
-    """
-
-    ratio: torch.Tensor
-    rho: torch.Tensor
-    beta: torch.Tensor
-
-    def pi(self, count: int) -> torch.Tensor:
-        """P(child i is accepted | the recorded token) for a node with `count` children: `[T, count]`."""
-        rho, beta = self.rho[:, count - 1, None], self.beta[:, count - 1, None]
-        return (1 - beta) ** torch.arange(count, device=rho.device) * torch.minimum(1 / rho, self.ratio[:, None])
 
 
 @dataclass
@@ -47,7 +33,8 @@ class KSeq(Judging):
     kind: str = "kseq"
     draw: ClassVar[Draw] = "iid"
     needs_draft_probs: ClassVar[bool] = True
-    replay: ClassVar[Replay] = "table"
+    replay: ClassVar[Replay] = "record"
+    arrays: ClassVar[Arrays] = {"ratio": "position", "rho": "child", "beta": "child"}
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
@@ -65,15 +52,29 @@ class KSeq(Judging):
             accept[nodes] = ratio(target_probs[parents[:, None], tokens], scaled[parents[:, None], tokens])[:, 0]
         return Judged(accept, (target_probs - common * any_accepted).clamp(min=0))
 
-    def table(
-        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int
-    ) -> KSeqTable:
-        """What replay needs, for nodes with 1 to `count` children; arguments as `Rejection.pi`."""
+    def record(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
+    ) -> dict[str, torch.Tensor]:
+        """See `AcceptanceRule.record`.
+
+        `ratio` is draft over target probability of the recorded token, not clipped; `rho` and `beta` are those of nodes
+        with 1 to K children.
+        """
         target, draft = normalised(target_probs), normalised(draft_probs)
         counts = torch.arange(1, count + 1, device=target.device).expand(len(target), count)
-        return KSeqTable(
-            relative(probability(draft, tokens), probability(target, tokens)), *solve(target, draft, counts)
-        )
+        rho, beta = solve(target, draft, counts)
+        return {"ratio": relative(probability(draft, tokens), probability(target, tokens)), "rho": rho, "beta": beta}
+
+    def weights(self, topology: Topology, record: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See `AcceptanceRule.weights`: child i of k is taken with `(1 - beta_k)^i min(1 / rho_k, ratio)`."""
+
+        def taken(rank: int, count: int) -> np.ndarray:
+            rho, beta = record["rho"][:, :, count - 1], record["beta"][:, :, count - 1]
+            inverse = np.divide(1.0, rho, out=np.zeros_like(rho), where=rho > 0)
+            chance: np.ndarray = (1 - beta) ** rank * np.minimum(inverse, record["ratio"])
+            return chance
+
+        return node_weights(topology, taken)
 
 
 def solve(

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
@@ -23,24 +23,19 @@ class Membership(Judging):
 
     kind: str = "membership"
     draw: ClassVar[Draw] = "iid"
-    replay: ClassVar[Replay] = "pi"
+    replay: ClassVar[Replay] = "record"
+    arrays: ClassVar[Arrays] = {"pi": "child"}
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
         return judge_membership(tree, target_probs)
 
-    def pi(
-        self,
-        target_probs: torch.Tensor,
-        draft_probs: torch.Tensor,
-        tokens: torch.Tensor,
-        count: int,
-        source: Source = NO_SOURCE,
-    ) -> torch.Tensor:
-        """P(child i is the first with the recorded token), `(1 - draft(x))^i draft(x)`: `[T, K]`; see
-        `Rejection.pi`."""
+    def record(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
+    ) -> dict[str, torch.Tensor]:
+        """See `AcceptanceRule.record`: P(child i is the first with the recorded token), `(1 - draft(x))^i draft(x)`."""
         drafted = probability(normalised(draft_probs), tokens)[:, None]
-        return (1 - drafted) ** torch.arange(count, device=drafted.device) * drafted
+        return {"pi": (1 - drafted) ** torch.arange(count, device=drafted.device) * drafted}
 
 
 def judge_membership(tree: DraftTree, target_probs: torch.Tensor) -> Judged:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio
 from specdraft.acceptance.recursive import judge_in_turn
 from specdraft.sampling.randomness import Draw, Source
@@ -25,22 +25,17 @@ class NoReplacement(Judging):
     kind: str = "no_replacement"
     draw: ClassVar[Draw] = "without_replacement"
     needs_draft_probs: ClassVar[bool] = True
-    replay: ClassVar[Replay] = "pi"
+    replay: ClassVar[Replay] = "record"
+    arrays: ClassVar[Arrays] = {"pi": "child"}
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
         return judge_in_turn(tree, target_probs, draft_probs, replace=False)
 
-    def pi(
-        self,
-        target_probs: torch.Tensor,
-        draft_probs: torch.Tensor,
-        tokens: torch.Tensor,
-        count: int,
-        source: Source = NO_SOURCE,
-    ) -> torch.Tensor:
-        """An unbiased estimate of P(child i is accepted | the next token is the recorded one), `[T, K]`; see
-        `Rejection.pi`.
+    def record(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
+    ) -> dict[str, torch.Tensor]:
+        """See `AcceptanceRule.record`; `pi` is an unbiased estimate.
 
         It follows one history per position in which every child was rejected: child c is drawn from
         `max(sum(m) draft - m, 0)`, the law of a child given that it was rejected. With K = 1 no draw is made.
@@ -54,4 +49,4 @@ class NoReplacement(Judging):
                 draft = normalised(draft.scatter(-1, rejected[:, None], 0.0))
             mass = (mass - offered).clamp(min=0)
             left.append(probability(mass, tokens))
-        return ratio(-torch.stack(left, -1).diff(dim=-1), here[:, None])
+        return {"pi": ratio(-torch.stack(left, -1).diff(dim=-1), here[:, None])}

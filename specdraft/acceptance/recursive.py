@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
@@ -27,30 +27,26 @@ class Recursive(Judging):
     kind: str = "recursive"
     draw: ClassVar[Draw] = "iid"
     needs_draft_probs: ClassVar[bool] = True
-    replay: ClassVar[Replay] = "pi"
+    replay: ClassVar[Replay] = "record"
+    arrays: ClassVar[Arrays] = {"pi": "child"}
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
         return judge_in_turn(tree, target_probs, draft_probs, replace=True)
 
-    def pi(
-        self,
-        target_probs: torch.Tensor,
-        draft_probs: torch.Tensor,
-        tokens: torch.Tensor,
-        count: int,
-        source: Source = NO_SOURCE,
-    ) -> torch.Tensor:
-        """P(child i is accepted | the next token is the recorded one), `[T, K]`; see `Rejection.pi`.
+    def record(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
+    ) -> dict[str, torch.Tensor]:
+        """See `AcceptanceRule.record`.
 
-        With `m_0` the target and `m_{i+1} = max(m_i - sum(m_i) draft, 0)` it is `(m_i(x) - m_{i+1}(x)) / target(x)`.
+        With `m_0` the target and `m_{i+1} = max(m_i - sum(m_i) draft, 0)`, `pi` is `(m_i(x) - m_{i+1}(x)) / target(x)`.
         """
         draft, mass = normalised(draft_probs), normalised(target_probs)
         left = [here := probability(mass, tokens)]
         for _ in range(count):
             mass = (mass - mass.sum(-1, keepdim=True) * draft).clamp(min=0)
             left.append(probability(mass, tokens))
-        return ratio(-torch.stack(left, -1).diff(dim=-1), here[:, None])
+        return {"pi": ratio(-torch.stack(left, -1).diff(dim=-1), here[:, None])}
 
 
 def judge_in_turn(tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor, *, replace: bool) -> Judged:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, probability, ratio, tree_tokens
+from specdraft.acceptance.weights import node_weights
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 
 @dataclass
@@ -24,7 +28,8 @@ class Rejection(Judging):
     draw: ClassVar[Draw] = "iid"
     chain_only: ClassVar[bool] = True
     needs_draft_probs: ClassVar[bool] = True
-    replay: ClassVar[Replay] = "pi"
+    replay: ClassVar[Replay] = "record"
+    arrays: ClassVar[Arrays] = {"pi": "position"}
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`. On a chain node i's parent is i - 1."""
@@ -34,25 +39,12 @@ class Rejection(Judging):
         residual = torch.cat([(target - draft).clamp(min=0), target_probs[-1:]])
         return Judged(torch.cat([accept.new_ones(1), accept]), residual)
 
-    def pi(
-        self,
-        target_probs: torch.Tensor,
-        draft_probs: torch.Tensor,
-        tokens: torch.Tensor,
-        count: int,
-        source: Source = NO_SOURCE,
-    ) -> torch.Tensor:
-        """P(child i is accepted | the next token is the recorded one): `min(1, draft / target)` for the only child.
+    def record(
+        self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
+    ) -> dict[str, torch.Tensor]:
+        """See `AcceptanceRule.record`: P(the only child is accepted | the recorded token), `min(1, draft / target)`."""
+        return {"pi": ratio(probability(draft_probs.double(), tokens), probability(target_probs.double(), tokens))}
 
-        Args:
-            target_probs: `[T, vocab]` standardised, at each recorded position.
-            draft_probs: `[T, vocab]` likewise.
-            tokens: `[T]` the recorded next tokens.
-            count: K; columns after the first are 0.
-            source: not used.
-
-        Returns:
-            `[T, K]` float64.
-        """
-        first = ratio(probability(draft_probs.double(), tokens), probability(target_probs.double(), tokens))
-        return torch.nn.functional.pad(first[:, None], (0, count - 1))
+    def weights(self, topology: Topology, record: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See `AcceptanceRule.weights`."""
+        return node_weights(topology, lambda rank, count: record["pi"])

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from specdraft.acceptance.base import NO_SOURCE, Replay
+from specdraft.acceptance.base import Replay
 from specdraft.acceptance.judging import Judged, Judging
 from specdraft.acceptance.membership import judge_membership
-from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
 
 
@@ -29,21 +28,3 @@ class TopK(Judging):
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
         return judge_membership(tree, target_probs)
-
-    def pi(
-        self,
-        target_probs: torch.Tensor,
-        draft_probs: torch.Tensor,
-        tokens: torch.Tensor,
-        count: int,
-        source: Source = NO_SOURCE,
-    ) -> torch.Tensor:
-        """1 at the recorded token's rank, else 0: `[T, K]`; see `Rejection.pi`.
-
-        Here `draft_probs` may be any scores that order the tokens as the drafter's raw logits do; the
-        standardised distribution does not (ties go to the lower token id).
-        """
-        own = draft_probs.gather(-1, tokens[:, None])
-        earlier = torch.arange(draft_probs.shape[-1], device=tokens.device) < tokens[:, None]
-        rank = ((draft_probs > own) | ((draft_probs == own) & earlier)).sum(-1, keepdim=True)
-        return (rank == torch.arange(count, device=tokens.device)).double()

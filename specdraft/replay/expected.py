@@ -1,7 +1,7 @@
 """What a tree would have done along sampled trajectories: expected values, exact given the trajectory.
 
 A lossless rule emits the target's own text, so given the text each child of an accepted node is taken
-with a known probability (`pi`), whatever happened before. The chance that a step starts at a position
+with a known probability, whatever happened before. The chance that a step starts at a position
 follows from that, and every count is a sum over starts. There is no Monte-Carlo noise but the one
 history per position of the rule without replacement.
 """
@@ -9,90 +9,32 @@ history per position of the rule without replacement.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.replay.static import PackedRanks
 from specdraft.results.metrics import Tally
-from specdraft.traces.chances import Chances
+from specdraft.traces.rule_records import RuleRecords, array_name
 from specdraft.trees.topology import Topology
 
 NEGLIGIBLE = 1e-12  # expected steps: a length that is less probable than this is not listed
 
 
-def pack_chances(chances: Sequence[Chances], positions: int) -> dict[str, np.ndarray]:
+def pack_records(records: Sequence[RuleRecords], positions: int) -> RuleRecords:
     """Lay several trajectories side by side: name -> `[P, positions, ...]`, 0 beyond each one's end."""
     packed = {}
-    for name in Chances._fields:
-        fields = [getattr(one, name) for one in chances]
-        packed[name] = np.zeros((len(fields), positions, *fields[0].shape[1:]))
-        for row, values in enumerate(fields):
-            packed[name][row, : len(values)] = values
+    for name, first in records[0].items():
+        packed[name] = np.zeros((len(records), positions, *first.shape[1:]))
+        for row, record in enumerate(records):
+            packed[name][row, : len(record[name])] = record[name]
     return packed
 
 
-def rule_weights(topology: Topology, rule: AcceptanceRule, chances: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """`node_weights` of one rule from packed `Chances`."""
-    positions = chances["ratio"].shape[1]
-    if rule.replay == "ratio":
-        return block_weights(topology, chances["ratio"])
-    if rule.replay == "table":
-        return node_weights(topology, lambda rank, count: _k_seq(chances, rank, count), positions)
-    assert rule.replay == "pi"
-    return node_weights(topology, lambda rank, count: chances[rule.kind][:, :, rank], positions)
-
-
-def _k_seq(chances: Mapping[str, np.ndarray], rank: int, count: int) -> np.ndarray:
-    """`(1 - beta)^rank min(1 / rho, draft / target)` with the `rho` and `beta` of `count` children."""
-    rho, beta = chances["rho"][:, :, count - 1], chances["beta"][:, :, count - 1]
-    inverse = np.divide(1.0, rho, out=np.zeros_like(rho), where=rho > 0)
-    taken: np.ndarray = (1 - beta) ** rank * np.minimum(inverse, chances["ratio"])
-    return taken
-
-
-Taken = Callable[[int, int], np.ndarray]  # (child rank, number of siblings) -> [P, S] P(child taken | the token there)
-
-
-def node_weights(topology: Topology, taken: Taken, positions: int) -> list[np.ndarray]:
-    """P(node accepted | a step starts at each root position), `[P, S]` for each node; the root's is 1.
-
-    Args:
-        topology: the tree.
-        taken: the rule, see `Taken`.
-        positions: `S`.
-    """
-    siblings = [len(kids) for kids in topology.children]
-    weights = [np.ones((len(taken(0, 1)), positions))]
-    for node in range(1, len(topology)):
-        parent, depth = int(topology.parents[node]), int(topology.depths[node])
-        chance = taken(int(topology.ranks[node]), siblings[parent])
-        weights.append(weights[parent] * _ahead(chance, depth, positions))
-    return weights
-
-
-def _ahead(values: np.ndarray, depth: int, positions: int) -> np.ndarray:
-    """`[P, S]` what is `depth` positions further on; 0 where nothing is."""
-    here = np.zeros((len(values), positions))
-    here[:, : max(positions - depth, 0)] = values[:, depth:positions]
-    return here
-
-
-def block_weights(topology: Topology, ratio: np.ndarray) -> list[np.ndarray]:
-    """`node_weights` of block verification on a chain: `ratio` `[P, S]` is draft over target probability, 0 beyond
-    the end.
-
-    P(at least a tokens accepted) is the least product of the first 0 .. a ratios (Sun et al. 2025).
-    """
-    positions = ratio.shape[1]
-    product = weight = np.ones_like(ratio)
-    weights = [weight]
-    for depth in range(1, len(topology)):
-        product = product * _ahead(ratio, depth, positions)
-        weight = np.minimum(weight, product)
-        weights.append(weight)
-    return weights
+def rule_weights(topology: Topology, rule: AcceptanceRule, packed: RuleRecords) -> list[np.ndarray]:
+    """`AcceptanceRule.weights` of one rule from the packed records of all."""
+    return rule.weights(topology, {array: packed[array_name(rule, array)] for array in rule.arrays})
 
 
 def start_mass(lengths: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -116,7 +58,7 @@ def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: Packed
 
     Args:
         topology: the tree.
-        weights: see `node_weights`.
+        weights: see `AcceptanceRule.weights`.
         packed: the trajectories (their ranks are not used).
     """
     prompts, positions = weights[0].shape

@@ -11,7 +11,7 @@ from specdraft.bench.costs import CostCurve
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt
 from specdraft.replay.best_first import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
-from specdraft.replay.expected import pack_chances, replay_sampled, rule_weights
+from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import fitted_trees
 from specdraft.replay.folds import folds
 from specdraft.replay.static import PackedRanks, at_depth, pack, replay, replay_steps, take_steps
@@ -51,12 +51,12 @@ class Replayer:
         self._fold = folds([p.category for p in prompts], seed)
         self._costs, self._expansions = costs, expansions or {}
         self._names = [p.prompt_id for p in prompts]
-        judged = [traces.chances[p.prompt_id] for p in prompts] if traces.chances else []
-        self._chances = pack_chances(judged, self._packed.ranks.shape[1]) if judged else {}
+        records = [traces.records[p.prompt_id] for p in prompts] if traces.records else []
+        self._records = pack_records(records, self._packed.ranks.shape[1]) if records else {}
         # greedy distributions overlap wholly or not at all
         top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
-        self._overlap = self._chances["overlap"].sum(1) if judged else top_ranked * traces.greedy
-        self._judged = self._packed.last * (traces.greedy or bool(judged))  # tokens whose overlap is known
+        self._overlap = self._records["overlap"].sum(1) if records else top_ranked * traces.greedy
+        self._judged = self._packed.last * (traces.greedy or bool(records))  # tokens whose overlap is known
         self._walked: tuple[tuple[Limits, int], Walked] | None = None
 
     def run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False) -> tuple[list[Tally], Listed]:
@@ -67,7 +67,7 @@ class Replayer:
         return tallies, steps
 
     def _run(self, plan: Plan, rule: AcceptanceRule, with_steps: bool) -> tuple[list[Tally], Listed]:
-        if rule.replay != "rank" and self._chances:
+        if rule.replay != "rank" and self._records:
             assert isinstance(plan, StaticPlan)
             return self._run_expected(plan.topology, rule), [None] * len(self._names)
         if isinstance(plan, BestFirstPlan):
@@ -103,8 +103,8 @@ class Replayer:
         tallies: list[Tally] = []
         for first in range(0, len(self._names), BLOCK):
             part = self._of(np.arange(first, min(first + BLOCK, len(self._names))))
-            chances = {name: values[first : first + BLOCK] for name, values in self._chances.items()}
-            found = replay_sampled(topology, rule_weights(topology, rule, chances), part)
+            records = {name: values[first : first + BLOCK] for name, values in self._records.items()}
+            found = replay_sampled(topology, rule_weights(topology, rule, records), part)
             tallies += [self._with_estimates(tally, self._costs.decode_s(topology, tally.steps)) for tally in found]
         return tallies
 

@@ -20,26 +20,26 @@ from specdraft.models.facts import model_facts
 from specdraft.models.files import ModelFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
-from specdraft.traces.chances import Chances, chances
 from specdraft.traces.record import Trajectory, batches, record_trajectories
+from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.trees.shapes import BestFirstPlan
 
 BATCH = 16
-Trace = TypeVar("Trace", Trajectory, Annotation, Chances)
+Trace = TypeVar("Trace", Trajectory, Annotation, RuleRecords)
 
 
 @dataclass(frozen=True)
 class PairTraces:
     """What was recorded for one pair, by prompt id; `keys` names the annotations in the store.
 
-    `chances` are there for sampled trajectories only, of drafters with probabilities.
+    `records` are there for sampled trajectories only, of drafters with probabilities.
     """
 
     trajectories: dict[str, Trajectory]
     annotations: dict[str, Annotation]
     keys: dict[str, str]
-    chances: dict[str, Chances] = field(default_factory=dict)
+    records: dict[str, RuleRecords] = field(default_factory=dict)
     greedy: bool = True
 
 
@@ -84,17 +84,16 @@ def pair_traces(
     if sampling.greedy or not pair.drafter.traits.probabilities:
         return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
-    def judged(some: Sequence[str]) -> list[Chances]:
+    def judged(some: Sequence[str]) -> list[RuleRecords]:
         histories = [seeded("history", keys[name]) for name in some]
         texts = recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some])
-        return chances(pair.target, pair.drafter, texts, sampling, children, histories)
+        return record_rules(pair.target, pair.drafter, texts, sampling, children, histories)
 
-    about_chances = {
-        name: {"kind": "chances", "annotation": key, "children": children} | _both_models(pair)
-        for name, key in keys.items()
-    }
-    found = store_all.complete(Chances, about_chances, judged, f"judged {{}} sampled texts of {target} with {drafter}")
-    return PairTraces(trajectories, annotations, keys, found, sampling.greedy)
+    about = {"kind": "rule_records", "arrays": list(record_arrays()), "children": children} | _both_models(pair)
+    about_records = {name: about | {"annotation": key} for name, key in keys.items()}
+    note = f"judged {{}} sampled texts of {target} with {drafter}"
+    records = store_all.complete(RuleRecords, about_records, judged, note)
+    return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
 
 
 def drafter_name(files: PairFiles) -> str:
@@ -143,7 +142,7 @@ class _Stored:
         }
         for some in batches([name for name in self._by_length if found[name] is None], BATCH):
             for name, one in zip(some, _in_memory(record, some), strict=True):
-                self._store.put(abouts[name], one._asdict())
+                self._store.put(abouts[name], one if isinstance(one, dict) else one._asdict())
                 found[name] = one
             self._recorded(note.format(len(some)))
         return {name: one for name, one in found.items() if one is not None}
@@ -292,8 +291,8 @@ def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]
 
 
 def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
-    """The tensors as `kind`, or None where they are not a whole trace of that kind."""
-    if tensors is None or set(tensors) != set(kind._fields):
+    """The tensors as `kind`, or None where they are not a whole trace of that kind (of records their key tells)."""
+    if tensors is None or (kind is not RuleRecords and set(tensors) != set(kind._fields)):
         return None
     one = kind(**tensors)
     if ending is not None and not ending.reached(len(one.tokens), int(one.tokens[-1])):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.laws import law_by_rank, law_of_record
 from support.random_trees import topologies
 
 from specdraft.acceptance import (
@@ -21,7 +22,7 @@ from specdraft.acceptance import (
     Typical,
     registry,
 )
-from specdraft.acceptance.base import Accepted
+from specdraft.acceptance.base import NO_SOURCE, Accepted
 from specdraft.acceptance.judging import Judging, tour
 from specdraft.config import bundled_config_dir, load_group
 from specdraft.errors import ConfigError
@@ -250,13 +251,14 @@ def test_a_duplicate_sibling_is_a_trial() -> None:
 
 def test_kseq_solves_its_equation() -> None:
     target, draft = random_probs(40), random_probs(40, seed=1)
-    table = KSeq().table(target, draft, torch.arange(40) % VOCAB, 7)
+    record = KSeq().record(target, draft, torch.arange(40) % VOCAB, 7, NO_SOURCE)
     for count in range(1, 8):
-        rho, beta = table.rho[:, count - 1], table.beta[:, count - 1]
+        rho, beta = record["rho"][:, count - 1], record["beta"][:, count - 1]
         assert torch.allclose(beta, torch.minimum(target / rho[:, None], draft).sum(-1), atol=1e-12)
         assert torch.allclose(1 - (1 - beta) ** count, rho * beta, atol=1e-12)
         assert ((rho >= 1) & (rho <= count)).all()
-        assert table.pi(count).shape == (40, count)
+        pi = (1 - beta[:, None]) ** torch.arange(count) * torch.minimum(1 / rho, record["ratio"])[:, None]
+        assert torch.allclose(law_of_record(KSeq(), record, count), pi, atol=1e-12)
 
 
 @given(st.integers(0, 6), st.integers(0, 2**31))
@@ -274,25 +276,50 @@ def test_traversal_is_block_verification_on_a_chain(nodes: int, seed: int) -> No
     assert torch.allclose(*normal, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, rule in SAMPLED.items() if rule.replay in ("pi", "rank")])
+@pytest.mark.parametrize("kind", SAMPLED)
+def test_a_record_has_the_arrays_that_its_rule_declares(kind: str) -> None:
+    rule, given = SAMPLED[kind], (random_probs(50), random_probs(50, seed=1), torch.arange(50) % VOCAB)
+    assert bool(rule.arrays) == (rule.replay == "record")
+    if rule.replay == "record":
+        shapes = {"position": (50,), "child": (50, 4)}
+        record = rule.record(*given, 4, seeded())
+        assert {name: values.shape for name, values in record.items()} == {
+            name: shapes[per] for name, per in rule.arrays.items()
+        }
+        assert {values.dtype for values in record.values()} == {torch.float64}
+    else:
+        with pytest.raises(NotImplementedError, match=f"{kind} keeps no record"):
+            rule.record(*given, 4, seeded())
+
+
+def law(kind: str, target: torch.Tensor, draft: torch.Tensor, tokens: torch.Tensor, count: int) -> torch.Tensor:
+    rule = SAMPLED[kind]
+    if rule.replay == "rank":
+        return law_by_rank(draft, tokens, count)
+    return law_of_record(rule, rule.record(target, draft, tokens, count, seeded()), count)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind, rule in SAMPLED.items() if rule.replay == "rank" or "pi" in rule.arrays]
+)
 def test_pi_is_a_probability_at_each_position(kind: str) -> None:
     target, draft, tokens = random_probs(50), random_probs(50, seed=1), torch.arange(50) % VOCAB
-    pi = SAMPLED[kind].pi(target, draft, tokens, 4, seeded())
-    assert pi.shape == (50, 4)
+    most, fewer = (1, 1) if SAMPLED[kind].chain_only else (4, 2)
+    pi = law(kind, target, draft, tokens, most)
+    assert pi.shape == (50, most)
     assert pi.dtype == torch.float64
     assert (pi >= 0).all()
     assert (pi.sum(-1) < 1 + 1e-12).all()
     if kind != "no_replacement":
-        assert torch.allclose(pi[:, :2], SAMPLED[kind].pi(target, draft, tokens, 2), atol=1e-12)
-        assert torch.allclose(pi[7:8], SAMPLED[kind].pi(target[7:8], draft[7:8], tokens[7:8], 4), atol=1e-12)
-    assert torch.allclose(pi[:, :1], SAMPLED[kind].pi(target, draft, tokens, 1), atol=1e-12)
+        assert torch.allclose(pi[:, :fewer], law(kind, target, draft, tokens, fewer), atol=1e-12)
+        assert torch.allclose(pi[7:8], law(kind, target[7:8], draft[7:8], tokens[7:8], most), atol=1e-12)
+    assert torch.allclose(pi[:, :1], law(kind, target, draft, tokens, 1), atol=1e-12)
 
 
 def test_pi_without_draft_mass_is_zero() -> None:
     target, draft = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.0, 0.5, 0.5]])
-    assert NoReplacement().pi(target, draft, torch.tensor([0]), 4, seeded()).tolist() == [[0, 0, 0, 0]]
-    assert Recursive().pi(target, draft, torch.tensor([0]), 4).tolist() == [[0, 0, 0, 0]]
-    assert KSeq().table(target, draft, torch.tensor([0]), 4).pi(4).tolist() == [[0, 0, 0, 0]]
+    for kind in ("no_replacement", "recursive", "kseq"):
+        assert law(kind, target, draft, torch.tensor([0]), 4).tolist() == [[0, 0, 0, 0]]
 
 
 def test_typical_by_hand() -> None:

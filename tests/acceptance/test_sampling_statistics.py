@@ -26,13 +26,13 @@ from specdraft.drafters.tree_in_work import TreeInWork
 from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
-from specdraft.replay.expected import pack_chances, replay_sampled, rule_weights
+from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.traces.chances import chances
 from specdraft.traces.record import record_trajectories
+from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.branching import Branching
@@ -238,12 +238,12 @@ class Recorded(NamedTuple):
     pair: Pair
     prompts: list[list[int]]
     packed: PackedRanks
-    chances: dict[str, np.ndarray]
+    records: RuleRecords
 
     def replay(self, rule: AcceptanceRule, plan: StaticPlan) -> list[Tally]:
         if rule.replay == "rank":
             return replay(plan.topology, self.packed)
-        return replay_sampled(plan.topology, rule_weights(plan.topology, rule, self.chances), self.packed)
+        return replay_sampled(plan.topology, rule_weights(plan.topology, rule, self.records), self.packed)
 
     def live(self, rule: AcceptanceRule, plan: StaticPlan) -> list[Tally]:
         found = []
@@ -271,16 +271,10 @@ def recorded(tiny_pair: Pair) -> Recorded:
     texts = record_trajectories(tiny_pair.target, prompts, Ending(NEW), OPEN, [seeded("text", i) for i in range(RUNS)])
     assert len({tuple(text.tokens) for text in texts}) == RUNS
     annotations = annotate(tiny_pair.drafter.model, prompts, texts)
-    judged = chances(
-        tiny_pair.target,
-        tiny_pair.drafter,
-        texts_of(prompts, texts),
-        OPEN,
-        4,
-        [seeded("history", i) for i in range(RUNS)],
-    )
+    histories = [seeded("history", i) for i in range(RUNS)]
+    records = record_rules(tiny_pair.target, tiny_pair.drafter, texts_of(prompts, texts), OPEN, 4, histories)
     packed = pack([a.ranks for a in annotations], [t.tokens for t in texts])
-    return Recorded(tiny_pair, prompts, packed, pack_chances(judged, packed.ranks.shape[1]))
+    return Recorded(tiny_pair, prompts, packed, pack_records(records, packed.ranks.shape[1]))
 
 
 def limit(tests: int) -> float:
@@ -299,9 +293,9 @@ def test_replay_agrees_with_live_decoding(rule: AcceptanceRule, recorded: Record
 
 
 def test_a_wrong_replay_is_noticed(recorded: Recorded) -> None:
-    """Another rule's chances, the chances of the token before."""
+    """Another rule's record, the record of the token before."""
     plan, rule = Chain().at(2), Rejection()
     live = recorded.live(rule, plan)
-    shifted = recorded._replace(chances={name: np.roll(values, 1, 1) for name, values in recorded.chances.items()})
+    shifted = recorded._replace(records={name: np.roll(values, 1, 1) for name, values in recorded.records.items()})
     for wrong in (recorded.replay(Membership(), plan), shifted.replay(rule, plan)):
         assert max(map(abs, z_scores(live, wrong).values())) > 5

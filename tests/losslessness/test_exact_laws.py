@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.laws import law_by_rank, law_of_record
 from support.random_trees import topologies
 
 from specdraft.acceptance import (
@@ -26,7 +27,7 @@ from specdraft.acceptance import (
     Typical,
     registry,
 )
-from specdraft.acceptance.base import Accepted
+from specdraft.acceptance.base import NO_SOURCE, Accepted
 from specdraft.acceptance.judging import Judged
 from specdraft.losslessness.enumeration import (
     EXACT,
@@ -238,14 +239,16 @@ def test_fault_the_bonus_token_drawn_from_unprocessed_logits(kind: str) -> None:
 # What is accepted: the forms that replay multiplies are the live law, node by node.
 
 
-def mean_pi(world: World, rule: Any, prefix: Prefix, count: int) -> torch.Tensor:
-    """`[vocab, count]` pi of every next token after a prefix, averaged over the rule's own randomness."""
+def mean_pi(world: World, rule: AcceptanceRule, prefix: Prefix, most: int, count: int) -> torch.Tensor:
+    """`[vocab, count]` pi of every next token after a prefix, averaged over the rule's own randomness: of a node with
+    `count` children, recorded for up to `most`."""
     target, draft = world.target(prefix, key(PLAIN))[None], world.draft(prefix, key(PLAIN))[None]
+
+    def pi(token: torch.Tensor, source: Source) -> torch.Tensor:
+        return law_of_record(rule, rule.record(target, draft, token, most, source), count)
+
     tokens = torch.arange(world.vocab).split(1)
-    rows = [
-        sum(chance * pi for pi, chance in outcomes(lambda s, t=t: rule.pi(target, draft, t, count, s))) for t in tokens
-    ]
-    return torch.cat(rows)
+    return torch.cat([sum(chance * row for row, chance in outcomes(lambda s, t=t: pi(t, s))) for t in tokens])
 
 
 def replayed(world: World, topology: Topology, rule: AcceptanceRule) -> dict[RankPath, float]:
@@ -254,10 +257,7 @@ def replayed(world: World, topology: Topology, rule: AcceptanceRule) -> dict[Ran
 
     @cache
     def pi(prefix: Prefix, count: int) -> torch.Tensor:
-        if isinstance(rule, KSeq):
-            rows = (law(prefix, key(PLAIN)).repeat(world.vocab, 1) for law in (world.target, world.draft))
-            return rule.table(*rows, torch.arange(world.vocab), most).pi(count)
-        return mean_pi(world, rule, prefix, most)
+        return mean_pi(world, rule, prefix, most, count)
 
     found = {}
     for path in topology.paths[1:]:
@@ -272,8 +272,11 @@ def replayed(world: World, topology: Topology, rule: AcceptanceRule) -> dict[Ran
     return found
 
 
+NODE_WISE = ["rejection", "recursive", "no_replacement", "kseq", "membership"]
+
+
 @pytest.mark.parametrize("tree", [*CHAINS, *TREES])
-@pytest.mark.parametrize("kind", [kind for kind, rule in LOSSLESS.items() if rule.replay in ("pi", "table")])
+@pytest.mark.parametrize("kind", NODE_WISE)
 def test_pi_is_the_live_law_node_by_node(kind: str, tree: str) -> None:
     (vocab, topology), rule = (CHAINS | TREES)[tree], LOSSLESS[kind]
     if rule.misfit(PLAIN, chain=topology.is_chain):
@@ -292,7 +295,7 @@ def test_pi_by_rank_is_the_live_law_node_by_node() -> None:
         for depth, token in enumerate(text):
             chance *= float(world.target(text[:depth], key(TOP_P))[token])
             scores = world.scores(text[:depth])[None]
-            pi = rule.pi(scores, scores, torch.tensor([token]), 4)[0]
+            pi = law_by_rank(scores, torch.tensor([token]), 4)[0]
             assert pi.sum() == 1
             path += (int(pi.argmax()),)
         for node in (path[:1], path):
@@ -311,7 +314,7 @@ def test_the_ratio_of_block_verification_gives_its_accepted_tokens(gamma: int) -
         target, draft = (
             torch.stack([law(prefix, key(PLAIN)) for prefix in prefixes]) for law in (world.target, world.draft)
         )
-        ratios = rule.ratio(target, draft, torch.tensor(text))
+        ratios = rule.record(target, draft, torch.tensor(text), 1, NO_SOURCE)["ratio"]
         at_least = torch.cat([torch.ones(1), ratios.cumprod(0)]).cummin(0).values[1:]
         expected += float(target.gather(1, torch.tensor(text)[:, None]).prod() * at_least.sum())
     assert Step(world, shape(*[1] * gamma), rule).accepted_tokens() == pytest.approx(expected, abs=1e-8)

@@ -27,20 +27,22 @@ from specdraft.acceptance import (
     TopK,
     registry,
 )
+from specdraft.acceptance.base import NO_SOURCE
+from specdraft.acceptance.weights import block_weights, node_weights
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import ModelDrafter
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.replay.best_first import replay_dynamic, walk
-from specdraft.replay.expected import block_weights, node_weights, pack_chances, replay_sampled, rule_weights
+from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.static import PackedRanks, pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.traces import chances as chances_module
-from specdraft.traces.chances import Chances, chances
+from specdraft.traces import rule_records
 from specdraft.traces.record import Trajectory
+from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst
@@ -64,7 +66,7 @@ def expected(weighted: Sequence[tuple[Tally, float]]) -> dict[Any, float]:
     return {name: count for name, count in total.items() if count > CLOSE}
 
 
-# Given the chances, replay is the Markov chain that 3-replay.md describes.
+# Given the records, replay is the Markov chain that 3-replay.md describes.
 
 
 def chain_of_steps(
@@ -121,8 +123,8 @@ def packed_of(lasts: Sequence[int]) -> PackedRanks:
     return pack(ranks, [np.arange(len(one)) for one in ranks])
 
 
-def made_up(last: int, children: int, generator: np.random.Generator) -> Chances:
-    """Chances of a trajectory that never was, some of them 0 or 1."""
+def made_up(last: int, children: int, generator: np.random.Generator) -> RuleRecords:
+    """Records of a trajectory that never was, some of them 0 or 1."""
 
     def pi() -> np.ndarray:
         shares = generator.dirichlet([0.5] * (children + 1), last + 1)
@@ -131,12 +133,16 @@ def made_up(last: int, children: int, generator: np.random.Generator) -> Chances
         return shares[:, :children]
 
     target, draft = torch.from_numpy(generator.dirichlet([0.7] * 4, (2, last + 1)))
-    table = KSeq().table(target, draft, torch.from_numpy(generator.integers(0, 4, last + 1)), children)
-    ratio, rho, beta = (np.concatenate([np.zeros_like(one[:1]), one[1:]]) for one in (one.numpy() for one in table))
-    return Chances(ratio.clip(max=1), pi()[:, :1], pi(), pi(), pi(), ratio, rho, beta)
+    tokens = torch.from_numpy(generator.integers(0, 4, last + 1))
+    table = {name: values.numpy() for name, values in KSeq().record(target, draft, tokens, children, NO_SOURCE).items()}
+    for values in table.values():
+        values[0] = 0
+    made = {"overlap": table["ratio"].clip(max=1), "rejection.pi": pi()[:, 0]}
+    made |= {f"{kind}.pi": pi() for kind in ("recursive", "no_replacement", "membership")}
+    return made | {"block.ratio": table["ratio"]} | {f"kseq.{name}": values for name, values in table.items()}
 
 
-PI_RULES = [rule() for rule in registry().values() if rule.replay in ("pi", "table")]
+PI_RULES = [rule() for rule in registry().values() if rule.replay == "record" and rule is not Block]
 lasts = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
 
@@ -153,17 +159,15 @@ def test_replay_is_the_chain_of_steps(topology: Topology, lengths: list[int], se
     most = max(1, *map(len, topology.children))
     judged = [made_up(last, most, generator) for last in lengths]
     packed = packed_of(lengths)
-    found = replay_sampled(topology, rule_weights(topology, rule, pack_chances(judged, packed.ranks.shape[1])), packed)
+    found = replay_sampled(topology, rule_weights(topology, rule, pack_records(judged, packed.ranks.shape[1])), packed)
     for last, own, counted in zip(lengths, judged, found, strict=True):
 
-        def pi(position: int, rank: int, count: int, own: Chances = own) -> float:
+        def pi(position: int, rank: int, count: int, own: RuleRecords = own) -> float:
             if rule.kind == "kseq":
-                table = [torch.from_numpy(np.array(own[i])) for i in (5, 6, 7)]
-                return float(
-                    (1 - table[2][position, count - 1]) ** rank
-                    * min(1 / table[1][position, count - 1], table[0][position])
-                )
-            return float(getattr(own, rule.kind)[position, rank])
+                rho, beta = (own[f"kseq.{name}"][position, count - 1] for name in ("rho", "beta"))
+                return float((1 - beta) ** rank * min(1 / rho, own["kseq.ratio"][position]))
+            at = own[f"{rule.kind}.pi"][position]
+            return float(np.atleast_1d(at)[rank])
 
         slow = expected(
             list(
@@ -181,10 +185,10 @@ def test_replay_of_block_verification_is_the_chain_of_steps(gamma: int, lengths:
     topology, generator = Topology(range(-1, gamma)), np.random.default_rng(seed)
     judged, packed = [made_up(last, 1, generator) for last in lengths], packed_of(lengths)
     found = replay_sampled(
-        topology, rule_weights(topology, Block(), pack_chances(judged, packed.ranks.shape[1])), packed
+        topology, rule_weights(topology, Block(), pack_records(judged, packed.ranks.shape[1])), packed
     )
     for last, own, counted in zip(lengths, judged, found, strict=True):
-        walk = by_ratio(gamma, last, own.ratio.tolist())
+        walk = by_ratio(gamma, last, own["block.ratio"].tolist())
         slow = expected(list(outcomes(lambda source, t=last, walk=walk: chain_of_steps(topology, t, walk, source))))
         assert expected([(counted, 1.0)]) == pytest.approx(slow, abs=1e-9)
 
@@ -201,7 +205,7 @@ def test_sums(topology: Topology, lengths: list[int], seed: int, rule: Acceptanc
     generator, packed = np.random.default_rng(seed), packed_of(lengths)
     judged = [made_up(last, max(1, *map(len, topology.children)), generator) for last in lengths]
     for counted, last in zip(
-        replay_sampled(topology, rule_weights(topology, rule, pack_chances(judged, packed.ranks.shape[1])), packed),
+        replay_sampled(topology, rule_weights(topology, rule, pack_records(judged, packed.ranks.shape[1])), packed),
         lengths,
         strict=True,
     ):
@@ -236,7 +240,7 @@ rank_lists = st.lists(st.lists(st.sampled_from([0, 0, 0, 1, 1, 2, 5, 40]), max_s
 def test_certain_chances_are_greedy_replay(topology: Topology, listed: list[list[int]]) -> None:
     ranks = [np.array([-1, *one]) for one in listed]
     packed = pack(ranks, [np.arange(len(one)) for one in ranks])
-    weights = node_weights(topology, lambda rank, count: (packed.ranks == rank).astype(float), packed.ranks.shape[1])
+    weights = node_weights(topology, lambda rank, count: (packed.ranks == rank).astype(float))
     for counted, greedy in zip(replay_sampled(topology, weights, packed), replay(topology, packed), strict=True):
         assert expected([(counted, 1.0)]) == expected([(greedy, 1.0)])
         assert set(counted.positions) == set(greedy.positions)
@@ -245,7 +249,7 @@ def test_certain_chances_are_greedy_replay(topology: Topology, listed: list[list
 
 def test_no_step_without_a_second_token() -> None:
     packed = packed_of([0, 2])
-    judged = pack_chances([made_up(last, 2, np.random.default_rng(0)) for last in (0, 2)], 4)
+    judged = pack_records([made_up(last, 2, np.random.default_rng(0)) for last in (0, 2)], 4)
     counted, other = replay_sampled(shape := Topology([-1, 0, 0, 1]), rule_weights(shape, Recursive(), judged), packed)
     assert replace(counted, est_s=0, est_plain_s=0, wall_s=0, draft_s=0, verify_s=0, plain_s=0) == Tally(
         new_tokens=1, est_s=0, est_plain_s=0, wall_s=0, draft_s=0, verify_s=0, plain_s=0
@@ -269,19 +273,23 @@ def test_the_weights_of_a_block() -> None:
 def test_k_seq_depends_on_the_number_of_children() -> None:
     generator = np.random.default_rng(1)
     target, draft = torch.from_numpy(generator.dirichlet([0.7] * 4, (2, 7)))
-    table = KSeq().table(target, draft, torch.arange(7) % 4, 4)
-    zero = np.zeros((7, 4))
-    own = Chances(zero[:, 0], zero[:, :1], zero, zero, zero, *(one.numpy() for one in table))
-    judged = pack_chances([own], 7)
+    record = KSeq().record(target, draft, torch.arange(7) % 4, 4, NO_SOURCE)
+    table = {name: values.numpy()[None] for name, values in record.items()}
+
+    def pi(count: int) -> np.ndarray:
+        rho, beta = (table[name][0, :, count - 1, None] for name in ("rho", "beta"))
+        chances: np.ndarray = (1 - beta) ** np.arange(count) * np.minimum(1 / rho, table["ratio"][0, :, None])
+        return chances
+
     for children in (1, 2, 3, 4):
-        weights = rule_weights(Topology([-1] + [0] * children), KSeq(), judged)
+        weights = KSeq().weights(Topology([-1] + [0] * children), table)
         first = np.stack([weight[0, :-1] for weight in weights[1:]], -1)
-        assert first == pytest.approx(table.pi(children).numpy()[1:])
-    mixed = rule_weights(Topology([-1, 0, 0, 0, 1]), KSeq(), judged)  # 3 children, then 1 below the first
-    assert mixed[4][0, :-2] == pytest.approx(table.pi(3).numpy()[1:-1, 0] * table.pi(1).numpy()[2:, 0])
+        assert first == pytest.approx(pi(children)[1:])
+    mixed = KSeq().weights(Topology([-1, 0, 0, 0, 1]), table)  # 3 children, then 1 below the first
+    assert mixed[4][0, :-2] == pytest.approx(pi(3)[1:-1, 0] * pi(1)[2:, 0])
 
 
-# The chances are the rules' own numbers on both models' distributions.
+# The records are the rules' own numbers on both models' distributions.
 
 VOCAB, CHILDREN = 24, 3
 
@@ -300,8 +308,8 @@ class Judging(NamedTuple):
     prompts: list[list[int]]
     texts: list[Trajectory]
 
-    def chances(self, sampling: Sampling, children: int = CHILDREN) -> list[Chances]:
-        return chances(
+    def records(self, sampling: Sampling, children: int = CHILDREN) -> list[RuleRecords]:
+        return record_rules(
             self.target,
             ModelDrafter(self.draft),
             texts_of(self.prompts, self.texts),
@@ -327,59 +335,61 @@ def judging() -> Judging:
 @pytest.mark.parametrize(
     "sampling", [PLAIN, Sampling(0.7, top_k=6), Sampling(1.0, top_p=0.8)], ids=["t1", "top-k", "top-p"]
 )
-def test_chances_are_the_rules_own(judging: Judging, sampling: Sampling) -> None:
+def test_records_are_the_rules_own(judging: Judging, sampling: Sampling) -> None:
     for number, (own, prompt, text) in enumerate(
-        zip(judging.chances(sampling), judging.prompts, judging.texts, strict=True)
+        zip(judging.records(sampling), judging.prompts, judging.texts, strict=True)
     ):
         last, tokens = len(text.tokens) - 1, torch.from_numpy(text.tokens)
         target, draft = (
             distributions(m, prompt, text.tokens.tolist(), sampling)[1:] for m in (judging.target, judging.draft)
         )
         given_rows = (target, draft, tokens[1:])
-        table = KSeq().table(*given_rows, CHILDREN)
-        history = chances_module._History(
+        table = KSeq().record(*given_rows, CHILDREN, NO_SOURCE)
+        history = rule_records._History(
             torch.rand(CHILDREN - 1, last + 1, generator=seeded(number), dtype=torch.float64)[:, 1:]
         )
-        wanted = Chances(
-            torch.minimum(target, draft).sum(-1),
-            Rejection().pi(*given_rows, 1),
-            Recursive().pi(*given_rows, CHILDREN),
-            NoReplacement().pi(*given_rows, CHILDREN, history),
-            Membership().pi(*given_rows, CHILDREN),
-            Block().ratio(*given_rows),
-            table.rho,
-            table.beta,
-        )
-        for name, found, direct in zip(Chances._fields, own, wanted, strict=True):
-            assert found.shape == (last + 1, *direct.shape[1:]), name
-            assert not found[0].any(), name
-            assert found[1:] == pytest.approx(direct.numpy(), abs=1e-6), name  # the models' logits come in float32
-        assert table.ratio.numpy() == pytest.approx(own.ratio[1:], rel=1e-4)
+        wanted = {
+            "overlap": torch.minimum(target, draft).sum(-1),
+            "rejection.pi": Rejection().record(*given_rows, 1, NO_SOURCE)["pi"],
+            "recursive.pi": Recursive().record(*given_rows, CHILDREN, NO_SOURCE)["pi"],
+            "no_replacement.pi": NoReplacement().record(*given_rows, CHILDREN, history)["pi"],
+            "membership.pi": Membership().record(*given_rows, CHILDREN, NO_SOURCE)["pi"],
+            "block.ratio": Block().record(*given_rows, 1, NO_SOURCE)["ratio"],
+            **{f"kseq.{name}": values for name, values in table.items()},
+        }
+        assert own.keys() == wanted.keys() == record_arrays().keys()
+        for name, direct in wanted.items():
+            assert own[name].shape == (last + 1, *direct.shape[1:]), name
+            assert not own[name][0].any(), name
+            assert own[name][1:] == pytest.approx(direct.numpy(), abs=1e-6), name  # the models' logits come in float32
+        assert table["ratio"].numpy() == pytest.approx(own["block.ratio"][1:], rel=1e-4)
 
 
-def test_neither_slices_nor_batches_nor_more_children_change_the_chances(
+def test_neither_slices_nor_batches_nor_more_children_change_the_records(
     judging: Judging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, more = judging.chances(PLAIN), judging.chances(PLAIN, 8)
-    monkeypatch.setattr(chances_module, "MOST_ENTRIES", 2 * VOCAB + 1)
+    whole, more = judging.records(PLAIN), judging.records(PLAIN, 8)
+    monkeypatch.setattr(rule_records, "MOST_ENTRIES", 2 * VOCAB + 1)
     for other in (
-        judging.chances(PLAIN),
-        [Chances(*(field[:, :CHILDREN] if field.ndim == 2 else field for field in one)) for one in more],
+        judging.records(PLAIN),
+        [{name: array[:, :CHILDREN] if array.ndim == 2 else array for name, array in one.items()} for one in more],
     ):
         for one, same in zip(whole, other, strict=True):
-            for name, found, wanted in zip(Chances._fields, same, one, strict=True):
-                assert found == pytest.approx(wanted, abs=1e-12), name
+            assert same.keys() == one.keys()
+            for name, wanted in one.items():
+                assert same[name] == pytest.approx(wanted, abs=1e-12), name
     alone = judging._replace(prompts=judging.prompts[:1], texts=judging.texts[:1]).chances(PLAIN)
-    assert all(found == pytest.approx(wanted, abs=1e-5) for found, wanted in zip(alone[0], whole[0], strict=True))
+    assert all(alone[0][name] == pytest.approx(wanted, abs=1e-5) for name, wanted in whole[0].items())
 
 
 def test_a_token_that_only_rounding_let_through_spoils_nothing(judging: Judging) -> None:
     """Top-p of another forward may cut it off: its target probability is 0."""
-    found = judging.chances(Sampling(1.0, top_k=1))
-    assert all(np.isfinite(field).all() for own in found for field in own)
+    found = judging.records(Sampling(1.0, top_k=1))
+    assert all(np.isfinite(array).all() for own in found for array in own.values())
     target, draft = torch.eye(3, dtype=torch.float64)[[0, 0, 0]], torch.eye(3, dtype=torch.float64)[[1, 1, 0]]
     rows = target, draft, torch.tensor([1, 2, 0])
-    assert Block().ratio(*rows).tolist() == KSeq().table(*rows, 2).ratio.tolist() == [1, 0, 1]
+    for rule in (Block(), KSeq()):
+        assert rule.record(*rows, 2, NO_SOURCE)["ratio"].tolist() == [1, 0, 1]
 
 
 # Replay is exact: over all texts, its expected counts are those of live decoding, in every count.
@@ -423,11 +433,10 @@ class Tabled(NamedTuple):
 
         def with_history(source: EnumeratingSource) -> Tally:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(chances_module, "_History", lambda uniforms: source)
-                judged = chances(
-                    self.target, ModelDrafter(self.draft), texts_of([PROMPT], [one]), sampling, most, [seeded()]
-                )
-            weights = rule_weights(topology, rule, pack_chances(judged, packed.ranks.shape[1]))
+                patch.setattr(rule_records, "_History", lambda uniforms: source)
+                texts = texts_of([PROMPT], [one])
+                judged = record_rules(self.target, ModelDrafter(self.draft), texts, sampling, most, [seeded()])
+            weights = rule_weights(topology, rule, pack_records(judged, packed.ranks.shape[1]))
             return replay_sampled(topology, weights, packed)[0]
 
         most = max(map(len, topology.children))

@@ -433,7 +433,7 @@ class TestSeeds:
         with monkeypatch.context() as patch:
             for module, name in (
                 (traces, "record_trajectories"),
-                (traces, "chances"),
+                (traces, "record_rules"),
                 (live, "decode"),
                 (replay.Replayer, "run"),
             ):
@@ -447,7 +447,7 @@ class TestSeeds:
         self, base: list[str], own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = run(base, tmp_path / "one", "acceptance=recursive,topk", "tree=kary", "budget=3")
-        for name in ("record_trajectories", "annotate", "chances"):
+        for name in ("record_trajectories", "annotate", "record_rules"):
             monkeypatch.setattr(traces, name, None)
         second = run(base, tmp_path / "two", "acceptance=recursive,topk", "tree=kary", "budget=3", "name=other")
         assert first == second

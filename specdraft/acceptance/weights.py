@@ -1,0 +1,49 @@
+"""How probable each node of a tree is accepted, given a recorded text: array code over all texts and starts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from specdraft.trees.topology import Topology
+
+Taken = Callable[[int, int], np.ndarray]  # (child rank, number of siblings) -> [P, S] P(child taken | the token there)
+
+
+def node_weights(topology: Topology, taken: Taken) -> list[np.ndarray]:
+    """P(node accepted | a step starts at each root position), `[P, S]` for each node; the root's is 1.
+
+    Args:
+        topology: the tree.
+        taken: a node-wise rule, see `Taken`.
+    """
+    siblings = [len(children) for children in topology.children]
+    weights = [np.ones(taken(0, 1).shape)]
+    for node in range(1, len(topology)):
+        parent, depth = int(topology.parents[node]), int(topology.depths[node])
+        chance = taken(int(topology.ranks[node]), siblings[parent])
+        weights.append(weights[parent] * _ahead(chance, depth))
+    return weights
+
+
+def block_weights(topology: Topology, ratio: np.ndarray) -> list[np.ndarray]:
+    """`node_weights` of block verification on a chain: `ratio` `[P, S]` is draft over target probability, 0 beyond
+    the end.
+
+    P(at least a tokens accepted) is the least product of the first 0 .. a ratios (Sun et al. 2025).
+    """
+    product = weight = np.ones_like(ratio)
+    weights = [weight]
+    for depth in range(1, len(topology)):
+        product = product * _ahead(ratio, depth)
+        weight = np.minimum(weight, product)
+        weights.append(weight)
+    return weights
+
+
+def _ahead(values: np.ndarray, depth: int) -> np.ndarray:
+    """`[P, S]` what is `depth` positions further on; 0 where nothing is."""
+    here = np.zeros(values.shape)
+    here[:, : max(values.shape[1] - depth, 0)] = values[:, depth:]
+    return here
