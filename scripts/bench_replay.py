@@ -41,12 +41,13 @@ from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
 from specdraft.replay.replayer import Replayer
-from specdraft.replay.static import PackedRanks, pack, replay
+from specdraft.replay.static import pack, replay
 from specdraft.results.manifest import cpu_name
 from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.store import TraceStore
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.paths import Paths
 from specdraft.trees.topology import RankPath, Topology
@@ -121,7 +122,7 @@ def replay_all(growths: Sequence[list[RankPath]], budgets: Sequence[int], replay
     started = time.perf_counter()
     for paths in growths:
         for budget in budgets:
-            replayer.run(StaticPlan(Topology.from_paths(paths[:budget])), Greedy())
+            replayer.run_plan(StaticPlan(Topology.from_paths(paths[:budget])), Greedy())
     return time.perf_counter() - started
 
 
@@ -134,7 +135,7 @@ def live_seconds(
     for paths in trees:
         decoder = SpeculativeDecoder(pair, Paths(paths=[list(path) for path in paths]), len(paths), new_tokens)
         decoder.generate(recording.ids[prompts[0].prompt_id])
-        replayed = replayer.run(StaticPlan(Topology.from_paths(paths)), Greedy())[0]
+        replayed = replayer.run_plan(StaticPlan(Topology.from_paths(paths)), Greedy())[0]
         for prompt, expected in zip(prompts, replayed, strict=True):
             result, took = timed(partial(decoder.generate, recording.ids[prompt.prompt_id]))
             seconds.append(took)

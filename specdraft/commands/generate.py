@@ -23,7 +23,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Decode one prompt live and show the draft tree of every step."""
-    from specdraft.decoding.fitting import refuse_misfit
+    from dataclasses import replace
+
     from specdraft.decoding.generate import SpeculativeDecoder
     from specdraft.drafters.pair import load_pair
     from specdraft.results.files import check_file_writable
@@ -31,8 +32,8 @@ def generate(
     from specdraft.viewer.live import watched
 
     one = one_combination("generate", overrides or [], config_dir)
-    refuse_misfit(one.shape, one.plan, one.rule, one.sampling, one.pair.vocab)
-    prompt_ids = one.pair.encode_to_fit(prompt, one.prompts.chat_template, one.settings, one.plan.depth)
+    replace(one.together, engine="live").refuse()
+    prompt_ids = one.pair.encode_to_fit(prompt, one.prompts.chat_template, one.settings, one.limits.depth)
     if html:
         check_file_writable(html, "--html")
     settings = one.settings
@@ -66,11 +67,11 @@ def replay(
     from specdraft.results.files import check_file_writable
     from specdraft.study.plan import one_combination
     from specdraft.traces.store import TraceStore, default_folder
-    from specdraft.viewer.replayed import check_can_show, recorded, replayed
+    from specdraft.viewer.replayed import recorded, replayed
 
     one = one_combination("replay", overrides or [], config_dir)
     one = replace(one, settings=replace(one.settings, engine="replay"))
-    check_can_show(one)
+    one.together.refuse_replayed_steps()
     if html:
         check_file_writable(html, "--html")
     _present(

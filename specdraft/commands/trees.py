@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specdraft.commands.options import AsJson, ConfigDir, console, say
+from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, say
 
 if TYPE_CHECKING:
     from specdraft.trees.topology import Topology
@@ -64,7 +64,6 @@ def trees_show(
     from specdraft.errors import ConfigError, did_you_mean
     from specdraft.study.plan import shape_of
     from specdraft.trees.export import sglang_triple
-    from specdraft.trees.shapes import StaticPlan
     from specdraft.trees.shapes.published import published_trees
     from specdraft.viewer.trees import topology_tree
 
@@ -72,23 +71,23 @@ def trees_show(
         raise ConfigError(f"--format {output!r} is not known{did_you_mean(output, known)}")
     chosen = ["tree=published", f"tree.name={name}"] if name in published_trees() else [f"tree={name}"]
     shape, budget = shape_of([*chosen, *(overrides or [])], config_dir)
-    plan = shape.at(budget)
+    limits = shape.limits(budget)
     if study is not None:
-        _show_heat(study, shape.label, plan.nodes if shape.sized else budget, pair, output, png, html)
+        _show_heat(study, shape.label, limits.nodes if shape.sized else budget, pair, output, png, html)
         return
     if pair or png or html:
         raise ConfigError("--pair, --png and --html belong to --study DIR: without one there is nothing to colour")
-    if not isinstance(plan, StaticPlan):
-        why = "differs from step to step (specdraft generate shows it)" if plan.dynamic else "is fitted to traces"
+    topology = None if shape.fitted else shape.at(budget).topology
+    if topology is None:
+        why = "is fitted to traces" if shape.fitted else "differs from step to step (specdraft generate shows it)"
         raise ConfigError(
             f"tree={shape.kind} {why}: there is nothing to draw before a sweep (--study DIR draws one after it)"
         )
-    topology = plan.topology
     if output == "json":
         facts = {
             "tree": shape.label,
-            "nodes": plan.nodes,
-            "depth": plan.depth,
+            "nodes": limits.nodes,
+            "depth": limits.depth,
             "sibling_closed": topology.sibling_closed,
         }
         typer.echo(json.dumps(facts | {"paths": [list(path) for path in topology.paths[1:]]}))
@@ -97,7 +96,7 @@ def trees_show(
     elif output == "sglang":
         typer.echo(json.dumps(sglang_triple(topology)._asdict()))
     else:
-        console().print(f"{shape.label}: {plan.nodes} nodes, {plan.depth} levels", highlight=False)
+        console().print(f"{shape.label}: {limits.nodes} nodes, {limits.depth} levels", highlight=False)
         console().print(topology_tree(topology, width=console().width))
 
 
@@ -136,6 +135,34 @@ def _write_medusa(topology: Topology) -> None:
     if (topk := medusa_topk(topology)) > MEDUSA_TOPK:
         typer.echo(f"note: this tree needs TOPK={topk} in medusa/model/utils.py, which says {MEDUSA_TOPK}", err=True)
     typer.echo(json.dumps(medusa_choices(topology)))
+
+
+@app.command("fit")
+def trees_fit(
+    name: Annotated[str, typer.Argument(help="a fitted shape: measured, sequoia, ...")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="also write it, for tree=paths tree.file=FILE")] = None,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit one tree on all prompts of a pair, and draw it or write it down."""
+    from specdraft.results.files import check_file_writable, write_atomically
+    from specdraft.study.fit_tree import fit_tree
+    from specdraft.viewer.trees import topology_tree
+
+    if out:
+        check_file_writable(out, "--out")
+    fitted = fit_tree(name, overrides or [], config_dir, say)
+    facts = fitted.as_dict()
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        size = f"{facts['nodes']} nodes, {facts['depth']} levels, fitted on {fitted.prompts} prompts of {facts['pair']}"
+        console().print(f"{facts['tree']}: {size}", markup=False, highlight=False, soft_wrap=True)
+        console().print(topology_tree(fitted.topology, width=console().width))
+    if out:
+        write_atomically(out, json.dumps(facts) + "\n")
+        say(f"{out}: written")
 
 
 @app.command("optimal")

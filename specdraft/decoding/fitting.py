@@ -1,54 +1,200 @@
-"""What goes together: every reason why shape, rule, sampling and drafter do not."""
+"""What goes together: every reason why shape, rule, sampling, drafter and engine do not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
+from specdraft.drafters.base import DrafterTraits
 from specdraft.errors import ConfigError
 from specdraft.sampling.distribution import Sampling
-from specdraft.trees.shapes import FittedPlan, Plan, Shape, StaticPlan
+from specdraft.trees.shapes import Limits, Plan, Shape
+from specdraft.trees.shapes.fitted import FOLDS
+from specdraft.trees.topology import Topology
+
+COLD = 0.1  # below this temperature rare tokens can have probability 0 even in float64
 
 
-def misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling) -> str | None:
-    """Why they do not go together, whatever decodes or replays them; None if they do."""
-    if why := rule.misfit(sampling, chain=isinstance(plan, StaticPlan) and plan.topology.is_chain):
-        return why
-    if rule.draw == "rank":
+@dataclass(frozen=True)
+class Together:
+    """What somebody wants to decode or replay, as plain values.
+
+    Attributes:
+        shape, budget: of the tree.
+        vocab: how many tokens there are.
+        engine: as asked for: `auto`, `live` or `replay`.
+        prompts: how many prompts share what is fitted; None where nothing is scored.
+        with_steps: whole steps are wanted, not only counts.
+        traits: what the drafter can do; `drafter` is its name.
+    """
+
+    shape: Shape
+    budget: int
+    rule: AcceptanceRule
+    sampling: Sampling
+    vocab: int
+    engine: str = "auto"
+    prompts: int | None = None
+    with_steps: bool = False
+    traits: DrafterTraits = field(default_factory=DrafterTraits)
+    drafter: str = "model"
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Of the tree; raises `ConfigError` for a budget or a parameter out of range."""
+        return self.shape.limits(self.budget)
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """None for a fitted shape: its plan comes with the traces."""
+        return None if self.shape.fitted else self.shape.at(self.budget)
+
+    @property
+    def topology(self) -> Topology | None:
+        """The one tree of every step; None where trees differ, or where it is not fitted yet."""
+        return self.plan.topology if self.plan else None
+
+    @property
+    def runs(self) -> str:
+        """`live` or `replay`: `auto` replays where that is exact."""
+        return "live" if self.engine == "live" or self.live_only else "replay"
+
+    @cached_property
+    def live_only(self) -> str | None:
+        """Why this cannot be replayed, or None: the text of a lossless rule does not depend on the tree."""
+        rule = self.rule
+        if rule.replay == "none":
+            return f"acceptance={rule.kind} has no replay"
+        if self.traits.lasting_state:
+            return f"the state of drafter={self.drafter} outlasts a step, so a tree depends on the steps before it"
+        if self.plan and self.topology is None and self.plan.nested is None:
+            return f"tree={self.shape.kind} differs from step to step, and a budget's trees are no parts of larger ones"
+        return None if rule.replay == "rank" else self._expected_only()
+
+    def _expected_only(self) -> str | None:
+        """Why expected values do not do, or cannot be had."""
+        rule, sampling = self.rule, self.sampling
+        if self.with_steps and not sampling.greedy:
+            return f"output.steps=true lists whole steps; replayed acceptance={rule.kind} has expected values only"
+        if rule.draw == "without_replacement" and self.topology is not None:
+            most = max(map(len, self.topology.children))
+            if most > 1 and (sampling.temperature < COLD or sampling.top_p < 1 or 0 < sampling.top_k < most):
+                return (
+                    f"with these sampling settings a node can have fewer than {most} children, which only "
+                    "drafting tells"
+                )
         return None
-    if plan.dynamic:
+
+    @property
+    def misfit(self) -> str | None:
+        """Why this cannot run at all, or None; where another rule would do, with the rules that fit."""
+        if why := self._too_wide() or self._beyond_drafter():
+            return why
+        if why := self._wrong_rule():
+            return f"{why}; {self._fitting_rules()}"
+        return self._cannot_fit() if self.shape.fitted else None
+
+    def refuse(self) -> None:
+        """Raise `ConfigError` unless this can run, or where a number is out of range."""
+        self.sampling.check()
+        self.rule.check()
+        if why := self.misfit:
+            raise ConfigError(why)
+
+    def refuse_replayed_steps(self) -> None:
+        """Raise `ConfigError` where traces do not tell what each step of one prompt was."""
+        if self.shape.fitted:
+            raise ConfigError(
+                f"tree={self.shape.kind} is fitted to the traces of a whole study; "
+                "specdraft trees show NAME --study DIR draws what became of it"
+            )
+        replace(self, engine="auto").refuse()
+        if self.rule.replay != "rank":
+            raise ConfigError(
+                f"acceptance={self.rule.kind} draws its trees at random: a trace gives expected values, not trees; "
+                "specdraft generate shows trees as they are drawn, acceptance=topk can be replayed at any temperature"
+            )
+        if self.live_only:
+            raise ConfigError(f"{self.live_only}; specdraft generate shows it")
+
+    def refuse_fit(self) -> None:
+        """Raise `ConfigError` unless the shape's tree can be fitted, whatever is decoded with it."""
+        if not self.shape.fitted:
+            raise ConfigError(f"tree={self.shape.kind} is not fitted to traces; specdraft trees show draws it")
+        if why := self._beyond_drafter() or self._cannot_fit():
+            raise ConfigError(why)
+
+    def _too_wide(self) -> str | None:
+        if self.limits.width <= self.vocab or self.topology is None:
+            return None
         return (
-            f"tree={shape.kind} chooses nodes by their probability, and acceptance={rule.kind} needs children "
-            "drawn at random"
+            f"{self.shape.label} needs {self.limits.width} different children of one node; the vocabulary has "
+            f"{self.vocab} tokens"
         )
-    if isinstance(plan, FittedPlan):
-        return f"tree={shape.kind} is fitted to draft ranks, and acceptance={rule.kind} needs children drawn at random"
-    if isinstance(plan, StaticPlan) and not plan.topology.sibling_closed:
-        return f"{shape.label} skips child ranks, and acceptance={rule.kind} draws a node's children one after another"
-    return None
 
+    def _beyond_drafter(self) -> str | None:
+        """Why this drafter cannot make the tree, whatever the rule."""
+        traits, shape = self.traits, self.shape
+        if self.plan and self.plan.dynamic and not traits.probabilities:
+            return f"tree={shape.kind} chooses nodes by their probability, and drafter={self.drafter} gives none"
+        if traits.deepest is not None and self.limits.depth > traits.deepest:
+            levels = f"{self.limits.depth} levels" if self.topology is not None else f"up to {self.limits.depth} levels"
+            return f"{shape.label} has {levels}; drafter={self.drafter} makes at most {traits.deepest}"
+        return None
 
-def too_wide(shape: Shape, plan: Plan, vocab: int) -> str | None:
-    """Why a tree needs more tokens than there are, or None."""
-    if isinstance(plan, StaticPlan) and (most := int(plan.topology.ranks.max()) + 1) > vocab:
-        return f"{shape.label} needs {most} different children of one node; the vocabulary has {vocab} tokens"
-    return None
+    def _wrong_rule(self) -> str | None:
+        """Why another rule might do."""
+        if why := self.rule.misfit(self.sampling, chain=self.topology is not None and self.topology.is_chain):
+            return why
+        if why := self._wrong_children() or self._undrawable():
+            return why
+        if self.engine == "replay" and self.live_only:
+            return f"{self.live_only}; it needs engine=live or engine=auto"
+        return None
 
+    def _wrong_children(self) -> str | None:
+        """Why the rule cannot have this tree's children drawn at random."""
+        shape, kind = self.shape, self.rule.kind
+        if self.rule.draw == "rank":
+            return None
+        if shape.fitted:
+            return f"tree={shape.kind} is fitted to draft ranks, and acceptance={kind} needs children drawn at random"
+        if self.topology is None:
+            return (
+                f"tree={shape.kind} chooses nodes by their probability, and acceptance={kind} needs children "
+                "drawn at random"
+            )
+        if not self.topology.sibling_closed:
+            return f"{shape.label} skips child ranks, and acceptance={kind} draws a node's children one after another"
+        return None
 
-def refuse_misfit(shape: Shape, plan: Plan, rule: AcceptanceRule, sampling: Sampling, vocab: int) -> None:
-    """Raise `ConfigError` unless one tree can be decoded live with this rule and these settings."""
-    sampling.check()
-    rule.check()
-    if isinstance(plan, FittedPlan):
-        plan.refuse()
-    if why := too_wide(shape, plan, vocab):
-        raise ConfigError(why)
-    if why := misfit(shape, plan, rule, sampling):
-        raise ConfigError(f"{why}; {fitting_rules(lambda other: misfit(shape, plan, other, sampling))}")
+    def _undrawable(self) -> str | None:
+        """Why the drafter cannot do what the rule needs."""
+        rule, traits = self.rule, self.traits
+        if rule.draw != "rank" and not traits.draws:
+            return f"acceptance={rule.kind} needs children drawn at random, and drafter={self.drafter} only ranks them"
+        if rule.needs_draft_probs and not traits.probabilities:
+            return f"acceptance={rule.kind} needs the drafter's probabilities, and drafter={self.drafter} gives none"
+        return None
 
+    def _cannot_fit(self) -> str | None:
+        """Why there can be no fitted tree of this size on these prompts."""
+        shape, limits = self.shape, self.limits
+        if limits.width > self.vocab:
+            return (
+                f"{shape.label} may have {limits.width} children of one node; the vocabulary has {self.vocab} "
+                "tokens: lower tree.max_children"
+            )
+        if limits.room < limits.nodes:
+            return f"{shape.label} has room for {limits.room} nodes only; budget={limits.nodes} does not fit"
+        if self.prompts is not None and self.prompts < FOLDS and not shape.in_sample:
+            return f"tree={shape.kind} is fitted on half of the prompts; there is only {self.prompts}"
+        return None
 
-def fitting_rules(misfit_of: Callable[[AcceptanceRule], str | None]) -> str:
-    """The rules, with their default parameters, that go with a shape and sampling."""
-    fitting = [kind for kind, rule in acceptance.registry().items() if misfit_of(rule()) is None]
-    return f"rules that fit: {', '.join(fitting) or 'none'}"
+    def _fitting_rules(self) -> str:
+        """The rules, with their default parameters, that go with the rest."""
+        others = (replace(self, rule=rule()) for rule in acceptance.registry().values())
+        fitting = [other.rule.kind for other in others if other._wrong_rule() is None]
+        return f"rules that fit: {', '.join(fitting) or 'none'}"

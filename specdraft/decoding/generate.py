@@ -13,7 +13,7 @@ import torch
 from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
 from specdraft.decoding.decode import Decoding, Ending, decode, decode_plainly
-from specdraft.decoding.fitting import refuse_misfit
+from specdraft.decoding.fitting import Together
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DrafterSpec
@@ -125,9 +125,20 @@ class SpeculativeDecoder:
         seed: int = 0,
     ) -> None:
         shape: Shape = _named(tree, registry(), "tree") if isinstance(tree, str) else tree
-        self.pair, self.shape, self.plan, self.max_new_tokens = pair, shape, shape.at(budget), max_new_tokens
+        self.pair, self.shape, self.max_new_tokens = pair, shape, max_new_tokens
         self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
-        refuse_misfit(shape, self.plan, self.rule, self.sampling, pair.files.vocab)
+        drafter = pair.files.drafter
+        Together(
+            shape,
+            budget,
+            self.rule,
+            self.sampling,
+            pair.files.vocab,
+            "live",
+            traits=drafter.traits,
+            drafter=drafter.label,
+        ).refuse()
+        self.plan = shape.at(budget)
         self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
         self._watched = watched

@@ -24,7 +24,6 @@ from specdraft.acceptance.judging import Judged, Judging
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source, draw_children, seeded
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes.base import breadth_first
 from specdraft.trees.topology import RankPath, Topology
 
@@ -249,13 +248,10 @@ FAMILIES: dict[str, dict[str, tuple[int, Topology]]] = {  # family -> tree -> to
 }
 
 
-def family(plan: Plan) -> str:
-    """Which of the enumerated families a plan's trees belong to."""
-    if not isinstance(plan, StaticPlan):
-        return "by rank"  # dynamic and fitted trees; only the drafter's best children go with them
-    topology = plan.topology
-    if not topology.sibling_closed:
-        return "by rank"
+def family(topology: Topology | None) -> str:
+    """Which of the enumerated families a tree belongs to; None stands for dynamic and fitted trees."""
+    if topology is None or not topology.sibling_closed:
+        return "by rank"  # only the drafter's best children go with them
     if topology.is_chain:
         return "chain"
     if topology.depth == 1:

@@ -27,7 +27,7 @@ from specdraft.losslessness.certificate import compare_greedy
 from specdraft.losslessness.enumeration import says
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source
-from specdraft.trees.shapes import FittedPlan, Plan
+from specdraft.trees.shapes import Plan, Shape
 from specdraft.trees.shapes.chain import Chain
 
 TEXTS = 200  # sampled texts for each rule and prompt
@@ -41,33 +41,40 @@ Prefix = tuple[int, ...]
 
 
 class Case(NamedTuple):
-    """What is decoded to check a rule; `tree` is for people."""
+    """What is decoded to check a rule.
+
+    Attributes:
+        tree: for people.
+        stands_in: a chain in place of a tree that only traces tell: its rule is what is checked.
+    """
 
     tree: str
     plan: Plan
     rule: AcceptanceRule
     sampling: Sampling
     max_new_tokens: int
+    stands_in: bool = False
+
+    @classmethod
+    def of(cls, shape: Shape, node_budget: int, rule: AcceptanceRule, sampling: Sampling, max_new_tokens: int) -> Case:
+        """The shape's tree, or what stands in for a fitted one."""
+        if shape.fitted:
+            return cls("chain", Chain().at(4), rule, sampling, max_new_tokens, stands_in=True)
+        return cls(shape.label, shape.at(node_budget), rule, sampling, max_new_tokens)
 
 
 def pick(candidates: Iterable[Case]) -> list[Case]:
-    """One case for each rule and sampling setting: the smallest tree that branches, or else the smallest chain.
-
-    A fitted tree cannot be decoded live; where there is nothing else, a chain stands for it: its rule is what is
-    checked.
-    """
+    """One case for each rule and sampling setting: the smallest tree that branches, or else the smallest chain; what
+    stands in for another tree only where there is nothing else."""
     grouped: dict[str, list[Case]] = {}
     for case in candidates:
         grouped.setdefault(repr((case.rule, case.sampling)), []).append(case)
-    picked = []
-    for cases in grouped.values():
-        live = [case for case in cases if not isinstance(case.plan, FittedPlan)] or [
-            cases[0]._replace(tree="chain", plan=Chain().at(4))
-        ]
-        picked.append(
-            min(live, key=lambda case: (case.plan.depth == case.plan.nodes, case.plan.depth < 2, case.plan.nodes))
-        )
-    return picked
+
+    def order(case: Case) -> tuple[bool, bool, bool, int]:
+        plan = case.plan
+        return case.stands_in, plan.depth == plan.nodes, plan.depth < 2, plan.nodes
+
+    return [min(cases, key=order) for cases in grouped.values()]
 
 
 class ChiSquare(NamedTuple):

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from specdraft.drafters.base import Expansion
-from specdraft.replay.static import PackedRanks
 from specdraft.results.metrics import Tally
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import BestFirstPlan
 from specdraft.trees.topology import RankPath
 
@@ -104,7 +104,7 @@ def _place(found: np.ndarray) -> np.ndarray:
 
 def sizes(walked: Walked, plan: BestFirstPlan) -> np.ndarray:
     """`[F]` draft nodes of each start's tree at a budget and a threshold."""
-    there = (walked.depth > 0) & (walked.log_prob >= plan.shape.least)
+    there = (walked.depth > 0) & (walked.log_prob >= plan.least)
     size: np.ndarray = np.minimum(there.sum(1), plan.nodes)
     return size
 
@@ -146,7 +146,7 @@ def fed_nodes(walked: Walked, steps: Steps, plan: BestFirstPlan) -> np.ndarray:
     that better nodes pushed out of the largest recorded tree are not known and are left out.
     """
     depth = walked.depth[steps.start]
-    there = (depth > 0) & (walked.log_prob[steps.start] >= plan.shape.least)
+    there = (depth > 0) & (walked.log_prob[steps.start] >= plan.least)
     fed = np.zeros((len(depth), plan.depth), dtype=np.int64)
     fed[:, 0] = 1
     for level in range(1, plan.depth):

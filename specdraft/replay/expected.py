@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.replay.static import PackedRanks
 from specdraft.results.metrics import Tally
 from specdraft.traces.rule_records import RuleRecords, array_name
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import Topology
 
 NEGLIGIBLE = 1e-12  # expected steps: a length that is less probable than this is not listed

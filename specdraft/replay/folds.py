@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FOLDS = 2
+from specdraft.trees.shapes.fitted import FOLDS
+
+__all__ = ["FOLDS", "folds"]
 
 
 def folds(categories: Sequence[str], seed: int) -> np.ndarray:

@@ -14,32 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from specdraft.results.metrics import Tally, looped_tokens
+from specdraft.traces.library import PairTraces
+from specdraft.trees.ranks import PackedRanks, at_depth
 from specdraft.trees.topology import RankPath, Topology
-
-
-class PackedRanks(NamedTuple):
-    """The ranks of several trajectories side by side.
-
-    Attributes:
-        ranks: `[P, T_max + 2]` the drafter's rank of the token at each position; -1 where there is none. A drafter
-            whose
-            proposal depends on how far below the root it is has `[P, T_max + 2, O]`: by depth, from 1 to O, the last
-            for all below.
-        last: `[P]` each trajectory's last position `T`.
-        looped: `[P]` tokens that end a repeated 4-gram (see `metrics.looped_tokens`).
-        offered: `[P, T_max + 2, O]` how many children every node at depth d - 1 gets in a tree whose root is at each
-            position, of a drafter that may propose less than a tree has room for; else None.
-    """
-
-    ranks: np.ndarray
-    last: np.ndarray
-    looped: np.ndarray
-    offered: np.ndarray | None = None
-
-    def of(self, members: np.ndarray | slice) -> PackedRanks:
-        """Some of the trajectories."""
-        offered = None if self.offered is None else self.offered[members]
-        return PackedRanks(self.ranks[members], self.last[members], self.looped[members], offered)
 
 
 def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray], offered: Sequence[np.ndarray] = ()) -> PackedRanks:
@@ -50,6 +27,13 @@ def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray], offered: Seq
     looped = np.array([looped_tokens(text.tolist()) for text in tokens], dtype=np.int64)
     partial = bool(offered) and offered[0].shape[1] > 0
     return PackedRanks(packed, last, looped, _side_by_side(offered, 0) if partial else None)
+
+
+def pack_traces(traces: PairTraces, names: Sequence[str]) -> PackedRanks:
+    """The recorded texts of these prompts side by side, as the pair's drafter ranks them."""
+    said = [traces.annotations[name] for name in names]
+    tokens = [traces.trajectories[name].tokens for name in names]
+    return pack([a.ranks for a in said], tokens, [a.offered for a in said])
 
 
 def _side_by_side(rows: Sequence[np.ndarray], empty: int) -> np.ndarray:
@@ -67,11 +51,6 @@ def child_table(topology: Topology) -> np.ndarray:
     nodes = np.arange(1, len(topology))
     table[topology.parents[nodes], topology.ranks[nodes]] = nodes
     return table
-
-
-def at_depth(ranks: np.ndarray, depth: int) -> np.ndarray:
-    """`[P, S]` the ranks that hold `depth` levels below the root (see `PackedRanks`)."""
-    return ranks if ranks.ndim == 2 else ranks[:, :, min(depth, ranks.shape[2]) - 1]
 
 
 def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,9 @@ from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
 from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Checked, check_live, pick
-from specdraft.study.combination import encode_prompts
+from specdraft.study.combination import case_of, encode_prompts
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
-from specdraft.study.proofs import case_of
 
 DEFAULTS = {
     "pair": "zoo",

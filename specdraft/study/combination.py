@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Settings
-from specdraft.decoding.fitting import fitting_rules, misfit
+from specdraft.decoding.fitting import Together
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import PromptError
+from specdraft.losslessness.live_texts import Case
 from specdraft.models.loading import resolve_device, resolve_dtype
 from specdraft.models.spec import ModelSpec
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
-from specdraft.trees.shapes import Plan, Shape, StaticPlan
-
-COLD = 0.1  # below this temperature rare tokens can have probability 0 even in float64
+from specdraft.trees.shapes import Limits, Plan, Shape
+from specdraft.trees.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -30,53 +30,52 @@ class Combination:
 
     pair: PairFiles
     shape: Shape
-    plan: Plan
     sampling: Sampling
     rule: AcceptanceRule
     settings: Settings
     prompts: PromptSpec
     overrides: tuple[str, ...]
 
+    @cached_property
+    def together(self) -> Together:
+        """What is said of going together."""
+        settings = self.settings
+        return Together(
+            self.shape,
+            settings.budget,
+            self.rule,
+            self.sampling,
+            self.pair.vocab,
+            settings.engine,
+            with_steps=settings.output.steps,
+            traits=self.pair.drafter.traits,
+            drafter=self.pair.drafter.label,
+        )
+
     @property
     def engine(self) -> str:
-        """`auto` replays where that is exact: the text of a lossless rule does not depend on the tree."""
-        return "live" if self.settings.engine == "live" or self.live_only else "replay"
+        """`live` or `replay`."""
+        return self.together.runs
 
-    @cached_property
-    def live_only(self) -> str | None:
-        """Why this combination cannot be replayed, or None."""
-        rule, sampling = self.rule, self.sampling
-        if rule.replay == "none":
-            return f"acceptance={rule.kind} has no replay"
-        if rule.replay == "rank":
-            return None
-        if self.settings.output.steps and not sampling.greedy:
-            return f"output.steps=true lists whole steps; replayed acceptance={rule.kind} has expected values only"
-        if rule.draw == "without_replacement" and isinstance(self.plan, StaticPlan):
-            most = max(map(len, self.plan.topology.children))
-            if most > 1 and (sampling.temperature < COLD or sampling.top_p < 1 or 0 < sampling.top_k < most):
-                return (
-                    f"with these sampling settings a node can have fewer than {most} children, which only "
-                    "drafting tells"
-                )
-        return None
+    @property
+    def limits(self) -> Limits:
+        """What is known of the tree before it is drafted or fitted."""
+        return self.together.limits
 
-    def misfit(self) -> str | None:
-        """Why shape, rule and sampling do not go together, or None."""
-        if why := misfit(self.shape, self.plan, self.rule, self.sampling):
-            return why
-        if self.settings.engine == "replay" and self.live_only:
-            return f"{self.live_only}; it needs engine=live or engine=auto"
-        return None
+    @property
+    def topology(self) -> Topology | None:
+        """The one tree of every step; None where trees differ, or where it is fitted to traces."""
+        return self.together.topology
 
-    def fitting_rules(self) -> str:
-        """What to say after a misfit."""
-        return fitting_rules(lambda rule: replace(self, rule=rule).misfit())
+    @property
+    def plan(self) -> Plan:
+        """What is expanded in every step. Raises `ConfigError` for a fitted shape (see `replay.fit`)."""
+        return self.together.plan or self.shape.at(self.settings.budget)
 
     @cached_property
     def keys(self) -> dict[str, Any]:
         """The key columns that do not depend on the prompt."""
-        sampling, settings = self.sampling, self.settings
+        sampling, settings, limits = self.sampling, self.settings, self.limits
         keys: dict[str, Any] = {
             "pair": self.pair.spec.name,
             "target": model_label(self.pair.spec.target),
@@ -84,9 +83,9 @@ class Combination:
             "drafter": self.pair.drafter.label,
             "dtype": dtype_label(self.pair.target),
             "tree": self.shape.label,
-            "budget": self.plan.nodes if self.shape.sized else settings.budget,
-            "nodes": self.plan.nodes,
-            "depth": self.plan.depth,
+            "budget": limits.nodes if self.shape.sized else settings.budget,
+            "nodes": limits.nodes,
+            "depth": limits.depth,
             "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
@@ -104,8 +103,8 @@ class Combination:
             asdict(files.spec) | {"device": resolve_device(files.spec).type, "dtype": dtype_label(files)}
             for files in self.pair.models
         ]
-        values = {"drafter": self.pair.drafter, "tree": self.shape, "rule": self.rule}
-        decides = keys | {"models": models} | {name: vars(value) for name, value in values.items()}
+        decides = keys | {"models": models, "drafter": self.pair.drafter.as_dict()}
+        decides |= {"tree": self.shape.identity(), "rule": vars(self.rule)}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -125,7 +124,7 @@ class Combination:
 
         Children are drawn at random in the order in which a tree lists its nodes, so there the order matters.
         """
-        paths = self.plan.topology.paths if isinstance(self.plan, StaticPlan) else [self.identifier]
+        paths = self.topology.paths if self.topology is not None else [self.identifier]
         tree = tuple(sorted(paths) if self.sampling.greedy else paths)
         settings = self.settings
         return (
@@ -142,6 +141,12 @@ class Combination:
         return f"{self.pair.label} {self.keys['tree']} budget={self.keys['budget']}"
 
 
+def case_of(combination: Combination) -> Case:
+    """What to decode live to check a combination's rule."""
+    shape, settings = combination.shape, combination.settings
+    return Case.of(shape, settings.budget, combination.rule, combination.sampling, settings.max_new_tokens)
+
+
 def encode_prompts(
     files: PairFiles, prompts: Iterable[Prompt], combinations: Iterable[Combination]
 ) -> dict[str, list[int]]:
@@ -150,12 +155,12 @@ def encode_prompts(
     Raises:
         PromptError: a prompt has no tokens, or does not fit the context with what is decoded after it.
     """
-    deepest = max(combinations, key=lambda c: c.settings.max_new_tokens + c.plan.depth)
+    deepest = max(combinations, key=lambda c: c.settings.max_new_tokens + c.limits.depth)
     settings, template = deepest.settings, deepest.prompts.chat_template
     encoded = {}
     for prompt in prompts:
         try:
-            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, deepest.plan.depth)
+            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, deepest.limits.depth)
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
     return encoded

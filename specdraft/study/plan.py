@@ -12,18 +12,17 @@ from typing import Any
 
 from specdraft import acceptance, drafters
 from specdraft.config import Point, Schema, Settings, compose_study, override_keys, unless_said
-from specdraft.decoding.fitting import too_wide
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError
 from specdraft.models.loading import resolve_device
 from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
-from specdraft.replay.folds import FOLDS
 from specdraft.results.tables import SCHEMA
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, dtype_label, encode_prompts, model_label
 from specdraft.trees import shapes
-from specdraft.trees.shapes import FittedPlan, Shape
+from specdraft.trees.shapes import Shape
+from specdraft.trees.shapes.chain import Chain
 
 
 def schemas() -> dict[str, Schema]:
@@ -94,7 +93,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     for point in study.points:
         point.groups["sampling"].check()
         point.groups["acceptance"].check()
-        point.groups["tree"].at(point.settings.budget)
+        point.groups["tree"].limits(point.settings.budget)
     prompts = load_prompts(study.points[0].groups["prompts"])
     pairs = _find_pairs(study.points, weights)
     combinations, skipped = _combinations(study.points, pairs, prompts)
@@ -118,14 +117,13 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
         raise ConfigError(f"{command} shows one combination; the overrides make {len(points)}")
     (point,) = points
     groups, settings = point.groups, point.settings
-    plan = groups["tree"].at(settings.budget)
+    groups["tree"].limits(settings.budget)
     for group in ("sampling", "acceptance", "prompts"):
         groups[group].check()
     files = find_pair(named_pair(point), groups["drafter"])
     return Combination(
         files,
         groups["tree"],
-        plan,
         groups["sampling"],
         groups["acceptance"],
         settings,
@@ -185,63 +183,41 @@ def _combinations(
     for point in points:
         shape, groups = point.groups["tree"], point.groups
         pair = pairs[repr((named_pair(point), point.groups["drafter"]))]
-        plan = shape.at(point.settings.budget)
-        if why := too_wide(shape, plan, pair.vocab):
-            skipped.append((" ".join(point.overrides), why))
-            continue
         one = Combination(
             pair,
             shape,
-            plan,
             groups["sampling"],
             groups["acceptance"],
             point.settings,
             groups["prompts"],
             point.overrides,
         )
-        if why := one.misfit():
-            skipped.append((" ".join(point.overrides), f"{why}; {one.fitting_rules()}"))
-        elif isinstance(plan, FittedPlan) and (why := _cannot_fit(one, prompts)):
+        if why := misfit(one, prompts):
             skipped.append((" ".join(point.overrides), why))
         elif one.identifier not in combinations:
             combinations[one.identifier] = one
         elif shape.sized:
-            skipped.append(
-                (" ".join(point.overrides), f"{shape.label} has a size of its own ({plan.nodes} nodes) and runs once")
-            )
+            why = f"{shape.label} has a size of its own ({one.limits.nodes} nodes) and runs once"
+            skipped.append((" ".join(point.overrides), why))
     for one in list(combinations.values()):
-        for reference in _references(one):
-            if not (isinstance(reference.plan, FittedPlan) and _cannot_fit(reference, prompts)):
-                combinations.setdefault(reference.identifier, reference)
+        for reference in _references(one, prompts):
+            combinations.setdefault(reference.identifier, reference)
     return list(combinations.values()), skipped
 
 
-def _cannot_fit(combination: Combination, prompts: list[Prompt]) -> str | None:
-    """Why a fitted shape cannot run, or None."""
-    if combination.engine == "live":
-        return f"tree={combination.shape.kind} is fitted to traces; it needs engine=replay"
-    assert isinstance(combination.plan, FittedPlan)
-    if (most := combination.plan.shape.max_children) > (vocab := combination.pair.vocab):
-        return (
-            f"{combination.shape.label} may have {most} children of one node; the vocabulary has {vocab} "
-            "tokens: lower tree.max_children"
-        )
-    if (room := combination.plan.room) < combination.plan.nodes:
-        return f"{combination.shape.label} has room for {room} nodes only; budget={combination.plan.nodes} does not fit"
-    if len(prompts) < FOLDS and combination.shape.kind != "hindsight":
-        return f"tree={combination.shape.kind} is fitted on half of the prompts; there is only {len(prompts)}"
-    return None
+def misfit(combination: Combination, prompts: list[Prompt]) -> str | None:
+    """Why a combination cannot run on these prompts, or None."""
+    return replace(combination.together, prompts=len(prompts)).misfit
 
 
-def _references(combination: Combination) -> list[Combination]:
-    """What stands beside a replayed combination: the chain and the hindsight tree of the same budget."""
+def _references(combination: Combination, prompts: list[Prompt]) -> list[Combination]:
+    """What stands beside a replayed combination: the chain and the reference trees of the same budget."""
     if combination.engine == "live" or combination.shape.sized:
         return []
-    budget, rest = combination.settings.budget, tuple(o for o in combination.overrides if not o.startswith("tree"))
-    known = shapes.registry()
-    made = [known[kind]() for kind in ("chain", "hindsight")]
-    beside = [replace(combination, shape=s, plan=s.at(budget), overrides=(f"tree={s.kind}", *rest)) for s in made]
-    return [one for one in beside if one.misfit() is None]
+    rest = tuple(o for o in combination.overrides if not o.startswith("tree"))
+    made: list[Shape] = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
+    beside = [replace(combination, shape=s, overrides=(f"tree={s.kind}", *rest)) for s in made]
+    return [reference for reference in beside if misfit(reference, prompts) is None]
 
 
 def _grouped(combinations: Iterable[Combination]) -> dict[PairFiles, list[Combination]]:

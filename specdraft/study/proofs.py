@@ -12,8 +12,8 @@ import torch
 from specdraft.drafters.pair import Pair
 from specdraft.errors import OUT_OF_MEMORY, ModelError
 from specdraft.losslessness.enumeration import Proof, family, prove
-from specdraft.losslessness.live_texts import TEXTS, Case, check_live, pick
-from specdraft.study.combination import Combination, encode_prompts
+from specdraft.losslessness.live_texts import TEXTS, check_live, pick
+from specdraft.study.combination import Combination, case_of, encode_prompts
 from specdraft.study.plan import StudyPlan
 
 CHECKED_PROMPTS = 2  # that `certify=true` decodes live
@@ -43,7 +43,7 @@ def prove_rules(
         if not combination.sampling.greedy:
             by_rule.setdefault(combination.rule.kind, []).append(combination)
     for kind, decoded in by_rule.items():
-        wanted = {family(combination.plan) for combination in decoded}
+        wanted = {family(combination.topology) for combination in decoded}
         proven = set(known.get(kind, {}).get("families", []))
         if any(map(missing, decoded)) or not wanted <= proven:
             yield Proven(prove(decoded[0].rule, wanted | proven), decoded)
@@ -63,14 +63,3 @@ def check_pair(
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(OUT_OF_MEMORY) from error
     return [asdict(checked) for checked in checks]
-
-
-def case_of(combination: Combination) -> Case:
-    """What to decode for a combination."""
-    return Case(
-        combination.shape.label,
-        combination.plan,
-        combination.rule,
-        combination.sampling,
-        combination.settings.max_new_tokens,
-    )

@@ -66,7 +66,10 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
         if any(combination.engine == "replay" for combination in plan.combinations):
             store.check_writable()
         ledger = Ledger(plan, out, progress)
-        engines: dict[str, Engine] = {"replay": ReplayEngine(store, progress.note), "live": LiveEngine({})}
+        engines: dict[str, Engine] = {
+            "replay": ReplayEngine(store, progress.note),
+            "live": LiveEngine(store, progress.note),
+        }
         try:
             _Sweep(plan, ledger, engines, progress).run()
         finally:

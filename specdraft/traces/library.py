@@ -192,7 +192,7 @@ class Expansions:
             **_both_models(self._pair),
             "budget": self._plan.nodes,
             "max_depth": self._plan.depth,
-            "max_children": self._plan.shape.max_children,
+            "max_children": self._plan.max_children,
         }
 
 
@@ -245,12 +245,12 @@ def _find_expansion(
     listed: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: BestFirstPlan
 ) -> Expansion | None:
     """Trees of this budget or a larger one, with limits that give the same trees."""
-    wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.shape.max_children}
+    wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
     for trace in listed:
         if _says(trace.about, wanted) and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
-            unlimited = levels == trace.about["budget"] <= plan.shape.max_depth
-            if (levels == plan.shape.max_depth or unlimited) and (
+            unlimited = levels == trace.about["budget"] <= plan.max_depth
+            if (levels == plan.max_depth or unlimited) and (
                 found := _read(Expansion, store.get(trace.about))
             ) is not None:
                 return Expansion(*found)

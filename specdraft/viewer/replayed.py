@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf, log, nan
+from math import nan
 
 import numpy as np
 import torch
 
 from specdraft.decoding.decode import Ending
-from specdraft.decoding.fitting import refuse_misfit
 from specdraft.decoding.generate import Generation
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drawing
 from specdraft.drafters.base import Annotation, Expansion, Prefilled
 from specdraft.drafters.pair import Pair, load_pair
-from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, ResultsError, did_you_mean
+from specdraft.errors import OUT_OF_MEMORY, ModelError, PromptError, ResultsError, did_you_mean
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
@@ -25,7 +24,7 @@ from specdraft.traces.library import Expansions, find_traces, pair_traces
 from specdraft.traces.record import Trajectory
 from specdraft.traces.store import TraceStore
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import BestFirstPlan, FittedPlan, Plan, StaticPlan
+from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
 from specdraft.viewer.live import by_wish, target_probs, target_probs_of
@@ -84,22 +83,6 @@ def find_prompt(spec: PromptSpec, prompt_id: str) -> Prompt:
     )
 
 
-def check_can_show(combination: Combination) -> None:
-    """Raise `ConfigError` where traces do not tell what the steps were."""
-    plan, rule = combination.plan, combination.rule
-    if isinstance(plan, FittedPlan):
-        raise ConfigError(
-            f"tree={combination.shape.kind} is fitted to the traces of a whole study; "
-            "specdraft trees show NAME --study DIR draws what became of it"
-        )
-    refuse_misfit(combination.shape, plan, rule, combination.sampling, combination.pair.vocab)
-    if rule.replay != "rank":
-        raise ConfigError(
-            f"acceptance={rule.kind} draws its trees at random: a trace gives expected values, not trees; "
-            "specdraft generate shows trees as they are drawn, acceptance=topk can be replayed at any temperature"
-        )
-
-
 def recorded(
     combination: Combination,
     prompt_id: str,
@@ -117,11 +100,11 @@ def recorded(
         told: called with a line of text for what takes a while.
 
     Raises:
-        ConfigError: see `check_can_show`.
+        ConfigError: traces do not tell what the steps were.
         PromptError: there is no such prompt, or it does not fit the models' context.
         ResultsError: nothing was recorded, and there are no models.
     """
-    check_can_show(combination)
+    combination.together.refuse_replayed_steps()
     prompt = find_prompt(combination.prompts, prompt_id)
     prompt_ids = encode_prompts(combination.pair, [prompt], [combination])[prompt_id]
     reason = "--no-models"
@@ -132,10 +115,17 @@ def recorded(
             reason = f"the models cannot be loaded ({error})"
         else:
             return _with_models(combination, prompt, prompt_ids, store, pair, told)
-    plan = combination.plan if isinstance(combination.plan, BestFirstPlan) else None
     settings = combination.settings
     draw = f"{settings.seed}/0"
-    found = find_traces(combination.pair, prompt_ids, combination.sampling, settings.max_new_tokens, store, draw, plan)
+    found = find_traces(
+        combination.pair,
+        prompt_ids,
+        combination.sampling,
+        settings.max_new_tokens,
+        store,
+        draw,
+        combination.plan.nested,
+    )
     if found is None:
         raise ResultsError(
             f"{store.folder}: nothing is recorded of prompt {prompt_id!r} with pair={combination.pair.spec.name}, "
@@ -156,8 +146,8 @@ def _with_models(
     ids, ending = {prompt.prompt_id: prompt_ids}, Ending(combination.settings.max_new_tokens, pair.eos_ids)
     traces = pair_traces(pair, ids, combination.sampling, ending, store, told, f"{combination.settings.seed}/0")
     expansion = None
-    if isinstance(combination.plan, BestFirstPlan):
-        trees = Expansions(pair, ids, traces, combination.plan, store)
+    if (nested := combination.plan.nested) is not None:
+        trees = Expansions(pair, ids, traces, nested, store)
         trees.record(told)
         expansion = trees.of(prompt.prompt_id)
     own = traces.trajectories[prompt.prompt_id], traces.annotations[prompt.prompt_id]
@@ -288,12 +278,12 @@ def _step(one: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
 def _tree(one: Recorded, at: int) -> tuple[Topology, list[Seen]]:
     """The tree of a start, with what a trace says of all its nodes."""
     plan, root = one.combination.plan, Seen(int(one.trajectory.tokens[at]), "root", 1.0, recorded=True)
-    if isinstance(plan, StaticPlan):
+    if plan.topology is not None:
         return plan.topology, [root, *[Seen(None, "unused")] * plan.nodes]
-    assert isinstance(plan, BestFirstPlan)
+    assert plan.nested is not None
     assert one.expansion is not None
     parent, rank, token, total = (field[at, : plan.nodes] for field in one.expansion)
-    there = (parent >= 0) & (total >= (log(plan.shape.min_prob) if plan.shape.min_prob > 0 else -inf))
+    there = (parent >= 0) & (total >= plan.nested.least)
     size = int(there.sum())
     reached = np.concatenate([[0.0], total[:size]])
     own = np.exp(reached[1:] - reached[parent[:size]])

@@ -27,13 +27,14 @@ from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
-from specdraft.replay.static import PackedRanks, pack, replay
+from specdraft.replay.static import pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.traces.record import record_trajectories
 from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain

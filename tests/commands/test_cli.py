@@ -401,6 +401,59 @@ class TestTrees:
         assert all(word in line for word in words), line
 
 
+class TestFit:
+    @pytest.fixture
+    def chosen(self, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
+        (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": f"a {n} b"}) + "\n" for n in range(3)))
+        return [*pair, "prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=12"]
+
+    @pytest.mark.parametrize("name", ["sequoia", "measured", "hindsight"])
+    def test_a_file_that_tree_paths_reads(self, run: Run, chosen: list[str], tmp_path: Path, name: str) -> None:
+        out = tmp_path / "tree.json"
+        said = run("trees", "fit", name, *chosen, "budget=6", "--out", out, "--json")
+        assert said.code == DONE
+        assert any("recorded 3 trajectories" in line for line in said.err.splitlines())
+        assert said.err.splitlines()[-1] == f"{out}: written"
+        facts = json.loads(out.read_text())
+        assert json.loads(said.out) == facts
+        assert (facts["tree"], facts["pair"], facts["nodes"], facts["fitted_on"]) == (name, "custom", 6, 3)
+        assert len(facts["paths"]) == 6 and all(path[:-1] in [*facts["paths"], []] for path in facts["paths"])
+        again = run("trees", "fit", name, *chosen, "budget=6")
+        assert again.out.splitlines()[0].startswith(f"{name}: 6 nodes, {facts['depth']} levels, fitted on 3 prompts")
+        assert again.err == ""  # everything was there
+        shown = json.loads(run("trees", "show", "paths", f"tree.file={out}", "--format", "json").out)
+        assert shown["paths"] == facts["paths"] and shown["tree"].startswith("paths-")
+
+    def test_the_tree_is_what_a_study_in_sample_has(self, run: Run, chosen: list[str], tmp_path: Path) -> None:
+        """`hindsight` of a study is fitted on all of its prompts too."""
+        out = tmp_path / "tree.json"
+        run("trees", "fit", "measured", *chosen, "budget=4", "--out", out)
+        both = run("sweep", *chosen, "tree=hindsight", "budget=4", "report=false", "--out", tmp_path / "a", "--json")
+        read = run(
+            "sweep", *chosen, "tree=paths", f"tree.file={out}", "report=false", "--out", tmp_path / "b", "--json"
+        )
+        fitted, written = (json.loads(said.out)["summary"] for said in (both, read))
+        by_tree = {row["tree"]: row["block_efficiency"] for row in [*fitted, *written]}
+        (label,) = [tree for tree in by_tree if tree.startswith("paths-")]
+        assert by_tree[label] == by_tree["hindsight"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["chain"], ["tree=chain is not fitted to traces", "trees show"]),
+            (["best_first"], ["tree=best_first is not fitted to traces"]),
+            (["sequoia", "budget=0"], ["budget=0"]),
+            (["sequoia", "budget=4,8"], ["trees fit shows one combination", "make 2"]),
+            (["sequoia", "tree.max_depth=1", "tree.max_children=3"], ["room for 3 nodes only"]),
+            (["sequoia", "--out", "/no/such/folder/tree.json"], ["--out", "there is no folder"]),
+        ],
+    )
+    def test_bad_input(self, run: Run, chosen: list[str], arguments: list[str], words: list[str]) -> None:
+        line = one_line(run("trees", "fit", *arguments, *chosen))
+        assert all(word in line for word in words), line
+
+
 class TestGenerate:
     def test_json(self, run: Run, pair: list[str]) -> None:
         said = run("generate", "Hello there", *pair, "tree=kary", "budget=3", "max_new_tokens=7", "--json")

@@ -10,7 +10,6 @@ from specdraft.acceptance import Recursive, TopK, Typical, registry
 from specdraft.acceptance.judging import Judged
 from specdraft.losslessness.enumeration import EXACT, FAMILIES, enumerate_case, family, prove
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes import registry as shapes
 from specdraft.trees.topology import Topology
 
@@ -69,20 +68,20 @@ def test_a_case_is_gone_through_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "kin"),
+    ("topology", "kin"),
     [
-        (shapes()["chain"]().at(4), "chain"),
-        (shapes()["kary"]().at(1), "chain"),
-        (shapes()["wide"]().at(4), "wide"),
-        (shapes()["kary"]().at(6), "k-ary"),
-        (shapes()["kary"]().at(5), "mixed"),
-        (shapes()["beam"]().at(9), "mixed"),
-        (shapes()["best_first"]().at(4), "by rank"),
-        (shapes()["sequoia"]().at(4), "by rank"),
-        (StaticPlan(Topology([-1, 0, 0], [0, 0, 2])), "by rank"),
-        (StaticPlan(Topology([-1, 0, 0, 1], [0, 0, 2, 1])), "by rank"),
-        (StaticPlan(Topology([-1, 0, 1], [0, 0, 1])), "by rank"),
+        (shapes()["chain"]().at(4).topology, "chain"),
+        (shapes()["kary"]().at(1).topology, "chain"),
+        (shapes()["wide"]().at(4).topology, "wide"),
+        (shapes()["kary"]().at(6).topology, "k-ary"),
+        (shapes()["kary"]().at(5).topology, "mixed"),
+        (shapes()["beam"]().at(9).topology, "mixed"),
+        (shapes()["best_first"]().at(4).topology, "by rank"),
+        (None, "by rank"),  # a fitted one
+        (Topology([-1, 0, 0], [0, 0, 2]), "by rank"),
+        (Topology([-1, 0, 0, 1], [0, 0, 2, 1]), "by rank"),
+        (Topology([-1, 0, 1], [0, 0, 1]), "by rank"),
     ],
 )
-def test_family(plan: Plan, kin: str) -> None:
-    assert family(plan) == kin
+def test_family(topology: Topology | None, kin: str) -> None:
+    assert family(topology) == kin

@@ -26,7 +26,7 @@ from specdraft.losslessness.live_texts import (
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource, seeded
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import FittedPlan, Plan, registry
+from specdraft.trees.shapes import Plan, registry
 
 PROMPTS = {"a": list(range(2, 12)), "b": list(range(40, 52))}
 SAMPLED, PLAIN_TEXT = Sampling(1.0), Sampling(0.0)
@@ -37,7 +37,7 @@ def plan(kind: str, budget: int) -> Plan:
 
 
 def case(rule: AcceptanceRule, sampling: Sampling = SAMPLED, tree: str = "kary", budget: int = 6) -> Case:
-    return Case(tree, plan(tree, budget), rule, sampling, 8)
+    return Case.of(registry()[tree](), budget, rule, sampling, 8)
 
 
 def check(pair: Pair, *cases: Case, texts: int = 120) -> list[Checked]:
@@ -102,7 +102,8 @@ class TestPick:
     def test_a_chain_stands_for_a_fitted_tree(self) -> None:
         (one,) = pick([case(TopK(), tree="sequoia", budget=8)])
         assert one.tree == "chain"
-        assert not isinstance(one.plan, FittedPlan)
+        assert one.plan.topology == plan("chain", 4).topology
+        assert pick([case(TopK(), tree="sequoia"), case(TopK(), tree="wide", budget=9)])[0].tree == "wide"
 
 
 class TakesAll(Rejection):

@@ -36,7 +36,7 @@ from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.replay.best_first import replay_dynamic, walk
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
-from specdraft.replay.static import PackedRanks, pack, replay
+from specdraft.replay.static import pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
@@ -44,6 +44,7 @@ from specdraft.traces import rule_records
 from specdraft.traces.record import Trajectory
 from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import Plan, StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.step import Step

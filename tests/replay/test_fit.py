@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from specdraft.replay.fit import fit, fitted_trees, measured_tree, rank_shares
+from specdraft.replay.fit import fit_on_all, resolve
 from specdraft.replay.folds import FOLDS, folds
-from specdraft.replay.static import PackedRanks, accepted_nodes, pack, replay
+from specdraft.replay.static import accepted_nodes, pack, replay
 from specdraft.trees.optimal import best_tree, path_weights
-from specdraft.trees.shapes import FittedPlan
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes.chain import Chain
-from specdraft.trees.shapes.fitted import FittedShape, Hindsight, Measured, Sequoia
+from specdraft.trees.shapes.fitted import FittedShape
 from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.measured import Hindsight, Measured, measured_tree
+from specdraft.trees.shapes.sequoia import Sequoia, rank_shares
 from specdraft.trees.shapes.wide import Wide
 from specdraft.trees.topology import RankPath, Topology
 
@@ -87,7 +89,7 @@ class TestMeasuredTree:
     @hypothesis_settings(max_examples=120)
     def test_no_tree_is_better(self, listed: list[list[int]], budget: int, max_depth: int, max_children: int) -> None:
         one = packed(listed)
-        topology, value = measured_tree(one.ranks, one.last, budget, max_depth, max_children)
+        topology, value = measured_tree(one, budget, max_depth, max_children)
         trees = list(every_tree(budget, max_children, max_depth))
         assert topology.num_nodes == (budget if trees else sum(max_children**d for d in range(1, max_depth + 1)))
         assert topology.depth <= max_depth
@@ -100,20 +102,20 @@ class TestMeasuredTree:
     @pytest.mark.parametrize("seed", range(5))
     def test_its_weight_is_the_mean_of_what_is_accepted(self, seed: int) -> None:
         one = random_packed(seed)
-        topology, value = measured_tree(one.ranks, one.last, 12, 32, 16)
+        topology, value = measured_tree(one, 12, 32, 16)
         depth = accepted_nodes(topology, one.ranks)[1]
         starts = [depth[p, t] for p, last in enumerate(one.last) for t in range(last)]
         assert value == pytest.approx(np.mean(starts))
 
     def test_equals_go_to_the_shallower_then_to_the_lower_ranks(self) -> None:
         one = packed([[0, 0, 0, 0]])  # weights 4/4, 3/4, 2/4, 1/4 down the chain, 0 elsewhere
-        made = [measured_tree(one.ranks, one.last, budget, 9, 3)[0].paths[1:] for budget in (4, 5, 6, 7)]
+        made = [measured_tree(one, budget, 9, 3)[0].paths[1:] for budget in (4, 5, 6, 7)]
         chain = [(0,), (0, 0), (0, 0, 0), (0, 0, 0, 0)]
         assert [set(paths) for paths in made] == [
             {*chain, *rest} for rest in ([], [(1,)], [(1,), (2,)], [(1,), (2,), (0, 1)])
         ]
         tie = packed([[0, 1], [1, 0]])  # (0,) and (1,) 2/4 each, (0, 1) and (1, 0) 1/4 each
-        assert [set(measured_tree(tie.ranks, tie.last, n, 9, 2)[0].paths[1:]) for n in (1, 2, 3)] == [
+        assert [set(measured_tree(tie, n, 9, 2)[0].paths[1:]) for n in (1, 2, 3)] == [
             {(0,)},
             {(0,), (1,)},
             {(0,), (1,), (0, 1)},
@@ -121,36 +123,36 @@ class TestMeasuredTree:
 
     def test_a_rank_is_free_of_its_lower_siblings(self) -> None:
         one = packed([[2, 2, 2, 0, 2, 2]])
-        topology, _ = measured_tree(one.ranks, one.last, 3, 9, 5)
+        topology, _ = measured_tree(one, 3, 9, 5)
         assert set(topology.paths[1:]) == {(2,), (2, 2), (2, 2, 2)} or set(topology.paths[1:]) == {(2,), (2, 2), (0,)}
         assert not topology.sibling_closed
-        assert measured_tree(one.ranks, one.last, 1, 9, 2)[0].paths[1:] == [(0,)]  # rank 2 is beyond the limit
+        assert measured_tree(one, 1, 9, 2)[0].paths[1:] == [(0,)]  # rank 2 is beyond the limit
 
     def test_nothing_recorded_still_fills_the_budget(self) -> None:
         for listed in ([[]], [[], []], [[60, 60]]):
             one = packed(listed)
-            topology, value = measured_tree(one.ranks, one.last, 9, 2, 3)
+            topology, value = measured_tree(one, 9, 2, 3)
             assert (topology.num_nodes, value) == (9, 0)
-            assert measured_tree(one.ranks, one.last, 99, 2, 3)[0].num_nodes == 12  # all that fit
+            assert measured_tree(one, 99, 2, 3)[0].num_nodes == 12  # all that fit
 
     def test_large_budgets(self) -> None:
         one = random_packed(1, prompts=20, longest=60)
-        assert measured_tree(one.ranks, one.last, 500, 32, 16)[0].num_nodes == 500
+        assert measured_tree(one, 500, 32, 16)[0].num_nodes == 500
 
 
 def test_rank_shares() -> None:
     one = packed([[0, 0, 3, 1], [], [0, 70, 2]])
-    np.testing.assert_allclose(rank_shares(one.ranks, one.last, 4), np.array([3, 1, 1, 1]) / 7)
-    np.testing.assert_allclose(rank_shares(one.ranks, one.last, 2), np.array([3, 1]) / 7)
+    np.testing.assert_allclose(rank_shares(one, 4), np.array([3, 1, 1, 1]) / 7)
+    np.testing.assert_allclose(rank_shares(one, 2), np.array([3, 1]) / 7)
     empty = packed([[]])
-    assert rank_shares(empty.ranks, empty.last, 3).tolist() == [0, 0, 0]
+    assert rank_shares(empty, 3).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sequoia_is_the_best_tree_for_the_shares(seed: int) -> None:
     one = random_packed(seed, prompts=10, longest=30)
     shape = Sequoia(max_depth=3, max_children=3)
-    topology, shares = fit(shape.at(11), one.ranks, one.last), rank_shares(one.ranks, one.last, 3)
+    topology, shares = shape.fit(11, one), rank_shares(one, 3)
     best = best_tree(shares, 11, max_depth=3, max_children=3)
     assert topology.sibling_closed
     assert sum(path_weights(topology.paths[1:], shares).values()) == pytest.approx(best.expected_accepted)
@@ -164,10 +166,11 @@ class TestFittedTrees:
 
     def by_prompt(self, shape: FittedShape, one: PackedRanks, budget: int = 8) -> list[Topology]:
         used: dict[int, Topology] = {}
-        for topology, members in fitted_trees(shape.at(budget), one, self.FOLD):
+        for plan, members in resolve(shape, budget, one, self.FOLD):
+            assert plan.topology is not None
             for member in members.tolist():
                 assert member not in used
-                used[member] = topology
+                used[member] = plan.topology
         assert sorted(used) == list(range(len(self.FOLD)))
         return [used[prompt] for prompt in sorted(used)]
 
@@ -192,13 +195,13 @@ class TestFittedTrees:
         one = random_packed(4, longest=20)
         for prompt, topology in enumerate(self.by_prompt(shape, one)):
             others = self.FOLD[prompt] != self.FOLD
-            assert topology == fit(shape.at(8), one.ranks[others], one.last[others])
+            assert topology == shape.fit(8, one.of(others))
 
     def test_hindsight_sees_every_prompt(self) -> None:
         one = random_packed(4)
-        ((topology, members),) = fitted_trees(Hindsight().at(8), one, self.FOLD)
+        ((plan, members),) = resolve(Hindsight(), 8, one, self.FOLD)
         assert members.tolist() == list(range(6))
-        assert topology == measured_tree(one.ranks, one.last, 8, 32, 16)[0]
+        assert plan.topology == measured_tree(one, 8, 32, 16)[0] == fit_on_all(Measured(), 8, one).topology
 
     @pytest.mark.parametrize("seed", range(8))
     def test_hindsight_weighs_no_less_than_any_tree_of_its_size(self, seed: int) -> None:
@@ -209,11 +212,9 @@ class TestFittedTrees:
             return float(np.mean([depth[p, t] for p, last in enumerate(one.last) for t in range(last)]))
 
         for budget in (1, 3, 8, 20):
-            best = mean_accepted(fit(Hindsight().at(budget), one.ranks, one.last))
-            others: list[Any] = [fit(shape.at(budget), one.ranks, one.last) for shape in (Sequoia(), Measured())]
-            others += [
-                fit(Measured().at(budget), one.ranks[half], one.last[half]) for half in (self.FOLD == 0).nonzero()
-            ]
+            best = mean_accepted(Hindsight().fit(budget, one))
+            others: list[Any] = [shape.fit(budget, one) for shape in (Sequoia(), Measured())]
+            others += [Measured().fit(budget, one.of(half)) for half in (self.FOLD == 0).nonzero()]
             others += [shape.at(budget).topology for shape in (Chain(), Wide(), Kary(), Kary(k=3))]
             assert all(topology.num_nodes == budget for topology in others)
             assert best >= max(map(mean_accepted, others)) - 1e-12
@@ -222,9 +223,8 @@ class TestFittedTrees:
 def test_a_fitted_tree_has_the_size_and_limits_of_its_plan() -> None:
     one = random_packed(2, prompts=12, longest=40)
     for shape, budget in product((Measured(max_depth=3), Sequoia(max_children=2), Hindsight()), (1, 5, 13)):
-        plan = shape.at(budget)
-        topology = fit(plan, one.ranks, one.last)
-        assert isinstance(plan, FittedPlan)
-        assert topology.num_nodes == plan.nodes == budget
-        assert topology.depth <= plan.depth <= shape.max_depth
+        limits, topology = shape.limits(budget), shape.fit(budget, one)
+        assert topology.num_nodes == limits.nodes == budget
+        assert topology.depth <= limits.depth <= shape.max_depth
+        assert int(topology.ranks.max()) < limits.width == shape.max_children
         assert all(counted.drafted_tokens == counted.steps * budget for counted in replay(topology, one))

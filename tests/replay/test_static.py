@@ -19,13 +19,14 @@ from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay import static as replay_module
-from specdraft.replay.fit import measured_tree
-from specdraft.replay.static import PackedRanks, accepted_nodes, pack, replay, replay_steps
+from specdraft.replay.static import accepted_nodes, pack, replay, replay_steps
 from specdraft.results.metrics import Tally, looped_tokens
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.measured import measured_tree
 from specdraft.trees.shapes.paths import Paths
 from specdraft.trees.shapes.published import Published, published_trees
 from specdraft.trees.shapes.wide import Wide
@@ -314,4 +315,4 @@ def test_ranks_that_depend_on_the_distance_from_the_root(topology: Topology, off
     same = pack([np.repeat(ranks[:, :1], 3, 1)], [np.arange(13)])
     plain = pack([ranks[:, 0]], [np.arange(13)])
     assert list(map(untimed, replay(topology, same))) == list(map(untimed, replay(topology, plain)))
-    assert measured_tree(same.ranks, same.last, 5, 4, 3)[1] == measured_tree(plain.ranks, plain.last, 5, 4, 3)[1]
+    assert measured_tree(same, 5, 4, 3)[1] == measured_tree(plain, 5, 4, 3)[1]

@@ -341,10 +341,10 @@ def test_a_fault_in_one_tree_leaves_the_others(
 ) -> None:
     run = replay.Replayer.run
 
-    def failing(self: Any, plan: Any, *given: Any) -> Any:
-        if plan.nodes == 5:
+    def failing(self: Any, shape: Any, budget: int, *given: Any) -> Any:
+        if budget == 5:
             raise RuntimeError("boom")
-        return run(self, plan, *given)
+        return run(self, shape, budget, *given)
 
     monkeypatch.setattr(replay.Replayer, "run", failing)
     outcome = run_study(plan_study([*base, "tree=kary", "budget=2,5"]), tmp_path / "out")

@@ -15,11 +15,12 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import ModelDrafter
 from specdraft.drafters.base import Expansion
 from specdraft.models.cached_model import CachedModel
-from specdraft.replay.static import PackedRanks, pack, replay
+from specdraft.replay.static import pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.record import record_trajectories
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.step import Step

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from itertools import islice
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from specdraft.errors import ConfigError
-from specdraft.trees.shapes import StaticShape, is_reference, registry
+from specdraft.trees.shapes import Limits, StaticShape, is_reference, registry
 from specdraft.trees.shapes.base import MAX_BUDGET, StaticPlan
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.branching import Branching
@@ -136,6 +139,53 @@ def test_written_paths_that_are_no_tree_are_refused(listed: list[list[int]], mes
         Paths(paths=listed).at(1)
 
 
+class TestPathsInAFile:
+    LISTED: ClassVar = [[0], [1], [0, 0]]
+
+    def in_file(self, folder: Path, content: object, name: str = "tree.json") -> Paths:
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return Paths(file=str(folder / name))
+
+    def test_a_list_or_an_object_that_has_one(self, tmp_path: Path) -> None:
+        said = Paths(paths=self.LISTED)
+        for name, content in (("a", self.LISTED), ("b.json", {"tree": "sequoia", "paths": self.LISTED})):
+            read = self.in_file(tmp_path, content, name)
+            assert read.at(1).topology == said.at(1).topology
+            assert (read.label, read.identity()) == (said.label, said.identity())
+            assert read.limits(1) == Limits(3, 2, 2)
+        assert set(said.identity()) == {"kind", "paths"}  # what decides, not where it was read
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("[[0], [1", "not JSON"),
+            ({"tree": "chain"}, "holds no rank paths"),
+            ({"paths": []}, "holds no rank paths"),
+            ([0, 1], "holds no rank paths"),
+            ([[0.5]], "holds no rank paths"),
+            ([[True]], "holds no rank paths"),
+            ('"text"', "holds no rank paths"),
+            ([[1, 0]], "has no parent"),
+            ([[0], [0]], "listed twice"),
+            ([[-1]], "not a rank path"),
+        ],
+    )
+    def test_what_holds_no_tree_is_refused(self, tmp_path: Path, content: object, message: str) -> None:
+        with pytest.raises(ConfigError, match=rf"^tree\.file=.*tree\.json: .*{message}"):
+            self.in_file(tmp_path, content).limits(1)
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"tree\.file=.*nowhere: cannot be read: No such file"):
+            Paths(file=str(tmp_path / "nowhere")).at(1)
+        with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+            Paths(file=str(tmp_path)).at(1)
+
+    def test_one_place_only(self, tmp_path: Path) -> None:
+        read = self.in_file(tmp_path, self.LISTED)
+        with pytest.raises(ConfigError, match=r"tree\.paths and tree\.file are both given"):
+            Paths(paths=self.LISTED, file=read.file).at(1)
+
+
 @pytest.mark.parametrize("name", sorted(published_trees()))
 def test_a_published_tree_has_its_stated_nodes_and_depth(name: str) -> None:
     stated, plan = published_trees()[name], Published(name=name).at(1)
@@ -190,6 +240,38 @@ def test_hindsight_is_the_only_reference_whatever_its_parameters() -> None:
     assert is_reference(Hindsight().label) and is_reference(Hindsight(max_depth=4).label)
     assert not is_reference(Measured(max_depth=4).label)
     assert not any(map(is_reference, ["", "hindsights", "kary-hindsight", "a shape of another version"]))
+
+
+@pytest.mark.parametrize("shape", FREE, ids=lambda s: s.label)
+def test_limits_are_those_of_the_tree(shape: StaticShape) -> None:
+    for budget in (1, 4, 30):
+        topology = shape.at(budget).topology
+        assert shape.limits(budget) == (budget, topology.depth, max(map(len, topology.children)))
+
+
+def test_limits_of_trees_that_are_not_known_yet() -> None:
+    known = registry()
+    assert known["best_first"]().limits(30) == (30, 8, 16)
+    assert known["best_first"]().limits(3) == (3, 3, 3)
+    assert known["sequoia"]().limits(40) == (40, 32, 16)
+    assert known["sequoia"]().limits(40).room == 40
+    assert Limits(100, 3, 2).room == 2 + 4 + 8
+    for kind in ("best_first", "sequoia", "measured", "hindsight"):
+        with pytest.raises(ConfigError, match="budget=0"):
+            known[kind]().limits(0)
+
+
+def test_which_shapes_are_fitted_and_which_do_not_compete() -> None:
+    known = registry()
+    assert {kind for kind, shape in known.items() if shape.fitted} == {"measured", "sequoia", "hindsight"}
+    assert {kind for kind, shape in known.items() if shape.in_sample} == {"hindsight"}
+    assert {kind for kind, shape in known.items() if shape.reference} == {"hindsight"}
+    assert [is_reference(tree) for tree in ("hindsight", "hindsight-md3", "hindsights", "chain")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_plan_grows_its_tree_one_level_at_a_time() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -14,12 +14,19 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import compare_greedy
 from specdraft.prompts import Prompt
+from specdraft.replay.fit import resolve
+from specdraft.replay.folds import folds
+from specdraft.replay.static import pack_traces
 from specdraft.results.journal import Row
 from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Work
 from specdraft.study.failures import explain
+from specdraft.traces.library import pair_traces
+from specdraft.traces.store import TraceStore
+from specdraft.trees.ranks import PackedRanks
+from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
 
 
@@ -42,34 +49,89 @@ class Text(NamedTuple):
     draw: str
 
 
+class FittedTrees:
+    """The trees that fitted shapes decode a unit of work with: a prompt's is fitted on the traces of other prompts.
+
+    Args:
+        work, pair: see `Engine.run`.
+        prompt_ids: prompt id -> token ids.
+        store: where traces are kept.
+        note: called with a line of text for each batch that had to be recorded.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        pair: Pair,
+        prompt_ids: Mapping[str, Sequence[int]],
+        store: TraceStore,
+        note: Callable[[str], None],
+    ) -> None:
+        self._work, self._pair, self._prompt_ids, self._store, self._note = work, pair, prompt_ids, store, note
+        self._packed: dict[Any, PackedRanks] = {}
+        self._plans: dict[Any, dict[str, Plan]] = {}
+
+    def plan(self, combination: Combination, prompt: Prompt, repeat: int) -> Plan:
+        """What a prompt is decoded with."""
+        if not combination.shape.fitted:
+            return combination.plan
+        key = (combination.identifier, repeat)
+        if key not in self._plans:
+            fold = folds([p.category for p in self._work.prompts], self._work.seed)
+            packed, names = self._texts(combination, repeat), [p.prompt_id for p in self._work.prompts]
+            parts = resolve(combination.shape, combination.settings.budget, packed, fold)
+            self._plans[key] = {names[index]: plan for plan, members in parts for index in members.tolist()}
+        return self._plans[key][prompt.prompt_id]
+
+    def _texts(self, combination: Combination, repeat: int) -> PackedRanks:
+        """Recorded once for all combinations that decode the same texts."""
+        sampling, new = combination.sampling, combination.settings.max_new_tokens
+        key = (repr(sampling), new, None if sampling.greedy else repeat)
+        if key not in self._packed:
+            ending, draw = Ending(new, self._pair.eos_ids), self._work.draw(repeat)
+            traces = pair_traces(self._pair, self._prompt_ids, sampling, ending, self._store, self._note, draw)
+            self._packed[key] = pack_traces(traces, [p.prompt_id for p in self._work.prompts])
+        return self._packed[key]
+
+
 @dataclass(frozen=True)
 class LiveEngine:
     """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent.
 
     Attributes:
+        store: where traces are kept, which fitted trees are chosen by.
+        note: called with a line of text for each batch that had to be recorded for them.
         plain: what the target alone made of the prompts so far. Whoever makes engines keeps it, so that pairs with
             one target decode plainly once. Only times depend on what is in it.
     """
 
+    store: TraceStore
+    note: Callable[[str], None] = lambda text: None
     plain: PlainTexts = field(default_factory=dict)
 
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
         prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
-        runs = _twins(work.combinations)
+        runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note)
         failed: set[str] = set()
         for prompt in work.prompts:
             for repeat in range(work.repeats):
                 text = Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
                 for twins in runs:
                     due = [c for c in twins if work.is_due(c, prompt, repeat)]
-                    for event in self._decode_twins(pair, due, text, failed, work.with_steps):
+                    for event in self._decode_twins(pair, due, text, trees, failed, work.with_steps):
                         if isinstance(event, Failed):
                             failed.add(event.combination)
                         yield event
 
     def _decode_twins(
-        self, pair: Pair, due: list[Combination], text: Text, failed: set[str], with_steps: bool
+        self,
+        pair: Pair,
+        due: list[Combination],
+        text: Text,
+        trees: FittedTrees,
+        failed: set[str],
+        with_steps: bool,
     ) -> list[Event]:
         """One text, a row for each of the combinations that decode the same thing."""
         trying = [combination for combination in due if combination.identifier not in failed]
@@ -77,7 +139,7 @@ class LiveEngine:
         if not trying:
             return passed
         try:
-            row = self._row(pair, trying[0], text, with_steps)
+            row = self._row(pair, trying[0], text, trees.plan(trying[0], text.prompt, text.repeat), with_steps)
         except ResultsError:
             raise
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
@@ -85,16 +147,16 @@ class LiveEngine:
             return [*passed, *(Failed(c.identifier, text.prompt.prompt_id, why, 1) for c in trying)]
         return [*passed, Done([replace(row, combination=c.identifier, weights=c.weights) for c in trying])]
 
-    def _row(self, pair: Pair, combination: Combination, text: Text, with_steps: bool) -> Row:
+    def _row(self, pair: Pair, combination: Combination, text: Text, plan: Plan, with_steps: bool) -> Row:
         verifier = Verifier.of(pair)
         plain = self._decode_plainly(pair, combination, verifier, text)
         started = time.perf_counter()
-        decoding = _decode(pair, combination, verifier, text)
+        decoding = _decode(pair, combination, plan, verifier, text)
         wall_s = time.perf_counter() - started
         tie = None
         if combination.sampling.greedy and combination.rule.lossless:
             tie = compare_greedy(pair.target, pair.target_check, text.ids, plain.tokens, decoding.tokens)
-        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, dynamic=combination.plan.dynamic)
+        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, dynamic=plan.dynamic)
         steps = listed_steps(decoding.steps) if with_steps else None
         name, weights = combination.identifier, combination.weights
         return Row(name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat, counted, tie, steps)
@@ -119,9 +181,9 @@ def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
     return list(runs.values())
 
 
-def _decode(pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> Decoding:
+def _decode(pair: Pair, combination: Combination, plan: Plan, verifier: Verifier, text: Text) -> Decoding:
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
-    setting = (combination.plan, combination.rule, combination.sampling)
+    setting = (plan, combination.rule, combination.sampling)
     return decode(verifier, pair.drafter, *setting, text.ids, _ending(pair, combination), source).finish()
 
 

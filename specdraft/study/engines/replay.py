@@ -75,7 +75,7 @@ class ReplayEngine:
 
     def _prepare(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Prepared:
         traces = self._traces(work, pair, group, prompt_ids)
-        plans = [combination.plan for combination in group.combinations]
+        plans = [combination.together.plan for combination in group.combinations]
         dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note)
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
@@ -86,7 +86,7 @@ class ReplayEngine:
     def _traces(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]
         ending = Ending(first.settings.max_new_tokens, pair.eos_ids)
-        children = most_children(c.plan for c in group.combinations if c.rule.replay != "rank")
+        children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
         draw = work.draw(group.repeats[0])
         return pair_traces(pair, prompt_ids, first.sampling, ending, self.store, self.note, draw, children)
 
@@ -104,7 +104,8 @@ def _groups(work: Work) -> Iterator[Group]:
 
 def _replay_or_fail(work: Work, replayer: Replayer, combination: Combination, repeats: range) -> Event:
     try:
-        tallies, steps = replayer.run(combination.plan, combination.rule, work.with_steps)
+        shape, budget = combination.shape, combination.settings.budget
+        tallies, steps = replayer.run(shape, budget, combination.rule, work.with_steps)
     except ResultsError:
         raise
     except Exception as error:  # whatever goes wrong in one combination must not stop the others

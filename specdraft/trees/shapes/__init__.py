@@ -10,13 +10,14 @@ from __future__ import annotations
 from functools import cache
 
 from specdraft.config import kinds_in
-from specdraft.trees.shapes.base import Plan, Shape, StaticPlan, StaticShape, check_budget
+from specdraft.trees.shapes.base import Limits, Plan, Shape, StaticPlan, StaticShape, check_budget
 from specdraft.trees.shapes.best_first import BestFirstPlan
-from specdraft.trees.shapes.fitted import FittedPlan
+from specdraft.trees.shapes.fitted import FittedShape
 
 __all__ = [
     "BestFirstPlan",
-    "FittedPlan",
+    "FittedShape",
+    "Limits",
     "Plan",
     "Shape",
     "StaticPlan",

@@ -1,22 +1,29 @@
 """What a shape is.
 
-A shape turns a node budget into a tree. To add one, write a file in this folder with a dataclass that
-derives from `StaticShape`, gives `kind` a value and says how nodes are laid out, and put a YAML of the
-same name in `configs/tree/`. The fields of the dataclass are the parameters that users may set.
+A shape turns a node budget into a tree. To add one, write a file in this folder with a dataclass that gives `kind`
+a value, and put a YAML of the same name in `configs/tree/`. It derives from `StaticShape` and says how nodes are laid
+out, or from `FittedShape` (`fitted.py`) and says how recorded ranks become a tree, or from `BaseShape` and gives a plan
+whose trees differ from step to step, as `BestFirstPlan` (`best_first.py`). The fields of the dataclass are the
+parameters that users may set.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import islice
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from specdraft.errors import ConfigError
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import RankPath, Topology
+
+if TYPE_CHECKING:
+    from specdraft.trees.shapes.best_first import BestFirstPlan
 
 
 class DraftView(Protocol):
@@ -74,23 +81,68 @@ class Plan(Protocol):
     def topology(self) -> Topology | None:
         """The one tree of every step; None where trees differ."""
 
+    @property
+    def nested(self) -> BestFirstPlan | None:
+        """This plan, where trees of smaller budgets are parts of the larger ones: replay of dynamic trees needs it."""
+
     def expand(self, view: DraftView) -> DraftTree:
         """Draft one tree."""
 
 
+class Limits(NamedTuple):
+    """What is known of a shape's trees before anything is decoded or recorded.
+
+    Attributes:
+        nodes, depth: the most draft nodes and draft levels of a tree.
+        width: the most children of one node; of a static tree its highest rank + 1.
+    """
+
+    nodes: int
+    depth: int
+    width: int
+
+    @property
+    def room(self) -> int:
+        """The most nodes that depth and width leave room for, as far as `nodes` asks."""
+        room = level = 0
+        for _ in range(self.depth):
+            level = min(max(level, 1) * self.width, self.nodes)
+            room += level
+        return min(room, self.nodes)
+
+
 class Shape(Protocol):
-    """A rule that turns a node budget into a plan."""
+    """A rule that turns a node budget into a tree.
+
+    Attributes:
+        kind: the shape's name.
+        sized: the tree has a size of its own and ignores the budget.
+        fitted: the tree is chosen by recorded ranks; there is no plan before.
+        in_sample: it is fitted on the very prompts that it is scored on.
+        reference: it stands beside every replayed combination, and does not compete.
+    """
 
     kind: str
     sized: ClassVar[bool]
+    fitted: ClassVar[bool]
+    in_sample: ClassVar[bool]
     reference: ClassVar[bool]
 
     @property
     def label(self) -> str:
         """What the `tree` column says."""
 
+    def identity(self) -> dict[str, Any]:
+        """The parameters that decide which tree it is."""
+
+    def limits(self, node_budget: int) -> Limits:
+        """What is known at planning; raises `ConfigError` for a budget or a parameter out of range."""
+
     def at(self, node_budget: int) -> Plan:
         """The plan for a budget; raises `ConfigError` where there is none."""
+
+    def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
+        """The tree of a fitted shape on these trajectories; raises `ConfigError` where nothing is fitted."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +151,7 @@ class StaticPlan:
 
     topology: Topology
     dynamic: ClassVar[bool] = False
+    nested: ClassVar[None] = None
 
     @property
     def nodes(self) -> int:
@@ -115,11 +168,14 @@ class StaticPlan:
 
 
 @dataclass
-class ShapeLabel:
-    """Says what the `tree` column says of a shape."""
+class BaseShape(ABC):
+    """What most shapes say alike; see `Shape`."""
 
     kind: str = ""
-    reference: ClassVar[bool] = False  # True: fitted on the prompts that it is scored on, so never a winner
+    sized: ClassVar[bool] = False
+    fitted: ClassVar[bool] = False
+    in_sample: ClassVar[bool] = False
+    reference: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -134,13 +190,28 @@ class ShapeLabel:
                 parts.append(f"{initials}{text}")
         return "-".join(parts)
 
+    def identity(self) -> dict[str, Any]:
+        """All parameters."""
+        return asdict(self)
+
+    @abstractmethod
+    def limits(self, node_budget: int) -> Limits:
+        """See `Shape.limits`."""
+
+    @abstractmethod
+    def at(self, node_budget: int) -> Plan:
+        """See `Shape.at`."""
+
+    def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
+        """Raise `ConfigError`: most shapes have nothing to fit."""
+        raise ConfigError(f"tree={self.kind} is not fitted to traces")
+
 
 @dataclass
-class StaticShape(ShapeLabel):
+class StaticShape(BaseShape):
     """A shape whose tree depends on the budget only."""
 
     kind: str = ""
-    sized: ClassVar[bool] = False  # True: the tree has a size of its own and ignores the budget
 
     def layout(self) -> Iterator[RankPath]:
         """Rank paths in the order in which a growing budget adds them, parents first; may be endless."""
@@ -148,6 +219,11 @@ class StaticShape(ShapeLabel):
 
     def check(self) -> None:
         """Raise `ConfigError` for parameters out of range."""
+
+    def limits(self, node_budget: int) -> Limits:
+        """See `Shape.limits`. Raises as `at`."""
+        topology = self.at(node_budget).topology
+        return Limits(topology.num_nodes, topology.depth, int(topology.ranks.max()) + 1)
 
     def at(self, node_budget: int) -> StaticPlan:
         """The first `node_budget` nodes of the layout; all of them for a shape with a size of its own.
@@ -179,7 +255,7 @@ def check_budget(node_budget: int) -> None:
 MAX_BUDGET = 4096  # a step's mask has (budget + 1)^2 entries
 
 
-def check_positive(shape: ShapeLabel, name: str) -> None:
+def check_positive(shape: Shape, name: str) -> None:
     """Raise `ConfigError` unless a parameter is 1 or more."""
     if getattr(shape, name) < 1:
         raise ConfigError(f"tree.{name}={getattr(shape, name)} is out of range for {shape.kind}; expected 1 or more")

@@ -10,12 +10,12 @@ import numpy as np
 
 from specdraft.errors import ConfigError
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes.base import DraftView, ShapeLabel, check_budget, check_positive
+from specdraft.trees.shapes.base import BaseShape, DraftView, Limits, check_budget, check_positive
 from specdraft.trees.topology import Topology
 
 
 @dataclass
-class BestFirst(ShapeLabel):
+class BestFirst(BaseShape):
     """The `budget` nodes with the largest cumulative draft probability (EAGLE-2's idea, OPT-Tree's objective).
 
     A node's cumulative probability is the product of the drafter's probabilities (softmax of its raw
@@ -31,15 +31,9 @@ class BestFirst(ShapeLabel):
     max_depth: int = 8
     max_children: int = 16
     min_prob: float = 0.0
-    sized: ClassVar[bool] = False
 
-    @property
-    def least(self) -> float:
-        """The logarithm of `min_prob`."""
-        return log(self.min_prob) if self.min_prob > 0 else -inf
-
-    def at(self, node_budget: int) -> BestFirstPlan:
-        """See `Shape.at`. Raises `ConfigError` for a budget or a parameter out of range."""
+    def limits(self, node_budget: int) -> Limits:
+        """See `Shape.limits`."""
         check_budget(node_budget)
         check_positive(self, "max_depth")
         check_positive(self, "max_children")
@@ -47,26 +41,45 @@ class BestFirst(ShapeLabel):
             raise ConfigError(
                 f"tree.min_prob={self.min_prob} is out of range for {self.kind}; expected 0 (off) or more, below 1"
             )
-        return BestFirstPlan(self, node_budget)
+        return Limits(node_budget, min(node_budget, self.max_depth), min(node_budget, self.max_children))
+
+    def at(self, node_budget: int) -> BestFirstPlan:
+        """See `Shape.at`. Raises as `limits`."""
+        self.limits(node_budget)
+        least = log(self.min_prob) if self.min_prob > 0 else -inf
+        return BestFirstPlan(node_budget, self.max_depth, self.max_children, least)
 
 
 @dataclass(frozen=True)
 class BestFirstPlan:
-    """A budget and the limits of trees that differ from step to step."""
+    """The limits of trees that differ from step to step.
 
-    shape: BestFirst
+    Attributes:
+        nodes: the budget.
+        max_depth, max_children: see `BestFirst`; plans with equal ones share what replay records.
+        least: the logarithm of the least cumulative probability.
+    """
+
     nodes: int
+    max_depth: int
+    max_children: int
+    least: float = -inf
     dynamic: ClassVar[bool] = True
     topology: ClassVar[None] = None
 
     @property
     def depth(self) -> int:
         """The most levels that a tree can have."""
-        return min(self.nodes, self.shape.max_depth)
+        return min(self.nodes, self.max_depth)
+
+    @property
+    def nested(self) -> BestFirstPlan:
+        """See `Plan.nested`."""
+        return self
 
     def growth(self, roots: int, vocab: int) -> Growth:
         """Trees under so many roots, not grown yet."""
-        return Growth(roots, self.nodes, self.depth, min(self.shape.max_children, self.nodes, vocab), self.shape.least)
+        return Growth(roots, self.nodes, self.depth, min(self.max_children, self.nodes, vocab), self.least)
 
     def expand(self, view: DraftView) -> DraftTree:
         """One forward and one transfer to the host for each level."""

@@ -1,84 +1,43 @@
-"""Shapes whose tree is fitted to recorded trajectories: the plan is made when the traces are there.
+"""Shapes whose tree is fitted to recorded trajectories: there is a plan once the traces are there.
 
-A tree is fitted on one half of the prompts and scored on the other one (see `trace.fit`), so these
-shapes run in replayed sweeps only.
+In a study a tree is fitted on one half of the prompts and scored on the other one (see `replay.fit`). To add such a
+shape, write a file in this folder with a dataclass that derives from `FittedShape` and says how ranks become a tree.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
 from specdraft.errors import ConfigError
-from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes.base import DraftView, ShapeLabel, check_budget, check_positive
+from specdraft.trees.ranks import PackedRanks
+from specdraft.trees.shapes.base import BaseShape, Limits, check_budget, check_positive
+from specdraft.trees.topology import Topology
 
-
-@dataclass(frozen=True)
-class FittedPlan:
-    """A budget and the limits of a tree that is not known yet."""
-
-    shape: FittedShape
-    nodes: int
-    dynamic: ClassVar[bool] = False
-    topology: ClassVar[None] = None
-
-    @property
-    def depth(self) -> int:
-        """The most levels that the tree can have."""
-        return min(self.nodes, self.shape.max_depth)
-
-    @property
-    def room(self) -> int:
-        """The most nodes that the limits leave room for, as far as the budget asks."""
-        room = level = 0
-        for _ in range(self.depth):
-            level = min(max(level, 1) * self.shape.max_children, self.nodes)
-            room += level
-        return min(room, self.nodes)
-
-    def expand(self, view: DraftView) -> DraftTree:
-        self.refuse()
-
-    def refuse(self) -> NoReturn:
-        """Raise `ConfigError`: without traces there is no tree."""
-        raise ConfigError(f"tree={self.shape.kind} is fitted to traces; it runs in a sweep with engine=replay")
+FOLDS = 2  # prompts are halved: what is fitted on one half is scored on the other
 
 
 @dataclass
-class FittedShape(ShapeLabel):
+class FittedShape(BaseShape):
     """Limits of a fitted tree: draft levels, and children of a node."""
 
     kind: str = ""
     max_depth: int = 32
     max_children: int = 16
-    sized: ClassVar[bool] = False
+    fitted: ClassVar[bool] = True
 
-    def at(self, node_budget: int) -> FittedPlan:
-        """See `Shape.at`; nothing is fitted here."""
+    def limits(self, node_budget: int) -> Limits:
+        """See `Shape.limits`; the tree itself is not known yet."""
         check_budget(node_budget)
         check_positive(self, "max_depth")
         check_positive(self, "max_children")
-        return FittedPlan(self, node_budget)
+        return Limits(node_budget, min(node_budget, self.max_depth), self.max_children)
 
+    def at(self, node_budget: int) -> NoReturn:
+        """Raise `ConfigError`: without traces there is no tree."""
+        raise ConfigError(f"tree={self.kind} is fitted to traces; there is no tree before")
 
-@dataclass
-class Measured(FittedShape):
-    """The rank paths that were accepted most often on the other half of the prompts."""
-
-    kind: str = "measured"
-
-
-@dataclass
-class Sequoia(FittedShape):
-    """Sequoia's optimal tree for the share of tokens at each draft rank on the other half of the prompts."""
-
-    kind: str = "sequoia"
-
-
-@dataclass
-class Hindsight(FittedShape):
-    """`measured` fitted on the very prompts that it is scored on: a reference, never a winner, no bound."""
-
-    kind: str = "hindsight"
-    reference: ClassVar[bool] = True
+    @abstractmethod
+    def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
+        """See `Shape.fit`."""

@@ -1,38 +1,83 @@
-"""A tree that the user writes down as rank paths."""
+"""A tree that the user writes down as rank paths, or that a file holds."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
 from specdraft.errors import ConfigError, TreeError
 from specdraft.trees.shapes.base import StaticShape
 from specdraft.trees.topology import RankPath, Topology
 
+EXPECTED = "expected rank paths, as [[0],[1],[0,0]]"
+
 
 @dataclass
 class Paths(StaticShape):
-    """Exactly the nodes listed, whatever the budget: `tree.paths=[[0],[1],[0,0]]`."""
+    """Exactly the nodes listed, whatever the budget: `tree.paths=[[0],[1],[0,0]]`, or `tree.file=tree.json`.
+
+    Attributes:
+        file: JSON: a list of rank paths, or an object that has one as `paths` (as `specdraft trees fit` writes it).
+    """
 
     kind: str = "paths"
     sized: ClassVar[bool] = True
     paths: list[list[int]] = field(default_factory=list)
+    file: str | None = None
 
     def check(self) -> None:
-        if not self.paths:
+        if not self.listed:
             raise ConfigError("tree.paths is empty; expected rank paths, as tree.paths=[[0],[1],[0,0]]")
         try:
-            Topology.from_paths(self.paths)
+            Topology.from_paths(self.listed)
         except TreeError as error:
-            raise ConfigError(f"tree.paths: {error}") from error
+            raise ConfigError(f"{self._source}: {error}") from error
+
+    @cached_property
+    def listed(self) -> list[list[int]]:
+        """The rank paths. Raises `ConfigError` where the file does not hold any, or where there are two lists."""
+        if self.file is None:
+            return self.paths
+        if self.paths:
+            raise ConfigError("tree.paths and tree.file are both given; expected one of them")
+        return read_paths(Path(self.file))
 
     def layout(self) -> Iterator[RankPath]:
-        return (tuple(path) for path in self.paths)
+        return (tuple(path) for path in self.listed)
+
+    def identity(self) -> dict[str, Any]:
+        """The nodes, wherever they are written."""
+        return {"kind": self.kind, "paths": self.listed}
 
     @property
     def label(self) -> str:
         """`paths-` and a digest of the nodes, so that two trees have two names."""
-        nodes = sorted(tuple(path) for path in self.paths)
+        nodes = sorted(tuple(path) for path in self.listed)
         return f"paths-{hashlib.sha256(str(nodes).encode()).hexdigest()[:6]}"
+
+    @property
+    def _source(self) -> str:
+        return "tree.paths" if self.file is None else f"tree.file={self.file}"
+
+
+def read_paths(file: Path) -> list[list[int]]:
+    """The rank paths in a JSON file. Raises `ConfigError` where there are none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"tree.file={file}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"tree.file={file}: not JSON: {error}") from error
+    paths = content.get("paths") if isinstance(content, dict) else content
+    if not isinstance(paths, list) or not paths or not all(map(_is_path, paths)):
+        raise ConfigError(f"tree.file={file}: holds no rank paths; {EXPECTED}, or an object that has them as 'paths'")
+    return paths
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, list) and all(type(rank) is int for rank in path)

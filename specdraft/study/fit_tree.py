@@ -1,0 +1,78 @@
+"""One fitted tree on all prompts of a pair, to keep: what `specdraft trees fit` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from specdraft.decoding.decode import Ending
+from specdraft.drafters.pair import load_pair
+from specdraft.prompts import load_prompts
+from specdraft.replay.fit import fit_on_all
+from specdraft.replay.static import pack
+from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.plan import one_combination
+from specdraft.traces.library import pair_traces
+from specdraft.traces.store import TraceStore, default_folder
+from specdraft.trees.topology import Topology
+
+
+@dataclass(frozen=True)
+class FittedTree:
+    """A tree, and what it was fitted to.
+
+    Attributes:
+        combination: of the pair, the shape and the settings.
+        prompts: how many prompts it was fitted on.
+    """
+
+    combination: Combination
+    topology: Topology
+    prompts: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs, and for `tree=paths tree.file=FILE`."""
+        keys = self.combination.keys
+        said = ("tree", "pair", "target", "draft", "dtype", "budget", "temperature", "top_k", "top_p", "max_new_tokens")
+        size = {"nodes": self.topology.num_nodes, "depth": self.topology.depth}
+        fitted_on = {"prompts": keys["prompts"], "fitted_on": self.prompts, "seed": keys["seed"]}
+        closed = {"sibling_closed": self.topology.sibling_closed}
+        paths = [list(path) for path in self.topology.paths[1:]]
+        return {name: keys[name] for name in said} | size | fitted_on | closed | {"paths": paths}
+
+
+def fit_tree(
+    name: str,
+    overrides: list[str],
+    config_dir: Path | None = None,
+    recorded: Callable[[str], None] = lambda what: None,
+) -> FittedTree:
+    """Fit a shape on all prompts of a pair; traces are recorded where they are missing.
+
+    Args:
+        name: of a tree config.
+        overrides: in Hydra's grammar; by default the bundled pair and 8 draft nodes.
+        config_dir: the user's configs.
+        recorded: called with a line of text for what takes a while.
+
+    Raises:
+        ConfigError: the shape is not fitted, its tree does not fit the budget or the vocabulary, or the overrides
+            cannot be meant.
+        UserError: as `load_prompts`, `encode_prompts` and `load_pair`.
+    """
+    combination = one_combination("trees fit", [f"tree={name}", *overrides], config_dir)
+    combination.together.refuse_fit()
+    shape, settings = combination.shape, combination.settings
+    prompts = load_prompts(combination.prompts)
+    prompt_ids = encode_prompts(combination.pair, prompts, [combination])
+    store = TraceStore(default_folder())
+    store.check_writable()
+    pair = load_pair(combination.pair)
+    ending = Ending(settings.max_new_tokens, pair.eos_ids)
+    traces = pair_traces(pair, prompt_ids, combination.sampling, ending, store, recorded, f"{settings.seed}/0")
+    names = [prompt.prompt_id for prompt in prompts]
+    packed = pack([traces.annotations[n].ranks for n in names], [traces.trajectories[n].tokens for n in names])
+    topology = fit_on_all(shape, settings.budget, packed).topology
+    return FittedTree(combination, topology, len(prompts))

@@ -1,0 +1,48 @@
+"""The drafter's ranks along recorded texts: what trees are replayed on, and what fitted trees are chosen by."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PackedRanks(NamedTuple):
+    """The ranks of several trajectories side by side.
+
+    Attributes:
+        ranks: `[P, T_max + 2]` the drafter's rank of the token at each position; -1 where there is none. A drafter
+            whose proposal depends on how far below the root it is has `[P, T_max + 2, O]`: by depth, from 1 to O,
+            the last for all below.
+        last: `[P]` each trajectory's last position `T`.
+        looped: `[P]` tokens that end a repeated 4-gram (see `metrics.looped_tokens`).
+        offered: `[P, T_max + 2, O]` how many children every node at depth d - 1 gets in a tree whose root is at each
+            position, of a drafter that may propose less than a tree has room for; else None.
+    """
+
+    ranks: np.ndarray
+    last: np.ndarray
+    looped: np.ndarray
+    offered: np.ndarray | None = None
+
+    def of(self, prompts: np.ndarray | slice) -> PackedRanks:
+        """Some of the trajectories."""
+        offered = None if self.offered is None else self.offered[prompts]
+        return PackedRanks(self.ranks[prompts], self.last[prompts], self.looped[prompts], offered)
+
+
+class Starts(NamedTuple):
+    """Every place at which a step could start: positions 0..T-1 of each trajectory."""
+
+    rows: np.ndarray  # [F] the trajectory
+    positions: np.ndarray  # [F]
+
+
+def starts(packed: PackedRanks) -> Starts:
+    """All starts, trajectory by trajectory."""
+    return Starts(*np.nonzero(np.arange(packed.ranks.shape[1])[None] < packed.last[:, None]))
+
+
+def at_depth(ranks: np.ndarray, depth: int) -> np.ndarray:
+    """`[P, S]` the ranks that hold `depth` levels below the root (see `PackedRanks`)."""
+    return ranks if ranks.ndim == 2 else ranks[:, :, min(depth, ranks.shape[2]) - 1]
