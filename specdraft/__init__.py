@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from specdraft.decoding.generate import Generation, SpeculativeDecoder
     from specdraft.drafters.pair import load_pair
+    from specdraft.results.study_tables import StudyTables, load_study
     from specdraft.trees.draft_tree import DraftTree
 
-__all__ = ["DraftTree", "Generation", "SpeculativeDecoder", "__version__", "load_pair"]
+__all__ = ["DraftTree", "Generation", "SpeculativeDecoder", "StudyTables", "__version__", "load_pair", "load_study"]
 
 HOMES = {  # public name -> its module
     "DraftTree": "specdraft.trees.draft_tree",
     "Generation": "specdraft.decoding.generate",
     "SpeculativeDecoder": "specdraft.decoding.generate",
+    "StudyTables": "specdraft.results.study_tables",
     "load_pair": "specdraft.drafters.pair",
+    "load_study": "specdraft.results.study_tables",
 }
 
 try:

@@ -21,6 +21,7 @@ KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "b
         "engine"]  # fmt: skip
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
 SUMS = [*COUNTS, *TIMES]
+RATIOS_WITH_ENDS = [name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
@@ -121,5 +122,4 @@ def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame
             }
         )
     limits = pd.DataFrame(bounds, columns=[f"{ratio}_{end}" for ratio in RATIOS for end in ("lo", "hi")])
-    ordered = [*keys, *SUMS, *(name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi"))]
-    return pd.concat([table, limits], axis=1)[ordered]
+    return pd.concat([table, limits], axis=1)[[*keys, *SUMS, *RATIOS_WITH_ENDS]]

@@ -1,0 +1,138 @@
+"""A finished study as typed data frames: the reader of what `specdraft sweep` wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from specdraft.errors import ResultsError
+from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
+from specdraft.results.metrics import RATIOS
+from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS, RATIOS_WITH_ENDS, SUMS
+
+EXPECTED = "expected the folder of a finished study"
+COLUMNS = {  # file -> its columns, in order
+    "records.csv": [*KEYS, *SUMS, *RATIOS],
+    "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS],
+    "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS],
+    "comparisons.csv": COMPARISON_COLUMNS,
+    **{file: [*DETAIL_KEYS, *columns] for file, columns in DETAILS.items()},
+}
+TEXT = {"combination", "pair", "target", "draft", "dtype", "tree", "acceptance", "prompts", "prompt_id", "category",
+        "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
+WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "repeat", "seed"}
+WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
+    "lengths.csv": {"acceptance_length"},
+    "steps.csv": {"step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class StudyTables:
+    """A study's results.
+
+    Identifiers and labels are text, `budget`, `nodes`, `depth`, `top_k`, `max_new_tokens`, `repeat` and `seed` are
+    int64; counts, seconds and ratios are float64, and NaN where the file has nothing. See `results/metrics.py` for what
+    the columns mean.
+
+    Attributes:
+        folder: where the study was read.
+        records: one row per combination, prompt and repeat.
+        summary: one row per combination, with 95 % intervals (`_lo`, `_hi`).
+        by_category: one row per combination and category of prompts.
+        comparisons: one row per two trees at one budget and metric: their paired difference.
+        lengths: one row per combination and acceptance length: steps with exactly that many accepted tokens.
+        positions: one row per combination and depth.
+        nodes: one row per combination and rank path.
+        steps: one row per verification step; None unless the study was run with `output.steps=true`.
+        manifest: what was run, on what.
+        config: the resolved configuration.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    records: pd.DataFrame
+    summary: pd.DataFrame
+    by_category: pd.DataFrame
+    comparisons: pd.DataFrame
+    lengths: pd.DataFrame
+    positions: pd.DataFrame
+    nodes: pd.DataFrame
+    steps: pd.DataFrame | None = None
+
+
+def load_study(folder: str | Path) -> StudyTables:
+    """Read a results folder.
+
+    Raises:
+        ResultsError: it holds no study, or a table is missing, damaged or of another version.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    written = [file for file in COLUMNS if file != "steps.csv" or (folder / file).exists()]
+    tables = {Path(file).stem: read_table(folder / file) for file in written}
+    return StudyTables(folder, manifest, _read_config(folder / "config.yaml"), **tables)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """One table, columns that no study writes left out. Raises `ResultsError`."""
+    if not path.exists():
+        raise ResultsError(f"{path}: there is no such file; {EXPECTED}")
+    columns = COLUMNS[path.name]
+    header = list(read_csv(path, nrows=0))
+    if missing := [column for column in columns if column not in header]:
+        raise ResultsError(f"{path}: has no column {', '.join(missing)}; expected a table of this version of specdraft")
+    types = {column: _type_of(column, path.name) for column in columns}
+    blank = {column: [""] for column in columns if types[column] == "float64"}
+    return read_csv(path, usecols=columns, dtype=types, keep_default_na=False, na_values=blank)[columns]
+
+
+def _type_of(column: str, file: str) -> str:
+    if column in TEXT:
+        return "str"
+    return "int64" if column in WHOLE | WHOLE_IN.get(file, set()) else "float64"
+
+
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """A CSV file. Raises `ResultsError` where it cannot be read."""
+    try:
+        table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", low_memory=False, **options)
+    except (OSError, ValueError) as error:  # a decoding error is a ValueError, as are an empty and a torn file
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        raise ResultsError(f"{path}: cannot be read as a table: {reason}") from error
+    return table
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}: no such folder; {EXPECTED}")
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ResultsError(f"{folder}: holds no study (manifest.json is missing); {EXPECTED}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path}: cannot be read; {EXPECTED}") from error
+    if not isinstance(manifest, dict) or "study" not in manifest:
+        raise ResultsError(f"{path}: is not a study's; {EXPECTED}")
+    return manifest
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError as error:
+        raise ResultsError(f"{path}: there is no such file; {EXPECTED}") from error
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ResultsError(f"{path}: cannot be read; {EXPECTED}") from error
+    if not isinstance(config, dict):
+        raise ResultsError(f"{path}: is not a study's configuration; {EXPECTED}")
+    return {str(key): value for key, value in config.items()}
