@@ -15,6 +15,7 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
 from specdraft.results.metrics import COUNTS, RATIOS, TIMES
+from specdraft.results.study_tables import read_csv
 
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
 NEEDED = ["combination", "pair", "tree", "budget", "steps", "block_efficiency"]
@@ -102,23 +103,10 @@ def read_study(folder: Path) -> StudyFiles:
 
 
 def _read_summary(path: Path) -> pd.DataFrame:
-    written = _read_csv(path, dtype=str, keep_default_na=False)
+    written = read_csv(path, dtype=str, keep_default_na=False)
     if missing := [column for column in NEEDED if column not in written]:
         raise ResultsError(f"{path}: has no column {_named(missing)}; {EXPECTED}")
     return written
-
-
-def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    try:
-        table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", low_memory=False, **options)
-    except (
-        OSError,
-        ValueError,
-        pd.errors.ParserError,
-    ) as error:  # a decoding error is a ValueError, as is an empty file
-        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
-        raise ResultsError(f"{path}: cannot be read as a table: {reason}") from error
-    return table
 
 
 def _with_numbers(written: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
@@ -201,11 +189,11 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
     columns = DETAIL_COLUMNS[path.name]
     keys = GROUP_KEYS if path.name == "comparisons.csv" else ["combination"]
     try:
-        header = list(_read_csv(path, nrows=0))
+        header = list(read_csv(path, nrows=0))
         if missing := [column for column in (*keys, *columns) if column not in header]:
             raise ResultsError(f"{path}: has no column {_named(missing)}")
         text = {column: str for column in (*keys, *columns) if column in TEXT_COLUMNS or column in GROUP_KEYS}
-        table = _read_csv(
+        table = read_csv(
             path,
             usecols=[*keys, *columns],
             dtype=text,
