@@ -7,17 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specdraft.decoding.generate import Generation, SpeculativeDecoder
     from specdraft.drafters.pair import load_pair
     from specdraft.results.study_tables import StudyTables, load_study
+    from specdraft.study.generate import Generation, SpeculativeDecoder
     from specdraft.trees.draft_tree import DraftTree
 
 __all__ = ["DraftTree", "Generation", "SpeculativeDecoder", "StudyTables", "__version__", "load_pair", "load_study"]
 
 HOMES = {  # public name -> its module
     "DraftTree": "specdraft.trees.draft_tree",
-    "Generation": "specdraft.decoding.generate",
-    "SpeculativeDecoder": "specdraft.decoding.generate",
+    "Generation": "specdraft.study.generate",
+    "SpeculativeDecoder": "specdraft.study.generate",
     "StudyTables": "specdraft.results.study_tables",
     "load_pair": "specdraft.drafters.pair",
     "load_study": "specdraft.results.study_tables",

@@ -19,8 +19,8 @@ from specdraft.config import (
     override_keys,
     unless_said,
 )
-from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.errors import ConfigError
+from specdraft.study.generate import SpeculativeDecoder
 from specdraft.study.plan import schemas, shape_of
 from specdraft.trees.shapes import registry
 

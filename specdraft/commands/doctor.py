@@ -76,8 +76,8 @@ def _models() -> str:
 
 
 def _decoding() -> str:
-    from specdraft.decoding.generate import SpeculativeDecoder
     from specdraft.drafters.pair import load_pair
+    from specdraft.study.generate import SpeculativeDecoder
 
     pair = load_pair("zoo")
     result = SpeculativeDecoder(pair, "kary", budget=6, max_new_tokens=16).generate("Once upon a time")

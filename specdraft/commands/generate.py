@@ -25,9 +25,9 @@ def generate(
     """Decode one prompt live and show the draft tree of every step."""
     from dataclasses import replace
 
-    from specdraft.decoding.generate import SpeculativeDecoder
     from specdraft.drafters.pair import load_pair
     from specdraft.results.files import check_file_writable
+    from specdraft.study.generate import SpeculativeDecoder
     from specdraft.study.plan import one_combination
     from specdraft.viewer.live import watched
 

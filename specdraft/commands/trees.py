@@ -147,7 +147,7 @@ def trees_fit(
 ) -> None:
     """Fit one tree on all prompts of a pair, and draw it or write it down."""
     from specdraft.results.files import check_file_writable, write_atomically
-    from specdraft.study.fit_tree import fit_tree
+    from specdraft.study.fitted_tree import fit_tree
     from specdraft.viewer.trees import topology_tree
 
     if out:

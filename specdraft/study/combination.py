@@ -156,11 +156,17 @@ def encode_prompts(
         PromptError: a prompt has no tokens, or does not fit the context with what is decoded after it.
     """
     deepest = max(combinations, key=lambda c: c.settings.max_new_tokens + c.limits.depth)
-    settings, template = deepest.settings, deepest.prompts.chat_template
+    return encode_all(files, prompts, deepest.prompts.chat_template, deepest.settings, deepest.limits.depth)
+
+
+def encode_all(
+    files: PairFiles, prompts: Iterable[Prompt], template: str, settings: Settings, depth: int
+) -> dict[str, list[int]]:
+    """Token ids of every prompt, by prompt id, with room for `depth` draft levels. Raises as `encode_prompts`."""
     encoded = {}
     for prompt in prompts:
         try:
-            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, deepest.limits.depth)
+            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, depth)
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
     return encoded

@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 
 from specdraft.acceptance import Typical
-from specdraft.decoding.generate import Generation, SpeculativeDecoder
 from specdraft.errors import OUT_OF_MEMORY, ModelError
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.study.combination import Combination
+from specdraft.study.generate import Generation, SpeculativeDecoder
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology

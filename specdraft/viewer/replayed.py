@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from specdraft.decoding.decode import Ending
-from specdraft.decoding.generate import Generation
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drawing
 from specdraft.drafters.base import Annotation, Expansion, Prefilled
@@ -20,6 +19,7 @@ from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
 from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.generate import Generation
 from specdraft.traces.library import Expansions, find_traces, pair_traces
 from specdraft.traces.record import Trajectory
 from specdraft.traces.store import TraceStore

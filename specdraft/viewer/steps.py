@@ -12,8 +12,8 @@ from specdraft.trees.topology import Topology
 from specdraft.viewer.tokens import plain_text, token_text
 
 if TYPE_CHECKING:
-    from specdraft.decoding.generate import Generation
     from specdraft.study.combination import Combination
+    from specdraft.study.generate import Generation
 
 # `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the
 # text's end.

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from specdraft.decoding.generate import Generation
+from specdraft.study.generate import Generation
 from specdraft.viewer.steps import Showing, Shown, ShownStep, Word
 from specdraft.viewer.tokens import plain_text
 from specdraft.viewer.trees import ACCEPTED, BEST, BONUS, DIM, REJECTED, step_tree

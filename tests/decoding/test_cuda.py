@@ -7,10 +7,10 @@ from support.recorded import Live, expansions, recorded, untimed
 
 from specdraft.config import Settings
 from specdraft.decoding.decode import Ending
-from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.replay.best_first import replay_dynamic, walk
+from specdraft.study.generate import SpeculativeDecoder
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain

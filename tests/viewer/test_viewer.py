@@ -30,12 +30,12 @@ from specdraft.acceptance import (
     Typical,
 )
 from specdraft.commands.options import DONE
-from specdraft.decoding.generate import SpeculativeDecoder
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
+from specdraft.study.generate import SpeculativeDecoder
 from specdraft.study.plan import one_combination
 from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import Shape

@@ -1,4 +1,7 @@
-"""Decode single prompts live: the Python API, and what `specdraft generate` shows."""
+"""Decode single prompts live: the Python API, and what `specdraft generate` shows.
+
+A fitted shape (`sequoia`, `measured`) is fitted on all bundled prompts, from traces that are kept.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,13 @@ from specdraft.drafters import DrafterSpec
 from specdraft.drafters import registry as drafters
 from specdraft.drafters.pair import Pair, pair_of_models
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
+from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.replay.fit import fit_on_all
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
-from specdraft.trees.shapes import Shape, registry
+from specdraft.study.fitted_tree import record_ranks
+from specdraft.trees.shapes import Plan, Shape, registry
 from specdraft.trees.step import Step
 
 Prompt = str | Sequence[int] | torch.Tensor
@@ -138,10 +144,16 @@ class SpeculativeDecoder:
             traits=drafter.traits,
             drafter=drafter.label,
         ).refuse()
-        self.plan = shape.at(budget)
         self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
         self._watched = watched
+        self.plan = self._fitted(budget) if shape.fitted else shape.at(budget)
+
+    def _fitted(self, budget: int) -> Plan:
+        """A fitted shape's tree on all bundled prompts; what is not recorded of them is recorded first."""
+        prompts, depth = load_prompts(PromptSpec()), self.shape.limits(budget).depth
+        packed = record_ranks(self.pair, prompts, "auto", self.sampling, self._settings, depth)
+        return fit_on_all(self.shape, budget, packed)
 
     @classmethod
     def from_models(
