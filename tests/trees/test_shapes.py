@@ -13,8 +13,8 @@ from specdraft.trees.shapes.base import MAX_BUDGET, StaticPlan
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
-from specdraft.trees.shapes.fitted import Hindsight, Measured
 from specdraft.trees.shapes.kary import Kary
+from specdraft.trees.shapes.measured import Hindsight, Measured
 from specdraft.trees.shapes.paths import Paths
 from specdraft.trees.shapes.published import Published, published_trees
 from specdraft.trees.shapes.wide import Wide
