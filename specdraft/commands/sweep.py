@@ -98,7 +98,8 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     from specdraft.viewer.tables import plan_table
 
     there = rows_there(plan, folder)
-    columns = ("pair", "tree", "budget", "nodes", "depth", "acceptance", "temperature", "max_new_tokens", "combination")
+    settings = ("acceptance", "temperature", "max_new_tokens", "combination")
+    columns = ("pair", "drafter", "tree", "budget", "nodes", "depth", *settings)
     if as_json:
         listed = [{name: c.keys[name] for name in columns} | {"reused": there[c.identifier]} for c in plan.combinations]
         skipped = [{"overrides": what, "reason": why} for what, why in plan.skipped]

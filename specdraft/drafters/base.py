@@ -20,7 +20,7 @@ from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import BestFirstPlan, Plan
+from specdraft.trees.shapes import NestedPlan, Plan
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +173,7 @@ class Drafter(Protocol):
     def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
         """`[T + 1, vocab]` float32 logits before each token of each text; of drafters with probabilities."""
 
-    def expand(self, text: RecordedText, plan: BestFirstPlan) -> Expansion:
+    def expand(self, text: RecordedText, plan: NestedPlan) -> Expansion:
         """The trees that it would draft at every start of a text; of drafters with probabilities."""
 
     def rehearse(self, parents: int) -> None:

@@ -17,14 +17,14 @@ from specdraft.drafters.ranking import best_children
 from specdraft.drafters.tree_in_work import with_descendants
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
-from specdraft.trees.shapes import BestFirstPlan
-from specdraft.trees.shapes.best_first import Growth
+from specdraft.trees.growth import Growth
+from specdraft.trees.shapes import NestedPlan
 
 MAX_NODES = 4096  # of the trees that are grown at the same time: it bounds the drafter's cache and the masks
 
 
 @torch.inference_mode()
-def expand(model: CachedModel, text: RecordedText, plan: BestFirstPlan) -> Expansion:
+def expand(model: CachedModel, text: RecordedText, plan: NestedPlan) -> Expansion:
     """The trees that a live run would draft if a step started at each of the positions 0 .. T - 1.
 
     Args:
@@ -76,7 +76,7 @@ class _Contexts:
         )
         self._offsets = np.concatenate([self._offsets, offsets])
 
-    def grow(self, starts: np.ndarray, plan: BestFirstPlan) -> Expansion:
+    def grow(self, starts: np.ndarray, plan: NestedPlan) -> Expansion:
         """The trees of these starts."""
         growth = Growth(len(starts), plan.nodes, plan.depth, self._children)
         context = here = starts  # [nodes so far] the context of each node that was expanded

@@ -32,7 +32,7 @@ from specdraft.models.loading import load_model
 from specdraft.models.self_check import SelfCheck, self_check
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import BestFirstPlan, Plan
+from specdraft.trees.shapes import NestedPlan, Plan
 
 
 @dataclass
@@ -117,7 +117,7 @@ class ModelDrafter:
         for forward in self.model.along([text.prompt_ids for text in texts], [text.tokens for text in texts]):
             yield forward.logits
 
-    def expand(self, text: RecordedText, plan: BestFirstPlan) -> Expansion:
+    def expand(self, text: RecordedText, plan: NestedPlan) -> Expansion:
         """See `Drafter.expand`."""
         return expand(self.model, text, plan)
 

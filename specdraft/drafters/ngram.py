@@ -24,7 +24,7 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles
 from specdraft.models.loading import eos_ids
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import BestFirstPlan, Plan
+from specdraft.trees.shapes import NestedPlan, Plan
 
 VARIANTS = ("hf",)
 
@@ -164,7 +164,7 @@ class NgramDrafter:
         """See `Drafter.logits_along`: there are none."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 
-    def expand(self, text: RecordedText, plan: BestFirstPlan) -> Expansion:
+    def expand(self, text: RecordedText, plan: NestedPlan) -> Expansion:
         """See `Drafter.expand`: without probabilities there is nothing to choose nodes by."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 

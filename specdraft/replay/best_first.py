@@ -16,7 +16,7 @@ import numpy as np
 from specdraft.drafters.base import Expansion
 from specdraft.results.metrics import Tally
 from specdraft.trees.ranks import PackedRanks
-from specdraft.trees.shapes import BestFirstPlan
+from specdraft.trees.shapes import NestedPlan
 from specdraft.trees.topology import RankPath
 
 NEVER = np.iinfo(np.int64).max  # the place of a node that is in no tree
@@ -102,7 +102,7 @@ def _place(found: np.ndarray) -> np.ndarray:
     return np.where(found.any(1), found.argmax(1) + 1, NEVER)
 
 
-def sizes(walked: Walked, plan: BestFirstPlan) -> np.ndarray:
+def sizes(walked: Walked, plan: NestedPlan) -> np.ndarray:
     """`[F]` draft nodes of each start's tree at a budget and a threshold."""
     there = (walked.depth > 0) & (walked.log_prob >= plan.least)
     size: np.ndarray = np.minimum(there.sum(1), plan.nodes)
@@ -139,7 +139,7 @@ def take_steps(walked: Walked, packed: PackedRanks, size: np.ndarray) -> Steps:
     return Steps(start, size[start], accepted[start], cut)
 
 
-def fed_nodes(walked: Walked, steps: Steps, plan: BestFirstPlan) -> np.ndarray:
+def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
     """`[V, D]` how many nodes were fed to make each level of each step's tree, 0 where there is no such level.
 
     A level is made from the nodes above it that were among the best when it was made; of those, the ones
@@ -155,7 +155,7 @@ def fed_nodes(walked: Walked, steps: Steps, plan: BestFirstPlan) -> np.ndarray:
     return fed
 
 
-def replay_dynamic(walked: Walked, packed: PackedRanks, plan: BestFirstPlan) -> tuple[list[Tally], Steps]:
+def replay_dynamic(walked: Walked, packed: PackedRanks, plan: NestedPlan) -> tuple[list[Tally], Steps]:
     """Counts of decoding every prompt with best-first trees: integers, equal to a live run's; and the steps."""
     steps = take_steps(walked, packed, sizes(walked, plan))
     tried = steps.accepted - steps.cut  # depths whose accepted node's children were tried

@@ -19,7 +19,7 @@ from specdraft.results.metrics import Tally
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.store import TraceStore
 from specdraft.trees.ranks import PackedRanks, at_depth
-from specdraft.trees.shapes import BestFirstPlan, Plan, Shape
+from specdraft.trees.shapes import NestedPlan, Plan, Shape
 from specdraft.trees.topology import Topology
 
 BLOCK = 256  # prompts that are replayed at a time: it bounds the memory of the work in hand
@@ -115,7 +115,7 @@ class Replayer:
         seconds = [self._costs.decode_s(topology, tally.steps) for tally in tallies]
         return list(map(self._with_estimates, tallies, seconds)), [None] * len(block)
 
-    def _replay_nested(self, plan: BestFirstPlan, block: np.ndarray, with_steps: bool) -> Replayed:
+    def _replay_nested(self, plan: NestedPlan, block: np.ndarray, with_steps: bool) -> Replayed:
         walked = self._walk(limits(plan), block)
         tallies, steps = replay_dynamic(walked, self._packed.of(block), plan)
         tallies = list(map(self._with_estimates, tallies, self._seconds(walked, steps, plan)))
@@ -130,7 +130,7 @@ class Replayer:
             self._walked = key, walk(self._packed.of(block), expansions)
         return self._walked[1]
 
-    def _seconds(self, walked: Walked, steps: Steps, plan: BestFirstPlan) -> list[float]:
+    def _seconds(self, walked: Walked, steps: Steps, plan: NestedPlan) -> list[float]:
         """Estimated seconds of each prompt."""
         each = self._costs.dynamic_steps_s(fed_nodes(walked, steps, plan), steps.size)
         summed = np.bincount(walked.prompt[steps.start], weights=each, minlength=len(walked.first))
@@ -148,7 +148,7 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
     return slice(first, last + 1) if last - first + 1 == len(block) else block
 
 
-def limits(plan: BestFirstPlan) -> Limits:
+def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
     return plan.max_depth, plan.max_children
 

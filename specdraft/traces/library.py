@@ -23,7 +23,7 @@ from specdraft.sampling.randomness import seeded
 from specdraft.traces.record import Trajectory, batches, record_trajectories
 from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
-from specdraft.trees.shapes import BestFirstPlan
+from specdraft.trees.shapes import NestedPlan
 
 BATCH = 16
 Trace = TypeVar("Trace", Trajectory, Annotation, RuleRecords)
@@ -164,7 +164,7 @@ class Expansions:
         pair: Pair,
         prompts: Mapping[str, Sequence[int]],
         traces: PairTraces,
-        plan: BestFirstPlan,
+        plan: NestedPlan,
         store: TraceStore,
     ) -> None:
         self._pair, self._prompts, self._traces, self._plan, self._store = pair, prompts, traces, plan, store
@@ -212,7 +212,7 @@ def find_traces(
     max_new_tokens: int,
     store: TraceStore,
     draw: str = "",
-    plan: BestFirstPlan | None = None,
+    plan: NestedPlan | None = None,
 ) -> FoundTraces | None:
     """The recorded trajectory of a prompt with its annotation, on whatever device and with whatever library versions
     it was recorded.
@@ -242,7 +242,7 @@ def find_traces(
 
 
 def _find_expansion(
-    listed: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: BestFirstPlan
+    listed: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: NestedPlan
 ) -> Expansion | None:
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}

@@ -16,7 +16,7 @@ from specdraft.drafters.base import Annotation, Expansion, Prefilled
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import OUT_OF_MEMORY, ModelError, PromptError, ResultsError, did_you_mean
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
-from specdraft.replay.static import accepted_nodes
+from specdraft.replay.static import accepted_nodes, drafted_nodes
 from specdraft.results.metrics import tally
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.generate import Generation
@@ -24,6 +24,7 @@ from specdraft.traces.library import Expansions, find_traces, pair_traces
 from specdraft.traces.record import Trajectory
 from specdraft.traces.store import TraceStore
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.ranks import at_depth
 from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
@@ -279,7 +280,10 @@ def _tree(one: Recorded, at: int) -> tuple[Topology, list[Seen]]:
     """The tree of a start, with what a trace says of all its nodes."""
     plan, root = one.combination.plan, Seen(int(one.trajectory.tokens[at]), "root", 1.0, recorded=True)
     if plan.topology is not None:
-        return plan.topology, [root, *[Seen(None, "unused")] * plan.nodes]
+        topology, offered = plan.topology, one.annotation.offered
+        if offered.shape[1]:
+            topology = topology.part(np.flatnonzero(drafted_nodes(topology, offered[at : at + 1])[0]).tolist())
+        return topology, [root, *[Seen(None, "unused")] * topology.num_nodes]
     assert plan.nested is not None
     assert one.expansion is not None
     parent, rank, token, total = (field[at, : plan.nodes] for field in one.expansion)
@@ -331,7 +335,10 @@ def _why(
     children = topology.children[last]
     if not children:
         return nothing_below(word, above)
-    rank, annotation = int(one.annotation.ranks[end + 1]), one.annotation
+    annotation = one.annotation
+    rank = int(at_depth(annotation.ranks[None], int(topology.depths[last]) + 1)[0, end + 1])
+    if rank < 0:
+        return f"after {quoted(word, above)} the target chose {quoted(word, bonus)}, which the drafter did not propose"
     prob = f" (p={number(float(annotation.top_probs[end + 1, rank]))})" if rank < annotation.top_ids.shape[1] else ""
     held = topology.ranks[children].tolist()
     closed = len(held) > 1 and held == list(range(held[0], held[-1] + 1))

@@ -108,8 +108,8 @@ def _settings(summary: pd.DataFrame) -> list[str]:
     """What else differs between the combinations."""
     return [
         key
-        for key in ("acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine")
-        if summary[key].nunique() > 1
+        for key in ("drafter", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine")
+        if key in summary and summary[key].nunique() > 1
     ]
 
 

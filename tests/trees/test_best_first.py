@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from specdraft.errors import ConfigError
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes.best_first import BestFirst, Growth
+from specdraft.trees.growth import Growth
+from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.topology import RankPath, Topology
 
 VOCAB = 5

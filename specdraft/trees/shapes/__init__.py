@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 from specdraft.config import kinds_in
-from specdraft.trees.shapes.base import Limits, Plan, Shape, StaticPlan, StaticShape, check_budget
+from specdraft.trees.shapes.base import Limits, NestedPlan, Plan, Shape, StaticPlan, StaticShape, check_budget
 from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.shapes.fitted import FittedShape
 
@@ -18,6 +18,7 @@ __all__ = [
     "BestFirstPlan",
     "FittedShape",
     "Limits",
+    "NestedPlan",
     "Plan",
     "Shape",
     "StaticPlan",

@@ -23,7 +23,7 @@ from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import RankPath, Topology
 
 if TYPE_CHECKING:
-    from specdraft.trees.shapes.best_first import BestFirstPlan
+    from specdraft.trees.growth import Growth
 
 
 class DraftView(Protocol):
@@ -62,6 +62,34 @@ class DraftView(Protocol):
         """
 
 
+class NestedPlan(Protocol):
+    """Trees that differ from step to step, where those of a smaller budget are parts of the larger ones: one
+    recording of the largest budget serves all (see `traces` and `replay.best_first`)."""
+
+    @property
+    def nodes(self) -> int:
+        """The budget."""
+
+    @property
+    def depth(self) -> int:
+        """The most draft levels that a tree can have."""
+
+    @property
+    def max_depth(self) -> int:
+        """Draft levels at most; plans with equal `max_depth` and `max_children` share what is recorded."""
+
+    @property
+    def max_children(self) -> int:
+        """Children of one node at most."""
+
+    @property
+    def least(self) -> float:
+        """The logarithm of the least cumulative probability of a node."""
+
+    def growth(self, roots: int, vocab: int) -> Growth:
+        """Trees under so many roots, not grown yet."""
+
+
 class Plan(Protocol):
     """A shape at one node budget: made once, expanded once for each verification step."""
 
@@ -82,7 +110,7 @@ class Plan(Protocol):
         """The one tree of every step; None where trees differ."""
 
     @property
-    def nested(self) -> BestFirstPlan | None:
+    def nested(self) -> NestedPlan | None:
         """This plan, where trees of smaller budgets are parts of the larger ones: replay of dynamic trees needs it."""
 
     def expand(self, view: DraftView) -> DraftTree:
