@@ -25,8 +25,8 @@ from specdraft.study.plan import schemas, shape_of
 from specdraft.trees.shapes import registry
 
 SWEEP = """
-defaults: [{pair: zoo}, {tree: chain}, {prompts: bundled}, {sampling: greedy}, {acceptance: greedy}, _self_,
-    {optional experiment: null}]
+defaults: [{pair: zoo}, {drafter: model}, {tree: chain}, {prompts: bundled}, {sampling: greedy},
+    {acceptance: greedy}, _self_, {optional experiment: null}]
 name: small
 grid: {pair: "zoo,zoo-tiny", tree: "chain,kary", budget: "4,8", prompts.limit: 16}
 """
@@ -213,8 +213,8 @@ def test_every_bundled_file_composes(path: Path) -> None:
         loaded.check()
         assert loaded.name == name
     elif group == "tree" and name != "paths":
-        loaded.at(4)
-    elif group == "sampling":
+        loaded.limits(4)
+    elif group in ("sampling", "drafter", "acceptance"):
         loaded.check()
 
 

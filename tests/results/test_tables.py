@@ -30,6 +30,7 @@ COMBINATION_FIRST = [
     "pair",
     "target",
     "draft",
+    "drafter",
     "dtype",
     "tree",
     "budget",
@@ -55,7 +56,7 @@ COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tok
 TIMES = ["wall_s", "draft_s", "verify_s", "other_s"]
 MEASURED = ["acceptance_rate", "acceptance_length", "block_efficiency", "tokens_per_s", "speedup", "loop_share"]
 RATIOS = [*MEASURED[:5], "est_tokens_per_s", "est_speedup", "alpha", "loop_share"]
-DETAIL_KEYS = ["combination", "pair", "tree", "budget", "acceptance", "temperature", "engine"]
+DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "acceptance", "temperature", "engine"]
 WITH_INTERVALS = [f"{name}{end}" for name in RATIOS for end in ("", "_lo", "_hi")]
 COLUMNS = {
     "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS],
