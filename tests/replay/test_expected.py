@@ -379,7 +379,7 @@ def test_neither_slices_nor_batches_nor_more_children_change_the_records(
             assert same.keys() == one.keys()
             for name, wanted in one.items():
                 assert same[name] == pytest.approx(wanted, abs=1e-12), name
-    alone = judging._replace(prompts=judging.prompts[:1], texts=judging.texts[:1]).chances(PLAIN)
+    alone = judging._replace(prompts=judging.prompts[:1], texts=judging.texts[:1]).records(PLAIN)
     assert all(alone[0][name] == pytest.approx(wanted, abs=1e-5) for name, wanted in whole[0].items())
 
 

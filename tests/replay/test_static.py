@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -97,7 +96,7 @@ def test_a_fault_in_replay_is_seen(monkeypatch: pytest.MonkeyPatch, fault: str) 
     for topology in trees:
         small().check(topology)
     if fault == "the bonus not counted":
-        monkeypatch.setattr(sys.modules[__name__], "replay", replay_wrongly)
+        monkeypatch.setattr("support.recorded.replay", replay_wrongly)
     else:
         monkeypatch.setattr(replay_module, "accepted_nodes", accepted_wrongly)
     for topology in trees:
