@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from support.tiny_models import PairFolders
 
-from specdraft import study
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.study.combination import encode_prompts
@@ -105,7 +104,7 @@ def test_a_fitted_tree_wider_than_the_vocabulary(base: list[str], monkeypatch: p
     reason = "may have 259 children of one node; the vocabulary has 258 tokens: lower tree.max_children"
     assert [why for _, why in plan.skipped] == [f"measured-mc259 {reason}", f"sequoia-mc259 {reason}"]
     monkeypatch.setattr(PairFiles, "vocab", 12)
-    monkeypatch.setattr(study, "encode_prompts", lambda *given: {})
+    monkeypatch.setattr("specdraft.study.plan.encode_prompts", lambda *given: {})
     narrow = plan_study([*fitted, "tree.max_children=12,13"])
     assert sorted(keys(narrow, "tree")) == [("chain",), ("measured-mc12",), ("sequoia-mc12",)]
 

@@ -495,10 +495,11 @@ class TestLosslessness:
         own = [*base, f"pair.target.path={folders[0]}", f"pair.draft.path={folders[1]}", "tree=kary", "budget=4"]
         verify = Verifier.verify
 
-        def rounded(self: Verifier, tree: Any) -> torch.Tensor:
-            logits = verify(self, tree).clone()
+        def rounded(self: Verifier, tree: Any) -> Any:
+            forward = verify(self, tree)
+            logits = forward.logits.clone()
             logits[:, 3::2] += 1e-6
-            return logits
+            return forward._replace(logits=logits)
 
         monkeypatch.setattr(Verifier, "verify", rounded)
         outcome = run_study(plan_study(own), tmp_path / "out")

@@ -16,6 +16,7 @@ from specdraft import cli
 from specdraft.acceptance import registry
 from specdraft.bench.costs import CostCurve
 from specdraft.commands.options import USAGE
+from specdraft.drafters import ModelDrafter
 from specdraft.errors import ConfigError
 from specdraft.results.journal import Row, read_rows
 from specdraft.results.metrics import COUNTS
@@ -447,8 +448,9 @@ class TestSeeds:
         self, base: list[str], own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = run(base, tmp_path / "one", "acceptance=recursive,topk", "tree=kary", "budget=3")
-        for name in ("record_trajectories", "annotate", "record_rules"):
+        for name in ("record_trajectories", "record_rules"):
             monkeypatch.setattr(traces, name, None)
+        monkeypatch.setattr(ModelDrafter, "annotate", None)
         second = run(base, tmp_path / "two", "acceptance=recursive,topk", "tree=kary", "budget=3", "name=other")
         assert first == second
         third = run(base, tmp_path / "three", "acceptance=kseq,block", "tree=chain,kary", "budget=2", "name=third")

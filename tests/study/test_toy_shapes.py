@@ -15,7 +15,6 @@ from support.tiny_models import PairFolders
 
 from specdraft.bench.costs import CostCurve
 from specdraft.errors import ConfigError
-from specdraft.study import run as sweep
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 from specdraft.trees import shapes
@@ -96,7 +95,7 @@ def base(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.Mon
     toys = {toy.kind: toy for toy in (Fork, Steady, Shallow, Moody)}
     known = shapes.registry()
     monkeypatch.setattr(shapes, "registry", lambda: known | toys)
-    monkeypatch.setattr(sweep, "pair_costs", lambda *given: CURVE)
+    monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
     (tmp_path / "configs/tree").mkdir(parents=True)
     for kind in toys:

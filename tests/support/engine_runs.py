@@ -30,7 +30,7 @@ def work_of(plan: StudyPlan, engine: str) -> Work:
 
 
 def engine_called(name: str, traces: Path) -> Engine:
-    return LiveEngine() if name == "live" else ReplayEngine(TraceStore(traces))
+    return LiveEngine(TraceStore(traces)) if name == "live" else ReplayEngine(TraceStore(traces))
 
 
 def rows_of(events: Iterable[Event]) -> list[Row]:

@@ -68,12 +68,12 @@ class Calls:
             self.recorded += listed
             return record_trajectories(model, listed, *given)
 
-        def annotating(model: Any, listed: Any, trajectories: Any) -> Any:
-            self.annotated += listed
-            return annotate(model, listed, trajectories)
+        def annotating(drafter: ModelDrafter, texts: Any) -> Any:
+            self.annotated += [text.prompt for text in texts]
+            return annotate(drafter, texts)
 
         patch.setattr(traces, "record_trajectories", recording)
-        patch.setattr(traces, "annotate", annotating)
+        patch.setattr(ModelDrafter, "annotate", annotating)
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from specdraft.acceptance import (
     Typical,
 )
 from specdraft.commands.options import DONE
+from specdraft.drafters import ModelDrafter
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
@@ -103,7 +104,9 @@ class TestLive:
     )
     def test_sampling(self, tiny_pair: Pair, rule: AcceptanceRule) -> None:
         sampling = Sampling(temperature=1.0)
-        tiny_pair = replace(tiny_pair, draft=CachedModel(tiny_llama(7), VOCAB))  # it is wrong more often
+        tiny_pair = replace(
+            tiny_pair, drafter=ModelDrafter(CachedModel(tiny_llama(7), VOCAB))
+        )  # it is wrong more often
         decoder, showing, steps = watch(tiny_pair, Kary(k=3), 9, rule, sampling)
         again = decoder.generate(tiny_pair.encode(PROMPT))
         assert [step.accepted for step in steps] == [
@@ -400,5 +403,4 @@ def test_generate_under_sampling(run: Run, tiny_pair_folders: PairFolders, tmp_p
     assert data_of((tmp_path / "g.html").read_text())["about"]["seed"] == "3"
     wrong = [*pair, "tree=kary", "budget=4", "sampling.temperature=1"]
     assert "needs sampling.temperature=0; rules that fit: " in one_line(run("generate", "Once", *wrong))
-    assert "fitted to traces" in one_line(run("generate", "Once", *pair, "tree=measured"))
     assert "--html /nowhere/x" in one_line(run("generate", "Once", *pair, "--html", "/nowhere/x"))

@@ -161,18 +161,18 @@ class TestPlainTexts:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         plain: PlainTexts = {}
-        first = list(LiveEngine(plain).run(works["live"], pair))
+        first = list(LiveEngine(TraceStore(traces), plain=plain).run(works["live"], pair))
         assert len(plain) == 2 * 2 * len(TEXTS)  # greedy and sampled, two repeats
         monkeypatch.setattr(live, "decode_plainly", lambda *given: pytest.fail("decoded again"))
-        again = list(LiveEngine(plain).run(works["live"], pair))
+        again = list(LiveEngine(TraceStore(traces), plain=plain).run(works["live"], pair))
         assert untimed_rows(first) == untimed_rows(again) == alone["live"]
         assert [row.tally.plain_s for row in rows_of(first)] == [row.tally.plain_s for row in rows_of(again)]
 
     def test_another_seed_is_another_plain_text(self, works: dict[str, Work], pair: Pair) -> None:
         plain: PlainTexts = {}
-        list(LiveEngine(plain).run(works["live"], pair))
+        list(LiveEngine(TraceStore(traces), plain=plain).run(works["live"], pair))
         known = len(plain)
-        list(LiveEngine(plain).run(replace(works["live"], seed=1), pair))
+        list(LiveEngine(TraceStore(traces), plain=plain).run(replace(works["live"], seed=1), pair))
         assert len(plain) == 2 * known
 
 
