@@ -18,6 +18,7 @@ from support.tiny_models import PairFolders, save_model, tiny_llama
 
 from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.decode import Ending
+from specdraft.drafters import ModelDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError
 from specdraft.sampling.distribution import Sampling
@@ -68,9 +69,11 @@ class Calls:
             self.recorded += listed
             return record_trajectories(model, listed, *given)
 
+        original = ModelDrafter.annotate
+
         def annotating(drafter: ModelDrafter, texts: Any) -> Any:
-            self.annotated += [text.prompt for text in texts]
-            return annotate(drafter, texts)
+            self.annotated += [list(text.prompt_ids) for text in texts]
+            return original(drafter, texts)
 
         patch.setattr(traces, "record_trajectories", recording)
         patch.setattr(ModelDrafter, "annotate", annotating)
