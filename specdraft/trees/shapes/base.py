@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from specdraft.config import label
 from specdraft.errors import ConfigError
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.ranks import PackedRanks
@@ -208,15 +209,7 @@ class BaseShape(ABC):
     @property
     def label(self) -> str:
         """The kind, and the parameters that differ from their defaults: `beam-w3`."""
-        parts = [self.kind]
-        for f in fields(self):
-            value = getattr(self, f.name)
-            default = f.default_factory() if f.default_factory is not MISSING else f.default
-            if f.name != "kind" and value != default:
-                text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
-                initials = "".join(word[0] for word in f.name.split("_"))
-                parts.append(f"{initials}{text}")
-        return "-".join(parts)
+        return label(self)
 
     def identity(self) -> dict[str, Any]:
         """All parameters."""
