@@ -177,6 +177,16 @@ def label(spec: Any, *left_out: str) -> str:
     return "-".join(parts)
 
 
+def read_json(file: Path, named: str) -> Any:
+    """What a JSON file holds, which the user named as `named`. Raises `ConfigError` where it cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{named}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{named}: not JSON: {error}") from error
+
+
 def override_keys(overrides: Iterable[str]) -> list[str]:
     """The key that each override sets: of `+sampling.top_k=5` it is `sampling.top_k`."""
     return [text.lstrip("+~").partition("=")[0] for text in overrides]

@@ -2,10 +2,8 @@
 
 Sequoia's dynamic programme (Chen et al. 2024, arXiv 2402.12374), made exact for acceptance that does not fall with
 rank. Let `a[d, k]` be the probability that the child of rank `k` at depth `d` is the accepted one. The value of a
-tree is
-its expected number of accepted tokens: the sum over its nodes of the product of `a` along their paths. Below one
-    reached
-node, the most that `m` nodes are worth when its children of ranks `0 .. k-1` are there already is
+tree is its expected number of accepted tokens: the sum over its nodes of the product of `a` along their paths. Below
+one reached node, the most that `m` nodes are worth when its children of ranks `0 .. k-1` are there already is
 
     forest[d, k, 0] = 0
     forest[d, k, m] = max over s = 1 .. m of  a[d, k] * (1 + forest[d + 1, 0, s - 1])  +  forest[d, k + 1, m - s]
@@ -18,7 +16,6 @@ limit on depth, makes `forest[d] = forest[d + 1]`: one table that refers to its 
 from __future__ import annotations
 
 import heapq
-import json
 from collections import deque
 from math import fsum
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from specdraft.config import read_json
 from specdraft.errors import ConfigError
 from specdraft.trees.topology import RankPath
 
@@ -213,12 +211,7 @@ def read_acceptance(vector: str | None, matrix: Path | None) -> np.ndarray:
             ) from error
     if matrix is None or vector is not None:
         raise ConfigError("expected one of --acceptance-vector 0.63,0.11,... and --acceptance-matrix FILE.json")
-    try:
-        rows = json.loads(matrix.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--acceptance-matrix {matrix}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--acceptance-matrix {matrix}: not JSON: {error}") from error
+    rows = read_json(matrix, f"--acceptance-matrix {matrix}")
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise ConfigError(
             f"--acceptance-matrix {matrix}: expected a list of rows, one for each depth: [[0.63, 0.11], [0.6, 0.1]]"

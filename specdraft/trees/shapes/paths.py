@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from specdraft.config import read_json
 from specdraft.errors import ConfigError, TreeError
 from specdraft.trees.shapes.base import StaticShape
 from specdraft.trees.topology import RankPath, Topology
@@ -67,12 +67,7 @@ class Paths(StaticShape):
 
 def read_paths(file: Path) -> list[list[int]]:
     """The rank paths in a JSON file. Raises `ConfigError` where there are none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"tree.file={file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"tree.file={file}: not JSON: {error}") from error
+    content = read_json(file, f"tree.file={file}")
     paths = content.get("paths") if isinstance(content, dict) else content
     if not isinstance(paths, list) or not paths or not all(map(_is_path, paths)):
         raise ConfigError(f"tree.file={file}: holds no rank paths; {EXPECTED}, or an object that has them as 'paths'")
