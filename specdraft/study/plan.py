@@ -111,35 +111,40 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
         ConfigError: the overrides make several combinations, or cannot be meant.
         ModelError: see `find_pair`.
     """
-    defaults = unless_said(overrides, {"pair": "zoo", "tree": "chain", "budget": str(Settings.budget)})
-    points = compose_study([*defaults, *overrides], schemas(), config_dir).points
-    if len(points) != 1:
-        raise ConfigError(f"{command} shows one combination; the overrides make {len(points)}")
-    (point,) = points
-    groups, settings = point.groups, point.settings
-    groups["tree"].limits(settings.budget)
+    point = _one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
+    point.groups["tree"].limits(point.settings.budget)
     for group in ("sampling", "acceptance", "prompts"):
-        groups[group].check()
-    files = find_pair(named_pair(point), groups["drafter"])
-    return Combination(
-        files,
-        groups["tree"],
-        groups["sampling"],
-        groups["acceptance"],
-        settings,
-        groups["prompts"],
-        point.overrides,
-    )
+        point.groups[group].check()
+    return _combination(point, find_pair(named_pair(point), point.groups["drafter"]))
 
 
 def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
     """The one shape and budget that overrides name. Raises `ConfigError`."""
-    defaults = unless_said(overrides, {"pair": "zoo", "budget": str(Settings.budget)})
-    points = compose_study([*defaults, *overrides], schemas(), config_dir).points
+    point = _one_point(overrides, {}, config_dir, "one tree at a time")
+    shape: Shape = point.groups["tree"]
+    return shape, point.settings.budget
+
+
+def _one_point(overrides: list[str], defaults: dict[str, str], config_dir: Path | None, one: str) -> Point:
+    """The one point that overrides name; `one` says that there must be no more."""
+    mine = unless_said(overrides, {"pair": "zoo", **defaults, "budget": str(Settings.budget)})
+    points = compose_study([*mine, *overrides], schemas(), config_dir).points
     if len(points) != 1:
-        raise ConfigError(f"one tree at a time; the overrides make {len(points)}")
-    shape: Shape = points[0].groups["tree"]
-    return shape, points[0].settings.budget
+        raise ConfigError(f"{one}; the overrides make {len(points)}")
+    return points[0]
+
+
+def _combination(point: Point, pair: PairFiles) -> Combination:
+    groups = point.groups
+    return Combination(
+        pair,
+        groups["tree"],
+        groups["sampling"],
+        groups["acceptance"],
+        point.settings,
+        groups["prompts"],
+        point.overrides,
+    )
 
 
 def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
@@ -181,17 +186,8 @@ def _combinations(
     combinations: dict[str, Combination] = {}
     skipped = []
     for point in points:
-        shape, groups = point.groups["tree"], point.groups
-        pair = pairs[repr((named_pair(point), point.groups["drafter"]))]
-        one = Combination(
-            pair,
-            shape,
-            groups["sampling"],
-            groups["acceptance"],
-            point.settings,
-            groups["prompts"],
-            point.overrides,
-        )
+        shape = point.groups["tree"]
+        one = _combination(point, pairs[repr((named_pair(point), point.groups["drafter"]))])
         if why := misfit(one, prompts):
             skipped.append((" ".join(point.overrides), why))
         elif one.identifier not in combinations:
