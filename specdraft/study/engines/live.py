@@ -75,7 +75,7 @@ class FittedTrees:
         """What a prompt is decoded with."""
         if not combination.shape.fitted:
             return combination.plan
-        key = (combination.identifier, repeat)
+        key = (combination.identifier, _text_of(combination, repeat))
         if key not in self._plans:
             fold = folds([p.category for p in self._work.prompts], self._work.seed)
             packed, names = self._texts(combination, repeat), [p.prompt_id for p in self._work.prompts]
@@ -86,7 +86,7 @@ class FittedTrees:
     def _texts(self, combination: Combination, repeat: int) -> PackedRanks:
         """Recorded once for all combinations that decode the same texts."""
         sampling, new = combination.sampling, combination.settings.max_new_tokens
-        key = (repr(sampling), new, None if sampling.greedy else repeat)
+        key = (repr(sampling), new, _text_of(combination, repeat))
         if key not in self._packed:
             ending, draw = Ending(new, self._pair.eos_ids), self._work.draw(repeat)
             traces = pair_traces(self._pair, self._prompt_ids, sampling, ending, self._store, self._note, draw)
@@ -171,6 +171,11 @@ class LiveEngine:
             tokens = decode_plainly(verifier, sampling, text.ids, ending, _source(pair, combination, text))
             self.plain[key] = PlainText(tokens, time.perf_counter() - started)
         return self.plain[key]
+
+
+def _text_of(combination: Combination, repeat: int) -> int | None:
+    """Which text a repeat decodes: greedy ones are all equal."""
+    return None if combination.sampling.greedy else repeat
 
 
 def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
