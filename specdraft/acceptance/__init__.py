@@ -1,8 +1,8 @@
 """Acceptance rules, one file each: which draft nodes the target keeps, and the token after them.
 
 May import: models, trees and below. To add one: a file here with a dataclass that derives from `AcceptanceRule` (or
-    `Judging`), and
-a YAML of the same name in `configs/acceptance/`. A rule that can be replayed says itself what must be recorded for it.
+`Judging`), and a YAML of the same name in `configs/acceptance/`. A rule that can be replayed says itself what must be
+recorded for it.
 """
 
 from __future__ import annotations

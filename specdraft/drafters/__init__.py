@@ -1,8 +1,7 @@
 """Drafters, one file each: whatever proposes the tokens of a tree. A drafter is a value until a pair is loaded.
 
 May import: acceptance, models, trees and below. To add one: a file here with a `DrafterSpec` (parameters, declared
-    traits) and
-a class with the methods of `Drafter`, and a YAML of the same name in `configs/drafter/`.
+traits) and a class with the methods of `Drafter`, and a YAML of the same name in `configs/drafter/`.
 """
 
 from __future__ import annotations

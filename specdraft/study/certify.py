@@ -92,10 +92,8 @@ def certify(
     plan = plan_study([*with_defaults(overrides), *overrides], config_dir)
     if any(c.settings.max_new_tokens < 2 for c in plan.combinations):
         raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
-    kinds, cases = (
-        {repr(c.rule) for c in plan.combinations},
-        {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations},
-    )
+    kinds = {repr(c.rule) for c in plan.combinations}
+    cases = {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
     progress.start(len(kinds) + len(cases), 0)
 
     def note(what: str) -> None:

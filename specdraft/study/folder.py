@@ -18,9 +18,8 @@ from specdraft.results.journal import read_rows
 from specdraft.study.plan import StudyPlan
 
 JOURNAL, LOCK, MANIFEST = "journal.jsonl", ".lock", "manifest.json"
-TORN = re.compile(
-    rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp"
-)  # what `write_atomically` leaves behind when killed
+# what `write_atomically` leaves behind when killed
+TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp")
 
 
 @contextmanager
