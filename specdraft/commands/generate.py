@@ -45,7 +45,9 @@ def generate(
         one.rule,
         one.sampling,
         watched=True,
+        max_prompt_tokens=settings.max_prompt_tokens,
         seed=settings.seed,
+        fitted_on=one.prompts,
     )
     _present(watched(decoder, one, prompt, prompt_ids), html, not no_live, as_json)
 

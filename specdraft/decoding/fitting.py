@@ -57,6 +57,11 @@ class Together:
         return self.plan.topology if self.plan else None
 
     @property
+    def dynamic(self) -> bool:
+        """Whether trees differ from step to step; a fitted tree does not, whichever it will be."""
+        return self.plan is not None and self.plan.dynamic
+
+    @property
     def runs(self) -> str:
         """`live` or `replay`: `auto` replays where that is exact."""
         return "live" if self.engine == "live" or self.live_only else "replay"
@@ -137,7 +142,7 @@ class Together:
     def _beyond_drafter(self) -> str | None:
         """Why this drafter cannot make the tree, whatever the rule."""
         traits, shape = self.traits, self.shape
-        if self.plan and self.plan.dynamic and not traits.probabilities:
+        if self.dynamic and not traits.probabilities:
             return f"tree={shape.kind} chooses nodes by their probability, and drafter={self.drafter} gives none"
         if traits.deepest is not None and self.limits.depth > traits.deepest:
             levels = f"{self.limits.depth} levels" if self.topology is not None else f"up to {self.limits.depth} levels"

@@ -1,6 +1,6 @@
 """Decode single prompts live: the Python API, and what `specdraft generate` shows.
 
-A fitted shape (`sequoia`, `measured`) is fitted on all bundled prompts, from traces that are kept.
+A fitted shape (`sequoia`, `measured`) is fitted on a set of prompts, from traces that are kept.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ class SpeculativeDecoder:
         seed: of what is drawn at random. The same seed, prompt and settings give the same text and trees.
         watched: also keep in every step what is needed to show it (see `decode`).
         max_prompt_tokens: longer prompts are cut to this on the left.
+        fitted_on: the prompts that a fitted shape is fitted on; all bundled ones if not given.
 
     Raises:
         ConfigError: there is no such tree, the budget does not fit it, a number is out of range, or tree, rule,
@@ -129,6 +130,7 @@ class SpeculativeDecoder:
         watched: bool = False,
         max_prompt_tokens: int | None = None,
         seed: int = 0,
+        fitted_on: PromptSpec | None = None,
     ) -> None:
         shape: Shape = _named(tree, registry(), "tree") if isinstance(tree, str) else tree
         self.pair, self.shape, self.max_new_tokens = pair, shape, max_new_tokens
@@ -147,12 +149,12 @@ class SpeculativeDecoder:
         self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
         self._watched = watched
-        self.plan = self._fitted(budget) if shape.fitted else shape.at(budget)
+        self.plan = self._fitted(budget, fitted_on or PromptSpec()) if shape.fitted else shape.at(budget)
 
-    def _fitted(self, budget: int) -> Plan:
-        """A fitted shape's tree on all bundled prompts; what is not recorded of them is recorded first."""
-        prompts, depth = load_prompts(PromptSpec()), self.shape.limits(budget).depth
-        packed = record_ranks(self.pair, prompts, "auto", self.sampling, self._settings, depth)
+    def _fitted(self, budget: int, on: PromptSpec) -> Plan:
+        """A fitted shape's tree on these prompts; what is not recorded of them is recorded first."""
+        prompts, depth = load_prompts(on), self.shape.limits(budget).depth
+        packed = record_ranks(self.pair, prompts, on.chat_template, self.sampling, self._settings, depth)
         return fit_on_all(self.shape, budget, packed)
 
     @classmethod

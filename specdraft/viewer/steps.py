@@ -150,7 +150,7 @@ def about(combination: Combination) -> dict[str, str]:
     drawn += "" if sampling.greedy or not sampling.top_k else f", top-k {sampling.top_k}"
     drawn += "" if sampling.greedy or sampling.top_p == 1 else f", top-p {sampling.top_p:g}"
     seed = {} if sampling.greedy else {"seed": str(combination.settings.seed)}
-    tree = {"tree": f"{keys['tree']}, {'at most ' if combination.plan.dynamic else ''}{keys['nodes']} nodes"}
+    tree = {"tree": f"{keys['tree']}, {'at most ' if combination.together.dynamic else ''}{keys['nodes']} nodes"}
     names = {"pair": keys["pair"], "target": keys["target"], "drafter": keys["draft"]}
     return names | tree | {"acceptance": combination.rule.kind, "sampling": drawn} | seed
 

@@ -404,3 +404,18 @@ def test_generate_under_sampling(run: Run, tiny_pair_folders: PairFolders, tmp_p
     wrong = [*pair, "tree=kary", "budget=4", "sampling.temperature=1"]
     assert "needs sampling.temperature=0; rules that fit: " in one_line(run("generate", "Once", *wrong))
     assert "--html /nowhere/x" in one_line(run("generate", "Once", *pair, "--html", "/nowhere/x"))
+
+
+def test_a_fitted_tree_is_fitted_on_the_prompts_that_were_chosen(
+    run: Run, tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
+    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
+    chosen = [*pair, "max_new_tokens=8", "budget=4", "max_prompt_tokens=99", "prompts.limit=3"]
+    fitted = run("generate", "Once", *chosen, "tree=measured", "--json")
+    assert fitted.code == DONE, fitted.err
+    said, plain = json.loads(fitted.out), json.loads(run("generate", "Once", *chosen, "tree=chain", "--json").out)
+    assert said["text"] == plain["text"]  # greedy: another tree gives the same text in other steps
+    assert said["acceptance_rate"] == said["acceptance_length"] / 4
+    listed = json.loads(run("traces", "list", "--json").out)
+    assert sum(trace["about"]["kind"] == "trajectory" for trace in listed) == 3
