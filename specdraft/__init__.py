@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from specdraft.drafters.pair import load_pair
     from specdraft.results.study_tables import StudyTables, load_study
     from specdraft.study.generate import Generation, SpeculativeDecoder
@@ -23,14 +24,20 @@ HOMES = {  # public name -> its module
     "load_study": "specdraft.results.study_tables",
 }
 
-try:
-    __version__ = version("specdraft")
-except PackageNotFoundError:  # running from a source tree that is not installed
-    __version__ = "0+unknown"
-
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's module only when the name is asked for."""
+    """Import a public name's module, and read the version, only when they are asked for."""
+    if name == "__version__":
+        return _version()
     if name not in HOMES:
         raise AttributeError(f"module 'specdraft' has no attribute {name!r}")
     return getattr(import_module(HOMES[name]), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("specdraft")
+    except PackageNotFoundError:  # running from a source tree that is not installed
+        return "0+unknown"
