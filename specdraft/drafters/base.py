@@ -39,6 +39,7 @@ class DrafterTraits:
         probabilities: it gives the distribution that its tokens come from.
         draws: it can draw a node's children at random; otherwise it proposes by rank only.
         deepest: draft levels at most; None: as many as are asked for.
+        by_offset: what it proposes depends on the distance from the root, not on the tokens before alone.
         hidden_layers: layers of the target whose hidden states it reads (see `models.Forward`).
         owns_weights: it has weights of its own, which are hashed.
         lasting_state: its state outlasts a step, so what it proposes depends on where steps started: live only.
@@ -47,6 +48,7 @@ class DrafterTraits:
     probabilities: bool = True
     draws: bool = True
     deepest: int | None = None
+    by_offset: bool = False
     hidden_layers: tuple[int, ...] = ()
     owns_weights: bool = True
     lasting_state: bool = False

@@ -48,7 +48,9 @@ class Ngram(DrafterSpec):
     @property
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`."""
-        return DrafterTraits(probabilities=False, draws=False, deepest=self.num_output_tokens, owns_weights=False)
+        return DrafterTraits(
+            probabilities=False, draws=False, deepest=self.num_output_tokens, by_offset=True, owns_weights=False
+        )
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""

@@ -42,7 +42,9 @@ class Echo(DrafterSpec):
 
     @property
     def traits(self) -> DrafterTraits:
-        return DrafterTraits(probabilities=False, draws=False, hidden_layers=LAYERS, owns_weights=False, deepest=4)
+        return DrafterTraits(
+            probabilities=False, draws=False, by_offset=True, hidden_layers=LAYERS, owns_weights=False, deepest=4
+        )
 
     def load(self, weights: ModelFiles | None, target: CachedModel) -> EchoDrafter:
         return EchoDrafter(self, target)
