@@ -112,7 +112,7 @@ def measure_costs(pair: Pair) -> CostCurve:
     if pair.drafter.traits.probabilities:
         curve = replace(curve, select_s=_select_cost(pair, ids[: prefix // 2], curve))
     pair.target.reset()
-    pair.drafter.rewind()
+    pair.drafter.begin(Prefilled([], None if prompt.hidden is None else prompt.hidden[:0]))
     return curve
 
 

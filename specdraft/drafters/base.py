@@ -150,7 +150,7 @@ class Drafter(Protocol):
         """See `DrafterTraits`."""
 
     def begin(self, prompt: Prefilled) -> None:
-        """Start over with a prompt."""
+        """Start over with a prompt; one without tokens leaves nothing in memory."""
 
     def rewind(self) -> None:
         """Back to the end of the prompt."""

@@ -67,7 +67,7 @@ class _Contexts:
         device = self._model.device
         tail = tail_mask(torch.from_numpy(seen[-len(tokens) :]).to(device), self._model.dtype)
         logits = self._model.append(
-            torch.from_numpy(tokens).to(device), torch.from_numpy(offsets).to(device), tail
+            torch.tensor(tokens, device=device), torch.from_numpy(offsets).to(device), tail
         ).logits
         children, log_probs = best_children(logits, self._children)
         self._tokens, self._log_probs = (

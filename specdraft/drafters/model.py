@@ -84,7 +84,8 @@ class ModelDrafter:
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
         self.model.reset()
-        self.model.prefill(prompt.token_ids)
+        if prompt.token_ids:
+            self.model.prefill(prompt.token_ids)
         self._missing, self._prompt_length = self._no_token, len(prompt.token_ids)
 
     def rewind(self) -> None:
@@ -109,7 +110,7 @@ class ModelDrafter:
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
         """See `Drafter.annotate`: one teacher-forced forward over a batch."""
-        tokens = [torch.from_numpy(text.tokens).to(self.model.device) for text in texts]
+        tokens = [torch.tensor(text.tokens, device=self.model.device) for text in texts]
         return [annotation(logits, own) for logits, own in zip(self.logits_along(texts), tokens, strict=True)]
 
     def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:

@@ -63,7 +63,7 @@ def record_rules(
     both = zip(forwards, drafter.logits_along(texts), strict=True)
     records = []
     for (forward, of_draft), text, generator in zip(both, texts, generators, strict=True):
-        tokens = torch.from_numpy(text.tokens).to(target.device)
+        tokens = torch.tensor(text.tokens, device=target.device)
         records.append(_of_one(forward.logits, of_draft.to(target.device), tokens, sampling, children, generator))
     return records
 
