@@ -57,11 +57,11 @@ class TestEngine:
 
 
 class TestShapes:
-    def test_a_fitted_shape_needs_replay(self) -> None:
-        assert together("sequoia").misfit is None
-        assert together("sequoia", engine="live").misfit == "tree=sequoia is fitted to traces; it needs engine=replay"
-        with pytest.raises(ConfigError, match="tree=sequoia is fitted to traces"):
-            together("sequoia", engine="live").refuse()
+    @pytest.mark.parametrize("engine", ["auto", "live", "replay"])
+    def test_a_fitted_shape_goes_with_both_engines(self, engine: str) -> None:
+        case = together("sequoia", engine=engine)
+        assert (case.misfit, case.plan, case.dynamic) == (None, None, False)
+        assert case.runs == ("live" if engine == "live" else "replay")
 
     def test_a_fitted_tree_needs_room_tokens_and_prompts(self) -> None:
         narrow = registry()["sequoia"](max_depth=2, max_children=2)  # type: ignore[call-arg]
@@ -152,7 +152,8 @@ class TestDrafters:
         assert "needs engine=live or engine=auto" in why
         with pytest.raises(ConfigError, match="outlasts a step"):
             case.refuse_replayed_steps()
-        assert together("sequoia", traits=lasting).misfit == "tree=sequoia is fitted to traces; it needs engine=replay"
+        fitted = together("sequoia", traits=lasting)
+        assert (fitted.runs, fitted.misfit) == ("live", None)
 
 
 class TestReplayedSteps:

@@ -23,7 +23,7 @@ from specdraft.losslessness.live_texts import (
     pick,
     pooled,
 )
-from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, seeded
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan, registry
@@ -137,9 +137,8 @@ class TestLive:
     def test_the_text_of_another_temperature_is_found(self, tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         from specdraft.losslessness import live_texts as live_check
 
-        own = live_check.target_probs
         monkeypatch.setattr(
-            live_check, "target_probs", lambda model, ids, sampling: own(model, ids, replace(sampling, temperature=0.6))
+            live_check, "standardise", lambda logits, sampling: standardise(logits, replace(sampling, temperature=0.6))
         )
         assert not check(tiny_pair, case(Recursive()))[0].passed
 

@@ -487,7 +487,7 @@ def test_replay_of_dynamic_trees_is_live_decoding_in_expectation(sampling: Sampl
     counted = []
     for text, chance in texts.items():
         one = Trajectory(np.array(text), np.zeros(len(text), dtype=np.float32))
-        packed = pack([annotate(pair.drafter.model, [PROMPT], [one])[0].ranks], [one.tokens])
-        walked = walk(packed, [expand(pair.drafter.model, PROMPT, one.tokens, plan)])
+        packed = pack([annotate(pair.draft, [PROMPT], [one])[0].ranks], [one.tokens])
+        walked = walk(packed, [expand(pair.draft, PROMPT, one.tokens, plan)])
         counted.append((replay_dynamic(walked, packed, plan)[0][0], chance))
     assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)

@@ -491,8 +491,8 @@ class TestOtherWeights:
         record(load_pair(folders.spec()), prompts, store)
         assert calls.counts == (3, 3)
         for role, expected in (("draft", (0, 3)), ("target", (3, 3))):
-            model = load_pair(folders.spec())
-            changed = getattr(model, role).model
+            pair = load_pair(folders.spec())
+            changed = (pair.target if role == "target" else pair.drafter.model).model
             with torch.no_grad():
                 changed.lm_head.weight *= 1.01
             changed.save_pretrained(tmp_path / role)
