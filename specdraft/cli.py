@@ -13,6 +13,7 @@ from specdraft.errors import UserError
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that "

@@ -21,7 +21,10 @@ def certify(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that decoding is lossless: each rule enumerated, then live text of the pair against its target."""
+    """Check that decoding is lossless: every rule, then live text.
+
+    Each rule is enumerated on small models; then live text of the pair is compared with its target's own.
+    """
     from specdraft.study import certify as verdicts
     from specdraft.viewer.verdicts import verdict_lines
 

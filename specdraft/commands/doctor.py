@@ -87,7 +87,7 @@ def _decoding() -> str:
 
 
 def doctor() -> None:
-    """Check the installation: libraries, devices, configs, bundled models."""
+    """Check libraries, devices, configs and the bundled models."""
     from rich.text import Text
 
     broken = 0

@@ -18,7 +18,10 @@ def report(
         str | None, typer.Option("--format", help="of html, md and png (default: all; with --out, what it ends in)")
     ] = None,
 ) -> None:
-    """Turn a results folder into figures and a report that works without a network; no models are needed."""
+    """Turn a results folder into figures and a report.
+
+    It works without a network; no models are needed.
+    """
     from specdraft.report.writing import parse_formats, write_report
 
     for path in write_report(folder, out, parse_formats(formats, out)):

@@ -24,7 +24,7 @@ def sweep(
     print_config: Annotated[bool, typer.Option("--print-config", help="the resolved config as YAML")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every combination of pair, tree, budget and settings on every prompt."""
+    """Measure every combination of settings on every prompt."""
     from specdraft.study.plan import plan_study, schemas
 
     if print_config:

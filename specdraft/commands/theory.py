@@ -22,7 +22,10 @@ def theory(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the closed forms say: of numbers (--alpha A --gamma G --cost C), or of a pair, beside what it does."""
+    """What the closed forms say, of numbers or of a pair.
+
+    Of numbers with --alpha A --gamma G --cost C; of a pair with overrides, beside what it does.
+    """
     from specdraft.viewer.theory_tables import formula_tables, prediction_tables
 
     if alpha is None and (gamma, cost) != (None, None):

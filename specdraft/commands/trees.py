@@ -60,7 +60,10 @@ def trees_show(
     html: Annotated[Path | None, typer.Option("--html", help="also write it as a page, without a network")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Draw one tree at a node budget, coloured by what a study accepted, or write it as other projects do."""
+    """Draw one tree at a node budget, or write it for an engine.
+
+    With --study it is coloured by what a study accepted.
+    """
     from specdraft.errors import ConfigError, did_you_mean
     from specdraft.study.plan import shape_of
     from specdraft.trees.export import sglang_triple
@@ -145,7 +148,7 @@ def trees_fit(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit one tree on all prompts of a pair, and draw it or write it down."""
+    """Fit one tree on all prompts of a pair; draw it or write it."""
     from specdraft.results.files import check_file_writable, write_atomically
     from specdraft.study.fitted_tree import fit_tree
     from specdraft.viewer.trees import topology_tree
