@@ -147,9 +147,10 @@ def annotation(logits: torch.Tensor, tokens: torch.Tensor) -> Annotation:
     ids = torch.arange(logits.shape[-1], device=logits.device)
     ranks = (logits > score).sum(-1) + ((logits == score) & (ids < tokens[:, None])).sum(-1)
     ranks[0] = -1
+    ranks[score[:, 0] == -torch.inf] = -1  # an id that the drafter does not have
     log_probs = torch.log_softmax(logits, -1)
     top = rank_tokens(logits, min(TOP_K, logits.shape[-1]))
-    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    entropy = -(log_probs.exp() * log_probs).nansum(-1)  # 0 * -inf of an id that it does not have
     values = (ranks.int(), top.int(), log_probs.gather(-1, top).exp(), entropy)
     arrays = [value.cpu().numpy() for value in values]
     ranks_there, top_ids, top_probs, spread = arrays

@@ -22,7 +22,7 @@ from specdraft.drafters.base import (
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles
-from specdraft.models.loading import eos_ids
+from specdraft.models.language_model import eos_ids
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
 
@@ -62,7 +62,7 @@ class Ngram(DrafterSpec):
 
     def load(self, weights: ModelFiles | None, target: CachedModel) -> NgramDrafter:
         """See `DrafterSpec.load`: there is nothing to load."""
-        return NgramDrafter(self, eos_ids(target))
+        return NgramDrafter(self, eos_ids(target.model))
 
 
 class Lookup:

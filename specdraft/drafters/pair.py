@@ -11,7 +11,8 @@ from specdraft.drafters.model import Model
 from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles, ModelInMemory, find_model, first_line
-from specdraft.models.loading import eos_ids, load_model
+from specdraft.models.language_model import eos_ids
+from specdraft.models.loading import load_model
 from specdraft.models.self_check import SelfCheck, self_check
 from specdraft.models.spec import ModelSpec, PairSpec
 
@@ -45,9 +46,9 @@ class PairFiles:
         return [self.target, *([self.draft] if self.draft else [])]
 
     @property
-    def vocab(self) -> int:
-        """The ids that all models have (vocabularies are often padded to different sizes)."""
-        return min(int(files.config.get_text_config().vocab_size) for files in self.models)
+    def shared_ids(self) -> int:
+        """The ids below this one are those that all models have: what can be proposed."""
+        return min(files.known_ids for files in self.models)
 
     @property
     def context_length(self) -> int | None:
@@ -75,19 +76,19 @@ class PairFiles:
 
     def _differing(self, first: Any, second: Any) -> list[str]:
         """What two tokenizers do not read alike."""
-        target, draft = first.get_vocab(), second.get_vocab()
-        common = min(self.vocab, *(max(ids.values(), default=-1) + 1 for ids in (target, draft)))
+        target, draft, common = first.get_vocab(), second.get_vocab(), self.shared_ids
         differing = sorted(
             {token for token, i in target.items() if i < common and draft.get(token) != i}
             | {token for token, i in draft.items() if i < common and target.get(token) != i}
         )
-        return differing or ([PROBE] if first.encode(PROBE) != second.encode(PROBE) else [])
+        plain = [tokenizer.encode(PROBE, add_special_tokens=False) for tokenizer in (first, second)]
+        return differing or ([PROBE] if plain[0] != plain[1] else [])
 
     def encode(self, text: str, chat_template: str = "auto") -> list[int]:
-        """Token ids for both models: the target's chat template if it has one, else the tokenizer's defaults.
+        """Token ids as the target reads them: its chat template if it has one, else the tokenizer's defaults.
 
         Raises:
-            PromptError: the template fails, there are no tokens, or one of them is not in both vocabularies.
+            PromptError: the template fails, there are no tokens, or one of them is not in the target's vocabulary.
         """
         from jinja2 import TemplateError
 
@@ -110,9 +111,9 @@ class PairFiles:
     def _check_ids(self, ids: list[int]) -> None:
         if not ids:
             raise PromptError("the prompt has no tokens")
-        if min(ids) < 0 or max(ids) >= self.vocab:
-            wrong = max(ids) if max(ids) >= self.vocab else min(ids)
-            raise PromptError(f"the prompt needs token {wrong}, but the models share only {self.vocab} ids")
+        wrong = [token for token in ids if not 0 <= token < self.target.known_ids]
+        if wrong:
+            raise PromptError(f"the prompt needs token {wrong[0]}; the target knows {self.target.known_ids} ids")
 
     def encode_to_fit(self, text: str, chat_template: str, settings: Settings, depth: int) -> list[int]:
         """Token ids of a prompt, cut to `max_prompt_tokens` on the left.
@@ -133,7 +134,18 @@ class PairFiles:
                 f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {depth} draft levels exceed the "
                 f"context of {limit} of pair {self.spec.name}{hint}"
             )
+        self._check_rotary_switch(len(ids) + after)
         return ids
+
+    def _check_rotary_switch(self, length: int) -> None:
+        for files in self.models:
+            switch = files.rotary_switch
+            if switch is not None and length > switch:
+                raise PromptError(
+                    f"{files.spec.path} changes its rotary factors after {switch} positions (LongRoPE or dynamic "
+                    f"scaling), so cached states of a text that crosses them are wrong; this prompt with what is "
+                    f"decoded after it needs {length}: lower max_prompt_tokens or max_new_tokens"
+                )
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids."""
@@ -169,7 +181,7 @@ class Pair:
     @property
     def eos_ids(self) -> frozenset[int]:
         """The target's end-of-sequence tokens."""
-        return eos_ids(self.target)
+        return eos_ids(self.target.model)
 
     def encode(self, text: str, chat_template: str = "auto") -> list[int]:
         """See `PairFiles.encode`."""
@@ -223,10 +235,10 @@ def load_pair(
     named = load_group("pair", spec, PairSpec) if isinstance(spec, str) else spec
     files = named if isinstance(named, PairFiles) else find_pair(named, drafter)
     files.check()
-    if target_of and target_of.files.target.spec == files.target.spec and target_of.target.vocab == files.vocab:
+    if target_of and target_of.files.target.spec == files.target.spec:
         target, check = target_of.target, target_of.target_check
     else:
-        target = load_model(files.target, files.vocab)
+        target = load_model(files.target)
         check = self_check(target, files.target.spec.path)
     return Pair(files, target, files.drafter.load(files.draft, target), check)
 
@@ -247,6 +259,6 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
         draft = ModelInMemory(spec.draft, draft_model, tokenizer)
     files = PairFiles(spec, drafter, ModelInMemory(spec.target, target_model, tokenizer), draft)
     files.check()
-    target = CachedModel(target_model.eval(), files.vocab)
+    target = load_model(files.target)
     check = self_check(target, spec.target.path)
     return Pair(files, target, drafter.load(draft, target), check)

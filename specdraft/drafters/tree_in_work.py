@@ -119,9 +119,7 @@ class TreeInWork:
         tokens, probs = torch.cat(self._tokens), torch.cat(self._probs) if self._drawing.keep_probs else None
         if self._drawing.draw == "rank":
             return DraftTree(topology, tokens, probs)
-        drawn_from = torch.zeros(
-            len(topology), self.vocab, dtype=self._drawn_from[0].dtype, device=self._model.device
-        )  # [n + 1, vocab]
+        drawn_from = self._drawn_from[0].new_zeros(len(topology), self._drawn_from[0].shape[-1])  # [n + 1, vocab]
         for level, rows in zip(levels, self._drawn_from, strict=True):
             drawn_from[level.parents] = rows
         kept = self._kept(topology)

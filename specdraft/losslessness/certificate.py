@@ -6,31 +6,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from specdraft.acceptance import registry
 from specdraft.errors import LosslessnessError
-from specdraft.models.language_model import LanguageModel
-from specdraft.models.self_check import SelfCheck
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.language_model import LanguageModel, tail_mask
+from specdraft.models.self_check import CHECK_TREE, SelfCheck
 from specdraft.results.journal import Row
 from specdraft.traces.record import Trajectory
 
-LARGEST_TIE = 1e-4  # logits
+LARGEST_TIE = 1e-4  # logits, in float32
 GREEDY = "greedy: every live text was compared with plain greedy decoding of the target; replayed rows are of that text"
 SAMPLING = "sampling: what is known of each rule is under rules; replayed rows are of the target's own sampled texts"
 
 
 def largest_tie(check: SelfCheck) -> float:
-    """The two best logits may be this close for rounding to decide between them."""
-    return max(LARGEST_TIE, 10 * check.error)
+    """The two best logits may be this close for rounding to decide between them; in a 16-bit type this is what a tree's
+    logits differ by, wherever that is: of a text that did differ, `compare_greedy` looks at the place."""
+    return max(LARGEST_TIE, 10 * check.error if check.rounding == check.error else check.rounding)
 
 
 def near_ties(trajectories: Iterable[Trajectory], check: SelfCheck) -> dict[str, Any]:
     """How many recorded tokens were near-ties: there, a live run may go another way than the recording."""
-    gaps = np.concatenate([one.gaps for one in trajectories])
+    gaps = np.concatenate([trajectory.gaps for trajectory in trajectories])
     largest = largest_tie(check)
+    close = int((gaps <= largest).sum())
     return {
         "tokens": len(gaps),
-        "near_ties": int((gaps <= largest).sum()),
+        "near_ties": close,
+        "share": close / len(gaps),
         "limit": largest,
         "smallest_gap": float(gaps.min()),
     }
@@ -42,8 +47,9 @@ def compare_greedy(
     """Compare a decoded continuation with plain greedy decoding.
 
     Returns:
-        None where they are equal; else the first divergence, whose two best logits are so close
-        (`max(1e-4, 10 x the self-check's error)`) that rounding decides: a tie.
+        None where they are equal; else the first divergence, where rounding decides: a tie. In float32 the two best
+        logits are within `max(1e-4, 10 x the self-check's error)` there; in another type the two logits in question
+        are within what sequential, batched and tree forwards of this very text differ by in that type.
 
     Raises:
         LosslessnessError: the first divergence is no near-tie, so something is wrong.
@@ -53,8 +59,11 @@ def compare_greedy(
     position = next(
         (i for i, (p, d) in enumerate(zip(plain, decoded, strict=False)) if p != d), min(len(plain), len(decoded))
     )
-    gap = top_two_gap(model, [*prompt_ids, *plain[:position]])
-    largest = largest_tie(check)
+    if model.dtype == torch.float32 or position >= min(len(plain), len(decoded)):
+        gap, largest = top_two_gap(model, [*prompt_ids, *plain[:position]]), largest_tie(check)
+    else:
+        rivals = [plain[position], decoded[position]]
+        gap, largest = rounding_between(model, prompt_ids, plain[:position], rivals)
     if gap <= largest:
         return {"position": position, "gap": gap}
     raise LosslessnessError(
@@ -67,6 +76,49 @@ def top_two_gap(model: LanguageModel, token_ids: Sequence[int]) -> float:
     """How far apart the two best logits are after `token_ids`, from a forward without a cache."""
     best = model.after(token_ids).topk(2).values
     return float(best[0] - best[1])
+
+
+def rounding_between(
+    model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[int], rivals: Sequence[int]
+) -> tuple[float, float]:
+    """How far apart the logits of two tokens are after a text, and by how much forwards of that text differ in them.
+
+    Args:
+        model: the target.
+        prompt_ids: the prompt.
+        text: what was decoded after it.
+        rivals: the two tokens.
+
+    Returns:
+        The gap in a forward without a cache; the sum of both logits' ranges over a forward without a cache, sequential
+        decoding, a padded batch, and a tree.
+    """
+    whole = [*prompt_ids, *text]
+    logits = [model.after(whole), _sequential(model, prompt_ids, text), _batched(model, whole), _in_tree(model, whole)]
+    seen = torch.stack([given[list(rivals)] for given in logits])  # [forwards, 2]
+    ranges = seen.max(0).values - seen.min(0).values
+    return float((seen[0, 0] - seen[0, 1]).abs()), float(ranges.sum())
+
+
+def _sequential(model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[int]) -> torch.Tensor:
+    batch = model.batch([prompt_ids])
+    for token in text:
+        batch.append(torch.tensor([token], device=model.device))
+    return batch.logits[0]
+
+
+def _batched(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
+    return model.batch([token_ids, [*token_ids, *token_ids[:1]]]).logits[0]
+
+
+def _in_tree(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
+    cached = CachedModel(model.model, model.vocab)
+    if len(token_ids) > 1:
+        cached.prefill(token_ids[:-1])
+    nodes = torch.tensor([token_ids[-1]] * len(CHECK_TREE), device=model.device)
+    offsets = torch.from_numpy(CHECK_TREE.depths).to(model.device)
+    tail = tail_mask(torch.from_numpy(CHECK_TREE.ancestors).to(model.device), model.dtype)
+    return cached.append(nodes, offsets, tail).logits[0]
 
 
 def certificate(
@@ -101,6 +153,7 @@ def certificate(
         "sampled": sampled,
         "recorded": dict(recorded),
         "ties": ties,
+        "tie_share": len(ties) / compared if compared else None,
         "bugs": bugs,
         "rules": dict(rules),
         "live": list(live),

@@ -1,7 +1,7 @@
 """Live text of a real pair against its target: what `specdraft certify` and `certify=true` decode.
 
-Greedy text is compared with plain decoding. Of sampled text the first tokens are counted, each text with a
-seed of its own, and compared with the target's own law of them, which comes from forwards without a cache
+Greedy text is compared with that of `transformers`' own `generate`. Of sampled text the first tokens are counted, each
+text with a seed of its own, and compared with the target's own law of them, which comes from forwards without a cache
 and without a tree.
 """
 
@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import Ending, decode
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled
@@ -122,7 +122,7 @@ def check_live(
     seed: int,
     done: Callable[[str], None],
 ) -> list[Checked]:
-    """Decode live and compare with the target: its plain greedy text, or its own law where text is sampled.
+    """Decode live and compare with the target: its own greedy text, or its own law where text is sampled.
 
     Args:
         pair: what is decoded.
@@ -149,11 +149,11 @@ def check_live(
 
 
 def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[int]]) -> Checked:
-    """Greedy text of every prompt against plain decoding of the target."""
+    """Greedy text of every prompt against what `transformers` makes of it with the target alone."""
     ending, tests = Ending(case.max_new_tokens, pair.eos_ids), list[dict[str, Any]]()
     for name, ids in prompts.items():
         verifier, source = Verifier.of(pair), _source(pair, case, ids)
-        plain = decode_plainly(verifier, case.sampling, list(ids), ending)
+        plain = pair.target.generate(ids, case.max_new_tokens, pair.eos_ids)
         text = decode(verifier, pair.drafter, case.plan, case.rule, case.sampling, list(ids), ending, source).finish()
         test: dict[str, Any] = {"prompt_id": name, "tokens": len(plain), "tie": None, "bug": None}
         try:
@@ -162,7 +162,8 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
             test["bug"] = str(error)
         tests.append(test)
     bugs, ties = [test for test in tests if test["bug"]], [test["tie"] for test in tests if test["tie"]]
-    verdict = f"the text of {len(tests) - len(bugs) - len(ties)} of {len(tests)} prompts is plain greedy decoding's"
+    same = len(tests) - len(bugs) - len(ties)
+    verdict = f"the text of {same} of {len(tests)} prompts is that of transformers' own greedy decoding"
     if ties:
         verdict += (
             f"; {len(ties)} differ at a near-tie (largest gap of the two best logits "

@@ -21,8 +21,8 @@ from specdraft.models.language_model import Forward, LanguageModel
 class CachedModel(LanguageModel):
     """A causal model with the key-value cache of one sequence."""
 
-    def __init__(self, model: Any, vocab: int) -> None:
-        super().__init__(model, vocab)
+    def __init__(self, model: Any, vocab: int, text_vocab: int | None = None) -> None:
+        super().__init__(model, vocab, text_vocab)
         self.reset()
 
     def reset(self) -> None:

@@ -43,7 +43,7 @@ def describe_model(model: LanguageModel, files: ModelFiles, check: SelfCheck | N
         "dtype": str(model.dtype).removeprefix("torch."),
         "quantize": files.spec.quantize,
         "device": str(model.device),
-        "self_check": None if check is None else {"error": check.error, "control": check.control},
+        "self_check": None if check is None else check.as_dict(),
         "generation_settings_ignored": {
             name: value for name, value in given.items() if value not in (None, IGNORED_SETTINGS[name])
         },

@@ -15,6 +15,7 @@ from specdraft.errors import ModelError, did_you_mean
 from specdraft.models.gate import check_supported
 from specdraft.models.spec import ModelSpec
 
+LENGTH_DEPENDENT = {"longrope", "dynamic"}  # rotary scalings that change with the length of the text
 TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -75,6 +76,28 @@ class ModelFiles:
                 check_supported(self.spec.path, self.config, object)
             raise ModelError(f"{self.spec.path}: not a causal language model: {first_line(error)}") from error
         check_supported(self.spec.path, self.config, model_class)
+
+    @cached_property
+    def known_ids(self) -> int:
+        """The ids below this one mean something; embeddings are often padded with more, which no tokenizer knows."""
+        named = max(self.tokenizer.get_vocab().values(), default=-1) + 1
+        return min(int(self.config.get_text_config().vocab_size), named)
+
+    @cached_property
+    def rotary_switch(self) -> int | None:
+        """Positions after which rotary factors depend on a text's length (LongRoPE, dynamic scaling); None: never."""
+        text = self.config.get_text_config()
+        given = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+        scalings = [given, *(value for value in given.values() if isinstance(value, dict))]
+        made_for = getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
+        return min(
+            (
+                int(scaling.get("original_max_position_embeddings") or made_for)
+                for scaling in scalings
+                if scaling.get("rope_type", scaling.get("type")) in LENGTH_DEPENDENT
+            ),
+            default=None,
+        )
 
     @cached_property
     def context_length(self) -> int | None:

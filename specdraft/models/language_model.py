@@ -5,14 +5,23 @@ Letters in shapes: B rows of a batch, q tokens that are fed, T + 1 tokens of a r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+import torch.nn.functional as F
+from transformers import DynamicCache, GenerationConfig
 
 from specdraft.models.gate import attention_layout
+
+
+def eos_ids(model: Any) -> frozenset[int]:
+    """The end-of-sequence tokens of a `transformers` model: of its generation settings, else of its config."""
+    eos = model.generation_config.eos_token_id
+    if eos is None:
+        eos = model.config.get_text_config().eos_token_id
+    return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
 
 
 def tail_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -38,11 +47,18 @@ class LanguageModel:
 
     Args:
         model: the model.
-        vocab: logits are cut to this many ids.
+        vocab: how many ids it may give; what its head has beyond them is padding.
+        text_vocab: how many ids the texts have that it reads, where these are more (a target's, of its drafter).
+
+    Attributes:
+        width: of all logits: as many as the texts have ids. An id that the model may not give has logit -inf, one that
+            it has no embedding of is read as its end-of-sequence token.
     """
 
-    def __init__(self, model: Any, vocab: int) -> None:
-        self.model, self.vocab = model, vocab
+    def __init__(self, model: Any, vocab: int, text_vocab: int | None = None) -> None:
+        self.model, self.vocab, self.width = model, vocab, max(vocab, text_vocab or 0)
+        self._readable = int(model.get_input_embeddings().weight.shape[0])
+        self._stand_in = min(eos_ids(model), default=0) % self._readable
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.dtype
         self.layout = attention_layout(model.config)
@@ -50,9 +66,38 @@ class LanguageModel:
     def forward(self, token_ids: torch.Tensor, layers: Sequence[int] = (), **inputs: Any) -> tuple[torch.Tensor, Any]:
         """`[B, q]` ids -> `[B, kept, vocab]` float32 logits, and `[B, q, L, width]` states or None."""
         wanted = {"output_hidden_states": True} if layers else {}
+        if self.width > self._readable:
+            token_ids = token_ids.where(token_ids < self._readable, self._stand_in)
         out = self.model(input_ids=token_ids, **wanted, **inputs)
         hidden = torch.stack([out.hidden_states[layer] for layer in layers], 2) if layers else None
-        return out.logits[..., : self.vocab].float(), hidden
+        logits = out.logits[..., : self.vocab].float()
+        if self.width > self.vocab:
+            logits = F.pad(logits, (0, self.width - self.vocab), value=-torch.inf)
+        return logits, hidden
+
+    @torch.inference_mode()
+    def generate(self, token_ids: Sequence[int], max_new_tokens: int, eos_ids: Iterable[int]) -> list[int]:
+        """What `transformers`' own greedy decoding makes of some tokens: the code that this package is checked with.
+
+        Settings of the checkpoint that change the distribution (a repetition penalty, say) are left out; ids that no
+        tokenizer knows are suppressed.
+        """
+        rows = int(self.model.get_output_embeddings().weight.shape[0])
+        plain = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=sorted(eos_ids) or None,
+            pad_token_id=0,
+            suppress_tokens=list(range(self.vocab, rows)) or None,
+        )
+        ids = torch.tensor([list(token_ids)], device=self.device)
+        settings, self.model.generation_config = self.model.generation_config, plain
+        try:
+            text = self.model.generate(ids, attention_mask=torch.ones_like(ids))
+        finally:
+            self.model.generation_config = settings
+        continued: list[int] = text[0, ids.shape[1] :].tolist()
+        return continued
 
     @torch.inference_mode()
     def after(self, token_ids: Sequence[int]) -> torch.Tensor:

@@ -40,14 +40,18 @@ def resolve_dtype(files: ModelFiles, device: torch.device) -> torch.dtype:
     return own if own == torch.float16 else usable
 
 
-def load_model(files: ModelFiles, vocab: int) -> CachedModel:
+def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
     """Read the weights onto the device.
+
+    Args:
+        files: which model.
+        text_vocab: how many ids the texts have that it reads; left out: its own.
 
     Raises:
         ModelError: the weights cannot be read, a library for quantisation is missing, or memory ran out.
     """
     if files.in_memory is not None:
-        return CachedModel(files.in_memory.eval(), vocab)
+        return _with_vocab(files, files.in_memory.eval(), text_vocab)
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging as transformers_logging
@@ -81,12 +85,9 @@ def load_model(files: ModelFiles, vocab: int) -> CachedModel:
         raise ModelError(
             f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
         )
-    return CachedModel(model.eval(), vocab)
+    return _with_vocab(files, model.eval(), text_vocab)
 
 
-def eos_ids(model: CachedModel) -> frozenset[int]:
-    """The end-of-sequence tokens of a model's generation settings, else of its configuration."""
-    eos = model.model.generation_config.eos_token_id
-    if eos is None:
-        eos = model.model.config.get_text_config().eos_token_id
-    return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
+def _with_vocab(files: ModelFiles, model: Any, text_vocab: int | None) -> CachedModel:
+    """A model that gives the ids that it knows, and of these only those that texts have."""
+    return CachedModel(model, min(files.known_ids, text_vocab or files.known_ids), text_vocab)

@@ -45,7 +45,7 @@ class Combination:
             settings.budget,
             self.rule,
             self.sampling,
-            self.pair.vocab,
+            self.pair.shared_ids,
             settings.engine,
             with_steps=settings.output.steps,
             traits=self.pair.drafter.traits,

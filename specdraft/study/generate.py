@@ -141,7 +141,7 @@ class SpeculativeDecoder:
             budget,
             self.rule,
             self.sampling,
-            pair.files.vocab,
+            pair.files.shared_ids,
             "live",
             traits=drafter.traits,
             drafter=drafter.label,

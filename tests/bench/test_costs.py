@@ -147,5 +147,5 @@ def test_a_short_context_and_a_small_vocabulary(tmp_path: Path, monkeypatch: pyt
     for name, model in models.items():
         folder = save_model(tmp_path / name, model)
         pair = load_pair(PairSpec(name, ModelSpec(str(folder), device="cpu"), ModelSpec(str(folder), device="cpu")))
-        assert (pair.files.vocab, pair.files.context_length) == (SMALL_VOCAB, 512 if name == "long" else 128)
+        assert (pair.files.shared_ids, pair.files.context_length) == (SMALL_VOCAB, 512 if name == "long" else 128)
         check_measured(measure_costs(pair), list(SIZES) if name == "long" else [1, 2, 4, 8, 16, 32, 64])

@@ -44,7 +44,6 @@ def test_replay_is_live() -> None:
         assert list(map(untimed, counted)) == list(map(untimed, live))
 
 
-@pytest.mark.filterwarnings("ignore:.*inconclusive")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision_decodes(dtype: str) -> None:
     result = SpeculativeDecoder(on("cuda", dtype), "kary", 14, SETTINGS.max_new_tokens).generate(TEXTS[0])

@@ -145,7 +145,7 @@ class TestLive:
     def test_greedy_text_is_compared(self, tiny_pair: Pair) -> None:
         right, wrong, sampled = check(tiny_pair, case(Greedy(), PLAIN_TEXT), case(Worst(), PLAIN_TEXT), case(TopK()))
         assert (right.passed, right.kind, sampled.kind) == (True, "greedy", "chi-square")
-        assert right.verdict == "the text of 2 of 2 prompts is plain greedy decoding's"
+        assert right.verdict == "the text of 2 of 2 prompts is that of transformers' own greedy decoding"
         assert not wrong.passed
         assert "NOT lossless: prompt a: bug: " in wrong.verdict
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from support.tiny_models import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, random_model, tiny_llama
+from support.tiny_models import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, random_model
 from transformers import AutoConfig
 
 from specdraft.errors import UnsupportedModelError
@@ -230,10 +230,30 @@ def test_the_self_check_refuses_a_faulty_tree_forward(faulty: type[CachedModel],
             self_check(faulty(random_model(name), SMALL_VOCAB), name)
 
 
-def test_the_self_check_only_warns_in_low_precision() -> None:
-    model = CausalTail(tiny_llama(vocab_size=SMALL_VOCAB).to(torch.bfloat16), SMALL_VOCAB)
-    with pytest.warns(UserWarning, match=r"inconclusive in torch\.bfloat16"):
-        assert not self_check(model, "llama").passed
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3", "mistral-sliding", "gpt_neox"])
+@pytest.mark.parametrize("memory", ["all", "first layers"])
+def test_structure_is_checked_in_float32_whatever_the_type(
+    name: str, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specdraft.models.self_check.free_memory", lambda device: 1 << 40 if memory == "all" else 0)
+    model = CachedModel(random_model(name).to(torch.bfloat16), SMALL_VOCAB)
+    check = self_check(model, name)
+    assert check.error < 1e-4 < check.control
+    assert check.rounding == 0 or check.error < check.rounding < check.control
+    assert model.dtype == torch.bfloat16
+    text = model.model.config
+    assert check.layers == (text.num_hidden_layers if memory == "all" else 2)
+    with pytest.raises(UnsupportedModelError, match="self-check failed: tree logits differ"):
+        self_check(CausalTail(model.model, SMALL_VOCAB), name)
+
+
+def test_the_self_check_says_what_it_cannot_see() -> None:
+    windowed = random_model("mistral-sliding")
+    windowed.config.sliding_window = 100
+    assert self_check(CachedModel(windowed, SMALL_VOCAB), "m").as_dict()["not_covered"] == [
+        "texts of more than 16 tokens",
+        "the sliding window of 100 tokens",
+    ]
 
 
 def test_a_window_that_no_layer_uses_needs_no_mask() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import constants as hub
 from safetensors.torch import load_file, save_file
-from support.tiny_models import BOS, EOS, VOCAB, PairFolders, byte_tokenizer, save_model, tiny_llama
+from support.tiny_models import BOS, EOS, VOCAB, PairFolders, byte_tokenizer, change_json, save_model, tiny_llama
 
 from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.errors import ConfigError, ModelError, PromptError, UnsupportedModelError
@@ -27,10 +27,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def folders(tiny_pair_folders: PairFolders, tmp_path: Path) -> PairFolders:
     """A copy to write into."""
     return PairFolders(*(Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in tiny_pair_folders))
-
-
-def change_json(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -71,11 +67,11 @@ def test_a_target_is_used_again_by_the_next_pair(tiny_pair: Pair, tiny_pair_fold
     assert load_pair(PairFolders(draft, draft).spec(), target_of=tiny_pair).target is not tiny_pair.target
 
 
-def test_a_target_is_loaded_again_where_the_common_vocabulary_is_smaller(tiny_pair: Pair, tmp_path: Path) -> None:
+def test_a_target_keeps_its_ids_whatever_its_drafter_has(tiny_pair: Pair, tmp_path: Path) -> None:
     smaller = save_model(tmp_path, tiny_llama(vocab_size=VOCAB - 2))
     again = load_pair(PairSpec("tiny", tiny_pair.files.target.spec, ModelSpec(str(smaller))), target_of=tiny_pair)
-    assert again.target is not tiny_pair.target
-    assert again.target.vocab == VOCAB - 2
+    assert again.target is tiny_pair.target
+    assert (again.target.vocab, again.drafter.model.vocab, again.files.shared_ids) == (VOCAB, VOCAB - 2, VOCAB - 2)
 
 
 @pytest.mark.parametrize("path", ["./nowhere", "/no/where/at/all", "~/no-such-folder-here", "a/b/c", "with space"])
@@ -96,7 +92,7 @@ def test_weights_that_can_run_code_are_refused(folders: PairFolders) -> None:
     weights.unlink()
     with pytest.raises(ModelError, match=r"pair\.target\.path=.*: there are no \.safetensors weights"):
         find_pair(folders.spec())
-    assert find_pair(folders.spec(), weights=False).vocab == VOCAB
+    assert find_pair(folders.spec(), weights=False).shared_ids == VOCAB
 
 
 def test_a_folder_without_config_is_no_saved_model(folders: PairFolders) -> None:
@@ -187,12 +183,12 @@ def test_a_folder_without_tokenizer_is_one_line(folders: PairFolders) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_padded_vocabularies_are_cut_to_the_common_ids(tmp_path: Path) -> None:
+def test_ids_that_no_tokenizer_knows_are_out_on_both_sides(tmp_path: Path) -> None:
     target = save_model(tmp_path / "target", tiny_llama(vocab_size=VOCAB + 14))
     draft = save_model(tmp_path / "draft", tiny_llama(1, vocab_size=VOCAB + 6))
     pair = load_pair(PairFolders(target, draft).spec())
-    assert pair.files.vocab == pair.target.vocab == pair.drafter.model.vocab == VOCAB + 6
-    assert pair.target.prefill([0, 5]).logits.shape == pair.drafter.model.prefill([0, 5]).logits.shape == (VOCAB + 6,)
+    assert pair.files.shared_ids == pair.target.vocab == pair.drafter.model.vocab == VOCAB
+    assert pair.target.prefill([0, 5]).logits.shape == pair.drafter.model.prefill([0, 5]).logits.shape == (VOCAB,)
 
 
 def test_the_context_is_the_shorter_of_the_two(folders: PairFolders) -> None:
@@ -208,9 +204,9 @@ def test_tokens_of_the_target_alone_are_no_difference_but_no_prompt_either(tmp_p
     draft = save_model(tmp_path / "draft", tiny_llama(vocab_size=VOCAB))
     found = find_pair(PairFolders(target, draft).spec())
     found.check()
-    assert found.vocab == VOCAB
+    assert (found.shared_ids, found.target.known_ids) == (VOCAB, VOCAB + 1)
     found.target.tokenizer.add_tokens(["<only-here>"])
-    with pytest.raises(PromptError, match=f"needs token {VOCAB + 1}, but the models share only {VOCAB} ids"):
+    with pytest.raises(PromptError, match=f"needs token {VOCAB + 1}; the target knows {VOCAB + 1} ids"):
         found.encode("a <only-here> b")
 
 

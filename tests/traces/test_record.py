@@ -93,7 +93,7 @@ def test_gaps_are_those_between_the_two_best_logits(name: str) -> None:
 
 
 def test_every_ending(tiny_pair: Pair) -> None:
-    model, prompts = tiny_pair.target, ragged(tiny_pair.files.vocab)
+    model, prompts = tiny_pair.target, ragged(tiny_pair.files.shared_ids)
     whole = [plainly(model, prompt, Ending(12)) for prompt in prompts]
     lasts = set()
     for ending in (Ending(1), Ending(2), *(Ending(12, frozenset([text[i]])) for text in whole[:2] for i in (0, 5, 11))):
@@ -130,7 +130,7 @@ def test_annotations_are_those_of_one_forward_for_each_position(name: str) -> No
 
 
 def test_the_tiny_pair(tiny_pair: Pair) -> None:
-    prompts = ragged(tiny_pair.files.vocab)
+    prompts = ragged(tiny_pair.files.shared_ids)
     trajectories = record_trajectories(tiny_pair.target, prompts, Ending(9, tiny_pair.eos_ids))
     for prompt, trajectory, one in zip(
         prompts, trajectories, annotate(tiny_pair.drafter.model, prompts, trajectories), strict=True
@@ -139,7 +139,7 @@ def test_the_tiny_pair(tiny_pair: Pair) -> None:
 
 
 def test_a_batch_of_texts_of_one_token(tiny_pair: Pair) -> None:
-    prompts = ragged(tiny_pair.files.vocab)
+    prompts = ragged(tiny_pair.files.shared_ids)
     made = annotate(tiny_pair.drafter.model, prompts, record_trajectories(tiny_pair.target, prompts, Ending(1)))
     assert [one.ranks.tolist() for one in made] == [[-1]] * len(prompts)
     assert {one.top_ids.shape for one in made} == {(1, TOP_K)}
