@@ -240,8 +240,8 @@ def typed(key: str, node: Any, schema: Schema) -> Any:
         if name in known:
             raise ConfigError(f"{_full_key(key, error)}: {str(error).splitlines()[0]}") from error
         inner = error.object_type if dataclasses.is_dataclass(error.object_type) else schema
-        listed = did_you_mean(name, [f.name for f in dataclasses.fields(inner)])
-        raise ConfigError(f"{_full_key(key, error)} is not a key{listed}") from error
+        hint = did_you_mean(name, [f.name for f in dataclasses.fields(inner)])
+        raise ConfigError(f"{_full_key(key, error)} is not a key{hint}") from error
 
 
 def _full_key(key: str, error: OmegaConfBaseException) -> str:
@@ -342,8 +342,8 @@ def _check_keys(keys: Iterable[str], schemas: Mapping[str, Schema], *more: str) 
 def _axes(base: DictConfig, parsed: list[Override], files: _Files, experiment: str | None) -> dict[str, list[Any]]:
     """Axis -> its values: the grid of the study or experiment, with what the command line says instead."""
     grid = base.get("grid") or {}
-    if experiment and "grid" in (own := OmegaConf.load(files.folder / "experiment" / f"{experiment}.yaml")):
-        grid = own.grid or {}
+    if experiment and "grid" in (content := OmegaConf.load(files.folder / "experiment" / f"{experiment}.yaml")):
+        grid = content.grid or {}
     if not isinstance(grid, Mapping):
         raise ConfigError(f"grid={grid!r}: expected axes, as key: sweep string")
     grid = OmegaConf.to_container(OmegaConf.create(dict(grid)), resolve=True)
@@ -406,8 +406,8 @@ class _Resolver:
         ]
         for key, value in pairs:
             OmegaConf.update(tree, key, value, merge=False, force_add=True)
-        own = {f.name for f in dataclasses.fields(Settings)}
-        settings = self._object("", OmegaConf.masked_copy(tree, [str(k) for k in tree if str(k) in own]), Settings)
+        names = {f.name for f in dataclasses.fields(Settings)}
+        settings = self._object("", OmegaConf.masked_copy(tree, [str(k) for k in tree if str(k) in names]), Settings)
         groups = {name: self._object(name, tree[name], schema) for name, schema in self._schemas.items()}
         settings.check()
         return Point(settings, groups, (*said, *(f"{axis}={_override_text(v)}" for axis, v in values.items())))

@@ -129,8 +129,12 @@ class AcceptanceRule(ABC):
     @property
     def label(self) -> str:
         """What the `acceptance` column says: the kind, and the parameters that differ from their defaults."""
-        own = [f for f in fields(self) if f.name != "kind" and getattr(self, f.name) != f.default]  # type: ignore[arg-type]
-        return "-".join([self.kind, *(f"{f.name}{getattr(self, f.name)}" for f in own)])
+        parameters = [
+            f
+            for f in fields(self)  # type: ignore[arg-type]
+            if f.name != "kind" and getattr(self, f.name) != f.default
+        ]
+        return "-".join([self.kind, *(f"{f.name}{getattr(self, f.name)}" for f in parameters)])
 
     def check(self) -> None:  # noqa: B027  (most rules have no parameters)
         """Raise `ConfigError` for parameters out of range."""

@@ -131,7 +131,8 @@ def rounds(tree: DraftTree, device: torch.device) -> Iterator[Round]:
     tokens = tree_tokens(tree, device)
     children = list(enumerate(tree.topology.children))
     trials = [
-        [(node, own[j]) for node, own in children if len(own) > j] for j in range(max(len(own) for _, own in children))
+        [(node, siblings[j]) for node, siblings in children if len(siblings) > j]
+        for j in range(max(len(siblings) for _, siblings in children))
     ]
     pairs = sent([pair for trial in trials for pair in trial], device)
     for trial in torch.split(pairs, [len(trial) for trial in trials]) if trials else ():

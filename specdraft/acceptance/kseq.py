@@ -38,7 +38,7 @@ class KSeq(Judging):
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
-        children = sent([[len(own)] for own in tree.topology.children], target_probs.device)
+        children = sent([[len(siblings)] for siblings in tree.topology.children], target_probs.device)
         counts = children.clamp(min=1)
         rho = solve(target_probs, draft_probs, counts)[0]
         common = torch.where(

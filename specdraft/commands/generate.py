@@ -31,25 +31,27 @@ def generate(
     from specdraft.study.plan import one_combination
     from specdraft.viewer.live import watched
 
-    one = one_combination("generate", overrides or [], config_dir)
-    replace(one.together, engine="live").refuse()
-    prompt_ids = one.pair.encode_to_fit(prompt, one.prompts.chat_template, one.settings, one.limits.depth)
+    combination = one_combination("generate", overrides or [], config_dir)
+    replace(combination.together, engine="live").refuse()
+    prompt_ids = combination.pair.encode_to_fit(
+        prompt, combination.prompts.chat_template, combination.settings, combination.limits.depth
+    )
     if html:
         check_file_writable(html, "--html")
-    settings = one.settings
+    settings = combination.settings
     decoder = SpeculativeDecoder(
-        load_pair(one.pair),
-        one.shape,
+        load_pair(combination.pair),
+        combination.shape,
         settings.budget,
         settings.max_new_tokens,
-        one.rule,
-        one.sampling,
+        combination.rule,
+        combination.sampling,
         watched=True,
         max_prompt_tokens=settings.max_prompt_tokens,
         seed=settings.seed,
-        fitted_on=one.prompts,
+        fitted_on=combination.prompts,
     )
-    _present(watched(decoder, one, prompt, prompt_ids), html, not no_live, as_json)
+    _present(watched(decoder, combination, prompt, prompt_ids), html, not no_live, as_json)
 
 
 def replay(
@@ -71,14 +73,13 @@ def replay(
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.replayed import recorded, replayed
 
-    one = one_combination("replay", overrides or [], config_dir)
-    one = replace(one, settings=replace(one.settings, engine="replay"))
-    one.together.refuse_replayed_steps()
+    combination = one_combination("replay", overrides or [], config_dir)
+    combination = replace(combination, settings=replace(combination.settings, engine="replay"))
+    combination.together.refuse_replayed_steps()
     if html:
         check_file_writable(html, "--html")
-    _present(
-        replayed(recorded(one, prompt_id, TraceStore(default_folder()), not no_models, say)), html, not no_live, as_json
-    )
+    showing = replayed(recorded(combination, prompt_id, TraceStore(default_folder()), not no_models, say))
+    _present(showing, html, not no_live, as_json)
 
 
 def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> None:

@@ -83,9 +83,9 @@ def _report_after_sweep(folder: Path, quiet: bool) -> None:
         page = write_report(folder)[0]
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
-        told = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
-        told = f"no report was written: {told} (specdraft report {folder} tries again)"
-        console(stderr=True).print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        reason = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+        message = f"no report was written: {reason} (specdraft report {folder} tries again)"
+        console(stderr=True).print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
         return
     if not quiet:
         console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
@@ -101,7 +101,9 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     settings = ("acceptance", "temperature", "max_new_tokens", "combination")
     columns = ("pair", "drafter", "tree", "budget", "nodes", "depth", *settings)
     if as_json:
-        listed = [{name: c.keys[name] for name in columns} | {"reused": there[c.identifier]} for c in plan.combinations]
+        combinations = [
+            {name: c.keys[name] for name in columns} | {"reused": there[c.identifier]} for c in plan.combinations
+        ]
         skipped = [{"overrides": what, "reason": why} for what, why in plan.skipped]
         typer.echo(
             json.dumps(
@@ -109,7 +111,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
                     "study": plan.settings.name,
                     "out": str(folder),
                     "prompts": len(plan.prompts),
-                    "combinations": listed,
+                    "combinations": combinations,
                     "skipped": skipped,
                 }
             )

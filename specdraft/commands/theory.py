@@ -37,16 +37,16 @@ def theory(
             raise UserError("--alpha needs --gamma, the length of the chain")
         from specdraft.theory.formulas import facts
 
-        found: dict[str, Any] = facts(alpha, gamma, cost or 0.0)
-        shown = formula_tables(found)
+        results: dict[str, Any] = facts(alpha, gamma, cost or 0.0)
+        shown = formula_tables(results)
     else:
         from specdraft.theory.prediction import predict
 
         with shown_progress(console(stderr=True)) as progress:
             prediction = predict(overrides or [], config_dir, progress)
-        found, shown = prediction.as_dict(), prediction_tables(prediction)
+        results, shown = prediction.as_dict(), prediction_tables(prediction)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(results))
         return
     for part in shown:
         console().print(part)

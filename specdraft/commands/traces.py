@@ -52,9 +52,9 @@ def traces_rm(
     if bool(keys) == everything:
         raise UserError("traces rm needs keys, or --all")
     store = TraceStore(default_folder())
-    found = {trace.key for trace in (store.list() if everything else map(store.find, keys or []))}
-    for key in found:
+    full_keys = {trace.key for trace in (store.list() if everything else map(store.find, keys or []))}
+    for key in full_keys:
         store.remove(key)
     if everything:
         store.sweep_up()
-    typer.echo(f"{len(found)} traces deleted")
+    typer.echo(f"{len(full_keys)} traces deleted")

@@ -111,7 +111,7 @@ class ModelDrafter:
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
         """See `Drafter.annotate`: one teacher-forced forward over a batch."""
         tokens = [torch.tensor(text.tokens, device=self.model.device) for text in texts]
-        return [annotation(logits, own) for logits, own in zip(self.logits_along(texts), tokens, strict=True)]
+        return [annotation(logits, ids) for logits, ids in zip(self.logits_along(texts), tokens, strict=True)]
 
     def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
         """See `Drafter.logits_along`."""

@@ -214,8 +214,8 @@ def find_pair(spec: PairSpec, drafter: DrafterSpec | None = None, weights: bool 
     drafter.check()
     draft = drafter.weights(spec)
     key = "pair.draft" if draft is spec.draft else "drafter"
-    found = None if draft is None else find_model(draft, key, weights)
-    return PairFiles(spec, drafter, find_model(spec.target, "pair.target", weights), found)
+    draft_files = None if draft is None else find_model(draft, key, weights)
+    return PairFiles(spec, drafter, find_model(spec.target, "pair.target", weights), draft_files)
 
 
 def load_pair(

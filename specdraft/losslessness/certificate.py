@@ -140,16 +140,17 @@ def certificate(
         live: what live text of the pairs says, with `certify=true` (see `live_check.Checked`).
     """
     keys = [combinations[row.combination] for row in rows]
-    sampled = sum(own["temperature"] > 0 for own in keys)
+    sampled = sum(columns["temperature"] > 0 for columns in keys)
     ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
     compared = sum(
-        own["temperature"] == 0 and own["engine"] == "live" and registry()[own["acceptance"]].lossless for own in keys
+        columns["temperature"] == 0 and columns["engine"] == "live" and registry()[columns["acceptance"]].lossless
+        for columns in keys
     )
     return {
         "kind": "; ".join([*([GREEDY] if sampled < len(rows) or not rows else []), *([SAMPLING] if sampled else [])]),
         "compared": compared,
         "identical": compared - len(ties),
-        "replayed": sum(own["engine"] == "replay" for own in keys),
+        "replayed": sum(columns["engine"] == "replay" for columns in keys),
         "sampled": sampled,
         "recorded": dict(recorded),
         "ties": ties,

@@ -177,11 +177,11 @@ class Step:
 
     def reached(self) -> dict[RankPath, float]:
         """P(accepted) of each node."""
-        found: dict[RankPath, float] = defaultdict(float)
+        chances: dict[RankPath, float] = defaultdict(float)
         for tree, accepted, chance in self.outcomes():
             for node in accepted.nodes:
-                found[tree.topology.paths[node]] += chance
-        return found
+                chances[tree.topology.paths[node]] += chance
+        return chances
 
     def accepted_tokens(self) -> float:
         """Expected accepted tokens of the step."""
@@ -218,15 +218,15 @@ def distance(world: World, law: Law, sampling: Sampling, length: int) -> float:
     def mass(prefix: Prefix) -> float:
         return 1.0 if not prefix else mass(prefix[:-1]) * float(world.target(prefix[:-1], key(sampling))[prefix[-1]])
 
-    found: Law = defaultdict(float)
+    continued_law: Law = defaultdict(float)
     for start, chance in law.items():
         for rest in product(range(world.vocab), repeat=length - len(start)):
             if mass(start):
-                found[start + rest] += chance * mass(start + rest) / mass(start)
+                continued_law[start + rest] += chance * mass(start + rest) / mass(start)
             else:
-                found[start] += chance  # what the target never says
-    texts = found.keys() | set(product(range(world.vocab), repeat=length))
-    return sum(abs(found[text] - (mass(text) if len(text) == length else 0.0)) for text in texts) / 2
+                continued_law[start] += chance  # what the target never says
+    texts = continued_law.keys() | set(product(range(world.vocab), repeat=length))
+    return sum(abs(continued_law[text] - (mass(text) if len(text) == length else 0.0)) for text in texts) / 2
 
 
 def shape(*factors: int) -> Topology:
@@ -256,7 +256,7 @@ def family(topology: Topology | None) -> str:
         return "chain"
     if topology.depth == 1:
         return "wide"
-    inner = {len(own) for own in topology.children if own}
+    inner = {len(siblings) for siblings in topology.children if siblings}
     return "k-ary" if len(inner) == 1 else "mixed"
 
 
@@ -286,7 +286,7 @@ class Proof(NamedTuple):
     @property
     def largest(self) -> float:
         """The largest total variation from the target's law."""
-        return max(one.distance for one in self.enumerated)
+        return max(case.distance for case in self.enumerated)
 
     @property
     def exact(self) -> bool:
@@ -296,7 +296,7 @@ class Proof(NamedTuple):
     @property
     def families(self) -> list[str]:
         """The families of trees that were enumerated."""
-        return list(dict.fromkeys(one.family for one in self.enumerated))
+        return list(dict.fromkeys(case.family for case in self.enumerated))
 
     def verdict(self) -> str:
         """One line for people."""
@@ -308,7 +308,7 @@ class Proof(NamedTuple):
             )
         if self.exact:
             return f"proven by enumeration for these tree families: {trees} (largest distance {self.largest:.1e})"
-        worst = max(self.enumerated, key=lambda one: one.distance)
+        worst = max(self.enumerated, key=lambda case: case.distance)
         return (
             f"NOT lossless: {worst.distance:.2g} away from the target's law on {worst.family} tree "
             f"{worst.tree}, {worst.sampling}"
@@ -322,7 +322,7 @@ class Proof(NamedTuple):
             "families": self.families,
             "largest_distance": self.largest,
             "limit": EXACT,
-            "enumerated": [one._asdict() for one in self.enumerated],
+            "enumerated": [case._asdict() for case in self.enumerated],
         }
 
 
@@ -337,11 +337,11 @@ def prove(rule: AcceptanceRule, families: Iterable[str] | None = None) -> Proof:
     fitting = [name for name in fitting if name != "by rank" or rule.draw == "rank"]
     wanted = fitting if families is None else [name for name in fitting if name in set(families)]
     cases = [(name, tree, sampling) for name in wanted for tree in FAMILIES[name] for sampling in ENUMERATED]
-    found = [
+    enumerated = [
         Enumerated(n, t, FAMILIES[n][t][0], says(s), enumerate_case(type(rule), _told(rule), n, t, key(s)))
         for n, t, s in cases
     ]
-    return Proof(rule.kind, rule.lossless, found)
+    return Proof(rule.kind, rule.lossless, enumerated)
 
 
 def _told(rule: AcceptanceRule) -> tuple[tuple[str, Any], ...]:

@@ -132,11 +132,11 @@ def check_live(
         seed: of the texts.
         done: called with a line of text after each case.
     """
-    found: dict[int, Checked] = {}
+    checks: dict[int, Checked] = {}
     sampled: list[tuple[int, Case, list[ChiSquare]]] = []
     for index, case in enumerate(cases):
         if case.sampling.greedy:
-            found[index] = compare_with_plain(pair, case, prompts)
+            checks[index] = compare_with_plain(pair, case, prompts)
         else:
             sampled.append(
                 (index, case, [chi_square(pair, case, name, ids, texts, seed) for name, ids in prompts.items()])
@@ -144,8 +144,8 @@ def check_live(
         done(f"decoded live: {pair.name} {case.rule.kind} on {case.tree}")
     corrected = iter(holm([test.p for _, _, tests in sampled for test in tests]))
     for index, case, tests in sampled:
-        found[index] = _judged(pair, case, [test._replace(p_corrected=next(corrected)) for test in tests])
-    return [found[index] for index in range(len(found))]
+        checks[index] = _judged(pair, case, [test._replace(p_corrected=next(corrected)) for test in tests])
+    return [checks[index] for index in range(len(checks))]
 
 
 def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[int]]) -> Checked:
@@ -287,8 +287,8 @@ def _judged(pair: Pair, case: Case, tests: list[ChiSquare]) -> Checked:
     verdict = f"{what} follow the target's own law ({smallest})"
     if not passed:
         verdict = f"NOT lossless: {what} do not follow the target's own law ({smallest}, on prompt {worst.prompt_id})"
-    listed = [test._asdict() for test in tests]
-    return Checked(pair.label, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, listed)
+    details = [test._asdict() for test in tests]
+    return Checked(pair.label, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, details)
 
 
 class Opening:

@@ -69,8 +69,8 @@ class ModelFiles:
 
         try:
             with torch.device("meta"):
-                own = copy.deepcopy(self.config)  # some models change the config that they are built from
-                model_class = type(AutoModelForCausalLM.from_config(own, trust_remote_code=False))
+                config = copy.deepcopy(self.config)  # some models change the config that they are built from
+                model_class = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
         except ValueError as error:
             if getattr(self.config, "is_encoder_decoder", False):
                 check_supported(self.spec.path, self.config, object)

@@ -35,9 +35,9 @@ def resolve_dtype(files: ModelFiles, device: torch.device) -> torch.dtype:
         return named
     if device.type == "cpu":
         return torch.float32
-    own = files.config.get_text_config().dtype
+    config_dtype = files.config.get_text_config().dtype
     usable = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return own if own == torch.float16 else usable
+    return config_dtype if config_dtype == torch.float16 else usable
 
 
 def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:

@@ -95,11 +95,11 @@ def _follow(
     return on_path, first_child
 
 
-def _place(found: np.ndarray) -> np.ndarray:
+def _place(mask: np.ndarray) -> np.ndarray:
     """`[F, N]` -> `[F]` the place, from 1, of each row's first true, or `NEVER`."""
-    if not found.shape[1]:
-        return np.full(len(found), NEVER)
-    return np.where(found.any(1), found.argmax(1) + 1, NEVER)
+    if not mask.shape[1]:
+        return np.full(len(mask), NEVER)
+    return np.where(mask.any(1), mask.argmax(1) + 1, NEVER)
 
 
 def sizes(walked: Walked, plan: NestedPlan) -> np.ndarray:
@@ -166,20 +166,20 @@ def replay_dynamic(walked: Walked, packed: PackedRanks, plan: NestedPlan) -> tup
     accepted = depths < steps.accepted[:, None]
     nodes = _nodes(walked, steps, tried)
     tallies = []
-    for one, (last, looped) in enumerate(zip(packed.last.tolist(), packed.looped.tolist(), strict=True)):
-        own = prompt == one
-        lengths = np.bincount(steps.accepted[own]).tolist()
-        there, hit = reached[own].sum(0).tolist(), accepted[own].sum(0).tolist()
+    for index, (last, looped) in enumerate(zip(packed.last.tolist(), packed.looped.tolist(), strict=True)):
+        mask = prompt == index
+        lengths = np.bincount(steps.accepted[mask]).tolist()
+        there, hit = reached[mask].sum(0).tolist(), accepted[mask].sum(0).tolist()
         tally = Tally(
-            steps=int(own.sum()),
-            drafted_tokens=int(steps.size[own].sum()),
-            accepted_tokens=int(steps.accepted[own].sum()),
-            bonus_tokens=int((~steps.cut[own]).sum()),
+            steps=int(mask.sum()),
+            drafted_tokens=int(steps.size[mask].sum()),
+            accepted_tokens=int(steps.accepted[mask].sum()),
+            bonus_tokens=int((~steps.cut[mask]).sum()),
             new_tokens=last + 1,
             looped_tokens=looped,
             lengths=Counter({length: n for length, n in enumerate(lengths) if n}),
             positions={d: [r, a] for d, (r, a) in enumerate(zip(there, hit, strict=True), start=1) if r},
-            nodes=nodes[one],
+            nodes=nodes[index],
             dynamic=True,
         )
         tallies.append(tally)
@@ -200,15 +200,15 @@ def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPat
     times = [
         np.bincount(key[which], minlength=prompts * count).reshape(prompts, count) for which in (reached, accepted)
     ]
-    found: list[dict[RankPath, list[int]]] = [{} for _ in range(prompts)]
+    node_counts: list[dict[RankPath, list[int]]] = [{} for _ in range(prompts)]
     for prompt, index in np.argwhere(times[0]).tolist():
-        found[prompt][walked.paths[index]] = [int(times[0][prompt, index]), int(times[1][prompt, index])]
-    return found
+        node_counts[prompt][walked.paths[index]] = [int(times[0][prompt, index]), int(times[1][prompt, index])]
+    return node_counts
 
 
 def listed_steps(walked: Walked, steps: Steps) -> list[list[list[int]]]:
     """Every prompt's steps as `steps.csv` lists them: index, drafted, accepted and bonus tokens, cut (0 or 1)."""
-    listed: list[list[list[int]]] = [[] for _ in walked.first]
+    prompt_steps: list[list[list[int]]] = [[] for _ in walked.first]
     rows = zip(
         walked.prompt[steps.start].tolist(),
         steps.size.tolist(),
@@ -217,5 +217,5 @@ def listed_steps(walked: Walked, steps: Steps) -> list[list[list[int]]]:
         strict=True,
     )
     for prompt, size, accepted, cut in rows:
-        listed[prompt].append([len(listed[prompt]), size, accepted, int(not cut), int(cut)])
-    return listed
+        prompt_steps[prompt].append([len(prompt_steps[prompt]), size, accepted, int(not cut), int(cut)])
+    return prompt_steps

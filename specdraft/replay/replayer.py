@@ -69,16 +69,16 @@ class Replayer:
 
     def _run(self, parts: Iterable[PlanOnPrompts], rule: AcceptanceRule, with_steps: bool) -> Replayed:
         counted: dict[int, Tally] = {}
-        listed: dict[int, list[list[int]] | None] = {}
+        step_lists: dict[int, list[list[int]] | None] = {}
         for plan, members in parts:
             for block in np.array_split(members, range(BLOCK, len(members), BLOCK)):
                 tallies, steps = self._replay(plan, rule, block, with_steps)
                 counted |= zip(block.tolist(), tallies, strict=True)
-                listed |= zip(block.tolist(), steps, strict=True)
+                step_lists |= zip(block.tolist(), steps, strict=True)
         for index, (overlap, judged) in enumerate(zip(self._overlap.tolist(), self._judged.tolist(), strict=True)):
             counted[index].overlap, counted[index].judged_tokens = overlap, judged
         everyone = range(len(self._names))
-        return [counted[i] for i in everyone], [listed[i] for i in everyone]
+        return [counted[i] for i in everyone], [step_lists[i] for i in everyone]
 
     def _replay(self, plan: Plan, rule: AcceptanceRule, block: np.ndarray, with_steps: bool) -> Replayed:
         """One block of prompts, in the way that plan and rule ask for."""

@@ -73,9 +73,9 @@ def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, n
     starts, here = np.arange(size), np.zeros(size, dtype=np.int64)
     for level in range(1, topology.depth + 1):
         if level == 1 or ranks.ndim > 2:
-            own = at_depth(ranks, level)
+            level_ranks = at_depth(ranks, level)
             following = np.append(
-                np.minimum(own.astype(np.uint32), beyond).astype(np.int64), beyond
+                np.minimum(level_ranks.astype(np.uint32), beyond).astype(np.int64), beyond
             )  # -1 is the largest
         child = children[here * width + following[starts + level]] if level > 1 else children[following[1:]]
         kept = np.flatnonzero(child >= 0)
@@ -99,9 +99,9 @@ def step_starts(depth: np.ndarray, last: np.ndarray) -> np.ndarray:
     ).ravel()  # the last position leads to itself
     started = np.zeros(depth.size, dtype=bool)
     started[rows] = True
-    found = 0
-    while (now := np.flatnonzero(started)).size > found:
-        found = now.size
+    count = 0
+    while (now := np.flatnonzero(started)).size > count:
+        count = now.size
         started[following[now]] = True
         following = following[following]
     started[rows[:, 0] + last] = False
@@ -226,18 +226,18 @@ def _per_prompt(nodes: np.ndarray, prompt: np.ndarray, prompts: int) -> np.ndarr
 class NodeCounts(Mapping[RankPath, list[int]]):
     """`Tally.nodes` of one prompt, read from the counts of all prompts when somebody looks."""
 
-    __slots__ = ("_counts", "_listed", "_prompt", "_topology")
+    __slots__ = ("_by_path", "_counts", "_prompt", "_topology")
 
     def __init__(self, topology: Topology, counts: Counts, prompt: int) -> None:
         self._topology, self._counts, self._prompt = topology, counts, prompt
-        self._listed: dict[RankPath, list[int]] | None = None
+        self._by_path: dict[RankPath, list[int]] | None = None
 
     def _nodes(self) -> dict[RankPath, list[int]]:
-        if self._listed is None:
+        if self._by_path is None:
             columns = [table[1:, self._prompt].tolist() for table in self._counts[-3:]]
             rows = zip(self._topology.paths[1:], *columns, strict=True)
-            self._listed = {path: [tried, accepted] for path, drafted, tried, accepted in rows if drafted}
-        return self._listed
+            self._by_path = {path: [tried, accepted] for path, drafted, tried, accepted in rows if drafted}
+        return self._by_path
 
     def __getitem__(self, path: RankPath) -> list[int]:
         return self._nodes()[path]

@@ -46,8 +46,8 @@ def build_tables(
     details: dict[str, list[dict[str, Any]]] = {file: [] for file in DETAILS}
     for name, group in groupby(rows, key=lambda row: row.combination):
         keys = {key: combinations[name][key] for key in DETAIL_KEYS}
-        for file, listed in _details(list(group)).items():
-            details[file] += [keys | values for values in listed]
+        for file, entries in _details(list(group)).items():
+            details[file] += [keys | values for values in entries]
     for file, columns in DETAILS.items():
         if details[file] or file != "steps.csv":
             tables[file] = pd.DataFrame(details[file], columns=[*DETAIL_KEYS, *columns])
@@ -83,8 +83,8 @@ def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
 
 def _add(counts: Iterable[Mapping[Any, Sequence[float]]]) -> dict[Any, tuple[float, float]]:
     total: dict[Any, tuple[float, float]] = {}
-    for one in counts:
-        for key, (reached, accepted) in one.items():
+    for part in counts:
+        for key, (reached, accepted) in part.items():
             before = total.get(key, (0, 0))
             total[key] = before[0] + reached, before[1] + accepted
     return total
@@ -92,12 +92,12 @@ def _add(counts: Iterable[Mapping[Any, Sequence[float]]]) -> dict[Any, tuple[flo
 
 def records_table(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """One row per combination, prompt and repeat: keys, counts, times and ratios."""
-    listed = []
+    records = []
     for row in rows:
-        own = {"prompt_id": row.prompt_id, "category": row.category, "repeat": row.repeat}
-        keys = {key: own[key] if key in own else combinations[row.combination][key] for key in KEYS}
-        listed.append(keys | {name: getattr(row.tally, name) for name in (*SUMS, *HELPERS)})
-    return add_ratios(pd.DataFrame(listed, columns=[*KEYS, *SUMS, *HELPERS]))
+        row_keys = {"prompt_id": row.prompt_id, "category": row.category, "repeat": row.repeat}
+        keys = {key: row_keys[key] if key in row_keys else combinations[row.combination][key] for key in KEYS}
+        records.append(keys | {name: getattr(row.tally, name) for name in (*SUMS, *HELPERS)})
+    return add_ratios(pd.DataFrame(records, columns=[*KEYS, *SUMS, *HELPERS]))
 
 
 def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame:

@@ -99,8 +99,8 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     combinations, skipped = _combinations(study.points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
-    for files, own in _grouped(combinations).items():
-        encode_prompts(files, prompts, own)
+    for files, pair_combinations in _grouped(combinations).items():
+        encode_prompts(files, prompts, pair_combinations)
     return StudyPlan(settings, prompts, combinations, skipped, study.yaml())
 
 
@@ -125,12 +125,12 @@ def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shap
     return shape, point.settings.budget
 
 
-def _one_point(overrides: list[str], defaults: dict[str, str], config_dir: Path | None, one: str) -> Point:
-    """The one point that overrides name; `one` says that there must be no more."""
+def _one_point(overrides: list[str], defaults: dict[str, str], config_dir: Path | None, expectation: str) -> Point:
+    """The one point that overrides name; `expectation` says that there must be no more."""
     mine = unless_said(overrides, {"pair": "zoo", **defaults, "budget": str(Settings.budget)})
     points = compose_study([*mine, *overrides], schemas(), config_dir).points
     if len(points) != 1:
-        raise ConfigError(f"{one}; the overrides make {len(points)}")
+        raise ConfigError(f"{expectation}; the overrides make {len(points)}")
     return points[0]
 
 
@@ -149,12 +149,12 @@ def _combination(point: Point, pair: PairFiles) -> Combination:
 
 def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
     """Each pair's files, checked; one `ModelFiles` for a model that several pairs share."""
-    found: dict[str, PairFiles] = {}
+    pairs: dict[str, PairFiles] = {}
     names: dict[tuple[str, ...], str] = {}
     for point in points:
         spec, drafter = named_pair(point), point.groups["drafter"]
         key = repr((spec, drafter))
-        if key in found:
+        if key in pairs:
             continue
         files = find_pair(spec, drafter, weights)
         labels = [model_label(model.spec) for model in files.models]
@@ -164,12 +164,12 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
                 f"two different pairs are called {spec.name!r} and look alike in the results; give one another "
                 "pair.name"
             )
-        same = next((p.target for p in found.values() if p.target.spec == spec.target), files.target)
-        found[key] = replace(files, target=same)
-        found[key].check()
+        same = next((p.target for p in pairs.values() if p.target.spec == spec.target), files.target)
+        pairs[key] = replace(files, target=same)
+        pairs[key].check()
         for model in files.models:
             resolve_device(model.spec)
-    return found
+    return pairs
 
 
 def named_pair(point: Point) -> PairSpec:
@@ -187,16 +187,16 @@ def _combinations(
     skipped = []
     for point in points:
         shape = point.groups["tree"]
-        one = _combination(point, pairs[repr((named_pair(point), point.groups["drafter"]))])
-        if why := misfit(one, prompts):
+        combination = _combination(point, pairs[repr((named_pair(point), point.groups["drafter"]))])
+        if why := misfit(combination, prompts):
             skipped.append((" ".join(point.overrides), why))
-        elif one.identifier not in combinations:
-            combinations[one.identifier] = one
+        elif combination.identifier not in combinations:
+            combinations[combination.identifier] = combination
         elif shape.sized:
-            why = f"{shape.label} has a size of its own ({one.limits.nodes} nodes) and runs once"
+            why = f"{shape.label} has a size of its own ({combination.limits.nodes} nodes) and runs once"
             skipped.append((" ".join(point.overrides), why))
-    for one in list(combinations.values()):
-        for reference in _references(one, prompts):
+    for combination in list(combinations.values()):
+        for reference in _references(combination, prompts):
             combinations.setdefault(reference.identifier, reference)
     return list(combinations.values()), skipped
 

@@ -93,8 +93,8 @@ def facts(alpha: float, gamma: int, cost: float) -> dict[str, Any]:
     if gamma > LONGEST:
         raise ConfigError(f"gamma={gamma} is out of range; expected at most {LONGEST}")
     lengths = sorted({*range(SHORTEST + 1), 12, 16, 24, 32, gamma, *([best] if best is not None else [])})
-    own = {"alpha": alpha, "cost": cost} | at(gamma)
-    return own | {"best_gamma": best, "table": [at(length) for length in lengths]}
+    point = {"alpha": alpha, "cost": cost} | at(gamma)
+    return point | {"best_gamma": best, "table": [at(length) for length in lengths]}
 
 
 def _check(*, alpha: float = 0.0, gamma: int = 0, cost: float = 0.0) -> None:

@@ -159,9 +159,9 @@ def _prediction(tables: dict[str, pd.DataFrame], costs: CostCurve) -> Prediction
     if isnan(alpha.value):
         raise ConfigError("every text ends with its first token, so nothing was drafted; try a larger max_new_tokens")
     records = tables["records.csv"]
-    own = records[records["combination"] == last["combination"]]
-    lengths = Counter((own["new_tokens"] - 1).tolist())
-    of_prompts = own["alpha"].quantile([0.05, 0.5, 0.95]).tolist()
+    last_records = records[records["combination"] == last["combination"]]
+    lengths = Counter((last_records["new_tokens"] - 1).tolist())
+    of_prompts = last_records["alpha"].quantile([0.05, 0.5, 0.95]).tolist()
     positions = tables["positions.csv"]
     deep = positions[(positions["combination"] == last["combination"]) & (positions["reached"] > 0)]
     verify = dict(zip(costs.sizes, costs.verify_s, strict=True))

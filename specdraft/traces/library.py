@@ -74,13 +74,17 @@ def pair_traces(
 
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
     trajectories = store_all.complete(Trajectory, abouts, texts, f"recorded {{}} trajectories of {target}", ending)
-    own = {name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()}
+    about_annotations = {
+        name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()
+    }
 
     def ranks(some: Sequence[str]) -> list[Annotation]:
         return pair.drafter.annotate(recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some]))
 
-    annotations = store_all.complete(Annotation, own, ranks, f"annotated {{}} trajectories with {drafter}")
-    keys = {name: store.key(about) for name, about in own.items()}
+    annotations = store_all.complete(
+        Annotation, about_annotations, ranks, f"annotated {{}} trajectories with {drafter}"
+    )
+    keys = {name: store.key(about) for name, about in about_annotations.items()}
     if sampling.greedy or not pair.drafter.traits.probabilities:
         return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
@@ -137,15 +141,15 @@ class _Stored:
             note: what to say of a batch; `{}` is how many.
             ending: see `_read`.
         """
-        found: dict[str, Trace | None] = {
+        traces: dict[str, Trace | None] = {
             name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()
         }
-        for some in batches([name for name in self._by_length if found[name] is None], BATCH):
-            for name, one in zip(some, _in_memory(record, some), strict=True):
-                self._store.put(abouts[name], one if isinstance(one, dict) else one._asdict())
-                found[name] = one
+        for some in batches([name for name in self._by_length if traces[name] is None], BATCH):
+            for name, trace in zip(some, _in_memory(record, some), strict=True):
+                self._store.put(abouts[name], trace if isinstance(trace, dict) else trace._asdict())
+                traces[name] = trace
             self._recorded(note.format(len(some)))
-        return {name: one for name, one in found.items() if one is not None}
+        return {name: trace for name, trace in traces.items() if trace is not None}
 
 
 class Expansions:
@@ -180,10 +184,10 @@ class Expansions:
 
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
-        found: Expansion | None = _read(Expansion, self._store.get(self._about(name)))
-        if found is None:
+        expansion: Expansion | None = _read(Expansion, self._store.get(self._about(name)))
+        if expansion is None:
             raise ResultsError(f"{self._store.folder}: a trace that was there is gone; run the same command again")
-        return found
+        return expansion
 
     def _about(self, name: str) -> dict[str, Any]:
         return {
@@ -226,34 +230,34 @@ def find_traces(
         "max_new_tokens": max_new_tokens,
         **({} if sampling.greedy else {"draw": draw}),
     }
-    listed = [trace for trace in store.list() if trace.about["kind"] in ("trajectory", "annotation", "expansion")]
+    traces = [trace for trace in store.list() if trace.about["kind"] in ("trajectory", "annotation", "expansion")]
     for trajectory in (
-        trace for trace in listed if _says(trace.about, same) and _weighs(trace.about, "target", files.target)
+        trace for trace in traces if _says(trace.about, same) and _weighs(trace.about, "target", files.target)
     ):
-        for annotation in (t for t in listed if _says(t.about, {"kind": "annotation", "trajectory": trajectory.key})):
+        for annotation in (t for t in traces if _says(t.about, {"kind": "annotation", "trajectory": trajectory.key})):
             if not _drafts(annotation.about, files):
                 continue
             text = _read(Trajectory, store.get(trajectory.about))
             ranks = _read(Annotation, store.get(annotation.about))
-            expansion = _find_expansion(listed, annotation.key, store, plan) if plan else None
+            expansion = _find_expansion(traces, annotation.key, store, plan) if plan else None
             if text and ranks and (expansion or not plan):
                 return FoundTraces(text, ranks, expansion)
     return None
 
 
 def _find_expansion(
-    listed: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: NestedPlan
+    traces: Sequence[StoredTrace], annotation: str, store: TraceStore, plan: NestedPlan
 ) -> Expansion | None:
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
-    for trace in listed:
+    for trace in traces:
         if _says(trace.about, wanted) and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth
             if (levels == plan.max_depth or unlimited) and (
-                found := _read(Expansion, store.get(trace.about))
+                expansion := _read(Expansion, store.get(trace.about))
             ) is not None:
-                return Expansion(*found)
+                return Expansion(*expansion)
     return None
 
 
@@ -294,10 +298,10 @@ def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | Non
     """The tensors as `kind`, or None where they are not a whole trace of that kind (of records their key tells)."""
     if tensors is None or (kind is not RuleRecords and set(tensors) != set(kind._fields)):
         return None
-    one = kind(**tensors)
-    if ending is not None and not ending.reached(len(one.tokens), int(one.tokens[-1])):
+    trace = kind(**tensors)
+    if ending is not None and not ending.reached(len(trace.tokens), int(trace.tokens[-1])):
         return None
-    return one
+    return trace
 
 
 def _about_trajectory(

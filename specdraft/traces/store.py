@@ -112,16 +112,16 @@ class TraceStore:
 
     def find(self, key: str) -> StoredTrace:
         """The trace whose key begins with `key`. Raises `ResultsError` where there is none, or more than one."""
-        found = [trace for trace in self.list() if key and trace.key.startswith(key)]
-        if len(found) != 1:
-            problem = "no trace" if not found else f"{len(found)} traces"
+        matching = [trace for trace in self.list() if key and trace.key.startswith(key)]
+        if len(matching) != 1:
+            problem = "no trace" if not matching else f"{len(matching)} traces"
             hint = (
                 did_you_mean(key, (t.key for t in self.list())).split(" (known")[0]
-                if not found
+                if not matching
                 else "; give more digits"
             )
             raise ResultsError(f"{problem} with key {key!r} in {self.folder}{hint}")
-        return found[0]
+        return matching[0]
 
     def check_writable(self) -> None:
         """Make the folder; raises `ResultsError` where traces cannot be written."""

@@ -43,11 +43,11 @@ class DraftTree:
     @classmethod
     def from_paths(cls, paths: Iterable[Sequence[int]], root: int, tokens: Sequence[int]) -> DraftTree:
         """Build from rank paths and their tokens `[n]` in the same order."""
-        listed = [tuple(p) for p in paths]
-        topology = Topology.from_paths(listed)
-        if len(listed) != len(tokens):
-            raise TreeError(f"{len(tokens)} tokens for {len(listed)} paths")
-        token_of = dict(zip(listed, tokens, strict=True))
+        rank_paths = [tuple(p) for p in paths]
+        topology = Topology.from_paths(rank_paths)
+        if len(rank_paths) != len(tokens):
+            raise TreeError(f"{len(tokens)} tokens for {len(rank_paths)} paths")
+        token_of = dict(zip(rank_paths, tokens, strict=True))
         return cls(topology, [root, *(token_of[path] for path in topology.paths[1:])])
 
     @classmethod

@@ -84,8 +84,8 @@ class Growth:
         row, rank = np.nonzero((reached >= self._least) & (reached > self._to_beat()[root][:, None]) & (reached > -inf))
         first, count = len(self._root), len(row)
         depth = np.full(count, self._depth)
-        found = Nodes(self.frontier[row], rank, tokens[row, rank], depth, reached[row, rank])
-        self._all = Nodes(*(np.concatenate(pair) for pair in zip(self._all, found, strict=True)))
+        children = Nodes(self.frontier[row], rank, tokens[row, rank], depth, reached[row, rank])
+        self._all = Nodes(*(np.concatenate(pair) for pair in zip(self._all, children, strict=True)))
         self._root = np.concatenate([self._root, root[row]])
         self._keep_best(np.concatenate([self._kept, np.arange(first, first + count)]))
         newest = np.sort(self._kept[self._kept >= first])
@@ -108,7 +108,7 @@ class Growth:
 
     def trees(self) -> GrownTrees:
         """Every root's tree."""
-        one, root = self.nodes_at(self._kept), self._root[self._kept]
+        nodes, root = self.nodes_at(self._kept), self._root[self._kept]
         sizes = np.bincount(root, minlength=self._roots)
         turn = np.arange(len(root)) - np.searchsorted(root, np.arange(self._roots))[root]
         place = np.zeros(len(self._root), dtype=np.int64)
@@ -119,12 +119,12 @@ class Growth:
             table[root, turn] = values
             return table
 
-        parent = laid_out(place[one.parent], -1)
+        parent = laid_out(place[nodes.parent], -1)
         return GrownTrees(
             sizes,
             laid_out(self._kept, -1),
             parent,
-            laid_out(one.rank, -1),
-            laid_out(one.token, -1),
-            laid_out(one.log_prob, 0),
+            laid_out(nodes.rank, -1),
+            laid_out(nodes.token, -1),
+            laid_out(nodes.log_prob, 0),
         )

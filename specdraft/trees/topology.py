@@ -60,13 +60,13 @@ class Topology:
         Raises:
             TreeError: a path is empty, negative, repeated, or its parent is missing.
         """
-        listed = [tuple(int(r) for r in path) for path in paths]
-        for path in listed:
+        rank_paths = [tuple(int(r) for r in path) for path in paths]
+        for path in rank_paths:
             if not path or min(path) < 0:
                 raise TreeError(f"{list(path)} is not a rank path: it needs one or more ranks, each 0 or more")
         node_of: dict[RankPath, int] = {(): 0}
         parents, ranks = [-1], [0]
-        for path in sorted(listed, key=len):
+        for path in sorted(rank_paths, key=len):
             if path in node_of:
                 raise TreeError(f"the path {list(path)} is listed twice")
             if path[:-1] not in node_of:

@@ -120,8 +120,8 @@ def target_probs_of(probs: torch.Tensor, topology: Topology, tokens: Sequence[in
     """`[n + 1, vocab]` probabilities after each node -> each node's own after its parent; the root's is not known
     here."""
     rows = torch.from_numpy(topology.parents[1:]).to(probs.device)
-    own = probs[rows, torch.tensor(tokens[1:], dtype=torch.long, device=probs.device)]
-    return [None, *own.tolist()]
+    node_probs = probs[rows, torch.tensor(tokens[1:], dtype=torch.long, device=probs.device)]
+    return [None, *node_probs.tolist()]
 
 
 def draft_probs_of(tree: DraftTree, tokens: Sequence[int]) -> list[float | None]:

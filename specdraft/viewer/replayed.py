@@ -89,7 +89,7 @@ def recorded(
     prompt_id: str,
     store: TraceStore,
     models: bool,
-    told: Callable[[str], None] = lambda what: None,
+    report: Callable[[str], None] = lambda what: None,
 ) -> Recorded:
     """Fetch what was recorded of a prompt; with models, record what is missing.
 
@@ -98,7 +98,7 @@ def recorded(
         prompt_id: of the combination's prompt set.
         store: where traces are kept.
         models: False loads no model: what only they could tell stays unknown.
-        told: called with a line of text for what takes a while.
+        report: called with a line of text for what takes a while.
 
     Raises:
         ConfigError: traces do not tell what the steps were.
@@ -115,10 +115,10 @@ def recorded(
         except ModelError as error:
             reason = f"the models cannot be loaded ({error})"
         else:
-            return _with_models(combination, prompt, prompt_ids, store, pair, told)
+            return _with_models(combination, prompt, prompt_ids, store, pair, report)
     settings = combination.settings
     draw = f"{settings.seed}/0"
-    found = find_traces(
+    traces = find_traces(
         combination.pair,
         prompt_ids,
         combination.sampling,
@@ -127,13 +127,13 @@ def recorded(
         draw,
         combination.plan.nested,
     )
-    if found is None:
+    if traces is None:
         raise ResultsError(
             f"{store.folder}: nothing is recorded of prompt {prompt_id!r} with pair={combination.pair.spec.name}, "
             f"max_new_tokens={settings.max_new_tokens} and this tree, and no model is there to record it: {reason}"
         )
     note = f"{reason}: only the recorded path is known; ? is what only the models could tell"
-    return Recorded(combination, prompt, prompt_ids, *found, None, (note,))
+    return Recorded(combination, prompt, prompt_ids, *traces, None, (note,))
 
 
 def _with_models(
@@ -142,33 +142,37 @@ def _with_models(
     prompt_ids: list[int],
     store: TraceStore,
     pair: Pair,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Recorded:
     ids, ending = {prompt.prompt_id: prompt_ids}, Ending(combination.settings.max_new_tokens, pair.eos_ids)
-    traces = pair_traces(pair, ids, combination.sampling, ending, store, told, f"{combination.settings.seed}/0")
+    traces = pair_traces(pair, ids, combination.sampling, ending, store, report, f"{combination.settings.seed}/0")
     expansion = None
     if (nested := combination.plan.nested) is not None:
         trees = Expansions(pair, ids, traces, nested, store)
-        trees.record(told)
+        trees.record(report)
         expansion = trees.of(prompt.prompt_id)
-    own = traces.trajectories[prompt.prompt_id], traces.annotations[prompt.prompt_id]
+    trajectory, annotation = traces.trajectories[prompt.prompt_id], traces.annotations[prompt.prompt_id]
     note = (
         "the recorded path comes from the trace; what is off it was drafted again, and the target read every tree again"
     )
-    return Recorded(combination, prompt, prompt_ids, *own, expansion, pair, (note,))
+    return Recorded(combination, prompt, prompt_ids, trajectory, annotation, expansion, pair, (note,))
 
 
-def replayed_steps(one: Recorded) -> Iterator[ShownStep]:
+def replayed_steps(recording: Recorded) -> Iterator[ShownStep]:
     """The steps that decoding takes along the recorded text, one after another.
 
     Raises:
         ModelError: memory ran out.
     """
-    at, last = 0, len(one.trajectory.tokens) - 1
-    drafted = _Drafted(one.pair, one.prompt_ids, one.combination.plan, keep=one.expansion is None) if one.pair else None
+    at, last = 0, len(recording.trajectory.tokens) - 1
+    drafted = (
+        _Drafted(recording.pair, recording.prompt_ids, recording.combination.plan, keep=recording.expansion is None)
+        if recording.pair
+        else None
+    )
     while at < last:
         try:
-            step = _step(one, at, drafted)
+            step = _step(recording, at, drafted)
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(OUT_OF_MEMORY) from error
         yield step
@@ -178,35 +182,35 @@ def replayed_steps(one: Recorded) -> Iterator[ShownStep]:
 class ReplayedShowing:
     """See `Showing`."""
 
-    def __init__(self, one: Recorded) -> None:
-        self.prompt, self.word = one.prompt.text, one.word
-        self._one = one
+    def __init__(self, recording: Recorded) -> None:
+        self.prompt, self.word = recording.prompt.text, recording.word
+        self._recording = recording
         self._shown: list[ShownStep] = []
 
     def steps(self) -> Iterator[ShownStep]:
         """See `Showing.steps`."""
-        for step in replayed_steps(self._one):
+        for step in replayed_steps(self._recording):
             self._shown.append(step)
             yield step
 
     def _tokens(self) -> list[int]:
-        return [int(self._one.trajectory.tokens[0]), *(token for step in self._shown for token in step.tokens)]
+        return [int(self._recording.trajectory.tokens[0]), *(token for step in self._shown for token in step.tokens)]
 
     def text(self) -> str:
         """See `Showing.text`."""
-        return self._one.combination.pair.decode(self._tokens())
+        return self._recording.combination.pair.decode(self._tokens())
 
     def shown(self) -> Shown:
         """See `Showing.shown`."""
-        one = self._one
-        facts = {"prompt": f"{one.prompt.prompt_id} ({one.prompt.category})"} | about(one.combination)
+        recording = self._recording
+        facts = {"prompt": f"{recording.prompt.prompt_id} ({recording.prompt.category})"} | about(recording.combination)
         return Shown(
             facts,
             self.prompt,
             self._tokens()[0],
             self._shown,
             self.word,
-            [*one.notes, probability_note(one.combination, False)],
+            [*recording.notes, probability_note(recording.combination, False)],
         )
 
     def result(self) -> Generation:
@@ -215,13 +219,13 @@ class ReplayedShowing:
         for step in self._shown:
             drafted = [-1 if seen.token is None else seen.token for seen in step.nodes]
             steps.append(Step(DraftTree(step.topology, drafted), list(step.accepted), step.tokens, step.bonus is None))
-        counted = tally(self._tokens()[0], steps, nan, nan, self._one.combination.plan.dynamic)
+        counted = tally(self._tokens()[0], steps, nan, nan, self._recording.combination.plan.dynamic)
         return Generation(self.text(), self._tokens(), steps, counted)
 
 
-def replayed(one: Recorded) -> Showing:
+def replayed(recording: Recorded) -> Showing:
     """A recorded prompt, step by step."""
-    return ReplayedShowing(one)
+    return ReplayedShowing(recording)
 
 
 class _Drafted:
@@ -254,54 +258,57 @@ class _Drafted:
         return nodes, self._verifier.verify(DraftTree(topology, tokens)).logits
 
 
-def _step(one: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
+def _step(recording: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
     """The step that starts at position `at` of the trajectory."""
-    tokens, ranks = one.trajectory.tokens.tolist(), one.annotation.ranks
-    topology, nodes = _tree(one, at)
+    tokens, ranks = recording.trajectory.tokens.tolist(), recording.annotation.ranks
+    topology, nodes = _tree(recording, at)
     deepest, depth = accepted_nodes(topology, ranks[None, at:].astype(np.int64))
     accepted = topology.path_to(int(deepest[0, 0]))
     end = at + int(depth[0, 0])
     cut = end == len(tokens) - 1
     bonus = None if cut else tokens[end + 1]
-    nodes = _along(one, at, nodes, topology, accepted, cut)
+    nodes = _along(recording, at, nodes, topology, accepted, cut)
     last, probs = accepted[-1] if accepted else 0, None
     if drafted:
         nodes, logits = drafted.fill(topology, nodes, tokens[:at])
-        rows = target_probs(logits, one.combination.sampling)
-        own = target_probs_of(rows, topology, [seen.token for seen in nodes if seen.token is not None])
-        nodes, probs = [seen._replace(target_prob=prob) for seen, prob in zip(nodes, own, strict=True)], rows[last]
-    why = _why(one, nodes, topology, last, end, bonus, probs)
+        rows = target_probs(logits, recording.combination.sampling)
+        node_probs = target_probs_of(rows, topology, [seen.token for seen in nodes if seen.token is not None])
+        nodes = [seen._replace(target_prob=prob) for seen, prob in zip(nodes, node_probs, strict=True)]
+        probs = rows[last]
+    why = _why(recording, nodes, topology, last, end, bonus, probs)
     return ShownStep(
         topology, nodes, accepted, bonus, None if probs is None or bonus is None else float(probs[bonus]), why
     )
 
 
-def _tree(one: Recorded, at: int) -> tuple[Topology, list[Seen]]:
+def _tree(recording: Recorded, at: int) -> tuple[Topology, list[Seen]]:
     """The tree of a start, with what a trace says of all its nodes."""
-    plan, root = one.combination.plan, Seen(int(one.trajectory.tokens[at]), "root", 1.0, recorded=True)
+    plan, root = recording.combination.plan, Seen(int(recording.trajectory.tokens[at]), "root", 1.0, recorded=True)
     if plan.topology is not None:
-        topology, offered = plan.topology, one.annotation.offered
+        topology, offered = plan.topology, recording.annotation.offered
         if offered.shape[1]:
             topology = topology.part(np.flatnonzero(drafted_nodes(topology, offered[at : at + 1])[0]).tolist())
         return topology, [root, *[Seen(None, "unused")] * topology.num_nodes]
     assert plan.nested is not None
-    assert one.expansion is not None
-    parent, rank, token, total = (field[at, : plan.nodes] for field in one.expansion)
+    assert recording.expansion is not None
+    parent, rank, token, total = (field[at, : plan.nodes] for field in recording.expansion)
     there = (parent >= 0) & (total >= plan.nested.least)
     size = int(there.sum())
     reached = np.concatenate([[0.0], total[:size]])
-    own = np.exp(reached[1:] - reached[parent[:size]])
+    draft_probs = np.exp(reached[1:] - reached[parent[:size]])
     topology = Topology([-1, *parent[:size].tolist()], [0, *rank[:size].tolist()])
     return topology, [
         root,
-        *(Seen(int(t), "unused", float(p), recorded=True) for t, p in zip(token[:size], own, strict=True)),
+        *(Seen(int(t), "unused", float(p), recorded=True) for t, p in zip(token[:size], draft_probs, strict=True)),
     ]
 
 
-def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accepted: list[int], cut: bool) -> list[Seen]:
+def _along(
+    recording: Recorded, at: int, nodes: list[Seen], topology: Topology, accepted: list[int], cut: bool
+) -> list[Seen]:
     """The nodes with their states, and with what the annotation says of the children of every node on the
     trajectory."""
-    tokens, (_, top_ids, top_probs, *_) = one.trajectory.tokens, one.annotation
+    tokens, (_, top_ids, top_probs, *_) = recording.trajectory.tokens, recording.annotation
     known = list(nodes)
     for position, node in enumerate([0, *accepted], start=at + 1):
         if position >= len(tokens):
@@ -319,7 +326,7 @@ def _along(one: Recorded, at: int, nodes: list[Seen], topology: Topology, accept
 
 
 def _why(
-    one: Recorded,
+    recording: Recorded,
     nodes: Sequence[Seen],
     topology: Topology,
     last: int,
@@ -328,14 +335,14 @@ def _why(
     probs: torch.Tensor | None,
 ) -> str:
     """One line on why the accepted path ended at the node `last`, which is the token at position `end`."""
-    word, above = one.word, nodes[last].token
+    word, above = recording.word, nodes[last].token
     assert above is not None
     if bonus is None:
         return ENDED
     children = topology.children[last]
     if not children:
         return nothing_below(word, above)
-    annotation = one.annotation
+    annotation = recording.annotation
     rank = int(at_depth(annotation.ranks[None], int(topology.depths[last]) + 1)[0, end + 1])
     if rank < 0:
         return f"after {quoted(word, above)} the target chose {quoted(word, bonus)}, which the drafter did not propose"
@@ -344,7 +351,7 @@ def _why(
     closed = len(held) > 1 and held == list(range(held[0], held[-1] + 1))
     ranks = f"ranks {held[0]} to {held[-1]}" if closed else f"rank {', '.join(map(str, held))}"
     drafter = f", the drafter's rank {rank}{prob}, and the tree holds {ranks} there"
-    wish = "wanted" if one.combination.sampling.greedy else "drew"
+    wish = "wanted" if recording.combination.sampling.greedy else "drew"
     best = nodes[children[0]].token
     if probs is not None and best is not None:
         return f"after {quoted(word, above)} {by_wish(word, wish, bonus, probs, best, drafter)}"
