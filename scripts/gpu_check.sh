@@ -8,10 +8,10 @@ out=$1 dry=${2:-}
 python=${PYTHON:-python3}
 mkdir -p "$out"
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'summarise; rm -rf "$work"' EXIT # also where the whole is stopped
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" SPECDRAFT_TRACES="$work/traces"
 specdraft=("$python" -c 'from specdraft.cli import main; main()')
-few=() texts=200
+few=(prompts.limit=5) texts=60
 if [ "$dry" = --dry ]; then few=(prompts.limit=2 max_new_tokens=8) texts=40; fi
 
 part() { # NAME SECONDS COMMAND...: run a part under its limit, and say how it ended
@@ -30,23 +30,28 @@ keep() { # STUDY: its tables and manifest, as STUDY-records.csv ...
     done
 }
 
-if [ "$dry" = --dry ]; then marks="gpu or not gpu"; else marks=gpu; fi
-part doctor 60 "${specdraft[@]}" doctor
-if [ "$dry" != --dry ]; then part gpu-tests 120 "$python" -m pytest -q -m "$marks" tests/decoding/test_cuda.py tests/acceptance/test_rules.py; fi
-part certify-bfloat16 90 "${specdraft[@]}" certify pair=zoo --texts "$texts" "${few[@]}"
-part certify-float32 90 "${specdraft[@]}" certify pair=zoo --texts "$texts" pair.target.dtype=float32 pair.draft.dtype=float32 "${few[@]}"
-part live 120 "${specdraft[@]}" sweep --out "$work/live" name=live report=false experiment=live prompts.limit=10 certify=true "${few[@]}"
-keep live
-part default 200 "${specdraft[@]}" sweep --out "$work/default" report=false "${few[@]}"
-keep default
-{
-    echo "# What only a GPU can show"
-    echo
-    "$python" -c 'import platform, torch, transformers
+summarise() {
+    {
+        echo "# What only a GPU can show"
+        echo
+        "$python" -c 'import platform, torch, transformers
 gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 print(f"{gpu}; Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}")'
-    echo
-    echo "| part | exit code | time |"
-    echo "| --- | --- | --- |"
-    cat "$work/parts.md" "$work/logs.md"
-} >"$out/summary.md"
+        echo
+        echo "| part | exit code | time |"
+        echo "| --- | --- | --- |"
+        cat "$work/parts.md" "$work/logs.md"
+    } >"$out/summary.md"
+}
+
+tests=(tests/decoding/test_cuda.py tests/acceptance/test_rules.py)
+float32=(pair.target.dtype=float32 pair.draft.dtype=float32)
+if [ "$dry" != --dry ]; then part gpu-tests 120 "$python" -m pytest -q -m gpu "${tests[@]}"; fi
+both=(pair=zoo engine=live,replay tree=chain,kary budget=4,16 report=false)
+part live-bfloat16 120 "${specdraft[@]}" sweep --out "$work/live-bfloat16" name=live "${both[@]}" "${few[@]}"
+keep live-bfloat16
+part live-float32 120 "${specdraft[@]}" sweep --out "$work/live-float32" name=live "${both[@]}" "${float32[@]}" "${few[@]}"
+keep live-float32
+part certify-bfloat16 60 "${specdraft[@]}" certify pair=zoo --texts "$texts" prompts.limit=1 acceptance=recursive,block
+part default 200 "${specdraft[@]}" sweep --out "$work/default" report=false "${few[@]}"
+keep default

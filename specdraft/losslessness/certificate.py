@@ -12,11 +12,12 @@ from specdraft.acceptance import registry
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import LanguageModel, tail_mask
-from specdraft.models.self_check import CHECK_TREE, SelfCheck
+from specdraft.models.self_check import SelfCheck
 from specdraft.results.journal import Row
 from specdraft.traces.record import Trajectory
 
 LARGEST_TIE = 1e-4  # logits, in float32
+TREE_SIZES = (1, 4, 16, 64)  # of the trees that a difference in a 16-bit type is judged by
 GREEDY = "greedy: every live text was compared with plain greedy decoding of the target; replayed rows are of that text"
 SAMPLING = "sampling: what is known of each rule is under rules; replayed rows are of the target's own sampled texts"
 
@@ -90,35 +91,46 @@ def rounding_between(
         rivals: the two tokens.
 
     Returns:
-        The gap in a forward without a cache; the sum of both logits' ranges over a forward without a cache, sequential
-        decoding, a padded batch, and a tree.
+        The gap in a forward without a cache; the sum of what both logits differ by: their ranges over a forward without
+        a cache, sequential decoding, a padded batch and trees of several sizes, at least their last place in the
+        model's type.
     """
     whole = [*prompt_ids, *text]
-    logits = [model.after(whole), _sequential(model, prompt_ids, text), _batched(model, whole), _in_tree(model, whole)]
+    trees = [_in_tree(model, whole, nodes) for nodes in TREE_SIZES]
+    logits = [model.after(whole), _sequential(model, prompt_ids, text), _batched(model, whole), *trees]
     seen = torch.stack([given[list(rivals)] for given in logits])  # [forwards, 2]
     ranges = seen.max(0).values - seen.min(0).values
-    return float((seen[0, 0] - seen[0, 1]).abs()), float(ranges.sum())
+    last_places = torch.finfo(model.dtype).eps * torch.exp2(seen[0].abs().log2().floor())
+    return float((seen[0, 0] - seen[0, 1]).abs()), float(torch.maximum(ranges, last_places).sum())
 
 
 def _sequential(model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[int]) -> torch.Tensor:
-    batch = model.batch([prompt_ids])
+    cached = CachedModel(model.model, model.vocab)
+    logits = cached.prefill(prompt_ids).logits[None]
+    device = model.device
+    offset, tail = torch.zeros(1, dtype=torch.long, device=device), torch.zeros(1, 1, dtype=model.dtype, device=device)
     for token in text:
-        batch.append(torch.tensor([token], device=model.device))
-    return batch.logits[0]
+        logits = cached.append(torch.tensor([token], device=device), offset, tail).logits
+        cached.commit([0])
+    return logits[-1]
 
 
 def _batched(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
     return model.batch([token_ids, [*token_ids, *token_ids[:1]]]).logits[0]
 
 
-def _in_tree(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
+def _in_tree(model: LanguageModel, token_ids: Sequence[int], nodes: int) -> torch.Tensor:
+    """The last token as the root of so many children."""
     cached = CachedModel(model.model, model.vocab)
     if len(token_ids) > 1:
         cached.prefill(token_ids[:-1])
-    nodes = torch.tensor([token_ids[-1]] * len(CHECK_TREE), device=model.device)
-    offsets = torch.from_numpy(CHECK_TREE.depths).to(model.device)
-    tail = tail_mask(torch.from_numpy(CHECK_TREE.ancestors).to(model.device), model.dtype)
-    return cached.append(nodes, offsets, tail).logits[0]
+    visible = torch.eye(nodes + 1, dtype=torch.bool)
+    visible[:, 0] = True
+    offsets = torch.ones(nodes + 1, dtype=torch.long, device=model.device)
+    offsets[0] = 0
+    tail = tail_mask(visible.to(model.device), model.dtype)
+    tokens = torch.tensor([token_ids[-1]] * (nodes + 1), device=model.device)
+    return cached.append(tokens, offsets, tail).logits[0]
 
 
 def certificate(

@@ -356,6 +356,7 @@ def test_with_real_random_numbers_in_float32(kind: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("kind", [kind for kind, rule in SAMPLED.items() if isinstance(rule, Judging)])
 def test_judging_does_not_wait_for_the_device(kind: str) -> None:
     rule = SAMPLED[kind]
@@ -363,8 +364,8 @@ def test_judging_does_not_wait_for_the_device(kind: str) -> None:
     probs = random_probs(len(topology)), random_probs(len(topology), seed=1)
     expected = rule.judge(DraftTree(topology, torch.arange(len(topology))), *probs)
     tree, on_device = DraftTree(topology, torch.arange(len(topology)).cuda()), [rows.cuda() for rows in probs]
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         found = rule.judge(tree, *on_device)
     finally:
         torch.cuda.set_sync_debug_mode("default")
