@@ -14,23 +14,27 @@ from specdraft.errors import ConfigError, PromptError, did_you_mean
 
 KINDS = ("bundled", "jsonl", "hf")
 CHAT_TEMPLATES = ("auto", "none")
+FILE_ENDINGS = (".jsonl", ".json")
+ROW_FORMS = "'turns' or 'prompt' (or 'instruction'; prompts.column names another)"
 
 
 class Prompt(NamedTuple):
-    """One prompt; `prompt_id` is unique in its set."""
+    """One prompt; `prompt_id` is unique in its set, `text` the first of the `turns` that its row has."""
 
     prompt_id: str
     category: str
     text: str
+    turns: int = 1
 
 
 @dataclass
 class PromptSpec:
-    """Which prompts.
+    """Which prompts. A `path` to a file makes the kind `jsonl`, unless it is `hf`.
 
     Attributes:
-        path: the JSONL file, or the dataset's id or folder.
-        split, column: for `hf`: which split, and which column holds the text (default: as in a JSONL row).
+        path: the file, or the dataset's id or folder.
+        split: of an `hf` dataset (default: `train`).
+        column: for `jsonl` and `hf`: which key or column holds the text (default: see `_turns`).
         limit: at most so many prompts, taken from the categories in turn.
         categories: these categories only.
         chat_template: `auto` uses the target's template if it has one; `none` never does.
@@ -38,14 +42,20 @@ class PromptSpec:
 
     kind: str = "bundled"
     path: str | None = None
-    split: str = "train"
+    split: str | None = None
     column: str | None = None
     limit: int | None = None
     categories: list[str] | None = None
     chat_template: str = "auto"
 
+    def __post_init__(self) -> None:
+        if self.kind == "bundled" and self.path:
+            path = Path(self.path).expanduser()
+            if path.suffix in FILE_ENDINGS or path.is_file():
+                self.kind = "jsonl"
+
     def check(self) -> None:
-        """Raise `ConfigError` for values out of range."""
+        """Raise `ConfigError` for values out of range, and for those that mean nothing for this kind."""
         for name, known in (("kind", KINDS), ("chat_template", CHAT_TEMPLATES)):
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -59,6 +69,20 @@ class PromptSpec:
             raise ConfigError(
                 "prompts.categories=[] leaves no prompt; expected one or more categories, or null for all"
             )
+
+        self._refuse_without_effect()
+
+    def _refuse_without_effect(self) -> None:
+        if self.kind == "bundled" and self.path:
+            raise ConfigError(
+                f"prompts.path={self.path}: no such file; prompts=hf takes a dataset, and prompts=bundled no path"
+            )
+        for name, kinds in (("column", ("jsonl", "hf")), ("split", ("hf",))):
+            if getattr(self, name) is not None and self.kind not in kinds:
+                raise ConfigError(
+                    f"prompts.{name}={getattr(self, name)} has no effect: it is for prompts={' and '.join(kinds)}, and "
+                    f"these are prompts={self.kind}; leave it out"
+                )
 
     @property
     def label(self) -> str:
@@ -104,6 +128,11 @@ def prompts_digest(prompts: Iterable[Prompt]) -> str:
     return hashlib.sha256(json.dumps([[p.prompt_id, p.category, p.text] for p in prompts]).encode()).hexdigest()[:16]
 
 
+def digest_of_each(prompts: Iterable[Prompt]) -> dict[str, str]:
+    """Prompt id -> a digest of this prompt: what tells whether it is among other prompts."""
+    return {prompt.prompt_id: prompts_digest([prompt]) for prompt in prompts}
+
+
 def _bundled(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
     text = files("specdraft").joinpath("bundled/prompts.jsonl").read_text(encoding="utf-8")
     return _parse_lines("bundled prompts", text.splitlines())
@@ -112,12 +141,22 @@ def _bundled(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
 def _jsonl(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
     path = Path(spec.path or "").expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"prompts.path={path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raw = path.read_bytes()
     except OSError as error:
         raise PromptError(f"prompts.path={path}: {error.strerror or error}") from error
-    return _parse_lines(str(path), text.split("\n"))
+    encoding = json.detect_encoding(raw)
+    if not encoding.startswith("utf-8"):
+        name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+        raise PromptError(
+            f"prompts.path={path}: is {name} text; expected UTF-8 (iconv -f {name} -t UTF-8 writes it anew)"
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"prompts.path={path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if text.lstrip().startswith("["):
+        return _parse_list(str(path), text, spec.column)
+    return _parse_lines(str(path), text.split("\n"), spec.column)
 
 
 def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
@@ -126,7 +165,7 @@ def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
     except ImportError as error:
         raise PromptError("prompts=hf needs the package datasets: pip install 'specdraft[datasets]'") from error
     try:
-        rows = load_dataset(spec.path, split=spec.split)
+        rows = load_dataset(spec.path, split=spec.split or "train")
     except Exception as error:  # datasets raises many kinds; each means that these prompts cannot be had
         raise PromptError(
             f"prompts.path={spec.path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -138,41 +177,65 @@ def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
 _READERS = {"bundled": _bundled, "jsonl": _jsonl, "hf": _hf}
 
 
-def _parse_lines(source: str, lines: Iterable[str]) -> Iterator[tuple[str, Prompt]]:
+def _parse_lines(source: str, lines: Iterable[str], column: str | None = None) -> Iterator[tuple[str, Prompt]]:
+    """The rows of a JSONL file."""
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{source}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PromptError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
-        except RecursionError as error:
-            raise PromptError(f"{where}: not a prompt: nested too deeply") from error
-        yield where, _parse_row(where, row, number)
+        if line.strip():
+            where = f"{source}, line {number}"
+            yield where, _parse_row(where, _parse_json(source, line, number), number, column)
+
+
+def _parse_list(source: str, text: str, column: str | None) -> Iterator[tuple[str, Prompt]]:
+    """The rows of a file that is one JSON list."""
+    for number, row in enumerate(_parse_json(source, text), start=1):
+        where = f"{source}, item {number}"
+        yield where, _parse_row(where, row, number, column)
+
+
+def _parse_json(source: str, text: str, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f"{source}, line {first_line + error.lineno - 1}"
+        raise PromptError(f"{line}: not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise PromptError(f"{source}, line {first_line}: not a prompt: nested too deeply") from error
 
 
 def _parse_row(where: str, row: Any, number: int, column: str | None = None) -> Prompt:
     if not isinstance(row, dict):
-        raise PromptError(f"{where}: expected an object with 'turns' or 'prompt'")
-    if column is not None:
-        text = row.get(column)
-        wanted = f"text in {column!r}"
-    elif "turns" in row:
-        turns = row["turns"]
-        text = turns[0] if isinstance(turns, list) and turns else None
-        wanted = "a list of texts in 'turns'"
-    else:
-        text, wanted = row.get("prompt"), "text in 'turns' or 'prompt'"
-    if not isinstance(text, str) or not text:
-        raise PromptError(f"{where}: expected {wanted}")
-    prompt_id, category = row.get("question_id"), row.get("category")
-    prompt = Prompt(
-        str(number if prompt_id is None else prompt_id), str("all" if category in (None, "") else category), text
-    )
-    if any("\ud800" <= letter <= "\udfff" for part in prompt for letter in part):
+        raise PromptError(f"{where}: expected an object with {ROW_FORMS}")
+    turns = _turns(where, row, column)
+    prompt_id = next((row[key] for key in ("question_id", "task_id") if row.get(key) is not None), number)
+    category = row.get("category")
+    prompt = Prompt(str(prompt_id), str("all" if category in (None, "") else category), turns[0], len(turns))
+    if not all(map(is_text, prompt[:3])):
         raise PromptError(f"{where}: holds half of a surrogate pair, which is no text")
     return prompt
+
+
+def _turns(where: str, row: dict[str, Any], column: str | None) -> list[Any]:
+    """A row's turns, the first of them a text: `{"turns": [..]}` (Spec-Bench), `{"prompt"}`, `{"instruction", "input"}`
+    (Alpaca: joined by a blank line), or what its column of this name holds, a text or a list of turns."""
+    wanted = f"text in {ROW_FORMS}"
+    if column is not None:
+        wanted, turns = f"text in {column!r}", row.get(column)
+    elif "turns" in row:
+        wanted, turns = "a list of texts in 'turns'", row["turns"] if isinstance(row["turns"], list) else None
+    elif "prompt" in row or not isinstance(row.get("instruction"), str):
+        turns = row.get("prompt")
+    else:
+        turns = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part and isinstance(part, str))
+    if isinstance(turns, str):
+        turns = [turns]
+    if not (isinstance(turns, list) and turns and isinstance(turns[0], str) and turns[0]):
+        raise PromptError(f"{where}: expected {wanted}")
+    return turns
+
+
+def is_text(text: str) -> bool:
+    """Whether a string is Unicode text: JSON escapes and what a shell hands over may hold halves of surrogate pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _checked(rows: Iterator[tuple[str, Prompt]]) -> Iterator[Prompt]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from specdraft.errors import ConfigError, PromptError
-from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest, spread
+from specdraft.prompts import Prompt, PromptSpec, digest_of_each, load_prompts, prompts_digest, spread
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "corpus"
 
@@ -75,11 +75,81 @@ def test_jsonl_schemas(tmp_path: Path) -> None:
         {"question_id": None, "category": None, "prompt": "nulls are absences"},
     )
     assert load_prompts(spec) == [
-        Prompt("81", "writing", "first"),
+        Prompt("81", "writing", "first", 2),
         Prompt("3", "all", "plain \u00e9\u2028text"),
         Prompt("4", "all", "nulls are absences"),
     ]
     assert spec.label == "p.jsonl"
+
+
+CASES: list[tuple[bytes, dict[str, Any], list[Prompt]]] = [
+    (b'\xef\xbb\xbf{"prompt": "the ship"}\n', {}, [Prompt("1", "all", "the ship")]),
+    (b'{"question": "How many oars?"}', {"column": "question"}, [Prompt("1", "all", "How many oars?")]),
+    (b'{"task_id": "Demo/7", "prompt": "def add(a, b):\\n"}', {}, [Prompt("Demo/7", "all", "def add(a, b):\n")]),
+    (b'{"question_id": 3, "task_id": "Demo/7", "prompt": "a"}', {}, [Prompt("3", "all", "a")]),
+    (b'{"said": ["one", "two", "three"]}', {"column": "said"}, [Prompt("1", "all", "one", 3)]),
+    (b'{"prompt": "p", "instruction": "i"}', {}, [Prompt("1", "all", "p")]),
+    (
+        b'\n[{"instruction": "Name three ships.", "input": "", "output": ""},\n'
+        b' {"instruction": "Name a port.", "input": "in Spain", "output": ""}, {"prompt": "x", "category": "c"}]\n',
+        {},
+        [
+            Prompt("1", "all", "Name three ships."),
+            Prompt("2", "all", "Name a port.\n\nin Spain"),
+            Prompt("3", "c", "x"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "changes", "prompts"), CASES)
+def test_files_as_people_have_them(
+    tmp_path: Path, written: bytes, changes: dict[str, Any], prompts: list[Prompt]
+) -> None:
+    (tmp_path / "p.json").write_bytes(written)
+    assert load_prompts(PromptSpec(path=str(tmp_path / "p.json"), **changes)) == prompts
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ('{"prompt": "the ship"}'.encode("utf-16"), "is UTF-16 text; expected UTF-8 (iconv -f UTF-16 -t UTF-8"),
+        ('{"prompt": "the ship"}'.encode("utf-16-le"), "is UTF-16LE text; expected UTF-8"),
+        ('{"prompt": "the ship"}'.encode("utf-32"), "is UTF-32 text; expected UTF-8"),
+        (b'[{"prompt": "a"},\n 3]', "item 2: expected an object with 'turns' or 'prompt' (or 'instruction'"),
+        (b'[{"prompt": "a"},\n', "line 2: not JSON: "),
+        (b'[{"prompt": "a"}, {"prompt": "b", "question_id": 1}]', "item 2: the prompt id '1' is already that of "),
+        (b'[{"instruction": ""}]', "item 1: expected text in 'turns' or 'prompt' (or 'instruction'"),
+        (b"[]", "there are no prompts in it"),
+    ],
+)
+def test_files_that_cannot_be_meant(tmp_path: Path, written: bytes, words: str) -> None:
+    (tmp_path / "p.json").write_bytes(written)
+    with pytest.raises(PromptError) as raised:
+        load_prompts(PromptSpec("jsonl", str(tmp_path / "p.json")))
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"path": "org/questions"}, "prompts.path=org/questions: no such file; prompts=hf takes a dataset"),
+        ({"column": "text"}, "prompts.column=text has no effect: it is for prompts=jsonl and hf"),
+        ({"split": "train"}, "prompts.split=train has no effect: it is for prompts=hf"),
+        ({"path": "p.jsonl", "split": "test"}, "and these are prompts=jsonl; leave it out"),
+    ],
+)
+def test_keys_that_mean_nothing(spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_prompts(PromptSpec(**spec))
+    assert words in str(raised.value)
+
+
+def test_a_path_to_a_file_is_not_the_bundled_prompts(tmp_path: Path) -> None:
+    (tmp_path / "questions").write_text('{"prompt": "a"}')
+    assert PromptSpec(path=str(tmp_path / "questions")).kind == PromptSpec(path="none.jsonl").kind == "jsonl"
+    assert PromptSpec("hf", "org/set.json").kind == "hf"
+    assert PromptSpec(path=str(tmp_path)).kind == "bundled"
 
 
 def test_jsonl_with_windows_line_ends(tmp_path: Path) -> None:
@@ -178,6 +248,7 @@ def test_digest() -> None:
     ]
     assert prompts_digest(one) == prompts_digest(list(one))
     assert len({prompts_digest(prompts) for prompts in (one, *others)}) == 6
+    assert digest_of_each(one).items() < digest_of_each([*others[3], *one[::-1]]).items()
 
 
 class TestHuggingFace:
