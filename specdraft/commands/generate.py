@@ -28,14 +28,19 @@ def generate(
     from specdraft.drafters.pair import load_pair
     from specdraft.results.files import check_file_writable
     from specdraft.study.generate import SpeculativeDecoder
-    from specdraft.study.plan import one_combination
+    from specdraft.study.plan import one_combination, refuse_engine, refuse_prompt_set
+    from specdraft.study.prompt_notes import notes_on_encoding
     from specdraft.viewer.live import watched
 
+    refuse_engine("generate", overrides or [], "live")
     combination = one_combination("generate", overrides or [], config_dir)
+    refuse_prompt_set(overrides or [], combination.shape)
     replace(combination.together, engine="live").refuse()
-    prompt_ids = combination.pair.encode_to_fit(
+    encoded = combination.pair.encode_to_fit(
         prompt, combination.prompts.chat_template, combination.settings, combination.limits.depth
     )
+    for note in notes_on_encoding({"": encoded}, combination.settings.max_prompt_tokens, combination.pair.label):
+        say(f"note: {note.text}")
     if html:
         check_file_writable(html, "--html")
     settings = combination.settings
@@ -51,7 +56,7 @@ def generate(
         seed=settings.seed,
         fitted_on=combination.prompts,
     )
-    _present(watched(decoder, combination, prompt, prompt_ids), html, not no_live, as_json)
+    _present(watched(decoder, combination, prompt, encoded.ids), html, not no_live, as_json)
 
 
 def replay(
@@ -69,10 +74,11 @@ def replay(
     from dataclasses import replace
 
     from specdraft.results.files import check_file_writable
-    from specdraft.study.plan import one_combination
+    from specdraft.study.plan import one_combination, refuse_engine
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.replayed import recorded, replayed
 
+    refuse_engine("replay", overrides or [], "replay")
     combination = one_combination("replay", overrides or [], config_dir)
     combination = replace(combination, settings=replace(combination.settings, engine="replay"))
     combination.together.refuse_replayed_steps()

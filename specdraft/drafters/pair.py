@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from specdraft.config import Settings, load_group
 from specdraft.drafters.base import Drafter, DrafterSpec
 from specdraft.drafters.model import Model
 from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.files import ModelFiles, ModelInMemory, find_model, first_line
+from specdraft.models.files import ModelFiles, ModelInMemory, find_model
 from specdraft.models.language_model import eos_ids
 from specdraft.models.loading import load_model
+from specdraft.models.prompt_reader import PromptReader
 from specdraft.models.self_check import SelfCheck, self_check
 from specdraft.models.spec import ModelSpec, PairSpec
 
 PROBE = "The quick brown fox, 12 + 34 = 46:\n\tdef f(x): return x  # na\u00efve"
+
+
+class EncodedPrompt(NamedTuple):
+    """A prompt's token ids.
+
+    Attributes:
+        ids: the tokens, as the target reads them.
+        cut: its text was cut to `max_prompt_tokens`.
+        marked_twice: its text holds marks already that the chat template or the tokenizer put around it again.
+    """
+
+    ids: list[int]
+    cut: bool = False
+    marked_twice: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,25 +103,16 @@ class PairFiles:
         """Token ids as the target reads them: its chat template if it has one, else the tokenizer's defaults.
 
         Raises:
-            PromptError: the template fails, there are no tokens, or one of them is not in the target's vocabulary.
+            PromptError: it is no text, the template fails, there are no tokens, or one of them is not in the target's
+                vocabulary.
         """
-        from jinja2 import TemplateError
-
-        tokenizer = self.target.tokenizer
-        if chat_template == "auto" and getattr(tokenizer, "chat_template", None):
-            message = [{"role": "user", "content": text}]
-            try:
-                text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-            except TemplateError as error:
-                hint = "prompts.chat_template=none does without it"
-                raise PromptError(
-                    f"the chat template of {self.target.spec.path} fails: {first_line(error)}; {hint}"
-                ) from error
-            ids = tokenizer.encode(text, add_special_tokens=False)
-        else:
-            ids = tokenizer.encode(text)
+        ids = self.reader(chat_template).ids(text)
         self._check_ids(ids)
-        return list(ids)
+        return ids
+
+    def reader(self, chat_template: str = "auto") -> PromptReader:
+        """What turns texts into the target's token ids."""
+        return PromptReader(self.target.tokenizer, self.target.spec.path, chat_template)
 
     def _check_ids(self, ids: list[int]) -> None:
         if not ids:
@@ -115,16 +121,21 @@ class PairFiles:
         if wrong:
             raise PromptError(f"the prompt needs token {wrong[0]}; the target knows {self.target.known_ids} ids")
 
-    def encode_to_fit(self, text: str, chat_template: str, settings: Settings, depth: int) -> list[int]:
-        """Token ids of a prompt, cut to `max_prompt_tokens` on the left.
+    def encode_to_fit(self, text: str, chat_template: str, settings: Settings, depth: int) -> EncodedPrompt:
+        """Token ids of a prompt: where they are more than `max_prompt_tokens`, its text is cut on the left.
 
         Raises:
             PromptError: there are no tokens, or they do not fit the context with what is decoded after them.
         """
-        return self.fit(self.encode(text, chat_template), settings, depth)
+        reader, most = self.reader(chat_template), settings.max_prompt_tokens
+        ids = reader.ids(text)
+        cut = most is not None and len(ids) > most
+        if most is not None and cut:
+            ids = reader.end_ids(text, most)
+        return EncodedPrompt(self.fit(ids, settings, depth), cut, reader.holds_marks(text))
 
     def fit(self, ids: list[int], settings: Settings, depth: int) -> list[int]:
-        """Token ids, cut to `max_prompt_tokens` on the left. Raises `PromptError` as `encode_to_fit`."""
+        """Token ids that are given as such, cut to `max_prompt_tokens` on the left. Raises as `encode_to_fit`."""
         self._check_ids(ids)
         ids = ids[-(settings.max_prompt_tokens or 0) :]
         limit, after = self.context_length, settings.max_new_tokens + depth

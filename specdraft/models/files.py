@@ -175,6 +175,7 @@ def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
     """
     where = f"{key}.path={spec.path}"
     if spec.path.startswith("zoo:"):
+        _refuse_revision(spec, key, "a bundled model")
         return ModelFiles(spec, _zoo_folder(spec.path.removeprefix("zoo:"), where))
     folder = Path(spec.path).expanduser()
     if not folder.is_dir():
@@ -185,6 +186,8 @@ def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
         ):
             raise ModelError(f"{where}: no such folder")
         folder = _from_hub(spec, where, weights)
+    else:
+        _refuse_revision(spec, key, "a folder")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{where}: the folder has no config.json, so it is not a saved model")
     if weights and not any(folder.glob("*.safetensors")):
@@ -192,6 +195,14 @@ def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
             f"{where}: there are no .safetensors weights (other formats can run code when loaded and are refused)"
         )
     return ModelFiles(spec, folder)
+
+
+def _refuse_revision(spec: ModelSpec, key: str, what: str) -> None:
+    if spec.revision is not None:
+        raise ModelError(
+            f"{key}.revision={spec.revision} has no effect: {key}.path={spec.path} is {what}, and only repositories of "
+            "the hub have revisions; leave it out"
+        )
 
 
 def zoo_folder() -> Path:

@@ -45,7 +45,7 @@ class StudyFiles:
         panels: the settings in the file's order; trees are only compared within one.
         varying: the setting columns that differ within the study.
         details: file -> table; a file that is missing or damaged is not there.
-        notes: what could not be read, one line each.
+        notes: what could not be read, and what the manifest says of the prompts, one line each.
     """
 
     folder: Path
@@ -92,6 +92,7 @@ def read_study(folder: Path) -> StudyFiles:
     summary["panel"] = _labels(written, varying)
     summary["shown"] = [visible(tree) for tree in written["tree"]]
     manifest = _read_manifest(folder / "manifest.json", notes)
+    notes += _prompt_notes(manifest.get("prompt_notes"))
     wanted = set(written["combination"])
     details = {
         file: table for file in DETAIL_COLUMNS if (table := _read_detail(folder / file, wanted, notes)) is not None
@@ -223,6 +224,11 @@ def _read_manifest(path: Path, notes: list[str]) -> dict[str, Any]:
         notes.append("manifest.json cannot be read: what was run, and on what, is not known.")
         return {}
     return manifest
+
+
+def _prompt_notes(noted: Any) -> list[str]:
+    texts = [note.get("text") for note in noted if isinstance(note, dict)] if isinstance(noted, list) else []
+    return [f"Prompts: {visible(text)}." for text in texts if text]
 
 
 def _read_failures(path: Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
 from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Checked, check_live, pick
 from specdraft.study.combination import case_of, encode_prompts
-from specdraft.study.plan import StudyPlan, plan_study
+from specdraft.study.plan import StudyPlan, plan_study, refuse_engine, refuse_study_keys
 from specdraft.study.progress import Progress
 
 DEFAULTS = {
@@ -88,6 +88,8 @@ def certify(
     texts = TEXTS if texts is None else texts
     if texts < 4 * FEWEST:
         raise ConfigError(f"--texts {texts} is out of range; expected {4 * FEWEST} or more")
+    refuse_study_keys("certify", overrides)
+    refuse_engine("certify", overrides, "live")
     progress = progress or Progress()
     plan = plan_study([*with_defaults(overrides), *overrides], config_dir)
     if any(c.settings.max_new_tokens < 2 for c in plan.combinations):

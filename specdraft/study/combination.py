@@ -13,7 +13,7 @@ from typing import Any
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Settings
 from specdraft.decoding.fitting import Together
-from specdraft.drafters.pair import PairFiles
+from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import PromptError
 from specdraft.losslessness.live_texts import Case
 from specdraft.models.loading import resolve_device, resolve_dtype
@@ -155,14 +155,28 @@ def encode_prompts(
     Raises:
         PromptError: a prompt has no tokens, or does not fit the context with what is decoded after it.
     """
+    return {name: encoded.ids for name, encoded in encode_for(files, prompts, combinations).items()}
+
+
+def encode_for(
+    files: PairFiles, prompts: Iterable[Prompt], combinations: Iterable[Combination]
+) -> dict[str, EncodedPrompt]:
+    """Every prompt encoded for all of these combinations, by prompt id. Raises as `encode_prompts`."""
     deepest = max(combinations, key=lambda c: c.settings.max_new_tokens + c.limits.depth)
-    return encode_all(files, prompts, deepest.prompts.chat_template, deepest.settings, deepest.limits.depth)
+    return _encode_each(files, prompts, deepest.prompts.chat_template, deepest.settings, deepest.limits.depth)
 
 
 def encode_all(
     files: PairFiles, prompts: Iterable[Prompt], template: str, settings: Settings, depth: int
 ) -> dict[str, list[int]]:
     """Token ids of every prompt, by prompt id, with room for `depth` draft levels. Raises as `encode_prompts`."""
+    encoded = _encode_each(files, prompts, template, settings, depth)
+    return {name: prompt.ids for name, prompt in encoded.items()}
+
+
+def _encode_each(
+    files: PairFiles, prompts: Iterable[Prompt], template: str, settings: Settings, depth: int
+) -> dict[str, EncodedPrompt]:
     encoded = {}
     for prompt in prompts:
         try:

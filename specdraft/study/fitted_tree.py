@@ -15,7 +15,7 @@ from specdraft.replay.fit import fit_on_all
 from specdraft.replay.static import pack_traces
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, encode_all
-from specdraft.study.plan import one_combination
+from specdraft.study.plan import one_combination, refuse_engine
 from specdraft.traces.library import pair_traces
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.ranks import PackedRanks
@@ -62,9 +62,10 @@ def fit_tree(
 
     Raises:
         ConfigError: the shape is not fitted, its tree does not fit the budget or the vocabulary, or the overrides
-            cannot be meant.
+            cannot be meant or have no effect.
         UserError: as `load_prompts`, `encode_prompts` and `load_pair`.
     """
+    refuse_engine("trees fit", overrides, "replay")
     combination = one_combination("trees fit", [f"tree={name}", *overrides], config_dir)
     combination.together.refuse_fit()
     shape, settings, template = combination.shape, combination.settings, combination.prompts.chat_template

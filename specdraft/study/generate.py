@@ -218,7 +218,7 @@ class SpeculativeDecoder:
 
     def _encode(self, prompt: Prompt, chat_template: str) -> list[int]:
         if isinstance(prompt, str):
-            return self.pair.files.encode_to_fit(prompt, chat_template, self._settings, self.plan.depth)
+            return self.pair.files.encode_to_fit(prompt, chat_template, self._settings, self.plan.depth).ids
         ids = torch.as_tensor(prompt)
         if ids.ndim not in (1, 2) or (ids.ndim == 2 and len(ids) != 1) or (ids.numel() and ids.is_floating_point()):
             raise PromptError(f"a prompt of shape {list(ids.shape)}: expected token ids, [n] or [1, n]; one at a time")

@@ -104,6 +104,7 @@ def build_manifest(
         "models": facts.models,
         "costs": {pair: curve.as_dict() for pair, curve in facts.costs.items()},
         "prompts": len(plan.prompts),
+        "prompt_notes": [note.as_dict() for note in plan.notes],
         "combinations": len({row.combination for row in rows}),
         "skipped": [{"overrides": what, "reason": why} for what, why in plan.skipped],
         "failed": len(failures),

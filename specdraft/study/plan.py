@@ -5,13 +5,13 @@ Everything that needs no forward pass is checked here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from specdraft import acceptance, drafters
-from specdraft.config import Point, Schema, Settings, compose_study, override_keys, unless_said
+from specdraft.config import Point, Schema, Settings, compose_study, override_groups, override_keys, unless_said
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError
 from specdraft.models.loading import resolve_device
@@ -19,7 +19,8 @@ from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.results.tables import SCHEMA
 from specdraft.sampling.distribution import Sampling
-from specdraft.study.combination import Combination, dtype_label, encode_prompts, model_label
+from specdraft.study.combination import Combination, dtype_label, encode_for, model_label
+from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_turns
 from specdraft.trees import shapes
 from specdraft.trees.shapes import Shape
 from specdraft.trees.shapes.chain import Chain
@@ -44,6 +45,7 @@ class StudyPlan:
     Attributes:
         skipped: combinations that do not fit together, with the reason.
         config: the resolved configuration as YAML.
+        notes: what to know of the prompts.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class StudyPlan:
     combinations: list[Combination]
     skipped: list[tuple[str, str]]
     config: str
+    notes: list[PromptNote] = field(default_factory=list)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -84,43 +87,90 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         ModelError: a model that is not there, is not supported, or does not fit its pair.
     """
     study = compose_study(overrides, schemas(), config_dir)
-    settings = study.points[0].settings
+    settings, prompt_spec = study.points[0].settings, study.points[0].groups["prompts"]
     for name in ("name", "seed", "repeats", "output", "max_prompt_tokens"):
         if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
             raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
-    if any(point.groups["prompts"] != study.points[0].groups["prompts"] for point in study.points):
+    if any(point.groups["prompts"] != prompt_spec for point in study.points):
         raise ConfigError("prompts cannot be swept: a study has one set of prompts")
     for point in study.points:
         point.groups["sampling"].check()
         point.groups["acceptance"].check()
         point.groups["tree"].limits(point.settings.budget)
-    prompts = load_prompts(study.points[0].groups["prompts"])
+    refuse_bundled_path(overrides, prompt_spec)
+    study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
+    prompts = load_prompts(prompt_spec)
     pairs = _find_pairs(study.points, weights)
     combinations, skipped = _combinations(study.points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
+    notes = notes_on_turns(prompts)
     for files, pair_combinations in _grouped(combinations).items():
-        encode_prompts(files, prompts, pair_combinations)
-    return StudyPlan(settings, prompts, combinations, skipped, study.yaml())
+        encoded = encode_for(files, prompts, pair_combinations)
+        notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
+    return StudyPlan(settings, prompts, combinations, skipped, study.yaml(), notes)
 
 
 def one_combination(command: str, overrides: list[str], config_dir: Path | None = None) -> Combination:
     """The one combination that overrides name; without them the bundled pair and a chain. Its prompt is not looked at.
 
     Raises:
-        ConfigError: the overrides make several combinations, or cannot be meant.
+        ConfigError: the overrides make several combinations, cannot be meant, or say something of a study.
         ModelError: see `find_pair`.
     """
+    refuse_study_keys(command, overrides)
     point = _one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
+    refuse_bundled_path(overrides, point.groups["prompts"])
     point.groups["tree"].limits(point.settings.budget)
     for group in ("sampling", "acceptance", "prompts"):
         point.groups[group].check()
     return _combination(point, find_pair(named_pair(point), point.groups["drafter"]))
 
 
+STUDY_KEYS = ("name", "repeats", "report", "certify", "output")
+
+
+def refuse_study_keys(command: str, overrides: Iterable[str]) -> None:
+    """Raise `ConfigError` for keys that say something of a study where a command runs none."""
+    refuse_without_effect(command, overrides, STUDY_KEYS, "it is for a whole study (specdraft sweep)")
+
+
+def refuse_engine(command: str, overrides: Iterable[str], engine: str) -> None:
+    """Raise `ConfigError` where the overrides ask a command for another engine than the one it has."""
+    other = {"live": "replay", "replay": "live"}[engine]
+    does = {"live": "decodes with the models", "replay": "reads traces"}[engine]
+    chosen = [text for text in overrides if override_keys([text]) == ["engine"] and text.partition("=")[2] == other]
+    refuse_without_effect(command, chosen, ("engine",), f"{command} always {does} (engine={engine})")
+
+
+def refuse_prompt_set(overrides: Iterable[str], shape: Shape) -> None:
+    """Raise `ConfigError` where `generate`, which is given its prompt, is told of a set that it does not fit to."""
+    if not shape.fitted:
+        chosen = [text for text in overrides if override_keys([text]) != ["prompts.chat_template"]]
+        why = f"the prompt is the one that is given, and tree={shape.kind} is not fitted to others"
+        refuse_without_effect("generate", chosen, ("prompts",), why)
+
+
+def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:
+    """Raise `ConfigError` for an override of a key, or of a key in a group, that a command does not look at."""
+    for text in overrides:
+        (key,), (group,) = override_keys([text]), override_groups([text])
+        if key in without or group in without:
+            raise ConfigError(f"{text} has no effect in {command}: {why}; leave it out")
+
+
+def refuse_bundled_path(overrides: Iterable[str], spec: PromptSpec) -> None:
+    """Raise `ConfigError` for `prompts=bundled` beside a path: alone, a path to a file means `prompts=jsonl`."""
+    bundled = [text for text in overrides if text.lstrip("+") in ("prompts=bundled", "prompts.kind=bundled")]
+    if spec.path and bundled:
+        raise ConfigError(f"{bundled[0]} does not go with prompts.path={spec.path}; leave one of them out")
+
+
 def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
     """The one shape and budget that overrides name. Raises `ConfigError`."""
     point = _one_point(overrides, {}, config_dir, "one tree at a time")
+    others = set(override_groups(overrides)) - {"tree", "budget", "experiment"}
+    refuse_without_effect("trees show", overrides, others, "it draws one tree at one budget")
     shape: Shape = point.groups["tree"]
     return shape, point.settings.budget
 

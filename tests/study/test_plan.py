@@ -104,7 +104,7 @@ def test_a_fitted_tree_wider_than_the_vocabulary(base: list[str], monkeypatch: p
     reason = "may have 259 children of one node; the vocabulary has 258 tokens: lower tree.max_children"
     assert [why for _, why in plan.skipped] == [f"measured-mc259 {reason}", f"sequoia-mc259 {reason}"]
     monkeypatch.setattr(PairFiles, "vocab", 12)
-    monkeypatch.setattr("specdraft.study.plan.encode_prompts", lambda *given: {})
+    monkeypatch.setattr("specdraft.study.plan.encode_for", lambda *given: {})
     narrow = plan_study([*fitted, "tree.max_children=12,13"])
     assert sorted(keys(narrow, "tree")) == [("chain",), ("measured-mc12",), ("sequoia-mc12",)]
 
@@ -145,7 +145,8 @@ def test_prompts_must_fit_the_context(base: list[str], tmp_path: Path) -> None:
         plan_study([*own, "budget=2,3"])
     plan = plan_study([*own, "budget=2,3", "max_prompt_tokens=499"])
     ids = encode_prompts(plan.combinations[0].pair, plan.prompts, plan.combinations)["long"]
-    assert ids == plan.combinations[0].pair.encode("x" * 499)[1:]
+    assert ids == plan.combinations[0].pair.encode("x" * 498)  # the text is cut, the <s> before it stays
+    assert [(note.kind, note.prompts, note.pair) for note in plan.notes] == [("cut", 1, "custom")]
 
 
 def test_pairs_with_one_target_are_side_by_side(base: list[str], tiny_pair_folders: PairFolders) -> None:

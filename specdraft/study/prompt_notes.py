@@ -1,0 +1,60 @@
+"""What whoever reads a study's numbers has to know of its prompts: what of them is not measured, or not as written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from specdraft.drafters.pair import EncodedPrompt
+from specdraft.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class PromptNote:
+    """One thing to know.
+
+    Attributes:
+        kind: `first turn`, `cut` or `marked twice`.
+        prompts: how many prompts it is about.
+        text: a line for people.
+        pair: whose tokenizer or template it is; empty where it is about the prompts alone.
+    """
+
+    kind: str
+    prompts: int
+    text: str
+    pair: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+def notes_on_turns(prompts: Sequence[Prompt]) -> list[PromptNote]:
+    """Whether prompts have more turns than the one that is measured."""
+    several = sum(prompt.turns > 1 for prompt in prompts)
+    text = f"only the first turn is measured of {several} of {len(prompts)} prompts, which have more"
+    return [PromptNote("first turn", several, text)] if several else []
+
+
+def notes_on_encoding(encoded: Mapping[str, EncodedPrompt], most: int | None, pair: str) -> list[PromptNote]:
+    """Whether prompts were cut, or carry their marks twice, as a pair reads them.
+
+    Args:
+        encoded: by prompt id.
+        most: `max_prompt_tokens`.
+        pair: as people know it.
+    """
+    cut, twice = (sum(getattr(e, name) for e in encoded.values()) for name in ("cut", "marked_twice"))
+    of, notes = f"of {len(encoded)} prompts", []
+    if cut:
+        text = f"{cut} {of} cut to max_prompt_tokens={most} on the left of their text ({pair})"
+        notes.append(PromptNote("cut", cut, text, pair))
+    if twice:
+        text = (
+            f"{twice} {of} hold the BOS or the chat template's marks already and get them twice ({pair}): give the "
+            "plain text, or prompts.chat_template=none and no BOS"
+        )
+        notes.append(PromptNote("marked twice", twice, text, pair))
+    return notes
