@@ -18,7 +18,11 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt decoded with one combination, as the journal keeps it."""
+    """One prompt decoded with one combination, as the journal keeps it.
+
+    Attributes:
+        weights: digests of the target's and the drafter's weights, and of all prompts where the tree was fitted.
+    """
 
     combination: str
     weights: tuple[str, ...]

@@ -35,6 +35,7 @@ class Combination:
     settings: Settings
     prompts: PromptSpec
     overrides: tuple[str, ...]
+    prompts_digest: str = ""  # of the study's prompts
 
     @cached_property
     def together(self) -> Together:
@@ -114,9 +115,10 @@ class Combination:
         return str(self.keys["combination"])
 
     @property
-    def weights(self) -> tuple[str, str]:
-        """Digests of the weights that this combination's rows are worth reusing for."""
-        return self.pair.weights
+    def weights(self) -> tuple[str, ...]:
+        """Digests of what this combination's rows are worth reusing for: the weights, and where the tree is fitted,
+        all prompts of the study."""
+        return (*self.pair.weights, self.prompts_digest) if self.shape.fitted else self.pair.weights
 
     @cached_property
     def run_key(self) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from specdraft.errors import ResultsError
+from specdraft.prompts import digest_of_each
 from specdraft.results.files import FILES, cannot_write, to_csv, write_atomically
 from specdraft.results.journal import read_rows
 from specdraft.study.plan import StudyPlan
@@ -60,7 +61,7 @@ def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
         return
     for name in present & set(FILES) - {MANIFEST}:
         (out / name).unlink()
-    write_manifest(out, {"study": plan.identity})
+    write_manifest(out, {"study": plan.identity, "prompt_digests": digest_of_each(plan.prompts)})
 
 
 def _refuse_foreign(out: Path, present: set[str], fresh: bool) -> None:
@@ -71,17 +72,28 @@ def _refuse_foreign(out: Path, present: set[str], fresh: bool) -> None:
 
 
 def _refuse_another(plan: StudyPlan, out: Path, present: set[str]) -> None:
-    there = read_manifest(out)["study"] or {}
-    if there != plan.identity:
-        differing = ", ".join(key for key, value in plan.identity.items() if there.get(key) != value)
-        raise ResultsError(
-            f"{out}: holds another study ({differing} differ); choose another --out, or start over with --fresh"
-        )
+    if differing := _differing(plan, read_manifest(out)):
+        raise ResultsError(f"{out}: holds another study {differing}; choose another --out, or start over with --fresh")
     if JOURNAL not in present and "records.csv" in present:
         raise ResultsError(
             f"{out}: its journal.jsonl is gone, so it cannot be resumed; choose another --out, or start over "
             "with --fresh"
         )
+
+
+def _differing(plan: StudyPlan, manifest: Mapping[str, Any]) -> str:
+    """What keeps a plan from being the study of a manifest: nothing where it only has more prompts."""
+    there = manifest.get("study") or {}
+    names = [key for key, value in plan.identity.items() if there.get(key) != value]
+    before, gone = manifest.get("prompt_digests"), ""
+    if "prompts" in names and isinstance(before, dict):
+        now = digest_of_each(plan.prompts)
+        lost = next((prompt_id for prompt_id, digest in before.items() if now.get(prompt_id) != digest), None)
+        if lost is None:
+            names.remove("prompts")
+        else:
+            gone = f": its prompt {lost!r} is not among these as it was, and prompts may only be added"
+    return f"({', '.join(names)} differ){gone}" if names else ""
 
 
 def read_manifest(out: Path, damaged: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -112,7 +124,7 @@ def write_tables(out: Path, tables: Mapping[str, pd.DataFrame], config: str) -> 
 def rows_there(plan: StudyPlan, out: Path) -> dict[str, int]:
     """Combination -> rows that a sweep into `out` would reuse. Reads only."""
     counts = {c.identifier: 0 for c in plan.combinations}
-    if not (out / JOURNAL).is_file() or read_manifest(out).get("study") != plan.identity:
+    if not (out / JOURNAL).is_file() or _differing(plan, read_manifest(out)):
         return counts
     weights = {c.identifier: c.weights for c in plan.combinations}
     for row in read_rows(out / JOURNAL):

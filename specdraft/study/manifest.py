@@ -10,12 +10,13 @@ from specdraft.acceptance import registry
 from specdraft.bench.costs import CostCurve
 from specdraft.drafters.pair import Pair
 from specdraft.losslessness.certificate import certificate
-from specdraft.prompts import Prompt
+from specdraft.prompts import Prompt, digest_of_each
 from specdraft.replay.folds import FOLDS, folds
 from specdraft.results.journal import Row
 from specdraft.results.manifest import describe_pair, environment
 from specdraft.study.failures import Failure
 from specdraft.study.plan import StudyPlan
+from specdraft.study.prompt_notes import notes_on_rows
 
 
 @dataclass
@@ -104,7 +105,8 @@ def build_manifest(
         "models": facts.models,
         "costs": {pair: curve.as_dict() for pair, curve in facts.costs.items()},
         "prompts": len(plan.prompts),
-        "prompt_notes": [note.as_dict() for note in plan.notes],
+        "prompt_digests": digest_of_each(plan.prompts),
+        "prompt_notes": [note.as_dict() for note in (*plan.notes, *notes_on_rows(rows, plan.prompts))],
         "combinations": len({row.combination for row in rows}),
         "skipped": [{"overrides": what, "reason": why} for what, why in plan.skipped],
         "failed": len(failures),

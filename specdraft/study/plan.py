@@ -184,7 +184,7 @@ def _one_point(overrides: list[str], defaults: dict[str, str], config_dir: Path 
     return points[0]
 
 
-def _combination(point: Point, pair: PairFiles) -> Combination:
+def _combination(point: Point, pair: PairFiles, digest: str = "") -> Combination:
     groups = point.groups
     return Combination(
         pair,
@@ -194,6 +194,7 @@ def _combination(point: Point, pair: PairFiles) -> Combination:
         point.settings,
         groups["prompts"],
         point.overrides,
+        digest,
     )
 
 
@@ -234,10 +235,10 @@ def _combinations(
     points: Iterable[Point], pairs: dict[str, PairFiles], prompts: list[Prompt]
 ) -> tuple[list[Combination], list[tuple[str, str]]]:
     combinations: dict[str, Combination] = {}
-    skipped = []
+    skipped, digest = [], prompts_digest(prompts)
     for point in points:
         shape = point.groups["tree"]
-        combination = _combination(point, pairs[repr((named_pair(point), point.groups["drafter"]))])
+        combination = _combination(point, pairs[repr((named_pair(point), point.groups["drafter"]))], digest)
         if why := misfit(combination, prompts):
             skipped.append((" ".join(point.overrides), why))
         elif combination.identifier not in combinations:

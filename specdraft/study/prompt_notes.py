@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from specdraft.drafters.pair import EncodedPrompt
 from specdraft.prompts import Prompt
+from specdraft.results.journal import Row
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class PromptNote:
     """One thing to know.
 
     Attributes:
-        kind: `first turn`, `cut` or `marked twice`.
+        kind: `first turn`, `cut`, `marked twice` or `missing`.
         prompts: how many prompts it is about.
         text: a line for people.
         pair: whose tokenizer or template it is; empty where it is about the prompts alone.
@@ -58,3 +59,15 @@ def notes_on_encoding(encoded: Mapping[str, EncodedPrompt], most: int | None, pa
         )
         notes.append(PromptNote("marked twice", twice, text, pair))
     return notes
+
+
+def notes_on_rows(rows: Iterable[Row], prompts: Sequence[Prompt]) -> list[PromptNote]:
+    """Whether combinations have not been run on all prompts: prompts may be added to a study, or a sweep is killed."""
+    there: dict[str, set[str]] = {}
+    for row in rows:
+        there.setdefault(row.combination, set()).add(row.prompt_id)
+    behind = [len(names) for names in there.values() if len(names) < len(prompts)]
+    if not behind:
+        return []
+    text = f"{len(behind)} of {len(there)} combinations have rows of fewer prompts than these {len(prompts)}"
+    return [PromptNote("missing", len(prompts) - min(behind), f"{text} ({min(behind)} at least): run them again")]

@@ -81,12 +81,13 @@ class StudyRows:
 
     def current(self, failed: Container[str]) -> list[Row]:
         """Every row, those of replaced weights and of `failed` combinations left out."""
-        now = {tuple(c.keys[key] for key in PAIR_KEYS): c.weights for c in self._plan.combinations}
+        now = {tuple(c.keys[key] for key in PAIR_KEYS): c.pair.weights for c in self._plan.combinations}
 
         def is_current(row: Row) -> bool:
             keys = self.keys[row.combination]
             last = self._journal.weights[row.combination]
-            return row.weights == now.get(tuple(keys[key] for key in PAIR_KEYS), last)
+            pair = now.get(tuple(keys[key] for key in PAIR_KEYS), last[:2])
+            return row.weights == (*pair, *last[2:])
 
         return [row for row in self._journal.rows.values() if row.combination not in failed and is_current(row)]
 

@@ -253,7 +253,9 @@ class TestResume:
     )
     def test_another_study_is_refused(self, base: list[str], copy: Path, change: str, differs: str) -> None:
         before = {path.name: path.read_bytes() for path in copy.iterdir()}
-        with pytest.raises(ResultsError, match=rf"another study \({differs} differ\).*--fresh"):
+        with pytest.raises(
+            ResultsError, match=rf"another study \({differs} differ\).*choose another --out, or start over with --fresh"
+        ):
             run_study(plan_study([*base, "tree=chain", "budget=2", change]), copy)
         assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
 
