@@ -103,7 +103,7 @@ def test_a_fitted_tree_wider_than_the_vocabulary(base: list[str], monkeypatch: p
     assert sorted(keys(plan, "tree")) == [("chain",), ("hindsight",), ("measured-mc258",), ("sequoia-mc258",)]
     reason = "may have 259 children of one node; the vocabulary has 258 tokens: lower tree.max_children"
     assert [why for _, why in plan.skipped] == [f"measured-mc259 {reason}", f"sequoia-mc259 {reason}"]
-    monkeypatch.setattr(PairFiles, "vocab", 12)
+    monkeypatch.setattr(PairFiles, "shared_ids", 12)
     monkeypatch.setattr("specdraft.study.plan.encode_for", lambda *given: {})
     narrow = plan_study([*fitted, "tree.max_children=12,13"])
     assert sorted(keys(narrow, "tree")) == [("chain",), ("measured-mc12",), ("sequoia-mc12",)]
