@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from specdraft.errors import ModelError, did_you_mean
-from specdraft.models.gate import check_supported
+from specdraft.errors import ModelError, UserError, did_you_mean
+from specdraft.models.gate import check_raw_config, check_supported
 from specdraft.models.spec import ModelSpec
+from specdraft.models.weights import check_complete, tensor_shapes, weight_files
 
 LENGTH_DEPENDENT = {"longrope", "dynamic"}  # rotary scalings that change with the length of the text
 TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+ADAPTER = "adapter_config.json"
+# The engine chooses these, whatever a config.json says: attention by SDPA where a model has it, else eager.
+CHOSEN: dict[str, Any] = {"attn_implementation": None, "experts_implementation": None}
+SPEAKING = (OSError, ValueError)  # errors whose text says what is wrong; of others the type is said too
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,40 +51,50 @@ class ModelFiles:
         Raises:
             ModelError: there is none, or this `transformers` does not know the architecture.
         """
-        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
-        try:
-            return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-        except StrictDataclassError as error:
-            raise ModelError(f"{self.spec.path}: no usable config.json: {' '.join(str(error).split())}") from error
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{self.spec.path}: no usable config.json: {first_line(error)}") from error
+        with reading(self.spec.path, "no usable config.json"):
+            check_raw_config(self.folder / "config.json")
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+            for part in (config, config.get_text_config()):
+                part.return_dict, part.output_attentions, part.output_hidden_states = True, False, False
+            return config
 
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer; raises `ModelError` where there is none."""
         from transformers import AutoTokenizer
 
-        try:
+        with reading(self.spec.path, "no usable tokenizer"):
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{self.spec.path}: no usable tokenizer: {first_line(error)}") from error
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor -> its shape, of the weights. Raises `ModelError` where they are not all there."""
+        with reading(self.spec.path):
+            return tensor_shapes(self.folder)
 
     def check_supported(self) -> None:
-        """The static gate; the class is built on the meta device, so no weight is read."""
+        """The static gate, and whether the weights, if they are here, are those of the model that is described.
+
+        The model is built on the meta device, so no weight is read.
+        """
         import torch
         from transformers import AutoModelForCausalLM
 
-        try:
-            with torch.device("meta"):
-                config = copy.deepcopy(self.config)  # some models change the config that they are built from
-                model_class = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
-        except ValueError as error:
-            if getattr(self.config, "is_encoder_decoder", False):
-                check_supported(self.spec.path, self.config, object)
-            raise ModelError(f"{self.spec.path}: not a causal language model: {first_line(error)}") from error
-        check_supported(self.spec.path, self.config, model_class)
+        if getattr(self.config, "is_encoder_decoder", False):
+            check_supported(self.spec.path, self.config, object)
+        with reading(self.spec.path, "config.json makes no causal language model"), torch.device("meta"):
+            changed = copy.deepcopy(self.config)  # some models change the config that they are built from
+            model = AutoModelForCausalLM.from_config(changed, trust_remote_code=False, **CHOSEN)
+        check_supported(self.spec.path, self.config, type(model))
+        with reading(self.spec.path, "no usable generation_config.json"):
+            check_generation_config(self.folder)
+        quantised = getattr(self.config.get_text_config(), "quantization_config", None)
+        if has_weights(self.folder) and not quantised:  # those hold packed numbers
+            shapes = self.shapes
+            with reading(self.spec.path):
+                check_complete(shapes, model)
 
     @cached_property
     def known_ids(self) -> int:
@@ -112,9 +131,10 @@ class ModelFiles:
         Weights in the hub's cache are named by their digests already.
         """
         digest = hashlib.sha256()
-        for path in sorted({path for pattern in TEXT_FILES for path in self.folder.glob(pattern)}):
+        texts = {path for pattern in TEXT_FILES for path in self.folder.glob(pattern)}
+        for path in sorted(filter(Path.is_file, texts)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(filter(Path.is_file, self.folder.glob("*.safetensors"))):
             blob = path.resolve().name
             if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
                 digest.update(blob.encode())
@@ -156,9 +176,57 @@ class ModelInMemory(ModelFiles):
         return digest.hexdigest()[:16]
 
 
+@contextmanager
+def reading(name: str, problem: str = "") -> Iterator[None]:
+    """Whatever goes wrong in reading a model folder, as one `ModelError`; `transformers` says nothing meanwhile.
+
+    Args:
+        name: the folder as the user named it.
+        problem: what is said of it, before the reason.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # a folder's files can raise anything
+        said = str(error) if isinstance(error, UserError) else reason(error)
+        raise ModelError(": ".join(filter(None, (name, problem, said)))) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def reason(error: BaseException) -> str:
+    """What an error of a library says, in one line; its type too where its text is only a name or a number."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    if isinstance(error, StrictDataclassError):
+        return " ".join(str(error).split())
+    text = first_line(error)
+    return text if isinstance(error, SPEAKING) or text == type(error).__name__ else f"{type(error).__name__}: {text}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def check_generation_config(folder: Path) -> None:
+    """Raise what is wrong with a `generation_config.json`, without which texts would not end where they should."""
+    from transformers import GenerationConfig
+
+    if (folder / "generation_config.json").exists():
+        eos = GenerationConfig.from_pretrained(folder).eos_token_id
+        if not all(isinstance(token, int) for token in (eos if isinstance(eos, list) else [eos]) if token is not None):
+            raise ModelError(f"eos_token_id={eos!r}; expected token ids")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether any weights lie in a model's folder, whole or not."""
+    return any(folder.glob("*.safetensors*"))
 
 
 def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
@@ -184,16 +252,25 @@ def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
             or spec.path.startswith((".", "/", "~"))
             or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", spec.path)
         ):
-            raise ModelError(f"{where}: no such folder")
+            raise ModelError(f"{where}: {_not_a_folder(folder)}")
         folder = _from_hub(spec, where, weights)
+        if weights and not has_weights(folder):
+            raise ModelError(
+                f"{where}: the hub's cache has no .safetensors weights of it: the repository has none (other formats "
+                "are refused), or they were not fetched (`hf download` fetches them)"
+            )
     else:
         _refuse_revision(spec, key, "a folder")
+    if (folder / ADAPTER).exists():
+        raise ModelError(
+            f"{where}: the folder holds {ADAPTER}: an adapter, which is not applied here; save the merged model "
+            "(peft's merge_and_unload) elsewhere, or take the adapter's files away"
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"{where}: the folder has no config.json, so it is not a saved model")
-    if weights and not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{where}: there are no .safetensors weights (other formats can run code when loaded and are refused)"
-        )
+    if weights:
+        with reading(where):
+            weight_files(folder)
     return ModelFiles(spec, folder)
 
 
@@ -203,6 +280,15 @@ def _refuse_revision(spec: ModelSpec, key: str, what: str) -> None:
             f"{key}.revision={spec.revision} has no effect: {key}.path={spec.path} is {what}, and only repositories of "
             "the hub have revisions; leave it out"
         )
+
+
+def _not_a_folder(path: Path) -> str:
+    if not path.exists():
+        return "no such folder"
+    taken = "a folder with config.json, tokenizer and .safetensors weights, or a hub id"
+    if path.suffix == ".gguf":
+        return f"this is a GGUF file (llama.cpp's format), which is not read; expected {taken}"
+    return f"this is a file; expected {taken}"
 
 
 def zoo_folder() -> Path:

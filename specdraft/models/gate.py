@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from specdraft.errors import UnsupportedModelError
+from specdraft.errors import ModelError, UnsupportedModelError
 
 # Models whose own code adds a local or chunked mask that a tree mask cannot replace: silently wrong.
 INTERNAL_MASKS = {"gpt_neo", "llama4", "llama4_text"}
 LAYER_TYPES = {"full_attention", "sliding_attention"}
+MOST_MODULES = 2000  # layers, or experts: each is built, without weights, before anything else is known
+MODULE_COUNT = re.compile(r"(n|num)_(\w+_)?(layers?|blocks?|experts)|\w+_layers")
+OTHER_FILES = ("transformers_weights", "fusion_config")  # keys of a config.json that choose weights or code
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,38 @@ def check_supported(name: str, config: Any, model_class: type) -> None:
         )
     if getattr(text, "alibi", False):
         refuse("its ALiBi biases follow cache slots, not positions")
+    window = attention_layout(config).window
+    if window is not None and not (isinstance(window, int) and window > 0):
+        refuse(f"its sliding window is {window!r}; expected a number of tokens")
+    if (layers := getattr(text, "num_hidden_layers", None)) is not None and layers < 1:
+        refuse(f"it has {layers} layers")
     parameters = inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
     if "past_key_values" not in parameters:
         refuse("it keeps no attention key-value cache")
     if "position_ids" not in parameters:
         refuse("its forward takes no position_ids, so siblings cannot share a position")
+
+
+def check_raw_config(path: Path) -> None:
+    """Refuse what must not reach `transformers`: a model too large to be built, files and code of its own choice.
+
+    Raises:
+        ModelError: without the folder's name; so is whatever cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"not a valid JSON file: {error}") from error
+    for key, value in _items(content):
+        if isinstance(value, int) and value > MOST_MODULES and MODULE_COUNT.fullmatch(key):
+            raise ModelError(f"{key}={value} is out of range; expected at most {MOST_MODULES}")
+        if key in OTHER_FILES and value is not None:
+            raise ModelError(f"{key} is refused: only model.safetensors and its index are read, as they are")
+
+
+def _items(content: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of nested objects, with its value."""
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield key, value
+            yield from _items(value)

@@ -14,7 +14,7 @@ from specdraft import acceptance, drafters
 from specdraft.config import Point, Schema, Settings, compose_study, override_groups, override_keys, unless_said
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError
-from specdraft.models.loading import resolve_device
+from specdraft.models.loading import check_loadable
 from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.results.tables import SCHEMA
@@ -219,7 +219,7 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
         pairs[key] = replace(files, target=same)
         pairs[key].check()
         for model in files.models:
-            resolve_device(model.spec)
+            check_loadable(model)
     return pairs
 
 

@@ -82,15 +82,19 @@ def test_a_missing_folder_is_named_with_its_key(path: str, tiny_pair_folders: Pa
 
 
 def test_a_file_is_no_folder(folders: PairFolders) -> None:
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(ModelError, match=r"config\.json: this is a file; expected a folder with config\.json"):
         find_model(ModelSpec(str(folders.target / "config.json")), "pair.target")
+    path = folders.target / "model.gguf"
+    path.write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"this is a GGUF file .*, which is not read; expected a folder"):
+        find_model(ModelSpec(str(path)), "pair.target")
 
 
 def test_weights_that_can_run_code_are_refused(folders: PairFolders) -> None:
     weights = folders.target / "model.safetensors"
     torch.save(load_file(weights), folders.target / "pytorch_model.bin")
     weights.unlink()
-    with pytest.raises(ModelError, match=r"pair\.target\.path=.*: there are no \.safetensors weights"):
+    with pytest.raises(ModelError, match=r"path=.*: there are no \.safetensors weights, only pytorch_model\.bin \("):
         find_pair(folders.spec())
     assert find_pair(folders.spec(), weights=False).shared_ids == VOCAB
 
@@ -146,7 +150,14 @@ def test_weights_of_another_shape_are_refused(folders: PairFolders) -> None:
 
 def test_weights_that_are_not_numbers_are_refused(folders: PairFolders) -> None:
     change_weights(folders.target, lambda w: w["model.norm.weight"].fill_(float("nan")))
-    with pytest.raises(UnsupportedModelError, match=r"self-check failed: .* nan"):
+    with pytest.raises(ModelError, match=r"target: the weights are damaged: model\.norm\.weight holds NaN or infinity"):
+        load_pair(folders.spec())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("model.embed_tokens.weight", "input"), ("lm_head.weight", "output")])
+def test_embeddings_that_are_all_zero_are_refused(folders: PairFolders, name: str, kind: str) -> None:
+    change_weights(folders.draft, lambda w: w[name].zero_())
+    with pytest.raises(ModelError, match=f"draft: the weights are damaged: the {kind} embeddings are all zero"):
         load_pair(folders.spec())
 
 
