@@ -9,7 +9,7 @@ import typer
 
 from specdraft.commands import certify, doctor, generate, report, sweep, theory, traces, trees
 from specdraft.commands.options import INTERNAL, INTERRUPTED, USAGE
-from specdraft.errors import UserError
+from specdraft.errors import UserError, plain_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,5 +57,6 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"internal error: {type(error).__name__}: {error} (specdraft --debug shows where)", err=True)
+        said = f"internal error: {type(error).__name__}: {error} (specdraft --debug shows where)"
+        typer.echo(plain_text(said), err=True)
         sys.exit(INTERNAL)

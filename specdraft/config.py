@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,12 +30,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from specdraft.errors import ConfigError, did_you_mean
+from specdraft.errors import ConfigError, check_name, did_you_mean
 
 # A group's schema: one dataclass, or `kind` -> dataclass.
 Schema = type | Mapping[str, type]
 
 
+RESOLVER = re.compile(r"\$\{[^{}\n]*(\$\{|:)")  # `${oc.env:HOME}`, and a resolver whose name is interpolated itself
+COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 ENGINES = ("auto", "live", "replay")
 
 
@@ -70,6 +73,7 @@ class Settings:
             raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ENGINES)}")
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name={self.name!r} is not a study name; expected a plain file name")
+        check_name("name", self.name)
 
 
 @dataclass(frozen=True)
@@ -276,6 +280,8 @@ class _Files:
                     copy = overlay / path.relative_to(folder)
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, copy)
+                    text = COMMENT.sub("", copy.read_text(encoding="utf-8", errors="replace"))
+                    _refuse_resolvers(text, str(path.relative_to(folder)))  # also in a defaults list
             self.folder = overlay
         self._stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
         self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()} | {"experiment"}
@@ -297,6 +303,7 @@ class _Files:
                 raise ConfigError(f"{group}={choice}: there is no such {group}{did_you_mean(choice, known)}")
         try:
             composed: DictConfig = compose("sweep", overrides=choices)
+            _refuse_resolvers(OmegaConf.to_container(composed), ", ".join(choices) or "sweep.yaml")
             return composed
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(str(error).strip().splitlines()[0]) from error
@@ -308,7 +315,18 @@ class _Files:
             raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
 
 
+def _refuse_resolvers(content: Any, where: str) -> None:
+    """Raise `ConfigError` for values that call a resolver: it could put an environment variable into results."""
+    if isinstance(content, Mapping | list):
+        for value in content.values() if isinstance(content, Mapping) else content:
+            _refuse_resolvers(value, where)
+    elif isinstance(content, str) and (call := RESOLVER.search(content)):
+        hint = "a value may refer to other keys only, as ${budget}"
+        raise ConfigError(f"{where}: {call.group()}...}} is refused; {hint}")
+
+
 def _parse(text: str) -> Override:
+    _refuse_resolvers(text, repr(text))
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -346,6 +364,7 @@ def _axes(base: DictConfig, parsed: list[Override], files: _Files, experiment: s
         grid = content.grid or {}
     if not isinstance(grid, Mapping):
         raise ConfigError(f"grid={grid!r}: expected axes, as key: sweep string")
+    _refuse_resolvers(OmegaConf.to_container(OmegaConf.create(dict(grid))), "grid")
     grid = OmegaConf.to_container(OmegaConf.create(dict(grid)), resolve=True)
     assert isinstance(grid, dict)
     said = {o.key_or_group for o in parsed}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from unicodedata import category
 
 OUT_OF_MEMORY = "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
 
 
 class UserError(Exception):
     """Something the user said, or gave, cannot be used. The message names it and what was expected."""
+
+    def __str__(self) -> str:
+        """The message, which may quote anything, so that it does nothing to a terminal."""
+        return plain_text(super().__str__())
 
 
 class ConfigError(UserError):
@@ -38,6 +43,18 @@ class ResultsError(UserError):
 
 class LosslessnessError(UserError):
     """Decoding emitted other text than the target alone, and a near-tie does not explain it."""
+
+
+def plain_text(text: str) -> str:
+    """Text that does nothing to a terminal: control and formatting characters are spelled out, line ends and tabs
+    stay."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+
+
+def check_name(key: str, name: str, error: type[UserError] = ConfigError) -> None:
+    """Raise `error` for a name with control characters, which tables, terminals and files could not show as it is."""
+    if any(category(letter) in ("Cc", "Cs") for letter in name):
+        raise error(f"{key}={name!r} has control characters; expected a name that can be printed")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

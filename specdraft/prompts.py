@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from specdraft.errors import ConfigError, PromptError, did_you_mean
+from specdraft.errors import ConfigError, PromptError, check_name, did_you_mean
 
 KINDS = ("bundled", "jsonl", "hf")
 CHAT_TEMPLATES = ("auto", "none")
@@ -241,6 +241,8 @@ def is_text(text: str) -> bool:
 def _checked(rows: Iterator[tuple[str, Prompt]]) -> Iterator[Prompt]:
     seen: dict[str, str] = {}
     for where, prompt in rows:
+        check_name(f"{where}: question_id", prompt.prompt_id, PromptError)
+        check_name(f"{where}: category", prompt.category, PromptError)
         if prompt.prompt_id in seen:
             raise PromptError(
                 f"{where}: the prompt id {prompt.prompt_id!r} is already that of {seen[prompt.prompt_id]}"

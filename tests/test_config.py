@@ -336,6 +336,34 @@ def test_each_default_is_in_one_place(small: Path) -> None:
     assert shape_of(["tree=chain"])[1] == Settings.budget
 
 
+@pytest.mark.parametrize(
+    "value", ["${oc.env:SECRET}", "a-${oc.env:SECRET}", "${oc.env:SECRET,x}", "${oc.${name}:SECRET}", "${oc.decode:1}"]
+)
+def test_environment_variables_do_not_get_into_values(
+    value: str, small: Path, user_dir: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "s3cret")
+    pair = "name: {}\ntarget: {{path: zoo:target}}\ndraft: {{path: zoo:draft}}\n"
+    escaped = value.replace("$", "\\u0024", 1)
+    cases = [
+        (small, [f"pair.name='{value}'"]),
+        (small, [f"name={value}"]),
+        (user_dir(pair__mine=pair.format(f"'{value}'")), ["pair=mine"]),
+        (user_dir(pair__mine=pair.format(f'"{escaped}"')), ["pair=mine"]),
+        (user_dir(sweep=SWEEP.replace("tree: chain}", f"tree: '{value}'}}")), []),
+        (user_dir(sweep=SWEEP.replace('"4,8"', f'"{escaped}"')), []),
+    ]
+    for folder, overrides in cases:
+        with pytest.raises(ConfigError, match=r"is refused; a value may refer to other keys only") as caught:
+            compose(folder, *overrides)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_values_may_refer_to_keys_and_comments_may_hold_anything(user_dir: Callable[..., Path]) -> None:
+    folder = user_dir(sweep=SWEEP + "seed: ${max_new_tokens}  # not ${oc.env:HOME}\nmax_new_tokens: 5\n# ${a:b}\n")
+    assert {point.settings.seed for point in compose(folder).points} == {5}
+
+
 def test_missing_config_dir(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--config-dir .*none: no such folder"):
         compose(tmp_path / "none")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specdraft.commands.options import SOME_FAILED, AsJson, ConfigDir, Overrides, console, shown_progress
-from specdraft.errors import UserError
+from specdraft.errors import UserError, plain_text
 
 if TYPE_CHECKING:
     from specdraft.study.plan import StudyPlan
@@ -126,4 +126,4 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
         console().print(f"note: {note.text}", markup=False, highlight=False, soft_wrap=True)
     console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
     for what, reason in plan.skipped:
-        console().print(f"skipped: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        console().print(plain_text(f"skipped: {what}: {reason}"), markup=False, highlight=False, soft_wrap=True)

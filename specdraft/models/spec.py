@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from specdraft.errors import ConfigError, did_you_mean
+from specdraft.errors import ConfigError, check_name, did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZE = ("none", "8bit", "4bit")
@@ -33,6 +33,7 @@ class ModelSpec:
         """Raise `ConfigError` for values that name no model, type or quantisation."""
         if not self.path:
             raise ConfigError(f"{key}.path is empty; expected a folder or a hub id")
+        check_name(f"{key}.path", self.path)
         for name, known in (("dtype", DTYPES), ("quantize", QUANTIZE)):
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -58,5 +59,6 @@ class PairSpec:
     heads: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise `ConfigError` for a target that cannot be meant."""
+        """Raise `ConfigError` for a name that cannot be printed, or a target that cannot be meant."""
+        check_name("pair.name", self.name)
         self.target.check("pair.target")

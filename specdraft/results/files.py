@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,6 +17,9 @@ from specdraft.errors import ResultsError
 FILES = ("records.csv", "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "positions.csv",
          "nodes.csv", "steps.csv", "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "report.html",
          "report.md")  # fmt: skip
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a text begins that a spreadsheet computes, or that was marked
+ABSOLUTE = re.compile(r"(?<![^\s'\"=(\[{,:])/(?:[^/\s'\"=,:)\]}]+/?)+")
 
 
 def cannot_write(path: Path, error: OSError) -> ResultsError:
@@ -81,5 +86,53 @@ def rank_path_text(path: Iterable[int]) -> str:
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """A table as text, six significant digits in its fractions."""
-    return str(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    """A table as text, six significant digits in its fractions.
+
+    A text that a spreadsheet would compute is marked as text, by an apostrophe before it; `from_csv` takes it off.
+    """
+    marked = _map_texts(table, lambda text: f"'{text}" if FORMULA.match(text) else text)
+    return str(marked.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def from_csv(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as it was before `to_csv`, of one that was just read."""
+    return _map_texts(table, lambda text: text[1:] if text.startswith("'") and FORMULA.match(text) else text)
+
+
+def _map_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    changed = {}
+    for name in table.columns:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            texts = {text: change(text) for text in table[name].unique() if isinstance(text, str)}
+            if any(text != other for text, other in texts.items()):
+                changed[name] = table[name].map(lambda cell, texts=texts: texts.get(cell, cell))
+    return table.assign(**changed)
+
+
+def without_folders(content: Any, known: Iterable[str] = ()) -> Any:
+    """A text, or every text in lists and mappings, with absolute paths cut down to their last parts.
+
+    Args:
+        content: the text, list or mapping.
+        known: absolute paths that may occur; others are recognised as far as they hold no spaces.
+    """
+    if isinstance(content, Mapping):
+        return {key: without_folders(value, known) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_folders(value, known) for value in content]
+    if not isinstance(content, str):
+        return content
+    for path in sorted({*absolute_paths(content), *known}, key=len, reverse=True):
+        content = re.sub(rf"(?<![\w.]){re.escape(path)}", lambda match: Path(match.group()).name, content)
+    return ABSOLUTE.sub(lambda match: Path(match.group()).name, content)
+
+
+def absolute_paths(content: Any) -> Iterator[str]:
+    """The texts in lists and mappings that are absolute paths."""
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, list):
+        for value in content:
+            yield from absolute_paths(value)
+    elif isinstance(content, str) and Path(content).is_absolute() and not re.search(r",|: |\n|^/+$", content):
+        yield content

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
+from specdraft.results.files import from_csv
 from specdraft.results.metrics import RATIOS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS, RATIOS_WITH_ENDS, SUMS
 
@@ -102,13 +103,13 @@ def _type_of(column: str, file: str) -> str:
 
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """A CSV file. Raises `ResultsError` where it cannot be read."""
+    """A CSV file, with its texts as they were. Raises `ResultsError` where it cannot be read."""
     try:
         table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", low_memory=False, **options)
     except (OSError, ValueError) as error:  # a decoding error is a ValueError, as are an empty and a torn file
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise ResultsError(f"{path}: cannot be read as a table: {reason}") from error
-    return table
+    return from_csv(table)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

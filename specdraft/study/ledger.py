@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from specdraft.results.files import without_folders
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured
 from specdraft.study.failures import Failure, Failures, write_failures
@@ -66,15 +67,22 @@ class Ledger:
                     self.facts.near_ties[pair] = near_ties
 
     def fail_all(self, combinations: Iterable[Combination], error: str) -> None:
-        """Write down that these combinations cannot run."""
-        for combination in combinations:
-            self._fail(Failed(combination.identifier, None, error, self.rows.missing(combination)))
+        """Write down that these combinations cannot run; the error, which they share, is said once."""
+        together = list(combinations)
+        if len(together) > 1:
+            pairs = ", ".join(dict.fromkeys(combination.pair.label for combination in together))
+            self._progress.failed(f"all {len(together)} combinations of {pairs}", error)
+        for combination in together:
+            failed = Failed(combination.identifier, None, error, self.rows.missing(combination))
+            self._fail(failed, said=len(together) > 1)
 
-    def _fail(self, failed: Failed) -> None:
-        combination = self._by_name[failed.combination]
-        again = shlex.join(combination.overrides)
-        self.failures.add(Failure(failed.combination, failed.prompt_id, failed.error, again))
-        self._progress.failed(combination.describe(), failed.error)
+    def _fail(self, failed: Failed, said: bool = False) -> None:
+        combination, private = self._by_name[failed.combination], self._plan.private_paths
+        again = shlex.join(without_folders(combination.overrides, private))
+        error = without_folders(failed.error, private)
+        self.failures.add(Failure(failed.combination, failed.prompt_id, error, again))
+        if not said:
+            self._progress.failed(combination.describe(), failed.error)
         self._progress.advance(failed.rows)
 
     def write(self) -> Written:
@@ -82,7 +90,7 @@ class Ledger:
         self.rows.close()
         failures = self._standing_failures()
         tables = self.rows.tables({failure.combination for failure in failures})
-        write_tables(self._out, tables, self._plan.config)
+        write_tables(self._out, tables, self._plan.shared_config)
         write_failures(self._out, failures)
         return Written(tables, self.write_manifest())
 

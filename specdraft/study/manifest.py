@@ -12,6 +12,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.losslessness.certificate import certificate
 from specdraft.prompts import Prompt, digest_of_each
 from specdraft.replay.folds import FOLDS, folds
+from specdraft.results.files import without_folders
 from specdraft.results.journal import Row
 from specdraft.results.manifest import describe_pair, environment
 from specdraft.study.failures import Failure
@@ -108,7 +109,9 @@ def build_manifest(
         "prompt_digests": digest_of_each(plan.prompts),
         "prompt_notes": [note.as_dict() for note in (*plan.notes, *notes_on_rows(rows, plan.prompts))],
         "combinations": len({row.combination for row in rows}),
-        "skipped": [{"overrides": what, "reason": why} for what, why in plan.skipped],
+        "skipped": without_folders(
+            [{"overrides": what, "reason": why} for what, why in plan.skipped], plan.private_paths
+        ),
         "failed": len(failures),
         "wall_s": round(wall_s, 2),
         "fitted_trees": _halves(plan.prompts, plan.settings.seed),

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from specdraft import acceptance, drafters
 from specdraft.config import Point, Schema, Settings, compose_study, override_groups, override_keys, unless_said
 from specdraft.drafters.pair import PairFiles, find_pair
@@ -17,6 +19,7 @@ from specdraft.errors import ConfigError
 from specdraft.models.loading import check_loadable
 from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
+from specdraft.results.files import absolute_paths, without_folders
 from specdraft.results.tables import SCHEMA
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, dtype_label, encode_for, model_label
@@ -64,6 +67,19 @@ class StudyPlan:
             "prompts": prompts_digest(self.prompts),
             "schema": SCHEMA,
         }
+
+    @property
+    def private_paths(self) -> list[str]:
+        """Absolute paths of models and files, of which results keep the last parts only."""
+        models = [str(files.folder) for pair in {c.pair for c in self.combinations} for files in pair.models]
+        specs = [files.spec.path for pair in {c.pair for c in self.combinations} for files in pair.models]
+        return list(absolute_paths([OmegaConf.to_container(OmegaConf.create(self.config)), models, specs]))
+
+    @property
+    def shared_config(self) -> str:
+        """The resolved configuration as results hold it."""
+        config = OmegaConf.to_container(OmegaConf.create(self.config))
+        return OmegaConf.to_yaml(OmegaConf.create(without_folders(config, self.private_paths)))
 
     def by_pair(self) -> dict[PairFiles, list[Combination]]:
         """The combinations of each pair, pairs with one target side by side."""

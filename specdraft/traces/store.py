@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -28,6 +31,7 @@ from specdraft.results.files import cannot_write, check_folder_writable, write_a
 
 FORMAT = 1
 KEY_DIGITS = 20
+QUIET_S, OLD_S = 5.0, 86400.0  # unchanged so long: a dead process's file is given up (it may run elsewhere); any file
 LEFTOVER = re.compile(
     rf"[0-9a-f]{{{KEY_DIGITS}}}\.safetensors|\.[0-9a-f]{{{KEY_DIGITS}}}\.(safetensors|json)\.\d+\.tmp"
 )
@@ -124,8 +128,16 @@ class TraceStore:
         return matching[0]
 
     def check_writable(self) -> None:
-        """Make the folder; raises `ResultsError` where traces cannot be written."""
+        """Make the folder, and delete what killed writes left in it.
+
+        Raises:
+            ResultsError: traces cannot be written.
+        """
         check_folder_writable(self.folder)
+        for path in self.folder.glob(".*.tmp"):
+            if LEFTOVER.fullmatch(path.name) and _abandoned(path):
+                with suppress(OSError):
+                    path.unlink()
 
     def sweep_up(self) -> None:
         """Delete what killed writes left behind. Raises `ResultsError` where it cannot be deleted."""
@@ -143,3 +155,13 @@ class TraceStore:
                 (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self.folder / key, error) from error
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nobody will finish a temporary file: `.NAME.PROCESS.tmp`."""
+    try:
+        quiet_s = time.time() - path.stat().st_mtime
+    except OSError:
+        return False
+    process = int(path.name.split(".")[-2])
+    return quiet_s > OLD_S or (quiet_s > QUIET_S and not psutil.pid_exists(process))

@@ -15,7 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from specdraft.errors import ConfigError, ResultsError, TreeError, did_you_mean
-from specdraft.results.files import rank_path_text, write_atomically
+from specdraft.results.files import from_csv, rank_path_text, write_atomically
 from specdraft.results.tables import DETAIL_KEYS, DETAILS
 from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
@@ -116,7 +116,7 @@ def _lengths(folder: Path) -> dict[str, float]:
 def _nodes(folder: Path) -> pd.DataFrame:
     path, wanted = folder / "nodes.csv", {*DETAIL_KEYS, *DETAILS["nodes.csv"]}
     try:
-        table = pd.read_csv(path, dtype={"rank_path": str, "tree": str, "pair": str})
+        table = from_csv(pd.read_csv(path, dtype={"rank_path": str, "tree": str, "pair": str}))
     except FileNotFoundError as error:
         raise ResultsError(f"{path}: there is no such file; expected the folder of a finished study") from error
     except (OSError, ValueError) as error:

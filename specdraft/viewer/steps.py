@@ -8,8 +8,9 @@ from functools import cached_property
 from math import log
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from specdraft.errors import plain_text
 from specdraft.trees.topology import Topology
-from specdraft.viewer.tokens import plain_text, token_text
+from specdraft.viewer.tokens import token_text
 
 if TYPE_CHECKING:
     from specdraft.study.combination import Combination

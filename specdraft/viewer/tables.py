@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from specdraft.errors import plain_text
 from specdraft.results.intervals import Interval
 from specdraft.results.metrics import MOST_LOOPING
 from specdraft.trees.shapes import is_reference
@@ -99,7 +100,7 @@ def plan_table(combinations: pd.DataFrame) -> Table:
 def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
     """A line per combination that is left out; many of them: a line per reason."""
     if len(skipped) <= MOST_SKIPPED:
-        return [f"skipped: {what}: {reason}" for what, reason in skipped]
+        return [plain_text(f"skipped: {what}: {reason}") for what, reason in skipped]
     reasons = Counter(reason for _, reason in skipped)
     return [f"skipped {n} combinations (--dry-run lists them): {reason}" for reason, n in reasons.items()]
 

@@ -8,9 +8,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from specdraft.errors import plain_text
 from specdraft.study.generate import Generation
 from specdraft.viewer.steps import Showing, Shown, ShownStep, Word
-from specdraft.viewer.tokens import plain_text
 from specdraft.viewer.trees import ACCEPTED, BEST, BONUS, DIM, REJECTED, step_tree
 
 TAIL_LINES = 3  # of the text, below the steps of a live display

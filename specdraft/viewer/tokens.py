@@ -15,9 +15,3 @@ def token_text(token: str, longest: int | None = LONGEST_TOKEN) -> str:
     while cell_len(shown) >= longest:
         shown = shown[:-1]
     return shown + "\u2026"
-
-
-def plain_text(text: str) -> str:
-    """Text that does nothing to a terminal: control and formatting characters are spelled out, line ends and tabs
-    stay."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)

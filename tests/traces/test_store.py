@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,6 +204,29 @@ class TestStore:
         with pytest.raises(ResultsError, match=r"cannot be written: No space left on device"):
             store.put(ABOUT, TENSORS)
         assert os.listdir(store.folder) == []
+
+    def test_what_a_killed_write_left_is_deleted_at_the_next_use(
+        self, store: TraceStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key, living, dead = store.put(ABOUT, TENSORS), os.getpid(), 4_000_000_000
+        monkeypatch.setattr("psutil.pid_exists", lambda process: process == living)
+
+        def left(name: str, age_s: float) -> Path:
+            path = store.folder / name
+            path.write_bytes(b"half")
+            os.utime(path, (time.time() - age_s,) * 2)
+            return path
+
+        gone = [left(f".{key}.safetensors.{dead}.tmp", 60), left(f".{key}.json.{living}.tmp", 200_000)]
+        kept = [
+            left(f".{key}.json.{dead}.tmp", 0),  # another machine may be writing it
+            left(f".{key}.safetensors.{living}.tmp", 60),
+            left(f".notes.{dead}.tmp", 200_000),
+        ]
+        store.check_writable()
+        assert not any(path.exists() for path in gone)
+        assert all(path.exists() for path in kept)
+        assert store.get(ABOUT) is not None
 
     def test_the_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert default_folder() == tmp_path / "traces"

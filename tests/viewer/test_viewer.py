@@ -32,7 +32,7 @@ from specdraft.acceptance import (
 from specdraft.commands.options import DONE
 from specdraft.drafters import ModelDrafter
 from specdraft.drafters.pair import Pair
-from specdraft.errors import ConfigError
+from specdraft.errors import ConfigError, plain_text
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
@@ -49,7 +49,7 @@ from specdraft.viewer.page import page
 from specdraft.viewer.replayed import ReplayedShowing, recorded
 from specdraft.viewer.steps import ShownStep
 from specdraft.viewer.terminal import StepPrinter, totals_text
-from specdraft.viewer.tokens import plain_text, token_text
+from specdraft.viewer.tokens import token_text
 
 PROMPT = "Once upon a time"
 
