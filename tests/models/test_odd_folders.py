@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -269,13 +270,26 @@ def test_libraries_that_are_not_here(
 
 
 def test_transformers_says_nothing_around_loading(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    said: list[str] = []
     tensors = load_file(folder / "model.safetensors")
-    save_file(tensors | {"left.over": torch.ones(2)}, folder / "model.safetensors")
-    set_config(folder, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "what": 1}, bos_token_id=10**6)
-    verbosity = transformers_logging.get_verbosity()
-    load_model(planned(folder))
-    assert capfd.readouterr() == ("", "")
-    assert transformers_logging.get_verbosity() == verbosity
+    save_file(tensors | {"left.over": torch.ones(2)}, folder / "model.safetensors", metadata={"format": "pt"})
+    verbosity, handler = transformers_logging.get_verbosity(), Kept()
+    transformers_logging.set_verbosity_warning()
+    transformers_logging.add_handler(handler)
+    try:
+        load_model(planned(folder))
+        assert said == []
+        assert capfd.readouterr() == ("", "")
+        assert transformers_logging.get_verbosity() == logging.WARNING
+        AutoModelForCausalLM.from_pretrained(folder)
+        assert any("left.over" in line for line in said)  # what would have been said
+    finally:
+        transformers_logging.remove_handler(handler)
+        transformers_logging.set_verbosity(verbosity)
 
 
 def test_an_error_of_reading_names_the_folder_and_the_reason() -> None:
