@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from specdraft.errors import OUT_OF_MEMORY, UserError
-from specdraft.results.files import write_atomically
+from specdraft.results.files import without_folders, write_atomically
 
 FILE = "failures.jsonl"
 
@@ -30,9 +30,10 @@ class Failure:
         """Whether text was not the target's, or a rule is not as it claims."""
         return self.error.startswith("bug:")
 
-    def as_dict(self) -> dict[str, Any]:
-        """For the file and the manifest."""
-        return asdict(self)
+    def as_dict(self, private_paths: Collection[str] = ()) -> dict[str, Any]:
+        """For the file and the manifest, which are shared: of absolute paths the last parts are kept."""
+        shared = {name: without_folders(getattr(self, name), private_paths) for name in ("error", "overrides")}
+        return asdict(self) | shared
 
 
 class Failures:
@@ -66,9 +67,10 @@ class Failures:
         return list((earlier | self._now).values())
 
 
-def write_failures(out: Path, failures: list[Failure]) -> None:
-    """Write the file. Raises `ResultsError`."""
-    write_atomically(out / FILE, "".join(json.dumps(failure.as_dict()) + "\n" for failure in failures))
+def write_failures(out: Path, failures: list[Failure], private_paths: Collection[str] = ()) -> None:
+    """Write the file; `private_paths`: see `StudyPlan`. Raises `ResultsError`."""
+    lines = (json.dumps(failure.as_dict(private_paths)) + "\n" for failure in failures)
+    write_atomically(out / FILE, "".join(lines))
 
 
 def _read(path: Path) -> dict[str, Failure]:

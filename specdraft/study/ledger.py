@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from specdraft.results.files import without_folders
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured
 from specdraft.study.failures import Failure, Failures, write_failures
@@ -77,10 +76,9 @@ class Ledger:
             self._fail(failed, said=len(together) > 1)
 
     def _fail(self, failed: Failed, said: bool = False) -> None:
-        combination, private = self._by_name[failed.combination], self._plan.private_paths
-        again = shlex.join(without_folders(combination.overrides, private))
-        error = without_folders(failed.error, private)
-        self.failures.add(Failure(failed.combination, failed.prompt_id, error, again))
+        combination = self._by_name[failed.combination]
+        again = shlex.join(combination.overrides)
+        self.failures.add(Failure(failed.combination, failed.prompt_id, failed.error, again))
         if not said:
             self._progress.failed(combination.describe(), failed.error)
         self._progress.advance(failed.rows)
@@ -91,7 +89,7 @@ class Ledger:
         failures = self._standing_failures()
         tables = self.rows.tables({failure.combination for failure in failures})
         write_tables(self._out, tables, self._plan.shared_config)
-        write_failures(self._out, failures)
+        write_failures(self._out, failures, self._plan.private_paths)
         return Written(tables, self.write_manifest())
 
     def write_manifest(self) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def build_manifest(
         failures: that stand.
         wall_s: seconds of all runs so far.
     """
-    bugs = [failure.as_dict() for failure in failures if failure.is_bug]
+    bugs = [failure.as_dict(plan.private_paths) for failure in failures if failure.is_bug]
     return {
         "study": plan.identity,
         **environment(),

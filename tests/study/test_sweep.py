@@ -196,7 +196,7 @@ class TestFinished:
         assert (facts["combinations"], facts["prompts"], facts["failed"], facts["skipped"]) == (6, PROMPTS, 0, [])
 
     def test_config_makes_the_study_again(self, finished: Outcome, plan: StudyPlan) -> None:
-        assert (finished.out / "config.yaml").read_text() == plan.config
+        assert (finished.out / "config.yaml").read_text() == plan.shared_config
 
     def test_equal_trees_have_equal_rows(self, finished: Outcome) -> None:
         records = read(finished.out, "records.csv").set_index(["tree", "budget", "prompt_id"])
