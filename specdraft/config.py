@@ -17,20 +17,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from itertools import product
+from itertools import accumulate, islice, product
+from math import prod
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
 from specdraft.errors import ConfigError, check_name, did_you_mean
+from specdraft.yaml_bounds import check_yaml
 
 # A group's schema: one dataclass, or `kind` -> dataclass.
 Schema = type | Mapping[str, type]
@@ -39,6 +41,12 @@ Schema = type | Mapping[str, type]
 RESOLVER = re.compile(r"\$\{[^{}\n]*(\$\{|:)")  # `${oc.env:HOME}`, and a resolver whose name is interpolated itself
 COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 ENGINES = ("auto", "live", "replay")
+MOST_CHARACTERS = 10_000  # of one override: the parser reads a few thousand characters a second
+DEEPEST = 30  # levels of brackets in one override
+MOST_SHOWN = 60  # characters of an override that an error message repeats
+OUT_OF_RANGE = "a whole number is out of range; expected one below 2**63"
+LARGEST = 2**63 - 1  # a whole number that a table can hold
+TUPLES = re.compile(r"""(['"]?)(\[[\s\d,()\[\]-]*\])\1""")  # rank paths as Python writes them: [(0,), (0, 0)]
 
 
 @dataclass
@@ -61,6 +69,7 @@ class Settings:
     repeats: int = 1
     report: bool = True  # figures and a report at the end of a sweep
     certify: bool = False
+    most_combinations: int = 100_000  # a grid with more of them is refused before it is expanded
     output: OutputSpec = field(default_factory=OutputSpec)
 
     def check(self) -> None:
@@ -87,10 +96,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Study:
-    """A composed study: its points, and the resolved configuration as plain data."""
+    """A composed study: its points, the resolved configuration as plain data, and what the user should know of it."""
 
     points: list[Point]
     resolved: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
     def yaml(self) -> str:
         """The resolved configuration with its grid."""
@@ -119,12 +129,14 @@ def compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_di
         return _compose_study(overrides, schemas, config_dir)
     except (HydraException, OmegaConfBaseException) as error:  # an interpolation, found out where it is resolved
         raise ConfigError(str(error).strip().splitlines()[0]) from error
+    except RecursionError as error:
+        raise ConfigError("the configuration refers to itself, or is nested too deeply") from error
 
 
 def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_dir: Path | None) -> Study:
     with _Files(config_dir) as files:
-        given = {o.key_or_group: o for o in map(_parse, overrides)}  # of a key that is given twice, the last counts
-        parsed = list(given.values())
+        by_key = {o.key_or_group: o for o in map(_parse, overrides)}  # of a key that is given twice, the last counts
+        parsed = list(by_key.values())
         for override in parsed:
             _check_key(override, schemas, files)
         experiment = next(
@@ -137,19 +149,26 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
         ]
         base = files.compose(chosen)
         _check_keys([str(key) for key in base if key != "grid"], schemas)
-        axes = _axes(base, parsed, files, experiment)
+        most = _most_combinations(base, parsed)
+        axes = _axes(base, parsed, files, experiment, most)
         _check_keys(axes, schemas)
-        fixed = [o for o in parsed if not o.is_sweep_override() and o.key_or_group not in files.groups]
+        _check_count(axes, most)
+        given = [o for o in parsed if not o.is_sweep_override()]
+        fixed = [o for o in given if o.key_or_group not in files.groups]
         resolver = _Resolver(files, base, schemas, chosen)
-        said = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-        points = [
-            resolver.point(dict(zip(axes, values, strict=True)), fixed, said) for values in product(*axes.values())
-        ]
+        parameters = _Parameters({group: resolver.parameters(group, axes[group]) for group in axes if group in schemas})
+        points: dict[tuple[str, ...], Point] = {}  # where an axis has no effect, points are equal
+        for values in product(*axes.values()):
+            here = dict(zip(axes, values, strict=True))
+            here = {axis: value for axis, value in here.items() if parameters.apply(axis, here)}
+            point = resolver.point(here, [o for o in given if parameters.apply(o.key_or_group, here)])
+            points.setdefault(point.overrides, point)
         for override in fixed:
             OmegaConf.update(base, override.key_or_group, override.value(), force_add=True)
         resolved = OmegaConf.to_container(base, resolve=True)
         assert isinstance(resolved, dict)
-        return Study(points, {str(k): v for k, v in resolved.items()} | {"grid": axes})
+        notes = parameters.notes([*axes, *(o.key_or_group for o in fixed)])
+        return Study(list(points.values()), {str(k): v for k, v in resolved.items()} | {"grid": axes}, notes)
 
 
 @cache
@@ -267,25 +286,33 @@ class _Files:
 
     def __init__(self, config_dir: Path | None) -> None:
         self._user = config_dir
-        self._stack = ExitStack()
 
     def __enter__(self) -> _Files:
-        self.folder = bundled_config_dir()
-        if self._user is not None:
-            if not self._user.is_dir():
-                raise ConfigError(f"--config-dir {self._user}: no such folder")
-            overlay = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-            for folder in (self.folder, self._user):
-                for path in filter(Path.is_file, folder.rglob("*.yaml")):
-                    copy = overlay / path.relative_to(folder)
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, copy)
-                    text = COMMENT.sub("", copy.read_text(encoding="utf-8", errors="replace"))
-                    _refuse_resolvers(text, str(path.relative_to(folder)))  # also in a defaults list
-            self.folder = overlay
-        self._stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
-        self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()} | {"experiment"}
+        with ExitStack() as stack:
+            self.folder = self._overlay(stack, self._user) if self._user is not None else bundled_config_dir()
+            stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
+            self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()} | {"experiment"}
+            self._stack = stack.pop_all()
         return self
+
+    @staticmethod
+    def _overlay(stack: ExitStack, user: Path) -> Path:
+        """A folder of the bundled files and the user's, as long as `stack` is open."""
+        if not user.is_dir():
+            raise ConfigError(f"--config-dir {user}: no such folder")
+        overlay = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for folder in (bundled_config_dir(), user):
+            for path in filter(Path.exists, folder.rglob("*.yaml")):
+                if path.is_dir():
+                    raise ConfigError(f"{path}: a folder; expected a YAML file")
+                if folder is user:
+                    check_yaml(path, str(path))
+                copy = overlay / path.relative_to(folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+                text = COMMENT.sub("", copy.read_text(encoding="utf-8", errors="replace"))
+                _refuse_resolvers(text, str(path.relative_to(folder)))  # also in a defaults list
+        return overlay
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
@@ -307,6 +334,11 @@ class _Files:
             return composed
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(str(error).strip().splitlines()[0]) from error
+        except RecursionError as error:
+            named = " ".join(["sweep.yaml", *choices])
+            raise ConfigError(f"{named}: a config file includes itself in its defaults") from error
+        except OSError as error:  # as Hydra calls a file that holds no keys
+            raise ConfigError(f"{', '.join(choices)}: {error}; expected keys and values") from error
         except YAMLError as error:
             where = getattr(error, "problem_mark", None)
             place = (
@@ -326,17 +358,52 @@ def _refuse_resolvers(content: Any, where: str) -> None:
 
 
 def _parse(text: str) -> Override:
+    key, _, value = text.partition("=")
+    if len(text) > MOST_CHARACTERS or _levels(value) > DEEPEST:
+        limit = f"at most {MOST_CHARACTERS} characters and {DEEPEST} levels of brackets; larger values go into a file"
+        raise ConfigError(f"{_shortened(text)} is too much for one override: {limit}")
+    if "(" in value and (match := TUPLES.fullmatch(value)):
+        text = f"{key}=" + re.sub(r",?\s*[)]", "]", match[2].replace("(", "["))
     _refuse_resolvers(text, repr(text))
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
         hint = "" if "=" in text else "; expected key=value"
-        raise ConfigError(f"{text!r} is not an override: {str(error).splitlines()[0]}{hint}") from error
+        raise ConfigError(f"{_shortened(text)} is not an override: {str(error).splitlines()[0]}{hint}") from error
+    except ValueError as error:  # Python reads whole numbers of some thousand digits only
+        raise ConfigError(f"{_shortened(text)}: {OUT_OF_RANGE}") from error
+    if not _in_range(override.value()):
+        raise ConfigError(f"{_shortened(text)}: {OUT_OF_RANGE}")
     if override.is_delete():
         raise ConfigError(f"{text!r}: keys cannot be deleted; set another value instead")
     if override.is_interval_sweep():
         raise ConfigError(f"{text!r}: interval() has no end of values to sweep; use range() or choice()")
     return override
+
+
+def _levels(text: str) -> int:
+    """How deep the brackets of a text go; those in quotes count too."""
+    return max(accumulate((c in "[{(") - (c in "]})") for c in text), default=0)
+
+
+def _shortened(text: str) -> str:
+    return repr(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
+
+
+def _in_range(value: Any) -> bool:
+    """Whether a value holds no whole number beyond what tables can hold."""
+    match value:
+        case int():
+            return abs(value) <= LARGEST
+        case ChoiceSweep():
+            parts = value.list
+        case RangeSweep():
+            parts = [value.start, value.stop, value.step]
+        case dict():
+            parts = list(value.values())
+        case _:
+            parts = value if isinstance(value, list) else []
+    return all(map(_in_range, parts))
 
 
 def _check_key(override: Override, schemas: Mapping[str, Schema], files: _Files) -> None:
@@ -354,10 +421,47 @@ def _check_keys(keys: Iterable[str], schemas: Mapping[str, Schema], *more: str) 
         if top == "experiment" and top not in known:
             raise ConfigError("an experiment's file must begin with '# @package _global_'")
         if top not in known:
-            raise ConfigError(f"{top!r} is not a key or group{did_you_mean(top, known)}")
+            below = _below(top, schemas)
+            hint = f"; did you mean {' or '.join(map(repr, below))}?" if below else did_you_mean(top, known)
+            raise ConfigError(f"{top!r} is not a key or group{hint}")
 
 
-def _axes(base: DictConfig, parsed: list[Override], files: _Files, experiment: str | None) -> dict[str, list[Any]]:
+def _below(name: str, schemas: Mapping[str, Schema]) -> list[str]:
+    """The keys of this name that belong to a group."""
+    classes = {group: [schema] if isinstance(schema, type) else schema.values() for group, schema in schemas.items()}
+    having = {
+        group
+        for group, kinds in {**classes, "output": [OutputSpec]}.items()
+        for kind in kinds
+        if name in {f.name for f in dataclasses.fields(kind)}
+    }
+    return [f"{group}.{name}" for group in sorted(having)]
+
+
+def _most_combinations(base: DictConfig, parsed: list[Override]) -> int:
+    """How large a grid may be: it counts before there are any points."""
+    key = "most_combinations"
+    given = next((o for o in parsed if o.key_or_group == key), None)
+    most = given.value() if given else base.get(key, Settings.most_combinations)
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        said = given.input_line if given else f"{key}={most}"
+        raise ConfigError(f"{said} is not a limit of the grid; expected one whole number, 1 or more")
+    return most
+
+
+def _check_count(axes: Mapping[str, list[Any]], most: int) -> None:
+    if (count := prod(map(len, axes.values()))) > most:
+        sizes = " x ".join(f"{len(values)} of {axis}" for axis, values in axes.items())
+        raise ConfigError(f"the grid has {count} combinations ({sizes}), {_too_many(most)}")
+
+
+def _too_many(most: int) -> str:
+    return f"more than most_combinations={most}; leave some out, or raise most_combinations"
+
+
+def _axes(
+    base: DictConfig, parsed: list[Override], files: _Files, experiment: str | None, most: int
+) -> dict[str, list[Any]]:
     """Axis -> its values: the grid of the study or experiment, with what the command line says instead."""
     grid = base.get("grid") or {}
     if experiment and "grid" in (content := OmegaConf.load(files.folder / "experiment" / f"{experiment}.yaml")):
@@ -372,11 +476,24 @@ def _axes(base: DictConfig, parsed: list[Override], files: _Files, experiment: s
     axes = {}
     for key, values in {str(key): values for key, values in grid.items()}.items():
         if not any(key == s or key.startswith(f"{s}.") for s in said):
-            axes[key] = list(_values(_parse(f"{key}={_sweep_string(values)}"), files))
+            axes[key] = _at_most(most, _parse(f"{key}={_sweep_string(values)}"), files)
     for override in parsed:
         if override.is_sweep_override():
-            axes[override.key_or_group] = list(_values(override, files))
+            axes[override.key_or_group] = _at_most(most, override, files)
     return axes
+
+
+def _at_most(most: int, override: Override, files: _Files) -> list[Any]:
+    """The values of an axis; those of a range are counted before they are listed."""
+    pattern = override.value()
+    if isinstance(pattern, RangeSweep):
+        try:
+            count = sum(1 for _ in islice(pattern.range(), most + 1))
+        except ValueError as error:
+            raise ConfigError(f"{override.input_line!r} is not a range: {error}") from error
+        if count > most:
+            raise ConfigError(f"{override.input_line!r} has {_too_many(most)}")
+    return list(_values(override, files))
 
 
 def _sweep_string(values: Any) -> str:
@@ -403,6 +520,36 @@ def _unquoted(value: Any) -> Any:
     return value.text if isinstance(value, QuotedString) else value
 
 
+class _Parameters:
+    """Which keys below a group apply to which of its choices, where the grid has several: `tree.k` to `kary` only.
+
+    Args:
+        of_choices: group -> choice -> the names of its parameters.
+    """
+
+    def __init__(self, of_choices: Mapping[str, Mapping[str, set[str]]]) -> None:
+        self._of_choices = of_choices
+
+    def apply(self, key: str, values: Mapping[str, Any]) -> bool:
+        """Whether a key has a meaning at this point; a key that has none at any is left to whoever checks it."""
+        choices = self._having(key)
+        return not choices or str(values[key.partition(".")[0]]) in choices
+
+    def notes(self, keys: Iterable[str]) -> list[str]:
+        """A line for each key that applies to some choices only."""
+        lines = []
+        for key in keys:
+            group, choices = key.partition(".")[0], self._having(key)
+            if others := [c for c in self._of_choices.get(group, ()) if choices and c not in choices]:
+                lines.append(f"{key} applies to {group}={','.join(choices)}; without it: {', '.join(others)}")
+        return lines
+
+    def _having(self, key: str) -> list[str]:
+        group, _, parameter = key.partition(".")
+        name = parameter.partition(".")[0]
+        return [choice for choice, names in self._of_choices.get(group, {}).items() if name in names]
+
+
 class _Resolver:
     """Builds points; every distinct part is composed and checked once."""
 
@@ -410,9 +557,35 @@ class _Resolver:
         self._files, self._base, self._schemas, self._chosen = files, base, schemas, chosen
         self._nodes: dict[tuple[str, str], Any] = {}
         self._typed: dict[tuple[str, str], Any] = {}
+        self._built: dict[tuple[str, str], Any] = {}
 
-    def point(self, values: dict[str, Any], fixed: list[Override], said: list[str]) -> Point:
-        """The point at which each axis has its value."""
+    def parameters(self, group: str, choices: list[Any]) -> dict[str, set[str]]:
+        """Choice -> the names of its parameters; nothing for a group whose choices all have the same ones."""
+        schema = self._schemas[group]
+        if isinstance(schema, type):
+            return {}
+        kinds = {str(choice): self._choice(group, str(choice)).get("kind") for choice in choices}
+        return {c: {f.name for f in dataclasses.fields(schema[kind])} for c, kind in kinds.items() if kind in schema}
+
+    def point(self, values: dict[str, Any], given: list[Override]) -> Point:
+        """The point at which each axis has its value, and that says what is given besides."""
+        pairs = [(o.key_or_group, o.value()) for o in given] + list(values.items())
+        below: dict[str, list[Any]] = {name: [] for name in ("", *self._schemas)}  # "" are the settings
+        for key, value in pairs:
+            top = key.partition(".")[0]
+            below[top if top in below else ""].append((key, value))
+        contents = {name: (name, repr(said)) for name, said in below.items()}
+        if any(content not in self._built for content in contents.values()):
+            tree = self._tree(values, pairs)
+            for name, content in contents.items():
+                if content not in self._built:
+                    self._built[content] = self._build(name, tree)
+        objects = {name: self._built[content] for name, content in contents.items()}
+        said = [o.input_line or "" for o in given]
+        texts = (*said, *(f"{axis}={_override_text(v)}" for axis, v in values.items()))
+        return Point(objects[""], {name: objects[name] for name in self._schemas}, texts)
+
+    def _tree(self, values: dict[str, Any], pairs: list[tuple[str, Any]]) -> DictConfig:
         parts: dict[str, Any] = {
             str(key): OmegaConf.create({"v": self._base[key]}).v for key in self._base if key != "grid"
         }
@@ -420,16 +593,21 @@ class _Resolver:
             if key in self._files.groups:
                 parts[key] = self._choice(key, str(value))
         tree = OmegaConf.create(parts)
-        pairs = [(o.key_or_group, o.value()) for o in fixed] + [
-            (k, v) for k, v in values.items() if k not in self._files.groups
-        ]
         for key, value in pairs:
-            OmegaConf.update(tree, key, value, merge=False, force_add=True)
+            if key not in self._files.groups:
+                OmegaConf.update(tree, key, value, merge=False, force_add=True)
+        return tree
+
+    def _build(self, name: str, tree: DictConfig) -> Any:
+        """The object of a group, or the settings."""
+        if name:
+            return self._object(name, tree[name], self._schemas[name])
         names = {f.name for f in dataclasses.fields(Settings)}
-        settings = self._object("", OmegaConf.masked_copy(tree, [str(k) for k in tree if str(k) in names]), Settings)
-        groups = {name: self._object(name, tree[name], schema) for name, schema in self._schemas.items()}
+        settings: Settings = self._object(
+            "", OmegaConf.masked_copy(tree, [str(k) for k in tree if str(k) in names]), Settings
+        )
         settings.check()
-        return Point(settings, groups, (*said, *(f"{axis}={_override_text(v)}" for axis, v in values.items())))
+        return settings
 
     def _choice(self, group: str, choice: str) -> Any:
         if (group, choice) not in self._nodes:

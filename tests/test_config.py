@@ -35,6 +35,9 @@ GROUP_FILES = sorted(
 )
 
 
+ALIAS_BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
 @pytest.fixture
 def user_dir(tmp_path: Path) -> Callable[..., Path]:
     """Writes config files, given as `group__name="yaml"`, into a folder of the user's own beside a small
@@ -262,6 +265,23 @@ def test_every_shape_has_a_file() -> None:
         (["hydra.verbose=true"], ["'hydra'"]),
         (["grid.budget=3"], ["'grid'"]),
         (["prompts.limit=few"], ["prompts.limit", "few"]),
+        (["temperature=1"], ["'temperature'", "did you mean 'sampling.temperature'?"]),
+        (["path=x"], ["'path'", "did you mean 'drafter.path' or 'prompts.path'?"]),
+        (["steps=true"], ["'steps'", "did you mean 'output.steps'?"]),
+        (["budget=range(1,1000000000)"], ["budget=range(1,1000000000)", "most_combinations=100000"]),
+        (["budget=shuffle(range(1,1000000000))"], ["budget=shuffle", "most_combinations=100000"]),
+        (["seed=range(0,10000000)"], ["seed=range(0,10000000)", "most_combinations=100000"]),
+        (["budget=range(0,1,1e-9)"], ["budget=range(0,1,1e-9)", "most_combinations=100000"]),
+        (["budget=1,2,3", "most_combinations=11"], ["grid has 12 combinations", "3 of budget", "most_combinations=11"]),
+        (["most_combinations=0"], ["most_combinations=0"]),
+        (["most_combinations=1,2"], ["most_combinations=1,2"]),
+        (["budget=range(1,4,0)"], ["'budget=range(1,4,0)' is not a range", "zero"]),
+        (["budget=" + "9" * 5000], ["budget=999", "out of range"]),
+        (["seed=" + "9" * 20], ["seed=999", "out of range"]),
+        (["seed=1," + "9" * 20], ["seed=1,999", "out of range"]),
+        (["tree=paths", "tree.paths=" + "[" * 500 + "]" * 500], ["tree.paths=[[", "30 levels of brackets", "file"]),
+        (["tree=paths", "tree.paths=[" + "[0]," * 3000 + "[0]]"], ["tree.paths=[[0]", "at most 10000 characters"]),
+        (["tree=chain,wide", "tree.k=2"], ["tree.k is not a key"]),
     ],
 )
 def test_bad_overrides(small: Path, overrides: list[str], words: list[str]) -> None:
@@ -302,6 +322,13 @@ def test_bad_overrides(small: Path, overrides: list[str], words: list[str]) -> N
             ["experiment=own"],
             ["tree/nope"],
         ),
+        ("tree__own", ALIAS_BOMB, ["tree=own"], ["tree/own.yaml", "too many values"]),
+        ("tree__own", "kind: chain\nx: &x [*x]\n", ["tree=own"], ["tree/own.yaml", "*x is part of what it stands for"]),
+        ("tree__own", f"paths: {'[' * 500}{']' * 500}", ["tree=own"], ["tree/own.yaml", "nested too deeply"]),
+        ("tree__own", f"kind: kary\nk: {'9' * 5000}", ["tree=own"], ["tree/own.yaml", "5000 digits"]),
+        ("tree__own", "#" * 1_000_001, ["tree=own"], ["tree/own.yaml", "too large"]),
+        ("tree__own", "3", ["tree=own"], ["tree=own", "expected keys and values"]),
+        ("tree__own", "defaults: [own]\nkind: chain\n", ["tree=own"], ["tree=own", "includes itself"]),
     ],
 )
 def test_bad_files(user_dir: Callable[..., Path], file: str, text: str, overrides: list[str], words: list[str]) -> None:
@@ -310,6 +337,66 @@ def test_bad_files(user_dir: Callable[..., Path], file: str, text: str, override
     assert "\n" not in str(raised.value)
     for word in words:
         assert word in str(raised.value)
+
+
+def test_files_that_are_no_text(user_dir: Callable[..., Path]) -> None:
+    folder = user_dir()
+    (folder / "me").symlink_to(folder)
+    (folder / "tree").mkdir()
+    (folder / "tree/again.yaml").symlink_to("again.yaml")
+    assert len(compose(folder, "pair=zoo", "tree=chain", "budget=4").points) == 1
+    with pytest.raises(ConfigError, match="tree=again: there is no such tree"):
+        compose(folder, "tree=again")
+    (folder / "tree/latin.yaml").write_bytes("kind: chain  # \xe9".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml: not UTF-8 \(byte 15\)"):
+        compose(folder, "tree=chain")
+    (folder / "tree/latin.yaml").unlink()
+    (folder / "tree/folder.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.yaml: a folder; expected a YAML file"):
+        compose(folder, "tree=chain")
+
+
+def test_as_many_as_the_limit_are_fine(small: Path) -> None:
+    assert len(compose(small, "budget=range(1,4)", "most_combinations=12").points) == 12
+    assert (
+        len(compose(small, "pair=zoo", "tree=chain", "budget=shuffle(range(1,4))", "most_combinations=3").points) == 3
+    )
+
+
+@pytest.mark.parametrize("text", ["[(0,),(0,0)]", "[(0,), (0, 0)]", "'[(0,), (0, 0)]'", "[[0],[0,0]]"])
+def test_rank_paths_as_python_writes_them(small: Path, text: str) -> None:
+    (point,) = compose(small, "pair=zoo", "budget=4", "tree=paths", f"tree.paths={text}").points
+    assert point.groups["tree"].paths == [[0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("said", "labels"),
+    [
+        (["tree=chain,kary,wide", "tree.k=2,3"], ["chain", "kary", "kary-k3", "wide"]),
+        (["tree=chain,kary", "tree.k=3"], ["chain", "kary-k3"]),
+        (["tree=kary,beam", "tree.k=2,3", "tree.width=2,4"], ["kary", "kary-k3", "beam", "beam-w4"]),
+        (["tree=kary", "tree.k=2,3"], ["kary", "kary-k3"]),
+    ],
+)
+def test_a_parameter_applies_to_the_shapes_that_have_it(small: Path, said: list[str], labels: list[str]) -> None:
+    study = compose(small, "pair=zoo", "budget=4", *said)
+    assert [point.groups["tree"].label for point in study.points] == labels
+    for point in study.points:
+        (again,) = compose(small, *point.overrides).points
+        assert again.groups == point.groups
+    assert [note.partition(" ")[0] for note in study.notes] == [
+        text.partition("=")[0] for text in said[1:] if "," in said[0]
+    ]
+
+
+def test_a_parameter_of_a_rule_or_a_drafter_too(small: Path) -> None:
+    def groups(*said: str) -> list[object]:
+        points = compose(small, "pair=zoo", "budget=4", "tree=chain", *said).points
+        return [point.groups[said[0].partition("=")[0]].label for point in points]
+
+    assert groups("acceptance=greedy,typical", "acceptance.delta=0.1,0.2") == [
+        "greedy", "typical-delta0.1", "typical-delta0.2"]  # fmt: skip
+    assert groups("drafter=model,ngram", "drafter.num_output_tokens=4,5") == ["model", "ngram-not4", "ngram-not5"]
 
 
 def test_keys_that_overrides_set() -> None:
