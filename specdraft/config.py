@@ -156,7 +156,8 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
         given = [o for o in parsed if not o.is_sweep_override()]
         fixed = [o for o in given if o.key_or_group not in files.groups]
         resolver = _Resolver(files, base, schemas, chosen)
-        parameters = _Parameters({group: resolver.parameters(group, axes[group]) for group in axes if group in schemas})
+        groups = [group for group in axes if group in schemas and f"{group}.kind" not in {*by_key, *axes}]
+        parameters = _Parameters({group: resolver.parameters(group, axes[group]) for group in groups})
         points: dict[tuple[str, ...], Point] = {}  # where an axis has no effect, points are equal
         for values in product(*axes.values()):
             here = dict(zip(axes, values, strict=True))
@@ -582,7 +583,7 @@ class _Resolver:
                     self._built[content] = self._build(name, tree)
         objects = {name: self._built[content] for name, content in contents.items()}
         said = [o.input_line or "" for o in given]
-        texts = (*said, *(f"{axis}={_override_text(v)}" for axis, v in values.items()))
+        texts = (*said, *(f"{axis}={override_text(v)}" for axis, v in values.items()))
         return Point(objects[""], {name: objects[name] for name in self._schemas}, texts)
 
     def _tree(self, values: dict[str, Any], pairs: list[tuple[str, Any]]) -> DictConfig:
@@ -621,9 +622,10 @@ class _Resolver:
         return self._typed[content]
 
 
-def _override_text(value: Any) -> str:
+def override_text(value: Any) -> str:
+    """A value as an override says it, quoted where it would not mean itself."""
     if isinstance(value, list):
-        return f"[{','.join(map(_override_text, value))}]"
+        return f"[{','.join(map(override_text, value))}]"
     if isinstance(value, str):
         return value if _means_itself(value) else str(QuotedString(value, Quote.single).with_quotes())
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

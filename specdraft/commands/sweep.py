@@ -45,10 +45,8 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
     from specdraft.viewer.tables import skipped_lines, summary_tables
 
     errors = console(stderr=True)
-    for line in skipped_lines(plan.skipped):
+    for line in [*(f"note: {note}" for note in plan.all_notes), *skipped_lines(plan.skipped)]:
         errors.print(line, markup=False, highlight=False, soft_wrap=True)
-    for note in plan.notes:
-        errors.print(f"note: {note.text}", markup=False, highlight=False, soft_wrap=True)
     with shown_progress(errors) as progress:
         outcome = run_study(plan, folder, fresh, progress)
     summary = outcome.tables["summary.csv"]
@@ -115,15 +113,15 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
                     "prompts": len(plan.prompts),
                     "combinations": combinations,
                     "skipped": skipped,
-                    "notes": [note.as_dict() for note in plan.notes],
+                    "notes": [*plan.notes, *(note.as_dict() for note in plan.prompt_notes)],
                 }
             )
         )
         return
     title = f"{plan.settings.name}: {len(plan.combinations)} combinations x {len(plan.prompts)} prompts -> {folder}"
     console().print(title, markup=False, highlight=False, soft_wrap=True)
-    for note in plan.notes:
-        console().print(f"note: {note.text}", markup=False, highlight=False, soft_wrap=True)
     console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
+    for note in plan.all_notes:
+        console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     for what, reason in plan.skipped:
         console().print(plain_text(f"skipped: {what}: {reason}"), markup=False, highlight=False, soft_wrap=True)

@@ -5,17 +5,28 @@ Everything that needs no forward pass is checked here.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from specdraft import acceptance, drafters
-from specdraft.config import Point, Schema, Settings, compose_study, override_groups, override_keys, unless_said
+from specdraft.config import (
+    Point,
+    Schema,
+    Settings,
+    compose_study,
+    override_groups,
+    override_keys,
+    override_text,
+    unless_said,
+)
 from specdraft.drafters.pair import PairFiles, find_pair
-from specdraft.errors import ConfigError
+from specdraft.errors import ConfigError, PromptError
 from specdraft.models.loading import check_loadable
 from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
@@ -47,8 +58,9 @@ class StudyPlan:
 
     Attributes:
         skipped: combinations that do not fit together, with the reason.
+        notes: what else the user should know of the plan, a line each.
         config: the resolved configuration as YAML.
-        notes: what to know of the prompts.
+        prompt_notes: what to know of the prompts.
     """
 
     settings: Settings
@@ -56,7 +68,13 @@ class StudyPlan:
     combinations: list[Combination]
     skipped: list[tuple[str, str]]
     config: str
-    notes: list[PromptNote] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    prompt_notes: list[PromptNote] = field(default_factory=list)
+
+    @property
+    def all_notes(self) -> list[str]:
+        """All that the user should know before it runs, a line each."""
+        return [*self.notes, *(note.text for note in self.prompt_notes)]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -116,15 +134,22 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     refuse_bundled_path(overrides, prompt_spec)
     study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
     prompts = load_prompts(prompt_spec)
-    pairs = _find_pairs(study.points, weights)
-    combinations, skipped = _combinations(study.points, pairs, prompts)
+    points = named_points(study.points)
+    pairs = _find_pairs(points, weights)
+    combinations, skipped = _combinations(points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
-    notes = notes_on_turns(prompts)
-    for files, pair_combinations in _grouped(combinations).items():
-        encoded = encode_for(files, prompts, pair_combinations)
-        notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
-    return StudyPlan(settings, prompts, combinations, skipped, study.yaml(), notes)
+    beside: list[Combination] = []
+    too_deep: list[Combination] = []
+    prompt_notes = notes_on_turns(prompts)
+    for files, asked in _grouped(combinations).items():
+        encoded = encode_for(files, prompts, asked)
+        prompt_notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
+        longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
+        for reference in _references(asked, prompts):
+            (beside if _has_room(reference, longest) else too_deep).append(reference)
+    notes = [*study.notes, *_left_out(too_deep)]
+    return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
 
 
 def one_combination(command: str, overrides: list[str], config_dir: Path | None = None) -> Combination:
@@ -140,7 +165,8 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     point.groups["tree"].limits(point.settings.budget)
     for group in ("sampling", "acceptance", "prompts"):
         point.groups[group].check()
-    return _combination(point, find_pair(named_pair(point), point.groups["drafter"]))
+    (point,) = named_points([point])
+    return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
 
 
 STUDY_KEYS = ("name", "repeats", "report", "certify", "output")
@@ -219,7 +245,7 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
     pairs: dict[str, PairFiles] = {}
     names: dict[tuple[str, ...], str] = {}
     for point in points:
-        spec, drafter = named_pair(point), point.groups["drafter"]
+        spec, drafter = point.groups["pair"], point.groups["drafter"]
         key = repr((spec, drafter))
         if key in pairs:
             continue
@@ -239,12 +265,37 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
     return pairs
 
 
-def named_pair(point: Point) -> PairSpec:
-    """The point's pair; called `custom` where its models were set by hand."""
-    spec: PairSpec = point.groups["pair"]
-    keys = set(override_keys(point.overrides))
-    by_hand = {"pair.target.path", "pair.draft.path"} & keys and "pair.name" not in keys
-    return replace(spec, name="custom") if by_hand else spec
+def named_points(points: Sequence[Point]) -> list[Point]:
+    """The points, their pairs called by the models' folders where these were set by hand: `target+draft`.
+
+    Where two different pairs would have one name, the later one's folders are named with more of their paths.
+    """
+    names: dict[str, PairSpec] = {}
+    named = []
+    for point in points:
+        keys, spec = set(override_keys(point.overrides)), point.groups["pair"]
+        by_hand = {"pair.target.path", "pair.draft.path"} & keys and "pair.name" not in keys
+        named.append(_named(point, replace(spec, name=""), names) if by_hand else point)
+    return named
+
+
+def _named(point: Point, spec: PairSpec, names: dict[str, PairSpec]) -> Point:
+    """A point with the first name for its pair that no other pair has; `names` are given away."""
+    name = next(name for name in _names(spec) if names.setdefault(name, spec) == spec)
+    alone = next(_names(spec))  # what it is called where no other pair is
+    said = () if name == alone else (f"pair.name={override_text(name)}",)
+    groups = {**point.groups, "pair": replace(spec, name=name)}
+    return replace(point, groups=groups, overrides=(*point.overrides, *said))
+
+
+def _names(spec: PairSpec) -> Iterator[str]:
+    """What a pair may be called: its models' last folders, then with the folders above them, then with a number."""
+    models = [model.path for model in (spec.target, spec.draft) if model.path]
+    whole = [str(Path(path).expanduser().resolve()) if path.startswith((".", "~")) else path for path in models]
+    paths = [re.split(r"[/:]+", path.rstrip("/")) for path in whole]
+    for parts in range(1, 1 + max(map(len, paths), default=1)):
+        yield "+".join("/".join(filter(None, path[-parts:])) for path in paths)
+    yield from (f"{'+'.join(path[-1] for path in paths)}-{number}" for number in count(2))
 
 
 def _combinations(
@@ -254,7 +305,7 @@ def _combinations(
     skipped, digest = [], prompts_digest(prompts)
     for point in points:
         shape = point.groups["tree"]
-        combination = _combination(point, pairs[repr((named_pair(point), point.groups["drafter"]))], digest)
+        combination = _combination(point, pairs[repr((point.groups["pair"], point.groups["drafter"]))], digest)
         if why := misfit(combination, prompts):
             skipped.append((" ".join(point.overrides), why))
         elif combination.identifier not in combinations:
@@ -262,9 +313,6 @@ def _combinations(
         elif shape.sized:
             why = f"{shape.label} has a size of its own ({combination.limits.nodes} nodes) and runs once"
             skipped.append((" ".join(point.overrides), why))
-    for combination in list(combinations.values()):
-        for reference in _references(combination, prompts):
-            combinations.setdefault(reference.identifier, reference)
     return list(combinations.values()), skipped
 
 
@@ -273,14 +321,41 @@ def misfit(combination: Combination, prompts: list[Prompt]) -> str | None:
     return replace(combination.together, prompts=len(prompts)).misfit
 
 
-def _references(combination: Combination, prompts: list[Prompt]) -> list[Combination]:
-    """What stands beside a replayed combination: the chain and the reference trees of the same budget."""
-    if combination.engine == "live" or combination.shape.sized:
-        return []
-    rest = tuple(o for o in combination.overrides if not o.startswith("tree"))
-    made: list[Shape] = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
-    beside = [replace(combination, shape=s, overrides=(f"tree={s.kind}", *rest)) for s in made]
-    return [reference for reference in beside if misfit(reference, prompts) is None]
+def _references(asked: Iterable[Combination], prompts: list[Prompt]) -> list[Combination]:
+    """What stands beside replayed combinations unasked: the chain and the reference trees of the same budgets."""
+    shapes_beside: list[Shape] = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
+    there = {combination.identifier: combination for combination in asked}
+    beside: dict[str, Combination] = {}
+    for combination in there.values():
+        if combination.engine == "live" or combination.shape.sized:
+            continue
+        rest = tuple(o for o in combination.overrides if not o.startswith("tree"))
+        for shape in shapes_beside:
+            reference = replace(combination, shape=shape, overrides=(f"tree={shape.kind}", *rest))
+            if misfit(reference, prompts) is None and reference.identifier not in there:
+                beside.setdefault(reference.identifier, reference)
+    return list(beside.values())
+
+
+def _has_room(reference: Combination, longest: list[int]) -> bool:
+    """Whether the longest prompt leaves room for a reference's draft levels."""
+    if not longest:
+        return True
+    try:
+        reference.pair.fit(longest, reference.settings, reference.limits.depth)
+    except PromptError:
+        return False
+    return True
+
+
+def _left_out(references: Iterable[Combination]) -> list[str]:
+    """A line for each reference tree that has no room."""
+    said = {(reference.keys["tree"], reference.settings.budget): reference for reference in references}
+    return [
+        f"the reference tree={tree} budget={budget} is left out: with its {reference.limits.depth} levels prompts do "
+        f"not fit the context of {reference.pair.context_length}"
+        for (tree, budget), reference in said.items()
+    ]
 
 
 def _grouped(combinations: Iterable[Combination]) -> dict[PairFiles, list[Combination]]:

@@ -109,7 +109,7 @@ class TestSweep:
         said = run("sweep", *small, "budget=2,3", "--json")
         assert said.code == SOME_FAILED
         assert (json.loads(said.out)["failed"], json.loads(said.out)["combinations"]) == (1, 1)
-        assert "failed: custom chain budget=3: RuntimeError: boom" in said.err
+        assert "failed: target+draft chain budget=3: RuntimeError: boom" in said.err
         assert f"1 combinations failed; see {tmp_path / 'out' / 'failures.jsonl'}" in said.err
 
     def test_print_config(self, run: Run, small: list[str], tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ class TestFit:
         assert said.err.splitlines()[-1] == f"{out}: written"
         facts = json.loads(out.read_text())
         assert json.loads(said.out) == facts
-        assert (facts["tree"], facts["pair"], facts["nodes"], facts["fitted_on"]) == (name, "custom", 6, 3)
+        assert (facts["tree"], facts["pair"], facts["nodes"], facts["fitted_on"]) == (name, "target+draft", 6, 3)
         assert len(facts["paths"]) == 6 and all(path[:-1] in [*facts["paths"], []] for path in facts["paths"])
         again = run("trees", "fit", name, *chosen, "budget=6")
         assert again.out.splitlines()[0].startswith(f"{name}: 6 nodes, {facts['depth']} levels, fitted on 3 prompts")

@@ -32,7 +32,7 @@ def keys(plan: StudyPlan, *names: str) -> list[tuple[object, ...]]:
 def test_keys(base: list[str]) -> None:
     plan = plan_study([*base, "tree=chain,beam", "tree.kind=beam", "tree.width=3", "budget=4"])
     assert keys(plan, "pair", "target", "draft", "tree", "budget", "nodes", "depth") == [
-        ("custom", "target", "draft", "beam-w3", 4, 4, 2)
+        ("target+draft", "target", "draft", "beam-w3", 4, 4, 2)
     ]
     assert keys(plan, "dtype", "acceptance", "temperature", "max_new_tokens", "prompts", "seed", "engine") == [
         ("float32", "greedy", 0.0, 10, "prompts.jsonl", 0, "live")
@@ -40,18 +40,42 @@ def test_keys(base: list[str]) -> None:
     assert all(len(name) == 12 and set(name) <= set("0123456789abcdef") for name in identifiers(plan))
 
 
-def test_a_pair_set_by_hand_is_called_custom(base: list[str]) -> None:
-    assert keys(plan_study([*base, "tree=chain", "budget=2"]), "pair") == [("custom",)]
+def test_a_pair_set_by_hand_is_called_by_its_folders(base: list[str]) -> None:
+    assert keys(plan_study([*base, "tree=chain", "budget=2"]), "pair") == [("target+draft",)]
     assert keys(plan_study([*base, "tree=chain", "budget=2", "pair.name=mine"]), "pair") == [("mine",)]
 
 
 def test_pairs_of_one_name(base: list[str], tmp_path: Path) -> None:
     target, draft = (text.partition("=")[2] for text in base[:2])
     both = keys(plan_study([*base, f"pair.draft.path={target},{draft}", "tree=chain", "budget=2"]), "pair", "draft")
-    assert both == [("custom", "target"), ("custom", "draft")]
-    shutil.copytree(draft, tmp_path / "draft")
-    with pytest.raises(ConfigError, match="two different pairs are called 'custom' and look alike"):
-        plan_study([*base, f"pair.draft.path={draft},{tmp_path / 'draft'}", "tree=chain", "budget=2"])
+    assert both == [("target+target", "target"), ("target+draft", "draft")]
+    copies = [tmp_path / "here/draft", tmp_path / "there/draft"]
+    for copy in copies:
+        shutil.copytree(draft, copy)
+    swept = [*base, f"pair.draft.path={copies[0]},{copies[1]}", "tree=chain", "budget=2"]
+    plan = plan_study(swept)
+    first, second = plan.combinations
+    assert (first.keys["pair"], first.pair.label) == ("target+draft", "target+draft")
+    parent = Path(target).parent.name
+    assert (second.keys["pair"], second.pair.label) == (f"{parent}/target+there/draft",) * 2
+    assert identifiers(plan_study(list(second.overrides))) == [second.identifier]
+    with pytest.raises(ConfigError, match="two different pairs are called 'mine' and look alike"):
+        plan_study([*swept, "pair.name=mine"])
+
+
+def test_a_reference_without_room_is_left_out(base: list[str], tmp_path: Path) -> None:
+    """A chain as long as a wide tree's budget does not fit the context; the wide tree does."""
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "x" * 270}) + "\n")
+    longer = [*base, "engine=replay", f"prompts.path={tmp_path / 'long.jsonl'}", "budget=4,250"]
+    plan = plan_study([*longer, "tree=wide"])
+    trees = {(str(tree), budget) for tree, budget in keys(plan, "tree", "budget")}
+    assert {("wide", 4), ("chain", 4), ("wide", 250)} <= trees and ("chain", 250) not in trees
+    (note,) = [note for note in plan.notes if "tree=chain" in note]
+    assert note == (
+        "the reference tree=chain budget=250 is left out: with its 250 levels prompts do not fit the context of 512"
+    )
+    with pytest.raises(PromptError, match="250 draft levels"):
+        plan_study([*longer, "tree=chain"])
 
 
 def test_every_combination_can_be_said_again(base: list[str]) -> None:
@@ -146,7 +170,7 @@ def test_prompts_must_fit_the_context(base: list[str], tmp_path: Path) -> None:
     plan = plan_study([*own, "budget=2,3", "max_prompt_tokens=499"])
     ids = encode_prompts(plan.combinations[0].pair, plan.prompts, plan.combinations)["long"]
     assert ids == plan.combinations[0].pair.encode("x" * 498)  # the text is cut, the <s> before it stays
-    assert [(note.kind, note.prompts, note.pair) for note in plan.notes] == [("cut", 1, "custom")]
+    assert [(note.kind, note.prompts, note.pair) for note in plan.prompt_notes] == [("cut", 1, "target+draft")]
 
 
 def test_pairs_with_one_target_are_side_by_side(base: list[str], tiny_pair_folders: PairFolders) -> None:
