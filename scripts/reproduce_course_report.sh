@@ -2,7 +2,7 @@
 # Reproduce the course report: shapes x budgets x pairs, greedy and at temperature 1, into results/course-report/.
 # Pairs of your own: scripts/reproduce_course_report.sh pair=NAME, or the line `pair:` in configs/experiment/course-report*.yaml.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh" ""  # not the arguments of this script
 cd "$root"
 "$venv/bin/specdraft" sweep experiment=course-report report=false "$@"
 "$venv/bin/specdraft" sweep experiment=course-report-sampled "$@"

@@ -1,62 +1,91 @@
-"""The command line: which commands there are, and which exit code an error has."""
+"""The command line's `main`: signals, and which exit code an error has.
+
+It imports little before it can be interrupted.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-import typer
-
-from specdraft.commands import certify, doctor, generate, report, sweep, theory, traces, trees
-from specdraft.commands.options import INTERNAL, INTERRUPTED, USAGE
-from specdraft.errors import UserError, plain_text
-
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that "
-    "worth in time?",
-)
+SIGNALS = tuple(number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)))
+ENOUGH = 3  # this signal ends the process wherever it is; the one before it says so
 
 
-@app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
-    """Options that go before the command."""
+class Stopped(BaseException):
+    """A signal asked for an end. What is done is written on the way out."""
 
-
-for command in (
-    sweep.sweep,
-    generate.generate,
-    generate.replay,
-    report.report,
-    theory.theory,
-    certify.certify,
-    doctor.doctor,
-):
-    app.command()(command)
-app.add_typer(trees.app, name="trees")
-app.add_typer(traces.app, name="traces")
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 def main() -> None:
     """Run the command line with the exit codes that the README lists."""
+    with _stopped_by_signals():
+        try:
+            _run()
+        except (KeyboardInterrupt, Stopped) as stop:
+            _say("interrupted; run the same command again to resume")
+            sys.exit(stop.exit_code if isinstance(stop, Stopped) else 128 + signal.SIGINT)
+
+
+def _run() -> None:
+    from specdraft.commands.options import INTERNAL, USAGE
+    from specdraft.errors import UserError, plain_text
+
     try:
+        from specdraft.commands.app import app
+
         app()
-    except (KeyboardInterrupt, SystemExit) as stop:  # typer turns the one into the other
-        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
-            raise
-        typer.echo("interrupted; run the same command again to resume", err=True)
-        sys.exit(INTERRUPTED)
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGINT:  # typer makes this of a KeyboardInterrupt
+            raise KeyboardInterrupt from stop
+        raise
     except UserError as error:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"error: {error}", err=True)
+        _say(f"error: {error}")
         sys.exit(USAGE)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        said = f"internal error: {type(error).__name__}: {error} (specdraft --debug shows where)"
-        typer.echo(plain_text(said), err=True)
+        _say(plain_text(f"internal error: {type(error).__name__}: {error} (specdraft --debug shows where)"))
         sys.exit(INTERNAL)
+
+
+def _say(line: str) -> None:
+    import typer
+
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """The first signal raises `Stopped`, so that what is done is written; one more is waited out, a third ends at once.
+
+    Signals that the process inherited as ignored (`nohup`, a job in the background) stay ignored.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) == 1:
+            raise Stopped(number)
+        if len(received) >= ENOUGH:
+            os._exit(128 + received[0])
+        os.write(2, b"still writing what is done; once more ends at once\n")
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_IGN if received else before[number])  # nothing is left to be stopped

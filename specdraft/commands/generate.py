@@ -42,7 +42,7 @@ def generate(
     for note in notes_on_encoding({"": encoded}, combination.settings.max_prompt_tokens, combination.pair.label):
         say(f"note: {note.text}")
     if html:
-        check_file_writable(html, "--html")
+        check_file_writable(html, "--html", (".html", ".htm"))
     settings = combination.settings
     decoder = SpeculativeDecoder(
         load_pair(combination.pair),
@@ -83,7 +83,7 @@ def replay(
     combination = replace(combination, settings=replace(combination.settings, engine="replay"))
     combination.together.refuse_replayed_steps()
     if html:
-        check_file_writable(html, "--html")
+        check_file_writable(html, "--html", (".html", ".htm"))
     showing = replayed(recorded(combination, prompt_id, TraceStore(default_folder()), not no_models, say))
     _present(showing, html, not no_live, as_json)
 

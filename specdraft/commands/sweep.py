@@ -42,7 +42,7 @@ def sweep(
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
     from specdraft.study.run import run_study
-    from specdraft.viewer.tables import skipped_lines, summary_tables
+    from specdraft.viewer.tables import NARROW, skipped_lines, summary_lines, summary_tables
 
     errors = console(stderr=True)
     for line in [*(f"note: {note}" for note in plan.all_notes), *skipped_lines(plan.skipped)]:
@@ -55,8 +55,9 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         names = {"study": plan.settings.name, "out": str(folder), "combinations": len(rows)}
         typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
     else:
-        for table in summary_tables(summary):
-            console().print(table)
+        narrow = console().width < NARROW
+        for shown in summary_lines(summary) if narrow else summary_tables(summary):
+            console().print(shown, markup=False, highlight=False)
         done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
         console().print(done, markup=False, highlight=False, soft_wrap=True)
     if plan.settings.report:

@@ -112,9 +112,9 @@ def _show_heat(
 
     if output not in ("text", "json"):
         raise ConfigError(f"--format {output} writes a tree without weights; leave --study out")
-    for option, path in (("--png", png), ("--html", html)):
+    for option, path, endings in (("--png", png, (".png",)), ("--html", html, (".html", ".htm"))):
         if path:
-            check_file_writable(path, option)
+            check_file_writable(path, option, endings)
     heats = heat_trees(study, tree, budget, pair)
     if output == "json":
         typer.echo(json.dumps([heat.as_data() for heat in heats]))

@@ -71,7 +71,7 @@ def _pages(folder: Path, out: Path | None, formats: Sequence[str]) -> dict[str, 
     ending = out.suffix.lower().lstrip(".")
     if not wanted:
         raise ConfigError(f"--out {out}: pictures go to {folder / PICTURES}; --out is for --format html or md")
-    if ending not in FORMATS[:2] and len(wanted) > 1:
+    if ending not in FORMATS[:2] and not out.is_dir():
         raise ConfigError(f"--out {out}: expected a file that ends in .html or .md")
     if ending in FORMATS[:2] and ending not in wanted:
         raise ConfigError(f"--out {out}: its ending does not fit --format {','.join(formats)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,18 +56,21 @@ def check_folder_writable(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
-def check_file_writable(path: Path, option: str = "") -> None:
+def check_file_writable(path: Path, option: str = "", endings: Sequence[str] = ()) -> None:
     """Raise `ResultsError` where a file cannot be written, before anything is computed for it.
 
     Args:
         path: the file; its folder must be there.
         option: the command-line option that names it, for the message.
+        endings: what its name may end in, because that is what is written; any if left out.
     """
     named = f"{option} {path}".lstrip()
     if path.is_dir():
         raise ResultsError(f"{named}: this is a folder; expected a file")
     if not path.parent.is_dir():
         raise ResultsError(f"{named}: there is no folder {path.parent}")
+    if endings and path.suffix.lower() not in endings:
+        raise ResultsError(f"{named}: expected a file that ends in {' or '.join(endings)}")
     try:
         _try_a_file(path.parent)
     except OSError as error:

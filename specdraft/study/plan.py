@@ -303,6 +303,7 @@ def _combinations(
 ) -> tuple[list[Combination], list[tuple[str, str]]]:
     combinations: dict[str, Combination] = {}
     skipped, digest = [], prompts_digest(prompts)
+    _check_tree_names(points)
     for point in points:
         shape = point.groups["tree"]
         combination = _combination(point, pairs[repr((point.groups["pair"], point.groups["drafter"]))], digest)
@@ -314,6 +315,17 @@ def _combinations(
             why = f"{shape.label} has a size of its own ({combination.limits.nodes} nodes) and runs once"
             skipped.append((" ".join(point.overrides), why))
     return list(combinations.values()), skipped
+
+
+def _check_tree_names(points: Iterable[Point]) -> None:
+    """Raise `ConfigError` where two trees have one name, or a tree has the name of a shape that it is not."""
+    known: dict[str, Shape] = {}
+    for shape in (point.groups["tree"] for point in points):
+        kind = shape.label.partition("-")[0]
+        if getattr(shape, "name", None) == shape.label and kind in shapes.registry():
+            raise ConfigError(f"tree.name={shape.label!r} reads as the shape {kind!r}; choose another name")
+        if known.setdefault(shape.label, shape).identity() != shape.identity():
+            raise ConfigError(f"two different trees are called {shape.label!r}; give one another tree.name")
 
 
 def misfit(combination: Combination, prompts: list[Prompt]) -> str | None:

@@ -19,6 +19,7 @@ from specdraft.trees.shapes import is_reference
 if TYPE_CHECKING:
     import pandas as pd
 
+NARROW = 60  # columns of a terminal; in fewer a table would lose its keys
 MOST_LINES = 40  # more combinations than this are shown as grids
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
 SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens"}
@@ -29,6 +30,18 @@ def summary_tables(summary: pd.DataFrame) -> list[Table]:
     if len(summary) <= MOST_LINES:
         return [_lines(summary)]
     return [_grid(str(pair), group) for pair, group in summary.groupby("pair", sort=False)]
+
+
+def summary_lines(summary: pd.DataFrame) -> list[str]:
+    """The same for a narrow terminal: a line of text per combination, which may be wrapped."""
+    speed = "est_speedup" if summary["speedup"].isna().all() else "speedup"
+    numbers = {"accepted": "acceptance_length", "rate": "acceptance_rate", speed.replace("_", " "): speed}
+    lines = []
+    for row in summary.to_dict("records"):
+        keys = " ".join(str(row[key]) for key in ("pair", "tree", *_settings(summary)))
+        values = [f"{name} {_number(row[column])}" for name, column in numbers.items()]
+        lines.append(f"{keys}, {row['nodes']} nodes: {', '.join([_with_interval(row, 'block_efficiency'), *values])}")
+    return [*lines, "first: tokens per verification step, bonus included"]
 
 
 def _lines(summary: pd.DataFrame) -> Table:

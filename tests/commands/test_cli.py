@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from support.tiny_models import PairFolders
 from specdraft import cli
 from specdraft.commands.options import DONE, INTERNAL, INTERRUPTED, SOME_FAILED, USAGE
 from specdraft.drafters import pair as pair_module
+from specdraft.errors import UserError
+from specdraft.study import ledger
 from specdraft.study import run as sweep
 from specdraft.study.engines import live
 from specdraft.trees.shapes import registry
@@ -57,6 +58,27 @@ class TestSweep:
         assert "2 of 2 rows" in said.err
         assert "0 new rows, 2 reused" in run("sweep", *small).out
         assert "2 new rows, 0 reused" in run("sweep", *small, "--fresh").out
+
+    def test_a_narrow_terminal_shows_the_keys(
+        self, run: Run, small: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "20")
+        said = run("sweep", *small, "tree=chain,kary", "max_new_tokens=6,7", "tree.k=2,3")
+        words = " ".join(said.out.split())
+        for keys in ("target+draft chain 6, 2 nodes: ", "target+draft kary-k3 7, 2 nodes: "):
+            assert keys in words, said.out
+        assert "note: tree.k applies to tree=kary; without it: chain" in said.err
+
+    def test_own_trees_have_names(self, run: Run, small: list[str]) -> None:
+        own = [*small, "tree=paths", "--dry-run", "--json"]
+        said = run("sweep", *own, "tree.paths=[(0,),(1,)]", "tree.name=fork")
+        assert [row["tree"] for row in json.loads(said.out)["combinations"]] == ["fork"]
+        for changes, word in (
+            (["tree.paths=[[0]],[[0],[1]]", "tree.name=fork"], "two different trees are called 'fork'"),
+            (["tree.paths=[[0]]", "tree.name=kary-k3"], "reads as the shape 'kary'"),
+            (["tree.paths=[[0]]", "tree.name='=1'"], "tree.name='=1'"),
+        ):
+            assert word in one_line(run("sweep", *own, *changes))
 
     def test_report(self, run: Run, small: list[str], tmp_path: Path) -> None:
         assert "report: " not in run("sweep", *small).out and not (tmp_path / "out/report.html").exists()
@@ -107,7 +129,7 @@ class TestSweep:
 
         monkeypatch.setattr(live, "decode", failing)
         said = run("sweep", *small, "budget=2,3", "--json")
-        assert said.code == SOME_FAILED
+        assert said.code == 3
         assert (json.loads(said.out)["failed"], json.loads(said.out)["combinations"]) == (1, 1)
         assert "failed: target+draft chain budget=3: RuntimeError: boom" in said.err
         assert f"1 combinations failed; see {tmp_path / 'out' / 'failures.jsonl'}" in said.err
@@ -156,6 +178,10 @@ class TestSweep:
         assert f"{folder}: 2 new rows" in run("sweep", *small, "--out", folder).out
 
 
+def test_the_numbers_of_exit_codes() -> None:
+    assert (DONE, INTERNAL, USAGE, SOME_FAILED, INTERRUPTED) == (0, 1, 2, 3, 130)
+
+
 class TestExitCodes:
     def test_interrupted_in_the_middle(
         self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,29 +195,76 @@ class TestExitCodes:
         assert said.err.splitlines()[-1] == "interrupted; run the same command again to resume"
         assert (tmp_path / "out" / "records.csv").is_file()
 
-    def test_interrupt_signal(self, small: list[str], tmp_path: Path) -> None:
-        command = [
-            sys.executable,
-            "-c",
-            "from specdraft.cli import main; main()",
-            "sweep",
-            *small,
-            "budget=range(2,8)",
-            "max_new_tokens=100",
-        ]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        journal = tmp_path / "out" / "journal.jsonl"
-        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b'"row"') > 2):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, out) == (130, "")
-        assert "Traceback" not in err
-        assert err.splitlines()[-1] == "interrupted; run the same command again to resume"
-        records = (tmp_path / "out" / "records.csv").read_text().splitlines()
-        assert 3 < len(records) <= journal.read_bytes().count(b'"row"') + 1
+    @pytest.mark.parametrize(
+        ("name", "times", "code"), [("SIGINT", 1, 130), ("SIGTERM", 1, 143), ("SIGHUP", 1, 129), ("SIGINT", 2, 130)]
+    )
+    def test_signals(
+        self,
+        run: Run,
+        small: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        times: int,
+        code: int,
+    ) -> None:
+        """In the middle of a sweep, where rows are done; the second one arrives while the tables are written."""
+        decode, write_tables, rows = live.decode, ledger.write_tables, iter(range(100))
+
+        def decoding(*given: Any) -> Any:
+            if next(rows) == 3:
+                signal.raise_signal(getattr(signal, name))
+            return decode(*given)
+
+        def writing(*given: Any) -> None:
+            for _ in range(times - 1):
+                signal.raise_signal(getattr(signal, name))
+            write_tables(*given)
+
+        monkeypatch.setattr(live, "decode", decoding)
+        monkeypatch.setattr(ledger, "write_tables", writing)
+        before = {number: signal.signal(number, signal.default_int_handler) for number in cli.SIGNALS}
+        try:
+            said = run("sweep", *small, "budget=range(2,8)")
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        assert (said.code, said.out) == (code, "")
+        assert said.err.splitlines()[-1] == "interrupted; run the same command again to resume"
+        records = (tmp_path / "out/records.csv").read_text().splitlines()
+        assert 1 < len(records) == (tmp_path / "out/journal.jsonl").read_bytes().count(b'"row"') + 1
+
+    def test_ignored_signals_stay_ignored(self, run: Run, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        decode = live.decode
+
+        def decoding(*given: Any) -> Any:
+            signal.raise_signal(signal.SIGHUP)
+            return decode(*given)
+
+        monkeypatch.setattr(live, "decode", decoding)
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            assert run("sweep", *small).code == 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_a_signal_while_libraries_load(self, tmp_path: Path) -> None:
+        """From the first line of `main` on there is no traceback, and a process that is started with SIGINT ignored
+        can be tested too."""
+        code = """
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from specdraft.cli import main
+assert "typer" not in sys.modules
+threading.Timer(0.02, signal.raise_signal, [signal.SIGINT]).start()
+sys.argv = ["specdraft", "sweep", "--dry-run"]
+main()
+"""
+        command = [sys.executable, "-c", code]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert (ended.returncode, ended.stdout) == (130, "")
+        assert ended.stderr.splitlines()[-1] == "interrupted; run the same command again to resume"
+        assert "Traceback" not in ended.stderr
 
     def test_internal_error(self, run: Run, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*given: Any) -> None:
@@ -203,7 +276,7 @@ class TestExitCodes:
 
     def test_debug_shows_the_traceback(self, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "argv", ["specdraft", "--debug", "sweep", *small, "budget=0"])
-        with pytest.raises(cli.UserError, match="budget=0"):
+        with pytest.raises(UserError, match="budget=0"):
             cli.main()
 
     @pytest.mark.parametrize("arguments", [["sweep", "--no-such-option"], ["no-such-command"], ["trees", "show"]])

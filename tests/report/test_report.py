@@ -463,6 +463,7 @@ class TestTargets:
             (["--out", "none/x.html"], "there is no folder"),
             (["--out", "."], "this is a folder"),
             (["--out", "x.md", "--format", "html"], "its ending does not fit"),
+            (["--out", "x.pdf", "--format", "html"], "ends in .html or .md"),
             (["--out", "x.txt", "--format", "html,md"], "expected a file that ends in .html or .md"),
             (["--out", "x.html", "--format", "png"], "pictures go to"),
         ],

@@ -312,6 +312,12 @@ class TestCheckWritable:
         with pytest.raises(ResultsError, match=f"^{message.removeprefix('--html ')}"):
             check_file_writable(Path(path))
 
+    @pytest.mark.parametrize("name", ["x.pdf", "x", "html"])
+    def test_what_is_written_belongs_to_the_ending(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(ResultsError, match=rf"^--html .*{name}: expected a file that ends in \.html or \.htm$"):
+            check_file_writable(tmp_path / name, "--html", (".html", ".htm"))
+        check_file_writable(tmp_path / "x.HTML", "--html", (".html", ".htm"))
+
 
 class TestTables:
     def test_columns_and_unique_keys(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from specdraft.errors import ConfigError, TreeError
 from specdraft.trees.shapes.base import StaticShape
 from specdraft.trees.topology import RankPath, Topology
 
+NAME = re.compile(r"[^\W\d_][\w.+/-]*")
 EXPECTED = "expected rank paths, as [[0],[1],[0,0]]"
 
 
@@ -22,6 +24,7 @@ class Paths(StaticShape):
     """Exactly the nodes listed, whatever the budget: `tree.paths=[[0],[1],[0,0]]`, or `tree.file=tree.json`.
 
     Attributes:
+        name: what the `tree` column says; left out: `paths-` and a digest of the nodes.
         file: JSON: a list of rank paths, or an object that has one as `paths` (as `specdraft trees fit` writes it).
     """
 
@@ -29,8 +32,11 @@ class Paths(StaticShape):
     sized: ClassVar[bool] = True
     paths: list[list[int]] = field(default_factory=list)
     file: str | None = None
+    name: str | None = None
 
     def check(self) -> None:
+        if self.name is not None and not NAME.fullmatch(self.name):
+            raise ConfigError(f"tree.name={self.name!r}: expected letters, digits, and . _ + / - after a letter")
         if not self.listed:
             raise ConfigError("tree.paths is empty; expected rank paths, as tree.paths=[[0],[1],[0,0]]")
         try:
@@ -56,7 +62,9 @@ class Paths(StaticShape):
 
     @property
     def label(self) -> str:
-        """`paths-` and a digest of the nodes, so that two trees have two names."""
+        """The name, or `paths-` and a digest of the nodes, so that two trees have two names."""
+        if self.name is not None:
+            return self.name
         nodes = sorted(tuple(path) for path in self.listed)
         return f"paths-{hashlib.sha256(str(nodes).encode()).hexdigest()[:6]}"
 

@@ -1,0 +1,37 @@
+"""Which commands there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from specdraft.commands import certify, doctor, generate, report, sweep, theory, traces, trees
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that "
+    "worth in time?",
+)
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    """Options that go before the command."""
+
+
+for command in (
+    sweep.sweep,
+    generate.generate,
+    generate.replay,
+    report.report,
+    theory.theory,
+    certify.certify,
+    doctor.doctor,
+):
+    app.command()(command)
+app.add_typer(trees.app, name="trees")
+app.add_typer(traces.app, name="traces")
