@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import typer
 
-from specdraft.commands.options import DONE, INTERNAL, console
+from specdraft.commands.options import DONE, INTERNAL, console, say_while_loading
 
 
 class Finding(NamedTuple):
@@ -90,6 +90,7 @@ def doctor() -> None:
     """Check libraries, devices, configs and the bundled models."""
     from rich.text import Text
 
+    say_while_loading()
     broken = 0
     for finding in findings():
         mark = Text("ok    ", style="green") if finding.fine else Text("BROKEN", style="bold red")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,12 @@ def shown_progress(console: Console) -> Progress:
     from specdraft.viewer.progress import LogProgress, TerminalProgress
 
     return TerminalProgress(console) if console.is_terminal else LogProgress(console)
+
+
+def say_while_loading() -> None:
+    """A line before the libraries are imported that take seconds; nothing where they are there already."""
+    if "transformers" not in sys.modules:
+        say("loading libraries ...")
 
 
 def say(what: str) -> None:

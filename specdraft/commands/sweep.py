@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specdraft.commands.options import SOME_FAILED, AsJson, ConfigDir, Overrides, console, shown_progress
+from specdraft.commands.options import (
+    SOME_FAILED,
+    AsJson,
+    ConfigDir,
+    Overrides,
+    console,
+    say_while_loading,
+    shown_progress,
+)
 from specdraft.errors import UserError, plain_text
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Measure every combination of settings on every prompt."""
+    say_while_loading()
     from specdraft.study.plan import plan_study, schemas
 
     if print_config:

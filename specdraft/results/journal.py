@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from math import isnan, nan
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from specdraft.results.files import cannot_write
 from specdraft.results.metrics import SECONDS, Tally
 
+WHOLE = ("budget", "nodes", "depth", "max_new_tokens", "seed")  # key columns that are whole numbers
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
 
 
@@ -64,8 +65,21 @@ class Row:
         tally["nodes"] = {tuple(path): list(n) for path, n in tally["nodes"]}
         tally |= {name: nan if tally[name] is None else tally[name] for name in SECONDS}
         weights = tuple(values["weights"])
+        _check_types([values["row"], values["prompt_id"], values["category"], *weights], str)
+        _check_types([values["repeat"]], int)
+        _check_types([value for name, value in tally.items() if name not in ("lengths", "positions", "nodes")], float)
+        _check_types([rank for path in tally["nodes"] for rank in path], int)
+        counts = [*tally["positions"].values(), *tally["nodes"].values(), tally["lengths"].values()]
+        _check_types([number for numbers in counts for number in numbers], float)
         row = (values["row"], weights, values["prompt_id"], values["category"], values["repeat"], Tally(**tally))
         return cls(*row, values.get("tie"), values.get("steps"))
+
+
+def _check_types(values: Iterable[Any], kind: type) -> None:
+    """Raise `TypeError` for a value that no sweep writes; whole numbers are `float` too."""
+    for value in values:
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise TypeError(f"{value!r} is no {kind.__name__}")
 
 
 class Journal:
@@ -100,6 +114,8 @@ class Journal:
             values = json.loads(line)
             if "keys" in values:
                 keys, weights = dict(values["keys"]), tuple(values["weights"])
+                _check_types([keys["combination"], keys["pair"], keys["tree"], *weights], str)
+                _check_types([keys[name] for name in WHOLE], int)
                 self.combinations[keys["combination"]], self.weights[keys["combination"]] = keys, weights
             elif (row := Row.from_json(values)).combination in self.combinations:
                 self.rows[row.key] = row

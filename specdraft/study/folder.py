@@ -83,7 +83,8 @@ def _refuse_another(plan: StudyPlan, out: Path, present: set[str]) -> None:
 
 def _differing(plan: StudyPlan, manifest: Mapping[str, Any]) -> str:
     """What keeps a plan from being the study of a manifest: nothing where it only has more prompts."""
-    there = manifest.get("study") or {}
+    study = manifest.get("study")
+    there = study if isinstance(study, dict) else {}
     names = [key for key, value in plan.identity.items() if there.get(key) != value]
     before, gone = manifest.get("prompt_digests"), ""
     if "prompts" in names and isinstance(before, dict):

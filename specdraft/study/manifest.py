@@ -9,6 +9,7 @@ from typing import Any
 from specdraft.acceptance import registry
 from specdraft.bench.costs import CostCurve
 from specdraft.drafters.pair import Pair
+from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import certificate
 from specdraft.prompts import Prompt, digest_of_each
 from specdraft.replay.folds import FOLDS, folds
@@ -42,16 +43,29 @@ class Facts:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Facts:
-        """What an earlier run's manifest says; costs of another build of this program are measured again."""
+        """What an earlier run's manifest says; costs of another build of this program are measured again.
+
+        Raises:
+            ResultsError: it holds what no sweep writes.
+        """
+        try:
+            return cls._of(manifest)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ResultsError(
+                f"manifest.json holds what no sweep writes ({error}); choose another --out, or start over with --fresh"
+            ) from error
+
+    @classmethod
+    def _of(cls, manifest: Mapping[str, Any]) -> Facts:
         known = manifest.get("certificate") or {}
         live: dict[str, list[dict[str, Any]]] = {}
         for checked in known.get("live", []):
             live.setdefault(checked["pair"], []).append(checked)
         return cls(
-            models=dict(manifest.get("models", {})),
+            models={pair: dict(models) for pair, models in manifest.get("models", {}).items()},
             costs=_curves(manifest.get("costs", {})),
-            near_ties=dict(known.get("recorded", {})),
-            rules=dict(known.get("rules", {})),
+            near_ties={pair: dict(ties) for pair, ties in known.get("recorded", {}).items()},
+            rules={rule: dict(proof) for rule, proof in known.get("rules", {}).items()},
             live=live,
             earlier_s=float(manifest.get("wall_s", 0.0)),
         )
