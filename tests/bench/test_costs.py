@@ -1,19 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
 from specdraft.bench import costs as cost
 from specdraft.bench.costs import SIZES, CostCurve, measure_costs, pair_costs
+from specdraft.decoding import decode
+from specdraft.drafters import ModelDrafter
 from specdraft.drafters.pair import Pair, load_pair
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.language_model import Forward
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.traces.store import TraceStore
+from specdraft.trees.growth import Growth
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
@@ -62,6 +70,12 @@ def test_sizes_beyond_the_measured_ones_cost_more() -> None:
 def test_plain_decoding() -> None:
     assert CURVE.plain_decode_s(1) == 700
     assert CURVE.plain_decode_s(11) == 700 + 10 * 90
+
+
+def test_each_level_of_a_dynamic_tree_costs_its_selection_too() -> None:
+    """Two steps: levels from 1 and 2 parents, 3 nodes; one level from 1 parent, 1 node."""
+    found = CURVE.dynamic_steps_s(np.array([[1, 2, 0], [1, 0, 0]]), np.array([3, 1]))
+    assert found.tolist() == pytest.approx([(1 + 0.25) + (2 + 0.25) + 150 + 0.5, (1 + 0.25) + 110 + 0.5])
 
 
 @pytest.fixture
@@ -149,3 +163,74 @@ def test_a_short_context_and_a_small_vocabulary(tmp_path: Path, monkeypatch: pyt
         pair = load_pair(PairSpec(name, ModelSpec(str(folder), device="cpu"), ModelSpec(str(folder), device="cpu")))
         assert (pair.files.shared_ids, pair.files.context_length) == (SMALL_VOCAB, 512 if name == "long" else 128)
         check_measured(measure_costs(pair), list(SIZES) if name == "long" else [1, 2, 4, 8, 16, 32, 64])
+
+
+class Spent:
+    """A made-up clock: it goes on only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Timed(CachedModel):
+    """Its forwards take so many made-up seconds: a prompt, or some tokens."""
+
+    def __init__(self, model: CachedModel, spent: Spent, prompt_s: float, forward_s: float, token_s: float) -> None:
+        super().__init__(model.model, model.vocab)
+        self._spent, self._seconds = spent, (prompt_s, forward_s, token_s)
+
+    def prefill(self, token_ids: Sequence[int], layers: Sequence[int] = ()) -> Forward:
+        self._spent.now += self._seconds[0]
+        return super().prefill(token_ids, layers)
+
+    def append(
+        self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor, layers: Sequence[int] = ()
+    ) -> Forward:
+        self._spent.now += self._seconds[1] + self._seconds[2] * len(tokens)
+        return super().append(tokens, offsets, tail, layers)
+
+
+def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that now and then does something else in between: medians do not see it, means would."""
+    spent = Spent()
+
+    class Disturbed(decode.Clock):
+        laps = 0
+
+        def lap(self) -> float:
+            self.laps += 1
+            spent.now += 1000.0 * (self.laps % 3 == 2)
+            return super().lap()
+
+    class Keeping(ModelDrafter):
+        commits = 0
+
+        def commit(self, *given: Any) -> None:
+            super().commit(*given)
+            self.commits += 1
+            spent.now += 400.0 if self.commits % 4 == 3 else 0.25
+
+    add = Growth.add
+
+    def choosing(self: Growth, *given: Any) -> None:
+        spent.now += 0.125
+        add(self, *given)
+
+    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    monkeypatch.setattr(cost, "Clock", Disturbed)
+    for name, value in {"SIZES": (1, 2, 4, 32), "PREFIX": 24, "REPEATS": 5, "WARM_UP": 1}.items():
+        monkeypatch.setattr(cost, name, value)
+    monkeypatch.setattr(Growth, "add", choosing)
+    model = tiny_pair.drafter.model
+    drafter = Keeping(Timed(model, spent, 3.0, 1.0, 0.0), tiny_pair.drafter.files, tiny_pair.drafter.check)
+    curve = measure_costs(replace(tiny_pair, target=Timed(tiny_pair.target, spent, 7.0, 2.0, 0.5), drafter=drafter))
+    assert curve.target_prefill_s == pytest.approx(7)
+    assert curve.prefill_s == pytest.approx(7 + 3)
+    assert curve.verify_s == pytest.approx([2.5, 3, 4, 18])
+    assert curve.draft_level_s == pytest.approx([1, 1, 1, 1])
+    assert curve.plain_s == pytest.approx(2.5)  # a step over one token; the prompt is not part of it
+    assert curve.other_s == pytest.approx(0.25)
+    assert 0.125 <= curve.select_s < 2  # more than one level's: some levels are drafted and then no part of the tree

@@ -32,6 +32,9 @@ GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
 SLIDING = {"sliding_window": WINDOW, "use_sliding_window": True}
 MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 
+# random models whose embeddings are tied repeat their last token for ever
+MIXED_WINDOWS = GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED, "tie_word_embeddings": False}
+
 
 GPT2 = {
     "n_embd": 32,
@@ -43,6 +46,14 @@ GPT2 = {
 }
 
 
+GPT_OSS = GROUPED | {
+    "sliding_window": WINDOW,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+
+
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], AttentionLayout]] = {
     "llama": ("llama", GROUPED, AttentionLayout(None, False)),
     "gpt2": ("gpt2", GPT2, AttentionLayout(None, False)),
@@ -51,18 +62,15 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], AttentionLayout]] = {
     "qwen3": ("qwen3", GROUPED, AttentionLayout(None, False)),
     "mistral": ("mistral", GROUPED | {"sliding_window": None}, AttentionLayout(None, False)),
     "mistral-sliding": ("mistral", GROUPED | {"sliding_window": WINDOW}, AttentionLayout(WINDOW, False)),
-    "gemma2": ("gemma2", GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED}, AttentionLayout(WINDOW, True)),
-    "gemma3": (
-        "gemma3_text",
-        GROUPED | {"sliding_window": WINDOW, "layer_types": MIXED},
-        AttentionLayout(WINDOW, True),
-    ),
+    "gemma2": ("gemma2", MIXED_WINDOWS, AttentionLayout(WINDOW, True)),
+    "gemma3": ("gemma3_text", MIXED_WINDOWS, AttentionLayout(WINDOW, True)),
     "gemma3-all-sliding": (
         "gemma3_text",
         GROUPED | {"sliding_window": WINDOW, "layer_types": ["sliding_attention"] * 3},
         AttentionLayout(WINDOW, False),
     ),
     "gpt_neox": ("gpt_neox", SIZES, AttentionLayout(None, False)),
+    "gpt_oss": ("gpt_oss", GPT_OSS, AttentionLayout(WINDOW, True)),
     "opt": ("opt", SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 32, "init_std": 0.3}, AttentionLayout(None, False)),
 }
 
