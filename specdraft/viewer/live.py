@@ -109,7 +109,8 @@ def _states(step: Step) -> list[State]:
     topology = step.tree.topology
     if not step.tried:
         return judged_by_tokens(topology, step.accepted, step.cut)
-    rejected = {trial.node for trial in step.tried if not trial.taken}
+    end = len(step.accepted) if step.cut else topology.depth  # what the rule then left out lies beyond the text's end
+    rejected = {trial.node for trial in step.tried if not trial.taken and topology.depths[trial.node] <= end}
     states: list[State] = ["root", *("rejected" if node in rejected else "unused" for node in range(1, len(topology)))]
     for node in step.accepted:
         states[node] = "accepted"

@@ -327,6 +327,8 @@ def test_typical_by_hand() -> None:
     tree = DraftTree(Topology([-1, 0, 0, 1, 2, 2]), [0, 0, 1, 2, 1, 2])
     flat = torch.tensor([0.2, 0.5, 0.3])  # its threshold is 0.25: token 0 does not pass
     assert rule.accept(tree, flat.expand(6, 3), None, seeded())[:2] == ([2, 4], [1, 1])
+    other = DraftTree(tree.topology, [0, 0, 1, 2, 2, 1])  # the more probable of equally long paths, whichever is first
+    assert rule.accept(other, flat.expand(6, 3), None, seeded())[:2] == ([2, 5], [1, 1])
     certain = torch.tensor([[0.98, 0.01, 0.01]])
     assert rule.accept(tree, certain.expand(6, 3), None, seeded())[:2] == ([1], [0])
 

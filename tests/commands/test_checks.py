@@ -16,9 +16,14 @@ from support.tiny_models import PairFolders
 
 from specdraft.acceptance import Rejection
 from specdraft.acceptance.judging import Judged
+from specdraft.bench.costs import CostCurve
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.losslessness.enumeration import enumerate_case
+from specdraft.study.manifest import Facts
+from specdraft.theory.formulas import expected_steps
 from specdraft.trees.draft_tree import DraftTree
+
+CURVE = CostCurve([1, 2, 4], [1e-3, 1e-3, 2e-3], [5e-3, 6e-3, 7e-3], 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
 
 
 @pytest.fixture
@@ -117,7 +122,10 @@ class TestPrediction:
         assert found["cost"] > 0
         assert len(found["why"]) == 4
 
-    def test_alpha_is_the_studys(self, run: Run, pair: list[str], tmp_path: Path) -> None:
+    def test_alpha_is_the_studys(
+        self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
         found = json.loads(run("theory", *pair, "budget=2", "--json").out)
         run(
             "sweep",
@@ -136,6 +144,13 @@ class TestPrediction:
             assert [own["value"], own["lo"], own["hi"]] == pytest.approx(
                 [row[name], row[f"{name}_lo"], row[f"{name}_hi"]], rel=1e-4
             )
+        (compared,), alpha = found["table"], found["alpha"]["value"]
+        assert found["cost"] == pytest.approx(1e-3 / 5e-3)  # a draft step over a target step
+        assert found["verify_cost"] == {"2": pytest.approx(6.5e-3 / 5e-3)}
+        assert compared["predicted_speedup"]["value"] == pytest.approx((1 + alpha + alpha**2) / (1 + 2 * 0.2))
+        drafted = pd.read_csv(tmp_path / "out" / "records.csv")["new_tokens"] - 1  # the first one is the prefill's
+        steps = sum(expected_steps(alpha, 2, length) for length in drafted)
+        assert compared["predicted_in_texts"] == pytest.approx(drafted.sum() / steps, rel=1e-4)
 
     def test_printed(self, run: Run, pair: list[str]) -> None:
         said = run("theory", *pair, "budget=1,2", "sampling.temperature=0")
@@ -261,6 +276,11 @@ class TestStudy:
             "chi-square",
             True,
         )
+
+    @pytest.mark.parametrize(("rule", "fine"), [("typical", True), ("topk", False)])
+    def test_only_a_lossy_rule_may_differ(self, rule: str, fine: bool) -> None:
+        checked = {"pair": "tiny", "rule": rule, "passed": False}
+        assert Facts.of({"certificate": {"live": [checked]}}).certified == fine
 
     @pytest.mark.usefixtures("faulty")
     def test_a_rule_that_is_not_what_it_claims_is_not_run(self, run: Run, pair: list[str], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from specdraft import cli
 from specdraft.commands.options import DONE, INTERNAL, INTERRUPTED, SOME_FAILED, USAGE
 from specdraft.drafters import pair as pair_module
 from specdraft.errors import UserError
+from specdraft.models.files import zoo_folder
 from specdraft.study import ledger
 from specdraft.study import run as sweep
 from specdraft.study.engines import live
@@ -610,6 +612,23 @@ class TestDoctor:
         assert found["tree decoding"].detail == "ValueError: not today"
         assert "torch" in found["libraries"].detail
         assert found["prompts"].detail == "80 bundled prompts in 5 categories"
+
+    def test_models_and_decoding_are_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from specdraft.commands import doctor
+
+        load, loaded = pair_module.load_pair, list[str]()
+        monkeypatch.setattr(doctor, "_configs", lambda: "looked at above")
+        monkeypatch.setattr(pair_module, "load_pair", lambda name: loaded.append(name) or load("zoo-tiny"))
+        found = {finding.what: finding for finding in doctor.findings()}
+        assert [name for name, finding in found.items() if not finding.fine] == []
+        folders = {path.parent.name for path in zoo_folder().glob("*/config.json")}
+        assert set(found["bundled models"].detail.split(", ")) == folders >= {"target", "draft"}
+        assert loaded == ["zoo"]
+        words = r"(\d+) tokens in (\d+) steps; self-check (\S+) \(wrong on purpose: (\S+)\)"
+        told = re.fullmatch(words, found["tree decoding"].detail)
+        assert told, found["tree decoding"].detail
+        tokens, steps, error, control = map(float, told.groups())
+        assert tokens == 16 and 0 < steps < 16 and error < 1e-2 * control
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["trees", "--help"]])

@@ -123,7 +123,18 @@ def test_every_tree_gives_the_text_of_the_target_alone(
     assert accepted > 0
 
 
-ORACLES = ["llama", "gpt2", "qwen3", "gemma3", "gpt_neox", "gpt_oss", "gemma2", "qwen2-sliding", "mistral-sliding", "opt"]
+ORACLES = [
+    "llama",
+    "gpt2",
+    "qwen3",
+    "gemma3",
+    "gpt_neox",
+    "gpt_oss",
+    "gemma2",
+    "qwen2-sliding",
+    "mistral-sliding",
+    "opt",
+]
 
 
 @pytest.mark.parametrize("name", ORACLES)

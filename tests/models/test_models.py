@@ -256,6 +256,14 @@ def test_the_self_check_says_what_it_cannot_see() -> None:
     ]
 
 
+def test_a_check_that_could_not_have_failed_does_not_pass() -> None:
+    """Without positions wrong ones make no difference: the milder of the wrong forwards is what the error must beat."""
+    model = CachedModel(random_model("gpt2"), SMALL_VOCAB)
+    model.model.transformer.wpe.weight.data.zero_()
+    with pytest.raises(UnsupportedModelError, match=r"the load-time self-check failed"):
+        self_check(model, "gpt2")
+
+
 def test_a_window_that_no_layer_uses_needs_no_mask() -> None:
     config = transformers.Gemma3TextConfig(**GROUPED, sliding_window=WINDOW, layer_types=["full_attention"] * 3)
     assert config.sliding_window == WINDOW

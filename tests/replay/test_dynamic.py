@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from specdraft.decoding.decode import Ending
 from specdraft.drafters import expansion as expand_module
 from specdraft.drafters.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
-from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, sizes, take_steps, walk
 from specdraft.results.metrics import Tally
 from specdraft.traces.record import record_trajectories
 from specdraft.trees.shapes.best_first import BestFirst
@@ -44,6 +45,19 @@ def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst) -> None
         assert [len(row) for row in fed] == [len(row) for row in live.fed]
         known, true = sum(map(sum, fed)), sum(map(sum, live.fed))  # nodes that were pushed out again are not known
         assert true * (0.9 if budget <= max(BUDGETS) // 2 else 0.6) <= known <= true
+
+
+def test_a_node_exactly_at_the_threshold_stays() -> None:
+    """A threshold that is one node's own probability keeps it, and with it the order's beginning."""
+    pair = small()
+    walked = walk(pair.packed, expansions(pair, BestFirst().at(24)))
+    start = int(np.flatnonzero((walked.depth > 0).sum(1) > 9)[0])
+    for place in (1, 4, 9):
+        plan = replace(BestFirst().at(24), least=float(walked.log_prob[start, place - 1]))
+        assert sizes(walked, plan)[start] == place
+        steps = take_steps(walked, pair.packed, sizes(walked, plan))
+        if place == 1 and start in steps.start:
+            assert fed_nodes(walked, steps, plan)[steps.start == start, 1].tolist() == [1]
 
 
 def test_some_of_these_trees_accept_several_tokens_off_the_first_rank() -> None:

@@ -512,3 +512,14 @@ def test_row_json_is_one_line() -> None:
     text = row("x", 1, category="a\nb").to_json()
     assert "\n" not in text
     assert Row.from_json(json.loads(text)) == row("x", 1, category="a\nb")
+
+
+def test_a_node_of_a_dynamic_tree_is_weighed_over_all_steps() -> None:
+    """Any step could have held it, also those of prompts whose trees never did; a static tree's node by its own."""
+    seen, unseen = row("x", 1), row("x", 2, lengths=(0, 0, 0, 0, 0, 0))
+    for one, nodes in ((seen, {(0,): [4, 2], (1,): [4, 1]}), (unseen, {(0,): [6, 0]})):
+        one.tally.nodes, one.tally.dynamic = nodes, True
+    assert [float(node["mean_weight"]) for node in tables_of([seen, unseen])["nodes.csv"]] == [2 / 10, 1 / 10]
+    for one in (seen, unseen):
+        one.tally.dynamic = False  # as of a fitted shape: the second prompt's tree has no such node
+    assert [float(node["mean_weight"]) for node in tables_of([seen, unseen])["nodes.csv"]] == [2 / 10, 1 / 4]

@@ -96,6 +96,9 @@ def test_identifier_depends_on_what_decides_the_numbers(base: list[str]) -> None
         "max_prompt_tokens=4",
         "pair.target.dtype=bfloat16",
         "pair.name=x",
+        "prompts.chat_template=none",
+        "sampling.top_k=7",
+        "pair.draft.dtype=bfloat16",
     ):
         assert identifiers(plan_study([*one, change])) != [same], change
 

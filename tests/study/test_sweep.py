@@ -338,6 +338,18 @@ class TestResume:
         run_study(plan, copy)
 
 
+def test_what_is_written_says_nothing_of_folders_and_environment(
+    base: list[str], tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_not-for-others")
+    out = run_study(plan_study([*base, "tree=chain", "budget=2", "prompts.limit=1"]), tmp_path / "out").out
+    told = {path.name: path.read_text() for path in out.iterdir() if path.name != "config.yaml"}
+    for name, text in told.items():
+        assert "not-for-others" not in text, name
+        assert not [folder for folder in tiny_pair_folders if str(folder.parent) in text], name
+    assert [manifest(out)["models"]["tiny"][role]["path"] for role in ("target", "draft")] == ["target", "draft"]
+
+
 class TestDirectories:
     @pytest.fixture
     def small(self, base: list[str]) -> StudyPlan:

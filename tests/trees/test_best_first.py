@@ -91,7 +91,7 @@ class View:
     st.integers(1, 24),
     st.integers(1, 5),
     st.integers(1, VOCAB + 2),
-    st.sampled_from([0, 0.01, 0.1]),
+    st.sampled_from([0, 0.01, 0.1, 0.25, 0.125]),
 )
 def test_the_best_nodes_in_their_order(
     seed: int, coarse: bool, n: int, max_depth: int, max_children: int, min_prob: float
@@ -139,6 +139,14 @@ def test_a_tree_can_be_smaller_than_its_budget() -> None:
     few = BestFirst(min_prob=0.2).at(64).expand(View(law_of(1, False)))
     assert 0 < few.num_nodes < 10
     assert BestFirst(min_prob=0.999).at(64).expand(View(law_of(1, False))).num_nodes == 0
+
+
+def test_a_node_exactly_at_the_threshold_stays() -> None:
+    def law(context: tuple[int, ...]) -> np.ndarray:
+        return np.log([0.5, 0.25, 0.125, 0.0625, 0.0625])
+
+    for min_prob, nodes in ((0.5, 1), (0.25, 3), (0.2501, 1)):
+        assert BestFirst(min_prob=min_prob).at(64).expand(View(law)).num_nodes == nodes
 
 
 @pytest.mark.parametrize(

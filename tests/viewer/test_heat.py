@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -132,3 +134,12 @@ def test_foreign_table(run: Run, tmp_path: Path, change: object, words: str) -> 
     assert words in one_line(run("trees", "show", "chain", "budget=1", "--study", tmp_path))
     (tmp_path / "nodes.csv").write_bytes(b"\xff\xfe\x00")
     assert "cannot be read" in one_line(run("trees", "show", "chain", "budget=1", "--study", tmp_path))
+
+
+def test_a_picture_holds_texts_and_no_more() -> None:
+    (heat,) = heat_trees(STUDY, "kary", 2, "zoo")
+    name = "</text><script>alert(1)</script>&\"'"
+    drawn = ElementTree.fromstring(heat_svg([replace(heat, about=heat.about | {"pair": name})]))
+    texts = [element.text or "" for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[0].startswith(f"{name}: kary, budget 2")
+    assert not [element.tag for element in drawn.iter() if "script" in element.tag]

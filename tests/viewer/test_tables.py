@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from support.made_studies import write_study
+from support.viewing import STUDY
 
 from specdraft.viewer.tables import MOST_LINES, summary_tables
 
@@ -48,3 +49,20 @@ def test_a_reference_is_never_the_most_of_its_column(tmp_path: Path, reference: 
     shown = {line.split()[0]: line for line in lines if line.strip()}
     assert "\x1b[1;32m" not in shown[reference]
     assert sum("\x1b[1;32m" in line for line in shown.values()) >= 1
+
+
+def test_the_default_study_is_a_grid_for_each_pair() -> None:
+    summary = pd.read_csv(STUDY / "summary.csv")
+    grids = summary_tables(summary)
+    assert [str(grid.title).partition(":")[0] for grid in grids] == ["zoo", "zoo-distilled", "zoo-tiny"]
+    for grid, (pair, rows) in zip(grids, summary.groupby("pair", sort=False), strict=True):
+        trees, *columns = ([*column.cells] for column in grid.columns)
+        counts = [int(str(column.header)) for column in grid.columns[1:]]
+        values = rows.set_index(["tree", "nodes"])["block_efficiency"]
+        assert len(values) == sum(str(cell) != "" for column in columns for cell in column)
+        for nodes, column in zip(counts, columns, strict=True):
+            there = {tree: values[tree, nodes] for tree in trees if (tree, nodes) in values}
+            most = max((value for tree, value in there.items() if tree != "hindsight"), default=None)
+            for tree, cell in zip(trees, column, strict=True):
+                assert str(cell) == (f"{there[tree]:.2f}" if tree in there else ""), (pair, tree, nodes)
+                assert bool(cell.style) == (tree != "hindsight" and there.get(tree) == most is not None)

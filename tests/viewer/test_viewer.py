@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from io import StringIO
+from math import exp, prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from support.command_line import Run, one_line
 from support.tiny_models import VOCAB, PairFolders, tiny_llama
-from support.viewing import NASTY, Nasty, data_of, nasty_step
+from support.viewing import NASTY, TREE, Nasty, data_of, nasty_step
 
 from specdraft.acceptance import (
     AcceptanceRule,
@@ -32,7 +33,7 @@ from specdraft.acceptance import (
 from specdraft.commands.options import DONE
 from specdraft.drafters import ModelDrafter
 from specdraft.drafters.pair import Pair
-from specdraft.errors import ConfigError, plain_text
+from specdraft.errors import ConfigError, ResultsError, plain_text
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
@@ -44,10 +45,10 @@ from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.paths import Paths
-from specdraft.viewer.live import LiveShowing
+from specdraft.viewer.live import LiveShowing, by_wish
 from specdraft.viewer.page import page
 from specdraft.viewer.replayed import ReplayedShowing, recorded
-from specdraft.viewer.steps import ShownStep
+from specdraft.viewer.steps import ShownStep, judged_by_tokens
 from specdraft.viewer.terminal import StepPrinter, totals_text
 from specdraft.viewer.tokens import token_text
 
@@ -239,6 +240,18 @@ class TestReplay:
         without = list(ReplayedShowing(recorded(small, "first", store, False)).steps())
         assert_same(without, list(ReplayedShowing(recorded(small, "first", store, True)).steps()), target=False)
 
+    @pytest.mark.parametrize("limit", ["tree.max_depth=2", "tree.max_depth=1", "tree.max_children=2"])
+    def test_trees_of_other_limits_are_not_taken(self, overrides: list[str], tmp_path: Path, limit: str) -> None:
+        store, wide = TraceStore(tmp_path / "traces"), [*overrides, "tree=best_first", "budget=9", "tree.max_depth=3"]
+        narrow = combination([*wide, limit])
+        recorded(combination(wide), "first", store, True)
+        with pytest.raises(ResultsError, match="nothing is recorded of prompt 'first'"):
+            recorded(narrow, "first", store, False)
+        steps = list(ReplayedShowing(recorded(narrow, "first", store, True)).steps())
+        assert {step.topology.depth for step in steps} <= set(range(int(limit[-1]) + 1 if "depth" in limit else 4))
+        with pytest.raises(ResultsError, match="nothing is recorded"):
+            recorded(combination([*wide, "tree.max_depth=4"]), "first", store, False)
+
     def test_sampled_topk(self, overrides: list[str], tmp_path: Path) -> None:
         one = combination([*overrides, "tree=kary", "budget=6", "acceptance=topk", "sampling.temperature=1", "seed=4"])
         steps = list(ReplayedShowing(recorded(one, "second", TraceStore(tmp_path / "traces"), True)).steps())
@@ -366,6 +379,9 @@ class TestPage:
             )
             assert shown["best"][-1] == best
             assert [node["path"] for node in shown["nodes"]] == [list(path) for path in step.topology.paths]
+            for n, node in enumerate(shown["nodes"]):
+                along = prod(step.nodes[above].draft_prob for above in step.topology.path_to(n))
+                assert exp(node["cumulative_log_prob"]) == pytest.approx(along)
 
     def test_nothing_gets_out(self) -> None:
         shown = Nasty().shown()
@@ -386,6 +402,35 @@ class TestPage:
 
     def test_unknown_has_no_best_path(self) -> None:
         assert nasty_step(unknown=True).best_path == []
+
+
+class TestStates:
+    def test_what_lies_beyond_the_end_was_not_tried(self) -> None:
+        """`TREE`: 1, 2, 3 below the root; 4, 5 below 1; 6, 7 below 4."""
+        states = judged_by_tokens(TREE, [1], cut=True)
+        assert states == ["root", "accepted", "rejected", "rejected", "unused", "unused", "unused", "unused"]
+        states = judged_by_tokens(TREE, [1], cut=False)
+        assert states[4:] == ["rejected", "rejected", "unused", "unused"]
+        assert judged_by_tokens(TREE, [], cut=False)[1:4] == ["rejected"] * 3
+
+    def test_nor_where_coins_were_flipped(self, tiny_pair: Pair) -> None:
+        pair = replace(tiny_pair, drafter=ModelDrafter(CachedModel(tiny_llama(7), VOCAB)))
+        one, beyond = combination([]), 0
+        for rule, shape in ((Recursive(), Kary(k=3)), (Traversal(), Kary(k=3)), (Block(), Chain())):
+            for limit in (2, 3, 5):
+                decoder = SpeculativeDecoder(pair, shape, 9, limit, rule, Sampling(temperature=1.5), watched=True)
+                for step in LiveShowing(decoder, one, "Once", pair.encode(PROMPT)).steps():
+                    late = [node for node, depth in enumerate(step.topology.depths) if depth > len(step.accepted)]
+                    if step.bonus is None:
+                        assert {step.nodes[node].state for node in late} <= {"unused"}
+                        beyond += sum(step.nodes[node].accept_prob is not None for node in late)
+        assert beyond  # some coins were flipped for what the end then left out
+
+
+def test_a_rank_counts_the_tokens_before() -> None:
+    probs = torch.tensor([0.2, 0.5, 0.3])
+    for child, rank in ((1, 0), (2, 1), (0, 2)):
+        assert f"is the target's rank {rank} (p={float(probs[child]):.3f})" in by_wish(str, "wanted", 1, probs, child)
 
 
 def test_generate_under_sampling(run: Run, tiny_pair_folders: PairFolders, tmp_path: Path) -> None:

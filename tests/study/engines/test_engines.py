@@ -235,3 +235,11 @@ class TestEvents:
         assert untimed_rows(again) == untimed_rows(events)
         assert list(map(type, again)) == list(map(type, events))
         assert all(getattr(row.tally, name) is not None for row in rows_of(again) for name in SECONDS)
+
+
+def test_a_plain_text_is_not_that_of_another_length(base: list[str], pair: Pair, tmp_path: Path) -> None:
+    plan = plan_study([*base, "tree=chain", "budget=2", "engine=live", "max_new_tokens=3,8"])
+    plain: PlainTexts = {}
+    events = list(LiveEngine(TraceStore(tmp_path / "traces"), plain=plain).run(work_of(plan, "live"), pair))
+    assert all(isinstance(event, Done) for event in events)
+    assert sorted(len(text.tokens) for text in plain.values()) == [3] * len(TEXTS) + [8] * len(TEXTS)
