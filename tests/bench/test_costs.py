@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,10 +214,10 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
             self.commits += 1
             spent.now += 400.0 if self.commits % 4 == 3 else 0.25
 
-    add = Growth.add
+    add, adds = Growth.add, count()
 
     def choosing(self: Growth, *given: Any) -> None:
-        spent.now += 0.125
+        spent.now += 400.0 if next(adds) == 2 else 0.125
         add(self, *given)
 
     monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 from io import StringIO
-from math import exp, prod
+from math import exp, log, prod
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +239,15 @@ class TestReplay:
         small = combination([*overrides, "tree=best_first", "budget=4"])
         without = list(ReplayedShowing(recorded(small, "first", store, False)).steps())
         assert_same(without, list(ReplayedShowing(recorded(small, "first", store, True)).steps()), target=False)
+
+    def test_a_node_exactly_at_the_threshold_is_shown(self, overrides: list[str], tmp_path: Path) -> None:
+        tree, store = [*overrides, "tree=best_first", "budget=9"], TraceStore(tmp_path / "traces")
+        whole = recorded(combination(tree), "first", store, True)
+        assert whole.expansion is not None
+        value = next(float(v) for v in whole.expansion.log_prob[0] if v < 0 and log(exp(v)) == v)
+        kept = (whole.expansion.log_prob[0] >= value).sum()
+        at = recorded(combination([*tree, f"tree.min_prob={exp(value)!r}"]), "first", store, False)
+        assert next(ReplayedShowing(at).steps()).topology.num_nodes == kept
 
     @pytest.mark.parametrize("limit", ["tree.max_depth=2", "tree.max_depth=1", "tree.max_children=2"])
     def test_trees_of_other_limits_are_not_taken(self, overrides: list[str], tmp_path: Path, limit: str) -> None:
