@@ -334,6 +334,25 @@ def test_typical_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
+    ("epsilon", "delta", "passing"),
+    [
+        (0.3, 1.0, {1}),  # more than epsilon, not as much
+        (0.29, 1.0, {1, 2}),  # the smaller one of epsilon and delta exp(-H) = 0.357: H in nats
+        (1.0, 1.0, {1}),
+        (1.0, 0.83, {1, 2}),  # 0.296
+        (1.0, 0.5, {0, 1, 2}),  # 0.179
+        (0.2, 0.57, {1, 2}),  # 0.2, and 0.2036
+    ],
+)
+def test_the_threshold_of_typical_acceptance(epsilon: float, delta: float, passing: set[int]) -> None:
+    rule = Typical(epsilon=epsilon, delta=delta)
+    for token in range(3):
+        tree = DraftTree(Topology([-1, 0]), [0, token])
+        accepted = rule.accept(tree, TARGET.expand(2, 3), None, seeded()).tokens
+        assert accepted == [token] * (token in passing), token
+
+
+@pytest.mark.parametrize(
     ("rule", "key"),
     [(Typical(epsilon=0), "epsilon=0"), (Typical(delta=-1), "delta=-1"), (Typical(epsilon=float("nan")), "epsilon")],
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,7 +21,7 @@ from specdraft.bench.costs import CostCurve
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.losslessness.enumeration import enumerate_case
 from specdraft.study.manifest import Facts
-from specdraft.theory.formulas import expected_steps
+from specdraft.theory.formulas import expected_steps, expected_tokens, speedup
 from specdraft.trees.draft_tree import DraftTree
 
 CURVE = CostCurve([1, 2, 4], [1e-3, 1e-3, 2e-3], [5e-3, 6e-3, 7e-3], 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
@@ -148,9 +149,17 @@ class TestPrediction:
         assert found["cost"] == pytest.approx(1e-3 / 5e-3)  # a draft step over a target step
         assert found["verify_cost"] == {"2": pytest.approx(6.5e-3 / 5e-3)}
         assert compared["predicted_speedup"]["value"] == pytest.approx((1 + alpha + alpha**2) / (1 + 2 * 0.2))
-        drafted = pd.read_csv(tmp_path / "out" / "records.csv")["new_tokens"] - 1  # the first one is the prefill's
+        records, positions = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("records", "positions"))
+        drafted = records["new_tokens"] - 1  # the first one is the prefill's
         steps = sum(expected_steps(alpha, 2, length) for length in drafted)
         assert compared["predicted_in_texts"] == pytest.approx(drafted.sum() / steps, rel=1e-4)
+        implied = expected_tokens(compared["implied_alpha"], 2)
+        assert implied == pytest.approx(compared["measured_tokens"]["value"])
+        assert found["best_gamma"] == max(range(100), key=lambda gamma: speedup(alpha, gamma, 0.2))
+        ends = [np.quantile(records["alpha"], share) for share in (0.05, 0.5, 0.95)]
+        assert found["alpha_of_prompts"] == pytest.approx(ends, rel=1e-4)
+        shares = (positions["accepted"] / positions["reached"]).tolist()
+        assert [*found["accepted_at_depth"].values()] == pytest.approx(shares, rel=1e-4)
 
     def test_printed(self, run: Run, pair: list[str]) -> None:
         said = run("theory", *pair, "budget=1,2", "sampling.temperature=0")

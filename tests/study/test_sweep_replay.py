@@ -157,6 +157,15 @@ class TestReplayed:
         assert one["est_tokens_per_s"] == pytest.approx(one["new_tokens"] / seconds, rel=1e-4)
         assert one["est_speedup"] == pytest.approx((1e-2 + (one["new_tokens"] - 1) * 5e-3) / seconds, rel=1e-4)
 
+    def test_times_of_dynamic_trees(self, replayed: Outcome) -> None:
+        """Prefill, and for each step its verification, the rest, and one or two levels with their selection."""
+        records, steps = read(replayed.out, "records"), read(replayed.out, "steps")
+        one = records.set_index(["tree", "budget", "prompt_id"]).loc[("best_first", 2, "a")]
+        taken = steps[(steps["tree"] == "best_first") & (steps["budget"] == 2) & (steps["prompt_id"] == "a")]
+        verified = np.interp(taken["drafted_tokens"] + 1, CURVE.sizes, VERIFY).sum() + 1e-3 * len(taken)
+        spent, level = one["new_tokens"] / one["est_tokens_per_s"] - 2e-2 - verified, 1e-3 + 5e-4
+        assert len(taken) * level - 1e-6 <= spent <= 2 * len(taken) * level + 1e-6
+
     def test_manifest(self, replayed: Outcome) -> None:
         manifest = json.loads((replayed.out / "manifest.json").read_text())
         assert manifest["costs"]["tiny"] == json.loads(json.dumps(CURVE.as_dict()))
