@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from specdraft.acceptance import Greedy
 from specdraft.decoding import decode as decode_module
 from specdraft.decoding.decode import Clock, Decoding, Ending, decode, decode_plainly
+from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import ModelDrafter
 from specdraft.drafters.pair import Pair
@@ -436,3 +437,21 @@ def test_a_prompt_starts_over_whatever_was_left_undone(tiny_pair: Pair, prompts:
         again = finished(decode(verifier, drafter, Kary().at(6), Greedy(), Sampling(), prompts[0], ending))
         assert again.tokens == fresh.tokens
         assert [step.tree.token_list() for step in again.steps] == [step.tree.token_list() for step in fresh.steps]
+
+
+def test_the_randomness_of_a_text(tiny_pair: Pair) -> None:
+    """It depends on the target, the setting, the prompt, the draw, and on what live decoding adds."""
+    warm, given = Sampling(1.0), (tiny_pair, Sampling(1.0), [3, 4], "0/0")
+    stranger = replace(tiny_pair, files=replace(tiny_pair.files, target=tiny_pair.files.draft))
+    others = [
+        (stranger, warm, [3, 4], "0/0"),
+        (tiny_pair, Sampling(0.9), [3, 4], "0/0"),
+        (tiny_pair, Sampling(1.0, top_k=3), [3, 4], "0/0"),
+        (tiny_pair, warm, [3, 5], "0/0"),
+        (tiny_pair, warm, [3, 4], "0/1"),
+        (tiny_pair, warm, [3, 4], "1/0"),
+        (*given, "kary"),
+    ]
+    firsts = [float(torch.rand(1, generator=text_generator(*setting))) for setting in (given, given, *others)]
+    assert firsts[0] == firsts[1]
+    assert len(set(firsts)) == 1 + len(others)

@@ -12,15 +12,19 @@ from transformers.generation import BaseStreamer
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 from specdraft.acceptance import Greedy
+from specdraft.bench.costs import CostCurve
 from specdraft.decoding.decode import Decoding, Ending, decode
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled, RecordedText
 from specdraft.drafters.ngram import Lookup, Ngram, NgramDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
+from specdraft.prompts import Prompt
+from specdraft.replay.replayer import Replayer
 from specdraft.replay.static import pack, replay, replay_steps
 from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
+from specdraft.traces.library import PairTraces
 from specdraft.traces.record import record_trajectories
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst
@@ -110,6 +114,23 @@ def test_replay_is_live_in_every_count(plan: StaticPlan, pair: Pair) -> None:
         assert untimed(counted) == untimed(tally(decoding.first, decoding.steps, 0, 0))
         assert [row[1] for row in steps] == [step.tree.num_nodes for step in decoding.steps]
     assert sum(counted.accepted_tokens for counted in replay(Chain().at(4).topology, packed)) > 3
+
+
+def test_an_estimate_has_one_look_up_for_each_step(pair: Pair) -> None:
+    """And the verification of what was really drafted."""
+    prompts = {str(i): pair.encode(text) for i, text in enumerate(TEXTS)}
+    texts = record_trajectories(pair.target, [*prompts.values()], Ending(NEW, pair.eos_ids))
+    said = pair.drafter.annotate([RecordedText(p, t.tokens) for p, t in zip(prompts.values(), texts, strict=True)])
+    traces = PairTraces(dict(zip(prompts, texts, strict=True)), dict(zip(prompts, said, strict=True)), {})
+    verify = {1: 5.0, 2: 6.0, 4: 8.0, 8: 12.0}
+    curve = CostCurve([*verify], [1.0] * 4, [*verify.values()], 5.0, 0.5, 0.0, 100.0, 70.0, 1, "made up")
+    replayer = Replayer(traces, [Prompt(name, "all", "") for name in prompts], curve, seed=0)
+    tallies, steps = replayer.run_plan(Chain().at(4), Greedy(), with_steps=True)
+    for counted, taken in zip(tallies, steps, strict=True):
+        assert taken is not None
+        assert counted.est_s == pytest.approx(100 + sum(1.0 + (4.0 + 1 + drafted) + 0.5 for _, drafted, *_ in taken))
+        assert counted.est_plain_s == 70 + 5 * (counted.new_tokens - 1)
+    assert len({drafted for taken in steps for _, drafted, *_ in taken or []}) > 1
 
 
 def test_what_is_offered_below_each_root() -> None:

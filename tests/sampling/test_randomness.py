@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
+from specdraft.sampling import randomness
 from specdraft.sampling.randomness import Draw, NoSource, RandomSource, draw_children
 
 
@@ -56,6 +57,15 @@ def test_a_seed_repeats() -> None:
     weights = torch.rand(20, 9)
     draws = [(source.choose(weights).tolist(), source.flip(0.5)) for source in (seeded(3), seeded(3), seeded(4))]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_generator_is_its_parts_and_nothing_else() -> None:
+    def first(*parts: object) -> float:
+        return float(torch.rand(1, generator=randomness.seeded(*parts)))
+
+    others = [("a", 1, "d"), ("a", 2, "c"), ("b", 1, "c"), ("a", "1c"), ("a1", "c"), ("a", 1, "c", "")]
+    assert len({first("a", 1, "c"), *(first(*parts) for parts in others)}) == 1 + len(others)
+    assert first("a", 1, "c") == first("a", "1", "c")
 
 
 def test_no_source_refuses() -> None:
