@@ -10,8 +10,10 @@ import transformers
 from support.tiny_models import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, random_model
 from transformers import AutoConfig
 
+from specdraft.drafters.pair import Pair
 from specdraft.errors import UnsupportedModelError
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.facts import describe_model
 from specdraft.models.files import ModelFiles
 from specdraft.models.gate import AttentionLayout, attention_layout
 from specdraft.models.language_model import Forward, tail_mask
@@ -271,3 +273,12 @@ def test_a_window_that_no_layer_uses_needs_no_mask() -> None:
     config = transformers.Qwen2Config(**GROUPED, use_sliding_window=False)
     config.layer_types, config.sliding_window = None, WINDOW
     assert attention_layout(config) == AttentionLayout(None, False)
+
+
+def test_generation_settings_that_are_not_used_are_named(tiny_pair: Pair) -> None:
+    model = CachedModel(tiny_llama(), tiny_pair.target.vocab)
+    for name, value in {"temperature": 0.7, "top_k": 50, "repetition_penalty": 1.2, "top_p": None}.items():
+        setattr(model.model.generation_config, name, value)
+    said = describe_model(model, tiny_pair.files.target, None)
+    assert said["generation_settings_ignored"] == {"temperature": 0.7, "repetition_penalty": 1.2}
+    assert (said["path"], said["self_check"]) == ("target", None)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from specdraft.decoding.decode import Ending
 from specdraft.drafters import ModelDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError
+from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces import library as traces
 from specdraft.traces.library import BATCH, PairTraces, pair_traces
@@ -599,3 +602,39 @@ class TestCommand:
     @pytest.mark.parametrize("arguments", [["show"], ["list", "--nothing"], ["nothing"]])
     def test_unknown_words(self, arguments: list[str], run: Run) -> None:
         assert run("traces", *arguments).code == USAGE
+
+
+def test_a_text_is_recorded_anew_for_all_that_it_depends_on(tiny_pair: Pair, store: TraceStore, calls: Calls) -> None:
+    def recorded(pair: Pair = tiny_pair, **changes: Any) -> tuple[int, int]:
+        given = {"sampling": Sampling(1.0), "ending": Ending(NEW, pair.eos_ids), "draw": "0/0", "children": 2} | changes
+        traces = pair_traces(pair, {"b": prompt}, store=store, **given)
+        assert traces.records["b"]["membership.pi"].shape[1] == given["children"]
+        return calls.counts
+
+    def held(role: str, **how: str) -> Pair:
+        files = getattr(tiny_pair.files, role)
+        return replace(
+            tiny_pair, files=replace(tiny_pair.files, **{role: replace(files, spec=replace(files.spec, **how))})
+        )
+
+    prompt = tiny_pair.encode("x")
+    assert recorded() == (1, 1)
+    assert recorded() == recorded(children=4) == recorded() == (0, 0)
+    wider = CachedModel(copy.deepcopy(tiny_pair.target.model).double(), tiny_pair.target.vocab)
+    others = [replace(tiny_pair, target=wider), held("target", quantize="8bit")]
+    assert [recorded(pair) for pair in others] == [(1, 1)] * len(others)
+    for sampling in (Sampling(0.8), Sampling(1.0, top_k=9), Sampling(1.0, top_p=0.9)):
+        assert recorded(sampling=sampling) == (1, 1)
+    for ending in (Ending(NEW + 1, tiny_pair.eos_ids), Ending(NEW, frozenset([7]))):
+        assert recorded(ending=ending) == (1, 1)
+    assert [recorded(draw=draw) for draw in ("0/1", "1/0")] == [(1, 1)] * 2
+
+
+def test_a_text_without_its_end_is_recorded_again(tiny_pair: Pair, store: TraceStore, calls: Calls) -> None:
+    prompt = {"b": tiny_pair.encode("x")}
+    whole = record(tiny_pair, prompt, store)
+    (stored,) = [trace for trace in store.list() if trace.about["kind"] == "trajectory"]
+    store.put(stored.about, {name: values[:-1] for name, values in whole.trajectories["b"]._asdict().items()})
+    calls.counts  # noqa: B018
+    assert_equal(record(tiny_pair, prompt, store), whole)
+    assert calls.counts == (1, 0)
