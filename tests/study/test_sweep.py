@@ -350,6 +350,13 @@ def test_what_is_written_says_nothing_of_folders_and_environment(
     assert [manifest(out)["models"]["tiny"][role]["path"] for role in ("target", "draft")] == ["target", "draft"]
 
 
+def test_the_time_of_resumed_runs_adds_up(plan: StudyPlan, copy: Path) -> None:
+    (copy / "manifest.json").write_text(json.dumps(manifest(copy) | {"wall_s": 5000.0}))
+    outcome = run_study(plan, copy)
+    assert 5000 < outcome.wall_s < 6000
+    assert manifest(copy)["wall_s"] == pytest.approx(outcome.wall_s, abs=60)
+
+
 class TestDirectories:
     @pytest.fixture
     def small(self, base: list[str]) -> StudyPlan:
