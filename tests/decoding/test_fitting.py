@@ -54,6 +54,8 @@ class TestEngine:
             cut = together("kary", "no_replacement", sampling)
             assert cut.live_only is not None and "fewer than 2 children" in cut.live_only
             assert together("chain", "no_replacement", sampling).live_only is None
+        for sampling in (Sampling(0.1), Sampling(1.0, top_k=2), Sampling(1.0, top_k=0)):
+            assert together("kary", "no_replacement", sampling).live_only is None
 
 
 class TestShapes:

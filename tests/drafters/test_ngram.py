@@ -141,6 +141,12 @@ def test_what_is_offered_below_each_root() -> None:
     assert said.top_ids.shape == said.top_probs.shape == (4, 0)
 
 
+def test_what_is_recorded_with_it_depends_on_where_it_stops() -> None:
+    facts = [NgramDrafter(Ngram(), frozenset(stops)).facts() for stops in ((), (1,), (2, 1), (1, 2))]
+    assert facts[0] != facts[1] != facts[2] == facts[3]
+    assert NgramDrafter(Ngram(num_output_tokens=3), frozenset()).facts() != facts[0]
+
+
 def test_going_back_to_the_prompt_forgets_the_text() -> None:
     drafter = NgramDrafter(Ngram(), frozenset())
     drafter.begin(Prefilled([1, 2, 3, 1]))

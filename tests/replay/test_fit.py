@@ -144,6 +144,7 @@ def test_rank_shares() -> None:
     one = packed([[0, 0, 3, 1], [], [0, 70, 2]])
     np.testing.assert_allclose(rank_shares(one, 4), np.array([3, 1, 1, 1]) / 7)
     np.testing.assert_allclose(rank_shares(one, 2), np.array([3, 1]) / 7)
+    np.testing.assert_allclose(rank_shares(packed([[0, -1, 1, -1, 0]]), 2), np.array([2, 1]) / 5)  # some not proposed
     empty = packed([[]])
     assert rank_shares(empty, 3).tolist() == [0, 0, 0]
 
