@@ -96,6 +96,7 @@ def test_steps_of_a_text() -> None:
     assert [expected_steps(0.5, 0, n) for n in (0, 1, 5)] == [0, 1, 5]
     assert [expected_steps(1, 3, n) for n in (1, 4, 5)] == [1, 1, 2]
     assert expected_steps(0.6, 1, 2) == pytest.approx(1.4)
+    assert expected_steps(0.5, 2, 2) == pytest.approx(1.5)  # a second step only where the first token was rejected
     assert 5000 / expected_steps(0.7, 4, 5000) == pytest.approx(expected_tokens(0.7, 4), rel=1e-3)
 
 
