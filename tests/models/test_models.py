@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from support.tiny_models import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, random_model
+from support.tiny_models import ARCHITECTURES, GROUPED, SMALL_VOCAB, WINDOW, random_model, tiny_llama
 from transformers import AutoConfig
 
 from specdraft.drafters.pair import Pair
