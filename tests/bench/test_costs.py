@@ -222,7 +222,7 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
 
     monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(cost, "Clock", Disturbed)
-    for name, value in {"SIZES": (1, 2, 4, 32), "PREFIX": 24, "REPEATS": 5, "WARM_UP": 1}.items():
+    for name, value in {"SIZES": (1, 2, 4, 32), "PREFIX": 64, "REPEATS": 5, "WARM_UP": 1}.items():
         monkeypatch.setattr(cost, name, value)
     monkeypatch.setattr(Growth, "add", choosing)
     model = tiny_pair.drafter.model
