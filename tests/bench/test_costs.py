@@ -17,6 +17,7 @@ from specdraft.bench import costs as cost
 from specdraft.bench.costs import SIZES, CostCurve, measure_costs, pair_costs
 from specdraft.decoding import decode
 from specdraft.drafters import ModelDrafter
+from specdraft.drafters.ngram import Ngram, NgramDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
@@ -117,6 +118,10 @@ class TestPairCosts:
         assert len(measured) == 3
         pair_costs(tiny_pair, store)
         assert len(measured) == 3
+        pair_costs(replace(tiny_pair, drafter=NgramDrafter(Ngram(), frozenset())), store)
+        monkeypatch.setattr(cost, "libraries", lambda: {"torch": "another"})
+        pair_costs(tiny_pair, store)
+        assert len(measured) == 5
 
     @pytest.mark.parametrize("harm", ["gone", "damaged", "other tensors"])
     def test_measured_again_where_it_cannot_be_read(

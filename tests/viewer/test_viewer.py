@@ -205,6 +205,12 @@ class TestReplay:
         decoder = SpeculativeDecoder(with_models.pair, one.shape, one.settings.budget, 16, watched=True)
         live = list(LiveShowing(decoder, one, "", with_models.prompt_ids).steps())
         assert_same(steps, live)
+        at = 0
+        for step in steps:
+            at += len(step.accepted) + 1
+            if told := re.search(r"the drafter's rank (\d+)", step.why):
+                assert int(told[1]) == with_models.annotation.ranks[at]
+        assert tree[0] == "tree=best_first" or any("the drafter's rank" in step.why for step in steps)
         assert replayed.result().tally.steps == len(live)
         counted = decoder.generate(with_models.prompt_ids)
         assert replayed.result().token_ids == counted.token_ids
@@ -372,7 +378,10 @@ class TestTerminal:
         console = Console(width=80, file=StringIO())
         with console.capture() as said:
             console.print(totals_text(showing.shown(), showing.result()))
-        assert "acceptance rate 0." in said.get()
+        text, counted = said.get(), showing.result().tally
+        assert "acceptance rate 0." in text
+        parts = f"1 from the prompt + {counted.accepted_tokens} accepted + {counted.bonus_tokens} bonus"
+        assert f"{counted.new_tokens} tokens = {parts}, {counted.steps} steps" in text
 
 
 class TestPage:
