@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from itertools import accumulate, islice, product
 from math import prod
 from pathlib import Path
@@ -134,7 +135,7 @@ def compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_di
 
 
 def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_dir: Path | None) -> Study:
-    with _Files(config_dir) as files:
+    with _Files(config_dir, schemas) as files:
         by_key = {o.key_or_group: o for o in map(_parse, overrides)}  # of a key that is given twice, the last counts
         parsed = list(by_key.values())
         for override in parsed:
@@ -173,8 +174,17 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
 
 
 @cache
-def kinds_in(package: str) -> dict[str, Any]:
-    """`kind` -> the dataclass that declares its parameters, found in the files of a package's folder."""
+def kinds_in(package: str, plugins: str) -> dict[str, Any]:
+    """`kind` -> the dataclass that declares its parameters, found in the files of a package's folder, and among the
+    entry points of installed packages.
+
+    Args:
+        package: the folder.
+        plugins: the group of the entry points; each names such a dataclass.
+
+    Raises:
+        ConfigError: an entry point cannot be loaded, is no dataclass with a `kind`, or has the `kind` of another.
+    """
     kinds: dict[str, Any] = {}
     for module_info in iter_modules(import_module(package).__path__):
         module = import_module(f"{package}.{module_info.name}")
@@ -183,6 +193,17 @@ def kinds_in(package: str) -> dict[str, Any]:
             local = isinstance(member, type) and member.__module__ == module.__name__
             if kind and local and dataclasses.is_dataclass(member):
                 kinds[kind] = member
+    for entry_point in entry_points(group=plugins):
+        where = f"entry point {entry_point.name} of {plugins} ({entry_point.value})"
+        try:
+            member = entry_point.load()
+        except Exception as error:  # it is somebody else's code
+            raise ConfigError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+        kind = getattr(member, "kind", "")
+        if not (isinstance(member, type) and dataclasses.is_dataclass(member) and kind):
+            raise ConfigError(f"{where}: expected a dataclass with a kind")
+        if kinds.setdefault(kind, member) is not member:
+            raise ConfigError(f"{where}: its kind {kind!r} is already that of {kinds[kind].__module__}")
     return kinds
 
 
@@ -233,7 +254,7 @@ def unless_said(overrides: Iterable[str], defaults: Mapping[str, str]) -> list[s
 
 def load_group(group: str, name: str, schema: Schema, config_dir: Path | None = None) -> Any:
     """One file of a group as its dataclass. Raises `ConfigError` where there is none."""
-    with _Files(config_dir) as files:
+    with _Files(config_dir, {}) as files:
         node = files.compose([f"{group}={name}"])[group]
         return typed(group, node, schema)
 
@@ -285,24 +306,30 @@ def _culprit(node: Any, schema: type) -> str:
 class _Files:
     """The config folders as Hydra sees them: the user's files laid over the bundled ones."""
 
-    def __init__(self, config_dir: Path | None) -> None:
-        self._user = config_dir
+    def __init__(self, config_dir: Path | None, schemas: Mapping[str, Schema]) -> None:
+        self._user, bundled = config_dir, bundled_config_dir()
+        kinds = {group: schema for group, schema in schemas.items() if isinstance(schema, Mapping)}
+        choices = [(group, kind) for group, registered in kinds.items() for kind in registered]
+        self._plugins = [choice for choice in choices if not bundled.joinpath(*choice).with_suffix(".yaml").exists()]
 
     def __enter__(self) -> _Files:
         with ExitStack() as stack:
-            self.folder = self._overlay(stack, self._user) if self._user is not None else bundled_config_dir()
+            self.folder = self._overlay(stack) if self._user or self._plugins else bundled_config_dir()
             stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
             self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()} | {"experiment"}
             self._stack = stack.pop_all()
         return self
 
-    @staticmethod
-    def _overlay(stack: ExitStack, user: Path) -> Path:
-        """A folder of the bundled files and the user's, as long as `stack` is open."""
-        if not user.is_dir():
+    def _overlay(self, stack: ExitStack) -> Path:
+        """A folder of the bundled files, the user's, and one for each plugin, as long as `stack` is open."""
+        user = self._user
+        if user is not None and not user.is_dir():
             raise ConfigError(f"--config-dir {user}: no such folder")
         overlay = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for folder in (bundled_config_dir(), user):
+        for group, kind in self._plugins:
+            overlay.joinpath(group).mkdir(exist_ok=True)
+            overlay.joinpath(group, f"{kind}.yaml").write_text(f"kind: {kind}\n", encoding="utf-8")
+        for folder in filter(None, (bundled_config_dir(), user)):
             for path in filter(Path.exists, folder.rglob("*.yaml")):
                 if path.is_dir():
                     raise ConfigError(f"{path}: a folder; expected a YAML file")

@@ -37,5 +37,6 @@ __all__ = [
 
 
 def registry() -> dict[str, type[AcceptanceRule]]:
-    """`kind` -> the dataclass that declares its parameters, found in the files of this folder."""
-    return kinds_in(__name__)
+    """`kind` -> the dataclass that declares its parameters, found in the files of this folder, and
+    among the entry points `specdraft.rules` of installed packages."""
+    return kinds_in(__name__, "specdraft.rules")

@@ -14,5 +14,6 @@ __all__ = ["Drafter", "DrafterSpec", "DrafterTraits", "Drawing", "Model", "Model
 
 
 def registry() -> dict[str, type[DrafterSpec]]:
-    """`kind` -> the dataclass that declares its parameters, found in the files of this folder."""
-    return kinds_in(__name__)
+    """`kind` -> the dataclass that declares its parameters, found in the files of this folder, and
+    among the entry points `specdraft.drafters` of installed packages."""
+    return kinds_in(__name__, "specdraft.drafters")

@@ -1,8 +1,8 @@
 """Draft-tree shapes, one file each: a rule that turns a node budget into a tree.
 
 May import: the rest of trees and below. To add one: a file here with a dataclass that derives from `StaticShape` (a
-    layout), or
-from `FittedShape` (a fit), or that gives a plan of its own, and a YAML of the same name in `configs/tree/`.
+layout), or from `FittedShape` (a fit), or that gives a plan of its own, and a YAML of the same name in `configs/tree/`.
+An installed package brings one with an entry point `specdraft.shapes`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ __all__ = [
 
 
 def registry() -> dict[str, type[Shape]]:
-    """`kind` -> the dataclass that declares its parameters, found in the files of this folder."""
-    return kinds_in(__name__)
+    """`kind` -> the dataclass that declares its parameters, found in the files of this folder, and
+    among the entry points `specdraft.shapes` of installed packages."""
+    return kinds_in(__name__, "specdraft.shapes")
 
 
 def is_reference(label: str) -> bool:
