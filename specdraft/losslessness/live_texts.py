@@ -33,8 +33,11 @@ from specdraft.trees.shapes.chain import Chain
 TEXTS = 200  # sampled texts for each rule and prompt
 LEVEL = 0.001  # of all tests of a run together
 FEWEST = 5  # texts that a cell must expect
+FEWEST_CELLS = 3  # with fewer, hardly any other law would be found
+MOST_TEXTS = 1_000_000  # no number of texts beyond it is named
 SHARED = 4  # a cell that rare tokens share expects so many times as many
 TESTED_TOKENS = 2  # after the prefill's token
+CERTAIN = 1 - 1e-9  # of the only text that there is: any other would be a surprise
 IMPOSSIBLE = 1e-4  # expected texts: what then occurs at all is a surprise
 
 Prefix = tuple[int, ...]
@@ -84,6 +87,7 @@ class ChiSquare(NamedTuple):
         texts: how many were decoded, each with a seed of its own.
         cells: beginnings of a text that are told apart.
         p: chance of a fit this bad from the right law.
+        needed: texts that make enough cells; `texts` where these do, 0 where no number would.
         p_corrected: the same after Holm's correction for the number of tests.
     """
 
@@ -92,7 +96,13 @@ class ChiSquare(NamedTuple):
     cells: int
     statistic: float
     p: float
+    needed: int
     p_corrected: float = 1.0
+
+    @property
+    def tested(self) -> bool:
+        """Another law could have been found."""
+        return self.needed == self.texts
 
 
 @dataclass
@@ -101,7 +111,9 @@ class Checked:
 
     Attributes:
         kind: `greedy` (compared with plain decoding) or `chi-square`.
+        passed: nothing speaks against it.
         tests: one for each prompt.
+        tested: something could have: some prompt's texts make enough cells.
     """
 
     pair: str
@@ -112,6 +124,7 @@ class Checked:
     passed: bool
     verdict: str
     tests: list[dict[str, Any]]
+    tested: bool = True
 
 
 def check_live(
@@ -197,7 +210,20 @@ def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int
         source = Opening(root, _source(pair, case, ids, seed, text))
         decoding = decode(verifier, pair.drafter, case.plan, case.rule, case.sampling, ids, ending, source, again=True)
         seen[cells.of(decoding.finish().tokens[1:])] += 1
-    return ChiSquare(name, texts, *fit([(texts * chance, seen[cell]) for cell, chance in cells.chances.items()]))
+    count, statistic, p = fit([(texts * chance, seen[cell]) for cell, chance in cells.chances.items()])
+    certain = max(cells.chances.values()) > CERTAIN
+    needed = texts if certain or count >= FEWEST_CELLS else texts_needed(law_after(()), texts)
+    return ChiSquare(name, texts, count, statistic, p, needed)
+
+
+def texts_needed(law: torch.Tensor, texts: int) -> int:
+    """How many texts, more than these, make enough cells of their first token alone; 0 where no number does."""
+    while texts < MOST_TEXTS:
+        texts = -(-texts * 5 // 40) * 10  # a quarter more, in tens
+        chances = Cells(lambda prefix: law, 1, FEWEST / texts, ()).chances.values()
+        if len(pooled((texts * chance, 0) for chance in chances)[0]) >= FEWEST_CELLS:
+            return texts
+    return 0
 
 
 def fit(counts: Sequence[tuple[float, int]]) -> tuple[int, float, float]:
@@ -281,14 +307,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _judged(pair: Pair, case: Case, tests: list[ChiSquare]) -> Checked:
     worst = min(tests, key=lambda test: test.p_corrected)
-    passed = worst.p_corrected >= LEVEL
+    passed, tested = worst.p_corrected >= LEVEL, [test for test in tests if test.tested]
     what = f"{sum(test.texts for test in tests)} texts on {len(tests)} prompts"
     smallest = f"chi-square, smallest p {worst.p_corrected:.2g} after Holm's correction"
-    verdict = f"{what} follow the target's own law ({smallest})"
     if not passed:
         verdict = f"NOT lossless: {what} do not follow the target's own law ({smallest}, on prompt {worst.prompt_id})"
+    elif not tested:
+        verdict = f"not tested: {what} are too few to tell laws apart ({_what_would_do(tests)})"
+    else:
+        what = f"{sum(test.texts for test in tested)} texts on {len(tested)} prompts"
+        verdict = f"{what} follow the target's own law ({smallest})"
+        if few := len(tests) - len(tested):
+            verdict += f"; not tested on {few} more (too few cells)"
     details = [test._asdict() for test in tests]
-    return Checked(pair.label, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, details)
+    return Checked(
+        pair.label, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, details, bool(tested)
+    )
+
+
+def _what_would_do(tests: list[ChiSquare]) -> str:
+    most, needed = max(test.cells for test in tests), [test.needed for test in tests if test.needed]
+    cells = f"{most} cell{'s' if most > 1 else ''} of {FEWEST} expected texts or more, {FEWEST_CELLS} are needed"
+    return f"{cells}: --texts {min(needed)} would do" if needed else f"{cells}: no number of texts would do"
 
 
 class Opening:

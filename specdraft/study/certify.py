@@ -34,8 +34,13 @@ class RuleVerdict:
 
     @property
     def certified(self) -> bool:
-        """Lossless as far as both ways of looking at it say."""
-        return self.checked.passed and (self.proof is None or (self.proof.lossless and self.proof.exact))
+        """Lossless as far as both ways of looking at it say, and they could have said otherwise."""
+        return self.checked.tested and not self.wrong
+
+    @property
+    def wrong(self) -> bool:
+        """Either way of looking at it speaks against it."""
+        return not self.checked.passed or not (self.proof is None or (self.proof.lossless and self.proof.exact))
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""

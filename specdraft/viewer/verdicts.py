@@ -17,10 +17,13 @@ def verdict_lines(verdict: Verdict) -> Iterable[RenderableType]:
     """Every rule in a few lines, then the verdict."""
     for rule in verdict.rules:
         yield from _rule_lines(rule)
-    failed = sorted({rule.checked.rule for rule in verdict.rules if not rule.certified})
-    if failed:
-        yield Text(f"NOT CERTIFIED: {', '.join(failed)}", style="bold red")
-    else:
+    wrong = sorted({rule.checked.rule for rule in verdict.rules if rule.wrong})
+    untested = sorted({rule.checked.rule for rule in verdict.rules if not rule.wrong and not rule.certified})
+    if untested:
+        yield Text(f"NOT TESTED: {', '.join(untested)}", style="bold yellow")
+    if wrong:
+        yield Text(f"NOT CERTIFIED: {', '.join(wrong)}", style="bold red")
+    if verdict.certified:
         yield Text(
             f"CERTIFIED: the text of {len(verdict.rules)} {_plural('rule', len(verdict.rules))} is the target's own",
             style="bold green",
@@ -29,7 +32,10 @@ def verdict_lines(verdict: Verdict) -> Iterable[RenderableType]:
 
 def _rule_lines(rule: RuleVerdict) -> Iterable[Text]:
     checked = rule.checked
-    mark = Text("certified     ", style="green") if rule.certified else Text("NOT certified ", style="bold red")
+    if rule.certified:
+        mark = Text("certified     ", style="green")
+    else:
+        mark = Text("NOT certified ", style="bold red") if rule.wrong else Text("not tested    ", style="yellow")
     yield Text.assemble(mark, (checked.rule, "bold"), f" on {checked.tree}, {checked.sampling}, pair {checked.pair}")
     if rule.proof is not None:
         yield Text(f"  enumeration: {rule.proof.verdict()}")

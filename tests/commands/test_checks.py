@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,19 @@ class TestCertify:
         assert said.out.splitlines()[-1] == "CERTIFIED: the text of 2 rules is the target's own"
         assert "proven by enumeration for these tree families: chain " in said.out
         assert "60 texts on 1 prompts follow" in said.out
+
+    def test_too_few_texts_certify_nothing(self, run: Run, pair: list[str]) -> None:
+        """Where 20 texts make one cell, any law would pass; as many as are named do for a test."""
+        asked = ["certify", *pair, "acceptance=topk", "prompts.limit=1"]
+        said = run(*asked, "--texts", 20)
+        assert said.code == 3
+        assert said.out.splitlines()[-1] == "NOT TESTED: topk"
+        assert "follow the target's own law" not in said.out
+        assert "not tested: 20 texts on 1 prompts are too few to tell laws apart (1 cell of 5 expected" in said.out
+        (enough,) = re.findall(r"3 are needed: --texts (\d+) would do\)", said.out)
+        assert 20 < int(enough) <= 200
+        again = run(*asked, "--texts", enough)
+        assert (again.code, again.out.splitlines()[-1]) == (0, "CERTIFIED: the text of 1 rule is the target's own")
 
     def test_greedy(self, run: Run, pair: list[str]) -> None:
         said = run("certify", *pair, "sampling=greedy", "acceptance=greedy", "--json")

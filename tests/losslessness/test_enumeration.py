@@ -8,7 +8,9 @@ import torch
 
 from specdraft.acceptance import Recursive, TopK, Typical, registry
 from specdraft.acceptance.judging import Judged
+from specdraft.losslessness.certificate import largest_tie
 from specdraft.losslessness.enumeration import EXACT, FAMILIES, enumerate_case, family, prove
+from specdraft.models.self_check import SelfCheck
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import registry as shapes
 from specdraft.trees.topology import Topology
@@ -51,6 +53,29 @@ def test_a_fault_is_found_and_named() -> None:
     assert proof.verdict().startswith("NOT lossless: ")
     assert "chain tree" in proof.verdict()
     assert proof.as_dict()["lossless"] is False
+
+
+class SlightlyShy(Recursive):
+    """Takes a child a millionth less often than it should."""
+
+    def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
+        judged = super().judge(tree, target_probs, draft_probs)
+        return judged._replace(accept=judged.accept * (1 - 1e-6))
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_fault_of_a_millionth_is_found() -> None:
+    proof = prove(SlightlyShy(), ["chain"])
+    assert 1e-8 < proof.largest < 1e-5
+    assert not proof.exact
+    assert proof.verdict().startswith("NOT lossless: ")
+    assert (proof.as_dict()["limit"], proof.as_dict()["lossless"]) == (1e-9, False)
+
+
+def test_the_near_tie_limit() -> None:
+    """Two logits may be 1e-4 apart, or ten times as far as the self-check's forwards are."""
+    assert largest_tie(SelfCheck(0.0, 1.0)) == 1e-4
+    assert largest_tie(SelfCheck(5e-5, 1.0)) == pytest.approx(5e-4)
 
 
 @pytest.fixture

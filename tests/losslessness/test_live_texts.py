@@ -13,15 +13,18 @@ from specdraft.acceptance.judging import Judged
 from specdraft.decoding.decode import Ending, decode
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
+from specdraft.losslessness import live_texts
 from specdraft.losslessness.live_texts import (
     Case,
     Cells,
     Checked,
+    ChiSquare,
     check_live,
     fit,
     holm,
     pick,
     pooled,
+    texts_needed,
 )
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, seeded
@@ -89,6 +92,31 @@ class TestFit:
         assert (holm([0.9, 0.8]), holm([])) == ([1.0, 1.0], [])
 
 
+class TestPower:
+    def test_the_limits(self) -> None:
+        assert (live_texts.LEVEL, live_texts.FEWEST, live_texts.FEWEST_CELLS) == (0.001, 5, 3)
+
+    def test_texts_that_would_do(self) -> None:
+        law = torch.tensor([0.9, 0.06, 0.04])
+        enough = texts_needed(law, 20)
+        assert 125 <= enough <= 166  # the rarest token must be expected 5 times; a quarter more at most, in tens
+        assert texts_needed(torch.tensor([0.5, 0.5]), 20) == 0
+
+    def test_a_law_of_one_text_is_tested_by_any(self, tiny_pair: Pair) -> None:
+        (checked,) = check(tiny_pair, case(TopK(), Sampling(1.0, top_k=1)), texts=20)
+        assert (checked.passed, checked.tested, checked.tests[0]["cells"]) == (True, True, 1)
+
+    def test_one_prompt_with_enough_cells_is_a_test(self, tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        def made(pair: Pair, case: Case, name: str, *more: Any) -> ChiSquare:
+            return ChiSquare(name, 120, 1, 0.0, 1.0, 500) if name == "a" else ChiSquare(name, 120, 9, 4.0, 0.8, 120)
+
+        monkeypatch.setattr(live_texts, "chi_square", made)
+        (checked,) = check(tiny_pair, case(TopK()))
+        assert checked.tested
+        assert checked.verdict.startswith("120 texts on 1 prompts follow the target's own law")
+        assert checked.verdict.endswith("; not tested on 1 more (too few cells)")
+
+
 class TestPick:
     def test_the_smallest_tree_that_branches(self) -> None:
         cases = [
@@ -135,10 +163,8 @@ class TestLive:
         assert wrong.verdict.startswith("NOT lossless: ")
 
     def test_the_text_of_another_temperature_is_found(self, tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        from specdraft.losslessness import live_texts as live_check
-
         monkeypatch.setattr(
-            live_check, "standardise", lambda logits, sampling: standardise(logits, replace(sampling, temperature=0.6))
+            live_texts, "standardise", lambda logits, sampling: standardise(logits, replace(sampling, temperature=0.6))
         )
         assert not check(tiny_pair, case(Recursive()))[0].passed
 
