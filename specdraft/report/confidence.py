@@ -10,9 +10,10 @@ from specdraft.report.findings import Findings
 from specdraft.report.leads import CLEAR, OPEN, UNKNOWN
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, plural, say
+from specdraft.results.intervals import FEWEST_PROMPTS
 from specdraft.results.metrics import MOST_LOOPING
 
-FEWEST_PROMPTS = 20
+ENOUGH_PROMPTS = 20
 
 
 class Confidence(NamedTuple):
@@ -25,7 +26,7 @@ class Confidence(NamedTuple):
 def confidence(findings: Findings) -> Confidence:
     """How sure the headlines are."""
     word = _word(Counter(lead.verdict for lead in findings.headlines.values()))
-    if word.startswith("High") and findings.prompts is not None and findings.prompts < FEWEST_PROMPTS:
+    if word.startswith("High") and findings.prompts is not None and findings.prompts < ENOUGH_PROMPTS:
         word = "Fair: every lead is clear at the 95 % level, but on few prompts"
     return Confidence(word, list(_reasons(findings)))
 
@@ -56,8 +57,7 @@ def _reasons(findings: Findings) -> Iterator[Text]:
         )
     if verdicts[UNKNOWN]:
         yield say(
-            "{} no interval of the lead: with one prompt, or without comparisons.csv, nothing says how far it "
-            "would carry over.",
+            "{} no interval of the lead: nothing says how far it would carry over.",
             plural(verdicts[UNKNOWN], "comparison has", "comparisons have"),
         )
     if findings.prompts is not None:
@@ -72,11 +72,12 @@ def _reasons(findings: Findings) -> Iterator[Text]:
 
 
 def _about_prompts(prompts: int) -> Text:
-    if prompts == 1:
-        return say("There is one prompt, so no interval can be given: these numbers describe that prompt only.")
+    if prompts < FEWEST_PROMPTS:
+        there = "There is one prompt" if prompts == 1 else f"There are {prompts} prompts"
+        return say("{}: no interval: fewer than {} prompts.", there, FEWEST_PROMPTS)
     few = (
-        f" That is few: expect other prompts to differ ({FEWEST_PROMPTS} or more are better)."
-        if prompts < FEWEST_PROMPTS
+        f" That is few: expect other prompts to differ ({ENOUGH_PROMPTS} or more are better)."
+        if prompts < ENOUGH_PROMPTS
         else ""
     )
     return say("{} give the intervals.{}", plural(prompts, "prompt"), few)
@@ -89,9 +90,8 @@ def gaps(findings: Findings) -> Iterator[Text]:
         failures = plural(len(study.failures), "failure is", "failures are")
         yield say("No combination has results; {} recorded below.", failures)
         return
-    if rows["block_efficiency_lo"].isna().all():
-        why = "a single prompt has none" if findings.prompts == 1 else "summary.csv has none"
-        yield say("No intervals: {}.", why)
+    if rows["block_efficiency_lo"].isna().all() and (findings.prompts is None or findings.prompts >= FEWEST_PROMPTS):
+        yield say("No intervals: summary.csv has none.")
     if rows["tree"].nunique() == 1:
         yield say("A single shape ({}) was measured: nothing can win.", Name(visible(rows["tree"].iloc[0])))
     if rows["budget"].nunique() == 1:

@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from specdraft.results.intervals import Ratio, Resampler, interval_of_difference, ratio_of_sums
-from specdraft.results.metrics import RATIOS
+from specdraft.results.intervals import Prompts, Ratio, Resampler, ratio_of_sums
+from specdraft.results.metrics import RATIOS, possible
 from specdraft.results.tables import COMBINATION_KEYS
 
 METRICS = ("acceptance_rate", "acceptance_length", "block_efficiency")
@@ -32,19 +32,26 @@ def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     for values, group in records.groupby(GROUP_KEYS, sort=False, dropna=False):
         sums = group.groupby(["tree", "category", "prompt_id"], sort=False)[terms].sum()
         trees = {tree: prompts.droplevel("tree").sort_index() for tree, prompts in sums.groupby("tree", sort=False)}
+        depths = group.groupby("tree")["depth"].max()
+        over = {tree: Prompts(category_codes(prompts), resampler) for tree, prompts in trees.items()}
         for metric in METRICS:
-            ratios = {tree: ratio(prompts, metric, resampler) for tree, prompts in trees.items()}
+            ratios = {tree: ratio(prompts, metric) for tree, prompts in trees.items()}
+            ends = {tree: possible(metric, float(depths[tree])) for tree in trees}
             for a, b in combinations(trees, 2):
                 if trees[a].index.equals(trees[b].index):
                     difference = ratios[a].estimate - ratios[b].estimate
-                    rows.append((*values, a, b, metric, difference, *interval_of_difference(ratios[a], ratios[b])))
+                    limits = ends[a][0] - ends[b][1], ends[a][1] - ends[b][0]
+                    bounds = over[a].interval_of_difference(ratios[a], ratios[b], limits)
+                    rows.append((*values, a, b, metric, difference, *bounds))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def ratio(sums: pd.DataFrame, metric: str, resampler: Resampler) -> Ratio:
-    """A metric over prompts: `sums` has a row per prompt, indexed by category and prompt id."""
+def ratio(sums: pd.DataFrame, metric: str) -> Ratio:
+    """A metric over prompts: `sums` has a row per prompt."""
     terms, denominator = RATIOS[metric]
-    above, below = sums[list(terms)].to_numpy(float).sum(1), sums[denominator].to_numpy(float)
-    codes = np.asarray(pd.Categorical(sums.index.get_level_values("category")).codes)
-    weights = resampler.weights_if_enough(codes)
-    return ratio_of_sums(above, below, None if weights is None else (weights @ above, weights @ below))
+    return ratio_of_sums(sums[list(terms)].to_numpy(float).sum(1), sums[denominator].to_numpy(float))
+
+
+def category_codes(sums: pd.DataFrame) -> np.ndarray:
+    """`[P]` each prompt's category as a number; `sums` is indexed by category and prompt id."""
+    return np.asarray(pd.Categorical(sums.index.get_level_values("category")).codes)

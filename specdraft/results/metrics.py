@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
+from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
 from specdraft.trees.step import Step
@@ -41,6 +41,7 @@ RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "alpha": (("overlap",), "judged_tokens"),
     "loop_share": (("looped_tokens",), "new_tokens"),
 }
+SHARES = ("acceptance_rate", "alpha", "loop_share")
 MOST_LOOPING = 0.3  # with a larger loop_share, acceptance measures loops
 
 
@@ -160,6 +161,16 @@ def add_ratios(table: pd.DataFrame, ratios: Iterable[str] = RATIOS) -> pd.DataFr
         terms, denominator = RATIOS[name]
         table[name] = table[list(terms)].sum(axis=1, skipna=False) / table[denominator].where(table[denominator] > 0)
     return table
+
+
+def possible(ratio: str, depth: float = inf) -> tuple[float, float]:
+    """The least and the most that a ratio can be with trees of this depth (NaN: of any); a step emits a token at
+    least."""
+    most = inf if isnan(depth) else depth
+    if ratio in SHARES:
+        return 0.0, 1.0
+    bounds = {"acceptance_length": (0.0, most), "block_efficiency": (1.0, most + 1)}
+    return bounds.get(ratio, (0.0, inf))
 
 
 def depth_rates(positions: pd.DataFrame, steps: pd.Series[float]) -> pd.DataFrame:

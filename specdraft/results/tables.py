@@ -110,14 +110,15 @@ def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame
         records.assign(group=number)
         .groupby(["group", "category", "prompt_id"], sort=False)[sums]
         .sum(min_count=1)
+        .sort_index()
         .reset_index()
     )
     bounds = []
-    for _, prompts in by_prompt.groupby("group"):
+    for depth, (_, prompts) in zip(table["depth"], by_prompt.groupby("group"), strict=True):
         bounds.append(
             {
                 f"{ratio}_{end}": v
-                for ratio, pair in intervals(prompts, resampler).items()
+                for ratio, pair in intervals(prompts, resampler, float(depth)).items()
                 for end, v in zip(("lo", "hi"), pair, strict=True)
             }
         )

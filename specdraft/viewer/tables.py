@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from specdraft.errors import plain_text
-from specdraft.results.intervals import Interval
+from specdraft.results.intervals import FEWEST_PROMPTS, Interval
 from specdraft.results.metrics import MOST_LOOPING
 from specdraft.trees.shapes import is_reference
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NARROW = 60  # columns of a terminal; in fewer a table would lose its keys
 MOST_LINES = 40  # more combinations than this are shown as grids
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
+NO_INTERVAL = f"no interval: fewer than {FEWEST_PROMPTS} prompts"
 SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens"}
 
 
@@ -46,7 +47,9 @@ def summary_lines(summary: pd.DataFrame) -> list[str]:
 
 def _lines(summary: pd.DataFrame) -> Table:
     estimated = bool(summary["speedup"].isna().all())
-    caption = _caption(summary, estimated, "in brackets: 95 % intervals over prompts")
+    bounded = bool(summary["block_efficiency_lo"].notna().any())
+    about = "in brackets: 95 % intervals over prompts" if bounded else NO_INTERVAL
+    caption = _caption(summary, estimated, about)
     table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
     settings = _settings(summary)
     for name in ("pair", "tree", *settings):
@@ -78,9 +81,9 @@ def _lines(summary: pd.DataFrame) -> Table:
 def _grid(pair: str, summary: pd.DataFrame) -> Table:
     """Block efficiency by tree and nodes; several settings of one tree are told apart by their own lines."""
     estimated = bool(summary["speedup"].isna().all())
-    caption = _caption(
-        summary, estimated, "bold: the most of its column, the hindsight tree aside; intervals: summary.csv"
-    )
+    bounded = bool(summary["block_efficiency_lo"].notna().any())
+    about = "intervals: summary.csv" if bounded else NO_INTERVAL
+    caption = _caption(summary, estimated, f"bold: the most of its column, the hindsight tree aside; {about}")
     table = Table(box=SIMPLE_HEAD, title=f"{pair}: block efficiency by tree and nodes", caption=caption, min_width=76)
     table.add_column("tree", overflow="fold")
     nodes = sorted(summary["nodes"].unique())

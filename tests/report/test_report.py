@@ -382,7 +382,8 @@ def test_what_is_missing_is_said(study: Path, case: str) -> None:
 
 
 STUDIES: dict[str, tuple[dict[str, Any], str]] = {
-    "one prompt": ({"prompts": 1}, "a single prompt has none"),
+    "one prompt": ({"prompts": 1}, "There is one prompt: no interval: fewer than 5 prompts."),
+    "four prompts": ({"prompts": 4}, "There are 4 prompts: no interval: fewer than 5 prompts."),
     "a single shape": ({"trees": ("chain",)}, "A single shape (chain) was measured: nothing can win."),
     "a single budget": ({"budgets": (4,)}, "A single budget (4 nodes) was measured"),
     "one of each": ({"trees": ("chain",), "budgets": (4,), "prompts": 1},

@@ -7,17 +7,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons, ratio
-from specdraft.results.intervals import (
-    BOOTSTRAP_SAMPLES,
-    FEWEST_TO_RESAMPLE,
-    Resampler,
-    interval,
-    interval_of_difference,
-)
+from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons
+from specdraft.results.intervals import Prompts, Resampler, ratio_of_sums
 from specdraft.results.metrics import COUNTS
 
 KEYS = dict.fromkeys(GROUP_KEYS, "same") | {"budget": 4, "temperature": 0.0}
+DEPTH = 4
 Counts = tuple[int, int, int]  # steps, drafted, accepted; every step has a bonus
 
 
@@ -29,7 +24,7 @@ def records(trees: dict[str, dict[str, Counts]], categories: dict[str, str] | No
             counts = dict(zip(COUNTS, (steps, drafted, accepted, steps, 1 + accepted + steps), strict=True))
             rows.append(
                 KEYS
-                | {"tree": tree, "prompt_id": prompt, "category": (categories or {}).get(prompt, "all")}
+                | {"tree": tree, "depth": DEPTH, "prompt_id": prompt, "category": (categories or {}).get(prompt, "all")}
                 | counts
                 | keys
             )
@@ -53,7 +48,7 @@ def numbers(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """`[2, P]` numerators and denominators of the trees x and y."""
     above, below = [], []
     for tree in "xy":
-        own = table[table["tree"] == tree].sort_values("prompt_id")
+        own = table[table["tree"] == tree]
         terms = {
             "acceptance_rate": ("accepted_tokens", "drafted_tokens"),
             "acceptance_length": ("accepted_tokens", "steps"),
@@ -67,15 +62,27 @@ def numbers(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(above, dtype=float), np.array(below, dtype=float)
 
 
-def delta(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
-    """One prompt at a time: the linearised difference, Student's t."""
+def bootstrap_t(above: np.ndarray, below: np.ndarray, categories: np.ndarray) -> tuple[float, float, float]:
+    """The linearised difference by loops: categories' means shrunk, resamples listed prompt by prompt."""
     ratios = [sum(above[tree]) / sum(below[tree]) for tree in range(2)]
-    count, residuals = above.shape[1], []
+    count, names = above.shape[1], sorted(set(categories))
+    moves = []
     for p in range(count):
-        own = [(above[tree, p] - ratios[tree] * below[tree, p]) / (sum(below[tree]) / count) for tree in range(2)]
-        residuals.append(own[0] - own[1])
+        first, second = ((above[tree, p] - ratios[tree] * below[tree, p]) / sum(below[tree]) for tree in range(2))
+        moves.append(first - second)
+    means = {name: np.mean([m for m, c in zip(moves, categories, strict=True) if c == name]) for name in names}
+    between = sum(means[c] ** 2 for c in categories) / (len(names) - 1)
+    within = sum((m - means[c]) ** 2 for m, c in zip(moves, categories, strict=True)) / (count - len(names))
+    kept = max(0.0, 1 - stats.f.ppf(0.9, len(names) - 1, count - len(names)) * within / between)
+    moves = [m - kept * means[c] for m, c in zip(moves, categories, strict=True)]
+    distances = []
+    for sample in Resampler(0).weights(count).astype(int).tolist():
+        drawn = [moves[p] for p, times in enumerate(sample) for _ in range(times)]
+        distances.append(abs(np.mean(drawn)) / (np.std(drawn, ddof=1) / np.sqrt(count)))
+    freedom, student = count - 1 - kept * (len(names) - 1), stats.t.ppf(0.975, count - 1)
+    quantile = max(sorted(distances)[949], student) * stats.t.ppf(0.975, freedom) / student
+    reach = quantile * np.sqrt(sum(m**2 for m in moves) * count / freedom)
     estimate = ratios[0] - ratios[1]
-    reach = stats.t.ppf(0.975, count - 1) * np.std(residuals, ddof=1) / np.sqrt(count)
     return estimate, estimate - reach, estimate + reach
 
 
@@ -88,9 +95,7 @@ def test_by_hand() -> None:
     assert row(table, "x", "y", "acceptance_rate").difference == pytest.approx(15 / 60 - 16 / 56)
     assert row(table, "x", "y", "acceptance_length").difference == pytest.approx(15 / 15 - 16 / 14)
     assert row(table, "x", "y", "block_efficiency").difference == pytest.approx(30 / 15 - 30 / 14)
-    for metric in METRICS:
-        found = row(table, "x", "y", metric)
-        assert found.difference_lo < found.difference < found.difference_hi
+    assert table[["difference_lo", "difference_hi"]].isna().all(axis=None)  # fewer than 5 prompts
 
 
 @pytest.mark.parametrize("prompts", [5, 40])
@@ -101,50 +106,54 @@ def test_antisymmetric(prompts: int) -> None:
     assert set(zip(first["tree_a"], first["tree_b"], strict=True)) == {("x", "y"), ("x", "z"), ("y", "z")}
     for found in first.itertuples():
         mirror = row(second, found.tree_b, found.tree_a, found.metric)
-        tolerance = 0.01 if prompts >= 2 * FEWEST_TO_RESAMPLE else 1e-12  # prompts in another order: other resamples
         assert found.difference == pytest.approx(-mirror.difference, abs=1e-12)
         assert (found.difference_lo, found.difference_hi) == pytest.approx(
-            (-mirror.difference_hi, -mirror.difference_lo), abs=tolerance
+            (-mirror.difference_hi, -mirror.difference_lo), abs=1e-12
         )
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_few_prompts_have_the_delta_interval(metric: str) -> None:
-    given = random_records(2 * FEWEST_TO_RESAMPLE - 1)
+@pytest.mark.parametrize("prompts", [8, 19])
+def test_against_the_obvious_loop(metric: str, prompts: int) -> None:
+    given = random_records(prompts)
     found = row(comparisons(given, 0), "x", "y", metric)
-    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx(delta(*numbers(given, metric)))
+    first = given[given["tree"] == "x"].sort_values(["category", "prompt_id"])
+    order = first["prompt_id"].tolist()
+    sorted_by = given.set_index("prompt_id").loc[order].reset_index()
+    above, below = numbers(sorted_by, metric)
+    expected = bootstrap_t(above, below, first["category"].to_numpy())
+    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_many_prompts_are_resampled(metric: str) -> None:
-    """Against a loop that draws prompts within their categories, one less than there are, and scales up."""
-    given = random_records(2 * FEWEST_TO_RESAMPLE + 3)
-    found = row(comparisons(given, 0), "x", "y", metric)
-    above, below = numbers(given, metric)
-    categories = given[given["tree"] == "x"].sort_values("prompt_id")["category"].to_numpy()
-    rng, drawn = np.random.default_rng(11), []
-    for _ in range(4000):
-        weights = np.zeros(len(categories))
-        for category in np.unique(categories):
-            members = np.flatnonzero(categories == category)
-            for chosen in rng.choice(members, len(members) - 1):
-                weights[chosen] += len(members) / (len(members) - 1)
-        ratios = (above * weights).sum(1) / (below * weights).sum(1)
-        drawn.append(ratios[0] - ratios[1])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    assert (found.difference_lo, found.difference_hi) == pytest.approx((low, high), abs=0.08 * (high - low))
-    assert BOOTSTRAP_SAMPLES >= 1000
+def test_never_beyond_what_is_possible() -> None:
+    prompts = {"x": {str(p): (9, 36, 36 * (p != 1)) for p in range(5)}, "y": {str(p): (9, 36, 0) for p in range(5)}}
+    table = comparisons(records(prompts), 0)
+    ends = {metric: row(table, "x", "y", metric)[-2:] for metric in METRICS}
+    assert ends["acceptance_rate"][1] == 1.0
+    assert ends["acceptance_length"][1] == ends["block_efficiency"][1] == 4.0
 
 
 def test_pairing_is_what_makes_the_interval_narrow() -> None:
-    """Prompts differ much, trees differ by the same on each prompt: the interval is the difference itself."""
+    """Prompts differ much, trees differ by hardly more or less than 0.1 on each prompt."""
     rng = np.random.default_rng(0)
     base = rng.integers(10, 90, 30)
-    given = records(
-        {t: {str(p): (100, 400, int(a) + extra) for p, a in enumerate(base)} for t, extra in (("x", 10), ("y", 0))}
-    )
+    extra = {"x": [10 + p % 2 for p in range(30)], "y": [0] * 30}
+    given = records({t: {str(p): (100, 400, int(a) + extra[t][p]) for p, a in enumerate(base)} for t in "xy"})
     found = row(comparisons(given, 0), "x", "y", "acceptance_length")
-    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx((0.1, 0.1, 0.1))
+    assert found.difference == pytest.approx(0.105)
+    assert 0.1 < found.difference_lo < 0.105 < found.difference_hi < 0.11
+
+
+def test_alike_everywhere() -> None:
+    """Equal on every prompt is a difference of 0, whatever the prompts; another that never varies has no interval."""
+    given = records(
+        {t: {str(p): (100, 400, 40 + p + extra) for p in range(8)} for t, extra in zip("xyz", (0, 0, 10), strict=True)}
+    )
+    table = comparisons(given, 0)
+    same, other = (row(table, "x", tree, "acceptance_length") for tree in "yz")
+    assert (same.difference, same.difference_lo, same.difference_hi) == (0, 0, 0)
+    assert other.difference == pytest.approx(-0.1)
+    assert np.isnan(other.difference_lo) and np.isnan(other.difference_hi)
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
@@ -194,20 +203,12 @@ def test_no_steps_no_number() -> None:
 
 
 def test_hardly_any_prompt_with_a_step() -> None:
-    """Some resamplings draw no step at all: they say nothing, and the others make the interval."""
-    listed = {str(p): (0, 0, 0) for p in range(FEWEST_TO_RESAMPLE)}
+    """Prompts without a step say nothing, so that these are two."""
+    listed = {str(p): (0, 0, 0) for p in range(8)}
     given = {"x": listed | {"0": (10, 40, 20), "1": (10, 40, 10)}, "y": listed | {"0": (10, 40, 10), "1": (10, 40, 10)}}
     found = row(comparisons(records(given), 0), "x", "y", "acceptance_length")
-    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx((0.5, 0, 1))
-
-
-@pytest.mark.parametrize("prompts", [5, 40])
-def test_the_difference_to_nothing_has_the_interval_of_the_ratio(prompts: int) -> None:
-    counts = random_records(prompts).query("tree == 'x'").set_index(["category", "prompt_id"])
-    nothing = counts.assign(accepted_tokens=0)
-    some, none = (ratio(table, "acceptance_length", Resampler(0)) for table in (counts, nothing))
-    assert interval_of_difference(some, none) == pytest.approx(interval(some))
-    assert interval_of_difference(some, some) == (0, 0)
+    assert found.difference == pytest.approx(0.5)
+    assert np.isnan(found.difference_lo) and np.isnan(found.difference_hi)
 
 
 def test_nothing_to_compare() -> None:
@@ -216,14 +217,12 @@ def test_nothing_to_compare() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prompts", [12, 48])
+@pytest.mark.parametrize("prompts", [8, 12, 48])
 def test_coverage(prompts: int) -> None:
     """Prompts differ in how easy they are, and trees by an amount that differs between prompts."""
-    rng, runs = np.random.default_rng(5), 4000
-    index = pd.MultiIndex.from_arrays(
-        [np.repeat([0, 1], prompts // 2), range(prompts)], names=["category", "prompt_id"]
-    )
-    resampler = Resampler(0)
+    rng, runs = np.random.default_rng(5), 2000
+    codes = np.repeat([0, 1], prompts // 2)
+    over = Prompts(codes, Resampler(0))
 
     def simulate(count: int, category: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         easy = rng.beta(4, 3 + 2 * category, count)
@@ -238,8 +237,7 @@ def test_coverage(prompts: int) -> None:
     truth = ratios[0] - ratios[1]
     covered = 0
     for _ in range(runs):
-        above, below = simulate(prompts, index.get_level_values("category").to_numpy())
-        sums = [pd.DataFrame({"accepted_tokens": a, "steps": b}, index) for a, b in zip(above, below, strict=True)]
-        low, high = interval_of_difference(*(ratio(own, "acceptance_length", resampler) for own in sums))
+        above, below = simulate(prompts, codes)
+        low, high = over.interval_of_difference(*map(ratio_of_sums, above, below))
         covered += low <= truth <= high
     assert 0.93 <= covered / runs <= 0.97

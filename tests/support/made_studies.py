@@ -28,7 +28,7 @@ def write_study(
     live: bool = False,
     seed: int = 0,
 ) -> Path:
-    """A study: every tree at every budget. With one prompt there are no intervals, as in a real one."""
+    """A study: every tree at every budget. With fewer than 5 prompts there are no intervals, as in a real one."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def write_study(
             )
             if temperature:
                 row["alpha"] = 0.6
-            if prompts > 1:
+            if prompts >= 5:
                 for ratio in RATIOS:
                     row |= {f"{ratio}_lo": row[ratio] * 0.95, f"{ratio}_hi": row[ratio] * 1.05}
             rows.append(row)
@@ -96,7 +96,7 @@ def write_study(
         for a, b in combinations(trees, 2):
             keys = {key: value for key, value in own[a].items() if key in COLUMNS}
             difference = own[a]["block_efficiency"] - own[b]["block_efficiency"]
-            ends = (difference - 0.003, difference + 0.003) if prompts > 1 else (np.nan, np.nan)
+            ends = (difference - 0.003, difference + 0.003) if prompts >= 5 else (np.nan, np.nan)
             compared.append(keys | {"tree_a": a, "tree_b": b, "metric": "block_efficiency", "difference": difference,
                                     "difference_lo": ends[0], "difference_hi": ends[1]})  # fmt: skip
     columns = [*COMBINATION_KEYS, *COUNTS, *TIMES, *RATIO_COLUMNS]
