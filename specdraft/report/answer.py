@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from math import isnan
 from typing import NamedTuple
 
@@ -12,28 +13,30 @@ from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Strong, Text, join, plural, say
 from specdraft.results.intervals import Interval, number
 
+Leader = tuple[str, ...]  # the names of shapes that lead together
+
 
 class Standing(NamedTuple):
-    """The headlines, counted.
+    """The headlines that have a winner or could have: those with a rival that differs.
 
     Attributes:
-        at: "At 16 draft nodes", of all headlines.
-        gain: tokens per pass of the leaders, in words.
-        ranked: leading shape -> headlines where it has a rival.
-        clear: leading shape -> headlines where its lead is clear.
+        heads: these headlines.
+        ranked: leader -> headlines where it came out first.
+        clear: leader -> headlines where its lead is clear.
         things: what a headline is of: pairs or settings.
+        others: what is said of the other headlines.
     """
 
-    at: Strong
-    gain: str
-    ranked: Counter[str]
-    clear: Counter[str]
+    heads: list[Lead]
+    ranked: Counter[Leader]
+    clear: Counter[Leader]
     things: str
+    others: Text
 
     @property
     def rated(self) -> int:
         """How many headlines have a rival."""
-        return self.ranked.total()
+        return len(self.heads)
 
 
 def answer(findings: Findings) -> list[Text]:
@@ -45,26 +48,56 @@ def answer(findings: Findings) -> list[Text]:
     if len(heads) == 1 and heads[0].verdict == ALONE:
         return [_of_the_only_shape(heads[0]), *_in_time(findings)]
     standing = _standing(findings, heads)
-    if not standing.ranked:
-        text = say("{} no shape differs from the others, or none has a rival: there is no winner.", standing.at)
+    if not standing.heads:
+        text = say("{} no shape differs from the others, or none has a rival: there is no winner.", _at(heads))
     elif len(standing.ranked) == 1:
-        text = _of_one_leader(standing, heads)
+        text = _of_one_leader(standing)
     else:
         text = _of_several_leaders(standing)
-    return [text, *_in_time(findings)]
+    return [join([text, standing.others]), *_in_time(findings)]
 
 
 def _standing(findings: Findings, heads: list[Lead]) -> Standing:
-    low, high = min(lead.value.value for lead in heads), max(lead.value.value for lead in heads)
+    rated = [lead for lead in heads if lead.verdict not in (ALONE, EQUAL)]
+    one_each = len(findings.study.panels) == findings.rows["pair"].nunique()
+    things = "pairs" if one_each else "settings"
+    return Standing(
+        heads=rated,
+        ranked=Counter(map(_leader, rated)),
+        clear=Counter(_leader(lead) for lead in rated if lead.verdict == CLEAR),
+        things=things,
+        others=_of_the_others(heads, things.removesuffix("s")) if rated else (),
+    )
+
+
+def _leader(lead: Lead) -> Leader:
+    return tuple(map(lead.said, lead.trees))
+
+
+def _named(leader: Leader) -> Name:
+    return Name(" = ".join(leader))
+
+
+def _at(heads: Sequence[Lead]) -> Strong:
     budgets = sorted({lead.budget for lead in heads})
     nodes = plural(budgets[0], "draft node") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} draft nodes"
-    return Standing(
-        at=Strong(f"At {nodes}"),
-        gain=number(low) if number(low) == number(high) else f"{number(low)} to {number(high)}",
-        ranked=Counter(lead.tree for lead in heads if lead.verdict not in (ALONE, EQUAL)),
-        clear=Counter(lead.tree for lead in heads if lead.verdict == CLEAR),
-        things="pairs" if len(heads) == findings.rows["pair"].nunique() else "settings",
-    )
+    return Strong(f"At {nodes}")
+
+
+def _gain(heads: Iterable[Lead]) -> str:
+    """Tokens per pass of the leaders."""
+    values = [lead.value.value for lead in heads]
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def _of_the_others(heads: Sequence[Lead], thing: str) -> Text:
+    alone, equal = (sum(lead.verdict == verdict for lead in heads) for verdict in (ALONE, EQUAL))
+    texts = [
+        say("In {} a single shape was measured, without a rival.", plural(alone, f"more {thing}")) if alone else (),
+        say("In {} all shapes are equal.", plural(equal, f"more {thing}")) if equal else (),
+    ]
+    return join(texts)
 
 
 def _of_the_only_shape(head: Lead) -> Text:
@@ -77,33 +110,32 @@ def _of_the_only_shape(head: Lead) -> Text:
     )
 
 
-def _of_one_leader(standing: Standing, heads: list[Lead]) -> Text:
+def _of_one_leader(standing: Standing) -> Text:
     rated, clear = standing.rated, standing.clear.total()
-    tree = Name(visible(next(iter(standing.ranked))))
-    where = "" if rated == 1 else f" for all {rated} {standing.things}"
+    (leader,) = standing.ranked
+    where = "" if rated == 1 else f" for all {rated} {standing.things}{' with a rival' if standing.others else ''}"
     if clear == rated:
         return say(
             "{} {} gets the most draft tokens accepted{}: {} tokens per pass of the target where plain decoding "
             "gets 1; its lead is clear at the 95 % level.",
-            standing.at,
-            tree,
+            _at(standing.heads),
+            _named(leader),
             where,
-            standing.gain,
+            _gain(standing.heads),
         )
-    unknown = all(lead.verdict in (UNKNOWN, ALONE, EQUAL) for lead in heads)
     sure = (
         "its lead has no interval"
-        if unknown
+        if all(lead.verdict == UNKNOWN for lead in standing.heads)
         else f"its lead is clear at the 95 % level in {clear} of {rated}"
         if clear
         else "its lead is not clear at the 95 % level, so there is no proven winner"
     )
     return say(
         "{} {} came out first{}, with {} tokens per pass of the target where plain decoding gets 1; {}.",
-        standing.at,
-        tree,
+        _at(standing.heads),
+        _named(leader),
         where,
-        standing.gain,
+        _gain(standing.heads),
         sure,
     )
 
@@ -113,26 +145,27 @@ def _of_several_leaders(standing: Standing) -> Text:
         return say(
             "{} no shape is shown to be the best: {} came out first of {} {}, none with a clear lead. A pass of "
             "the target yields {} tokens there; plain decoding 1.",
-            standing.at,
+            _at(standing.heads),
             _most_often(standing.ranked),
             standing.rated,
             standing.things,
-            standing.gain,
+            _gain(standing.heads),
         )
+    clear = [lead for lead in standing.heads if lead.verdict == CLEAR]
     several = len(standing.clear) > 1
     return say(
         "{} {}. Clear leads (95 % level): {} of {} {}. A pass of the target yields {} tokens there; plain decoding 1.",
-        standing.at,
+        _at(standing.heads),
         "the best shape depends on the setting" if several else "one shape leads clearly, but not everywhere",
         _most_often(standing.clear),
         standing.rated,
         standing.things,
-        standing.gain,
+        _gain(clear),
     )
 
 
-def _most_often(leaders: Counter[str]) -> Text:
-    return join((say("{} in {}", Name(visible(tree)), count) for tree, count in leaders.most_common(3)), ", ")
+def _most_often(leaders: Counter[Leader]) -> Text:
+    return join((say("{} in {}", _named(leader), count) for leader, count in leaders.most_common(3)), ", ")
 
 
 def _in_time(findings: Findings) -> list[Text]:

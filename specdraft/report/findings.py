@@ -8,6 +8,7 @@ import pandas as pd
 
 from specdraft.report.leads import Differences, Lead, headlines, leads, read_differences
 from specdraft.report.study_files import StudyFiles
+from specdraft.results.comparisons import competing_budgets
 from specdraft.trees.shapes import is_reference
 
 
@@ -16,7 +17,7 @@ class Findings:
     """What the answer, its confidence, the figures and the tables are made from.
 
     Attributes:
-        rows: the summary's rows that took a step.
+        rows: the summary's rows that took a step; `competes` is the budget that each is compared at.
         differences: paired differences of trees (see `leads.difference`).
         leads: of every panel and budget.
         headlines: panel -> the lead that is spoken of first.
@@ -48,6 +49,7 @@ class Findings:
 def findings_of(study: StudyFiles) -> Findings:
     """Read what a study's files say."""
     rows = study.summary[study.summary["block_efficiency"].notna()]
+    rows = rows.assign(competes=competing_budgets(rows, ["panel"]))
     differences = read_differences(study)
     study_leads = leads(rows, study.panels, differences)
     return Findings(study, rows, differences, study_leads, headlines(study_leads))

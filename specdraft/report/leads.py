@@ -3,7 +3,7 @@ files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import nan
 
@@ -38,6 +38,7 @@ class Lead:
         lead: leader minus runner-up, paired (`comparisons.csv`).
         hindsight: the reference tree's block efficiency, where it was measured.
         shapes: how many shapes were compared, the reference aside.
+        sizes: nodes of the trees that have another size than the budget.
     """
 
     panel: str
@@ -49,6 +50,11 @@ class Lead:
     verdict: str
     hindsight: float
     shapes: int
+    sizes: Mapping[str, int]
+
+    def said(self, tree: str) -> str:
+        """A tree's name, with its nodes where these are not the budget."""
+        return visible(tree) + (f" ({plural(self.sizes[tree], 'node')})" if tree in self.sizes else "")
 
     @property
     def tree(self) -> str:
@@ -82,10 +88,11 @@ def difference(differences: Differences, panel: str, budget: int, first: str, se
 
 
 def leads(rows: pd.DataFrame, panels: list[str], differences: Differences) -> list[Lead]:
-    """The lead of every panel and budget, in the order of `panels`; `rows` are those of a summary with ratios."""
+    """The lead of every panel and budget, in the order of `panels`; `rows` are those of a summary with ratios, and
+    `competes`: the budget that each is compared at."""
     order = {panel: index for index, panel in enumerate(panels)}
     leads = []
-    for (panel, budget), group in rows.groupby(["panel", "budget"], sort=False):
+    for (panel, budget), group in rows.groupby(["panel", "competes"], sort=False):
         lead = _lead(str(panel), int(str(budget).partition(".")[0]), group, differences)
         leads += [lead] if lead is not None else []
     return sorted(leads, key=lambda lead: (order[lead.panel], lead.budget))
@@ -111,7 +118,8 @@ def _lead(panel: str, budget: int, group: pd.DataFrame, differences: Differences
         break
     hindsight = float(references["block_efficiency"].iloc[0]) if len(references) else nan
     verdict = _verdict(trees, runner, lead)
-    return Lead(panel, budget, tuple(trees), value, runner, lead, verdict, hindsight, len(fair))
+    sizes = {str(tree): int(size) for tree, size in zip(fair["tree"], fair["budget"], strict=True) if size != budget}
+    return Lead(panel, budget, tuple(trees), value, runner, lead, verdict, hindsight, len(fair), sizes)
 
 
 def _verdict(trees: list[str], runner: str | None, lead: Interval) -> str:
@@ -135,14 +143,14 @@ def headlines(leads: Iterable[Lead]) -> dict[str, Lead]:
 def lead_sentence(lead: Lead) -> Text:
     """One panel's winner, with the lead's interval and what it supports."""
     start = say("{}, {}: ", Name(lead.panel), plural(lead.budget, "node"))
-    equals = say("{}{}", names(map(visible, lead.trees)), "" if len(lead.trees) == 1 else " (equal)")
+    equals = say("{}{}", names(map(lead.said, lead.trees)), "" if len(lead.trees) == 1 else " (equal)")
     if lead.verdict == ALONE:
         return say("{}{} with {} tokens per pass, the only shape.", start, equals, lead.value)
     if lead.verdict == EQUAL:
         return say("{}{} give the same {} tokens per pass: no winner.", start, equals, lead.value)
     assert lead.runner is not None
     first = say("{}{} is first with {} tokens per pass; its lead over {}", start, equals, lead.value,
-                Name(visible(lead.runner)))  # fmt: skip
+                Name(lead.said(lead.runner)))  # fmt: skip
     if lead.verdict == UNKNOWN:
         return say("{} has no interval.", first)
     sure = "the interval lies above 0" if lead.verdict == CLEAR else "the interval holds 0: no clear winner"

@@ -44,20 +44,28 @@ def winners_table(name: str, title: str, leads: Sequence[Lead], total: int) -> T
         if verdict in verdicts
     ]
     note = say(
-        "Verdicts: {}. Hindsight is fitted on the prompts that it is scored on, and does not compete.{}",
+        "Verdicts: {}. Hindsight is fitted on the prompts that it is scored on, and does not compete.{}{}",
         "; ".join(meanings),
+        _about_sizes(leads),
         f" {len(leads)} of {total} settings; the others are in the table of winners." if len(leads) < total else "",
     )
     return Table(name, title, WINNERS, list(map(_winners_row, leads)), note)
+
+
+def _about_sizes(leads: Iterable[Lead]) -> str:
+    own_size = any(lead.sizes for lead in leads)
+    return (
+        " Trees that have a size of their own compete at the nearest budget; theirs is in brackets." if own_size else ""
+    )
 
 
 def _winners_row(lead: Lead) -> tuple[str, ...]:
     return (
         lead.panel,
         str(lead.budget),
-        " = ".join(map(visible, lead.trees)),
+        " = ".join(map(lead.said, lead.trees)),
         str(lead.value),
-        visible(lead.runner or "–"),
+        lead.said(lead.runner) if lead.runner else "–",
         str(lead.lead),
         lead.verdict,
         number(lead.hindsight),

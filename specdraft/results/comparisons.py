@@ -7,6 +7,7 @@ prompts cancels in the difference.
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from specdraft.results.intervals import Prompts, Ratio, Resampler, ratio_of_sums
 from specdraft.results.metrics import RATIOS, possible
 from specdraft.results.tables import COMBINATION_KEYS
+from specdraft.trees.shapes import is_sized
 
 METRICS = ("acceptance_rate", "acceptance_length", "block_efficiency")
 GROUP_KEYS = [key for key in COMBINATION_KEYS if key not in ("combination", "tree", "nodes", "depth")]
@@ -23,11 +25,14 @@ COLUMNS = [*GROUP_KEYS, "tree_a", "tree_b", "metric", "difference", "difference_
 def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     """One row per two trees at one budget and metric: `tree_a` minus `tree_b`, with its 95 % interval.
 
+    A tree that has a size of its own stands at the budget that it competes at.
+
     Args:
         records: one row per combination, prompt and repeat (see `results.records_table`).
         seed: of the resampling; the same as the summary's.
     """
     resampler, rows = Resampler(seed), []
+    records = records.assign(budget=competing_budgets(records, [key for key in GROUP_KEYS if key != "budget"]))
     terms = sorted({term for metric in METRICS for term in (*RATIOS[metric][0], RATIOS[metric][1])})
     for values, group in records.groupby(GROUP_KEYS, sort=False, dropna=False):
         sums = group.groupby(["tree", "category", "prompt_id"], sort=False)[terms].sum()
@@ -44,6 +49,27 @@ def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
                     bounds = over[a].interval_of_difference(ratios[a], ratios[b], limits)
                     rows.append((*values, a, b, metric, difference, *bounds))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:
+    """The budget that each row's tree competes at: its own; for a tree that has a size of its own the nearest budget of
+    the other trees in its setting (of two equally near ones the larger), where there is one.
+
+    Args:
+        rows: have `tree` and `budget`.
+        setting: the columns that two trees must share to be compared.
+    """
+    competing = rows["budget"].copy()
+    sized = rows["tree"].map(is_sized).astype(bool)
+    if not sized.any():
+        return competing
+    for _, group in rows.groupby(setting, sort=False, dropna=False):
+        own_size = sized.loc[group.index]
+        free = sorted(set(group.loc[~own_size, "budget"]), reverse=True)
+        for size in set(group.loc[own_size, "budget"]) if free else ():
+            there = group.index[own_size & (group["budget"] == size)]
+            competing.loc[there] = min(free, key=lambda budget: abs(budget - size))
+    return competing
 
 
 def ratio(sums: pd.DataFrame, metric: str) -> Ratio:

@@ -141,7 +141,7 @@ def centred(influence: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, float
     """Influence within categories, and the degrees of freedom that are left.
 
     Prompts are stratified: what differs between categories is no error. Of a few prompts per category that is known
-    badly, so the categories' means are shrunk towards 0 by `1 - c / F`, with F the ratio of the mean squares between and
+    badly, so the categories' means are shrunk towards 0 by `1 - c / F`: F is the ratio of mean squares between and
     within categories and c what F exceeds by chance in one case of ten.
     """
     _, codes, counts = np.unique(codes, return_inverse=True, return_counts=True)

@@ -179,6 +179,19 @@ def test_different_prompts_are_not_compared() -> None:
     assert set(zip(three["tree_a"], three["tree_b"], strict=True)) == {("x", "z")}
 
 
+@pytest.mark.parametrize(("sizes", "at"), [((16, 64), 64), ((32, 94), 94), ((16, 63), 63), ((16, 50), 50)])
+def test_a_published_size_competes_at_the_nearest_budget(sizes: tuple[int, int], at: int) -> None:
+    prompts = {str(p): (9, 36, 4 + p) for p in range(5)}
+    listed = [records({"chain": prompts, "kary": prompts}, budget=budget) for budget in sizes]
+    published = records({"medusa": prompts, "medusa/zephyr_stage2": prompts}, budget=63)
+    found = comparisons(pd.concat([*listed, published]), 0)
+    with_medusa = found[(found["tree_a"] == "medusa") | (found["tree_b"] == "medusa")]
+    assert set(with_medusa["budget"]) == {at}
+    assert len(with_medusa) == 3 * len(METRICS)
+    alone = comparisons(published, 0)
+    assert set(alone["budget"]) == {63} and len(alone) == len(METRICS)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_only_like_is_compared_with_like(key: str) -> None:
     one, other = (records({tree: {"1": (10, 40, 12), "2": (5, 20, 3)}}) for tree in "xy")

@@ -56,8 +56,8 @@ class Canvas:
         return [panel for panel in self.panels if panel in there]
 
     def at(self, panel: str, budget: int) -> pd.DataFrame:
-        """All rows of a panel at a budget."""
-        return self.rows[(self.rows["panel"] == panel) & (self.rows["budget"] == budget)]
+        """All rows of a panel that compete at a budget."""
+        return self.rows[(self.rows["panel"] == panel) & (self.rows["competes"] == budget)]
 
     def pair_of(self) -> dict[str, str]:
         """Panel -> pair."""

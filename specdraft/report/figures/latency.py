@@ -41,8 +41,8 @@ def _at_headlines(canvas: Canvas, live: pd.DataFrame) -> pd.DataFrame:
     rows = []
     heads, there = canvas.findings.headlines, set(live["panel"])
     for panel in [panel for panel in canvas.panels if panel in there][: MOST_DETAIL_PANELS * 2]:
-        budget = heads[panel].budget if panel in heads else live["budget"].max()
-        rows.append(live[(live["panel"] == panel) & (live["budget"] == budget) & live["tree"].isin(canvas.trees)])
+        budget = heads[panel].budget if panel in heads else live["competes"].max()
+        rows.append(live[(live["panel"] == panel) & (live["competes"] == budget) & live["tree"].isin(canvas.trees)])
     timed = pd.concat(rows) if rows else live.iloc[:0]
     return timed[timed["new_tokens"] > 0]
 

@@ -13,7 +13,6 @@ from specdraft.report.figures.canvas import Canvas
 from specdraft.report.figures.captions import left_out
 from specdraft.report.figures.charts import dashed, facet
 from specdraft.report.leads import CLEAR, OPEN, UNKNOWN, Lead
-from specdraft.report.study_files import visible
 from specdraft.report.words import Text, join, say
 
 TITLE = "The winner's lead over the runner-up, by node budget"
@@ -39,8 +38,8 @@ def _row(lead: Lead) -> dict[str, Any]:
         "panel": lead.panel,
         "budget": str(lead.budget),
         "order": lead.budget,
-        "shown": visible(lead.tree),
-        "runner": visible(lead.runner),
+        "shown": lead.said(lead.tree),
+        "runner": lead.said(lead.runner or ""),
         "lead": lead.lead.value,
         "low": lead.lead.low,
         "high": lead.lead.high,

@@ -13,6 +13,7 @@ from specdraft.config import kinds_in
 from specdraft.trees.shapes.base import Limits, NestedPlan, Plan, Shape, StaticPlan, StaticShape, check_budget
 from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.shapes.fitted import FittedShape
+from specdraft.trees.shapes.published import Published, published_trees
 
 __all__ = [
     "BestFirstPlan",
@@ -25,6 +26,7 @@ __all__ = [
     "StaticShape",
     "check_budget",
     "is_reference",
+    "is_sized",
     "registry",
 ]
 
@@ -39,6 +41,21 @@ def is_reference(label: str) -> bool:
     """Whether a `tree` column's label (a kind and its changed parameters, `kind-x4`) is of a shape that is a reference:
     it is shown beside the others, and never wins."""
     return label.partition("-")[0] in _reference_kinds()
+
+
+def is_sized(label: str) -> bool:
+    """Whether a `tree` column's label is of a shape that has a size of its own and ignores the budget."""
+    return label in _published_labels() or label.partition("-")[0] in _sized_kinds()
+
+
+@cache
+def _sized_kinds() -> frozenset[str]:
+    return frozenset(kind for kind, shape in registry().items() if shape.sized)
+
+
+@cache
+def _published_labels() -> frozenset[str]:
+    return frozenset(Published(name=name).label for name in published_trees())
 
 
 @cache
