@@ -78,8 +78,8 @@ def looping(rng: np.random.Generator, category: np.ndarray, easy: np.ndarray) ->
     share = np.where(rng.random(len(easy)) < 0.35 + 0.3 * easy, rng.random(len(easy)), 0.0)
     first = 1 + np.exp(rng.normal(0.1 + 0.3 * easy, 0.25))
     second = np.maximum(1, first + rng.normal(0.1, 0.1, len(easy)))
-    mixed = [1 / ((1 - share) / plain + share / loop) for plain, loop in ((first, 8.0), (second, 5.0))]
-    return made(np.full(len(easy), 127.0), *mixed, category)
+    first, second = (1 / ((1 - share) / plain + share / loop) for plain, loop in ((first, 8.0), (second, 5.0)))
+    return made(np.full(len(easy), 127.0), first, second, category)
 
 
 def heavy(rng: np.random.Generator, category: np.ndarray, easy: np.ndarray) -> Population:

@@ -59,17 +59,14 @@ def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:
         rows: have `tree` and `budget`.
         setting: the columns that two trees must share to be compared.
     """
-    competing = rows["budget"].copy()
-    sized = rows["tree"].map(is_sized).astype(bool)
-    if not sized.any():
-        return competing
-    for _, group in rows.groupby(setting, sort=False, dropna=False):
-        own_size = sized.loc[group.index]
-        free = sorted(set(group.loc[~own_size, "budget"]), reverse=True)
-        for size in set(group.loc[own_size, "budget"]) if free else ():
-            there = group.index[own_size & (group["budget"] == size)]
-            competing.loc[there] = min(free, key=lambda budget: abs(budget - size))
-    return competing
+    budgets = rows["budget"].to_numpy().copy()
+    sized = rows["tree"].map(is_sized).to_numpy(bool)
+    groups = rows.groupby(setting, sort=False, dropna=False).indices.values() if sized.any() else ()
+    for places in map(np.asarray, groups):
+        free = sorted(set(budgets[places][~sized[places]]), reverse=True)
+        for place in places[sized[places]] if free else ():
+            budgets[place] = min(free, key=lambda budget: abs(budget - budgets[place]))
+    return pd.Series(budgets, rows.index)
 
 
 def ratio(sums: pd.DataFrame, metric: str) -> Ratio:

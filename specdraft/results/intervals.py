@@ -50,7 +50,8 @@ class Ratio(NamedTuple):
     @property
     def influence(self) -> np.ndarray:
         """`[P]` how far each prompt moves the ratio."""
-        return self.residuals / self.below.sum()
+        moves: np.ndarray = self.residuals / self.below.sum()
+        return moves
 
 
 def ratio_of_sums(above: np.ndarray, below: np.ndarray) -> Ratio:

@@ -16,7 +16,8 @@ from support.command_line import Run, one_line
 from support.viewing import STUDY, data_of
 
 from specdraft.commands.options import DONE
-from specdraft.viewer.heat import MOST_NODES, colours, heat_lines, heat_svg, heat_trees
+from specdraft.trees.topology import Topology
+from specdraft.viewer.heat import MOST_NODES, HeatTree, colours, heat_lines, heat_svg, heat_trees
 
 
 def test_weights_are_those_of_the_table() -> None:
@@ -28,6 +29,13 @@ def test_weights_are_those_of_the_table() -> None:
         row = rows.loc["/".join(map(str, path))]
         assert (weight, reached) == (row["mean_weight"], row["reached"])
     assert sum(heat.weights[1:]) == pytest.approx(heat.acceptance_length, abs=1e-4)  # of a static tree
+
+
+def test_names_in_a_picture_are_text() -> None:
+    heat = HeatTree({"pair": "<b>&", "tree": "a<b", "budget": "1", "acceptance": "greedy", "temperature": "0"},
+                    Topology([-1, 0]), [1.0, 0.5], [None, 2], [None, 1], 0, 0.5)  # fmt: skip
+    picture = heat_svg([heat])
+    assert "&lt;b&gt;&amp;: a&lt;b, budget 1" in picture and "<b>" not in picture
 
 
 def test_every_pair(run: Run, tmp_path: Path) -> None:
