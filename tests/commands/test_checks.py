@@ -110,11 +110,18 @@ class TestFormulas:
 
 
 class TestPrediction:
-    def test_json(self, run: Run, pair: list[str]) -> None:
-        said = run("theory", *pair, "budget=1,3", "--json")
+    @pytest.fixture
+    def five(self, pair: list[str], tmp_path: Path) -> list[str]:
+        """The pair on five prompts: fewer have no interval."""
+        with (tmp_path / "p.jsonl").open("a") as file:
+            file.writelines(json.dumps({"prompt": text}) + "\n" for text in ("Anna has 12 apples", "A new day"))
+        return pair
+
+    def test_json(self, run: Run, five: list[str]) -> None:
+        said = run("theory", *five, "budget=1,3", "--json")
         assert said.code == DONE, said.err
         found = json.loads(said.out)
-        assert (found["pair"], found["temperature"], found["prompts"]) == ("tiny", 1.0, 3)
+        assert (found["pair"], found["temperature"], found["prompts"]) == ("tiny", 1.0, 5)
         assert 0 <= found["alpha"]["lo"] <= found["alpha"]["value"] <= found["alpha"]["hi"]
         assert [row["gamma"] for row in found["table"]] == [1, 3]
         assert found["table"][0]["predicted_tokens"]["value"] == pytest.approx(1 + found["alpha"]["value"])
@@ -125,13 +132,13 @@ class TestPrediction:
         assert len(found["why"]) == 4
 
     def test_alpha_is_the_studys(
-        self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, five: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
-        found = json.loads(run("theory", *pair, "budget=2", "--json").out)
+        found = json.loads(run("theory", *five, "budget=2", "--json").out)
         run(
             "sweep",
-            *pair,
+            *five,
             "name=theory",
             "tree=chain",
             "budget=2",

@@ -117,7 +117,8 @@ class TestSweep:
             ("medusa", 63),
         ]
         assert found["summary"][0]["steps"] > 0
-        assert found["summary"][0]["acceptance_rate_lo"] is not None
+        assert 0 <= found["summary"][0]["acceptance_rate"] <= 1
+        assert found["summary"][0]["acceptance_rate_lo"] is None  # fewer than 5 prompts
         assert "skipped: " in said.err
         assert "medusa has a size of its own" in said.err
 

@@ -179,7 +179,7 @@ class TestReplayed:
         for one in found.itertuples():
             ratios = [summary.loc[(tree, one.budget), one.metric] for tree in (one.tree_a, one.tree_b)]
             assert one.difference == pytest.approx(ratios[0] - ratios[1], abs=2e-5)
-            assert one.difference_lo - 1e-9 <= one.difference <= one.difference_hi + 1e-9
+        assert found[["difference_lo", "difference_hi"]].isna().all(axis=None)  # fewer than 5 prompts
 
     def test_counts_are_those_of_live_decoding(self, replayed: Outcome, live: Outcome) -> None:
         pd.testing.assert_frame_equal(counts(replayed.out), counts(live.out))
