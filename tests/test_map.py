@@ -29,7 +29,7 @@ def test_every_folder_is_a_floor_and_on_the_map() -> None:
 
 
 def test_only_four_modules_are_at_the_root() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "cli", "config", "errors", "prompts"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "cli", "errors", "prompts"}
 
 
 def test_every_package_says_what_it_is_for() -> None:

@@ -3,6 +3,9 @@
 Hydra composes the chosen file of each group and parses every override; omegaconf checks the result
 against the dataclasses that the caller hands in. Each choice of a group is composed once, however many
 points share it.
+
+May import: errors. What may be asked of a YAML file is in `yaml_bounds.py`; a group's schema belongs to the floor that
+it is about.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
+from specdraft.config.yaml_bounds import check_yaml
 from specdraft.errors import ConfigError, check_name, did_you_mean
-from specdraft.yaml_bounds import check_yaml
 
 # A group's schema: one dataclass, or `kind` -> dataclass.
 Schema = type | Mapping[str, type]
@@ -110,8 +113,9 @@ class Study:
 
 def bundled_config_dir() -> Path:
     """The package's configs: inside an installed package, beside it in a source tree."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_dir: Path | None = None) -> Study:
