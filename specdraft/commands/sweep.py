@@ -123,7 +123,10 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
                     "prompts": len(plan.prompts),
                     "combinations": combinations,
                     "skipped": skipped,
-                    "notes": [*plan.notes, *(note.as_dict() for note in plan.prompt_notes)],
+                    "notes": [
+                        *({"kind": "plan", "text": text} for text in plan.notes),
+                        *(note.as_dict() for note in plan.prompt_notes),
+                    ],
                 }
             )
         )

@@ -92,6 +92,7 @@ def read_study(folder: Path) -> StudyFiles:
     summary["panel"] = _labels(written, varying)
     summary["shown"] = [visible(tree) for tree in written["tree"]]
     manifest = _read_manifest(folder / "manifest.json", notes)
+    notes += _plan_notes(manifest.get("plan_notes"))
     notes += _prompt_notes(manifest.get("prompt_notes"))
     wanted = set(written["combination"])
     details = {
@@ -224,6 +225,11 @@ def _read_manifest(path: Path, notes: list[str]) -> dict[str, Any]:
         notes.append("manifest.json cannot be read: what was run, and on what, is not known.")
         return {}
     return manifest
+
+
+def _plan_notes(noted: Any) -> list[str]:
+    texts = [text for text in noted if isinstance(text, str)] if isinstance(noted, list) else []
+    return [f"Plan: {visible(text)}." for text in texts if text]
 
 
 def _prompt_notes(noted: Any) -> list[str]:

@@ -121,6 +121,7 @@ def build_manifest(
         "costs": {pair: curve.as_dict() for pair, curve in facts.costs.items()},
         "prompts": len(plan.prompts),
         "prompt_digests": digest_of_each(plan.prompts),
+        "plan_notes": list(plan.notes),
         "prompt_notes": [note.as_dict() for note in (*plan.prompt_notes, *notes_on_rows(rows, plan.prompts))],
         "combinations": len({row.combination for row in rows}),
         "skipped": without_folders(

@@ -74,8 +74,8 @@ def test_a_fault_of_a_millionth_is_found() -> None:
 
 def test_the_near_tie_limit() -> None:
     """Two logits may be 1e-4 apart, or ten times as far as the self-check's forwards are."""
-    assert largest_tie(SelfCheck(0.0, 1.0)) == 1e-4
-    assert largest_tie(SelfCheck(5e-5, 1.0)) == pytest.approx(5e-4)
+    assert largest_tie(SelfCheck(0.0, 1.0, 0.0, 2)) == 1e-4
+    assert largest_tie(SelfCheck(5e-5, 1.0, 5e-5, 2)) == pytest.approx(5e-4)
 
 
 @pytest.fixture

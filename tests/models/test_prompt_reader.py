@@ -145,7 +145,14 @@ class TestCommands:
             f"pair.{role}.path={model.spec.path}"
             for role, model in zip(("target", "draft"), chat_pair.models, strict=True)
         ]
-        return [*models, "tree=chain", "budget=2", "max_new_tokens=4", f"prompts.path={tmp_path / 'p.jsonl'}"]
+        return [
+            *models,
+            "pair.name=custom",
+            "tree=chain",
+            "budget=2",
+            "max_new_tokens=4",
+            f"prompts.path={tmp_path / 'p.jsonl'}",
+        ]
 
     NOTES = (
         "only the first turn is measured of 1 of 3 prompts, which have more",
@@ -157,7 +164,9 @@ class TestCommands:
     def test_a_plan_says_it(self, run: Run, chat: list[str], tmp_path: Path) -> None:
         given = ["sweep", *chat, "max_prompt_tokens=64", "--dry-run"]
         said = run(*given)
-        assert [line.removeprefix("note: ") for line in said.out.splitlines()[1:4]] == list(self.NOTES)
+        assert [line.removeprefix("note: ") for line in said.out.splitlines() if line.startswith("note: ")] == [
+            *self.NOTES
+        ]
         notes = json.loads(run(*given, "--json").out)["notes"]
         assert [note["text"] for note in notes] == list(self.NOTES)
         assert [(note["kind"], note["prompts"]) for note in notes] == [

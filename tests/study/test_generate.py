@@ -39,7 +39,7 @@ def test_a_prompt_is_a_text_or_ids(decoder: SpeculativeDecoder) -> None:
     ("prompt", "message"),
     [
         ([], "no tokens"),
-        ([3, 258], "needs token 258, but the models share only 258 ids"),
+        ([3, 258], "needs token 258; the target knows 258 ids"),
         ([3, -1], "needs token -1"),
         (torch.ones(2, 3, dtype=torch.long), "one at a time"),
         (torch.ones(3), "expected token ids"),
