@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.errors import ModelError, UserError, did_you_mean
-from specdraft.models.gate import check_raw_config, check_supported
+from specdraft.models.gate import check_raw_config, check_supported, rotary_scalings
 from specdraft.models.spec import ModelSpec
 from specdraft.models.weights import check_complete, tensor_shapes, weight_files
 
@@ -105,18 +105,11 @@ class ModelFiles:
     @cached_property
     def rotary_switch(self) -> int | None:
         """Positions after which rotary factors depend on a text's length (LongRoPE, dynamic scaling); None: never."""
-        text = self.config.get_text_config()
-        given = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-        scalings = [given, *(value for value in given.values() if isinstance(value, dict))]
-        made_for = getattr(text, "original_max_position_embeddings", None) or text.max_position_embeddings
-        return min(
-            (
-                int(scaling.get("original_max_position_embeddings") or made_for)
-                for scaling in scalings
-                if scaling.get("rope_type", scaling.get("type")) in LENGTH_DEPENDENT
-            ),
-            default=None,
-        )
+        text, key = self.config.get_text_config(), "original_max_position_embeddings"
+        scalings = [scaling for kind, scaling in rotary_scalings(text) if kind in LENGTH_DEPENDENT]
+        with reading(self.spec.path, "no usable config.json"):
+            lengths = [s.get(key) or getattr(text, key, None) or text.max_position_embeddings for s in scalings]
+            return min(map(int, lengths), default=None)
 
     @cached_property
     def context_length(self) -> int | None:

@@ -46,6 +46,14 @@ def attention_layout(config: Any) -> AttentionLayout:
     return AttentionLayout(window, mixed=False)
 
 
+def rotary_scalings(text: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """Kind and parameters of every rotary scaling of a text config: one for all layers, or one for each layer type."""
+    given = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    parts = [given, *(part for part in given.values() if isinstance(part, Mapping))]
+    kinds = [(str(part.get("rope_type", part.get("type", "default"))), part) for part in parts]
+    return [(kind, part) for kind, part in kinds if kind != "default"]
+
+
 def check_supported(name: str, config: Any, model_class: type) -> None:
     """The static gate.
 

@@ -13,8 +13,9 @@ from specdraft.acceptance.recursive import Recursive
 from specdraft.config import Settings
 from specdraft.drafters.base import RecordedText
 from specdraft.drafters.pair import Pair, find_pair, load_pair
-from specdraft.errors import PromptError
+from specdraft.errors import ModelError, PromptError
 from specdraft.losslessness.live_texts import Case, check_live
+from specdraft.models.gate import rotary_scalings
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.generate import SpeculativeDecoder
@@ -117,3 +118,16 @@ def test_rotary_factors_that_depend_on_the_length_are_refused(tmp_path: Path) ->
         assert files.fit(list(range(2, 22)), Settings(max_new_tokens=16), depth=4) == list(range(2, 22))
         with pytest.raises(PromptError, match=r"changes its rotary factors after 40 positions .* needs 41: lower"):
             files.fit(list(range(2, 23)), Settings(max_new_tokens=16), depth=4)
+
+
+def test_rotary_settings_by_layer_type_and_those_that_are_none(tmp_path: Path) -> None:
+    plain, draft = save_model(tmp_path / "t", tiny_llama()), save_model(tmp_path / "d", tiny_llama())
+    files = find_pair(PairSpec("p", ModelSpec(str(plain)), ModelSpec(str(draft)))).target
+    long = {"rope_type": "longrope", "original_max_position_embeddings": 40}
+    files.config.rope_parameters = {"full_attention": long, "sliding_attention": {"rope_type": "default"}}
+    assert rotary_scalings(files.config) == [("longrope", long)]
+    assert files.rotary_switch == 40
+    del files.__dict__["rotary_switch"]
+    long["original_max_position_embeddings"] = "x"
+    with pytest.raises(ModelError, match=r"no usable config\.json: invalid literal"):
+        _ = files.rotary_switch
