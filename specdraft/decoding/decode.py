@@ -159,14 +159,10 @@ def decode_plainly(
     verifier: Verifier, sampling: Sampling, prompt_ids: list[int], ending: Ending, source: Source = NO_SOURCE
 ) -> list[int]:
     """The target alone, one token per forward, over the same cache code: the reference for text and speed."""
-    device = verifier.model.device
-    offset = torch.zeros(1, dtype=torch.long, device=device)
-    tail = torch.zeros(1, 1, dtype=verifier.model.dtype, device=device)
-    logits = verifier.prefill(prompt_ids).logits[None]
+    logits = verifier.prefill(prompt_ids).logits
     tokens: list[int] = []
     while True:
-        tokens.append(choose(standardise(logits[-1:], sampling), sampling, source))
+        tokens.append(choose(standardise(logits[None], sampling), sampling, source))
         if ending.reached(len(tokens), tokens[-1]):
             return tokens
-        logits = verifier.model.append(torch.tensor(tokens[-1:], device=device), offset, tail).logits
-        verifier.model.commit([0])
+        logits = verifier.model.extend(tokens[-1])

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from specdraft.acceptance import registry
+from specdraft.decoding.verifier import Verifier
 from specdraft.errors import LosslessnessError
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.language_model import LanguageModel, tail_mask
+from specdraft.models.language_model import LanguageModel
 from specdraft.models.self_check import SelfCheck, last_place
 from specdraft.results.journal import Row
 from specdraft.traces.record import Trajectory
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 LARGEST_TIE = 1e-4  # logits, in float32
 TREE_SIZES = (1, 4, 16, 64)  # of the trees that a difference in a 16-bit type is judged by
@@ -106,13 +109,10 @@ def rounding_between(
 
 def _sequential(model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[int]) -> torch.Tensor:
     cached = CachedModel(model.model, model.vocab)
-    logits = cached.prefill(prompt_ids).logits[None]
-    device = model.device
-    offset, tail = torch.zeros(1, dtype=torch.long, device=device), torch.zeros(1, 1, dtype=model.dtype, device=device)
+    logits = cached.prefill(prompt_ids).logits
     for token in text:
-        logits = cached.append(torch.tensor([token], device=device), offset, tail).logits
-        cached.commit([0])
-    return logits[-1]
+        logits = cached.extend(token)
+    return logits
 
 
 def _batched(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
@@ -121,16 +121,11 @@ def _batched(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
 
 def _in_tree(model: LanguageModel, token_ids: Sequence[int], nodes: int) -> torch.Tensor:
     """The last token as the root of so many children."""
-    cached = CachedModel(model.model, model.vocab)
+    verifier = Verifier(CachedModel(model.model, model.vocab))
     if len(token_ids) > 1:
-        cached.prefill(token_ids[:-1])
-    visible = torch.eye(nodes + 1, dtype=torch.bool)
-    visible[:, 0] = True
-    offsets = torch.ones(nodes + 1, dtype=torch.long, device=model.device)
-    offsets[0] = 0
-    tail = tail_mask(visible.to(model.device), model.dtype)
-    tokens = torch.tensor([token_ids[-1]] * (nodes + 1), device=model.device)
-    return cached.append(tokens, offsets, tail).logits[0]
+        verifier.prefill(token_ids[:-1])
+    star = Topology.from_paths([(rank,) for rank in range(nodes)])
+    return verifier.verify(DraftTree(star, [token_ids[-1]] * len(star))).logits[0]
 
 
 def certificate(

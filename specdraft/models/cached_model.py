@@ -23,6 +23,10 @@ class CachedModel(LanguageModel):
 
     def __init__(self, model: Any, vocab: int, text_vocab: int | None = None) -> None:
         super().__init__(model, vocab, text_vocab)
+        self._next = (  # the position and the mask of a token right after the committed ones
+            torch.zeros(1, dtype=torch.long, device=self.device),
+            torch.zeros(1, 1, dtype=self.dtype, device=self.device),
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -84,6 +88,12 @@ class CachedModel(LanguageModel):
         outside = positions[:, None] - slots[None] >= self.layout.window
         sliding = full.masked_fill(outside[None, None], torch.finfo(self.dtype).min)
         return {"full_attention": full, "sliding_attention": sliding} if self.layout.mixed else sliding
+
+    def extend(self, token: int) -> torch.Tensor:
+        """Commit one more token: `[vocab]` logits after it, from the same masked forward as a tree's."""
+        logits = self.append(torch.tensor([token], device=self.device), *self._next).logits
+        self.commit([0])
+        return logits[-1]
 
     def settle(self, count: int) -> None:
         """The first `count` pending slots are committed tokens after all; the others stay pending."""

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -83,7 +84,9 @@ class PromptReader:
         """The chat template with this text in it."""
         message = [{"role": "user", "content": text}]
         try:
-            self._refuse_powers()
+            template = self.tokenizer.chat_template
+            if any(map(has_powers, template.values() if isinstance(template, dict) else (template,))):
+                raise PromptError("it raises to a power (**), which may take for ever")
             rendered: str = within_seconds(
                 MOST_SECONDS,
                 lambda: self.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False),
@@ -92,14 +95,14 @@ class PromptReader:
             raise PromptError(f"the chat template of {self.path} fails: {first_line(error)}; {NO_TEMPLATE}") from error
         return rendered
 
-    def _refuse_powers(self) -> None:
-        """`9**9**9` is worked out when a template is compiled, in one go that no limit of time can break off."""
-        from jinja2 import Environment
 
-        template = self.tokenizer.chat_template
-        for source in template.values() if isinstance(template, dict) else (template,):
-            if any(kind == "operator" and text == "**" for _, kind, text in Environment().lex(source)):
-                raise PromptError("it raises to a power (**), which may take for ever")
+@cache
+def has_powers(template: str) -> bool:
+    """Whether a template raises to a power: `9**9**9` is worked out when it is compiled, in one go that no limit of
+    time can break off."""
+    from jinja2 import Environment
+
+    return any(kind == "operator" and text == "**" for _, kind, text in Environment().lex(template))
 
 
 class _OverdueError(Exception):

@@ -18,6 +18,7 @@ import torch
 
 from specdraft.errors import UnsupportedModelError
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.gate import rotary_scalings
 from specdraft.models.language_model import tail_mask
 from specdraft.trees.topology import Topology
 
@@ -70,14 +71,12 @@ def self_check(model: CachedModel, name: str) -> SelfCheck:
     ancestors, depths = torch.from_numpy(CHECK_TREE.ancestors), torch.from_numpy(CHECK_TREE.depths)
     slots = torch.arange(len(CHECK_TREE))
     exact, layers = in_float32(model)
-    error = _difference(exact, depths, ancestors)
-    control = min(_difference(exact, depths, slots[:, None] >= slots[None]), _difference(exact, slots, ancestors))
+    right, causal, in_slot_order = (depths, ancestors), (depths, slots[:, None] >= slots[None]), (slots, ancestors)
+    error, *wrong = _differences(exact, [right, causal, in_slot_order])
     rounding = error
     if exact is not model:
-        rounding = max(
-            _difference(model, depths, ancestors), last_place(model.after([0, 1, 2]).abs().max(), model.dtype)
-        )
-    check = SelfCheck(error, control, rounding, layers, not_covered(model))
+        rounding = max(*_differences(model, [right]), last_place(model.after([0, 1, 2]).abs().max(), model.dtype))
+    check = SelfCheck(error, min(wrong), rounding, layers, not_covered(model))
     if not check.passed:
         raise UnsupportedModelError(
             f"{name}: the load-time self-check failed: tree logits differ from sequential ones by {check.error:.2g}, "
@@ -86,18 +85,21 @@ def self_check(model: CachedModel, name: str) -> SelfCheck:
     return check
 
 
-def _difference(model: CachedModel, offsets: torch.Tensor, visible: torch.Tensor) -> float:
-    """Of the check tree's logits, with these positions and this mask, from those of a forward over every path."""
+def _differences(model: CachedModel, forwards: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
+    """Of the check tree's logits, with each of these positions and masks, from those of a forward over every path."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.vocab, (PROMPT_TOKENS + len(CHECK_TREE),), generator=generator).tolist()
     prompt, nodes = ids[:PROMPT_TOKENS], ids[PROMPT_TOKENS:]
     wanted = torch.stack([model.after(prompt + [nodes[i] for i in path]) for path in ([0], [0, 1], [0, 2], [0, 1, 3])])
+    differences = []
+    for offsets, visible in forwards:
+        model.reset()
+        model.prefill(prompt)
+        tail = tail_mask(visible.to(model.device), model.dtype)
+        logits = model.append(torch.tensor(nodes, device=model.device), offsets.to(model.device), tail).logits
+        differences.append(float((logits - wanted)[:, : model.vocab].abs().max()))
     model.reset()
-    model.prefill(prompt)
-    tail = tail_mask(visible.to(model.device), model.dtype)
-    logits = model.append(torch.tensor(nodes, device=model.device), offsets.to(model.device), tail).logits
-    model.reset()
-    return float((logits - wanted)[:, : model.vocab].abs().max())
+    return differences
 
 
 def last_place(logit: torch.Tensor, dtype: torch.dtype) -> float:
@@ -112,8 +114,8 @@ def not_covered(model: CachedModel) -> list[str]:
     window, missing = model.layout.window, [f"texts of more than {tokens} tokens"]
     if window is not None and window >= tokens:
         missing.append(f"the sliding window of {window} tokens")
-    if (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default") != "default":
-        missing.append(f"rotary factors of long texts ({text.rope_parameters['rope_type']})")
+    if kinds := sorted({kind for kind, _ in rotary_scalings(text)}):
+        missing.append(f"rotary factors of long texts ({', '.join(kinds)})")
     return missing
 
 

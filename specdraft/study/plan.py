@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,12 @@ class StudyPlan:
             "schema": SCHEMA,
         }
 
-    @property
+    @cached_property
     def private_paths(self) -> list[str]:
         """Absolute paths of models and files, of which results keep the last parts only."""
-        models = [str(files.folder) for pair in {c.pair for c in self.combinations} for files in pair.models]
-        specs = [files.spec.path for pair in {c.pair for c in self.combinations} for files in pair.models]
-        return list(absolute_paths([OmegaConf.to_container(OmegaConf.create(self.config)), models, specs]))
+        models = [files for pair in self.by_pair() for files in pair.models]
+        paths = [path for files in models for path in (str(files.folder), files.spec.path)]
+        return list(absolute_paths([OmegaConf.to_container(OmegaConf.create(self.config)), paths]))
 
     @property
     def shared_config(self) -> str:
