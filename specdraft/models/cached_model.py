@@ -23,10 +23,6 @@ class CachedModel(LanguageModel):
 
     def __init__(self, model: Any, vocab: int, text_vocab: int | None = None) -> None:
         super().__init__(model, vocab, text_vocab)
-        self._next = (  # the position and the mask of a token right after the committed ones
-            torch.zeros(1, dtype=torch.long, device=self.device),
-            torch.zeros(1, 1, dtype=self.dtype, device=self.device),
-        )
         self.reset()
 
     def reset(self) -> None:
@@ -91,7 +87,9 @@ class CachedModel(LanguageModel):
 
     def extend(self, token: int) -> torch.Tensor:
         """Commit one more token: `[vocab]` logits after it, from the same masked forward as a tree's."""
-        logits = self.append(torch.tensor([token], device=self.device), *self._next).logits
+        next_position = torch.zeros(1, dtype=torch.long, device=self.device)
+        sees_itself = torch.zeros(1, 1, dtype=self.dtype, device=self.device)
+        logits = self.append(torch.tensor([token], device=self.device), next_position, sees_itself).logits
         self.commit([0])
         return logits[-1]
 
