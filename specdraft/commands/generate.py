@@ -28,8 +28,9 @@ def generate(
     from specdraft.drafters.pair import load_pair
     from specdraft.results.files import check_file_writable
     from specdraft.study.generate import SpeculativeDecoder
-    from specdraft.study.plan import one_combination, refuse_engine, refuse_prompt_set
+    from specdraft.study.plan import one_combination
     from specdraft.study.prompt_notes import notes_on_encoding
+    from specdraft.study.refusals import refuse_engine, refuse_prompt_set
     from specdraft.viewer.live import watched
 
     refuse_engine("generate", overrides or [], "live")
@@ -74,7 +75,8 @@ def replay(
     from dataclasses import replace
 
     from specdraft.results.files import check_file_writable
-    from specdraft.study.plan import one_combination, refuse_engine
+    from specdraft.study.plan import one_combination
+    from specdraft.study.refusals import refuse_engine
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.replayed import recorded, replayed
 

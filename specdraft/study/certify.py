@@ -13,8 +13,9 @@ from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
 from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Checked, check_live, pick
 from specdraft.study.combination import case_of, encode_prompts
-from specdraft.study.plan import StudyPlan, plan_study, refuse_engine, refuse_study_keys
+from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
+from specdraft.study.refusals import refuse_engine, refuse_study_keys
 
 DEFAULTS = {
     "pair": "zoo",
