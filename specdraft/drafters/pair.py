@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from specdraft.config import Settings, load_group
@@ -13,7 +15,7 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles, ModelInMemory, find_model
 from specdraft.models.language_model import eos_ids
 from specdraft.models.loading import load_model
-from specdraft.models.prompt_reader import PromptReader
+from specdraft.models.prompt_reader import Messages, PromptReader
 from specdraft.models.self_check import SelfCheck, self_check
 from specdraft.models.spec import ModelSpec, PairSpec
 
@@ -121,18 +123,21 @@ class PairFiles:
         if wrong:
             raise PromptError(f"the prompt needs token {wrong[0]}; the target knows {self.target.known_ids} ids")
 
-    def encode_to_fit(self, text: str, chat_template: str, settings: Settings, depth: int) -> EncodedPrompt:
-        """Token ids of a prompt: where they are more than `max_prompt_tokens`, its text is cut on the left.
+    def encode_to_fit(
+        self, text: str, chat_template: str, settings: Settings, depth: int, before: Messages = ()
+    ) -> EncodedPrompt:
+        """Token ids of a prompt: where they are more than `max_prompt_tokens`, it is cut on the left.
 
         Raises:
             PromptError: there are no tokens, or they do not fit the context with what is decoded after them.
         """
         reader, most = self.reader(chat_template), settings.max_prompt_tokens
-        ids = reader.ids(text)
+        ids = reader.ids(text, before)
         cut = most is not None and len(ids) > most
         if most is not None and cut:
-            ids = reader.end_ids(text, most)
-        return EncodedPrompt(self.fit(ids, settings, depth), cut, reader.holds_marks(text))
+            ids = reader.end_ids(text, most, before)
+        twice = any(map(reader.holds_marks, [*(message.content for message in before), text]))
+        return EncodedPrompt(self.fit(ids, settings, depth), cut, twice)
 
     def fit(self, ids: list[int], settings: Settings, depth: int) -> list[int]:
         """Token ids that are given as such, cut to `max_prompt_tokens` on the left. Raises as `encode_to_fit`."""
@@ -158,10 +163,11 @@ class PairFiles:
                     f"decoded after it needs {length}: lower max_prompt_tokens or max_new_tokens"
                 )
 
-    def decode(self, ids: list[int]) -> str:
-        """Text of token ids."""
-        text: str = self.target.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+    def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
+        """Text of token ids; where it stands `after` others, with the space that some tokenizers drop in front."""
+        decode = partial(self.target.tokenizer.decode, skip_special_tokens=True)
+        before, whole = (str(decode([*tokens])) for tokens in (after, (*after, *ids)))
+        return whole.removeprefix(before) if whole.startswith(before) else str(decode([*ids]))
 
 
 @dataclass

@@ -107,6 +107,7 @@ class Combination:
         decides = keys | {"models": models, "drafter": self.pair.drafter.as_dict()}
         decides |= {"tree": self.shape.identity(), "rule": vars(self.rule)}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
+        decides |= {"system": self.prompts.system} if self.prompts.system else {}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -182,7 +183,7 @@ def _encode_each(
     encoded = {}
     for prompt in prompts:
         try:
-            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, depth)
+            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, depth, prompt.before)
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
     return encoded

@@ -32,7 +32,7 @@ from specdraft.results.tables import SCHEMA
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, dtype_label, encode_for, model_label
 from specdraft.study.pair_names import named_points
-from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_turns
+from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
 from specdraft.study.refusals import refuse_bundled_path, refuse_study_keys, refuse_without_effect
 from specdraft.trees import shapes
 from specdraft.trees.shapes import Shape
@@ -143,6 +143,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     prompt_notes = notes_on_turns(prompts)
     for files, asked in _grouped(combinations).items():
         encoded = encode_for(files, prompts, asked)
+        prompt_notes += notes_on_template(files, prompt_spec.chat_template, len(prompts))
         prompt_notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
         for reference in _references(asked, prompts):
