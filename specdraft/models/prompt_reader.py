@@ -127,7 +127,7 @@ class PromptReader:
         if before and not self.templated:
             why = "has no chat template" if self.chat_template == "auto" else "is read with prompts.chat_template=none"
             raise PromptError(
-                f"{self.path} {why}, and only there is a place for messages before the last one ({_roles(before)})"
+                f"{self.path} {why}, and only there is a place for messages before the last one: {_roles(before)}"
             )
         samples = [Message(message.role, f"{SAMPLE}-{number}-") for number, message in enumerate(before)]
         rendered = self._render(SAMPLE, samples) if samples else ""
