@@ -65,6 +65,8 @@ def pair_traces(
         draw: which of the sampled texts of a prompt (the study's seed and the repeat).
         children: where texts are sampled, the most children of one node that will be asked for.
     """
+    prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
+    store = store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
     store_all = _Stored(store, prompts, recorded)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
 

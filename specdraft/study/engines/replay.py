@@ -88,7 +88,8 @@ class ReplayEngine:
         ending = Ending(first.settings.max_new_tokens, pair.eos_ids)
         children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
         draw = work.draw(group.repeats[0])
-        return pair_traces(pair, prompt_ids, first.sampling, ending, self.store, self.note, draw, children)
+        store = self.store.labelled(prompts=first.prompts.label)
+        return pair_traces(pair, prompt_ids, first.sampling, ending, store, self.note, draw, children)
 
 
 def _groups(work: Work) -> Iterator[Group]:
