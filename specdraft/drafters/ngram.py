@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from specdraft.drafters.base import (
     BY_RANK,
@@ -25,6 +24,9 @@ from specdraft.models.files import ModelFiles
 from specdraft.models.language_model import eos_ids
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
+
+if TYPE_CHECKING:
+    import torch
 
 VARIANTS = ("hf",)
 
