@@ -21,8 +21,8 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled
 from specdraft.drafters.pair import Pair
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.facts import model_facts
 from specdraft.models.language_model import tail_mask
+from specdraft.models.placement import resolve_device
 from specdraft.results.manifest import cpu_name
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.store import TraceStore, libraries
@@ -189,8 +189,8 @@ def _about(pair: Pair) -> dict[str, Any]:
     """Everything that costs depend on."""
     return {
         "kind": "costs",
-        "target": model_facts(pair.target, pair.files.target),
-        "draft": pair.drafter.facts(),
+        "target": pair.target_facts,
+        "draft": pair.draft_facts,
         "device": _device_name(pair),
         "threads": torch.get_num_threads(),
         "libraries": libraries(),
@@ -198,4 +198,6 @@ def _about(pair: Pair) -> dict[str, Any]:
 
 
 def _device_name(pair: Pair) -> str:
-    return torch.cuda.get_device_name(pair.target.device) if pair.target.device.type == "cuda" else cpu_name()
+    if pair.target_facts["device"] != "cuda":
+        return cpu_name()
+    return torch.cuda.get_device_name(resolve_device(pair.files.target.spec))

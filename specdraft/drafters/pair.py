@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.config import Settings, load_group
-from specdraft.drafters.base import Drafter, DrafterSpec
-from specdraft.drafters.model import Model
+from specdraft.drafters.base import Drafter, DrafterSpec, DrafterTraits, Target
+from specdraft.drafters.draft_model import Model
 from specdraft.errors import ConfigError, ModelError, PromptError
-from specdraft.models.cached_model import CachedModel
-from specdraft.models.files import ModelFiles, ModelInMemory, find_model
-from specdraft.models.language_model import eos_ids
-from specdraft.models.loading import load_model
+from specdraft.models.facts import describe_model, model_facts
+from specdraft.models.files import ModelFiles, ModelInMemory, eos_ids, find_model
 from specdraft.models.prompt_reader import Messages, PromptReader
-from specdraft.models.self_check import SelfCheck, self_check
 from specdraft.models.spec import ModelSpec, PairSpec
+
+if TYPE_CHECKING:
+    from specdraft.models.cached_model import CachedModel
+    from specdraft.models.check_result import SelfCheck
 
 PROBE = "The quick brown fox, 12 + 34 = 46:\n\tdef f(x): return x  # na\u00efve"
 
@@ -198,7 +199,27 @@ class Pair:
     @property
     def eos_ids(self) -> frozenset[int]:
         """The target's end-of-sequence tokens."""
-        return eos_ids(self.target.model)
+        return eos_ids(self.target.model.generation_config, self.target.model.config)
+
+    @property
+    def traits(self) -> DrafterTraits:
+        """The drafter's."""
+        return self.drafter.traits
+
+    @property
+    def target_facts(self) -> dict[str, Any]:
+        """What recorded texts depend on of the target (see `model_facts`)."""
+        return model_facts(self.target, self.files.target)
+
+    @property
+    def draft_facts(self) -> dict[str, Any]:
+        """What the drafter's proposals depend on (see `Drafter.facts`)."""
+        return self.drafter.facts()
+
+    def describe(self) -> dict[str, Any]:
+        """The target and the drafter, for the manifest: paths, revisions, weights, self-checks."""
+        target = describe_model(self.target, self.files.target, self.target_check)
+        return {"target": target, "draft": self.drafter.describe()}
 
     def encode(self, text: str, chat_template: str = "auto") -> list[int]:
         """See `PairFiles.encode`."""
@@ -252,12 +273,15 @@ def load_pair(
     named = load_group("pair", spec, PairSpec) if isinstance(spec, str) else spec
     files = named if isinstance(named, PairFiles) else find_pair(named, drafter)
     files.check()
+    from specdraft.models.loading import load_model
+    from specdraft.models.self_check import self_check
+
     if target_of and target_of.files.target.spec == files.target.spec:
         target, check = target_of.target, target_of.target_check
     else:
         target = load_model(files.target)
         check = self_check(target, files.target.spec.path)
-    return Pair(files, target, files.drafter.load(files.draft, target), check)
+    return Pair(files, target, files.drafter.load(files.draft, Target(files.target, lambda: target)), check)
 
 
 def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter: DrafterSpec) -> Pair:
@@ -267,6 +291,9 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
         ConfigError: the drafter needs a draft model and there is none, or it has weights of its own elsewhere.
         ModelError: a model cannot verify or draft trees.
     """
+    from specdraft.models.loading import load_model
+    from specdraft.models.self_check import self_check
+
     drafter.check()
     spec = PairSpec("in-memory", ModelSpec("target"), ModelSpec("draft"))
     draft = None
@@ -278,4 +305,4 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
     files.check()
     target = load_model(files.target)
     check = self_check(target, spec.target.path)
-    return Pair(files, target, drafter.load(draft, target), check)
+    return Pair(files, target, drafter.load(draft, Target(files.target, lambda: target)), check)

@@ -15,7 +15,7 @@ from specdraft.prompts import Prompt, digest_of_each
 from specdraft.replay.folds import FOLDS, folds
 from specdraft.results.files import without_folders
 from specdraft.results.journal import Row
-from specdraft.results.manifest import describe_pair, environment
+from specdraft.results.manifest import environment
 from specdraft.study.failures import Failure
 from specdraft.study.plan import StudyPlan
 from specdraft.study.prompt_notes import notes_on_rows
@@ -26,7 +26,7 @@ class Facts:
     """What is known of a study, from this run and from those that it resumes.
 
     Attributes:
-        models: pair -> what it is (see `describe_pair`).
+        models: pair -> what it is (see `Pair.describe`).
         costs: pair -> what drafting and verifying cost with it.
         near_ties: pair -> near-ties of its recorded greedy texts.
         rules: rule -> what enumeration says of it (see `Proof.as_dict`).
@@ -72,7 +72,7 @@ class Facts:
 
     def add_models(self, pair: Pair) -> None:
         """Put down what a loaded pair is."""
-        self.models[pair.label] = describe_pair(pair)
+        self.models[pair.label] = pair.describe()
 
     @property
     def live_checks(self) -> list[dict[str, Any]]:

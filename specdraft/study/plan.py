@@ -24,7 +24,7 @@ from specdraft.config import (
 )
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError, PromptError
-from specdraft.models.loading import check_loadable
+from specdraft.models.placement import check_loadable
 from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.results.files import absolute_paths, without_folders

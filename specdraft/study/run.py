@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from specdraft.bench.costs import CostCurve
-from specdraft.drafters.pair import Pair, PairFiles, load_pair
+from specdraft.drafters.on_demand import Memory, PairOnDemand
+from specdraft.drafters.pair import PairFiles
+from specdraft.errors import LoadError
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Engine
 from specdraft.study.engines.live import LiveEngine
@@ -21,6 +23,7 @@ from specdraft.study.ledger import Ledger
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
 from specdraft.study.proofs import check_pair, prove_rules
+from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
 
 
@@ -71,7 +74,7 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
             "live": LiveEngine(store, progress.note),
         }
         try:
-            _Sweep(plan, ledger, engines, progress).run()
+            _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()
         finally:
             written = ledger.write()
     facts = ledger.facts
@@ -97,13 +100,14 @@ class _Sweep:
     ledger: Ledger
     engines: Mapping[str, Engine]
     progress: Progress
+    memory: Memory
 
     def run(self) -> None:
         pairs, rows = self.plan.by_pair(), self.ledger.rows
         self.progress.start(rows.total, rows.reused)
         rows.add_combinations(combination for combinations in pairs.values() for combination in combinations)
         self._prove_rules()
-        loaded: Pair | None = None
+        loaded: PairOnDemand | None = None
         for files, combinations in pairs.items():
             due = self.ledger.due(combinations)
             if not due and not self._to_check(files):
@@ -127,19 +131,29 @@ class _Sweep:
             if proof.lossless and not proof.exact:
                 self.ledger.fail_all(combinations, f"bug: acceptance={proof.rule} is {proof.verdict()}")
 
-    def _load(self, files: PairFiles, loaded: Pair | None, due: list[Combination]) -> Pair | None:
+    def _load(self, files: PairFiles, loaded: PairOnDemand | None, due: list[Combination]) -> PairOnDemand | None:
+        """The pair, described. Its weights are read where decoding needs them, or where they never were read before."""
+        pair = PairOnDemand(files, self.memory, loaded)
         try:
-            return load_pair(files, target_of=loaded)
+            if self._to_check(files) or any(combination.engine == "live" for combination in due):
+                pair.load()
+            self.ledger.facts.add_models(pair)
         except Exception as error:  # another pair may still load
             self.ledger.fail_all(due, explain(error))
             return None
+        return pair
 
-    def _run_pair(self, pair: Pair, combinations: list[Combination], due: list[Combination]) -> None:
-        self.ledger.facts.add_models(pair)
+    def _run_pair(self, pair: PairOnDemand, combinations: list[Combination], due: list[Combination]) -> None:
         self.ledger.write_manifest()  # a killed sweep has said what it ran
         for name, engine in self.engines.items():
             if chosen := [combination for combination in due if combination.engine == name]:
-                for event in engine.run(self.ledger.rows.work(pair.files, chosen), pair):
-                    self.ledger.take(event)
+                self._run_engine(engine, pair, chosen)
         if self.plan.settings.certify:
             self.ledger.facts.live[pair.label] = check_pair(self.plan, pair, combinations, self.progress.note)
+
+    def _run_engine(self, engine: Engine, pair: PairOnDemand, chosen: list[Combination]) -> None:
+        try:
+            for event in engine.run(self.ledger.rows.work(pair.files, chosen), pair):
+                self.ledger.take(event)
+        except LoadError as error:  # known from earlier traces, and not to be loaded now
+            self.ledger.fail_all(self.ledger.due(chosen), explain(error))

@@ -16,7 +16,6 @@ from specdraft.decoding.text_seeds import text_generator
 from specdraft.drafters.base import TOP_K, Annotation, Expansion, RecordedText
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ResultsError
-from specdraft.models.facts import model_facts
 from specdraft.models.files import ModelFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
@@ -87,7 +86,7 @@ def pair_traces(
         Annotation, about_annotations, ranks, f"annotated {{}} trajectories with {drafter}"
     )
     keys = {name: store.key(about) for name, about in about_annotations.items()}
-    if sampling.greedy or not pair.drafter.traits.probabilities:
+    if sampling.greedy or not pair.traits.probabilities:
         return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
     def judged(some: Sequence[str]) -> list[RuleRecords]:
@@ -109,7 +108,7 @@ def drafter_name(files: PairFiles) -> str:
 
 def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajectory]]) -> list[RecordedText]:
     """A batch of prompts with their trajectories as the pair's drafter reads them: with the states that it asks for."""
-    layers = pair.drafter.traits.hidden_layers
+    layers = pair.traits.hidden_layers
     prompts, tokens = [prompt for prompt, _ in recorded], [trajectory.tokens for _, trajectory in recorded]
     if not layers:
         return [RecordedText(*text) for text in zip(prompts, tokens, strict=True)]
@@ -281,7 +280,7 @@ def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
 
 def _both_models(pair: Pair) -> dict[str, Any]:
     """What a trace depends on of both models."""
-    return {"target": model_facts(pair.target, pair.files.target), "draft": pair.drafter.facts()}
+    return {"target": pair.target_facts, "draft": pair.draft_facts}
 
 
 def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:
@@ -313,7 +312,7 @@ def _about_trajectory(
     drawn = {} if sampling.greedy else {"draw": draw}
     return drawn | {
         "kind": "trajectory",
-        "target": model_facts(pair.target, pair.files.target),
+        "target": pair.target_facts,
         "sampling": asdict(sampling),
         "prompt": _prompt_digest(prompt_ids),
         "prompt_tokens": len(prompt_ids),
@@ -333,7 +332,7 @@ def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -
         "kind": "annotation",
         "trajectory": trajectory_key,
         "tokens": hashlib.sha256(trajectory.tokens.tobytes()).hexdigest(),
-        "draft": pair.drafter.facts(),
+        "draft": pair.draft_facts,
         "top_k": TOP_K,
         "libraries": libraries(),
     }

@@ -16,7 +16,7 @@ from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llam
 from specdraft.bench import costs as cost
 from specdraft.bench.costs import SIZES, CostCurve, measure_costs, pair_costs
 from specdraft.decoding import decode
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram, NgramDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.cached_model import CachedModel

@@ -19,6 +19,7 @@ from specdraft import cli
 from specdraft.commands.options import DONE, INTERNAL, INTERRUPTED, SOME_FAILED, USAGE
 from specdraft.drafters import pair as pair_module
 from specdraft.errors import UserError
+from specdraft.models import loading
 from specdraft.models.files import zoo_folder
 from specdraft.study import ledger
 from specdraft.study import run as sweep
@@ -148,7 +149,7 @@ class TestSweep:
     def test_dry_run(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run("sweep", *small)
         before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-        monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
+        monkeypatch.setattr(loading, "load_model", lambda *given: pytest.fail("a model was loaded"))
         grid = [*small, "tree=kary,medusa,chain", "budget=2,3", "--dry-run"]
         said = run("sweep", *grid, "--json")
         assert (said.code, said.err) == (DONE, "")
@@ -577,7 +578,7 @@ class TestGenerate:
     def test_bad_input(
         self, run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch, changes: list[str], words: list[str]
     ) -> None:
-        monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
+        monkeypatch.setattr(loading, "load_model", lambda *given: pytest.fail("a model was loaded"))
         line = one_line(run("generate", "Once", *pair, *changes))
         assert all(word in line for word in words), line
 

@@ -9,7 +9,7 @@ from support.drafting import expand, prefilled
 from support.recorded import Counting, Live, expansions, recorded, small, untimed
 
 from specdraft.decoding.decode import Ending
-from specdraft.drafters import expansion as expand_module
+from specdraft.drafters.loaded import expansion as expand_module
 from specdraft.drafters.pair import load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, sizes, take_steps, walk

@@ -16,7 +16,7 @@ from specdraft import cli
 from specdraft.acceptance import registry
 from specdraft.bench.costs import CostCurve
 from specdraft.commands.options import USAGE
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.errors import ConfigError
 from specdraft.results.journal import Row, read_rows
 from specdraft.results.metrics import COUNTS

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specdraft.drafters import ModelDrafter
 from specdraft.drafters.base import Annotation, Expansion, Prefilled, RecordedText
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.models.cached_model import CachedModel
 from specdraft.traces.record import Trajectory
 from specdraft.trees.shapes import BestFirstPlan

@@ -21,7 +21,7 @@ from support.tiny_models import PairFolders, save_model, tiny_llama
 
 from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.decode import Ending
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError
 from specdraft.models.cached_model import CachedModel

@@ -108,5 +108,6 @@ class Engine(Protocol):
 
         Raises:
             ResultsError: traces cannot be written.
+            LoadError: a model is needed and cannot be loaded.
         """
         ...

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from specdraft.bench.costs import pair_costs
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair
-from specdraft.errors import ResultsError
+from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.journal import Row
@@ -68,7 +68,7 @@ class ReplayEngine:
     def _prepare_or_fail(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Prepared | list[Failed]:
         try:
             return self._prepare(work, pair, group, prompt_ids)
-        except ResultsError:
+        except (ResultsError, LoadError):
             raise
         except Exception as error:  # whatever goes wrong in one pair must not stop the others
             return [_failed(work, combination, group.repeats, error) for combination in group.combinations]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Expansion, RecordedText
-from specdraft.drafters.ranking import best_children
-from specdraft.drafters.tree_in_work import with_descendants
+from specdraft.drafters.loaded.ranking import best_children
+from specdraft.drafters.loaded.tree_in_work import with_descendants
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
 from specdraft.trees.growth import Growth
