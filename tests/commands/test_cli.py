@@ -341,9 +341,9 @@ def test_bad_input(run: Run, small: list[str], tmp_path: Path, changes: list[str
     [
         ("", ["no prompts"]),
         ('{"prompt": "a"}\n{"prompt": \n', ["line 2", "not JSON"]),
-        ('{"text": "a"}\n', ["line 1", "'turns' or 'prompt'"]),
+        ('{"text": "a"}\n', ["line 1", "'turns', 'prompt' or 'messages'"]),
         ('{"prompt": "a", "question_id": 1}\n{"prompt": "b", "question_id": 1}\n', ["line 2", "'1'", "line 1"]),
-        ('{"prompt": ""}\n', ["line 1", "'turns' or 'prompt'"]),
+        ('{"prompt": ""}\n', ["line 1", "'turns', 'prompt' or 'messages'"]),
         (json.dumps({"prompt": "x" * 600}), ["prompt '1'", "601 tokens", "context of 512", "max_prompt_tokens=504"]),
     ],
 )
