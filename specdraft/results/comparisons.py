@@ -16,7 +16,7 @@ from specdraft.results.metrics import RATIOS
 from specdraft.results.prompt_sums import PromptSums, group_numbers, prompt_sums
 from specdraft.results.summary import ends
 from specdraft.results.tables import COMBINATION_KEYS
-from specdraft.trees.shapes import is_sized
+from specdraft.trees.shapes import is_named, is_sized
 
 METRICS = ("acceptance_rate", "acceptance_length", "block_efficiency")
 TERMS = sorted({term for metric in METRICS for term in (*RATIOS[metric][0], RATIOS[metric][1])})
@@ -84,11 +84,22 @@ def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:
         rows: have `tree` and `budget`.
         setting: the columns that two trees must share to be compared.
     """
-    budgets = rows["budget"].to_numpy().copy()
-    sized = rows["tree"].map(is_sized).to_numpy(bool)
-    groups = rows.groupby(setting, sort=False, dropna=False).indices.values() if sized.any() else ()
-    for places in map(np.asarray, groups):
-        free = sorted(set(budgets[places][~sized[places]]), reverse=True)
-        for place in places[sized[places]] if free else ():
-            budgets[place] = min(free, key=lambda budget: abs(budget - budgets[place]))
-    return pd.Series(budgets, rows.index)
+    tree_names, budgets = rows["tree"].astype(str).to_numpy(), rows["budget"].to_numpy()
+    cells = pd.DataFrame({"setting": group_numbers(rows, setting), "tree": tree_names, "budget": budgets})
+    numbers = group_numbers(cells, list(cells))
+    trees = cells.drop_duplicates(ignore_index=True)
+    sized = _has_own_size(trees).to_numpy()
+    free = {name: sorted(set(others), reverse=True) for name, others in trees[~sized].groupby("setting")["budget"]}
+    competes = [
+        min(free.get(group, [budget]), key=lambda other: abs(other - budget)) if own_size else budget
+        for group, budget, own_size in zip(trees["setting"], trees["budget"], sized, strict=True)
+    ]
+    return pd.Series(np.asarray(competes, budgets.dtype)[numbers], rows.index)
+
+
+def _has_own_size(trees: pd.DataFrame) -> pd.Series[bool]:
+    """Whether each tree ignores the budget. A name that is no shape's is of one that someone wrote down, which stands at
+    one budget."""
+    named = trees["tree"].map(is_named).astype(bool)
+    once = trees.groupby(["setting", "tree"])["budget"].transform("size") == 1
+    return trees["tree"].map(is_sized).astype(bool) | (named & once)

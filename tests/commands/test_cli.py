@@ -83,6 +83,16 @@ class TestSweep:
         ):
             assert word in one_line(run("sweep", *own, *changes))
 
+    def test_two_orders_of_one_tree_are_one_tree(self, run: Run, small: list[str]) -> None:
+        both = [*small, "tree=paths", "tree.paths=[[0],[1],[0,0]],[[1],[0],[0,0]]", "--json"]
+        for sampling in ([], ["sampling.temperature=1", "acceptance=recursive"]):
+            plan = json.loads(run("sweep", *both, *sampling, "--dry-run").out)
+            assert [row["nodes"] for row in plan["combinations"]] == [3] and len(plan["skipped"]) == 1
+        said = run("sweep", *both)
+        shown = json.loads(said.out)
+        assert (said.code, len(shown["summary"]), shown["skipped"], shown["failed"]) == (0, 1, 1, 0)
+        assert "has a size of its own (3 nodes) and runs once" in said.err
+
     def test_report(self, run: Run, small: list[str], tmp_path: Path) -> None:
         assert "report: " not in run("sweep", *small).out and not (tmp_path / "out/report.html").exists()
         said = run("sweep", *small, "report=true")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from specdraft.results.bounds import bounds_of_differences, ratios_of_sums
-from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons
+from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons, competing_budgets
 from specdraft.results.metrics import COUNTS
 
 KEYS = dict.fromkeys(GROUP_KEYS, "same") | {"budget": 4, "temperature": 0.0}
@@ -173,10 +173,33 @@ def test_a_published_size_competes_at_the_nearest_budget(sizes: tuple[int, int],
     assert set(alone["budget"]) == {63} and len(alone) == len(METRICS)
 
 
+def test_a_named_tree_competes_at_the_nearest_budget() -> None:
+    """A name says nothing of a size: a tree at one budget only is its own; one at several is an unknown shape."""
+    prompts = {str(p): (9, 36, 4 + p) for p in range(5)}
+    shapes = [records({"chain": prompts, "kary-k3": prompts}, budget=budget) for budget in (16, 64)]
+    mine = [records({name: prompts}, budget=budget) for name, budget in (("mine", 27), ("paths-0a1b2c", 40), ("other", 7))]
+    foreign = [records({"foreign-x2": prompts}, budget=budget) for budget in (16, 64)]
+    table = pd.concat([*shapes, *mine, *foreign], ignore_index=True)
+    found = competing_budgets(table, ["pair"])
+    assert found.tolist() == [16] * 10 + [64] * 10 + [16] * 5 + [64] * 5 + [16] * 5 + [16] * 5 + [64] * 5
+    assert competing_budgets(table.astype({"tree": "category"}), ["pair"]).tolist() == found.tolist()
+    with_mine = comparisons(table, 0).query("tree_a == 'mine' or tree_b == 'mine'")
+    assert set(with_mine["budget"]) == {16} and len(with_mine) == 4 * len(METRICS)
+
+
+def test_the_budgets_of_another_setting_do_not_count() -> None:
+    prompts = {str(p): (9, 36, 4 + p) for p in range(5)}
+    a = records({"chain": prompts, "medusa": prompts}, budget=63)
+    b = records({"chain": prompts}, budget=64).assign(pair="other")
+    only = records({"medusa": prompts}, budget=63).assign(pair="third")
+    table = pd.concat([a[a["tree"] == "medusa"], records({"chain": prompts}, budget=8), b, only])
+    assert competing_budgets(table, ["pair"]).tolist() == [8] * 10 + [64] * 5 + [63] * 5
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_only_like_is_compared_with_like(key: str) -> None:
     one, other = (records({tree: {"1": (10, 40, 12), "2": (5, 20, 3)}}) for tree in "xy")
-    assert comparisons(pd.concat([one, other.assign(**{key: "other"})]), 0).empty
+    assert comparisons(pd.concat([one, other.assign(**{key: 8 if key == "budget" else "other"})]), 0).empty
     assert len(comparisons(pd.concat([one, other]), 0)) == len(METRICS)
 
 
