@@ -1,7 +1,7 @@
 """How often 95 % intervals hold the truth: coverage over simulated studies, for a single block efficiency and for the
 paired difference of two trees, beside plain Student's t of the linearised ratio without categories.
 
-    python scripts/bench_intervals.py [--studies 2000] [--out FILE.csv]
+    python scripts/bench_intervals.py [--studies 10000] [--out FILE.csv]
 
 A study draws prompts from a population whose truth is known, spread over one or five categories. Populations:
 
@@ -157,7 +157,7 @@ def coverage(
 
 
 def main(
-    studies: Annotated[int, typer.Option(help="simulated studies for each row", min=100)] = 2000,
+    studies: Annotated[int, typer.Option(help="simulated studies for each row", min=100)] = 10_000,
     seed: Annotated[int, typer.Option(help="of the simulation")] = 0,
     out: Annotated[Path | None, typer.Option(help="also write the table as CSV")] = None,
 ) -> None:

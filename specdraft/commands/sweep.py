@@ -81,7 +81,13 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
             highlight=False,
             soft_wrap=True,
         )
-    if outcome.failures or not outcome.certified:
+    if outcome.untested:
+        untested = (
+            f"not tested: {', '.join(outcome.untested)}: texts too few to tell laws apart; see certificate.live in "
+            f"{folder / 'manifest.json'} (specdraft certify --texts takes more)"
+        )
+        errors.print(untested, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if outcome.failures or outcome.untested or not outcome.certified:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -2,7 +2,8 @@
 
 One principle: the true value is any at which the prompts' sum of `numerator - value * denominator` lies within so many
 of its own standard errors of 0 (Fieller 1954). How many: Student's quantile, widened by what skewness adds to it to
-second order (Hall 1992, section 2.6). A difference of two ratios has no such form: its standard error is the jackknife's.
+second order (Hall 1992, section 2.6). A difference of two ratios has no such form; its standard error is the
+jackknife's.
 """
 
 from __future__ import annotations
@@ -96,13 +97,14 @@ def bounds_of_differences(
         scale = np.maximum(np.abs(a.estimates), np.abs(b.estimates))
         reach = _reach(a.jackknifed - b.jackknifed, categories[columns], scale)
         equal = (a.estimates == b.estimates) & (a.influence == b.influence).all(1)
-        return (a.estimates - b.estimates)[:, None] + np.where(equal, 0.0, reach)[:, None] * [-1, 1]
+        ends: np.ndarray = (a.estimates - b.estimates)[:, None] + np.where(equal, 0.0, reach)[:, None] * [-1, 1]
+        return ends
 
     return _within(differences, _by_prompts(there, of), possible)
 
 
 def _by_prompts(there: np.ndarray, of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """`[n, 2]` what `of(rows, columns)` gives for rows of a `[n, P]` mask that have the same prompts; NaN with too few."""
+    """`[n, 2]` what `of(rows, columns)` gives for rows of a `[n, P]` mask that are equal; NaN with too few prompts."""
     ends = np.full((len(there), 2), np.nan)
     enough = np.flatnonzero(there.sum(1) >= FEWEST_PROMPTS)
     masks, which = np.unique(there[enough], axis=0, return_inverse=True)

@@ -86,7 +86,7 @@ def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:
     """
     tree_names, budgets = rows["tree"].astype(str).to_numpy(), rows["budget"].to_numpy()
     cells = pd.DataFrame({"setting": group_numbers(rows, setting), "tree": tree_names, "budget": budgets})
-    numbers = group_numbers(cells, list(cells))
+    numbers = group_numbers(cells, ["setting", "tree", "budget"])
     trees = cells.drop_duplicates(ignore_index=True)
     sized = _has_own_size(trees).to_numpy()
     free = {name: sorted(set(others), reverse=True) for name, others in trees[~sized].groupby("setting")["budget"]}
@@ -98,8 +98,8 @@ def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:
 
 
 def _has_own_size(trees: pd.DataFrame) -> pd.Series[bool]:
-    """Whether each tree ignores the budget. A name that is no shape's is of one that someone wrote down, which stands at
-    one budget."""
+    """Whether each tree ignores the budget. A name that is no shape's is of one that someone wrote down,
+    which stands at one budget."""
     named = trees["tree"].map(is_named).astype(bool)
     once = trees.groupby(["setting", "tree"])["budget"].transform("size") == 1
     return trees["tree"].map(is_sized).astype(bool) | (named & once)

@@ -84,6 +84,12 @@ class Facts:
         """False: live text of a lossless rule is not the target's."""
         return all(checked["passed"] or not registry()[checked["rule"]].lossless for checked in self.live_checks)
 
+    @property
+    def untested(self) -> list[str]:
+        """The lossless rules of which live text could have shown nothing."""
+        untested = {checked["rule"] for checked in self.live_checks if not checked.get("tested", True)}
+        return sorted(rule for rule in untested if registry()[rule].lossless)
+
 
 def _curves(costs: Mapping[str, Any]) -> dict[str, CostCurve]:
     curves = {}

@@ -37,6 +37,7 @@ class Outcome:
         failures: of this run.
         tables: file name -> table.
         certified: False: live text that `certify=true` looked at is not the target's.
+        untested: lossless rules of which that text could have shown nothing.
         costs: pair -> what drafting and verifying cost with it.
         models: pair -> both its models, as the manifest says it.
         certificate: how losslessness is known, as the manifest says it.
@@ -49,6 +50,7 @@ class Outcome:
     failures: list[Failure]
     tables: dict[str, pd.DataFrame] = field(repr=False)
     certified: bool
+    untested: list[str]
     costs: dict[str, CostCurve] = field(repr=False)
     models: dict[str, Any] = field(repr=False)
     certificate: dict[str, Any] = field(repr=False)
@@ -86,6 +88,7 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
         ledger.failures.now,
         written.tables,
         certified=facts.certified,
+        untested=facts.untested if plan.settings.certify else [],
         costs=facts.costs,
         models=facts.models,
         certificate=written.manifest["certificate"],

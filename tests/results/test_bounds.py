@@ -183,7 +183,9 @@ def test_a_denominator_that_may_be_nothing_bounds_nothing() -> None:
 
 def test_never_beyond_what_is_possible_nor_without_the_value() -> None:
     assert ends([0.0, 36.0, 0.0, 36.0, 36.0], [36.0] * 5, possible=(0.0, 1.0)) == [0.0, 1.0]
-    assert ends([18.0, 54.0, 18.0, 54.0, 54.0], [9.0] * 5, possible=(1.0, 3.0))[1] == pytest.approx(4.4)  # its own value
+    assert ends([18.0, 54.0, 18.0, 54.0, 54.0], [9.0] * 5, possible=(1.0, 3.0))[1] == pytest.approx(
+        4.4
+    )  # its own value
 
 
 def test_prompts_without_a_step_do_not_count() -> None:

@@ -72,17 +72,23 @@ def test_antisymmetric(prompts: int) -> None:
 
 def one_by_one(given: pd.DataFrame) -> pd.DataFrame:
     """The same table, two trees at a time."""
-    terms = {"acceptance_rate": (["accepted_tokens"], "drafted_tokens"), "acceptance_length": (["accepted_tokens"], "steps"),
-             "block_efficiency": (["accepted_tokens", "bonus_tokens"], "steps")}  # fmt: skip
+    terms = {
+        "acceptance_rate": (["accepted_tokens"], "drafted_tokens"),
+        "acceptance_length": (["accepted_tokens"], "steps"),
+        "block_efficiency": (["accepted_tokens", "bonus_tokens"], "steps"),
+    }
     rows = []
     for keys, group in given.groupby(GROUP_KEYS, sort=False):
+        sums = {
+            tree: rows.groupby(["category", "prompt_id"])[list(COUNTS)].sum() for tree, rows in group.groupby("tree")
+        }
         for metric, (above, below) in terms.items():
             for a, b in combinations(group["tree"].unique(), 2):
-                sides = [group[group["tree"] == tree].groupby(["category", "prompt_id"])[list(COUNTS)].sum() for tree in (a, b)]
+                sides = sums[a], sums[b]
                 if not sides[0].index.equals(sides[1].index):
                     continue
-                ratios = [ratios_of_sums(side[above].sum(axis=1).to_numpy(float)[None], side[below].to_numpy(float)[None])
-                          for side in sides]  # fmt: skip
+                numbers = [(side[above].sum(axis=1), side[below]) for side in sides]
+                ratios = [ratios_of_sums(*(part.to_numpy(float)[None] for part in parts)) for parts in numbers]
                 most = {"acceptance_rate": 1.0}.get(metric, float(group["depth"].max()))
                 codes = pd.factorize(sides[0].index.get_level_values("category"))[0]
                 ends = bounds_of_differences(*ratios, codes, (-most, most))[0]
@@ -103,7 +109,9 @@ def test_all_at_once_are_as_two_at_a_time(categorical: bool) -> None:
     if categorical:
         texts = [key for key in (*GROUP_KEYS, "tree", "category", "prompt_id") if given[key].dtype == "str"]
         given = given.astype(dict.fromkeys(texts, "category"))
-    pd.testing.assert_frame_equal(comparisons(given, 0), expected, rtol=1e-9, check_dtype=False, check_categorical=False)
+    pd.testing.assert_frame_equal(
+        comparisons(given, 0), expected, rtol=1e-9, check_dtype=False, check_categorical=False
+    )
 
 
 def test_never_beyond_what_is_possible() -> None:
@@ -177,7 +185,9 @@ def test_a_named_tree_competes_at_the_nearest_budget() -> None:
     """A name says nothing of a size: a tree at one budget only is its own; one at several is an unknown shape."""
     prompts = {str(p): (9, 36, 4 + p) for p in range(5)}
     shapes = [records({"chain": prompts, "kary-k3": prompts}, budget=budget) for budget in (16, 64)]
-    mine = [records({name: prompts}, budget=budget) for name, budget in (("mine", 27), ("paths-0a1b2c", 40), ("other", 7))]
+    mine = [
+        records({name: prompts}, budget=budget) for name, budget in (("mine", 27), ("paths-0a1b2c", 40), ("other", 7))
+    ]
     foreign = [records({"foreign-x2": prompts}, budget=budget) for budget in (16, 64)]
     table = pd.concat([*shapes, *mine, *foreign], ignore_index=True)
     found = competing_budgets(table, ["pair"])

@@ -10,7 +10,8 @@ from specdraft.results.bounds import bounds, ratios_of_sums
 from specdraft.results.metrics import HELPERS
 from specdraft.results.summary import ends, summarise
 
-SUMS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens", "wall_s", "draft_s", "verify_s", "other_s"]
+COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
+SUMS = [*COUNTS, "wall_s", "draft_s", "verify_s", "other_s"]
 TERMS = {
     "acceptance_rate": (["accepted_tokens"], "drafted_tokens"),
     "acceptance_length": (["accepted_tokens"], "steps"),
@@ -22,22 +23,28 @@ TERMS = {
     "alpha": (["overlap"], "judged_tokens"),
     "loop_share": (["looped_tokens"], "new_tokens"),
 }
-LEAST_AND_MOST = {"acceptance_rate": (0, 1), "acceptance_length": (0, 3), "block_efficiency": (1, 4), "alpha": (0, 1), "loop_share": (0, 1)}
+LEAST_AND_MOST = {
+    "acceptance_rate": (0, 1),
+    "acceptance_length": (0, 3),
+    "block_efficiency": (1, 4),
+    "alpha": (0, 1),
+    "loop_share": (0, 1),
+}
 
 
 def records(groups: int = 5, prompts: int = 9, seed: int = 0) -> pd.DataFrame:
-    """Groups of trees of three levels; every second one has times, some prompts have no step, one group lacks a prompt."""
+    """Trees of three levels; every second group has times, a prompt has no step, one group lacks a prompt."""
     rng, rows = np.random.default_rng(seed), []
     for group in range(groups):
         for prompt in range(prompts):
             steps = int(rng.integers(3, 20)) * (prompt != 4)
-            accepted = int(rng.binomial(3 * steps, 0.4))
+            accepted, looped = int(rng.binomial(3 * steps, 0.4)), int(rng.integers(0, 3))
             seconds = float(rng.uniform(1, 2)) if group % 2 else np.nan
-            rows.append(
-                {"combination": f"c{group}", "tree": "kary", "depth": 3, "prompt_id": f"q{prompt}", "category": "ab"[prompt % 2]}
-                | dict(zip(SUMS, (steps, 3 * steps, accepted, steps, 1 + accepted + steps, *[seconds] * 4), strict=True))
-                | dict(zip(HELPERS, (2 * seconds, int(rng.integers(0, 3)), 0.1 * steps + 0.1, 0.5, 0.4 * steps, steps), strict=True))
-            )  # fmt: skip
+            counts = (steps, 3 * steps, accepted, steps, 1 + accepted + steps, *[seconds] * 4)
+            helpers = (2 * seconds, looped, 0.1 * steps + 0.1, 0.5, 0.4 * steps, steps)
+            keys = {"combination": f"c{group}", "tree": "kary", "depth": 3}
+            keys |= {"prompt_id": f"q{prompt}", "category": "ab"[prompt % 2]}
+            rows.append(keys | dict(zip((*SUMS, *HELPERS), (*counts, *helpers), strict=True)))
     table = pd.DataFrame(rows)
     return table[(table["combination"] != "c3") | (table["prompt_id"] != "q1")].sample(frac=1, random_state=seed)
 
@@ -48,7 +55,9 @@ def one_by_one(given: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         prompts = group.groupby(["category", "prompt_id"])[[*SUMS, *HELPERS]].sum(min_count=1)
         row = dict(zip(keys, values, strict=True)) | group[SUMS].sum(min_count=1).to_dict()
         for ratio, (terms, below) in TERMS.items():
-            above, under = (prompts[names].sum(axis=1, skipna=False).to_numpy(float)[None] for names in (terms, [below]))
+            above, under = (
+                prompts[names].sum(axis=1, skipna=False).to_numpy(float)[None] for names in (terms, [below])
+            )
             ratios = ratios_of_sums(np.nan_to_num(above), under)
             codes = pd.factorize(prompts.index.get_level_values("category"))[0]
             low, high = bounds(ratios, codes, LEAST_AND_MOST.get(ratio, (0, np.inf)))[0]
@@ -73,7 +82,10 @@ def test_all_at_once_are_as_one_by_one(keys: list[str], categorical: bool) -> No
 def test_repeats_are_summed_by_prompt() -> None:
     given = records(1)
     halves = given.assign(repeat=0, steps=given["steps"] * 0.25), given.assign(repeat=1, steps=given["steps"] * 0.75)
-    once, twice = summarise(given, ["combination", "depth"], 0), summarise(pd.concat(halves), ["combination", "depth"], 0)
+    once, twice = (
+        summarise(given, ["combination", "depth"], 0),
+        summarise(pd.concat(halves), ["combination", "depth"], 0),
+    )
     assert twice["accepted_tokens"].tolist() == [2 * n for n in once["accepted_tokens"]]
     for end in ("_lo", "_hi"):
         assert twice[f"loop_share{end}"][0] == pytest.approx(once[f"loop_share{end}"][0])
