@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from hydra.core.override_parser.types import Override
 
-from specdraft.config.settings import OutputSpec, Settings
+from specdraft.config.settings import CostSpec, OutputSpec, Settings
 from specdraft.config.typed import Schema
 from specdraft.errors import ConfigError, did_you_mean
 
@@ -39,7 +39,7 @@ def _below(name: str, schemas: Mapping[str, Schema]) -> list[str]:
     classes = {group: [schema] if isinstance(schema, type) else schema.values() for group, schema in schemas.items()}
     having = {
         group
-        for group, kinds in {**classes, "output": [OutputSpec]}.items()
+        for group, kinds in {**classes, "output": [OutputSpec], "cost": [CostSpec]}.items()
         for kind in kinds
         if name in {f.name for f in dataclasses.fields(kind)}
     }

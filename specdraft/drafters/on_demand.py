@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from specdraft.models.cached_model import CachedModel
 
 PACKAGE = Path(__file__).parents[1]
+Loading = Callable[[], AbstractContextManager[None]]
 
 
 class Memory(Protocol):
@@ -57,11 +58,18 @@ class PairOnDemand(Pair):
         files: the pair, checked.
         memory: where self-checks and descriptions are kept.
         target_of: a pair whose target is used again if it is the same model.
+        loading: entered while a model is read.
     """
 
-    def __init__(self, files: PairFiles, memory: Memory, target_of: PairOnDemand | None = None) -> None:
-        self.files, self._memory = files, memory
-        self._target: _Target = _Target(files.target, memory)
+    def __init__(
+        self,
+        files: PairFiles,
+        memory: Memory,
+        target_of: PairOnDemand | None = None,
+        loading: Loading = nullcontext,
+    ) -> None:
+        self.files, self._memory, self._loading = files, memory, loading
+        self._target: _Target = _Target(files.target, memory, loading)
         if target_of is not None and target_of.files.target.spec == files.target.spec:
             self._target = target_of._target
 
@@ -75,7 +83,9 @@ class PairOnDemand(Pair):
             elif name == "target_check":
                 self.target_check = self._target.known.check
             else:
-                self.drafter = self.files.drafter.load(self.files.draft, Target(self.files.target, lambda: self.target))
+                with self._loading() if self.files.draft else nullcontext():
+                    target = Target(self.files.target, lambda: self.target)
+                    self.drafter = self.files.drafter.load(self.files.draft, target)
         return vars(self)[name]
 
     def load(self) -> None:
@@ -117,8 +127,8 @@ class PairOnDemand(Pair):
 class _Target:
     """A target that pairs may share."""
 
-    def __init__(self, files: ModelFiles, memory: Memory) -> None:
-        self._files, self._memory = files, memory
+    def __init__(self, files: ModelFiles, memory: Memory, loading: Loading) -> None:
+        self._files, self._memory, self._loading = files, memory, loading
         self._known: _Known | None = None
 
     @cached_property
@@ -131,8 +141,9 @@ class _Target:
         from specdraft.models.loading import load_model
         from specdraft.models.self_check import self_check
 
-        model = load_model(self._files)
-        check = self_check(model, self._files.spec.path)
+        with self._loading():
+            model = load_model(self._files)
+            check = self_check(model, self._files.spec.path)
         self._known = _Known(check, describe_model(model, self._files, check))
         self._memory.keep(self._about, {"check": asdict(check), "description": self._known.description})
         return model

@@ -102,11 +102,11 @@ def certify(
         raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
     kinds = {repr(c.rule) for c in plan.combinations}
     cases = {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
-    progress.start(len(kinds) + len(cases), 0)
+    progress.stage("certify", len(kinds) + len(cases), "checks")
 
     def note(what: str) -> None:
         progress.note(what)
-        progress.advance(1)
+        progress.done(1)
 
     proofs: dict[str, Proof] = {}
     for combination in plan.combinations:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdraft.acceptance import registry
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import certificate
@@ -95,8 +95,8 @@ def _curves(costs: Mapping[str, Any]) -> dict[str, CostCurve]:
     curves = {}
     for pair, values in costs.items():
         try:
-            curves[pair] = CostCurve(**values)
-        except TypeError:
+            curves[pair] = CostCurve.of(values)
+        except (TypeError, AttributeError):
             continue
     return curves
 

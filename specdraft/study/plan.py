@@ -33,7 +33,7 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, dtype_label, encode_for, model_label
 from specdraft.study.pair_names import named_points
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
-from specdraft.study.refusals import refuse_bundled_path, refuse_study_keys, refuse_without_effect
+from specdraft.study.refusals import refuse_bundled_path, refuse_costs_unused, refuse_study_keys, refuse_without_effect
 from specdraft.trees import shapes
 from specdraft.trees.shapes import Shape
 from specdraft.trees.shapes.chain import Chain
@@ -121,7 +121,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     """
     study = compose_study(overrides, schemas(), config_dir)
     settings, prompt_spec = study.points[0].settings, study.points[0].groups["prompts"]
-    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens"):
+    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens", "cost", "threads"):
         if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
             raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
     if any(point.groups["prompts"] != prompt_spec for point in study.points):
@@ -138,6 +138,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     combinations, skipped = _combinations(points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
+    refuse_costs_unused(settings, {combination.engine for combination in combinations})
     beside: list[Combination] = []
     too_deep: list[Combination] = []
     prompt_notes = notes_on_turns(prompts)
@@ -148,7 +149,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
         for reference in _references(asked, prompts):
             (beside if _has_room(reference, longest) else too_deep).append(reference)
-    notes = [*study.notes, *_left_out(too_deep)]
+    notes = [*study.notes, *_left_out(too_deep), *_without_costs(settings)]
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
 
 
@@ -286,6 +287,12 @@ def _has_room(reference: Combination, longest: list[int]) -> bool:
     except PromptError:
         return False
     return True
+
+
+def _without_costs(settings: Settings) -> list[str]:
+    if settings.cost.measure != "off":
+        return []
+    return ["cost.measure=off: times of replayed rows are not estimated, so their est_ columns are empty"]
 
 
 def _left_out(references: Iterable[Combination]) -> list[str]:

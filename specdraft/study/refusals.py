@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-from specdraft.config import override_groups, override_keys
+from specdraft.config import Settings, override_groups, override_keys
 from specdraft.errors import ConfigError
 from specdraft.prompts import PromptSpec
 from specdraft.trees.shapes import Shape
 
-STUDY_KEYS = ("name", "repeats", "report", "certify", "output")
+STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads")
 
 
 def refuse_study_keys(command: str, overrides: Iterable[str]) -> None:
@@ -39,6 +39,13 @@ def refuse_bundled_path(overrides: Iterable[str], spec: PromptSpec) -> None:
     bundled = [text for text in overrides if text.lstrip("+") in ("prompts=bundled", "prompts.kind=bundled")]
     if spec.path and bundled:
         raise ConfigError(f"{bundled[0]} does not go with prompts.path={spec.path}; leave one of them out")
+
+
+def refuse_costs_unused(settings: Settings, engines: Iterable[str]) -> None:
+    """Raise `ConfigError` where it is said how costs are measured and no combination is replayed."""
+    measure = settings.cost.measure
+    if measure != "auto" and "replay" not in engines:
+        raise ConfigError(f"cost.measure={measure} has no effect: nothing is replayed, and live times are measured")
 
 
 def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.drafters.on_demand import Memory, PairOnDemand
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import LoadError
@@ -19,10 +20,11 @@ from specdraft.study.engines.live import LiveEngine
 from specdraft.study.engines.replay import ReplayEngine
 from specdraft.study.failures import Failure, explain
 from specdraft.study.folder import locked, open_study
+from specdraft.study.forecast import forecast
 from specdraft.study.ledger import Ledger
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
-from specdraft.study.proofs import check_pair, prove_rules
+from specdraft.study.proofs import check_pair, prove_rules, sampled_rules
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
 
@@ -65,20 +67,23 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
         ResultsError: the directory cannot be used or written.
     """
     progress = progress or Progress()
-    with locked(out):
+    with threads(plan.settings.threads), locked(out):
         open_study(plan, out, fresh)
         store = TraceStore(default_folder())
         if any(combination.engine == "replay" for combination in plan.combinations):
             store.check_writable()
         ledger = Ledger(plan, out, progress)
         engines: dict[str, Engine] = {
-            "replay": ReplayEngine(store, progress.note),
-            "live": LiveEngine(store, progress.note),
+            "replay": ReplayEngine(store, progress.note, progress),
+            "live": LiveEngine(store, progress.note, watch=progress),
         }
         try:
             _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()
         finally:
+            progress.pair("")
+            progress.stage("tables", ledger.rows.total, "rows")
             written = ledger.write()
+            progress.done(ledger.rows.total)
     facts = ledger.facts
     return Outcome(
         out,
@@ -95,6 +100,19 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
     )
 
 
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads of the processor for forwards; None leaves what `torch` chose: one for each physical core."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class _Sweep:
     """One way through a plan: a pair is loaded once, and all that is due of it runs before the next one."""
@@ -109,6 +127,7 @@ class _Sweep:
         pairs, rows = self.plan.by_pair(), self.ledger.rows
         self.progress.start(rows.total, rows.reused)
         rows.add_combinations(combination for combinations in pairs.values() for combination in combinations)
+        self.progress.plan(forecast(self.plan, {p: self.ledger.due(c) for p, c in pairs.items()}, rows.missing))
         self._prove_rules()
         loaded: PairOnDemand | None = None
         for files, combinations in pairs.items():
@@ -128,15 +147,17 @@ class _Sweep:
     def _prove_rules(self) -> None:
         """A rule that is not as it claims is not run."""
         rules, missing = self.ledger.facts.rules, self.ledger.rows.missing
+        if sampled := sampled_rules(self.plan.combinations):
+            self.progress.stage("prove", len(sampled), "rules")
         for proof, combinations in prove_rules(self.plan.combinations, rules, missing):
             rules[proof.rule] = proof.as_dict()
-            self.progress.note(f"enumerated acceptance={proof.rule} on small trees")
+            self.progress.done(1)
             if proof.lossless and not proof.exact:
                 self.ledger.fail_all(combinations, f"bug: acceptance={proof.rule} is {proof.verdict()}")
 
     def _load(self, files: PairFiles, loaded: PairOnDemand | None, due: list[Combination]) -> PairOnDemand | None:
         """The pair, described. Its weights are read where decoding needs them, or where they never were read before."""
-        pair = PairOnDemand(files, self.memory, loaded)
+        pair = PairOnDemand(files, self.memory, loaded, self._loading)
         try:
             if self._to_check(files) or any(combination.engine == "live" for combination in due):
                 pair.load()
@@ -146,13 +167,19 @@ class _Sweep:
             return None
         return pair
 
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        self.progress.stage("load", 1, "models")
+        yield
+        self.progress.done(1)
+
     def _run_pair(self, pair: PairOnDemand, combinations: list[Combination], due: list[Combination]) -> None:
         self.ledger.write_manifest()  # a killed sweep has said what it ran
         for name, engine in self.engines.items():
             if chosen := [combination for combination in due if combination.engine == name]:
                 self._run_engine(engine, pair, chosen)
         if self.plan.settings.certify:
-            self.ledger.facts.live[pair.label] = check_pair(self.plan, pair, combinations, self.progress.note)
+            self.ledger.facts.live[pair.label] = check_pair(self.plan, pair, combinations, self.progress)
 
     def _run_engine(self, engine: Engine, pair: PairOnDemand, chosen: list[Combination]) -> None:
         try:

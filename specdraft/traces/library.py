@@ -22,6 +22,7 @@ from specdraft.sampling.randomness import seeded
 from specdraft.traces.record import Trajectory, batches, record_trajectories
 from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
+from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
 
 BATCH = 16
@@ -51,6 +52,7 @@ def pair_traces(
     recorded: Callable[[str], None] = lambda what: None,
     draw: str = "",
     children: int = 1,
+    watch: Watch = UNWATCHED,
 ) -> PairTraces:
     """Trajectories and annotations of every prompt; each batch is stored as soon as it is recorded.
 
@@ -63,6 +65,7 @@ def pair_traces(
         recorded: called with a line of text for each batch that had to be recorded.
         draw: which of the sampled texts of a prompt (the study's seed and the repeat).
         children: where texts are sampled, the most children of one node that will be asked for.
+        watch: told of the stages record, annotate and judge.
     """
     prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
     store = store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
@@ -71,19 +74,30 @@ def pair_traces(
 
     def texts(some: Sequence[str]) -> list[Trajectory]:
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
-        return record_trajectories(pair.target, [prompts[name] for name in some], ending, sampling, generators)
+        steps = _StepsOfBatch(watch, len(some) * ending.max_new_tokens)
+        made = record_trajectories(
+            pair.target, [prompts[name] for name in some], ending, sampling, generators, steps.gained
+        )
+        steps.end()
+        return made
 
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
-    trajectories = store_all.complete(Trajectory, abouts, texts, f"recorded {{}} trajectories of {target}", ending)
+    note = f"recorded {{}} trajectories of {target}"
+    trajectories = store_all.complete(
+        Trajectory, abouts, texts, note, lambda n: watch.stage("record", n * ending.max_new_tokens, "tokens"), ending
+    )
     about_annotations = {
         name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()
     }
 
     def ranks(some: Sequence[str]) -> list[Annotation]:
-        return pair.drafter.annotate(recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some]))
+        made = pair.drafter.annotate(recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some]))
+        watch.done(len(some))
+        return made
 
+    note = f"annotated {{}} trajectories with {drafter}"
     annotations = store_all.complete(
-        Annotation, about_annotations, ranks, f"annotated {{}} trajectories with {drafter}"
+        Annotation, about_annotations, ranks, note, lambda n: watch.stage("annotate", n, "prompts")
     )
     keys = {name: store.key(about) for name, about in about_annotations.items()}
     if sampling.greedy or not pair.traits.probabilities:
@@ -92,12 +106,14 @@ def pair_traces(
     def judged(some: Sequence[str]) -> list[RuleRecords]:
         histories = [seeded("history", keys[name]) for name in some]
         texts = recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some])
-        return record_rules(pair.target, pair.drafter, texts, sampling, children, histories)
+        made = record_rules(pair.target, pair.drafter, texts, sampling, children, histories)
+        watch.done(len(some))
+        return made
 
     about = {"kind": "rule_records", "arrays": list(record_arrays()), "children": children} | _both_models(pair)
     about_records = {name: about | {"annotation": key} for name, key in keys.items()}
     note = f"judged {{}} sampled texts of {target} with {drafter}"
-    records = store_all.complete(RuleRecords, about_records, judged, note)
+    records = store_all.complete(RuleRecords, about_records, judged, note, lambda n: watch.stage("judge", n, "prompts"))
     return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
 
 
@@ -116,6 +132,31 @@ def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajector
     return [RecordedText(*text) for text in zip(prompts, tokens, states, strict=True)]
 
 
+class _StepsOfBatch:
+    """Tells how far a batch of texts is, in tokens.
+
+    Args:
+        watch: who is told.
+        most: tokens that the batch has at most; texts that end early count as whole ones.
+    """
+
+    def __init__(self, watch: Watch, most: int) -> None:
+        self._watch, self._left, self._ready = watch, most, False
+
+    def gained(self, tokens: int) -> None:
+        """So many tokens more; the first ones come with the prompts."""
+        if self._ready:
+            self._left -= tokens
+            self._watch.done(tokens)
+        else:
+            self._ready = True
+            self._watch.ready(self._left)
+
+    def end(self) -> None:
+        """The texts are there."""
+        self._watch.done(self._left)
+
+
 class _Stored:
     """Traces of some prompts: read from the store, recorded in batches where they are missing."""
 
@@ -131,6 +172,7 @@ class _Stored:
         abouts: Mapping[str, Mapping[str, Any]],
         record: Callable[[Sequence[str]], list[Trace]],
         note: str,
+        begin: Callable[[int], None],
         ending: Ending | None = None,
     ) -> dict[str, Trace]:
         """Every prompt's trace of one kind; each batch is stored as soon as it is recorded.
@@ -140,12 +182,15 @@ class _Stored:
             abouts: what each prompt's trace depends on.
             record: makes the traces of a batch.
             note: what to say of a batch; `{}` is how many.
+            begin: told before the first batch how many are missing.
             ending: see `_read`.
         """
         traces: dict[str, Trace | None] = {
             name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()
         }
-        for some in batches([name for name in self._by_length if traces[name] is None], BATCH):
+        missing = [name for name in self._by_length if traces[name] is None]
+        begin(len(missing))
+        for some in batches(missing, BATCH):
             for name, trace in zip(some, _in_memory(record, some), strict=True):
                 self._store.put(abouts[name], trace if isinstance(trace, dict) else trace._asdict())
                 traces[name] = trace
@@ -174,13 +219,15 @@ class Expansions:
     ) -> None:
         self._pair, self._prompts, self._traces, self._plan, self._store = pair, prompts, traces, plan, store
 
-    def record(self, recorded: Callable[[str], None] = lambda what: None) -> None:
+    def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
         missing = [name for name in self._prompts if _read(Expansion, self._store.get(self._about(name))) is None]
+        watch.stage("expand", len(missing), "prompts")
         for some in batches(missing, BATCH):
             for name in some:
                 (text,) = recorded_texts(self._pair, [(self._prompts[name], self._traces.trajectories[name])])
                 self._store.put(self._about(name), self._pair.drafter.expand(text, self._plan)._asdict())
+                watch.done(1)
             recorded(f"drafted best-first trees along {len(some)} trajectories with {drafter_name(self._pair.files)}")
 
     def of(self, name: str) -> Expansion:

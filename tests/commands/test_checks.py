@@ -18,7 +18,7 @@ from support.tiny_models import PairFolders
 
 from specdraft.acceptance import Rejection
 from specdraft.acceptance.judging import Judged
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.losslessness.enumeration import enumerate_case
 from specdraft.study.manifest import Facts

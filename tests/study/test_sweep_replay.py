@@ -14,7 +14,7 @@ import pytest
 from support.tiny_models import PairFolders
 
 from specdraft import cli
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.commands.options import USAGE
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.errors import ResultsError
@@ -59,7 +59,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("traces")
         patch.setenv("SPECDRAFT_TRACES", str(folder))
-        patch.setattr(replay, "pair_costs", lambda pair, store, measured: CURVE)
+        patch.setattr(replay, "pair_costs", lambda *given: CURVE)
         yield folder
 
 
