@@ -122,6 +122,7 @@ def _say_reported(reported: Reported, quiet: bool) -> None:
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
+    from specdraft.study.estimates import estimates
     from specdraft.study.folder import rows_there
     from specdraft.viewer.tables import plan_table
 
@@ -145,6 +146,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
                         *({"kind": "plan", "text": text} for text in plan.notes),
                         *(note.as_dict() for note in plan.prompt_notes),
                     ],
+                    "estimates": [estimate.as_dict() for estimate in estimates(plan)],
                 }
             )
         )
@@ -154,5 +156,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
     for note in plan.all_notes:
         console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for line in (line for estimate in estimates(plan) for line in estimate.lines()):
+        console().print(line, markup=False, highlight=False, soft_wrap=True)
     for what, reason in plan.skipped:
         console().print(plain_text(f"skipped: {what}: {reason}"), markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles, ModelInMemory, eos_ids, find_model
 from specdraft.models.prompt_reader import Messages, PromptReader
+from specdraft.models.sizes import check_memory
 from specdraft.models.spec import ModelSpec, PairSpec
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ class PairFiles:
                 f"pair {self.spec.name}: the tokenizers of {self.target.spec.path} and {self.draft.spec.path} differ "
                 f"(first at {differing[0]!r}); both models must read the same token ids"
             )
+
+    def check_memory(self) -> None:
+        """Raise `ModelError` where the weights alone are more than their device holds; bundled models are small."""
+        check_memory(self.spec.name, [files for files in self.models if not files.spec.path.startswith("zoo:")])
 
     def _differing(self, first: Any, second: Any) -> list[str]:
         """What two tokenizers do not read alike."""
@@ -273,6 +278,7 @@ def load_pair(
     named = load_group("pair", spec, PairSpec) if isinstance(spec, str) else spec
     files = named if isinstance(named, PairFiles) else find_pair(named, drafter)
     files.check()
+    files.check_memory()
     from specdraft.models.loading import load_model
     from specdraft.models.self_check import self_check
 

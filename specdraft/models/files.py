@@ -44,7 +44,7 @@ class ModelFiles:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: not what was read from the folder into objects, which is large, and soon read again."""
-        return {name: value for name, value in vars(self).items() if name not in ("config", "tokenizer")}
+        return {name: value for name, value in vars(self).items() if name not in ("config", "tokenizer", "skeleton")}
 
     @cached_property
     def config(self) -> Any:
@@ -76,19 +76,28 @@ class ModelFiles:
         with reading(self.spec.path):
             return tensor_shapes(self.folder)
 
-    def check_supported(self) -> None:
-        """The static gate, and whether the weights, if they are here, are those of the model that is described.
+    @cached_property
+    def skeleton(self) -> Any:
+        """The model on the meta device: its modules and shapes, without a weight.
 
-        The model is built on the meta device, so no weight is read.
+        Raises:
+            ModelError: config.json makes no causal language model.
         """
         import torch
         from transformers import AutoModelForCausalLM
 
-        if getattr(self.config, "is_encoder_decoder", False):
-            check_supported(self.spec.path, self.config, object)
         with reading(self.spec.path, "config.json makes no causal language model"), torch.device("meta"):
             changed = copy.deepcopy(self.config)  # some models change the config that they are built from
             model = AutoModelForCausalLM.from_config(changed, trust_remote_code=False, **CHOSEN)
+            model.tie_weights()
+        return model
+
+    def check_supported(self) -> None:
+        """The static gate, and whether the weights, if they are here, are those of the model that is described; no
+        weight is read."""
+        if getattr(self.config, "is_encoder_decoder", False):
+            check_supported(self.spec.path, self.config, object)
+        model = self.skeleton
         check_supported(self.spec.path, self.config, type(model))
         with reading(self.spec.path, "no usable generation_config.json"):
             check_generation_config(self.folder)
@@ -202,7 +211,7 @@ class ModelInMemory(ModelFiles):
 
     def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any) -> None:
         super().__init__(spec, Path())
-        vars(self).update(model=model, config=model.config, tokenizer=tokenizer)
+        vars(self).update(model=model, config=model.config, tokenizer=tokenizer, skeleton=model)
 
     @property
     def in_memory(self) -> Any:

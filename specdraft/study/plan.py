@@ -224,6 +224,8 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
         pairs[key].check()
         for model in files.models:
             check_loadable(model)
+        if weights:
+            pairs[key].check_memory()
     return pairs
 
 
