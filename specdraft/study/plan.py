@@ -125,7 +125,10 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
             raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
     if any(point.groups["prompts"] != prompt_spec for point in study.points):
-        raise ConfigError("prompts cannot be swept: a study has one set of prompts")
+        raise ConfigError(
+            "prompts cannot be swept: a study has one set of prompts (a text with commas wants quotes of its own: "
+            "'prompts.system=\"a, b\"')"
+        )
     for point in study.points:
         point.groups["sampling"].check()
         point.groups["acceptance"].check()

@@ -16,6 +16,8 @@ from specdraft.errors import PromptError
 from specdraft.models import prompt_reader
 from specdraft.models.prompt_reader import Piece, PromptReader, within_seconds
 from specdraft.prompts import Message
+from specdraft.study.combination import encode_prompts
+from specdraft.study.plan import plan_study
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }} [end]{% endfor %}"
@@ -89,6 +91,7 @@ def test_a_tokenizer_without_bos_puts_none_twice() -> None:
     assert not PromptReader(plain, "MODEL").holds_marks("<s>Hi")
 
 
+BEFORE = ("", "[system] be brief [end]", "[system] be kind [end]")
 TALK = (Message("system", "be brief"), Message("user", "Hi"), Message("assistant", "Hello."))
 SYSTEM_LEFT_OUT = (
     "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}] {{ m.content }}{% endif %}{% endfor %}"
@@ -292,7 +295,7 @@ class TestCommands:
         for text in self.NOTES:
             assert f"Prompts: {text}." in (out / "report.md").read_text().replace("\\", "").replace("`", "")
 
-    def test_system_prompts_are_told_apart(self, run: Run, chat: list[str], tmp_path: Path) -> None:
+    def test_system_prompts_are_told_apart(self, chat: list[str]) -> None:
         """In the text, in the identity of a study, and in the names of its combinations."""
         listed = {}
         for name, system in (
@@ -300,15 +303,13 @@ class TestCommands:
             ("brief", ["prompts.system=be brief"]),
             ("kind", ["prompts.system=be kind"]),
         ):
-            given = run("sweep", *chat, *system, "--dry-run", "--json")
-            assert given.code == 0, given.err
-            listed[name] = json.loads(given.out)["combinations"][0]["combination"]
-        assert len(set(listed.values())) == 3
-        given = ["sweep", *chat[:-2], "max_new_tokens=2", chat[-1], "report=false", "--out", tmp_path / "out"]
-        assert run(*given, "prompts.system=be brief").code == 0
-        refused = run(*given, "prompts.system=be kind")
-        assert refused.code == 2
-        assert "prompt '1' is not among these as it was" in refused.err
+            plan = plan_study([*chat, *system, "engine=live"])
+            (combination,) = plan.combinations
+            ids = encode_prompts(combination.pair, plan.prompts, plan.combinations)["1"]
+            listed[name] = (combination.identifier, plan.identity["prompts"], written(ids))
+        identifiers, digests, texts = map(set, zip(*listed.values(), strict=True))
+        assert len(identifiers) == len(digests) == 3
+        assert texts == {f"<s>{before}[user] Hi [end] [me] " for before in BEFORE}
 
     def test_messages(self, run: Run, chat: list[str], tmp_path: Path) -> None:
         talk = [{"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "So?"), ("user", "b"))]
