@@ -14,7 +14,6 @@ from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles, ModelInMemory, eos_ids, find_model
 from specdraft.models.prompt_reader import Messages, PromptReader
-from specdraft.models.sizes import check_memory
 from specdraft.models.spec import ModelSpec, PairSpec
 
 if TYPE_CHECKING:
@@ -95,7 +94,10 @@ class PairFiles:
 
     def check_memory(self) -> None:
         """Raise `ModelError` where the weights alone are more than their device holds; bundled models are small."""
-        check_memory(self.spec.name, [files for files in self.models if not files.spec.path.startswith("zoo:")])
+        if others := [files for files in self.models if not files.spec.path.startswith("zoo:")]:
+            from specdraft.models.sizes import check_memory
+
+            check_memory(self.spec.name, others)
 
     def _differing(self, first: Any, second: Any) -> list[str]:
         """What two tokenizers do not read alike."""

@@ -11,7 +11,7 @@ import torch
 
 from specdraft.errors import ModelError
 from specdraft.models.files import ModelFiles
-from specdraft.models.loading import resolve_device, resolve_dtype
+from specdraft.models.placement import dtype_name, resolve_device
 from specdraft.models.weights import weight_files
 
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5}  # of a number, its scales left out
@@ -41,7 +41,7 @@ class ModelSize:
 def model_size(files: ModelFiles) -> ModelSize:
     """The size of a model; raises `ModelError` where its config makes none."""
     model, text = files.skeleton, files.config.get_text_config()
-    item = resolve_dtype(files, resolve_device(files.spec)).itemsize
+    item = getattr(torch, dtype_name(files)).itemsize
     parameters = sum(parameter.numel() for parameter in model.parameters())
     heads = int(text.num_attention_heads)
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -112,10 +112,7 @@ def too_large(name: str, models: Iterable[ModelFiles]) -> str | None:
 
 def _explained(name: str, device: torch.device, sizes: Sequence[tuple[ModelFiles, int]], total: int) -> str:
     together = " for both" if len(sizes) > 1 else ""
-    each = " and ".join(
-        f"{gib(size)} of {files.spec.path} ({str(resolve_dtype(files, device)).removeprefix('torch.')})"
-        for files, size in sizes
-    )
+    each = " and ".join(f"{gib(size)} of {files.spec.path} ({dtype_name(files)})" for files, size in sizes)
     return (
         f"pair {name}: the weights take {each}, and {device} has {gib(total)} in all{together}; expected a "
         "smaller dtype, as pair.target.dtype=bfloat16, quantize=4bit or 8bit, or device=spread"

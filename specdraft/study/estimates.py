@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 from specdraft.bench.rate import flops_per_s
 from specdraft.drafters.pair import PairFiles
-from specdraft.models.loading import resolve_device, resolve_dtype
+from specdraft.models.placement import dtype_name, resolve_device
 from specdraft.models.self_check import free_memory
 from specdraft.models.sizes import ModelSize, gib, model_size, too_large
 from specdraft.study.combination import Combination, encode_prompts
@@ -135,7 +137,7 @@ def _estimate(plan: StudyPlan, files: PairFiles, combinations: Sequence[Combinat
     longest = max(prompt_tokens) + new
     recorded = _recordings(plan, combinations)
     device = resolve_device(files.target.spec)
-    dtype = resolve_dtype(files.target, device)
+    dtype = getattr(torch, dtype_name(files.target))
     operations = [_operations(sizes, prompt_tokens, group) for group in recorded]
     return Estimate(
         files.label,

@@ -25,6 +25,7 @@ from specdraft.study.engines import replay
 from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces import library as traces
+from specdraft.traces.store import TraceStore
 
 TEXTS = [
     ("a", "story", "Once upon a time"),
