@@ -20,6 +20,7 @@ from specdraft.commands.options import (
 from specdraft.errors import UserError, plain_text
 
 if TYPE_CHECKING:
+    from specdraft.study.estimates import Estimate
     from specdraft.study.plan import StudyPlan
 
 
@@ -119,10 +120,18 @@ def _say_reported(reported: Reported, quiet: bool) -> None:
         console().print(f"report: {reported.page}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _estimates(plan: StudyPlan) -> list[Estimate]:
+    """What real pairs will take; torch is not imported for bundled ones."""
+    if all(model.spec.path.startswith("zoo:") for pair in plan.by_pair() for model in pair.models):
+        return []
+    from specdraft.study.estimates import estimates
+
+    return estimates(plan)
+
+
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
-    from specdraft.study.estimates import estimates
     from specdraft.study.folder import rows_there
     from specdraft.viewer.tables import plan_table
 
@@ -146,7 +155,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
                         *({"kind": "plan", "text": text} for text in plan.notes),
                         *(note.as_dict() for note in plan.prompt_notes),
                     ],
-                    "estimates": [estimate.as_dict() for estimate in estimates(plan)],
+                    "estimates": [estimate.as_dict() for estimate in _estimates(plan)],
                 }
             )
         )
@@ -156,7 +165,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
     for note in plan.all_notes:
         console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    for line in (line for estimate in estimates(plan) for line in estimate.lines()):
+    for line in (line for estimate in _estimates(plan) for line in estimate.lines()):
         console().print(line, markup=False, highlight=False, soft_wrap=True)
     for what, reason in plan.skipped:
         console().print(plain_text(f"skipped: {what}: {reason}"), markup=False, highlight=False, soft_wrap=True)
