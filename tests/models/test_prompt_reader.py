@@ -171,6 +171,13 @@ class TestPieces:
             Piece("  [end] [me] ", True),
         ]
 
+    def test_a_text_that_is_said_twice(self) -> None:
+        pieces = reader(CHAT).pieces("Hi", TALK[1:])
+        assert [piece.text for piece in pieces if not piece.mark] == ["Hi", "Hello.", "Hi"]
+        assert (
+            "".join(piece.text for piece in pieces) == "<s>[user] Hi [end][assistant] Hello. [end][user] Hi [end] [me] "
+        )
+
     def test_a_text_that_the_template_changes_is_not_told_apart(self) -> None:
         assert reader("[a] {{ messages[0].content | upper }} [b]").pieces("Hi") == [Piece("[a] HI [b]", True)]
 

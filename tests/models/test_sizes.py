@@ -95,7 +95,7 @@ class TestTooLarge:
     def test_commands(
         self, run: Run, both: list[ModelFiles], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("specdraft.drafters.pair.load_model", lambda *given: pytest.fail("a model was loaded"))
+        monkeypatch.setattr("specdraft.models.loading.load_model", lambda *given: pytest.fail("a model was loaded"))
         pair = [f"pair.{role}.path={m.spec.path}" for role, m in zip(("target", "draft"), both, strict=True)]
         pair += [f"pair.{role}.device=cpu" for role in ("target", "draft")]
         line = one_line(run(*command, *pair, "tree=chain", "budget=2"))
