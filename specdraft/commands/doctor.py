@@ -54,7 +54,7 @@ def _devices() -> str:
 
 def _configs() -> str:
     from specdraft.config import compose_study
-    from specdraft.study.plan import schemas
+    from specdraft.study.points import schemas
 
     return f"the default grid has {len(compose_study([], schemas()).points)} points"
 

@@ -34,14 +34,15 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Measure every combination of settings on every prompt."""
-    say_while_loading()
-    from specdraft.study.plan import plan_study, schemas
-
     if print_config:
         from specdraft.config import compose_study
+        from specdraft.study.points import schemas
 
         typer.echo(compose_study(overrides or [], schemas(), config_dir).yaml(), nl=False)
         return
+    say_while_loading()
+    from specdraft.study.plan import plan_study
+
     plan = plan_study(overrides or [], config_dir, weights=not dry_run)
     folder = out or Path("results") / plan.settings.name
     if dry_run:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, say, say_while_loading
+from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, say
 
 if TYPE_CHECKING:
     from specdraft.trees.topology import Topology
@@ -64,9 +64,8 @@ def trees_show(
 
     With --study it is coloured by what a study accepted.
     """
-    say_while_loading()
     from specdraft.errors import ConfigError, did_you_mean
-    from specdraft.study.plan import shape_of
+    from specdraft.study.points import shape_of
     from specdraft.trees.export import sglang_triple
     from specdraft.trees.shapes.published import published_trees
     from specdraft.viewer.trees import topology_tree

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,12 +48,14 @@ class PairFiles:
         drafter: what proposes tokens for the target.
         target: the target's files.
         draft: the files of the drafter's weights; None of a drafter without any.
+        encoded: prompts whose token ids are known, by what these depend on beside the target.
     """
 
     spec: PairSpec
     drafter: DrafterSpec
     target: ModelFiles
     draft: ModelFiles | None
+    encoded: dict[str, EncodedPrompt] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -139,13 +143,22 @@ class PairFiles:
         Raises:
             PromptError: there are no tokens, or they do not fit the context with what is decoded after them.
         """
-        reader, most = self.reader(chat_template), settings.max_prompt_tokens
+        most = settings.max_prompt_tokens
+        depends_on = json.dumps([text, list(before), chat_template, most])
+        key = hashlib.sha256(depends_on.encode()).hexdigest()[:16]
+        if key not in self.encoded:
+            self.encoded[key] = self._encode(text, chat_template, most, before)
+        prompt = self.encoded[key]
+        return prompt._replace(ids=self.fit(prompt.ids, settings, depth))
+
+    def _encode(self, text: str, chat_template: str, most: int | None, before: Messages) -> EncodedPrompt:
+        reader = self.reader(chat_template)
         ids = reader.ids(text, before)
         cut = most is not None and len(ids) > most
         if most is not None and cut:
             ids = reader.end_ids(text, most, before)
         twice = any(map(reader.holds_marks, [*(message.content for message in before), text]))
-        return EncodedPrompt(self.fit(ids, settings, depth), cut, twice)
+        return EncodedPrompt(ids, cut, twice)
 
     def fit(self, ids: list[int], settings: Settings, depth: int) -> list[int]:
         """Token ids that are given as such, cut to `max_prompt_tokens` on the left. Raises as `encode_to_fit`."""

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ ADAPTER = "adapter_config.json"
 # The engine chooses these, whatever a config.json says: attention by SDPA where a model has it, else eager.
 CHOSEN: dict[str, Any] = {"attn_implementation": None, "experts_implementation": None}
 # what is known of a folder without reading weights, and takes `transformers` to find out
-REMEMBERED = ("known_ids", "context_length", "rotary_switch", "eos_ids", "stored_dtype", "quantised")
+REMEMBERED = ("known_ids", "context_length", "rotary_switch", "eos_ids", "stored_dtype", "quantised", "dated")
 SPEAKING = (OSError, ValueError)  # errors whose text says what is wrong; of others the type is said too
 
 
@@ -156,6 +157,13 @@ class ModelFiles:
         """Whether the weights are stored in packed numbers."""
         return getattr(self.config.get_text_config(), "quantization_config", None) is not None
 
+    @cached_property
+    def dated(self) -> bool:
+        """Whether its chat template asks for the day's date."""
+        from specdraft.models.prompt_reader import PromptReader
+
+        return PromptReader(self.tokenizer, self.spec.path, "auto").dated
+
     def remembered(self) -> dict[str, Any]:
         """What was read out of the folder that needs `transformers`, to be kept."""
         return {name: getattr(self, name) for name in REMEMBERED} | {"eos_ids": sorted(self.eos_ids)}
@@ -246,17 +254,27 @@ def reading(name: str, problem: str = "") -> Iterator[None]:
         name: the folder as the user named it.
         problem: what is said of it, before the reason.
     """
+    with _transformers_silent(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:  # a folder's files can raise anything
+            said = str(error) if isinstance(error, UserError) else reason(error)
+            raise ModelError(": ".join(filter(None, (name, problem, said)))) from error
+
+
+@contextmanager
+def _transformers_silent() -> Iterator[None]:
+    """`transformers` says nothing, if it is there: what does without it does not import it."""
+    if "transformers" not in sys.modules:
+        yield
+        return
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:  # a folder's files can raise anything
-        said = str(error) if isinstance(error, UserError) else reason(error)
-        raise ModelError(": ".join(filter(None, (name, problem, said)))) from error
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
 

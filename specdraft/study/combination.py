@@ -8,20 +8,22 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Settings
 from specdraft.decoding.fitting import Together
 from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import PromptError
-from specdraft.losslessness.live_texts import Case
 from specdraft.models.placement import device_type, dtype_name
 from specdraft.models.spec import ModelSpec
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.shapes import Limits, Plan, Shape
 from specdraft.trees.topology import Topology
+
+if TYPE_CHECKING:
+    from specdraft.losslessness.live_texts import Case
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ class Combination:
 
 def case_of(combination: Combination) -> Case:
     """What to decode live to check a combination's rule."""
+    from specdraft.losslessness.live_texts import Case
+
     shape, settings = combination.shape, combination.settings
     return Case.of(shape, settings.budget, combination.rule, combination.sampling, settings.max_new_tokens)
 

@@ -13,42 +13,29 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from specdraft import acceptance, drafters
 from specdraft.config import (
     Point,
-    Schema,
     Settings,
     compose_study,
-    override_groups,
-    unless_said,
 )
+from specdraft.drafters.on_demand import Memory
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError, PromptError
 from specdraft.models.placement import check_loadable
-from specdraft.models.spec import PairSpec
-from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
+from specdraft.prompts import Prompt, load_prompts, prompts_digest
 from specdraft.results.files import absolute_paths, without_folders
 from specdraft.results.tables import SCHEMA
-from specdraft.sampling.distribution import Sampling
-from specdraft.study.combination import Combination, dtype_label, encode_for, model_label
+from specdraft.study.combination import Combination, dtype_label, model_label
 from specdraft.study.pair_names import named_points
+from specdraft.study.points import one_point, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
-from specdraft.study.refusals import refuse_bundled_path, refuse_costs_unused, refuse_study_keys, refuse_without_effect
+from specdraft.study.refusals import refuse_bundled_path, refuse_costs_unused, refuse_study_keys
+from specdraft.study.remembered import check_once, encode_once
+from specdraft.traces.memory import StoredMemory
+from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees import shapes
 from specdraft.trees.shapes import Shape
 from specdraft.trees.shapes.chain import Chain
-
-
-def schemas() -> dict[str, Schema]:
-    """What each config group may say."""
-    return {
-        "pair": PairSpec,
-        "drafter": drafters.registry(),
-        "tree": shapes.registry(),
-        "prompts": PromptSpec,
-        "sampling": Sampling,
-        "acceptance": acceptance.registry(),
-    }
 
 
 @dataclass(frozen=True)
@@ -137,7 +124,8 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
     prompts = load_prompts(prompt_spec)
     points = named_points(study.points)
-    pairs = _find_pairs(points, weights)
+    memory = StoredMemory(TraceStore(default_folder()))
+    pairs = _find_pairs(points, weights, memory)
     combinations, skipped = _combinations(points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
@@ -146,7 +134,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     too_deep: list[Combination] = []
     prompt_notes = notes_on_turns(prompts)
     for files, asked in _grouped(combinations).items():
-        encoded = encode_for(files, prompts, asked)
+        encoded = encode_once(files, prompts, asked, memory)
         prompt_notes += notes_on_template(files, prompt_spec.chat_template, len(prompts))
         prompt_notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
@@ -164,31 +152,13 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
         ModelError: see `find_pair`.
     """
     refuse_study_keys(command, overrides)
-    point = _one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
+    point = one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
     refuse_bundled_path(overrides, point.groups["prompts"])
     point.groups["tree"].limits(point.settings.budget)
     for group in ("sampling", "acceptance", "prompts"):
         point.groups[group].check()
     (point,) = named_points([point])
     return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
-
-
-def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
-    """The one shape and budget that overrides name. Raises `ConfigError`."""
-    point = _one_point(overrides, {}, config_dir, "one tree at a time")
-    others = set(override_groups(overrides)) - {"tree", "budget", "experiment"}
-    refuse_without_effect("trees show", overrides, others, "it draws one tree at one budget")
-    shape: Shape = point.groups["tree"]
-    return shape, point.settings.budget
-
-
-def _one_point(overrides: list[str], defaults: dict[str, str], config_dir: Path | None, expectation: str) -> Point:
-    """The one point that overrides name; `expectation` says that there must be no more."""
-    mine = unless_said(overrides, {"pair": "zoo", **defaults, "budget": str(Settings.budget)})
-    points = compose_study([*mine, *overrides], schemas(), config_dir).points
-    if len(points) != 1:
-        raise ConfigError(f"{expectation}; the overrides make {len(points)}")
-    return points[0]
 
 
 def _combination(point: Point, pair: PairFiles, digest: str = "") -> Combination:
@@ -205,7 +175,7 @@ def _combination(point: Point, pair: PairFiles, digest: str = "") -> Combination
     )
 
 
-def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
+def _find_pairs(points: Iterable[Point], weights: bool, memory: Memory) -> dict[str, PairFiles]:
     """Each pair's files, checked; one `ModelFiles` for a model that several pairs share."""
     pairs: dict[str, PairFiles] = {}
     names: dict[tuple[str, ...], str] = {}
@@ -224,8 +194,8 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
             )
         same = next((p.target for p in pairs.values() if p.target.spec == spec.target), files.target)
         pairs[key] = replace(files, target=same)
-        pairs[key].check()
-        for model in files.models:
+        check_once(pairs[key], memory)
+        for model in pairs[key].models:
             check_loadable(model)
         if weights:
             pairs[key].check_memory()

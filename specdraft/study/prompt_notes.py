@@ -44,7 +44,7 @@ def notes_on_turns(prompts: Sequence[Prompt]) -> list[PromptNote]:
 
 def notes_on_template(files: PairFiles, chat_template: str, prompts: int) -> list[PromptNote]:
     """Whether a pair's chat template puts a date into every prompt."""
-    if not files.reader(chat_template).dated:
+    if chat_template != "auto" or not files.target.dated:
         return []
     text = f"the chat template puts the day's date into prompts, and is told {TODAY:%Y-%m-%d} ({files.label})"
     return [PromptNote("date", prompts, text, files.label)]

@@ -21,7 +21,7 @@ from specdraft.config import (
 )
 from specdraft.errors import ConfigError
 from specdraft.study.generate import SpeculativeDecoder
-from specdraft.study.plan import schemas, shape_of
+from specdraft.study.points import schemas, shape_of
 from specdraft.trees.shapes import registry
 
 SWEEP = """

@@ -1,0 +1,45 @@
+"""What each config group may say, and the one point or tree that overrides name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from specdraft import acceptance, drafters
+from specdraft.config import Point, Schema, Settings, compose_study, override_groups, unless_said
+from specdraft.errors import ConfigError
+from specdraft.models.spec import PairSpec
+from specdraft.prompts import PromptSpec
+from specdraft.sampling.distribution import Sampling
+from specdraft.study.refusals import refuse_without_effect
+from specdraft.trees import shapes
+from specdraft.trees.shapes import Shape
+
+
+def schemas() -> dict[str, Schema]:
+    """What each config group may say."""
+    return {
+        "pair": PairSpec,
+        "drafter": drafters.registry(),
+        "tree": shapes.registry(),
+        "prompts": PromptSpec,
+        "sampling": Sampling,
+        "acceptance": acceptance.registry(),
+    }
+
+
+def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
+    """The one shape and budget that overrides name. Raises `ConfigError`."""
+    point = one_point(overrides, {}, config_dir, "one tree at a time")
+    others = set(override_groups(overrides)) - {"tree", "budget", "experiment"}
+    refuse_without_effect("trees show", overrides, others, "it draws one tree at one budget")
+    shape: Shape = point.groups["tree"]
+    return shape, point.settings.budget
+
+
+def one_point(overrides: list[str], defaults: dict[str, str], config_dir: Path | None, expectation: str) -> Point:
+    """The one point that overrides name; `expectation` says that there must be no more."""
+    mine = unless_said(overrides, {"pair": "zoo", **defaults, "budget": str(Settings.budget)})
+    points = compose_study([*mine, *overrides], schemas(), config_dir).points
+    if len(points) != 1:
+        raise ConfigError(f"{expectation}; the overrides make {len(points)}")
+    return points[0]

@@ -1,0 +1,63 @@
+"""What does without torch and transformers, which take seconds to import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.command_line import Run
+from support.tiny_models import PairFolders
+
+from specdraft.commands.options import DONE
+
+WITHOUT = """
+import sys
+
+class Heavy:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers"):
+            raise ImportError(f"{name} was imported")
+
+sys.meta_path.insert(0, Heavy())
+from specdraft.cli import main
+
+for line in sys.stdin.read().splitlines():
+    sys.argv = ["specdraft", *line.split("\\t")]
+    try:
+        main()
+    except SystemExit as stop:
+        print("exit code", stop.code or 0)
+"""
+
+
+def test_commands_that_do_without_torch(
+    run: Run, tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
+    pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
+    plan = ["sweep", *pair, "tree=chain,kary", "budget=2", "prompts.limit=3", "--dry-run", "--out", str(tmp_path)]
+    assert run(*plan).code == DONE  # a pair that is looked at for the first time takes transformers
+    commands = [
+        plan,
+        ["sweep", "--print-config"],
+        ["trees", "list"],
+        ["trees", "show", "kary", "budget=8"],
+        ["trees", "optimal", "--acceptance-vector", "0.6,0.2", "--budget", "4"],
+        ["theory", "--alpha", "0.8", "--gamma", "5"],
+        ["traces", "list"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT],
+        input="\n".join(map("\t".join, commands)),
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.stdout.count("exit code 0") == len(commands), done.stdout + done.stderr
+    assert "was imported" not in done.stderr
+    assert "2 combinations x 3 prompts" in done.stdout
