@@ -117,7 +117,7 @@ class PairOnDemand(Pair):
         """See `Pair.describe`. Raises `LoadError` where a model was never loaded, and cannot be."""
         with _loading():
             target = self._target.known.description
-        about = {"kind": "model", "draft": self.draft_facts, "checked_by": checked_by()}
+        about = {"kind": "model", "drafter": self.draft_facts, "checked_by": checked_by()}
         draft = self._memory.recall(about)
         if draft is None:
             self._memory.keep(about, draft := self.drafter.describe())
@@ -160,7 +160,7 @@ class _Target:
 
     @property
     def _about(self) -> dict[str, Any]:
-        return {"kind": "model", "target": self.facts, "checked_by": checked_by()}
+        return {"kind": "model", "model": self.facts, "checked_by": checked_by()}
 
 
 class _Known(NamedTuple):

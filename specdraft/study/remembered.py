@@ -29,7 +29,7 @@ def encode_once(
     settings, template = asked[0].settings, asked[0].prompts.chat_template
     about = {
         "kind": "prompts",
-        "target": files.target.texts_digest,
+        "reader": files.target.texts_digest,
         "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
         "chat_template": template,
         "max_prompt_tokens": settings.max_prompt_tokens,

@@ -60,4 +60,4 @@ def test_commands_that_do_without_torch(
     )
     assert done.stdout.count("exit code 0") == len(commands), done.stdout + done.stderr
     assert "was imported" not in done.stderr
-    assert "2 combinations x 3 prompts" in done.stdout
+    assert "3 combinations x 3 prompts" in done.stdout

@@ -10,7 +10,8 @@ from support.tiny_models import PairFolders
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.study.combination import encode_prompts
-from specdraft.study.plan import StudyPlan, plan_study, shape_of
+from specdraft.study.plan import StudyPlan, plan_study
+from specdraft.study.points import shape_of
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_a_fitted_tree_wider_than_the_vocabulary(base: list[str], monkeypatch: p
     reason = "may have 259 children of one node; the vocabulary has 258 tokens: lower tree.max_children"
     assert [why for _, why in plan.skipped] == [f"measured-mc259 {reason}", f"sequoia-mc259 {reason}"]
     monkeypatch.setattr(PairFiles, "shared_ids", 12)
-    monkeypatch.setattr("specdraft.study.plan.encode_for", lambda *given: {})
+    monkeypatch.setattr("specdraft.study.plan.encode_once", lambda *given: {})
     narrow = plan_study([*fitted, "tree.max_children=12,13"])
     assert sorted(keys(narrow, "tree")) == [("chain",), ("measured-mc12",), ("sequoia-mc12",)]
 

@@ -19,10 +19,12 @@ from specdraft.commands.options import USAGE
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.errors import ResultsError
 from specdraft.models import loading
+from specdraft.models.files import ModelFiles
 from specdraft.results.comparisons import COLUMNS
 from specdraft.results.metrics import COUNTS
 from specdraft.study.engines import replay
 from specdraft.study.plan import plan_study
+from specdraft.study.progress import Progress
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces import library as traces
 from specdraft.traces.store import TraceStore
@@ -247,6 +249,63 @@ class TestTraces:
         assert calls.take() == (0, 0)
         pd.testing.assert_frame_equal(counts(first.out, ("kary",)), counts(second.out, ("kary",)))
         assert {path.suffix for path in fresh.iterdir()} == {".json", ".safetensors"}
+
+    def test_another_study_loads_no_model(
+        self, base: list[str], fresh: Path, tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        grid = [*base, "tree=kary,best_first,measured", "budget=2", "report=false"]
+        first = run_study(plan_study(grid), tmp_path / "one")
+        assert calls.loaded == 2
+        monkeypatch.setattr(loading, "load_model", lambda *given: pytest.fail("a model was loaded"))
+        second = run_study(plan_study([*grid, "name=other"]), tmp_path / "two")
+        assert not second.failures
+        pd.testing.assert_frame_equal(counts(first.out), counts(second.out))
+        said = [json.loads((outcome.out / "manifest.json").read_text()) for outcome in (first, second)]
+        for part in ("models", "certificate", "costs"):
+            assert said[0][part] == said[1][part]
+        looked_up = plan_study([*base, "drafter=ngram", "tree=chain", "budget=2"])
+        assert not run_study(looked_up, tmp_path / "n").failures
+
+    def test_a_new_drafter_is_loaded_without_its_target(
+        self,
+        base: list[str],
+        fresh: Path,
+        tmp_path: Path,
+        tiny_pair_folders: PairFolders,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        loaded, load = list[str](), loading.load_model
+
+        def watched(files: ModelFiles, *given: Any) -> Any:
+            loaded.append(files.folder.name)
+            return load(files, *given)
+
+        monkeypatch.setattr(loading, "load_model", watched)
+        run_study(plan_study([*base, "drafter=ngram", "tree=chain", "budget=2"]), tmp_path / "one")
+        assert loaded == ["target"]
+        run_study(plan_study([*base, "tree=kary", "budget=2"]), tmp_path / "two")
+        assert loaded == ["target", "draft"]
+
+    def test_a_pair_that_cannot_be_loaded_any_more_says_so_once(
+        self, base: list[str], fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Said(Progress):
+            def failed(self, what: str, why: str) -> None:
+                said.append(f"{what}: {why}")
+
+        said: list[str] = []
+        grid = [*base, "tree=kary,beam", "budget=2"]
+        assert not run_study(plan_study(grid), tmp_path / "out").failures
+
+        def broken(*given: Any) -> None:
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(loading, "load_model", broken)
+        longer = plan_study([*grid, "max_new_tokens=10,11"])
+        outcome = run_study(longer, tmp_path / "out", progress=Said())
+        assert said == ["all 4 combinations of tiny: RuntimeError: broken"]  # with the references beside them
+        assert {failure.error for failure in outcome.failures} == {"RuntimeError: broken"}
+        assert set(read(outcome.out, "records")["max_new_tokens"]) == {10}
 
     def test_damaged_traces_are_recorded_again(
         self, base: list[str], fresh: Path, tmp_path: Path, calls: Calls
