@@ -72,8 +72,17 @@ def test_a_difference_is_turned_with_its_ends() -> None:
 
 
 def lead(budget: int, shapes: int, verdict: str = "clear", sizes: dict[str, int] | None = None) -> Lead:
-    return Lead("zoo", budget, ("kary",), Interval(2.0, 1.9, 2.1), "chain", Interval(0.2, 0.1, 0.3), verdict, 2.2, shapes,
-                sizes or {})  # fmt: skip
+    value, ahead = Interval(2.0, 1.9, 2.1), Interval(0.2, 0.1, 0.3)
+    return Lead("zoo", budget, ("kary",), value, "chain", ahead, verdict, 2.2, shapes, sizes or {})
+
+
+def test_leads_are_of_block_efficiency_whatever_else_was_compared(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", trees=("chain", "kary"), budgets=(4,))
+    table = pd.read_csv(folder / "comparisons.csv")
+    both = pd.concat([table.assign(metric="acceptance_rate", difference=9.0), table])
+    both.to_csv(folder / "comparisons.csv", index=False)
+    (first,) = findings_of(read_study(folder)).leads
+    assert first.lead.known and abs(first.lead.value) < 1
 
 
 def test_the_headline_is_of_the_most_shapes_then_of_the_largest_budget() -> None:
