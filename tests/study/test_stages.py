@@ -16,12 +16,12 @@ from support.command_line import Run
 from support.tiny_models import PairFolders
 
 from specdraft.bench.curve import Circumstances, CostCurve
+from specdraft.drafters.on_demand import PairOnDemand
 from specdraft.errors import ConfigError
 from specdraft.report.findings import findings_of
 from specdraft.report.run_facts import run_facts
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
-from specdraft.study import run as sweep
 from specdraft.study.engines import replay
 from specdraft.study.forecast import forecast
 from specdraft.study.plan import StudyPlan, plan_study
@@ -88,7 +88,8 @@ class Heard(Progress):
         self.stages[-1][3] += amount
 
     def advance(self, rows: int) -> None:
-        self.done(rows)
+        if self.stages:
+            self.done(rows)
 
 
 def run(base: list[str], out: Path, *overrides: str) -> tuple[Heard, Outcome]:
@@ -103,8 +104,10 @@ class TestStages:
         heard, _ = run(base, tmp_path / "first", *grid)
         rows = 3 * (4 + 2)  # a hindsight tree beside each budget
         last = [["replay", rows, "rows", rows], ["tables", rows, "rows", rows]]
+        load = ["load", 1, "models", 1]
         assert heard.stages == [
-            ["load", 1, "models", 1],
+            load,
+            load,
             ["record", 3 * NEW, "tokens", 3 * NEW],
             ["annotate", 3, "prompts", 3],
             ["expand", 3, "prompts", 3],
@@ -112,8 +115,7 @@ class TestStages:
             *last,
         ]
         again, _ = run(base, tmp_path / "second", *grid)  # from traces that are there
-        nothing = [[name, 0, unit, 0] for name, _, unit, _ in heard.stages[1:5]]
-        assert again.stages == [["load", 1, "models", 1], *nothing, *last]
+        assert again.stages == [*([name, 0, unit, 0] for name, _, unit, _ in heard.stages[2:6]), *last]
 
     @pytest.mark.usefixtures("asked")
     def test_sampled(self, base: list[str], tmp_path: Path) -> None:
@@ -122,12 +124,13 @@ class TestStages:
         text = [["record", 3 * NEW, "tokens", 3 * NEW], ["annotate", 3, "prompts", 3], ["judge", 3, "prompts", 3]]
         of_one = [*text, ["costs", 0, "timings", 0], ["replay", 3, "rows", 3]]
         prove, load = ["prove", 1, "rules", 1], ["load", 1, "models", 1]
-        assert heard.stages == [prove, load, *of_one, *of_one, ["tables", 6, "rows", 6]]
+        assert heard.stages == [prove, load, load, *of_one, *of_one, ["tables", 6, "rows", 6]]
 
     def test_live_with_fitted_trees(self, base: list[str], tmp_path: Path) -> None:
         heard, _ = run(base, tmp_path / "out", "tree=sequoia", "budget=2", "engine=live")
-        assert [stage[0] for stage in heard.stages] == ["load", "decode", "record", "annotate", "tables"]
-        assert [stage.name for stage in heard.planned] == ["load", "decode", "record", "annotate", "tables"]
+        names = ["load", "load", "decode", "record", "annotate", "tables"]
+        assert [stage[0] for stage in heard.stages] == names
+        assert [stage.name for stage in heard.planned] == names
 
     def test_costs_are_a_stage(self, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from specdraft.bench import measuring
@@ -147,6 +150,7 @@ class TestForecast:
         stages = self.planned(base, "tree=chain,best_first", "budget=2,3", "report=true")
         assert [(stage.pair, stage.name, stage.due) for stage in stages] == [
             ("tiny", "load", 1),
+            ("tiny", "load", 1),
             ("tiny", "record", 3 * NEW),
             ("tiny", "annotate", 3),
             ("tiny", "expand", 3),
@@ -156,7 +160,7 @@ class TestForecast:
             ("", "report", 1),
         ]
         assert all(stage.guess_s > 0 for stage in stages)
-        assert [stage.name for stage in stages if stage.by_models] == ["load", "record", "annotate", "expand", "costs"]
+        assert [stage.name for stage in stages if stage.by_models] == [stage.name for stage in stages[:6]]
 
     def test_pairs_with_one_target_record_once(self, base: list[str]) -> None:
         stages = self.planned(base, "tree=chain", "budget=2", "drafter=model,ngram")
@@ -168,7 +172,7 @@ class TestForecast:
 
     def test_what_is_not_wanted_is_not_planned(self, base: list[str]) -> None:
         stages = self.planned(base, "tree=chain", "budget=2", "cost.measure=off")
-        assert [stage.name for stage in stages] == ["load", "record", "annotate", "replay", "tables"]
+        assert [stage.name for stage in stages] == ["load", "load", "record", "annotate", "replay", "tables"]
 
     def test_each_sampled_text_has_its_stages(self, base: list[str]) -> None:
         grid = ("tree=chain", "budget=2", "acceptance=rejection", "sampling.temperature=0.5,1", "repeats=2")
@@ -275,12 +279,12 @@ class TestThreads:
     def test_as_many_as_are_asked_for(self, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """They are set before anything is loaded, and set back; nothing has to run with them here."""
 
-        def load_pair(*given: Any, **more: Any) -> None:
+        def load(*given: Any) -> None:
             seen.append(torch.get_num_threads())
             raise RuntimeError("not loaded")
 
         monkeypatch.setattr(os, "cpu_count", lambda: 4)
-        monkeypatch.setattr(sweep, "load_pair", load_pair)
+        monkeypatch.setattr(PairOnDemand, "describe", load)
         before, seen = torch.get_num_threads(), list[int]()
         for name, chosen in {"three": ["threads=3"], "default": []}.items():
             run(base, tmp_path / name, "tree=chain", "budget=2", *chosen)
@@ -310,6 +314,7 @@ def test_a_sweep_on_a_pipe(base: list[str], run: Run, tmp_path: Path) -> None:
     said = run("sweep", *base, "tree=chain", "budget=2", "--out", tmp_path / "out", "--json")
     lines = [line.rpartition(", about")[0] for line in said.err.splitlines() if ", about" in line]
     assert lines == [
+        "tiny: load 1 models",
         "tiny: load 1 models",
         f"tiny: record {3 * NEW} tokens",
         "tiny: annotate 3 prompts",
