@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 
+from specdraft.acceptance import AcceptanceRule
+from specdraft.acceptance.base import Arrays
 from specdraft.decoding.decode import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.drafters.base import TOP_K, Annotation, Expansion, RecordedText
@@ -18,22 +19,23 @@ from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ResultsError
 from specdraft.models.facts import model_facts
 from specdraft.models.files import ModelFiles
+from specdraft.models.memory import tokens_that_fit
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
-from specdraft.traces.record import Trajectory, batches, record_trajectories
-from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
+from specdraft.traces.batches import READ_TOKENS, Record, batches, in_memory, most_rows
+from specdraft.traces.record import Trajectory, record_trajectories
+from specdraft.traces.rule_records import OVERLAP, RuleRecords, record_rules, rule_arrays
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.trees.shapes import NestedPlan
 
-BATCH = 16
-Trace = TypeVar("Trace", Trajectory, Annotation, RuleRecords)
+Trace = TypeVar("Trace", Trajectory, Annotation)
 
 
 @dataclass(frozen=True)
 class PairTraces:
     """What was recorded for one pair, by prompt id; `keys` names the annotations in the store.
 
-    `records` are there for sampled trajectories only, of drafters with probabilities.
+    `records` are there of sampled trajectories only, where rules were asked for, of drafters with probabilities.
     """
 
     trajectories: dict[str, Trajectory]
@@ -52,8 +54,9 @@ def pair_traces(
     recorded: Callable[[str], None] = lambda what: None,
     draw: str = "",
     children: int = 1,
+    rules: Sequence[AcceptanceRule] | None = None,
 ) -> PairTraces:
-    """Trajectories and annotations of every prompt; each batch is stored as soon as it is recorded.
+    """Trajectories and annotations of every prompt; each is stored as soon as it is there.
 
     Args:
         pair: target and drafter; the trajectory depends on the target alone.
@@ -64,40 +67,57 @@ def pair_traces(
         recorded: called with a line of text for each batch that had to be recorded.
         draw: which of the sampled texts of a prompt (the study's seed and the repeat).
         children: where texts are sampled, the most children of one node that will be asked for.
+        rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
     """
-    store_all = _Stored(store, prompts, recorded)
+    recorder = _Recorder(pair, store, recorded)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
 
-    def texts(some: Sequence[str]) -> list[Trajectory]:
+    def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
-        return record_trajectories(pair.target, [prompts[name] for name in some], ending, sampling, generators)
+        listed = [prompts[name] for name in some]
+        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators):
+            yield some[row], trajectory
 
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
-    trajectories = store_all.complete(Trajectory, abouts, texts, f"recorded {{}} trajectories of {target}", ending)
+    longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
+    note = f"recorded {{}} trajectories of {target}"
+    trajectories = recorder.complete(Trajectory, abouts, longest, texts, note, ending)
     about_annotations = {
         name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()
     }
 
-    def ranks(some: Sequence[str]) -> list[Annotation]:
-        return pair.drafter.annotate(recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some]))
+    def read(some: Sequence[str]) -> list[RecordedText]:
+        return recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some])
 
-    annotations = store_all.complete(
-        Annotation, about_annotations, ranks, f"annotated {{}} trajectories with {drafter}"
-    )
+    def ranks(some: Sequence[str]) -> Iterator[tuple[str, Annotation]]:
+        yield from zip(some, pair.drafter.annotate(read(some)), strict=True)
+
+    lengths = _lengths(prompts, trajectories)
+    note = f"annotated {{}} trajectories with {drafter}"
+    annotations = recorder.complete(Annotation, about_annotations, lengths, ranks, note)
     keys = {name: store.key(about) for name, about in about_annotations.items()}
-    if sampling.greedy or not pair.drafter.traits.probabilities:
+    if sampling.greedy or rules is None or not pair.drafter.traits.probabilities:
         return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
-    def judged(some: Sequence[str]) -> list[RuleRecords]:
+    def judged(some: Sequence[str], by: Sequence[AcceptanceRule]) -> Iterator[tuple[str, RuleRecords]]:
         histories = [seeded("history", keys[name]) for name in some]
-        texts = recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some])
-        return record_rules(pair.target, pair.drafter, texts, sampling, children, histories)
+        records = record_rules(pair.target, pair.drafter, read(some), sampling, by, children, histories)
+        yield from zip(some, records, strict=True)
 
-    about = {"kind": "rule_records", "arrays": list(record_arrays()), "children": children} | _both_models(pair)
-    about_records = {name: about | {"annotation": key} for name, key in keys.items()}
+    def about_records(name: str, part: str, arrays: Arrays) -> dict[str, Any]:
+        """Of one rule, or of the overlap."""
+        wide = {"children": children} if "child" in arrays.values() else {}
+        about = {"kind": "rule_records", "of": part, "arrays": list(arrays), "annotation": keys[name]}
+        return about | wide | _both_models(pair)
+
     note = f"judged {{}} sampled texts of {target} with {drafter}"
-    records = store_all.complete(RuleRecords, about_records, judged, note)
+    records = recorder.complete_records(rules, about_records, lengths, judged, note)
     return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
+
+
+def _lengths(prompts: Mapping[str, Sequence[int]], trajectories: Mapping[str, Trajectory]) -> dict[str, int]:
+    """Tokens of each prompt and what follows it."""
+    return {name: len(ids) + len(trajectories[name].tokens) for name, ids in prompts.items()}
 
 
 def drafter_name(files: PairFiles) -> str:
@@ -111,45 +131,100 @@ def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajector
     prompts, tokens = [prompt for prompt, _ in recorded], [trajectory.tokens for _, trajectory in recorded]
     if not layers:
         return [RecordedText(*text) for text in zip(prompts, tokens, strict=True)]
-    states = (forward.hidden for forward in pair.target.along(prompts, tokens, layers))
+    states = pair.target.states_along(prompts, tokens, layers)
     return [RecordedText(*text) for text in zip(prompts, tokens, states, strict=True)]
 
 
-class _Stored:
-    """Traces of some prompts: read from the store, recorded in batches where they are missing."""
+class _Recorder:
+    """Reads traces of some prompts from the store, and records in batches what is missing; each trace is stored as soon
+    as it is there."""
 
-    def __init__(
-        self, store: TraceStore, prompts: Mapping[str, Sequence[int]], recorded: Callable[[str], None]
-    ) -> None:
-        self._store, self._recorded = store, recorded
-        self._by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
+    def __init__(self, pair: Pair, store: TraceStore, recorded: Callable[[str], None]) -> None:
+        self._target, self._store, self._recorded = pair.target, store, recorded
 
     def complete(
         self,
         kind: type[Trace],
         abouts: Mapping[str, Mapping[str, Any]],
-        record: Callable[[Sequence[str]], list[Trace]],
+        lengths: Mapping[str, int],
+        record: Record[Trace],
         note: str,
         ending: Ending | None = None,
     ) -> dict[str, Trace]:
-        """Every prompt's trace of one kind; each batch is stored as soon as it is recorded.
+        """Every prompt's trace of one kind.
 
         Args:
             kind: what a trace holds.
             abouts: what each prompt's trace depends on.
+            lengths: tokens of each text.
             record: makes the traces of a batch.
             note: what to say of a batch; `{}` is how many.
-            ending: see `_read`.
+            ending: of texts that are continued; see `_read`.
         """
-        traces: dict[str, Trace | None] = {
-            name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()
-        }
-        for some in batches([name for name in self._by_length if traces[name] is None], BATCH):
-            for name, trace in zip(some, _in_memory(record, some), strict=True):
-                self._store.put(abouts[name], trace if isinstance(trace, dict) else trace._asdict())
-                traces[name] = trace
+        stored = {name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()}
+        traces: dict[str, Trace] = {name: trace for name, trace in stored.items() if trace is not None}
+
+        def keep(name: str, trace: Trace) -> None:
+            self._store.put(abouts[name], trace._asdict())
+            traces[name] = trace
+
+        missing = {name: lengths[name] for name in abouts if name not in traces}
+        self.record(missing, record, keep, note, continued=ending is not None)
+        return {name: traces[name] for name in abouts}
+
+    def complete_records(
+        self,
+        rules: Sequence[AcceptanceRule],
+        about: Callable[[str, str, Arrays], dict[str, Any]],
+        lengths: Mapping[str, int],
+        judge: Callable[[Sequence[str], Sequence[AcceptanceRule]], Iterator[tuple[str, RuleRecords]]],
+        note: str,
+    ) -> dict[str, RuleRecords]:
+        """Every prompt's records of some rules: of a rule that was asked for before nothing is recorded again.
+
+        Args:
+            rules: whose records.
+            about: what a prompt's record of a rule (or of the overlap) depends on.
+            lengths: tokens of each text.
+            judge: makes the records of a batch, of some of the rules.
+            note: what to say of a batch; `{}` is how many.
+        """
+        parts = {"overlap": OVERLAP} | {rule.kind: rule_arrays(rule) for rule in rules}
+        records: dict[str, RuleRecords] = {name: {} for name in lengths}
+        alike: dict[tuple[str, ...], dict[str, int]] = {}  # parts that are missing -> of which prompts
+        for name, length in lengths.items():
+            stored = {part: self._store.get(about(name, part, arrays)) for part, arrays in parts.items()}
+            for tensors in stored.values():
+                records[name] |= tensors or {}
+            if missing := tuple(part for part, tensors in stored.items() if tensors is None):
+                alike.setdefault(missing, {})[name] = length
+
+        def keep(name: str, judged: RuleRecords) -> None:
+            for part, arrays in parts.items():
+                if arrays.keys() <= judged.keys():
+                    self._store.put(about(name, part, arrays), {array: judged[array] for array in arrays})
+            records[name] |= judged
+
+        for missing, some in alike.items():
+            by = [rule for rule in rules if rule.kind in missing]
+            self.record(some, lambda names, by=by: judge(names, by), keep, note)  # type: ignore[misc]
+        return records
+
+    def record(
+        self,
+        lengths: Mapping[str, int],
+        record: Record[Any],
+        keep: Callable[[str, Any], None],
+        note: str,
+        continued: bool = False,
+    ) -> None:
+        """Record texts of these lengths in batches; `keep` is called with each as soon as it is there."""
+        tokens = tokens_that_fit(self._target)
+        tokens = tokens if continued else min(tokens, READ_TOKENS)
+        for some in batches(lengths, most_rows(self._target.device), tokens):
+            for name, trace in in_memory(record, some):
+                keep(name, trace)
             self._recorded(note.format(len(some)))
-        return {name: trace for name, trace in traces.items() if trace is not None}
 
 
 class Expansions:
@@ -175,12 +250,22 @@ class Expansions:
 
     def record(self, recorded: Callable[[str], None] = lambda what: None) -> None:
         """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
-        missing = [name for name in self._prompts if _read(Expansion, self._store.get(self._about(name))) is None]
-        for some in batches(missing, BATCH):
-            for name in some:
-                (text,) = recorded_texts(self._pair, [(self._prompts[name], self._traces.trajectories[name])])
-                self._store.put(self._about(name), self._pair.drafter.expand(text, self._plan)._asdict())
-            recorded(f"drafted best-first trees along {len(some)} trajectories with {drafter_name(self._pair.files)}")
+        trajectories = self._traces.trajectories
+        lengths = {
+            name: length
+            for name, length in _lengths(self._prompts, trajectories).items()
+            if _read(Expansion, self._store.get(self._about(name))) is None
+        }
+
+        def grown(some: Sequence[str]) -> Iterator[tuple[str, Expansion]]:
+            texts = recorded_texts(self._pair, [(self._prompts[name], trajectories[name]) for name in some])
+            yield from zip(some, self._pair.drafter.expand(texts, self._plan), strict=True)
+
+        def keep(name: str, expansion: Expansion) -> None:
+            self._store.put(self._about(name), expansion._asdict())
+
+        note = f"drafted best-first trees along {{}} trajectories with {drafter_name(self._pair.files)}"
+        _Recorder(self._pair, self._store, recorded).record(lengths, grown, keep, note)
 
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
@@ -282,21 +367,9 @@ def _both_models(pair: Pair) -> dict[str, Any]:
     return {"target": model_facts(pair.target, pair.files.target), "draft": pair.drafter.facts()}
 
 
-def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:
-    """Record a batch; where the GPU's memory runs out, in halves."""
-    try:
-        return record(some)
-    except torch.cuda.OutOfMemoryError:
-        if len(some) == 1:
-            raise
-    torch.cuda.empty_cache()
-    half = len(some) // 2
-    return [*_in_memory(record, some[:half]), *_in_memory(record, some[half:])]
-
-
 def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
-    """The tensors as `kind`, or None where they are not a whole trace of that kind (of records their key tells)."""
-    if tensors is None or (kind is not RuleRecords and set(tensors) != set(kind._fields)):
+    """The tensors as `kind`, or None where they are not a whole trace of that kind."""
+    if tensors is None or set(tensors) != set(kind._fields):
         return None
     trace = kind(**tensors)
     if ending is not None and not ending.reached(len(trace.tokens), int(trace.tokens[-1])):

@@ -87,8 +87,9 @@ class ReplayEngine:
         first = group.combinations[0]
         ending = Ending(first.settings.max_new_tokens, pair.eos_ids)
         children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
-        draw = work.draw(group.repeats[0])
-        return pair_traces(pair, prompt_ids, first.sampling, ending, self.store, self.note, draw, children)
+        rules = {c.rule.kind: c.rule for c in group.combinations if c.rule.replay == "record"}
+        draw, asked = work.draw(group.repeats[0]), [*rules.values()]
+        return pair_traces(pair, prompt_ids, first.sampling, ending, self.store, self.note, draw, children, asked)
 
 
 def _groups(work: Work) -> Iterator[Group]:
