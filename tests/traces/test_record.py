@@ -16,6 +16,7 @@ from specdraft.drafters.base import TOP_K, Annotation
 from specdraft.drafters.model import Said
 from specdraft.drafters.pair import Pair
 from specdraft.drafters.ranking import rank_tokens
+from specdraft.models import batch
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.record import Trajectory
@@ -103,6 +104,35 @@ def test_every_ending(tiny_pair: Pair) -> None:
             assert one.tokens.tolist() == text[: min(ending.max_new_tokens, *(i + 1 for i in cut[:1]), len(text))]
             lasts.add(len(one.tokens) - 1)
     assert {0, 1, 11} < lasts
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral-sliding", "gemma3"])
+def test_texts_in_slices_are_texts_as_a_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts are read a few tokens at a time, and of texts there are the logits of a few tokens at a time."""
+    model, prompts = CachedModel(random_model(name), SMALL_VOCAB), ragged()
+    texts = record_all(model, prompts, Ending(11))
+    whole = annotate(model, prompts, texts)
+    monkeypatch.setattr(batch, "PREFILL_TOKENS", 4 * len(prompts))  # the longest prompt has 13 tokens
+    monkeypatch.setitem(batch.LOGITS, "cpu", 3 * SMALL_VOCAB * len(prompts))
+    for text, other in zip(texts, record_all(model, prompts, Ending(11)), strict=True):
+        assert other.tokens.tolist() == text.tokens.tolist()
+        np.testing.assert_allclose(other.gaps, text.gaps, atol=1e-4)
+    for one, other in zip(whole, annotate(model, prompts, texts), strict=True):
+        assert np.array_equal(other.ranks, one.ranks)
+        assert np.array_equal(other.top_ids, one.top_ids)
+        np.testing.assert_allclose(other.entropy, one.entropy, atol=1e-4)
+
+
+def test_logits_are_there_for_a_slice_at_a_time(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many texts and tokens there are."""
+    model, prompts = tiny_pair.drafter.model, ragged(tiny_pair.files.shared_ids)
+    texts = record_all(model, prompts, Ending(11))
+    monkeypatch.setitem(batch.LOGITS, "cpu", 2 * model.vocab * len(prompts))
+    shapes: list[tuple[int, ...]] = []
+    hook = model.model.lm_head.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
+    annotate(model, prompts, texts)
+    hook.remove()
+    assert [shape[:2] for shape in shapes] == [(6, 5), *[(6, 2)] * 5]  # five lengths of prompts; ten tokens
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral-sliding", "gemma3"])
