@@ -6,9 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Arrays
@@ -19,16 +17,13 @@ from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ResultsError
 from specdraft.models.facts import model_facts
 from specdraft.models.files import ModelFiles
-from specdraft.models.memory import tokens_that_fit
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
-from specdraft.traces.batches import READ_TOKENS, Record, batches, in_memory, most_rows
 from specdraft.traces.record import Trajectory, record_trajectories
-from specdraft.traces.rule_records import OVERLAP, RuleRecords, record_rules, rule_arrays
+from specdraft.traces.recorder import Recorder, read_trace
+from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.trees.shapes import NestedPlan
-
-Trace = TypeVar("Trace", Trajectory, Annotation)
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ def pair_traces(
         children: where texts are sampled, the most children of one node that will be asked for.
         rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
     """
-    recorder = _Recorder(pair, store, recorded)
+    recorder = Recorder(pair, store, recorded)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
 
     def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
@@ -135,98 +130,6 @@ def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajector
     return [RecordedText(*text) for text in zip(prompts, tokens, states, strict=True)]
 
 
-class _Recorder:
-    """Reads traces of some prompts from the store, and records in batches what is missing; each trace is stored as soon
-    as it is there."""
-
-    def __init__(self, pair: Pair, store: TraceStore, recorded: Callable[[str], None]) -> None:
-        self._target, self._store, self._recorded = pair.target, store, recorded
-
-    def complete(
-        self,
-        kind: type[Trace],
-        abouts: Mapping[str, Mapping[str, Any]],
-        lengths: Mapping[str, int],
-        record: Record[Trace],
-        note: str,
-        ending: Ending | None = None,
-    ) -> dict[str, Trace]:
-        """Every prompt's trace of one kind.
-
-        Args:
-            kind: what a trace holds.
-            abouts: what each prompt's trace depends on.
-            lengths: tokens of each text.
-            record: makes the traces of a batch.
-            note: what to say of a batch; `{}` is how many.
-            ending: of texts that are continued; see `_read`.
-        """
-        stored = {name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()}
-        traces: dict[str, Trace] = {name: trace for name, trace in stored.items() if trace is not None}
-
-        def keep(name: str, trace: Trace) -> None:
-            self._store.put(abouts[name], trace._asdict())
-            traces[name] = trace
-
-        missing = {name: lengths[name] for name in abouts if name not in traces}
-        self.record(missing, record, keep, note, continued=ending is not None)
-        return {name: traces[name] for name in abouts}
-
-    def complete_records(
-        self,
-        rules: Sequence[AcceptanceRule],
-        about: Callable[[str, str, Arrays], dict[str, Any]],
-        lengths: Mapping[str, int],
-        judge: Callable[[Sequence[str], Sequence[AcceptanceRule]], Iterator[tuple[str, RuleRecords]]],
-        note: str,
-    ) -> dict[str, RuleRecords]:
-        """Every prompt's records of some rules: of a rule that was asked for before nothing is recorded again.
-
-        Args:
-            rules: whose records.
-            about: what a prompt's record of a rule (or of the overlap) depends on.
-            lengths: tokens of each text.
-            judge: makes the records of a batch, of some of the rules.
-            note: what to say of a batch; `{}` is how many.
-        """
-        parts = {"overlap": OVERLAP} | {rule.kind: rule_arrays(rule) for rule in rules}
-        records: dict[str, RuleRecords] = {name: {} for name in lengths}
-        alike: dict[tuple[str, ...], dict[str, int]] = {}  # parts that are missing -> of which prompts
-        for name, length in lengths.items():
-            stored = {part: self._store.get(about(name, part, arrays)) for part, arrays in parts.items()}
-            for tensors in stored.values():
-                records[name] |= tensors or {}
-            if missing := tuple(part for part, tensors in stored.items() if tensors is None):
-                alike.setdefault(missing, {})[name] = length
-
-        def keep(name: str, judged: RuleRecords) -> None:
-            for part, arrays in parts.items():
-                if arrays.keys() <= judged.keys():
-                    self._store.put(about(name, part, arrays), {array: judged[array] for array in arrays})
-            records[name] |= judged
-
-        for missing, some in alike.items():
-            by = [rule for rule in rules if rule.kind in missing]
-            self.record(some, lambda names, by=by: judge(names, by), keep, note)  # type: ignore[misc]
-        return records
-
-    def record(
-        self,
-        lengths: Mapping[str, int],
-        record: Record[Any],
-        keep: Callable[[str, Any], None],
-        note: str,
-        continued: bool = False,
-    ) -> None:
-        """Record texts of these lengths in batches; `keep` is called with each as soon as it is there."""
-        tokens = tokens_that_fit(self._target)
-        tokens = tokens if continued else min(tokens, READ_TOKENS)
-        for some in batches(lengths, most_rows(self._target.device), tokens):
-            for name, trace in in_memory(record, some):
-                keep(name, trace)
-            self._recorded(note.format(len(some)))
-
-
 class Expansions:
     """Best-first trees along a pair's trajectories: read from the store, drafted where they are missing.
 
@@ -254,7 +157,7 @@ class Expansions:
         lengths = {
             name: length
             for name, length in _lengths(self._prompts, trajectories).items()
-            if _read(Expansion, self._store.get(self._about(name))) is None
+            if read_trace(Expansion, self._store.get(self._about(name))) is None
         }
 
         def grown(some: Sequence[str]) -> Iterator[tuple[str, Expansion]]:
@@ -265,11 +168,11 @@ class Expansions:
             self._store.put(self._about(name), expansion._asdict())
 
         note = f"drafted best-first trees along {{}} trajectories with {drafter_name(self._pair.files)}"
-        _Recorder(self._pair, self._store, recorded).record(lengths, grown, keep, note)
+        Recorder(self._pair, self._store, recorded).record(lengths, grown, keep, note)
 
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
-        expansion: Expansion | None = _read(Expansion, self._store.get(self._about(name)))
+        expansion: Expansion | None = read_trace(Expansion, self._store.get(self._about(name)))
         if expansion is None:
             raise ResultsError(f"{self._store.folder}: a trace that was there is gone; run the same command again")
         return expansion
@@ -322,8 +225,8 @@ def find_traces(
         for annotation in (t for t in traces if _says(t.about, {"kind": "annotation", "trajectory": trajectory.key})):
             if not _drafts(annotation.about, files):
                 continue
-            text = _read(Trajectory, store.get(trajectory.about))
-            ranks = _read(Annotation, store.get(annotation.about))
+            text = read_trace(Trajectory, store.get(trajectory.about))
+            ranks = read_trace(Annotation, store.get(annotation.about))
             expansion = _find_expansion(traces, annotation.key, store, plan) if plan else None
             if text and ranks and (expansion or not plan):
                 return FoundTraces(text, ranks, expansion)
@@ -340,7 +243,7 @@ def _find_expansion(
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth
             if (levels == plan.max_depth or unlimited) and (
-                expansion := _read(Expansion, store.get(trace.about))
+                expansion := read_trace(Expansion, store.get(trace.about))
             ) is not None:
                 return Expansion(*expansion)
     return None
@@ -365,16 +268,6 @@ def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
 def _both_models(pair: Pair) -> dict[str, Any]:
     """What a trace depends on of both models."""
     return {"target": model_facts(pair.target, pair.files.target), "draft": pair.drafter.facts()}
-
-
-def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
-    """The tensors as `kind`, or None where they are not a whole trace of that kind."""
-    if tensors is None or set(tensors) != set(kind._fields):
-        return None
-    trace = kind(**tensors)
-    if ending is not None and not ending.reached(len(trace.tokens), int(trace.tokens[-1])):
-        return None
-    return trace
 
 
 def _about_trajectory(
