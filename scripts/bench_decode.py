@@ -27,7 +27,7 @@ from specdraft.bench.costs import measure_costs
 from specdraft.config import Settings
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.replayer import Replayer, dynamic_trees

@@ -35,7 +35,8 @@ from rich.table import Table
 
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
-from specdraft.bench.costs import CostCurve, pair_costs
+from specdraft.bench.costs import pair_costs
+from specdraft.bench.curve import CostCurve
 from specdraft.config import Settings
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair

@@ -34,6 +34,10 @@ class ModelError(UserError):
     """A model that cannot be loaded, or a pair that does not fit together."""
 
 
+class LoadError(ModelError):
+    """A model cannot be loaded, or did not pass its self-check; the cause says why."""
+
+
 class UnsupportedModelError(ModelError):
     """A model whose attention cannot verify a tree."""
 

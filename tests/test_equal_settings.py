@@ -23,7 +23,7 @@ from specdraft.acceptance import (
 from specdraft.acceptance import registry as rules
 from specdraft.decoding.decode import decode
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.losslessness.enumeration import PLAIN, Step, World
 from specdraft.losslessness.enumeration import shape as complete
 from specdraft.sampling.distribution import Sampling

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
 from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, relative, tree_tokens
@@ -15,6 +14,9 @@ from specdraft.acceptance.weights import block_weights
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -36,6 +38,8 @@ class Block(Judging):
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`. On a chain node i's parent is i - 1."""
+        import torch
+
         tokens = tree_tokens(tree, target_probs.device)[1:]
         steps = probability(target_probs[:-1], tokens).log() - probability(draft_probs[:-1], tokens).log()
         joint = torch.nn.functional.pad(steps.cumsum(0), (1, 0))
@@ -58,4 +62,6 @@ class Block(Judging):
 
 def stays(passing: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
     """`left / (left + 1 - passing)`: how probable a path stays after a continuation of it was rejected."""
+    import torch
+
     return torch.where(passing < 1, left / (left + 1 - passing), 1.0)

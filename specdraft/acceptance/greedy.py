@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted, Replay
 from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Greedy(AcceptanceRule):
         source: Source = NO_SOURCE,
     ) -> Accepted:
         """See `AcceptanceRule.accept`. One transfer from the device; siblings must differ in their tokens."""
+        import torch
+
         best = target_probs.argmax(-1)
         chosen, tokens = torch.stack([best, torch.as_tensor(tree.tokens, device=best.device)]).tolist()
         nodes: list[int] = []

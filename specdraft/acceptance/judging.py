@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
 from specdraft.errors import ConfigError
@@ -19,6 +17,9 @@ from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Trial
 from specdraft.trees.topology import Topology
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Judged(NamedTuple):
@@ -62,6 +63,8 @@ class Judging(AcceptanceRule):
         source: Source = NO_SOURCE,
     ) -> Accepted:
         """See `AcceptanceRule.accept`. One transfer from the device to decide, one for the bonus token."""
+        import torch
+
         if self.needs_draft_probs and draft_probs is None:
             raise ConfigError(f"acceptance={self.kind} needs the drafter's probabilities, and this drafter gives none")
         draft = (
@@ -128,6 +131,8 @@ class Round(NamedTuple):
 
 def rounds(tree: DraftTree, device: torch.device) -> Iterator[Round]:
     """First children, second children, ..."""
+    import torch
+
     tokens = tree_tokens(tree, device)
     children = list(enumerate(tree.topology.children))
     trials = [
@@ -146,11 +151,15 @@ def tree_tokens(tree: DraftTree, device: torch.device) -> torch.Tensor:
 
 def sent(values: Any, device: torch.device) -> torch.Tensor:
     """On `device`, without waiting for the work that is queued there."""
+    import torch
+
     return torch.as_tensor(values).to(device, non_blocking=True)
 
 
 def normalised(weights: torch.Tensor) -> torch.Tensor:
     """`[..., vocab]` non-negative weights -> float64 probabilities; a row without weight stays zero."""
+    import torch
+
     weights = weights.double()
     return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
 
@@ -163,6 +172,8 @@ def ratio(above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
 def relative(draft: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """`draft / target`, not clipped; at most 1 where the target is 0: rounding at an edge of top-p let such a token
     through."""
+    import torch
+
     return torch.where(target > 0, draft / target, (draft > 0).double())
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
 from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, relative, rounds, sent
@@ -15,6 +14,9 @@ from specdraft.acceptance.weights import node_weights
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
+
+if TYPE_CHECKING:
+    import torch
 
 BISECTIONS = 53  # as many as a float64 has bits
 
@@ -38,6 +40,8 @@ class KSeq(Judging):
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`."""
+        import torch
+
         children = sent([[len(siblings)] for siblings in tree.topology.children], target_probs.device)
         counts = children.clamp(min=1)
         rho = solve(target_probs, draft_probs, counts)[0]
@@ -60,6 +64,8 @@ class KSeq(Judging):
         `ratio` is draft over target probability of the recorded token, not clipped; `rho` and `beta` are those of nodes
         with 1 to K children.
         """
+        import torch
+
         target, draft = normalised(target_probs), normalised(draft_probs)
         counts = torch.arange(1, count + 1, device=target.device).expand(len(target), count)
         rho, beta = solve(target, draft, counts)
@@ -84,6 +90,8 @@ def solve(
 
     With tokens sorted by `target / draft`, `beta` of any rho is two prefix sums.
     """
+    import torch
+
     scale, order = (target_probs / draft_probs).nan_to_num(0.0).sort(-1)
     below = torch.nn.functional.pad(target_probs.gather(-1, order).cumsum(-1), (1, 0))
     above = torch.nn.functional.pad(draft_probs.gather(-1, order).flip(-1).cumsum(-1).flip(-1), (0, 1))
@@ -102,4 +110,6 @@ def solve(
 
 def _any_of(beta: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """`1 - (1 - beta)^k`, also for small beta."""
+    import torch
+
     return -torch.expm1(counts * torch.log1p(-beta.clamp(max=1)))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Membership(Judging):
         self, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor, count: int, source: Source
     ) -> dict[str, torch.Tensor]:
         """See `AcceptanceRule.record`: P(child i is the first with the recorded token), `(1 - draft(x))^i draft(x)`."""
+        import torch
+
         drafted = probability(normalised(draft_probs), tokens)[:, None]
         return {"pi": (1 - drafted) ** torch.arange(count, device=drafted.device) * drafted}
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio
 from specdraft.acceptance.recursive import judge_in_turn
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -40,6 +41,8 @@ class NoReplacement(Judging):
         It follows one history per position in which every child was rejected: child c is drawn from
         `max(sum(m) draft - m, 0)`, the law of a child given that it was rejected. With K = 1 no draw is made.
         """
+        import torch
+
         draft, mass = normalised(draft_probs), normalised(target_probs)
         left = [here := probability(mass, tokens)]
         for i in range(count):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, rounds
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Recursive(Judging):
 
         With `m_0` the target and `m_{i+1} = max(m_i - sum(m_i) draft, 0)`, `pi` is `(m_i(x) - m_{i+1}(x)) / target(x)`.
         """
+        import torch
+
         draft, mass = normalised(draft_probs), normalised(target_probs)
         left = [here := probability(mass, tokens)]
         for _ in range(count):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 
 from specdraft.acceptance.base import Arrays, Replay
 from specdraft.acceptance.judging import Judged, Judging, probability, ratio, tree_tokens
@@ -15,6 +14,9 @@ from specdraft.acceptance.weights import node_weights
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Rejection(Judging):
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`. On a chain node i's parent is i - 1."""
+        import torch
+
         tokens = tree_tokens(tree, target_probs.device)[1:]
         target, draft = target_probs[:-1], draft_probs[:-1]
         accept = ratio(probability(target, tokens), probability(draft, tokens))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.acceptance.base import Replay
 from specdraft.acceptance.block import stays
 from specdraft.acceptance.judging import Judged, Judging, normalised, ratio, tour, tree_tokens
 from specdraft.sampling.randomness import Draw
 from specdraft.trees.draft_tree import DraftTree
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Traversal(Judging):
 
     def judge(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         """See `Judging.judge`. One node after the other, without waiting for the device."""
+        import torch
+
         tokens = tree_tokens(tree, target_probs.device)
         parents = tree.topology.parents.tolist()
         passing, rest = list(target_probs.new_ones(len(tree), 1)), list(target_probs)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
 from specdraft.acceptance.judging import sent, tree_tokens
 from specdraft.errors import ConfigError
 from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -46,6 +47,8 @@ class Typical(AcceptanceRule):
         source: Source = NO_SOURCE,
     ) -> Accepted:
         """See `AcceptanceRule.accept`."""
+        import torch
+
         topology, device = tree.topology, target_probs.device
         parents, tokens = sent(topology.parents[1:], device), tree_tokens(tree, device)[1:]
         threshold = (self.delta * torch.exp(-torch.special.entr(target_probs).sum(-1))).clamp(max=self.epsilon)

@@ -1,137 +1,139 @@
-"""What a draft level and a verification cost on this machine, and what a replayed run would take.
-
-An estimate of time from counts: prefills + steps x (draft levels + verification + the rest of a step).
-The pieces are measured once for each pair and device, warm, synchronised, as medians.
-"""
+"""What drafting and verifying cost with a pair: measured once for each device, warm, synchronised, as medians, and kept
+with the traces."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 
 from specdraft.acceptance import Greedy
-from specdraft.decoding.decode import Clock, Ending, decode, decode_plainly
+from specdraft.acceptance.base import NO_SOURCE
+from specdraft.bench.curve import Circumstances, CostCurve
+from specdraft.bench.measuring import Allowance, Timing, endless, sizes_up_to
+from specdraft.decoding.decode import Clock, Ending, choose, decode
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters.base import Prefilled
+from specdraft.drafters.base import Drafter, Prefilled
 from specdraft.drafters.pair import Pair
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.facts import model_facts
 from specdraft.models.language_model import tail_mask
+from specdraft.models.placement import resolve_device
 from specdraft.results.manifest import cpu_name
-from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.traces.store import TraceStore, libraries
-from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.traces.watch import UNWATCHED, Watch
+from specdraft.trees.growth import Growth
+from specdraft.trees.shapes import Plan
+from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.shapes.chain import Chain
-from specdraft.trees.topology import Topology
+from specdraft.trees.step import Step
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-PREFIX = 128  # committed tokens while measuring
-WARM_UP, REPEATS = 3, 9
+PREFIX, SHORT = 128, 4  # committed tokens while measuring; runs behind them have a fourth as many
+LARGEST = 128  # tokens of the largest forward, where nobody says what trees need
+LEAST_S, SHARE = 30.0, 0.1  # measuring takes at most so many seconds, or this share of what recording took
 
 
-@dataclass(frozen=True)
-class CostCurve:
-    """Seconds on one machine.
+LISTS = ("sizes", "draft_level_s", "verify_s")
+NUMBERS = ("plain_s", "other_s", "select_s", "prefill_s", "target_prefill_s")
+HOW, QUARTILES = "measured", "quartiles."  # as they are stored: date, load and seconds; and of each quantity
 
-    Attributes:
-        sizes: numbers of tokens that were measured, ascending.
-        draft_level_s: drafting one level whose parents are so many nodes.
-        verify_s: the target's forward over so many tokens (root included).
-        plain_s: one step of plain decoding.
-        other_s: the rest of a step: acceptance, cache upkeep.
-        select_s: what one level of a dynamic tree takes on top: choosing its nodes, masks made anew in each step.
-        prefill_s: both models on a prompt of `PREFIX` tokens; `target_prefill_s`: the target alone.
+
+class OfSize(NamedTuple):
+    """What was timed with so many tokens."""
+
+    draft_level: Timing
+    verify: Timing
+
+
+def measure_costs(
+    pair: Pair,
+    largest: int = LARGEST,
+    limit_s: float = LEAST_S,
+    watch: Watch = UNWATCHED,
+    now: Callable[[], float] = time.perf_counter,
+) -> CostCurve:
+    """Measure a pair on the device that it is on.
+
+    Args:
+        pair: target and drafter.
+        largest: tokens of the largest forward that costs will be asked of, 2 or more.
+        limit_s: seconds that it may take; every quantity is timed once at least.
+        watch: told of every quantity that is timed.
+        now: the clock of the limit.
     """
-
-    sizes: list[int]
-    draft_level_s: list[float]
-    verify_s: list[float]
-    plain_s: float
-    other_s: float
-    select_s: float
-    prefill_s: float
-    target_prefill_s: float
-    threads: int
-    device: str
-
-    def step_s(self, topology: Topology) -> float:
-        """Seconds of one verification step with this tree."""
-        parents = [len(level.parents) for level in topology.levels]
-        drafting = self._at(parents, self.draft_level_s).sum()
-        return float(drafting + self._at([len(topology)], self.verify_s)[0] + self.other_s)
-
-    def dynamic_steps_s(self, fed: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-        """`[V]` seconds of steps with dynamic trees of `nodes` `[V]`; `fed` `[V, D]` nodes made each level (0: there
-        is none)."""
-        levels = np.where(fed > 0, self._at(fed, self.draft_level_s) + self.select_s, 0.0)
-        seconds: np.ndarray = levels.sum(1) + self._at(nodes + 1, self.verify_s) + self.other_s
-        return seconds
-
-    def _at(self, counts: list[int] | np.ndarray, seconds: list[float]) -> np.ndarray:
-        """Seconds for so many tokens: linear between the sizes that were measured, and beyond the last two."""
-        inside = np.interp(counts, self.sizes, seconds)
-        slope = (seconds[-1] - seconds[-2]) / (self.sizes[-1] - self.sizes[-2])
-        beyond: np.ndarray = inside + np.maximum(np.array(counts) - self.sizes[-1], 0) * max(slope, 0.0)
-        return beyond
-
-    def decode_s(self, topology: Topology, steps: float) -> float:
-        """Seconds of decoding a prompt in so many steps."""
-        return self.prefill_s + steps * self.step_s(topology)
-
-    def plain_decode_s(self, new_tokens: int) -> float:
-        """Seconds of decoding a prompt plainly."""
-        return self.target_prefill_s + (new_tokens - 1) * self.plain_s
-
-    def as_dict(self) -> dict[str, object]:
-        """For the manifest and the store."""
-        return asdict(self)
-
-
-def measure_costs(pair: Pair) -> CostCurve:
-    """Measure a pair on the device that it is on."""
-    limit = pair.files.context_length or 2 * (PREFIX + SIZES[-1])
-    prefix = min(PREFIX, limit // 2)
+    prefix, largest = _within_context(pair, largest)
     ids = torch.randint(0, pair.target.vocab, (prefix,), generator=torch.Generator().manual_seed(0)).tolist()
-    device, prompt = pair.target.device, Prefilled(ids, Verifier.of(pair).prefill(ids).hidden)
-    prefill_target = _median(device, lambda: _prefill(pair.target, ids))
-    prefill_draft = _median(device, lambda: pair.drafter.begin(prompt))
-    sizes = [size for size in SIZES if prefix + size <= limit]
-    draft = [_median(device, partial(pair.drafter.rehearse, size)) for size in sizes]
-    verify = [_median(device, partial(_verify, pair.target, size)) for size in sizes]
-    plain, other = _loop_costs(pair, ids[: prefix // 2])
-    whole = prefill_target + prefill_draft
-    curve = CostCurve(
-        sizes, draft, verify, plain, other, 0.0, whole, prefill_target, torch.get_num_threads(), _device_name(pair)
-    )
-    if pair.drafter.traits.probabilities:
-        curve = replace(curve, select_s=_select_cost(pair, ids[: prefix // 2], curve))
-    pair.target.reset()
-    pair.drafter.begin(Prefilled([], None if prompt.hidden is None else prompt.hidden[:0]))
-    return curve
+    target, verifier, load = pair.target, Verifier.of(pair), psutil.getloadavg()[0]
+    allowance = Allowance(limit_s, 2 * len(sizes_up_to(largest)) + 5, watch, now)
 
+    def timed(run: Callable[[], object]) -> Timing:
+        return allowance.time(partial(_lap, Clock(target.device), run))
 
-def _median(device: torch.device, run: Callable[[], None]) -> float:
-    seconds = []
-    clock = Clock(device)
-    for turn in range(WARM_UP + REPEATS):
-        clock.restart()
-        run()
-        if turn >= WARM_UP:
-            seconds.append(clock.lap())
+    def timed_size(size: int) -> OfSize:
+        return OfSize(timed(partial(pair.drafter.rehearse, size)), timed(partial(_verify, target, size)))
+
+    rest = {"target_prefill_s": timed(lambda: verifier.prefill(ids))}
+    prompt = Prefilled(ids, verifier.rewind().hidden)
+    rest["draft_prefill_s"] = timed(lambda: pair.drafter.begin(prompt))
+    by_size = {1: timed_size(1), largest: timed_size(largest)}
+    for size in sizes_up_to(largest)[1:-1]:
+        if allowance.is_behind:
+            allowance.skip(2)
         else:
-            clock.lap()
-    return statistics.median(seconds)
+            by_size[size] = timed_size(size)
+    rest["plain_s"] = allowance.time(endless(lambda: _plain_steps(verifier, prefix)).__next__)
+    rest["other_s"] = allowance.time(endless(lambda: _rests_of_steps(verifier, pair.drafter, ids)).__next__)
+    curve = _curve(pair, by_size, rest)
+    if pair.traits.probabilities:
+        rest["select_s"] = allowance.time(endless(lambda: _selections(verifier, pair.drafter, ids, curve)).__next__)
+    target.reset()
+    pair.drafter.begin(Prefilled([], None if prompt.hidden is None else prompt.hidden[:0]))
+    measured = Circumstances(_date(time.time()), round(load, 2), round(allowance.spent_s, 3), _quartiles(by_size, rest))
+    return replace(_curve(pair, by_size, rest), measured=measured)
 
 
-def _prefill(model: CachedModel, ids: list[int]) -> None:
-    model.reset()
-    model.prefill(ids)
+def _within_context(pair: Pair, largest: int) -> tuple[int, int]:
+    """Tokens that are committed while measuring, and of the largest forward behind them, that the pair has room for."""
+    context = pair.files.context_length or PREFIX + largest
+    prefix = min(PREFIX, context // 2)
+    return prefix, min(largest, context - prefix)
+
+
+def _curve(pair: Pair, by_size: Mapping[int, OfSize], rest: Mapping[str, Timing]) -> CostCurve:
+    ascending = [by_size[size] for size in sorted(by_size)]
+    return CostCurve(
+        sorted(by_size),
+        [of_size.draft_level.median for of_size in ascending],
+        [of_size.verify.median for of_size in ascending],
+        rest["plain_s"].median,
+        rest["other_s"].median,
+        max(rest["select_s"].median, 0.0) if "select_s" in rest else 0.0,
+        rest["target_prefill_s"].median + rest["draft_prefill_s"].median,
+        rest["target_prefill_s"].median,
+        torch.get_num_threads(),
+        _device_name(pair),
+    )
+
+
+def _quartiles(by_size: Mapping[int, OfSize], rest: Mapping[str, Timing]) -> dict[str, list[list[float]]]:
+    ascending = [by_size[size] for size in sorted(by_size)]
+    timings = {"draft_level_s": [of_size.draft_level for of_size in ascending]}
+    timings |= {"verify_s": [of_size.verify for of_size in ascending]}
+    timings |= {name: [timing] for name, timing in rest.items()}
+    return {name: [[timing.low, timing.high] for timing in timings[name]] for name in sorted(timings)}
+
+
+def _lap(clock: Clock, run: Callable[[], object]) -> float:
+    clock.restart()
+    run()
+    return clock.lap()
 
 
 def _verify(model: CachedModel, size: int) -> None:
@@ -142,55 +144,107 @@ def _verify(model: CachedModel, size: int) -> None:
     model.commit([])
 
 
-def _loop_costs(pair: Pair, ids: list[int]) -> tuple[float, float]:
-    """Seconds of a plain step, and of the rest of a speculative step, out of short live runs."""
-    ending, verifier = Ending(max(2, len(ids))), Verifier.of(pair)
-    plan = Chain().at(min(4, pair.drafter.traits.deepest or 4))
-    plain, other = [], []
-    clock = Clock(pair.target.device)
-    prefill = _median(pair.target.device, lambda: _prefill(pair.target, ids))
-    for _ in range(3):
+def _plain_steps(verifier: Verifier, steps: int) -> Iterator[float]:
+    """Seconds of each step of plain decoding behind the prefix, as `decode_plainly` takes them."""
+    logits, clock = verifier.rewind().logits, Clock(verifier.model.device)
+    for _ in range(max(1, steps // SHORT)):
         clock.restart()
-        decode_plainly(verifier, Sampling(), ids, ending)
-        plain.append((clock.lap() - prefill) / (ending.max_new_tokens - 1))
-        decoding = decode(verifier, pair.drafter, plan, Greedy(), Sampling(), ids, ending)
-        other += [step.other_s for step in decoding]
-    return statistics.median(plain), statistics.median(other)
+        logits = verifier.model.extend(choose(standardise(logits[None], Sampling()), Sampling(), NO_SOURCE))
+        yield clock.lap()
 
 
-def _select_cost(pair: Pair, ids: list[int], curve: CostCurve) -> float:
-    """Seconds that a level of a dynamic tree takes on top of what the curve says, out of a short live run."""
-    plan, ending = BestFirst(max_depth=4).at(16), Ending(max(2, len(ids) // 2))
-    steps = decode(Verifier.of(pair), pair.drafter, plan, Greedy(), Sampling(), ids, ending)
-    extra = [(s.draft_s + s.verify_s + s.other_s - curve.step_s(s.tree.topology)) / max(s.tree.depth, 1) for s in steps]
-    return max(statistics.median(extra), 0.0)
+def _short_run(verifier: Verifier, drafter: Drafter, plan: Plan, ids: list[int]) -> Iterator[Step]:
+    """The steps of a live run behind the prefix, which both models hold."""
+    ending = Ending(max(2, len(ids) // SHORT))
+    yield from decode(verifier, drafter, plan, Greedy(), Sampling(), ids, ending, again=True)
 
 
-def pair_costs(pair: Pair, store: TraceStore, measured: Callable[[str], None] = lambda what: None) -> CostCurve:
-    """The pair's costs on this machine: kept with the traces, measured where they are missing."""
+def _rests_of_steps(verifier: Verifier, drafter: Drafter, ids: list[int]) -> Iterator[float]:
+    """Seconds of all but drafting and verifying in each step."""
+    for step in _short_run(verifier, drafter, Chain().at(min(4, drafter.traits.deepest or 4)), ids):
+        yield step.other_s
+
+
+def _selections(verifier: Verifier, drafter: Drafter, ids: list[int], curve: CostCurve) -> Iterator[float]:
+    """Seconds that a level of a dynamic tree takes in each step on top of what the curve says."""
+    plan = _Remembering(**vars(BestFirst(max_depth=4).at(16)))
+    for step in _short_run(verifier, drafter, plan, ids):
+        fed = plan.grown[-1].fed  # of all levels that were drafted: the tree may have no node of the last ones
+        known = curve.dynamic_steps_s(np.array([fed]), np.array([step.tree.num_nodes]))
+        yield (step.draft_s + step.verify_s + step.other_s - float(known[0])) / len(fed)
+
+
+@dataclass(frozen=True)
+class _Remembering(BestFirstPlan):
+    """A plan that keeps how its trees grew."""
+
+    grown: list[Growth] = field(default_factory=list)
+
+    def growth(self, roots: int, vocab: int) -> Growth:
+        """See `BestFirstPlan.growth`."""
+        self.grown.append(super().growth(roots, vocab))
+        return self.grown[-1]
+
+
+def pair_costs(
+    pair: Pair,
+    store: TraceStore,
+    largest: int = LARGEST,
+    limit_s: float = LEAST_S,
+    again: bool = False,
+    watch: Watch = UNWATCHED,
+) -> CostCurve:
+    """The pair's costs on this machine: kept with the traces, measured where they are missing or of smaller trees.
+
+    Args:
+        pair, largest, limit_s, watch: see `measure_costs`.
+        store: where traces are kept.
+        again: measure whatever is stored.
+    """
     about = _about(pair)
-    tensors = store.get(about)
-    if tensors is not None and set(tensors) == {*LISTS, *NUMBERS}:
-        values: dict[str, Any] = {n: tensors[n].tolist() for n in LISTS} | {n: float(tensors[n][0]) for n in NUMBERS}
-        return CostCurve(**values, threads=about["threads"], device=about["device"])
-    curve = measure_costs(pair)
-    store.put(
-        about, {n: np.array(getattr(curve, n)) for n in LISTS} | {n: np.array([getattr(curve, n)]) for n in NUMBERS}
-    )
-    measured(f"measured what drafting and verifying cost with {pair.label}")
+    stored = None if again else _read(store.get(about), about)
+    if stored is not None and stored.sizes[-1] >= _within_context(pair, largest)[1]:
+        watch.stage("costs", 0, "timings")
+        return stored
+    curve = measure_costs(pair, largest, limit_s, watch)
+    store.put(about, _tensors(curve))
     return curve
 
 
-LISTS = ("sizes", "draft_level_s", "verify_s")
-NUMBERS = ("plain_s", "other_s", "select_s", "prefill_s", "target_prefill_s")
+def _tensors(curve: CostCurve) -> dict[str, np.ndarray]:
+    """What is stored of a curve: numbers."""
+    assert curve.measured is not None
+    tensors = {name: np.array(getattr(curve, name)) for name in LISTS}
+    tensors |= {name: np.array([getattr(curve, name)]) for name in NUMBERS}
+    measured = curve.measured
+    when = datetime.fromisoformat(measured.date).timestamp()
+    tensors |= {HOW: np.array([when, measured.load, measured.seconds])}
+    return tensors | {QUARTILES + name: np.array(values) for name, values in measured.quartiles.items()}
+
+
+def _read(tensors: Mapping[str, np.ndarray] | None, about: Mapping[str, Any]) -> CostCurve | None:
+    """The curve of stored numbers; None where there are none, or others."""
+    names = {name for name in tensors or {} if not name.startswith(QUARTILES)}
+    if tensors is None or names != {*LISTS, *NUMBERS, HOW}:
+        return None
+    values: dict[str, Any] = {n: tensors[n].tolist() for n in LISTS} | {n: float(tensors[n][0]) for n in NUMBERS}
+    when, load, seconds = tensors[HOW].tolist()
+    quartiles = {n.removeprefix(QUARTILES): v.tolist() for n, v in sorted(tensors.items()) if n.startswith(QUARTILES)}
+    measured = Circumstances(_date(when), load, seconds, quartiles)
+    return CostCurve(**values, threads=about["threads"], device=about["device"], measured=measured)
+
+
+def _date(seconds: float) -> str:
+    """Seconds since 1970 as a date, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _about(pair: Pair) -> dict[str, Any]:
     """Everything that costs depend on."""
     return {
         "kind": "costs",
-        "target": model_facts(pair.target, pair.files.target),
-        "draft": pair.drafter.facts(),
+        "target": pair.target_facts,
+        "draft": pair.draft_facts,
         "device": _device_name(pair),
         "threads": torch.get_num_threads(),
         "libraries": libraries(),
@@ -198,4 +252,6 @@ def _about(pair: Pair) -> dict[str, Any]:
 
 
 def _device_name(pair: Pair) -> str:
-    return torch.cuda.get_device_name(pair.target.device) if pair.target.device.type == "cuda" else cpu_name()
+    if pair.target_facts["device"] != "cuda":
+        return cpu_name()
+    return torch.cuda.get_device_name(resolve_device(pair.files.target.spec))

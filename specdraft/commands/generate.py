@@ -28,24 +28,29 @@ def generate(
     from specdraft.drafters.pair import load_pair
     from specdraft.results.files import check_file_writable
     from specdraft.study.generate import SpeculativeDecoder
-    from specdraft.study.plan import one_combination, refuse_engine, refuse_prompt_set
-    from specdraft.study.prompt_notes import notes_on_encoding
+    from specdraft.study.plan import one_combination
+    from specdraft.study.prompt_notes import notes_on_encoding, notes_on_template
+    from specdraft.study.refusals import refuse_engine, refuse_prompt_set
     from specdraft.viewer.live import watched
 
     refuse_engine("generate", overrides or [], "live")
     combination = one_combination("generate", overrides or [], config_dir)
     refuse_prompt_set(overrides or [], combination.shape)
     replace(combination.together, engine="live").refuse()
-    encoded = combination.pair.encode_to_fit(
-        prompt, combination.prompts.chat_template, combination.settings, combination.limits.depth
+    pair, template = combination.pair, combination.prompts.chat_template
+    encoded = pair.encode_to_fit(
+        prompt, template, combination.settings, combination.limits.depth, combination.prompts.before
     )
-    for note in notes_on_encoding({"": encoded}, combination.settings.max_prompt_tokens, combination.pair.label):
+    for note in [
+        *notes_on_template(pair, template, 1),
+        *notes_on_encoding({"": encoded}, combination.settings.max_prompt_tokens, pair.label),
+    ]:
         say(f"note: {note.text}")
     if html:
         check_file_writable(html, "--html", (".html", ".htm"))
     settings = combination.settings
     decoder = SpeculativeDecoder(
-        load_pair(combination.pair),
+        load_pair(pair),
         combination.shape,
         settings.budget,
         settings.max_new_tokens,
@@ -74,7 +79,8 @@ def replay(
     from dataclasses import replace
 
     from specdraft.results.files import check_file_writable
-    from specdraft.study.plan import one_combination, refuse_engine
+    from specdraft.study.plan import one_combination
+    from specdraft.study.refusals import refuse_engine
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.replayed import recorded, replayed
 

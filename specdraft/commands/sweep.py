@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -58,6 +58,8 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         errors.print(line, markup=False, highlight=False, soft_wrap=True)
     with shown_progress(errors) as progress:
         outcome = run_study(plan, folder, fresh, progress)
+        progress.stage("report", int(plan.settings.report), "pages")
+        reported = _report_after_sweep(folder) if plan.settings.report else None
     summary = outcome.tables["summary.csv"]
     if as_json:
         rows = json.loads(summary.to_json(orient="records"))
@@ -69,8 +71,8 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
             console().print(shown, markup=False, highlight=False)
         done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
         console().print(done, markup=False, highlight=False, soft_wrap=True)
-    if plan.settings.report:
-        _report_after_sweep(folder, as_json)
+    if reported is not None:
+        _say_reported(reported, as_json)
     if outcome.failures:
         failed = f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}"
         errors.print(failed, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -81,29 +83,46 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
             highlight=False,
             soft_wrap=True,
         )
-    if outcome.failures or not outcome.certified:
+    if outcome.untested:
+        untested = (
+            f"not tested: {', '.join(outcome.untested)}: texts too few to tell laws apart; see certificate.live in "
+            f"{folder / 'manifest.json'} (specdraft certify --texts takes more)"
+        )
+        errors.print(untested, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if outcome.failures or outcome.untested or not outcome.certified:
         raise typer.Exit(SOME_FAILED)
 
 
-def _report_after_sweep(folder: Path, quiet: bool) -> None:
+class Reported(NamedTuple):
+    """A study's page, or why there is none."""
+
+    page: Path | None
+    problem: str = ""
+
+
+def _report_after_sweep(folder: Path) -> Reported:
     """The study is written: a report that fails costs one line, not the sweep."""
     try:
         from specdraft.report.writing import write_report
 
-        page = write_report(folder)[0]
+        return Reported(write_report(folder)[0])
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         reason = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
-        message = f"no report was written: {reason} (specdraft report {folder} tries again)"
-        console(stderr=True).print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        return
-    if not quiet:
-        console().print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+        return Reported(None, f"no report was written: {reason} (specdraft report {folder} tries again)")
+
+
+def _say_reported(reported: Reported, quiet: bool) -> None:
+    if reported.page is None:
+        console(stderr=True).print(reported.problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    elif not quiet:
+        console().print(f"report: {reported.page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
+    from specdraft.study.estimates import estimates
     from specdraft.study.folder import rows_there
     from specdraft.viewer.tables import plan_table
 
@@ -127,6 +146,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
                         *({"kind": "plan", "text": text} for text in plan.notes),
                         *(note.as_dict() for note in plan.prompt_notes),
                     ],
+                    "estimates": [estimate.as_dict() for estimate in estimates(plan)],
                 }
             )
         )
@@ -136,5 +156,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     console().print(plan_table(pd.DataFrame([c.keys | {"reused": there[c.identifier]} for c in plan.combinations])))
     for note in plan.all_notes:
         console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for line in (line for estimate in estimates(plan) for line in estimate.lines()):
+        console().print(line, markup=False, highlight=False, soft_wrap=True)
     for what, reason in plan.skipped:
         console().print(plain_text(f"skipped: {what}: {reason}"), markup=False, highlight=False, soft_wrap=True)

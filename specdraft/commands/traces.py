@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from specdraft.commands.options import AsJson, console
 from specdraft.errors import UserError
 
+if TYPE_CHECKING:
+    from specdraft.traces.store import StoredTrace
+
 app = typer.Typer(no_args_is_help=True, help="Recorded trajectories, which replayed sweeps share.")
 
 
 @app.command("list")
-def traces_list(as_json: AsJson = False) -> None:
-    """Every recorded trace."""
-    from rich.table import Table
-
+def traces_list(
+    each: Annotated[bool, typer.Option("--each", help="a line for each trace, with its key")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is recorded, of which models and prompts; --json has every trace."""
+    from specdraft.traces.listing import describe_traces, group_traces
     from specdraft.traces.store import TraceStore, default_folder
+    from specdraft.viewer.trace_tables import groups_table, traces_table
 
-    traces = list(TraceStore(default_folder()).list())
+    store = TraceStore(default_folder())
+    traces = list(store.list())
     if as_json:
-        typer.echo(json.dumps([{"key": t.key, "size_bytes": t.size_bytes, "about": t.about} for t in traces]))
+        typer.echo(json.dumps([_as_data(trace) for trace in traces]))
         return
-    table = Table("key", "kind", "weights", "KiB")
-    for trace in traces:
-        weights = [trace.about[role]["weights"] for role in ("target", "draft") if role in trace.about]
-        table.add_row(trace.key, trace.about["kind"], " ".join(weights), f"{trace.size_bytes / 1024:.1f}")
-    console().print(table)
+    if traces:
+        console().print(traces_table(describe_traces(store)) if each else groups_table(group_traces(store)))
     typer.echo(f"{len(traces)} traces, {sum(t.size_bytes for t in traces) / 2**20:.1f} MiB in {default_folder()}")
+
+
+def _as_data(trace: StoredTrace) -> dict[str, Any]:
+    shown = {"key": trace.key, "size_bytes": trace.size_bytes, "written": round(trace.written)}
+    return shown | {"labels": trace.labels, "about": trace.about}
 
 
 @app.command("show")
@@ -37,8 +46,7 @@ def traces_show(key: Annotated[str, typer.Argument(help="a key, or the beginning
     """What one trace depends on, as JSON."""
     from specdraft.traces.store import TraceStore, default_folder
 
-    trace = TraceStore(default_folder()).find(key)
-    typer.echo(json.dumps({"key": trace.key, "size_bytes": trace.size_bytes, "about": trace.about}, indent=1))
+    typer.echo(json.dumps(_as_data(TraceStore(default_folder()).find(key)), indent=1))
 
 
 @app.command("rm")

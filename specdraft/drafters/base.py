@@ -6,7 +6,7 @@ that users may set) and a class with the methods of `Drafter`, and put a YAML of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -191,6 +191,19 @@ class Drafter(Protocol):
         """What it is, for the manifest."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """A target as a drafter takes it when it is loaded.
+
+    Attributes:
+        files: where it is, and what is known of it from there.
+        load: gives the model itself; it is read into memory where it is not there yet.
+    """
+
+    files: ModelFiles
+    load: Callable[[], CachedModel]
+
+
 @dataclass
 class DrafterSpec:
     """A drafter as a value: its parameters, and what is known of it before anything is loaded.
@@ -233,9 +246,13 @@ class DrafterSpec:
             raise ConfigError(f"drafter.path is empty; drafter={self.kind} needs weights ({known})")
         return ModelSpec(path, dtype=pair.target.dtype, device=pair.target.device)
 
-    def load(self, weights: ModelFiles | None, target: CachedModel) -> Drafter:
-        """The drafter of a target that is loaded, with its own weights if it has any. Raises `ModelError`."""
+    def load(self, weights: ModelFiles | None, target: Target) -> Drafter:
+        """The drafter of a target, with its own weights if it has any. Raises `ModelError`."""
         raise NotImplementedError
+
+    def facts(self, weights: ModelFiles | None, target: ModelFiles) -> dict[str, Any] | None:
+        """What `Drafter.facts` will say, known from the files; None: only the loaded drafter tells."""
+        return None
 
     def as_dict(self) -> dict[str, Any]:
         """Its parameters."""

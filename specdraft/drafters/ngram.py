@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from specdraft.drafters.base import (
     BY_RANK,
@@ -18,13 +17,15 @@ from specdraft.drafters.base import (
     Expansion,
     Prefilled,
     RecordedText,
+    Target,
 )
 from specdraft.errors import ConfigError, did_you_mean
-from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles
-from specdraft.models.language_model import eos_ids
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
+
+if TYPE_CHECKING:
+    import torch
 
 VARIANTS = ("hf",)
 
@@ -60,9 +61,18 @@ class Ngram(DrafterSpec):
             if getattr(self, name) < 1:
                 raise ConfigError(f"drafter.{name}={getattr(self, name)} is out of range; expected 1 or more")
 
-    def load(self, weights: ModelFiles | None, target: CachedModel) -> NgramDrafter:
+    def load(self, weights: ModelFiles | None, target: Target) -> NgramDrafter:
         """See `DrafterSpec.load`: there is nothing to load."""
-        return NgramDrafter(self, eos_ids(target.model))
+        return NgramDrafter(self, target.files.eos_ids)
+
+    def facts(self, weights: ModelFiles | None, target: ModelFiles) -> dict[str, Any]:
+        """See `DrafterSpec.facts`."""
+        return ngram_facts(self, target.eos_ids)
+
+
+def ngram_facts(spec: Ngram, stops: frozenset[int]) -> dict[str, Any]:
+    """See `Drafter.facts`."""
+    return {"drafter": spec.as_dict(), "stops": sorted(stops)}
 
 
 class Lookup:
@@ -174,7 +184,7 @@ class NgramDrafter:
 
     def facts(self) -> dict[str, Any]:
         """See `Drafter.facts`."""
-        return {"drafter": self._spec.as_dict(), "stops": sorted(self._stops)}
+        return ngram_facts(self._spec, self._stops)
 
     def describe(self) -> dict[str, Any]:
         """See `Drafter.describe`."""

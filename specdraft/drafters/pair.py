@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.config import Settings, load_group
-from specdraft.drafters.base import Drafter, DrafterSpec
-from specdraft.drafters.model import Model
+from specdraft.drafters.base import Drafter, DrafterSpec, DrafterTraits, Target
+from specdraft.drafters.draft_model import Model
 from specdraft.errors import ConfigError, ModelError, PromptError
-from specdraft.models.cached_model import CachedModel
-from specdraft.models.files import ModelFiles, ModelInMemory, find_model
-from specdraft.models.language_model import eos_ids
-from specdraft.models.loading import load_model
-from specdraft.models.prompt_reader import PromptReader
-from specdraft.models.self_check import SelfCheck, self_check
+from specdraft.models.facts import describe_model, model_facts
+from specdraft.models.files import ModelFiles, ModelInMemory, eos_ids, find_model
+from specdraft.models.prompt_reader import Messages, PromptReader
 from specdraft.models.spec import ModelSpec, PairSpec
+
+if TYPE_CHECKING:
+    from specdraft.models.cached_model import CachedModel
+    from specdraft.models.check_result import SelfCheck
 
 PROBE = "The quick brown fox, 12 + 34 = 46:\n\tdef f(x): return x  # na\u00efve"
 
@@ -89,6 +92,13 @@ class PairFiles:
                 f"(first at {differing[0]!r}); both models must read the same token ids"
             )
 
+    def check_memory(self) -> None:
+        """Raise `ModelError` where the weights alone are more than their device holds; bundled models are small."""
+        if others := [files for files in self.models if not files.spec.path.startswith("zoo:")]:
+            from specdraft.models.sizes import check_memory
+
+            check_memory(self.spec.name, others)
+
     def _differing(self, first: Any, second: Any) -> list[str]:
         """What two tokenizers do not read alike."""
         target, draft, common = first.get_vocab(), second.get_vocab(), self.shared_ids
@@ -121,18 +131,21 @@ class PairFiles:
         if wrong:
             raise PromptError(f"the prompt needs token {wrong[0]}; the target knows {self.target.known_ids} ids")
 
-    def encode_to_fit(self, text: str, chat_template: str, settings: Settings, depth: int) -> EncodedPrompt:
-        """Token ids of a prompt: where they are more than `max_prompt_tokens`, its text is cut on the left.
+    def encode_to_fit(
+        self, text: str, chat_template: str, settings: Settings, depth: int, before: Messages = ()
+    ) -> EncodedPrompt:
+        """Token ids of a prompt: where they are more than `max_prompt_tokens`, it is cut on the left.
 
         Raises:
             PromptError: there are no tokens, or they do not fit the context with what is decoded after them.
         """
         reader, most = self.reader(chat_template), settings.max_prompt_tokens
-        ids = reader.ids(text)
+        ids = reader.ids(text, before)
         cut = most is not None and len(ids) > most
         if most is not None and cut:
-            ids = reader.end_ids(text, most)
-        return EncodedPrompt(self.fit(ids, settings, depth), cut, reader.holds_marks(text))
+            ids = reader.end_ids(text, most, before)
+        twice = any(map(reader.holds_marks, [*(message.content for message in before), text]))
+        return EncodedPrompt(self.fit(ids, settings, depth), cut, twice)
 
     def fit(self, ids: list[int], settings: Settings, depth: int) -> list[int]:
         """Token ids that are given as such, cut to `max_prompt_tokens` on the left. Raises as `encode_to_fit`."""
@@ -158,10 +171,11 @@ class PairFiles:
                     f"decoded after it needs {length}: lower max_prompt_tokens or max_new_tokens"
                 )
 
-    def decode(self, ids: list[int]) -> str:
-        """Text of token ids."""
-        text: str = self.target.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+    def decode(self, ids: Sequence[int], after: Sequence[int] = ()) -> str:
+        """Text of token ids; where it stands `after` others, with the space that some tokenizers drop in front."""
+        decode = partial(self.target.tokenizer.decode, skip_special_tokens=True)
+        before, whole = (str(decode([*tokens])) for tokens in (after, (*after, *ids)))
+        return whole.removeprefix(before) if whole.startswith(before) else str(decode([*ids]))
 
 
 @dataclass
@@ -192,7 +206,27 @@ class Pair:
     @property
     def eos_ids(self) -> frozenset[int]:
         """The target's end-of-sequence tokens."""
-        return eos_ids(self.target.model)
+        return eos_ids(self.target.model.generation_config, self.target.model.config)
+
+    @property
+    def traits(self) -> DrafterTraits:
+        """The drafter's."""
+        return self.drafter.traits
+
+    @property
+    def target_facts(self) -> dict[str, Any]:
+        """What recorded texts depend on of the target (see `model_facts`)."""
+        return model_facts(self.target, self.files.target)
+
+    @property
+    def draft_facts(self) -> dict[str, Any]:
+        """What the drafter's proposals depend on (see `Drafter.facts`)."""
+        return self.drafter.facts()
+
+    def describe(self) -> dict[str, Any]:
+        """The target and the drafter, for the manifest: paths, revisions, weights, self-checks."""
+        target = describe_model(self.target, self.files.target, self.target_check)
+        return {"target": target, "draft": self.drafter.describe()}
 
     def encode(self, text: str, chat_template: str = "auto") -> list[int]:
         """See `PairFiles.encode`."""
@@ -246,12 +280,16 @@ def load_pair(
     named = load_group("pair", spec, PairSpec) if isinstance(spec, str) else spec
     files = named if isinstance(named, PairFiles) else find_pair(named, drafter)
     files.check()
+    files.check_memory()
+    from specdraft.models.loading import load_model
+    from specdraft.models.self_check import self_check
+
     if target_of and target_of.files.target.spec == files.target.spec:
         target, check = target_of.target, target_of.target_check
     else:
         target = load_model(files.target)
         check = self_check(target, files.target.spec.path)
-    return Pair(files, target, files.drafter.load(files.draft, target), check)
+    return Pair(files, target, files.drafter.load(files.draft, Target(files.target, lambda: target)), check)
 
 
 def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter: DrafterSpec) -> Pair:
@@ -261,6 +299,9 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
         ConfigError: the drafter needs a draft model and there is none, or it has weights of its own elsewhere.
         ModelError: a model cannot verify or draft trees.
     """
+    from specdraft.models.loading import load_model
+    from specdraft.models.self_check import self_check
+
     drafter.check()
     spec = PairSpec("in-memory", ModelSpec("target"), ModelSpec("draft"))
     draft = None
@@ -272,4 +313,4 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
     files.check()
     target = load_model(files.target)
     check = self_check(target, spec.target.path)
-    return Pair(files, target, drafter.load(draft, target), check)
+    return Pair(files, target, drafter.load(draft, Target(files.target, lambda: target)), check)

@@ -13,8 +13,9 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.errors import LosslessnessError
 from specdraft.models.batch import Batch
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.check_result import SelfCheck
 from specdraft.models.language_model import LanguageModel
-from specdraft.models.self_check import SelfCheck, last_place
+from specdraft.models.self_check import last_place
 from specdraft.results.journal import Row
 from specdraft.traces.record import Trajectory
 from specdraft.trees.draft_tree import DraftTree

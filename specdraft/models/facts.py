@@ -1,13 +1,16 @@
-"""What is known of a loaded model: what its numbers depend on, and what a manifest says of it."""
+"""What is known of a model: what its numbers depend on, and what a manifest says of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specdraft.models.files import ModelFiles
-from specdraft.models.language_model import LanguageModel
-from specdraft.models.self_check import SelfCheck
+from specdraft.models.placement import device_type, dtype_name
+
+if TYPE_CHECKING:
+    from specdraft.models.check_result import SelfCheck
+    from specdraft.models.language_model import LanguageModel
 
 # settings of a checkpoint's generation config that are not used here -> what they are when nothing was set
 IGNORED_SETTINGS = {
@@ -22,13 +25,24 @@ IGNORED_SETTINGS = {
 
 
 def model_facts(model: LanguageModel, files: ModelFiles) -> dict[str, Any]:
-    """What a trace depends on of a model: its weights, how they are held, the kind of device."""
-    held = {
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "quantize": files.spec.quantize,
-        "device": model.device.type,
-    }
-    return {"weights": files.weights_hash, "vocab": model.vocab} | held
+    """What a trace depends on of a model that is loaded: its weights, how they are held, the kind of device."""
+    return _facts(files, model.vocab, str(model.dtype).removeprefix("torch."), model.device.type)
+
+
+def facts_of_files(files: ModelFiles, text_vocab: int | None = None) -> dict[str, Any]:
+    """`model_facts` of the model that these files will be once they are loaded (see `load_model`)."""
+    return _facts(files, files.vocab(text_vocab), dtype_name(files), device_type(files.spec))
+
+
+def _facts(files: ModelFiles, vocab: int, dtype: str, device: str) -> dict[str, Any]:
+    held = {"dtype": dtype, "quantize": files.spec.quantize, "device": device}
+    return {"weights": files.weights_hash, "vocab": vocab} | held
+
+
+def naming(files: ModelFiles) -> dict[str, Any]:
+    """How a manifest calls a model: of an absolute path the last part, and the revision."""
+    path = Path(files.spec.path)
+    return {"path": path.name if path.is_absolute() else files.spec.path, "revision": files.revision}
 
 
 def describe_model(model: LanguageModel, files: ModelFiles, check: SelfCheck | None) -> dict[str, Any]:
@@ -36,8 +50,7 @@ def describe_model(model: LanguageModel, files: ModelFiles, check: SelfCheck | N
     settings = getattr(model.model, "generation_config", None)
     given = {name: getattr(settings, name, None) for name in IGNORED_SETTINGS}
     return {
-        "path": files.spec.path if not Path(files.spec.path).is_absolute() else Path(files.spec.path).name,
-        "revision": files.revision,
+        **naming(files),
         "weights": files.weights_hash,
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,13 +18,15 @@ from typing import Any
 from specdraft.errors import ModelError, UserError, did_you_mean
 from specdraft.models.gate import check_raw_config, check_supported, rotary_scalings
 from specdraft.models.spec import ModelSpec
-from specdraft.models.weights import check_complete, tensor_shapes, weight_files
+from specdraft.models.weights import check_complete, header, tensor_shapes, weight_files
 
 LENGTH_DEPENDENT = {"longrope", "dynamic"}  # rotary scalings that change with the length of the text
 TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 ADAPTER = "adapter_config.json"
 # The engine chooses these, whatever a config.json says: attention by SDPA where a model has it, else eager.
 CHOSEN: dict[str, Any] = {"attn_implementation": None, "experts_implementation": None}
+# what is known of a folder without reading weights, and takes `transformers` to find out
+REMEMBERED = ("known_ids", "context_length", "rotary_switch", "eos_ids", "stored_dtype", "quantised")
 SPEAKING = (OSError, ValueError)  # errors whose text says what is wrong; of others the type is said too
 
 
@@ -42,7 +44,7 @@ class ModelFiles:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: not what was read from the folder into objects, which is large, and soon read again."""
-        return {name: value for name, value in vars(self).items() if name not in ("config", "tokenizer")}
+        return {name: value for name, value in vars(self).items() if name not in ("config", "tokenizer", "skeleton")}
 
     @cached_property
     def config(self) -> Any:
@@ -74,24 +76,32 @@ class ModelFiles:
         with reading(self.spec.path):
             return tensor_shapes(self.folder)
 
-    def check_supported(self) -> None:
-        """The static gate, and whether the weights, if they are here, are those of the model that is described.
+    @cached_property
+    def skeleton(self) -> Any:
+        """The model on the meta device: its modules and shapes, without a weight.
 
-        The model is built on the meta device, so no weight is read.
+        Raises:
+            ModelError: config.json makes no causal language model.
         """
         import torch
         from transformers import AutoModelForCausalLM
 
-        if getattr(self.config, "is_encoder_decoder", False):
-            check_supported(self.spec.path, self.config, object)
         with reading(self.spec.path, "config.json makes no causal language model"), torch.device("meta"):
             changed = copy.deepcopy(self.config)  # some models change the config that they are built from
             model = AutoModelForCausalLM.from_config(changed, trust_remote_code=False, **CHOSEN)
+            model.tie_weights()
+        return model
+
+    def check_supported(self) -> None:
+        """The static gate, and whether the weights, if they are here, are those of the model that is described; no
+        weight is read."""
+        if getattr(self.config, "is_encoder_decoder", False):
+            check_supported(self.spec.path, self.config, object)
+        model = self.skeleton
         check_supported(self.spec.path, self.config, type(model))
         with reading(self.spec.path, "no usable generation_config.json"):
             check_generation_config(self.folder)
-        quantised = getattr(self.config.get_text_config(), "quantization_config", None)
-        if has_weights(self.folder) and not quantised:  # those hold packed numbers
+        if has_weights(self.folder) and not self.quantised:  # those hold packed numbers
             shapes = self.shapes
             with reading(self.spec.path):
                 check_complete(shapes, model)
@@ -101,6 +111,10 @@ class ModelFiles:
         """The ids below this one mean something; embeddings are often padded with more, which no tokenizer knows."""
         named = max(self.tokenizer.get_vocab().values(), default=-1) + 1
         return min(int(self.config.get_text_config().vocab_size), named)
+
+    def vocab(self, text_vocab: int | None = None) -> int:
+        """How many ids it may give: those that it knows, and of these only those that texts have."""
+        return min(self.known_ids, text_vocab or self.known_ids)
 
     @cached_property
     def rotary_switch(self) -> int | None:
@@ -118,15 +132,65 @@ class ModelFiles:
         return int(length) if length else None
 
     @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """The end-of-sequence tokens: of its generation settings, else of its config."""
+        from transformers import GenerationConfig
+
+        with reading(self.spec.path, "no usable generation_config.json"):
+            stored = (self.folder / "generation_config.json").exists()
+            settings = (
+                GenerationConfig.from_pretrained(self.folder)
+                if stored
+                else GenerationConfig.from_model_config(self.config)
+            )
+        return eos_ids(settings, self.config)
+
+    @cached_property
+    def stored_dtype(self) -> str | None:
+        """The type that the config names, as `float16`."""
+        dtype = getattr(self.config.get_text_config(), "dtype", None)
+        return None if dtype is None else str(dtype).removeprefix("torch.")
+
+    @cached_property
+    def quantised(self) -> bool:
+        """Whether the weights are stored in packed numbers."""
+        return getattr(self.config.get_text_config(), "quantization_config", None) is not None
+
+    def remembered(self) -> dict[str, Any]:
+        """What was read out of the folder that needs `transformers`, to be kept."""
+        return {name: getattr(self, name) for name in REMEMBERED} | {"eos_ids": sorted(self.eos_ids)}
+
+    def remember(self, kept: Mapping[str, Any]) -> None:
+        """Take over what was read out of an equal folder before."""
+        vars(self).update(kept, eos_ids=frozenset(kept["eos_ids"]))
+
+    @cached_property
+    def texts_digest(self) -> str:
+        """A digest of config, generation settings and tokenizer."""
+        return str(self._texts().hexdigest())
+
+    @cached_property
+    def outline(self) -> str:
+        """A digest of all that is looked at before weights are read: the texts, and the weight files' headers."""
+        digest = self._texts()
+        for path in sorted(filter(Path.is_file, self.folder.glob("*.safetensors"))):
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + header(path))
+        return str(digest.hexdigest())
+
+    def _texts(self) -> Any:
+        digest = hashlib.sha256()
+        texts = {path for pattern in TEXT_FILES for path in self.folder.glob(pattern)}
+        for path in sorted(filter(Path.is_file, texts)):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        return digest
+
+    @cached_property
     def weights_hash(self) -> str:
         """A digest of weights, config, generation settings and tokenizer: all that decides what is decoded.
 
         Weights in the hub's cache are named by their digests already.
         """
-        digest = hashlib.sha256()
-        texts = {path for pattern in TEXT_FILES for path in self.folder.glob(pattern)}
-        for path in sorted(filter(Path.is_file, texts)):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest = self._texts()
         for path in sorted(filter(Path.is_file, self.folder.glob("*.safetensors"))):
             blob = path.resolve().name
             if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
@@ -134,7 +198,7 @@ class ModelFiles:
             else:
                 with path.open("rb") as handle:
                     digest.update(hashlib.file_digest(handle, "sha256").digest())
-        return digest.hexdigest()[:16]
+        return str(digest.hexdigest()[:16])
 
     @property
     def revision(self) -> str | None:
@@ -147,12 +211,17 @@ class ModelInMemory(ModelFiles):
 
     def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any) -> None:
         super().__init__(spec, Path())
-        vars(self).update(model=model, config=model.config, tokenizer=tokenizer)
+        vars(self).update(model=model, config=model.config, tokenizer=tokenizer, skeleton=model)
 
     @property
     def in_memory(self) -> Any:
         """See `ModelFiles.in_memory`."""
         return vars(self)["model"]
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """See `ModelFiles.eos_ids`."""
+        return eos_ids(self.in_memory.generation_config, self.config)
 
     def check_supported(self) -> None:
         """See `ModelFiles.check_supported`."""
@@ -166,7 +235,7 @@ class ModelInMemory(ModelFiles):
         digest = hashlib.sha256()
         for name, weight in sorted(self.in_memory.state_dict().items()):
             digest.update(name.encode() + save({"": weight.detach().contiguous()}))
-        return digest.hexdigest()[:16]
+        return str(digest.hexdigest()[:16])
 
 
 @contextmanager
@@ -205,6 +274,14 @@ def reason(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def eos_ids(settings: Any, config: Any) -> frozenset[int]:
+    """The end-of-sequence tokens of generation settings, else of a model's config."""
+    eos = settings.eos_token_id
+    if eos is None:
+        eos = config.get_text_config().eos_token_id
+    return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
 
 
 def check_generation_config(folder: Path) -> None:

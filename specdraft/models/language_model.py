@@ -13,15 +13,8 @@ import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig
 
+from specdraft.models.files import eos_ids
 from specdraft.models.gate import attention_layout
-
-
-def eos_ids(model: Any) -> frozenset[int]:
-    """The end-of-sequence tokens of a `transformers` model: of its generation settings, else of its config."""
-    eos = model.generation_config.eos_token_id
-    if eos is None:
-        eos = model.config.get_text_config().eos_token_id
-    return frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
 
 
 def tail_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -58,7 +51,7 @@ class LanguageModel:
     def __init__(self, model: Any, vocab: int, text_vocab: int | None = None) -> None:
         self.model, self.vocab, self.width = model, vocab, max(vocab, text_vocab or 0)
         self._readable = int(model.get_input_embeddings().weight.shape[0])
-        self._stand_in = min(eos_ids(model), default=0) % self._readable
+        self._stand_in = min(eos_ids(model.generation_config, model.config), default=0) % self._readable
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.dtype
         self.layout = attention_layout(model.config)

@@ -2,81 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from specdraft.errors import ConfigError, ModelError
+from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import CHOSEN, ModelFiles, reading
-from specdraft.models.spec import ModelSpec
-
-
-def resolve_device(spec: ModelSpec) -> torch.device:
-    """The device that a spec means; raises `ConfigError` for one that is not there."""
-    if spec.device in ("auto", "spread"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(spec.device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"device={spec.device!r} is not a device; expected auto, cpu, cuda, cuda:N or spread"
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device={spec.device}: this machine has {torch.cuda.device_count()} CUDA devices")
-    if device.type not in ("cpu", "cuda", _accelerator()):
-        raise ConfigError(
-            f"device={spec.device}: this machine has no {device.type} device to compute on; expected auto, cpu, cuda, "
-            "cuda:N or spread"
-        )
-    return device
-
-
-def _accelerator() -> str | None:
-    """The kind of device beside the CPU that this build of torch finds here."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return None if found is None else found.type
-
-
-def check_loadable(files: ModelFiles) -> None:
-    """What loading needs beside the files: the device, and the libraries for its placement and quantisation.
-
-    Raises:
-        ConfigError: the device is not there.
-        ModelError: a library is missing.
-    """
-    resolve_device(files.spec)
-    if files.in_memory is not None:
-        return
-    needs = {"accelerate": files.spec.device == "spread" or files.spec.quantize != "none"}
-    needs["bitsandbytes"] = files.spec.quantize != "none"
-    if missing := [name for name, needed in needs.items() if needed and find_spec(name) is None]:
-        asked = f"quantize={files.spec.quantize}" if files.spec.quantize != "none" else f"device={files.spec.device}"
-        raise ModelError(
-            f"{files.spec.path}: {asked} needs {' and '.join(missing)} (install the extra: "
-            "pip install 'specdraft[quantize]')"
-        )
-    stored = getattr(files.config.get_text_config(), "quantization_config", None)
-    if stored is not None:
-        from transformers.quantizers import AutoHfQuantizer
-
-        with reading(files.spec.path, "the weights are quantised, and what reads them is not here"):
-            if AutoHfQuantizer.supports_quant_method(stored):
-                quantizer = AutoHfQuantizer.from_config(stored, pre_quantized=True)
-                quantizer.validate_environment(device_map=None, weights_only=True)
-
-
-def resolve_dtype(files: ModelFiles, device: torch.device) -> torch.dtype:
-    """The weights' type: what the spec says, else float32 on a CPU and a 16-bit type on a GPU."""
-    if files.spec.dtype != "auto":
-        named: torch.dtype = getattr(torch, files.spec.dtype)
-        return named
-    if device.type == "cpu":
-        return torch.float32
-    config_dtype = files.config.get_text_config().dtype
-    usable = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return config_dtype if config_dtype == torch.float16 else usable
+from specdraft.models.placement import check_loadable, dtype_name, resolve_device
 
 
 def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
@@ -90,14 +23,14 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
         ModelError: the weights cannot be read, a library for quantisation is missing, or memory ran out.
     """
     if files.in_memory is not None:
-        return _with_vocab(files, files.in_memory.eval(), text_vocab)
+        return CachedModel(files.in_memory.eval(), files.vocab(text_vocab), text_vocab)
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging as transformers_logging
 
     check_loadable(files)
     device = resolve_device(files.spec)
     options: dict[str, Any] = {
-        "dtype": resolve_dtype(files, device),
+        "dtype": getattr(torch, dtype_name(files)),
         "config": files.config,
         "use_safetensors": True,
         "trust_remote_code": False,
@@ -120,12 +53,7 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
             f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
         )
     _check_numbers(files.spec.path, model)
-    return _with_vocab(files, model.eval(), text_vocab)
-
-
-def _with_vocab(files: ModelFiles, model: Any, text_vocab: int | None) -> CachedModel:
-    """A model that gives the ids that it knows, and of these only those that texts have."""
-    return CachedModel(model, min(files.known_ids, text_vocab or files.known_ids), text_vocab)
+    return CachedModel(model.eval(), files.vocab(text_vocab), text_vocab)
 
 
 @torch.inference_mode()

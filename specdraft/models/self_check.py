@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -18,48 +17,11 @@ import torch
 
 from specdraft.errors import UnsupportedModelError
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.check_result import CHECK_TREE, PROMPT_TOKENS, SelfCheck
 from specdraft.models.gate import rotary_scalings
 from specdraft.models.language_model import tail_mask
-from specdraft.trees.topology import Topology
 
-CHECK_TREE = Topology.from_paths([(0,), (1,), (0, 0)])  # A; B its sibling; C a child of A
-PROMPT_TOKENS = 12
 FEWEST_LAYERS = 2
-
-
-@dataclass(frozen=True)
-class SelfCheck:
-    """Largest absolute logit differences from sequential decoding.
-
-    Attributes:
-        error: of the tree forward, in float32.
-        control: of the milder of two forwards that are wrong on purpose (mask, positions), in float32.
-        rounding: of the tree forward in the model's own type; in a 16-bit type at least the largest logit's last place.
-        layers: how many of its layers were checked in float32.
-        not_covered: what a text of so few tokens cannot show of this model, for people.
-    """
-
-    error: float
-    control: float
-    rounding: float
-    layers: int
-    not_covered: Sequence[str] = ()
-
-    @property
-    def passed(self) -> bool:
-        return self.error < 1e-2 * self.control
-
-    def as_dict(self) -> dict[str, Any]:
-        """As the manifest says it."""
-        tokens = PROMPT_TOKENS + len(CHECK_TREE)
-        return {
-            "error": self.error,
-            "control": self.control,
-            "rounding": self.rounding,
-            "float32_layers": self.layers,
-            "tokens": tokens,
-            "not_covered": list(self.not_covered),
-        }
 
 
 def self_check(model: CachedModel, name: str) -> SelfCheck:

@@ -13,6 +13,7 @@ from specdraft.errors import ModelError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf")
+MOST_HEADER_BYTES = 100_000_000  # as safetensors has it
 LAYER = re.compile(r"\.\d+\.")
 
 Shapes = Mapping[str, tuple[int, ...]]  # tensor -> its shape
@@ -83,6 +84,13 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                 f"the weights cannot be loaded: {path.name} is cut off or damaged, or is no safetensors file ({error})"
             ) from error
     return shapes
+
+
+def header(path: Path) -> bytes:
+    """The header of a safetensors file as it stands there, with its length in front; less of a file that is cut off."""
+    with path.open("rb") as handle:
+        length = handle.read(8)
+        return length + handle.read(min(int.from_bytes(length, "little"), MOST_HEADER_BYTES))
 
 
 def check_complete(shapes: Shapes, model: Any) -> None:

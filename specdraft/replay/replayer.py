@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt
 from specdraft.replay.best_first import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
@@ -18,6 +18,7 @@ from specdraft.replay.static import pack_traces, replay, replay_steps, take_step
 from specdraft.results.metrics import Tally
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.store import TraceStore
+from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.ranks import PackedRanks, at_depth
 from specdraft.trees.shapes import NestedPlan, Plan, Shape
 from specdraft.trees.topology import Topology
@@ -160,6 +161,7 @@ def dynamic_trees(
     plans: Iterable[Plan | None],
     store: TraceStore,
     recorded: Callable[[str], None],
+    watch: Watch = UNWATCHED,
 ) -> dict[Limits, Expansions]:
     """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are
     missing. Other plans need none."""
@@ -167,7 +169,7 @@ def dynamic_trees(
     largest = {limits(plan): plan for plan in sorted(nested, key=lambda plan: plan.nodes)}
     expansions = {which: Expansions(pair, prompts, traces, plan, store) for which, plan in largest.items()}
     for expansion in expansions.values():
-        expansion.record(recorded)
+        expansion.record(recorded, watch)
     return expansions
 
 

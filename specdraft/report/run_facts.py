@@ -26,6 +26,7 @@ def run_facts(study: StudyFiles) -> list[Fact]:
         _fact("study", study.name, *_identity(about("study"))),
         _fact("prompts", about("prompts")),
         *_models(about("models")),
+        *_costs(about("costs")),
         _fact("hardware", *_hardware(about("hardware"))),
         _fact("threads", about("threads")),
         _fact("software", _marked("Python ", about("python")), *_libraries(about("libraries"))),
@@ -64,6 +65,33 @@ def _model(model: dict[str, Any]) -> Text:
         *(f", {visible(model[key])}" if model.get(key) else "" for key in ("dtype", "device")),
         f", weights {visible(model['weights'])}" if model.get("weights") else "",
     )
+
+
+def _costs(costs: Any) -> Iterator[Fact]:
+    for pair, curve in _items(costs):
+        if isinstance(curve, dict) and isinstance(measured := curve.get("measured"), dict):
+            yield Fact(f"{visible(pair)}, costs measured", say("{}", ", ".join(_circumstances(curve, measured))))
+
+
+def _circumstances(curve: dict[str, Any], measured: dict[str, Any]) -> Iterator[str]:
+    yield visible(measured.get("date", "?"))
+    if isinstance(threads := curve.get("threads"), int):
+        yield plural(threads, "thread")
+    if isinstance(load := measured.get("load"), int | float):
+        yield f"load {load:.1f}"
+    if isinstance(seconds := measured.get("seconds"), int | float):
+        yield f"in {seconds:,.0f} s"
+    if (spread := _spread(curve, measured)) is not None:
+        yield f"quartiles of verification up to {spread:.0%} of the median apart"
+
+
+def _spread(curve: dict[str, Any], measured: dict[str, Any]) -> float | None:
+    """How far the quartiles of verification are apart, at most, as a share of the median."""
+    try:
+        quartiles = zip(measured["quartiles"]["verify_s"], curve["verify_s"], strict=True)
+        return max(float((high - low) / median) for (low, high), median in quartiles)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
 
 
 def _hardware(hardware: Any) -> Iterator[Any]:

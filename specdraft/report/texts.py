@@ -47,8 +47,9 @@ METRICS = (
     ),
     (
         "_lo, _hi",
-        "95 % intervals over prompts (not over steps), from the study's own files: symmetric bootstrap-t, stratified "
-        "by category. Fewer than 5 prompts, or prompts that are all alike, have none.",
+        "95 % intervals over prompts (not over steps), from the study's own files: Fieller's for a ratio, the "
+        "jackknife's for a difference, widened for skewness, stratified by category. Fewer than 5 prompts, or prompts "
+        "that are all alike, have none.",
     ),
 )
 LIMITS = (

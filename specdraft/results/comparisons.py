@@ -6,20 +6,23 @@ prompts cancels in the difference.
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from specdraft.results.intervals import Prompts, Ratio, Resampler, ratio_of_sums
-from specdraft.results.metrics import RATIOS, possible
+from specdraft.results.bounds import blocks, bounds_of_differences, ratios_of_sums
+from specdraft.results.metrics import RATIOS
+from specdraft.results.prompt_sums import PromptSums, group_numbers, prompt_sums
+from specdraft.results.summary import ends
 from specdraft.results.tables import COMBINATION_KEYS
-from specdraft.trees.shapes import is_sized
+from specdraft.trees.shapes import is_named, is_sized
 
 METRICS = ("acceptance_rate", "acceptance_length", "block_efficiency")
+TERMS = sorted({term for metric in METRICS for term in (*RATIOS[metric][0], RATIOS[metric][1])})
 GROUP_KEYS = [key for key in COMBINATION_KEYS if key not in ("combination", "tree", "nodes", "depth")]
-COLUMNS = [*GROUP_KEYS, "tree_a", "tree_b", "metric", "difference", "difference_lo", "difference_hi"]
+NUMBERS = ["difference", "difference_lo", "difference_hi"]
+COLUMNS = [*GROUP_KEYS, "tree_a", "tree_b", "metric", *NUMBERS]
 
 
 def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -29,26 +32,48 @@ def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     Args:
         records: one row per combination, prompt and repeat (see `results.records_table`).
-        seed: of the resampling; the same as the summary's.
+        seed: of the study; intervals need none.
     """
-    resampler, rows = Resampler(seed), []
     records = records.assign(budget=competing_budgets(records, [key for key in GROUP_KEYS if key != "budget"]))
-    terms = sorted({term for metric in METRICS for term in (*RATIOS[metric][0], RATIOS[metric][1])})
-    for values, group in records.groupby(GROUP_KEYS, sort=False, dropna=False):
-        sums = group.groupby(["tree", "category", "prompt_id"], sort=False)[terms].sum()
-        trees = {tree: prompts.droplevel("tree").sort_index() for tree, prompts in sums.groupby("tree", sort=False)}
-        depths = group.groupby("tree")["depth"].max()
-        over = {tree: Prompts(category_codes(prompts), resampler) for tree, prompts in trees.items()}
+    settings, trees = group_numbers(records, GROUP_KEYS), group_numbers(records, [*GROUP_KEYS, "tree"])
+    _, first = np.unique(trees, return_index=True)
+    depths = pd.Series(records["depth"].to_numpy(float)).groupby(trees).max().to_numpy()
+    tables = [pd.DataFrame(columns=COLUMNS)]
+    for alike in prompt_sums(records, trees, TERMS):
+        a, b = pairs_within(settings[first[alike.groups]])
+        of, against = (first[alike.groups[places]] for places in (a, b))
+        keys = records[GROUP_KEYS].iloc[of].reset_index(drop=True)
+        names = {f"tree_{side}": records["tree"].iloc[rows].to_numpy() for side, rows in (("a", of), ("b", against))}
         for metric in METRICS:
-            ratios = {tree: ratio(prompts, metric) for tree, prompts in trees.items()}
-            ends = {tree: possible(metric, float(depths[tree])) for tree in trees}
-            for a, b in combinations(trees, 2):
-                if trees[a].index.equals(trees[b].index):
-                    difference = ratios[a].estimate - ratios[b].estimate
-                    limits = ends[a][0] - ends[b][1], ends[a][1] - ends[b][0]
-                    bounds = over[a].interval_of_difference(ratios[a], ratios[b], limits)
-                    rows.append((*values, a, b, metric, difference, *bounds))
-    return pd.DataFrame(rows, columns=COLUMNS)
+            found = _differences(alike, metric, depths[alike.groups], a, b)
+            order = {"setting": settings[of], "place_a": trees[of], "place_b": trees[against]}
+            tables.append(keys.assign(**names, metric=metric, **found, **order))
+    table = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    if len(table):
+        number = table["metric"].map(METRICS.index)
+        table = table.assign(number=number).sort_values(["setting", "number", "place_a", "place_b"], ignore_index=True)
+    return table[COLUMNS]
+
+
+def _differences(
+    alike: PromptSums, metric: str, depths: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Column -> `[pairs]` the difference of each two rows and its ends."""
+    ratios, limits = ratios_of_sums(*alike.terms_of(metric)), ends(metric, depths)
+    possible = np.stack([limits[a, 0] - limits[b, 1], limits[a, 1] - limits[b, 0]], 1)
+    found = np.empty((len(a), 2))
+    for rows in blocks(np.arange(len(a)), len(alike.categories)):
+        sides = ratios.at(a[rows]), ratios.at(b[rows])
+        found[rows] = bounds_of_differences(*sides, alike.categories, possible[rows])
+    return dict(zip(NUMBERS, (ratios.estimates[a] - ratios.estimates[b], *found.T), strict=True))
+
+
+def pairs_within(settings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of every two rows that share a setting, each pair once and in order."""
+    members = pd.Series(np.arange(len(settings))).groupby(settings, sort=True).indices.values()
+    listed = [np.asarray(places)[np.stack(np.triu_indices(len(places), 1))] for places in members]
+    first, second = np.concatenate(listed, axis=1) if listed else np.empty((2, 0), int)
+    return first, second
 
 
 def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:
@@ -59,22 +84,22 @@ def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:
         rows: have `tree` and `budget`.
         setting: the columns that two trees must share to be compared.
     """
-    budgets = rows["budget"].to_numpy().copy()
-    sized = rows["tree"].map(is_sized).to_numpy(bool)
-    groups = rows.groupby(setting, sort=False, dropna=False).indices.values() if sized.any() else ()
-    for places in map(np.asarray, groups):
-        free = sorted(set(budgets[places][~sized[places]]), reverse=True)
-        for place in places[sized[places]] if free else ():
-            budgets[place] = min(free, key=lambda budget: abs(budget - budgets[place]))
-    return pd.Series(budgets, rows.index)
+    tree_names, budgets = rows["tree"].astype(str).to_numpy(), rows["budget"].to_numpy()
+    cells = pd.DataFrame({"setting": group_numbers(rows, setting), "tree": tree_names, "budget": budgets})
+    numbers = group_numbers(cells, ["setting", "tree", "budget"])
+    trees = cells.drop_duplicates(ignore_index=True)
+    sized = _has_own_size(trees).to_numpy()
+    free = {name: sorted(set(others), reverse=True) for name, others in trees[~sized].groupby("setting")["budget"]}
+    competes = [
+        min(free.get(group, [budget]), key=lambda other: abs(other - budget)) if own_size else budget
+        for group, budget, own_size in zip(trees["setting"], trees["budget"], sized, strict=True)
+    ]
+    return pd.Series(np.asarray(competes, budgets.dtype)[numbers], rows.index)
 
 
-def ratio(sums: pd.DataFrame, metric: str) -> Ratio:
-    """A metric over prompts: `sums` has a row per prompt."""
-    terms, denominator = RATIOS[metric]
-    return ratio_of_sums(sums[list(terms)].to_numpy(float).sum(1), sums[denominator].to_numpy(float))
-
-
-def category_codes(sums: pd.DataFrame) -> np.ndarray:
-    """`[P]` each prompt's category as a number; `sums` is indexed by category and prompt id."""
-    return np.asarray(pd.Categorical(sums.index.get_level_values("category")).codes)
+def _has_own_size(trees: pd.DataFrame) -> pd.Series[bool]:
+    """Whether each tree ignores the budget. A name that is no shape's is of one that someone wrote down,
+    which stands at one budget."""
+    named = trees["tree"].map(is_named).astype(bool)
+    once = trees.groupby(["setting", "tree"])["budget"].transform("size") == 1
+    return trees["tree"].map(is_sized).astype(bool) | (named & once)

@@ -11,9 +11,6 @@ from typing import Any
 import psutil
 import torch
 
-from specdraft.drafters.pair import Pair
-from specdraft.models.facts import describe_model
-
 LIBRARIES = ("specdraft", "torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "pandas", "scipy")
 
 
@@ -75,9 +72,3 @@ def source_revision() -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())} if tracked.returncode == 0 else None
-
-
-def describe_pair(pair: Pair) -> dict[str, Any]:
-    """The target and the drafter: paths, revisions, weights, self-checks."""
-    target = describe_model(pair.target, pair.files.target, pair.target_check)
-    return {"target": target, "draft": pair.drafter.describe()}

@@ -16,7 +16,8 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import from_csv
 from specdraft.results.metrics import RATIOS
-from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS, RATIOS_WITH_ENDS, SUMS
+from specdraft.results.summary import RATIOS_WITH_ENDS, SUMS
+from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order

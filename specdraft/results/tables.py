@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from specdraft.results.files import rank_path_text
-from specdraft.results.intervals import Resampler, intervals
 from specdraft.results.journal import Row
-from specdraft.results.metrics import COUNTS, HELPERS, RATIOS, TIMES, add_ratios
+from specdraft.results.metrics import HELPERS, add_ratios
+from specdraft.results.summary import SUMS, summarise
 from specdraft.trees.topology import RankPath
 
 SCHEMA = 2
@@ -20,8 +20,6 @@ KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "b
         "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed",
         "engine"]  # fmt: skip
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
-SUMS = [*COUNTS, *TIMES]
-RATIOS_WITH_ENDS = [name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
@@ -98,29 +96,3 @@ def records_table(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, A
         keys = {key: row_keys[key] if key in row_keys else combinations[row.combination][key] for key in KEYS}
         records.append(keys | {name: getattr(row.tally, name) for name in (*SUMS, *HELPERS)})
     return add_ratios(pd.DataFrame(records, columns=[*KEYS, *SUMS, *HELPERS]))
-
-
-def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame:
-    """Sums and ratios of sums per group of records, with 95 % intervals over prompts."""
-    sums = [*SUMS, *HELPERS]
-    table = add_ratios(records.groupby(keys, sort=False, dropna=False)[sums].sum(min_count=1).reset_index())
-    resampler = Resampler(seed)
-    number = records.groupby(keys, sort=False, dropna=False).ngroup()
-    by_prompt = (
-        records.assign(group=number)
-        .groupby(["group", "category", "prompt_id"], sort=False)[sums]
-        .sum(min_count=1)
-        .sort_index()
-        .reset_index()
-    )
-    bounds = []
-    for depth, (_, prompts) in zip(table["depth"], by_prompt.groupby("group"), strict=True):
-        bounds.append(
-            {
-                f"{ratio}_{end}": v
-                for ratio, pair in intervals(prompts, resampler, float(depth)).items()
-                for end, v in zip(("lo", "hi"), pair, strict=True)
-            }
-        )
-    limits = pd.DataFrame(bounds, columns=[f"{ratio}_{end}" for ratio in RATIOS for end in ("lo", "hi")])
-    return pd.concat([table, limits], axis=1)[[*keys, *SUMS, *RATIOS_WITH_ENDS]]

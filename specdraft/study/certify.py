@@ -13,8 +13,9 @@ from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
 from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Checked, check_live, pick
 from specdraft.study.combination import case_of, encode_prompts
-from specdraft.study.plan import StudyPlan, plan_study, refuse_engine, refuse_study_keys
+from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
+from specdraft.study.refusals import refuse_engine, refuse_study_keys
 
 DEFAULTS = {
     "pair": "zoo",
@@ -101,11 +102,11 @@ def certify(
         raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
     kinds = {repr(c.rule) for c in plan.combinations}
     cases = {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
-    progress.start(len(kinds) + len(cases), 0)
+    progress.stage("certify", len(kinds) + len(cases), "checks")
 
     def note(what: str) -> None:
         progress.note(what)
-        progress.advance(1)
+        progress.done(1)
 
     proofs: dict[str, Proof] = {}
     for combination in plan.combinations:

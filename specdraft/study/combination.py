@@ -16,7 +16,7 @@ from specdraft.decoding.fitting import Together
 from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import PromptError
 from specdraft.losslessness.live_texts import Case
-from specdraft.models.loading import resolve_device, resolve_dtype
+from specdraft.models.placement import device_type, dtype_name
 from specdraft.models.spec import ModelSpec
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
@@ -101,12 +101,13 @@ class Combination:
     def digest(self, keys: dict[str, Any]) -> str:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
         models = [
-            asdict(files.spec) | {"device": resolve_device(files.spec).type, "dtype": dtype_label(files)}
+            asdict(files.spec) | {"device": device_type(files.spec), "dtype": dtype_label(files)}
             for files in self.pair.models
         ]
         decides = keys | {"models": models, "drafter": self.pair.drafter.as_dict()}
         decides |= {"tree": self.shape.identity(), "rule": vars(self.rule)}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
+        decides |= {"system": self.prompts.system} if self.prompts.system else {}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -182,7 +183,7 @@ def _encode_each(
     encoded = {}
     for prompt in prompts:
         try:
-            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, depth)
+            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, depth, prompt.before)
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
     return encoded
@@ -197,4 +198,4 @@ def dtype_label(files: Any) -> str:
     """The weights' type as the `dtype` column says it; `4bit` or `8bit` for quantised ones."""
     if files.spec.quantize != "none":
         return str(files.spec.quantize)
-    return str(resolve_dtype(files, resolve_device(files.spec))).removeprefix("torch.")
+    return dtype_name(files)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from specdraft.errors import OUT_OF_HOST_MEMORY, OUT_OF_MEMORY, UserError
+from specdraft.errors import OUT_OF_HOST_MEMORY, OUT_OF_MEMORY, LoadError, UserError
 from specdraft.models.memory import out_of_memory
 from specdraft.results.files import without_folders, write_atomically
 
@@ -85,6 +85,8 @@ def _read(path: Path) -> dict[str, Failure]:
 
 def explain(error: Exception) -> str:
     """An error in one line. Where a GPU's memory ran out, what is cached there is freed for what comes next."""
+    if isinstance(error, LoadError) and isinstance(error.__cause__, Exception):
+        return explain(error.__cause__)
     if isinstance(error, torch.cuda.OutOfMemoryError):
         torch.cuda.empty_cache()
         return OUT_OF_MEMORY

@@ -15,7 +15,8 @@ from specdraft.replay.fit import fit_on_all
 from specdraft.replay.static import pack_traces
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, encode_all
-from specdraft.study.plan import one_combination, refuse_engine
+from specdraft.study.plan import one_combination
+from specdraft.study.refusals import refuse_engine
 from specdraft.traces.library import pair_traces
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.ranks import PackedRanks

@@ -61,7 +61,8 @@ class Ledger:
             case GivenUp(rows):
                 self._progress.advance(rows)
             case Measured(pair, costs, near_ties):
-                self.facts.costs[pair] = costs
+                if costs is not None:
+                    self.facts.costs[pair] = costs
                 if near_ties is not None:
                     self.facts.near_ties[pair] = near_ties
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdraft.acceptance import registry
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import certificate
@@ -15,7 +15,7 @@ from specdraft.prompts import Prompt, digest_of_each
 from specdraft.replay.folds import FOLDS, folds
 from specdraft.results.files import without_folders
 from specdraft.results.journal import Row
-from specdraft.results.manifest import describe_pair, environment
+from specdraft.results.manifest import environment
 from specdraft.study.failures import Failure
 from specdraft.study.plan import StudyPlan
 from specdraft.study.prompt_notes import notes_on_rows
@@ -26,7 +26,7 @@ class Facts:
     """What is known of a study, from this run and from those that it resumes.
 
     Attributes:
-        models: pair -> what it is (see `describe_pair`).
+        models: pair -> what it is (see `Pair.describe`).
         costs: pair -> what drafting and verifying cost with it.
         near_ties: pair -> near-ties of its recorded greedy texts.
         rules: rule -> what enumeration says of it (see `Proof.as_dict`).
@@ -72,7 +72,7 @@ class Facts:
 
     def add_models(self, pair: Pair) -> None:
         """Put down what a loaded pair is."""
-        self.models[pair.label] = describe_pair(pair)
+        self.models[pair.label] = pair.describe()
 
     @property
     def live_checks(self) -> list[dict[str, Any]]:
@@ -84,13 +84,19 @@ class Facts:
         """False: live text of a lossless rule is not the target's."""
         return all(checked["passed"] or not registry()[checked["rule"]].lossless for checked in self.live_checks)
 
+    @property
+    def untested(self) -> list[str]:
+        """The lossless rules of which live text could have shown nothing."""
+        untested = {checked["rule"] for checked in self.live_checks if not checked.get("tested", True)}
+        return sorted(rule for rule in untested if registry()[rule].lossless)
+
 
 def _curves(costs: Mapping[str, Any]) -> dict[str, CostCurve]:
     curves = {}
     for pair, values in costs.items():
         try:
-            curves[pair] = CostCurve(**values)
-        except TypeError:
+            curves[pair] = CostCurve.of(values)
+        except (TypeError, AttributeError):
             continue
     return curves
 

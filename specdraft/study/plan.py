@@ -5,11 +5,9 @@ Everything that needs no forward pass is checked here.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +20,20 @@ from specdraft.config import (
     Settings,
     compose_study,
     override_groups,
-    override_keys,
-    override_text,
     unless_said,
 )
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError, PromptError
-from specdraft.models.loading import check_loadable
+from specdraft.models.placement import check_loadable
 from specdraft.models.spec import PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, prompts_digest
 from specdraft.results.files import absolute_paths, without_folders
 from specdraft.results.tables import SCHEMA
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, dtype_label, encode_for, model_label
-from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_turns
+from specdraft.study.pair_names import named_points
+from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
+from specdraft.study.refusals import refuse_bundled_path, refuse_costs_unused, refuse_study_keys, refuse_without_effect
 from specdraft.trees import shapes
 from specdraft.trees.shapes import Shape
 from specdraft.trees.shapes.chain import Chain
@@ -123,11 +121,14 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     """
     study = compose_study(overrides, schemas(), config_dir)
     settings, prompt_spec = study.points[0].settings, study.points[0].groups["prompts"]
-    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens"):
+    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens", "cost", "threads"):
         if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
             raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
     if any(point.groups["prompts"] != prompt_spec for point in study.points):
-        raise ConfigError("prompts cannot be swept: a study has one set of prompts")
+        raise ConfigError(
+            "prompts cannot be swept: a study has one set of prompts (a text with commas wants quotes of its own: "
+            "'prompts.system=\"a, b\"')"
+        )
     for point in study.points:
         point.groups["sampling"].check()
         point.groups["acceptance"].check()
@@ -140,16 +141,18 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     combinations, skipped = _combinations(points, pairs, prompts)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
+    refuse_costs_unused(settings, {combination.engine for combination in combinations})
     beside: list[Combination] = []
     too_deep: list[Combination] = []
     prompt_notes = notes_on_turns(prompts)
     for files, asked in _grouped(combinations).items():
         encoded = encode_for(files, prompts, asked)
+        prompt_notes += notes_on_template(files, prompt_spec.chat_template, len(prompts))
         prompt_notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
         for reference in _references(asked, prompts):
             (beside if _has_room(reference, longest) else too_deep).append(reference)
-    notes = [*study.notes, *_left_out(too_deep)]
+    notes = [*study.notes, *_left_out(too_deep), *_without_costs(settings)]
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
 
 
@@ -168,45 +171,6 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
         point.groups[group].check()
     (point,) = named_points([point])
     return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
-
-
-STUDY_KEYS = ("name", "repeats", "report", "certify", "output")
-
-
-def refuse_study_keys(command: str, overrides: Iterable[str]) -> None:
-    """Raise `ConfigError` for keys that say something of a study where a command runs none."""
-    refuse_without_effect(command, overrides, STUDY_KEYS, "it is for a whole study (specdraft sweep)")
-
-
-def refuse_engine(command: str, overrides: Iterable[str], engine: str) -> None:
-    """Raise `ConfigError` where the overrides ask a command for another engine than the one it has."""
-    other = {"live": "replay", "replay": "live"}[engine]
-    does = {"live": "decodes with the models", "replay": "reads traces"}[engine]
-    chosen = [text for text in overrides if override_keys([text]) == ["engine"] and text.partition("=")[2] == other]
-    refuse_without_effect(command, chosen, ("engine",), f"{command} always {does} (engine={engine})")
-
-
-def refuse_prompt_set(overrides: Iterable[str], shape: Shape) -> None:
-    """Raise `ConfigError` where `generate`, which is given its prompt, is told of a set that it does not fit to."""
-    if not shape.fitted:
-        chosen = [text for text in overrides if override_keys([text]) != ["prompts.chat_template"]]
-        why = f"the prompt is the one that is given, and tree={shape.kind} is not fitted to others"
-        refuse_without_effect("generate", chosen, ("prompts",), why)
-
-
-def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:
-    """Raise `ConfigError` for an override of a key, or of a key in a group, that a command does not look at."""
-    for text in overrides:
-        (key,), (group,) = override_keys([text]), override_groups([text])
-        if key in without or group in without:
-            raise ConfigError(f"{text} has no effect in {command}: {why}; leave it out")
-
-
-def refuse_bundled_path(overrides: Iterable[str], spec: PromptSpec) -> None:
-    """Raise `ConfigError` for `prompts=bundled` beside a path: alone, a path to a file means `prompts=jsonl`."""
-    bundled = [text for text in overrides if text.lstrip("+") in ("prompts=bundled", "prompts.kind=bundled")]
-    if spec.path and bundled:
-        raise ConfigError(f"{bundled[0]} does not go with prompts.path={spec.path}; leave one of them out")
 
 
 def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shape, int]:
@@ -263,40 +227,9 @@ def _find_pairs(points: Iterable[Point], weights: bool) -> dict[str, PairFiles]:
         pairs[key].check()
         for model in files.models:
             check_loadable(model)
+        if weights:
+            pairs[key].check_memory()
     return pairs
-
-
-def named_points(points: Sequence[Point]) -> list[Point]:
-    """The points, their pairs called by the models' folders where these were set by hand: `target+draft`.
-
-    Where two different pairs would have one name, the later one's folders are named with more of their paths.
-    """
-    names: dict[str, PairSpec] = {}
-    named = []
-    for point in points:
-        keys, spec = set(override_keys(point.overrides)), point.groups["pair"]
-        by_hand = {"pair.target.path", "pair.draft.path"} & keys and "pair.name" not in keys
-        named.append(_named(point, replace(spec, name=""), names) if by_hand else point)
-    return named
-
-
-def _named(point: Point, spec: PairSpec, names: dict[str, PairSpec]) -> Point:
-    """A point with the first name for its pair that no other pair has; `names` are given away."""
-    name = next(name for name in _names(spec) if names.setdefault(name, spec) == spec)
-    alone = next(_names(spec))  # what it is called where no other pair is
-    said = () if name == alone else (f"pair.name={override_text(name)}",)
-    groups = {**point.groups, "pair": replace(spec, name=name)}
-    return replace(point, groups=groups, overrides=(*point.overrides, *said))
-
-
-def _names(spec: PairSpec) -> Iterator[str]:
-    """What a pair may be called: its models' last folders, then with the folders above them, then with a number."""
-    models = [model.path for model in (spec.target, spec.draft) if model.path]
-    whole = [str(Path(path).expanduser().resolve()) if path.startswith((".", "~")) else path for path in models]
-    paths = [re.split(r"[/:]+", path.rstrip("/")) for path in whole]
-    for parts in range(1, 1 + max(map(len, paths), default=1)):
-        yield "+".join("/".join(filter(None, path[-parts:])) for path in paths)
-    yield from (f"{'+'.join(path[-1] for path in paths)}-{number}" for number in count(2))
 
 
 def _combinations(
@@ -359,6 +292,12 @@ def _has_room(reference: Combination, longest: list[int]) -> bool:
     except PromptError:
         return False
     return True
+
+
+def _without_costs(settings: Settings) -> list[str]:
+    if settings.cost.measure != "off":
+        return []
+    return ["cost.measure=off: times of replayed rows are not estimated, so their est_ columns are empty"]
 
 
 def _left_out(references: Iterable[Combination]) -> list[str]:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-class Progress:
-    """What a sweep tells while it runs; a front end overrides what it wants to show."""
+from specdraft.study.timeline import Stage
+from specdraft.traces.watch import Watch
+
+
+class Progress(Watch):
+    """What a sweep tells while it runs; a front end overrides what it wants to show.
+
+    Beside the stages of `Watch`, of the pair that is on: rows are counted as they are written down.
+    """
 
     def __enter__(self) -> Progress:
         return self
@@ -15,8 +23,11 @@ class Progress:
     def start(self, total: int, reused: int) -> None:
         """`total` rows are due, `reused` of them are there already."""
 
+    def plan(self, stages: Sequence[Stage]) -> None:
+        """These stages are going to happen."""
+
     def pair(self, name: str) -> None:
-        """A pair is being loaded."""
+        """A pair's turn; `""`: what belongs to none."""
 
     def note(self, what: str) -> None:
         """Something that takes a while was done."""

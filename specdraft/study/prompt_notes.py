@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from specdraft.drafters.pair import EncodedPrompt
+from specdraft.drafters.pair import EncodedPrompt, PairFiles
+from specdraft.models.prompt_reader import TODAY
 from specdraft.prompts import Prompt
 from specdraft.results.journal import Row
 
@@ -16,7 +17,7 @@ class PromptNote:
     """One thing to know.
 
     Attributes:
-        kind: `first turn`, `cut`, `marked twice` or `missing`.
+        kind: `first turn`, `reply`, `date`, `cut`, `marked twice` or `missing`.
         prompts: how many prompts it is about.
         text: a line for people.
         pair: whose tokenizer or template it is; empty where it is about the prompts alone.
@@ -33,10 +34,20 @@ class PromptNote:
 
 
 def notes_on_turns(prompts: Sequence[Prompt]) -> list[PromptNote]:
-    """Whether prompts have more turns than the one that is measured."""
-    several = sum(prompt.turns > 1 for prompt in prompts)
-    text = f"only the first turn is measured of {several} of {len(prompts)} prompts, which have more"
-    return [PromptNote("first turn", several, text)] if several else []
+    """Whether prompts have more turns or messages than are measured."""
+    of, several, answered = len(prompts), sum(p.turns > 1 for p in prompts), sum(p.after > 0 for p in prompts)
+    turns = f"only the first turn is measured of {several} of {of} prompts, which have more"
+    replies = f"{answered} of {of} prompts are measured up to their last turn of the user; what follows is left out"
+    notes = [PromptNote("first turn", several, turns), PromptNote("reply", answered, replies)]
+    return [note for note in notes if note.prompts]
+
+
+def notes_on_template(files: PairFiles, chat_template: str, prompts: int) -> list[PromptNote]:
+    """Whether a pair's chat template puts a date into every prompt."""
+    if not files.reader(chat_template).dated:
+        return []
+    text = f"the chat template puts the day's date into prompts, and is told {TODAY:%Y-%m-%d} ({files.label})"
+    return [PromptNote("date", prompts, text, files.label)]
 
 
 def notes_on_encoding(encoded: Mapping[str, EncodedPrompt], most: int | None, pair: str) -> list[PromptNote]:

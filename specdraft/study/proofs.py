@@ -3,7 +3,7 @@ text says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from specdraft.losslessness.enumeration import Proof, family, prove
 from specdraft.losslessness.live_texts import TEXTS, check_live, pick
 from specdraft.study.combination import Combination, case_of, encode_prompts
 from specdraft.study.plan import StudyPlan
+from specdraft.traces.watch import UNWATCHED, Watch
 
 CHECKED_PROMPTS = 2  # that `certify=true` decodes live
 
@@ -38,28 +39,35 @@ def prove_rules(
         known: rule -> what an earlier enumeration said; it stands where nothing is missing and no family is new.
         missing: how many rows of a combination are still to do.
     """
-    by_rule: dict[str, list[Combination]] = {}
-    for combination in combinations:
-        if not combination.sampling.greedy:
-            by_rule.setdefault(combination.rule.kind, []).append(combination)
-    for kind, decoded in by_rule.items():
+    for kind, decoded in sampled_rules(combinations).items():
         wanted = {family(combination.topology) for combination in decoded}
         proven = set(known.get(kind, {}).get("families", []))
         if any(map(missing, decoded)) or not wanted <= proven:
             yield Proven(prove(decoded[0].rule, wanted | proven), decoded)
 
 
+def sampled_rules(combinations: Iterable[Combination]) -> dict[str, list[Combination]]:
+    """The sampled combinations of each rule."""
+    by_rule: dict[str, list[Combination]] = {}
+    for combination in combinations:
+        if not combination.sampling.greedy:
+            by_rule.setdefault(combination.rule.kind, []).append(combination)
+    return by_rule
+
+
 def check_pair(
-    plan: StudyPlan, pair: Pair, combinations: Sequence[Combination], note: Callable[[str], None]
+    plan: StudyPlan, pair: Pair, combinations: Sequence[Combination], watch: Watch = UNWATCHED
 ) -> list[dict[str, Any]]:
-    """Compare live text of each rule with the target, on the first prompts.
+    """Compare live text of each rule with the target, on the first prompts; `watch` is told of the stage certify.
 
     Raises:
         ModelError: the GPU's memory ran out.
     """
     prompt_ids = encode_prompts(pair.files, plan.prompts[:CHECKED_PROMPTS], combinations)
+    picked = pick(map(case_of, combinations))
+    watch.stage("certify", len(picked), "checks")
     try:
-        checks = check_live(pair, pick(map(case_of, combinations)), prompt_ids, TEXTS, plan.settings.seed, note)
+        checks = check_live(pair, picked, prompt_ids, TEXTS, plan.settings.seed, lambda what: watch.done(1))
     except torch.cuda.OutOfMemoryError as error:
         raise ModelError(OUT_OF_MEMORY) from error
     return [asdict(checked) for checked in checks]

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from specdraft.bench.costs import CostCurve
-from specdraft.drafters.pair import Pair, PairFiles, load_pair
+from specdraft.bench.curve import CostCurve
+from specdraft.drafters.on_demand import Memory, PairOnDemand
+from specdraft.drafters.pair import PairFiles
+from specdraft.errors import LoadError
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Engine
 from specdraft.study.engines.live import LiveEngine
 from specdraft.study.engines.replay import ReplayEngine
 from specdraft.study.failures import Failure, explain
 from specdraft.study.folder import locked, open_study
+from specdraft.study.forecast import forecast
 from specdraft.study.ledger import Ledger
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
-from specdraft.study.proofs import check_pair, prove_rules
+from specdraft.study.proofs import check_pair, prove_rules, sampled_rules
+from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
 
 
@@ -34,6 +39,7 @@ class Outcome:
         failures: of this run.
         tables: file name -> table.
         certified: False: live text that `certify=true` looked at is not the target's.
+        untested: lossless rules of which that text could have shown nothing.
         costs: pair -> what drafting and verifying cost with it.
         models: pair -> both its models, as the manifest says it.
         certificate: how losslessness is known, as the manifest says it.
@@ -46,6 +52,7 @@ class Outcome:
     failures: list[Failure]
     tables: dict[str, pd.DataFrame] = field(repr=False)
     certified: bool
+    untested: list[str]
     costs: dict[str, CostCurve] = field(repr=False)
     models: dict[str, Any] = field(repr=False)
     certificate: dict[str, Any] = field(repr=False)
@@ -60,20 +67,23 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
         ResultsError: the directory cannot be used or written.
     """
     progress = progress or Progress()
-    with locked(out):
+    with threads(plan.settings.threads), locked(out):
         open_study(plan, out, fresh)
         store = TraceStore(default_folder())
         if any(combination.engine == "replay" for combination in plan.combinations):
             store.check_writable()
         ledger = Ledger(plan, out, progress)
         engines: dict[str, Engine] = {
-            "replay": ReplayEngine(store, progress.note),
-            "live": LiveEngine(store, progress.note),
+            "replay": ReplayEngine(store, progress.note, progress),
+            "live": LiveEngine(store, progress.note, watch=progress),
         }
         try:
-            _Sweep(plan, ledger, engines, progress).run()
+            _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()
         finally:
+            progress.pair("")
+            progress.stage("tables", ledger.rows.total, "rows")
             written = ledger.write()
+            progress.done(ledger.rows.total)
     facts = ledger.facts
     return Outcome(
         out,
@@ -83,10 +93,24 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
         ledger.failures.now,
         written.tables,
         certified=facts.certified,
+        untested=facts.untested if plan.settings.certify else [],
         costs=facts.costs,
         models=facts.models,
         certificate=written.manifest["certificate"],
     )
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads of the processor for forwards; None leaves what `torch` chose: one for each physical core."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -97,13 +121,15 @@ class _Sweep:
     ledger: Ledger
     engines: Mapping[str, Engine]
     progress: Progress
+    memory: Memory
 
     def run(self) -> None:
         pairs, rows = self.plan.by_pair(), self.ledger.rows
         self.progress.start(rows.total, rows.reused)
         rows.add_combinations(combination for combinations in pairs.values() for combination in combinations)
+        self.progress.plan(forecast(self.plan, {p: self.ledger.due(c) for p, c in pairs.items()}, rows.missing))
         self._prove_rules()
-        loaded: Pair | None = None
+        loaded: PairOnDemand | None = None
         for files, combinations in pairs.items():
             due = self.ledger.due(combinations)
             if not due and not self._to_check(files):
@@ -121,25 +147,43 @@ class _Sweep:
     def _prove_rules(self) -> None:
         """A rule that is not as it claims is not run."""
         rules, missing = self.ledger.facts.rules, self.ledger.rows.missing
+        if sampled := sampled_rules(self.plan.combinations):
+            self.progress.stage("prove", len(sampled), "rules")
         for proof, combinations in prove_rules(self.plan.combinations, rules, missing):
             rules[proof.rule] = proof.as_dict()
-            self.progress.note(f"enumerated acceptance={proof.rule} on small trees")
+            self.progress.done(1)
             if proof.lossless and not proof.exact:
                 self.ledger.fail_all(combinations, f"bug: acceptance={proof.rule} is {proof.verdict()}")
 
-    def _load(self, files: PairFiles, loaded: Pair | None, due: list[Combination]) -> Pair | None:
+    def _load(self, files: PairFiles, loaded: PairOnDemand | None, due: list[Combination]) -> PairOnDemand | None:
+        """The pair, described. Its weights are read where decoding needs them, or where they never were read before."""
+        pair = PairOnDemand(files, self.memory, loaded, self._loading)
         try:
-            return load_pair(files, target_of=loaded)
+            if self._to_check(files) or any(combination.engine == "live" for combination in due):
+                pair.load()
+            self.ledger.facts.add_models(pair)
         except Exception as error:  # another pair may still load
             self.ledger.fail_all(due, explain(error))
             return None
+        return pair
 
-    def _run_pair(self, pair: Pair, combinations: list[Combination], due: list[Combination]) -> None:
-        self.ledger.facts.add_models(pair)
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        self.progress.stage("load", 1, "models")
+        yield
+        self.progress.done(1)
+
+    def _run_pair(self, pair: PairOnDemand, combinations: list[Combination], due: list[Combination]) -> None:
         self.ledger.write_manifest()  # a killed sweep has said what it ran
         for name, engine in self.engines.items():
             if chosen := [combination for combination in due if combination.engine == name]:
-                for event in engine.run(self.ledger.rows.work(pair.files, chosen), pair):
-                    self.ledger.take(event)
+                self._run_engine(engine, pair, chosen)
         if self.plan.settings.certify:
-            self.ledger.facts.live[pair.label] = check_pair(self.plan, pair, combinations, self.progress.note)
+            self.ledger.facts.live[pair.label] = check_pair(self.plan, pair, combinations, self.progress)
+
+    def _run_engine(self, engine: Engine, pair: PairOnDemand, chosen: list[Combination]) -> None:
+        try:
+            for event in engine.run(self.ledger.rows.work(pair.files, chosen), pair):
+                self.ledger.take(event)
+        except LoadError as error:  # known from earlier traces, and not to be loaded now
+            self.ledger.fail_all(self.ledger.due(chosen), explain(error))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.config import override_groups, override_keys, unless_said
 from specdraft.errors import ConfigError
 from specdraft.results.intervals import Interval
@@ -126,6 +126,8 @@ def predict(overrides: list[str], config_dir: Path | None = None, progress: Prog
         for c in plan_study([*first, "acceptance=greedy,rejection"], config_dir, weights=False).combinations
     )
     plan = plan_study([*first, f"acceptance={'greedy' if greedy else 'rejection'}"], config_dir)
+    if plan.settings.cost.measure == "off":
+        raise ConfigError("cost.measure=off: theory compares with estimated times; leave it out")
     plan = type(plan)(
         plan.settings,
         plan.prompts,

@@ -15,14 +15,14 @@ from specdraft.decoding.text_seeds import text_generator
 from specdraft.drafters.base import TOP_K, Annotation, Expansion, RecordedText
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ResultsError
-from specdraft.models.facts import model_facts
 from specdraft.models.files import ModelFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
 from specdraft.traces.record import Trajectory, record_trajectories
-from specdraft.traces.recorder import Recorder, read_trace
+from specdraft.traces.recorder import Recorder, StepsOfBatch, read_trace
 from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
+from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
 
 
@@ -49,6 +49,7 @@ def pair_traces(
     recorded: Callable[[str], None] = lambda what: None,
     draw: str = "",
     children: int = 1,
+    watch: Watch = UNWATCHED,
     rules: Sequence[AcceptanceRule] | None = None,
 ) -> PairTraces:
     """Trajectories and annotations of every prompt; each is stored as soon as it is there.
@@ -62,16 +63,20 @@ def pair_traces(
         recorded: called with a line of text for each batch that had to be recorded.
         draw: which of the sampled texts of a prompt (the study's seed and the repeat).
         children: where texts are sampled, the most children of one node that will be asked for.
+        watch: told of the stages record, annotate and judge.
         rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
     """
-    recorder = Recorder(pair, store, recorded)
+    prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
+    store = store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
+    recorder = Recorder(pair, store, recorded, watch)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
 
     def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
-        listed = [prompts[name] for name in some]
-        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators):
+        listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)
+        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators, steps.gained):
             yield some[row], trajectory
+        steps.end()
 
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
     longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
@@ -91,7 +96,7 @@ def pair_traces(
     note = f"annotated {{}} trajectories with {drafter}"
     annotations = recorder.complete(Annotation, about_annotations, lengths, ranks, note)
     keys = {name: store.key(about) for name, about in about_annotations.items()}
-    if sampling.greedy or rules is None or not pair.drafter.traits.probabilities:
+    if sampling.greedy or rules is None or not pair.traits.probabilities:
         return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
     def judged(some: Sequence[str], by: Sequence[AcceptanceRule]) -> Iterator[tuple[str, RuleRecords]]:
@@ -122,7 +127,7 @@ def drafter_name(files: PairFiles) -> str:
 
 def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajectory]]) -> list[RecordedText]:
     """A batch of prompts with their trajectories as the pair's drafter reads them: with the states that it asks for."""
-    layers = pair.drafter.traits.hidden_layers
+    layers = pair.traits.hidden_layers
     prompts, tokens = [prompt for prompt, _ in recorded], [trajectory.tokens for _, trajectory in recorded]
     if not layers:
         return [RecordedText(*text) for text in zip(prompts, tokens, strict=True)]
@@ -151,7 +156,7 @@ class Expansions:
     ) -> None:
         self._pair, self._prompts, self._traces, self._plan, self._store = pair, prompts, traces, plan, store
 
-    def record(self, recorded: Callable[[str], None] = lambda what: None) -> None:
+    def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
         trajectories = self._traces.trajectories
         lengths = {
@@ -168,7 +173,7 @@ class Expansions:
             self._store.put(self._about(name), expansion._asdict())
 
         note = f"drafted best-first trees along {{}} trajectories with {drafter_name(self._pair.files)}"
-        Recorder(self._pair, self._store, recorded).record(lengths, grown, keep, note)
+        Recorder(self._pair, self._store, recorded, watch).record("expand", lengths, grown, keep, note)
 
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
@@ -267,7 +272,7 @@ def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
 
 def _both_models(pair: Pair) -> dict[str, Any]:
     """What a trace depends on of both models."""
-    return {"target": model_facts(pair.target, pair.files.target), "draft": pair.drafter.facts()}
+    return {"target": pair.target_facts, "draft": pair.draft_facts}
 
 
 def _about_trajectory(
@@ -277,7 +282,7 @@ def _about_trajectory(
     drawn = {} if sampling.greedy else {"draw": draw}
     return drawn | {
         "kind": "trajectory",
-        "target": model_facts(pair.target, pair.files.target),
+        "target": pair.target_facts,
         "sampling": asdict(sampling),
         "prompt": _prompt_digest(prompt_ids),
         "prompt_tokens": len(prompt_ids),
@@ -297,7 +302,7 @@ def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -
         "kind": "annotation",
         "trajectory": trajectory_key,
         "tokens": hashlib.sha256(trajectory.tokens.tobytes()).hexdigest(),
-        "draft": pair.drafter.facts(),
+        "draft": pair.draft_facts,
         "top_k": TOP_K,
         "libraries": libraries(),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ def record_trajectories(
     ending: Ending,
     sampling: Sampling = GREEDY,
     generators: Sequence[torch.Generator] = (),
+    gained: Callable[[int], None] = lambda tokens: None,
 ) -> Iterator[Continued]:
     """Continuations of a batch of prompts, each as soon as it is over.
 
@@ -51,6 +52,7 @@ def record_trajectories(
         ending: when a continuation is over.
         sampling: how tokens are chosen.
         generators: one for each prompt, where tokens are sampled.
+        gained: told after each forward how many tokens there are more; the first one is over the prompts.
     """
     batch = Batch(model, prompts)
     logits, device = batch.logits, model.device
@@ -61,6 +63,7 @@ def record_trajectories(
         best = logits.topk(2).values
         chosen = logits.argmax(-1) if sampling.greedy else _sample(logits, sampling, generators)
         ids, differences = chosen.tolist(), (best[:, 0] - best[:, 1]).tolist()
+        gained(len(going))
         for row in sorted(going):
             tokens[row].append(ids[row])
             gaps[row].append(differences[row])

@@ -17,16 +17,42 @@ from specdraft.traces.batches import READ_TOKENS, Record, batches, in_memory, mo
 from specdraft.traces.record import Trajectory
 from specdraft.traces.rule_records import OVERLAP, RuleRecords, rule_arrays
 from specdraft.traces.store import TraceStore
+from specdraft.traces.watch import Watch
 
 Trace = TypeVar("Trace", Trajectory, Annotation)
+
+
+class StepsOfBatch:
+    """Tells how far a batch of texts is, in tokens.
+
+    Args:
+        watch: who is told.
+        most: tokens that the batch has at most; texts that end early count as whole ones.
+    """
+
+    def __init__(self, watch: Watch, most: int) -> None:
+        self._watch, self._left, self._ready = watch, most, False
+
+    def gained(self, tokens: int) -> None:
+        """So many tokens more; the first ones come with the prompts."""
+        if self._ready:
+            self._left -= tokens
+            self._watch.done(tokens)
+        else:
+            self._ready = True
+            self._watch.ready(self._left)
+
+    def end(self) -> None:
+        """The texts are there."""
+        self._watch.done(self._left)
 
 
 class Recorder:
     """Reads traces of some prompts from the store, and records in batches what is missing; each trace is stored as soon
     as it is there."""
 
-    def __init__(self, pair: Pair, store: TraceStore, recorded: Callable[[str], None]) -> None:
-        self._target, self._store, self._recorded = pair.target, store, recorded
+    def __init__(self, pair: Pair, store: TraceStore, recorded: Callable[[str], None], watch: Watch) -> None:
+        self._pair, self._store, self._recorded, self._watch = pair, store, recorded, watch
 
     def complete(
         self,
@@ -55,7 +81,11 @@ class Recorder:
             traces[name] = trace
 
         missing = {name: lengths[name] for name in abouts if name not in traces}
-        self.record(missing, record, keep, note, continued=ending is not None)
+        if ending is None:
+            self.record("annotate", missing, record, keep, note)
+        else:
+            self._watch.stage("record", len(missing) * ending.max_new_tokens, "tokens")
+            self._in_batches(missing, record, keep, note)
         return {name: traces[name] for name in abouts}
 
     def complete_records(
@@ -91,23 +121,41 @@ class Recorder:
                     self._store.put(about(name, part, arrays), {array: judged[array] for array in arrays})
             records[name] |= judged
 
+        self._watch.stage("judge", sum(map(len, alike.values())), "prompts")
         for missing, some in alike.items():
             by = [rule for rule in rules if rule.kind in missing]
-            self.record(some, lambda names, by=by: judge(names, by), keep, note)  # type: ignore[misc]
+            self._read(some, lambda names, by=by: judge(names, by), keep, note)  # type: ignore[misc]
         return records
 
     def record(
+        self, stage: str, lengths: Mapping[str, int], record: Record[Any], keep: Callable[[str, Any], None], note: str
+    ) -> None:
+        """A stage that reads texts of these lengths in batches; `keep` is called with each as soon as it is there."""
+        self._watch.stage(stage, len(lengths), "prompts")
+        self._read(lengths, record, keep, note)
+
+    def _read(
+        self, lengths: Mapping[str, int], record: Record[Any], keep: Callable[[str, Any], None], note: str
+    ) -> None:
+        def keep_and_tell(name: str, trace: Any) -> None:
+            keep(name, trace)
+            self._watch.done(1)
+
+        self._in_batches(lengths, record, keep_and_tell, note, READ_TOKENS)
+
+    def _in_batches(
         self,
         lengths: Mapping[str, int],
         record: Record[Any],
         keep: Callable[[str, Any], None],
         note: str,
-        continued: bool = False,
+        most: int | None = None,
     ) -> None:
-        """Record texts of these lengths in batches; `keep` is called with each as soon as it is there."""
-        tokens = tokens_that_fit(self._target)
-        tokens = tokens if continued else min(tokens, READ_TOKENS)
-        for some in batches(lengths, most_rows(self._target.device), tokens):
+        if not lengths:
+            return  # no model is needed
+        target = self._pair.target
+        fitting = tokens_that_fit(target)
+        for some in batches(lengths, most_rows(target.device), min(fitting, most or fitting)):
             for name, trace in in_memory(record, some):
                 keep(name, trace)
             self._recorded(note.format(len(some)))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from specdraft.errors import ResultsError, did_you_mean
@@ -36,7 +36,14 @@ LEFTOVER = re.compile(
     rf"[0-9a-f]{{{KEY_DIGITS}}}\.safetensors|\.[0-9a-f]{{{KEY_DIGITS}}}\.(safetensors|json)\.\d+\.tmp"
 )
 NAME = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # what a damaged or foreign JSON can raise
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # what a damaged or foreign JSON can raise
 
 
 def default_folder() -> Path:
@@ -57,18 +64,40 @@ def libraries() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class StoredTrace:
-    """A trace in the list: its key, what it depends on, its size."""
+    """A trace in the list.
+
+    Attributes:
+        key: its name.
+        about: what it depends on.
+        size_bytes: of both files.
+        labels: what people call what it depends on: see `TraceStore.labelled`.
+        written: when, in seconds since 1970.
+    """
 
     key: str
     about: dict[str, Any]
     size_bytes: int
+    labels: dict[str, str]
+    written: float
 
 
 class TraceStore:
-    """A folder of traces."""
+    """A folder of traces.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: where they are.
+        labels: what is written beside each trace for people; nothing depends on them.
+        prompt_ids: a prompt's digest, as traces depend on it -> what people call the prompt.
+    """
+
+    def __init__(
+        self, folder: Path, labels: Mapping[str, str] | None = None, prompt_ids: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder, self._labels, self._prompt_ids = folder, dict(labels or {}), dict(prompt_ids or {})
+
+    def labelled(self, prompt_ids: Mapping[str, str] | None = None, **labels: str) -> TraceStore:
+        """The same folder; traces that are put into it have these labels too, as `target`, `draft`, `prompts`."""
+        return TraceStore(self.folder, self._labels | labels, self._prompt_ids | dict(prompt_ids or {}))
 
     @staticmethod
     def key(about: Mapping[str, Any]) -> str:
@@ -98,7 +127,9 @@ class TraceStore:
         except OSError as error:
             raise cannot_write(path, error) from error
         write_atomically(path, content)
-        header = {"about": dict(about), "sha256": hashlib.sha256(content).hexdigest()}
+        named = self._prompt_ids.get(about.get("prompt", ""))
+        labels = self._labels | ({"prompt": named} if named else {})
+        header = {"about": dict(about), "sha256": hashlib.sha256(content).hexdigest(), "labels": labels}
         write_atomically(self.folder / f"{key}.json", json.dumps(header, indent=1) + "\n")
         return key
 
@@ -106,13 +137,23 @@ class TraceStore:
         """Every readable trace, by key."""
         for path in sorted(self.folder.glob("*.json")):
             try:
-                about = json.loads(path.read_text(encoding="utf-8"))["about"]
-                size = path.stat().st_size + path.with_suffix(".safetensors").stat().st_size
+                header, status = json.loads(path.read_text(encoding="utf-8")), path.stat()
+                about, labels = header["about"], header.get("labels", {})
+                size = status.st_size + path.with_suffix(".safetensors").stat().st_size
                 named = NAME.fullmatch(path.stem) and isinstance(about["kind"], str)
+                labels = {str(name): str(label) for name, label in labels.items()}
             except UNREADABLE:
                 continue
             if named:
-                yield StoredTrace(path.stem, about, size)
+                yield StoredTrace(path.stem, about, size, labels, status.st_mtime)
+
+    def tokens(self, trace: StoredTrace) -> int | None:
+        """Tokens of a recorded text, from the header of its file; None of other traces."""
+        try:
+            with safe_open(self.folder / f"{trace.key}.safetensors", framework="numpy") as tensors:
+                return int(tensors.get_slice("tokens").get_shape()[0])
+        except (OSError, SafetensorError):
+            return None
 
     def find(self, key: str) -> StoredTrace:
         """The trace whose key begins with `key`. Raises `ResultsError` where there is none, or more than one."""

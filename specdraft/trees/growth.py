@@ -58,6 +58,10 @@ class Growth:
         node_budget: draft nodes of each tree at most.
         max_depth, max_children: limits of each tree.
         least: the logarithm of the least cumulative probability, of every tree or `[roots]` of each.
+
+    Attributes:
+        frontier: nodes whose children are wanted next.
+        fed: how many nodes were expanded for each level so far.
     """
 
     def __init__(
@@ -72,7 +76,8 @@ class Growth:
         self._kept = np.empty(0, dtype=np.int64)  # the best nodes so far, by root, each root's in their order
         self._depth = 0
         self._roots = roots
-        self.frontier = np.arange(roots)  # nodes whose children are wanted next
+        self.frontier = np.arange(roots)
+        self.fed: list[int] = []
 
     def nodes_at(self, numbers: np.ndarray) -> Nodes:
         """These nodes."""
@@ -81,6 +86,7 @@ class Growth:
     def add(self, tokens: np.ndarray, log_probs: np.ndarray) -> None:
         """The frontier's children: `[m, max_children]`, the most probable first; the next frontier follows."""
         self._depth += 1
+        self.fed.append(len(self.frontier))
         above = self.nodes_at(self.frontier)
         reached = above.log_prob[:, None] + log_probs
         root = self._root[self.frontier]

@@ -41,7 +41,8 @@ class LiveShowing:
     def __init__(
         self, decoder: SpeculativeDecoder, combination: Combination, prompt: str, prompt_ids: list[int]
     ) -> None:
-        self.prompt, self.word = prompt, decoder.pair.decode_token
+        reader = combination.pair.reader(combination.prompts.chat_template)
+        self.prompt, self.word = reader.pieces(prompt, combination.prompts.before), decoder.pair.decode_token
         self._decoder, self._combination, self._prompt_ids = decoder, combination, prompt_ids
         self._shown: list[ShownStep] = []
         self._wall_s = 0.0
@@ -68,12 +69,13 @@ class LiveShowing:
 
     def text(self) -> str:
         """See `Showing.text`."""
-        return self._decoder.pair.decode(self._decoding.tokens)
+        return self._decoder.pair.files.decode(self._decoding.tokens, after=self._prompt_ids)
 
     def shown(self) -> Shown:
         """See `Showing.shown`."""
         note = probability_note(self._combination, drawn=self._decoder.rule.draw != "rank")
-        return Shown(about(self._combination), self.prompt, self._decoding.first, self._shown, self.word, [note])
+        first = self._decoding.first
+        return Shown(about(self._combination), self.prompt, self.text(), first, self._shown, self.word, [note])
 
     def result(self) -> Generation:
         """See `Showing.result`."""

@@ -183,7 +183,8 @@ class ReplayedShowing:
     """See `Showing`."""
 
     def __init__(self, recording: Recorded) -> None:
-        self.prompt, self.word = recording.prompt.text, recording.word
+        reader = recording.combination.pair.reader(recording.combination.prompts.chat_template)
+        self.prompt, self.word = reader.pieces(recording.prompt.text, recording.prompt.before), recording.word
         self._recording = recording
         self._shown: list[ShownStep] = []
 
@@ -198,7 +199,7 @@ class ReplayedShowing:
 
     def text(self) -> str:
         """See `Showing.text`."""
-        return self._recording.combination.pair.decode(self._tokens())
+        return self._recording.combination.pair.decode(self._tokens(), after=self._recording.prompt_ids)
 
     def shown(self) -> Shown:
         """See `Showing.shown`."""
@@ -207,6 +208,7 @@ class ReplayedShowing:
         return Shown(
             facts,
             self.prompt,
+            self.text(),
             self._tokens()[0],
             self._shown,
             self.word,
@@ -220,7 +222,8 @@ class ReplayedShowing:
             drafted = [-1 if seen.token is None else seen.token for seen in step.nodes]
             steps.append(Step(DraftTree(step.topology, drafted), list(step.accepted), step.tokens, step.bonus is None))
         counted = tally(self._tokens()[0], steps, nan, nan, self._recording.combination.plan.dynamic)
-        return Generation(self.text(), self._tokens(), steps, counted)
+        text = self._recording.combination.pair.decode(self._tokens())
+        return Generation(text, self._tokens(), steps, counted)
 
 
 def replayed(recording: Recorded) -> Showing:

@@ -9,6 +9,7 @@ from math import log
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from specdraft.errors import plain_text
+from specdraft.models.prompt_reader import Piece
 from specdraft.trees.topology import Topology
 from specdraft.viewer.tokens import token_text
 
@@ -91,7 +92,8 @@ class Shown:
 
     Attributes:
         about: what was run, as pairs of a name and a value for people.
-        prompt: its text.
+        prompt: what the target read, in pieces.
+        text: what it emitted.
         first: the token that follows the prompt.
         steps: every verification step.
         word: the text of a token.
@@ -99,11 +101,23 @@ class Shown:
     """
 
     about: Mapping[str, str]
-    prompt: str
+    prompt: Sequence[Piece]
+    text: str
     first: int
     steps: Sequence[ShownStep]
     word: Word
     notes: Sequence[str] = ()
+
+    @property
+    def marked(self) -> bool:
+        """Whether a chat template goes around the prompt, so that what follows is a reply."""
+        return any(piece.mark for piece in self.prompt)
+
+    @property
+    def before_reply(self) -> list[Piece]:
+        """The prompt, with a line end where a reply would not begin a line of its own."""
+        glued = self.marked and not self.prompt[-1].text.endswith("\n")
+        return [*self.prompt, *([Piece("\n", True)] if glued else [])]
 
     def as_data(self) -> dict[str, Any]:
         """Everything, as JSON can hold it: what the page is made from."""
@@ -115,7 +129,8 @@ class Shown:
         return {
             "about": dict(self.about),
             "notes": list(self.notes),
-            "prompt": plain_text(self.prompt),
+            "marked": self.marked,
+            "prompt": [{"text": plain_text(piece.text), "mark": piece.mark} for piece in self.before_reply],
             "first": self.first,
             "words": words,
             "steps": [_step_data(step) for step in self.steps],
@@ -125,7 +140,9 @@ class Shown:
 class Showing(Protocol):
     """A prompt on its way through the steps: iterate over `steps` once, then ask for the rest."""
 
-    prompt: str
+    @property
+    def prompt(self) -> Sequence[Piece]:
+        """What the target reads, in pieces."""
 
     @property
     def word(self) -> Word:
@@ -135,7 +152,7 @@ class Showing(Protocol):
         """Every step as it happens."""
 
     def text(self) -> str:
-        """What has been emitted so far."""
+        """What has been emitted so far, as it stands behind the prompt."""
 
     def shown(self) -> Shown:
         """All of it."""

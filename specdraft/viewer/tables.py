@@ -134,7 +134,7 @@ def _caption(summary: pd.DataFrame, estimated: bool, first: str) -> str:
     lines = [first, "block efficiency = tokens per verification step, bonus included"]
     if (summary["temperature"] > 0).any():
         lines.append("sampled texts, replayed: expected values given the texts")
-    if estimated:
+    if estimated and summary["est_speedup"].notna().any():
         lines.append("replayed: times are estimates from the measured cost of drafting and verifying")
     if (summary["loop_share"] > MOST_LOOPING).any():
         lines.append(f"loops: share of repeated text; above {MOST_LOOPING} acceptance measures loops")

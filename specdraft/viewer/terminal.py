@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -9,10 +10,12 @@ from rich.live import Live
 from rich.text import Text
 
 from specdraft.errors import plain_text
+from specdraft.models.prompt_reader import Piece
 from specdraft.study.generate import Generation
 from specdraft.viewer.steps import Showing, Shown, ShownStep, Word
 from specdraft.viewer.trees import ACCEPTED, BEST, BONUS, DIM, REJECTED, step_tree
 
+REPLY = "bold"
 TAIL_LINES = 3  # of the text, below the steps of a live display
 
 
@@ -64,7 +67,7 @@ class StepPrinter:
         self._count = self._emitted = 0
 
     def __enter__(self) -> StepPrinter:
-        self._console.print(Text(plain_text(self._showing.prompt), style=DIM), soft_wrap=True)
+        self._console.print(prompt_text(self._showing.prompt), soft_wrap=True)
         self._console.print(legend(), highlight=False)
         if self._live:
             self._live.start()
@@ -90,6 +93,17 @@ class StepPrinter:
         return Group(Text("\u2500" * min(40, self._console.width), style=DIM), *lines, Text(counts, style=DIM))
 
 
+def prompt_text(prompt: Sequence[Piece]) -> Text:
+    """What the target reads: the marks of a chat template dimmed, or all of it where there are none."""
+    marked = any(piece.mark for piece in prompt)
+    return Text.assemble(*((plain_text(piece.text), "" if marked and not piece.mark else DIM) for piece in prompt))
+
+
+def whole_text(shown: Shown) -> Text:
+    """Prompt and continuation; a reply begins a line of its own."""
+    return Text.assemble("\n", prompt_text(shown.before_reply), (plain_text(shown.text), REPLY if shown.marked else ""))
+
+
 def totals_text(shown: Shown, result: Generation) -> Group:
     """The text, what was counted, and what to know."""
     counts = result.tally
@@ -105,5 +119,4 @@ def totals_text(shown: Shown, result: Generation) -> Group:
             else []
         ),
     ]
-    text = Text.assemble("\n", (plain_text(shown.prompt), DIM), plain_text(result.text))
-    return Group(text, *map(Text, lines), *(Text(note, style=DIM) for note in shown.notes))
+    return Group(whole_text(shown), *map(Text, lines), *(Text(note, style=DIM) for note in shown.notes))

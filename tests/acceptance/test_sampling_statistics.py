@@ -20,9 +20,9 @@ from specdraft.acceptance.base import Accepted
 from specdraft.decoding import decode as decode_module
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
+from specdraft.drafters.loaded.tree_in_work import TreeInWork
 from specdraft.drafters.pair import Pair, load_pair
-from specdraft.drafters.tree_in_work import TreeInWork
 from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import count
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +16,18 @@ import torch
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
 from specdraft.bench import costs as cost
-from specdraft.bench.costs import SIZES, CostCurve, measure_costs, pair_costs
+from specdraft.bench import measuring
+from specdraft.bench.costs import measure_costs, pair_costs
+from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve
 from specdraft.decoding import decode
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram, NgramDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.traces.store import TraceStore
+from specdraft.traces.watch import Watch
 from specdraft.trees.growth import Growth
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.chain import Chain
@@ -41,6 +46,9 @@ CURVE = CostCurve(
     target_prefill_s=700.0,
     threads=1,
     device="made up",
+)
+MEASURED = Circumstances(
+    "2026-01-02T03:04:05+00:00", 1.5, 12.25, {"verify_s": [[99.0, 101.0]] * 4, "plain_s": [[89, 92]]}
 )
 
 
@@ -86,27 +94,74 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TraceStore:
     return TraceStore(tmp_path / "traces")
 
 
+def test_what_is_not_measured_makes_no_estimate() -> None:
+    assert isnan(NOT_MEASURED.step_s(Chain().at(3).topology))
+    assert isnan(NOT_MEASURED.decode_s(Wide().at(9).topology, 5))
+    assert isnan(NOT_MEASURED.plain_decode_s(5))
+    assert np.isnan(NOT_MEASURED.dynamic_steps_s(np.array([[1, 2, 0]]), np.array([3]))).all()
+
+
+def test_a_curve_goes_into_a_manifest_and_comes_out_of_it() -> None:
+    curve = replace(CURVE, measured=MEASURED)
+    again = CostCurve.of(json.loads(json.dumps(curve.as_dict())))
+    assert again == curve
+    assert again.measured == MEASURED
+    assert CostCurve.of(CURVE.as_dict()).measured is None
+    with pytest.raises(TypeError):
+        CostCurve.of({"sizes": [1]})
+
+
 class TestPairCosts:
     @pytest.fixture
-    def measured(self, monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
-        """The pairs whose costs were measured (made up, rather)."""
-        pairs: list[Pair] = []
-        monkeypatch.setattr(
-            cost, "measure_costs", lambda pair: pairs.append(pair) or replace(CURVE, device=cost._device_name(pair))
-        )
-        return pairs
+    def measured(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+        """What was measured (made up, rather)."""
+        calls: list[tuple[Any, ...]] = []
 
-    def test_measured_once(self, tiny_pair: Pair, store: TraceStore, measured: list[Pair]) -> None:
-        notes: list[str] = []
-        first = pair_costs(tiny_pair, store, notes.append)
-        assert (len(measured), len(notes)) == (1, 1)
-        assert pair_costs(tiny_pair, TraceStore(store.folder), notes.append) == first
-        assert (len(measured), len(notes)) == (1, 1)
-        assert first.as_dict() == pair_costs(tiny_pair, store).as_dict()
-        assert all(type(size) is int for size in pair_costs(tiny_pair, store).sizes)
+        def measure(pair: Pair, largest: int, limit_s: float, watch: Watch) -> CostCurve:
+            calls.append((pair, largest, limit_s, watch))
+            sizes = [1, 2, 4, largest]
+            return replace(CURVE, sizes=sizes, device=cost._device_name(pair), measured=MEASURED)
+
+        monkeypatch.setattr(cost, "measure_costs", measure)
+        return calls
+
+    def test_measured_once(self, tiny_pair: Pair, store: TraceStore, measured: list[Any]) -> None:
+        first = pair_costs(tiny_pair, store, 8)
+        assert len(measured) == 1
+        assert pair_costs(tiny_pair, TraceStore(store.folder), 8).as_dict() == first.as_dict()
+        assert first.measured == MEASURED
+        assert len(measured) == 1
+        assert all(type(size) is int for size in pair_costs(tiny_pair, store, 8).sizes)
+
+    def test_measured_for_larger_trees_only(self, tiny_pair: Pair, store: TraceStore, measured: list[Any]) -> None:
+        for largest in (8, 5, 8, 9, 2, 9, 100_000, 200_000):  # of the last two the context has room for as much
+            pair_costs(tiny_pair, store, largest)
+        assert [largest for _, largest, *_ in measured] == [8, 9, 100_000]
+
+    def test_measured_again_if_asked(self, tiny_pair: Pair, store: TraceStore, measured: list[Any]) -> None:
+        pair_costs(tiny_pair, store, 8)
+        pair_costs(tiny_pair, store, 8, again=True)
+        assert len(measured) == 2
+        pair_costs(tiny_pair, store, 8)
+        assert len(measured) == 2
+
+    def test_the_limit_and_who_watches_reach_the_measuring(
+        self, tiny_pair: Pair, store: TraceStore, measured: list[Any]
+    ) -> None:
+        class Told(Watch):
+            stages: list[Any] = []  # noqa: RUF012
+
+            def stage(self, name: str, due: float, unit: str) -> None:
+                self.stages.append((name, due))
+
+        watch = Told()
+        pair_costs(tiny_pair, store, 8, limit_s=77.0, watch=watch)
+        assert measured == [(tiny_pair, 8, 77.0, watch)]
+        pair_costs(tiny_pair, store, 8, watch=watch)
+        assert watch.stages == [("costs", 0)]  # nothing is left to do
 
     def test_measured_for_each_machine_and_number_of_threads(
-        self, tiny_pair: Pair, store: TraceStore, measured: list[Pair], monkeypatch: pytest.MonkeyPatch
+        self, tiny_pair: Pair, store: TraceStore, measured: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pair_costs(tiny_pair, store)
         with monkeypatch.context() as patch:
@@ -125,9 +180,9 @@ class TestPairCosts:
 
     @pytest.mark.parametrize("harm", ["gone", "damaged", "other tensors"])
     def test_measured_again_where_it_cannot_be_read(
-        self, harm: str, tiny_pair: Pair, store: TraceStore, measured: list[Pair]
+        self, harm: str, tiny_pair: Pair, store: TraceStore, measured: list[Any]
     ) -> None:
-        pair_costs(tiny_pair, store)
+        pair_costs(tiny_pair, store, 8)
         ((path,), (listed,)) = store.folder.glob("*.safetensors"), store.list()
         if harm == "gone":
             path.unlink()
@@ -137,7 +192,7 @@ class TestPairCosts:
             tensors = store.get(listed.about)
             assert tensors is not None
             store.put(listed.about, {name: value for name, value in tensors.items() if name != "plain_s"})
-        assert pair_costs(tiny_pair, store).sizes == CURVE.sizes
+        assert pair_costs(tiny_pair, store, 8).sizes == CURVE.sizes
         assert len(measured) == 2
 
 
@@ -145,30 +200,50 @@ def check_measured(curve: CostCurve, sizes: list[int]) -> None:
     assert curve.sizes == sizes
     assert len(curve.draft_level_s) == len(curve.verify_s) == len(sizes)
     listed: list[Any] = [*curve.draft_level_s, *curve.verify_s, curve.prefill_s, curve.target_prefill_s]
-    assert all(isfinite(value) and value > 0 for value in [*listed, curve.other_s])
-    assert isfinite(curve.plain_s)
+    assert all(isfinite(value) and value > 0 for value in [*listed, curve.plain_s, curve.other_s])
     assert curve.prefill_s > curve.target_prefill_s
     assert curve.threads == torch.get_num_threads()
 
 
-def test_measuring_leaves_the_models_empty(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "REPEATS", 1)
-    monkeypatch.setattr(cost, "WARM_UP", 0)
-    check_measured(measure_costs(tiny_pair), list(SIZES))
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "MOST", 1)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_measuring_leaves_the_models_empty(tiny_pair: Pair) -> None:
+    check_measured(measure_costs(tiny_pair, 65), [1, 3, 8, 23, 65])
     for model in (tiny_pair.target, tiny_pair.drafter.model):
         assert (model.length, model.pending) == (0, 0)
 
 
-def test_a_short_context_and_a_small_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quickly")
+def test_how_it_was_measured(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost.psutil, "getloadavg", lambda: (3.5, 1.0, 1.0))
+    before = datetime.now(UTC).replace(microsecond=0)
+    curve = measure_costs(tiny_pair, 8)
+    measured = curve.measured
+    assert measured is not None
+    assert before <= datetime.fromisoformat(measured.date) <= datetime.now(UTC)
+    assert measured.load == 3.5
+    assert 0 < measured.seconds < 60
+    lengths = {name: len(quartiles) for name, quartiles in measured.quartiles.items()}
+    alone = ("target_prefill_s", "draft_prefill_s", "plain_s", "other_s", "select_s")
+    assert lengths == {"draft_level_s": 3, "verify_s": 3} | dict.fromkeys(alone, 1)
+    for name in ("draft_level_s", "verify_s"):
+        of_each = zip(measured.quartiles[name], getattr(curve, name), strict=True)
+        assert all(low <= median <= high for (low, high), median in of_each)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_short_context_and_a_small_vocabulary(tmp_path: Path) -> None:
     """A context of 128 positions, which GPT-2 has in a table; 96 tokens, fewer than the largest size."""
-    monkeypatch.setattr(cost, "REPEATS", 1)
-    monkeypatch.setattr(cost, "WARM_UP", 0)
     models = {"gpt2": random_model("gpt2"), "llama": random_model("llama"), "long": tiny_llama(vocab_size=SMALL_VOCAB)}
     for name, model in models.items():
         folder = save_model(tmp_path / name, model)
         pair = load_pair(PairSpec(name, ModelSpec(str(folder), device="cpu"), ModelSpec(str(folder), device="cpu")))
         assert (pair.files.shared_ids, pair.files.context_length) == (SMALL_VOCAB, 512 if name == "long" else 128)
-        check_measured(measure_costs(pair), list(SIZES) if name == "long" else [1, 2, 4, 8, 16, 32, 64])
+        check_measured(measure_costs(pair, 128), [1, 3, 11, 38, 128] if name == "long" else [1, 4, 16, 64])
 
 
 class Spent:
@@ -227,16 +302,34 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
 
     monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(cost, "Clock", Disturbed)
-    for name, value in {"SIZES": (1, 2, 4, 32), "PREFIX": 64, "REPEATS": 5, "WARM_UP": 1}.items():
-        monkeypatch.setattr(cost, name, value)
+    monkeypatch.setattr(cost, "PREFIX", 64)
+    monkeypatch.setattr(measuring, "MOST", 7)
     monkeypatch.setattr(Growth, "add", choosing)
     model = tiny_pair.drafter.model
     drafter = Keeping(Timed(model, spent, 3.0, 1.0, 0.0), tiny_pair.drafter.files, tiny_pair.drafter.check)
-    curve = measure_costs(replace(tiny_pair, target=Timed(tiny_pair.target, spent, 7.0, 2.0, 0.5), drafter=drafter))
+    pair = replace(tiny_pair, target=Timed(tiny_pair.target, spent, 7.0, 2.0, 0.5), drafter=drafter)
+    curve = measure_costs(pair, 32, limit_s=1e9, now=spent.perf_counter)
     assert curve.target_prefill_s == pytest.approx(7)
     assert curve.prefill_s == pytest.approx(7 + 3)
-    assert curve.verify_s == pytest.approx([2.5, 3, 4, 18])
+    assert curve.sizes == [1, 3, 10, 32]
+    assert curve.verify_s == pytest.approx([2.5, 3.5, 7, 18])
     assert curve.draft_level_s == pytest.approx([1, 1, 1, 1])
     assert curve.plain_s == pytest.approx(2.5)  # a step over one token; the prompt is not part of it
     assert curve.other_s == pytest.approx(0.25)
-    assert 0.125 <= curve.select_s < 2  # more than one level's: some levels are drafted and then no part of the tree
+    assert curve.select_s == pytest.approx(
+        0.125
+    )  # of each level that was drafted, also where the tree has no node of it
+
+
+def test_a_slow_pair_is_measured_at_few_sizes(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forwards of 20 made-up seconds and 60 s for all: each thing is timed once, and only what has to be."""
+    spent = Spent()
+    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    model = tiny_pair.drafter.model
+    drafter = ModelDrafter(Timed(model, spent, 20.0, 20.0, 0.0), tiny_pair.drafter.files, tiny_pair.drafter.check)
+    pair = replace(tiny_pair, target=Timed(tiny_pair.target, spent, 20.0, 20.0, 0.0), drafter=drafter)
+    curve = measure_costs(pair, 65, limit_s=60.0, now=spent.perf_counter)
+    assert curve.sizes == [1, 65]
+    assert curve.verify_s == [20.0, 20.0]
+    # two prompts, two sizes of both models, a plain step, and two steps with up to four levels
+    assert spent.now <= 20 * (2 + 4 + 1 + 2 * 5)

@@ -18,7 +18,7 @@ from support.tiny_models import PairFolders
 
 from specdraft.acceptance import Rejection
 from specdraft.acceptance.judging import Judged
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.losslessness.enumeration import enumerate_case
 from specdraft.study.manifest import Facts
@@ -306,6 +306,27 @@ class TestStudy:
             "chi-square",
             True,
         )
+
+    def test_too_few_texts_are_not_silent(
+        self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As `specdraft certify`: exit code 3 and a line; the tables are written. Not asked for, it is not said."""
+        monkeypatch.setattr("specdraft.study.proofs.TEXTS", 20)
+        asked = ["acceptance=topk", "prompts.limit=1", "budget=2"]
+        for _ in range(2):  # the second time the manifest knows it
+            said, found = self.sweep(run, pair, tmp_path, *asked, "certify=true")
+            assert (said.code, found["live"][0]["tested"], found["live"][0]["passed"]) == (3, False, True)
+            assert "not tested: topk: texts too few to tell laws apart; see certificate.live in" in said.err
+            assert (tmp_path / "out" / "summary.csv").exists() and "NOT lossless" not in said.err
+        said, _ = self.sweep(run, pair, tmp_path, *asked)
+        assert said.code == 0 and "not tested" not in said.err
+
+    @pytest.mark.parametrize(("rule", "untested"), [("typical", []), ("topk", ["topk"])])
+    def test_only_a_lossless_rule_must_be_tested(self, rule: str, untested: list[str]) -> None:
+        checked = {"pair": "tiny", "rule": rule, "passed": True}
+        assert Facts.of({"certificate": {"live": [checked | {"tested": False}]}}).untested == untested
+        assert Facts.of({"certificate": {"live": [checked | {"tested": True}]}}).untested == []
+        assert Facts.of({"certificate": {"live": [checked]}}).untested == []  # of an earlier version
 
     @pytest.mark.parametrize(("rule", "fine"), [("typical", True), ("topk", False)])
     def test_only_a_lossy_rule_may_differ(self, rule: str, fine: bool) -> None:

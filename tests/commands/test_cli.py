@@ -19,6 +19,7 @@ from specdraft import cli
 from specdraft.commands.options import DONE, INTERNAL, INTERRUPTED, SOME_FAILED, USAGE
 from specdraft.drafters import pair as pair_module
 from specdraft.errors import UserError
+from specdraft.models import loading
 from specdraft.models.files import zoo_folder
 from specdraft.study import ledger
 from specdraft.study import run as sweep
@@ -81,6 +82,16 @@ class TestSweep:
             (["tree.paths=[[0]]", "tree.name='=1'"], "tree.name='=1'"),
         ):
             assert word in one_line(run("sweep", *own, *changes))
+
+    def test_two_orders_of_one_tree_are_one_tree(self, run: Run, small: list[str]) -> None:
+        both = [*small, "tree=paths", "tree.paths=[[0],[1],[0,0]],[[1],[0],[0,0]]", "--json"]
+        for sampling in ([], ["sampling.temperature=1", "acceptance=recursive"]):
+            plan = json.loads(run("sweep", *both, *sampling, "--dry-run").out)
+            assert [row["nodes"] for row in plan["combinations"]] == [3] and len(plan["skipped"]) == 1
+        said = run("sweep", *both)
+        shown = json.loads(said.out)
+        assert (said.code, len(shown["summary"]), shown["skipped"], shown["failed"]) == (0, 1, 1, 0)
+        assert "has a size of its own (3 nodes) and runs once" in said.err
 
     def test_report(self, run: Run, small: list[str], tmp_path: Path) -> None:
         assert "report: " not in run("sweep", *small).out and not (tmp_path / "out/report.html").exists()
@@ -148,7 +159,7 @@ class TestSweep:
     def test_dry_run(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run("sweep", *small)
         before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-        monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
+        monkeypatch.setattr(loading, "load_model", lambda *given: pytest.fail("a model was loaded"))
         grid = [*small, "tree=kary,medusa,chain", "budget=2,3", "--dry-run"]
         said = run("sweep", *grid, "--json")
         assert (said.code, said.err) == (DONE, "")
@@ -340,9 +351,9 @@ def test_bad_input(run: Run, small: list[str], tmp_path: Path, changes: list[str
     [
         ("", ["no prompts"]),
         ('{"prompt": "a"}\n{"prompt": \n', ["line 2", "not JSON"]),
-        ('{"text": "a"}\n', ["line 1", "'turns' or 'prompt'"]),
+        ('{"text": "a"}\n', ["line 1", "'turns', 'prompt' or 'messages'"]),
         ('{"prompt": "a", "question_id": 1}\n{"prompt": "b", "question_id": 1}\n', ["line 2", "'1'", "line 1"]),
-        ('{"prompt": ""}\n', ["line 1", "'turns' or 'prompt'"]),
+        ('{"prompt": ""}\n', ["line 1", "'turns', 'prompt' or 'messages'"]),
         (json.dumps({"prompt": "x" * 600}), ["prompt '1'", "601 tokens", "context of 512", "max_prompt_tokens=504"]),
     ],
 )
@@ -577,7 +588,7 @@ class TestGenerate:
     def test_bad_input(
         self, run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch, changes: list[str], words: list[str]
     ) -> None:
-        monkeypatch.setattr(pair_module, "load_model", lambda *given: pytest.fail("a model was loaded"))
+        monkeypatch.setattr(loading, "load_model", lambda *given: pytest.fail("a model was loaded"))
         line = one_line(run("generate", "Once", *pair, *changes))
         assert all(word in line for word in words), line
 

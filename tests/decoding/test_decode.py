@@ -18,9 +18,9 @@ from specdraft.decoding import decode as decode_module
 from specdraft.decoding.decode import Clock, Decoding, Ending, decode, decode_plainly
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
+from specdraft.drafters.loaded.ranking import rank_tokens
 from specdraft.drafters.pair import Pair
-from specdraft.drafters.ranking import rank_tokens
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward

@@ -17,8 +17,8 @@ from transformers import DynamicCache
 from specdraft.acceptance import AcceptanceRule, KSeq, NoReplacement, Recursive, Traversal, registry
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import ModelDrafter
 from specdraft.drafters.base import Drawing
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel

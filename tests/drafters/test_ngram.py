@@ -13,7 +13,7 @@ from transformers.generation import BaseStreamer
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 from specdraft.acceptance import Greedy
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.decoding.decode import Decoding, Ending, decode
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled, RecordedText

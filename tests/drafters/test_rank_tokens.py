@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.drafters.model import Said
-from specdraft.drafters.ranking import rank_by_key, rank_tokens
+from specdraft.drafters.loaded.model import Said
+from specdraft.drafters.loaded.ranking import rank_by_key, rank_tokens
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, 1e-45, -1e-45, 3.4028234663852886e38, -3.4028234663852886e38]
 

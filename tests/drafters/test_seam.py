@@ -15,7 +15,7 @@ from specdraft.acceptance import Greedy
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DrafterSpec, DrafterTraits, Drawing, registry
-from specdraft.drafters.base import Annotation, Expansion, Prefilled, RecordedText
+from specdraft.drafters.base import Annotation, Expansion, Prefilled, RecordedText, Target
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
@@ -46,8 +46,8 @@ class Echo(DrafterSpec):
             probabilities=False, draws=False, by_offset=True, hidden_layers=LAYERS, owns_weights=False, deepest=4
         )
 
-    def load(self, weights: ModelFiles | None, target: CachedModel) -> EchoDrafter:
-        return EchoDrafter(self, target)
+    def load(self, weights: ModelFiles | None, target: Target) -> EchoDrafter:
+        return EchoDrafter(self, target.load())
 
 
 class EchoDrafter:

@@ -10,7 +10,7 @@ from specdraft.acceptance import Recursive, TopK, Typical, registry
 from specdraft.acceptance.judging import Judged
 from specdraft.losslessness.certificate import largest_tie
 from specdraft.losslessness.enumeration import EXACT, FAMILIES, enumerate_case, family, prove
-from specdraft.models.self_check import SelfCheck
+from specdraft.models.check_result import SelfCheck
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import registry as shapes
 from specdraft.trees.topology import Topology

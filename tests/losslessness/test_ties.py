@@ -11,7 +11,8 @@ from support.tiny_models import SMALL_VOCAB, random_model
 from specdraft.errors import LosslessnessError
 from specdraft.losslessness.certificate import compare_greedy, largest_tie, near_ties, rounding_between
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.self_check import SelfCheck, self_check
+from specdraft.models.check_result import SelfCheck
+from specdraft.models.self_check import self_check
 from specdraft.traces.record import Trajectory
 
 PROMPT = [5, 9, 13, 40, 41]

@@ -18,9 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from specdraft.errors import ConfigError, ModelError
-from specdraft.models import loading
+from specdraft.models import placement
 from specdraft.models.files import ModelFiles, find_model, reading
-from specdraft.models.loading import check_loadable, load_model, resolve_device
+from specdraft.models.loading import load_model
+from specdraft.models.placement import check_loadable, resolve_device
 from specdraft.models.spec import ModelSpec
 
 
@@ -247,10 +248,10 @@ def test_a_model_without_sdpa_gets_eager_attention(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["mps", "meta", "xpu"])
 def test_devices_that_are_not_here(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_accelerator", lambda: None)
+    monkeypatch.setattr(placement, "_accelerator", lambda: None)
     with pytest.raises(ConfigError, match=f"device={device}: this machine has no {device} device"):
         resolve_device(ModelSpec("x", device=device))
-    monkeypatch.setattr(loading, "_accelerator", lambda: "mps")
+    monkeypatch.setattr(placement, "_accelerator", lambda: "mps")
     assert resolve_device(ModelSpec("x", device="mps")).type == "mps"
 
 
@@ -264,7 +265,7 @@ def test_devices_that_are_not_here(device: str, monkeypatch: pytest.MonkeyPatch)
 def test_libraries_that_are_not_here(
     folder: Path, settings: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "find_spec", lambda _: None)
+    monkeypatch.setattr(placement, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=rf"odd: {words} \(install the extra: pip install 'specdraft\[quantize\]'\)"):
         check_loadable(found(folder, **settings))
 

@@ -14,7 +14,10 @@ from specdraft.config import Settings
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import PromptError
 from specdraft.models import prompt_reader
-from specdraft.models.prompt_reader import PromptReader, within_seconds
+from specdraft.models.prompt_reader import Piece, PromptReader, within_seconds
+from specdraft.prompts import Message
+from specdraft.study.combination import encode_prompts
+from specdraft.study.plan import plan_study
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }} [end]{% endfor %}"
@@ -86,6 +89,111 @@ def test_a_tokenizer_without_bos_puts_none_twice() -> None:
     plain = byte_tokenizer()
     plain.backend_tokenizer.post_processor = None  # type: ignore[assignment]
     assert not PromptReader(plain, "MODEL").holds_marks("<s>Hi")
+
+
+BEFORE = ("", "[system] be brief [end]", "[system] be kind [end]")
+TALK = (Message("system", "be brief"), Message("user", "Hi"), Message("assistant", "Hello."))
+SYSTEM_LEFT_OUT = (
+    "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}] {{ m.content }}{% endif %}{% endfor %}"
+)
+SYSTEM_REFUSED = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
+)
+
+
+class TestMessages:
+    def test_a_conversation_is_rendered_whole(self) -> None:
+        ids = reader(CHAT).ids("Why?", TALK)
+        assert written(ids) == (
+            "<s>[system] be brief [end][user] Hi [end][assistant] Hello. [end][user] Why? [end] [me] "
+        )
+
+    @pytest.mark.parametrize(
+        ("template", "use", "words"),
+        [
+            (None, "auto", "MODEL has no chat template, and only there is a place for messages before the last one"),
+            (CHAT, "none", "MODEL is read with prompts.chat_template=none, and only there is a place"),
+            (SYSTEM_LEFT_OUT, "auto", "the chat template of MODEL leaves out the message of system (prompts.system"),
+            (
+                SYSTEM_REFUSED,
+                "auto",
+                "the chat template of MODEL fails: System role not supported; it was given the messages of system "
+                "(prompts.system, or the row's own), and the user's",
+            ),
+        ],
+    )
+    def test_no_place_for_a_system_prompt(self, template: str | None, use: str, words: str) -> None:
+        with pytest.raises(PromptError) as raised:
+            reader(template, use).ids("Why?", TALK[:1])
+        assert str(raised.value).startswith(words)
+        assert "prompts.system" in str(raised.value)
+        assert "\n" not in str(raised.value)
+        assert reader(template, use).ids("Why?")
+
+    def test_of_a_message_that_another_one_holds(self) -> None:
+        """Only its place counts: a text that stands elsewhere does not hide that it is left out."""
+        with pytest.raises(PromptError, match="leaves out the message of system"):
+            reader(SYSTEM_LEFT_OUT).ids("Why be brief?", TALK[:1])
+        assert reader(SYSTEM_LEFT_OUT).ids("Why?", TALK[1:])
+
+    @pytest.mark.parametrize(
+        ("most", "kept"),
+        [
+            (85, "[system] be brief [end][user] Hi [end][assistant] Hello. [end][user] Why? [end] [me] "),
+            (84, "[system] be brief [end][user] Why? [end] [me] "),
+            (46, "[system] be brief [end][user] Why? [end] [me] "),
+            (45, "[system] be brief [end][user] hy? [end] [me] "),
+        ],
+    )
+    def test_the_oldest_turns_are_cut_first(self, most: int, kept: str) -> None:
+        ids = reader(CHAT).end_ids("Why?", most + 1, TALK)
+        assert written(ids) == f"<s>{kept}"
+
+    def test_no_room(self) -> None:
+        with pytest.raises(PromptError, match="beside the chat template and the system prompt"):
+            reader(CHAT).end_ids("Why?", 43, TALK)
+
+    def test_marks_in_an_earlier_message(self, chat_pair: PairFiles) -> None:
+        before = (Message("user", "[user] Hi"), TALK[2])
+        assert chat_pair.encode_to_fit("Why?", "auto", Settings(), 4, before).marked_twice
+        assert not chat_pair.encode_to_fit("Why?", "auto", Settings(), 4, TALK).marked_twice
+
+
+class TestPieces:
+    def test_marks_are_told_from_what_is_said(self) -> None:
+        assert reader(CHAT).pieces(" Why? ", TALK[1:]) == [
+            Piece("<s>[user] ", True),
+            Piece("Hi", False),
+            Piece(" [end][assistant] ", True),
+            Piece("Hello.", False),
+            Piece(" [end][user]  ", True),
+            Piece("Why?", False),
+            Piece("  [end] [me] ", True),
+        ]
+
+    def test_a_text_that_the_template_changes_is_not_told_apart(self) -> None:
+        assert reader("[a] {{ messages[0].content | upper }} [b]").pieces("Hi") == [Piece("[a] HI [b]", True)]
+
+    @pytest.mark.parametrize(("template", "use"), [(None, "auto"), (CHAT, "none")])
+    def test_without_a_template(self, template: str | None, use: str) -> None:
+        assert reader(template, use).pieces("Hi") == [Piece("Hi", False)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ('strftime_now("%d %b %Y")', "26 Jul 2024"),
+        ("strftime_now( '%Y-%m-%d' )", "2024-07-26"),
+        ("strftime_now('%H:%M') ~ strftime_now('%A')", "00:00Friday"),
+    ],
+)
+def test_today_is_a_fixed_day(asked: str, said: str) -> None:
+    template = "{% if strftime_now is defined %}{{ " + asked + " }}{% endif %}: {{ messages[0].content }}"
+    for given in (template, {"default": template, "rag": "x"}):
+        assert written(reader(given).ids("Hi")) == f"{said}: Hi"
+        assert reader(given).dated
+        assert not reader(given, "none").dated
+    assert not reader(CHAT).dated
 
 
 FOR_EVER = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -186,6 +294,59 @@ class TestCommands:
         run("report", out, "--format", "md")
         for text in self.NOTES:
             assert f"Prompts: {text}." in (out / "report.md").read_text().replace("\\", "").replace("`", "")
+
+    def test_system_prompts_are_told_apart(self, chat: list[str]) -> None:
+        """In the text, in the identity of a study, and in the names of its combinations."""
+        listed = {}
+        for name, system in (
+            ("none", []),
+            ("brief", ["prompts.system=be brief"]),
+            ("kind", ["prompts.system=be kind"]),
+        ):
+            plan = plan_study([*chat, *system, "engine=live"])
+            (combination,) = plan.combinations
+            ids = encode_prompts(combination.pair, plan.prompts, plan.combinations)["1"]
+            listed[name] = (combination.identifier, plan.identity["prompts"], written(ids))
+        identifiers, digests, texts = map(set, zip(*listed.values(), strict=True))
+        assert len(identifiers) == len(digests) == 3
+        assert texts == {f"<s>{before}[user] Hi [end] [me] " for before in BEFORE}
+
+    def test_messages(self, run: Run, chat: list[str], tmp_path: Path) -> None:
+        talk = [{"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "So?"), ("user", "b"))]
+        rows = [{"messages": talk}, {"messages": talk[:2]}, {"prompt": "x"}]
+        (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        said = run("sweep", *chat, "--dry-run")
+        (note,) = [line for line in said.out.splitlines() if line.startswith("note: ")]
+        assert note == "note: 1 of 3 prompts are measured up to their last turn of the user; what follows is left out"
+        said = run("sweep", *chat, "engine=live", "report=false", "--out", tmp_path / "out")
+        assert said.code == 0
+        kinds = [n["kind"] for n in json.loads((tmp_path / "out" / "manifest.json").read_text())["prompt_notes"]]
+        assert kinds == ["reply"]
+
+    @pytest.mark.parametrize(
+        ("command", "words"),
+        [
+            (("sweep", "prompts.limit=1", "--dry-run"), "prompt '1': "),
+            (("sweep", "prompts.limit=1"), "prompt '1': "),
+            (("generate", "Hi"), "error: "),
+        ],
+    )
+    def test_a_system_prompt_without_a_template(
+        self, run: Run, tiny_pair_folders: PairFolders, command: tuple[str, ...], words: str
+    ) -> None:
+        pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
+        line = one_line(run(*command, *pair, "tree=chain", "budget=2", "prompts.system=be brief"))
+        assert f"{words}{tiny_pair_folders.target} has no chat template, and only there is a place for messages" in line
+        assert ": system (prompts.system, or the row's own)" in line
+
+    def test_a_date_is_said(self, run: Run, chat: list[str], tmp_path: Path) -> None:
+        target = save_model(
+            tmp_path / "dated", tiny_llama(), byte_tokenizer(chat_template="{{ strftime_now('%Y') }}" + CHAT)
+        )
+        said = run("sweep", f"pair.target.path={target}", *chat[1:], "--dry-run")
+        text = "note: the chat template puts the day's date into prompts, and is told 2024-07-26 (custom)"
+        assert text in said.out.splitlines()
+        assert text in run("generate", "Hi", f"pair.target.path={target}", *chat[1:-1], "--json").err.splitlines()
 
     def test_generate_says_it(self, run: Run, chat: list[str]) -> None:
         said = run("generate", "<s>Hi", *chat[:-1], "--json")

@@ -10,8 +10,8 @@ from support.drafting import expand, prefilled, record_all, texts_of
 from support.recorded import Counting, Live, expansions, recorded, small, untimed
 
 from specdraft.decoding.decode import Ending
-from specdraft.drafters import expansion as expand_module
 from specdraft.drafters.base import Expansion
+from specdraft.drafters.loaded import expansion as expand_module
 from specdraft.drafters.pair import load_pair
 from specdraft.models import batch as batch_module
 from specdraft.prompts import PromptSpec, load_prompts

@@ -31,7 +31,7 @@ from specdraft.acceptance.base import NO_SOURCE
 from specdraft.acceptance.weights import block_weights, node_weights
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.replay.best_first import replay_dynamic, walk

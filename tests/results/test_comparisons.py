@@ -1,14 +1,14 @@
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons
-from specdraft.results.intervals import Prompts, Resampler, ratio_of_sums
+from specdraft.results.bounds import bounds_of_differences, ratios_of_sums
+from specdraft.results.comparisons import COLUMNS, GROUP_KEYS, METRICS, comparisons, competing_budgets
 from specdraft.results.metrics import COUNTS
 
 KEYS = dict.fromkeys(GROUP_KEYS, "same") | {"budget": 4, "temperature": 0.0}
@@ -44,48 +44,6 @@ def row(table: pd.DataFrame, a: str, b: str, metric: str) -> Any:
     return found
 
 
-def numbers(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """`[2, P]` numerators and denominators of the trees x and y."""
-    above, below = [], []
-    for tree in "xy":
-        own = table[table["tree"] == tree]
-        terms = {
-            "acceptance_rate": ("accepted_tokens", "drafted_tokens"),
-            "acceptance_length": ("accepted_tokens", "steps"),
-        }
-        if metric == "block_efficiency":
-            above.append(own["accepted_tokens"] + own["bonus_tokens"])
-            below.append(own["steps"])
-        else:
-            above.append(own[terms[metric][0]])
-            below.append(own[terms[metric][1]])
-    return np.array(above, dtype=float), np.array(below, dtype=float)
-
-
-def bootstrap_t(above: np.ndarray, below: np.ndarray, categories: np.ndarray) -> tuple[float, float, float]:
-    """The linearised difference by loops: categories' means shrunk, resamples listed prompt by prompt."""
-    ratios = [sum(above[tree]) / sum(below[tree]) for tree in range(2)]
-    count, names = above.shape[1], sorted(set(categories))
-    moves = []
-    for p in range(count):
-        first, second = ((above[tree, p] - ratios[tree] * below[tree, p]) / sum(below[tree]) for tree in range(2))
-        moves.append(first - second)
-    means = {name: np.mean([m for m, c in zip(moves, categories, strict=True) if c == name]) for name in names}
-    between = sum(means[c] ** 2 for c in categories) / (len(names) - 1)
-    within = sum((m - means[c]) ** 2 for m, c in zip(moves, categories, strict=True)) / (count - len(names))
-    kept = max(0.0, 1 - stats.f.ppf(0.9, len(names) - 1, count - len(names)) * within / between)
-    moves = [m - kept * means[c] for m, c in zip(moves, categories, strict=True)]
-    distances = []
-    for sample in Resampler(0).weights(count).astype(int).tolist():
-        drawn = [moves[p] for p, times in enumerate(sample) for _ in range(times)]
-        distances.append(abs(np.mean(drawn)) / (np.std(drawn, ddof=1) / np.sqrt(count)))
-    freedom, student = count - 1 - kept * (len(names) - 1), stats.t.ppf(0.975, count - 1)
-    quantile = max(sorted(distances)[949], student) * stats.t.ppf(0.975, freedom) / student
-    reach = quantile * np.sqrt(sum(m**2 for m in moves) * count / freedom)
-    estimate = ratios[0] - ratios[1]
-    return estimate, estimate - reach, estimate + reach
-
-
 def test_by_hand() -> None:
     table = comparisons(
         records({"x": {"1": (10, 40, 12), "2": (5, 20, 3)}, "y": {"1": (8, 32, 14), "2": (6, 24, 2)}}), 0
@@ -112,17 +70,48 @@ def test_antisymmetric(prompts: int) -> None:
         )
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("prompts", [8, 19])
-def test_against_the_obvious_loop(metric: str, prompts: int) -> None:
-    given = random_records(prompts)
-    found = row(comparisons(given, 0), "x", "y", metric)
-    first = given[given["tree"] == "x"].sort_values(["category", "prompt_id"])
-    order = first["prompt_id"].tolist()
-    sorted_by = given.set_index("prompt_id").loc[order].reset_index()
-    above, below = numbers(sorted_by, metric)
-    expected = bootstrap_t(above, below, first["category"].to_numpy())
-    assert (found.difference, found.difference_lo, found.difference_hi) == pytest.approx(expected, rel=1e-4)
+def one_by_one(given: pd.DataFrame) -> pd.DataFrame:
+    """The same table, two trees at a time."""
+    terms = {
+        "acceptance_rate": (["accepted_tokens"], "drafted_tokens"),
+        "acceptance_length": (["accepted_tokens"], "steps"),
+        "block_efficiency": (["accepted_tokens", "bonus_tokens"], "steps"),
+    }
+    rows = []
+    for keys, group in given.groupby(GROUP_KEYS, sort=False):
+        sums = {
+            tree: rows.groupby(["category", "prompt_id"])[list(COUNTS)].sum() for tree, rows in group.groupby("tree")
+        }
+        for metric, (above, below) in terms.items():
+            for a, b in combinations(group["tree"].unique(), 2):
+                sides = sums[a], sums[b]
+                if not sides[0].index.equals(sides[1].index):
+                    continue
+                numbers = [(side[above].sum(axis=1), side[below]) for side in sides]
+                ratios = [ratios_of_sums(*(part.to_numpy(float)[None] for part in parts)) for parts in numbers]
+                most = {"acceptance_rate": 1.0}.get(metric, float(group["depth"].max()))
+                codes = pd.factorize(sides[0].index.get_level_values("category"))[0]
+                ends = bounds_of_differences(*ratios, codes, (-most, most))[0]
+                rows.append((*keys, a, b, metric, (ratios[0].estimates - ratios[1].estimates)[0], *ends))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@pytest.mark.parametrize("categorical", [False, True])
+def test_all_at_once_are_as_two_at_a_time(categorical: bool) -> None:
+    """Settings, prompts that trees lack, prompts without a step, repeats, in any order of the rows."""
+    listed = [random_records(9, seed, "xyzw").assign(pair=f"p{seed}", budget=2 + seed % 2) for seed in range(4)]
+    given = pd.concat([*listed, listed[0].assign(repeat=1)], ignore_index=True)
+    given = given[~((given["tree"] == "z") & (given["prompt_id"] == "3") & (given["pair"] == "p1"))]
+    given.loc[given["prompt_id"] == "5", ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens"]] = 0
+    given = given.sample(frac=1, random_state=0)
+    expected = one_by_one(given)
+    assert len(expected) == 3 * (4 * 6 - 3) and expected["difference_lo"].notna().all()
+    if categorical:
+        texts = [key for key in (*GROUP_KEYS, "tree", "category", "prompt_id") if given[key].dtype == "str"]
+        given = given.astype(dict.fromkeys(texts, "category"))
+    pd.testing.assert_frame_equal(
+        comparisons(given, 0), expected, rtol=1e-9, check_dtype=False, check_categorical=False
+    )
 
 
 def test_never_beyond_what_is_possible() -> None:
@@ -192,10 +181,35 @@ def test_a_published_size_competes_at_the_nearest_budget(sizes: tuple[int, int],
     assert set(alone["budget"]) == {63} and len(alone) == len(METRICS)
 
 
+def test_a_named_tree_competes_at_the_nearest_budget() -> None:
+    """A name says nothing of a size: a tree at one budget only is its own; one at several is an unknown shape."""
+    prompts = {str(p): (9, 36, 4 + p) for p in range(5)}
+    shapes = [records({"chain": prompts, "kary-k3": prompts}, budget=budget) for budget in (16, 64)]
+    mine = [
+        records({name: prompts}, budget=budget) for name, budget in (("mine", 27), ("paths-0a1b2c", 40), ("other", 7))
+    ]
+    foreign = [records({"foreign-x2": prompts}, budget=budget) for budget in (16, 64)]
+    table = pd.concat([*shapes, *mine, *foreign], ignore_index=True)
+    found = competing_budgets(table, ["pair"])
+    assert found.tolist() == [16] * 10 + [64] * 10 + [16] * 5 + [64] * 5 + [16] * 5 + [16] * 5 + [64] * 5
+    assert competing_budgets(table.astype({"tree": "category"}), ["pair"]).tolist() == found.tolist()
+    with_mine = comparisons(table, 0).query("tree_a == 'mine' or tree_b == 'mine'")
+    assert set(with_mine["budget"]) == {16} and len(with_mine) == 4 * len(METRICS)
+
+
+def test_the_budgets_of_another_setting_do_not_count() -> None:
+    prompts = {str(p): (9, 36, 4 + p) for p in range(5)}
+    a = records({"chain": prompts, "medusa": prompts}, budget=63)
+    b = records({"chain": prompts}, budget=64).assign(pair="other")
+    only = records({"medusa": prompts}, budget=63).assign(pair="third")
+    table = pd.concat([a[a["tree"] == "medusa"], records({"chain": prompts}, budget=8), b, only])
+    assert competing_budgets(table, ["pair"]).tolist() == [8] * 10 + [64] * 5 + [63] * 5
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_only_like_is_compared_with_like(key: str) -> None:
     one, other = (records({tree: {"1": (10, 40, 12), "2": (5, 20, 3)}}) for tree in "xy")
-    assert comparisons(pd.concat([one, other.assign(**{key: "other"})]), 0).empty
+    assert comparisons(pd.concat([one, other.assign(**{key: 8 if key == "budget" else "other"})]), 0).empty
     assert len(comparisons(pd.concat([one, other]), 0)) == len(METRICS)
 
 
@@ -227,30 +241,3 @@ def test_hardly_any_prompt_with_a_step() -> None:
 def test_nothing_to_compare() -> None:
     assert list(comparisons(records({"x": {"1": (10, 40, 12)}}), 0).columns) == COLUMNS
     assert comparisons(records({"x": {"1": (10, 40, 12)}}).iloc[:0], 0).empty
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("prompts", [8, 12, 48])
-def test_coverage(prompts: int) -> None:
-    """Prompts differ in how easy they are, and trees by an amount that differs between prompts."""
-    rng, runs = np.random.default_rng(5), 2000
-    codes = np.repeat([0, 1], prompts // 2)
-    over = Prompts(codes, Resampler(0))
-
-    def simulate(count: int, category: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        easy = rng.beta(4, 3 + 2 * category, count)
-        better = np.clip(easy + rng.normal(0.05, 0.04, count), 0.01, 0.99)
-        tokens = rng.integers(60, 140, count)
-        accepted = np.stack([rng.binomial(tokens, p) for p in (better, easy)])
-        return accepted.astype(float), tokens[None] + 40 - accepted * 0.25
-
-    many = 400_000
-    above, below = simulate(many, np.repeat([0, 1], many // 2))
-    ratios = above.sum(1) / below.sum(1)
-    truth = ratios[0] - ratios[1]
-    covered = 0
-    for _ in range(runs):
-        above, below = simulate(prompts, codes)
-        low, high = over.interval_of_difference(*map(ratio_of_sums, above, below))
-        covered += low <= truth <= high
-    assert 0.93 <= covered / runs <= 0.97

@@ -4,26 +4,19 @@ import csv
 import errno
 import io
 import json
-import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from specdraft.errors import ResultsError
 from specdraft.results.files import check_file_writable, check_folder_writable, to_csv, write_atomically
-from specdraft.results.intervals import Prompts, Resampler, intervals, ratio_of_sums
 from specdraft.results.journal import Journal, Row, read_rows
-from specdraft.results.metrics import HELPERS, Tally
+from specdraft.results.metrics import Tally
 from specdraft.results.tables import build_tables
 
 COMBINATION_FIRST = [
@@ -321,6 +314,22 @@ class TestCheckWritable:
 
 
 class TestTables:
+    def test_repeats_are_no_further_prompts(self) -> None:
+        once, twice = (
+            tables_of([row("x", p, "ab"[p % 2], r, lengths=(p % 4,) * 5) for p in range(20) for r in range(repeats)])[
+                "summary.csv"
+            ][0]
+            for repeats in (1, 2)
+        )
+        assert int(twice["steps"]) == 2 * int(once["steps"])
+        for end in ("", "_lo", "_hi"):
+            assert twice[f"acceptance_length{end}"] == once[f"acceptance_length{end}"] != ""
+
+    def test_one_prompt_has_no_interval(self) -> None:
+        (summary,) = tables_of([row("x", 1), row("x", 1, repeat=1)])["summary.csv"]
+        assert {summary[f"{name}{end}"] for name in RATIOS for end in ("_lo", "_hi")} == {""}
+        assert summary["steps"] == "8"
+
     def test_columns_and_unique_keys(self) -> None:
         steps = [row("x", p, steps=[[s, 3, 1, 1, 0] for s in range(2)]) for p in range(2)]
         for rows, files in ((rows_of(repeats=2), COLUMNS.keys()), (steps, {*COLUMNS, "steps.csv"})):
@@ -410,142 +419,6 @@ class TestTables:
         awkward = 'a,"b"\nc\u00e9'
         one = row("x", 1, category=awkward)
         assert tables_of([one])["records.csv"][0]["category"] == awkward
-
-
-def frame(above: list[float], below: list[float], categories: list[str]) -> pd.DataFrame:
-    columns = {name: np.zeros(len(above)) for name in (*COUNTS, *TIMES, *HELPERS)}
-    return pd.DataFrame(columns | {"accepted_tokens": above, "steps": below, "category": categories})
-
-
-def bootstrap_t(
-    above: Sequence[float], below: Sequence[float], categories: str, resampler: Resampler
-) -> tuple[float, float]:
-    """The interval by loops: prompts moved by their category's shrunk mean, resamples listed prompt by prompt."""
-    count, names = len(above), sorted(set(categories))
-    ratio = sum(above) / sum(below)
-    off = [y - ratio * x for y, x in zip(above, below, strict=True)]
-    freedom = float(count - 1)
-    if len(names) > 1 and count - len(names) >= 3:
-        members = {name: [r for r, c in zip(off, categories, strict=True) if c == name] for name in names}
-        means = {name: sum(own) / len(own) for name, own in members.items()}
-        f = (sum(len(own) * means[name] ** 2 for name, own in members.items()) / (len(names) - 1)) / (
-            sum((r - means[c]) ** 2 for r, c in zip(off, categories, strict=True)) / (count - len(names))
-        )
-        kept = max(0.0, 1 - stats.f.ppf(0.9, len(names) - 1, count - len(names)) / f)
-        off = [r - kept * means[c] for r, c in zip(off, categories, strict=True)]
-        freedom -= kept * (len(names) - 1)
-    distances = []
-    for sample in resampler.weights(count).astype(int).tolist():
-        drawn = [p for p, times in enumerate(sample) for _ in range(times)]
-        moved = sum(off[p] for p in drawn) / sum(below[p] for p in drawn)
-        left = sum((off[p] - moved * below[p]) ** 2 for p in drawn)
-        error = math.sqrt(left * count / (count - 1)) / sum(below[p] for p in drawn)
-        distances.append(abs(moved) / error)
-    student = stats.t.ppf(0.975, count - 1)
-    quantile = min(max(sorted(distances)[949], student), 4 * student) * stats.t.ppf(0.975, freedom) / student
-    reach = quantile * math.sqrt(sum(r**2 for r in off) * count / freedom) / sum(below)
-    return max(0.0, ratio - reach), ratio + reach
-
-
-class TestIntervals:
-    @pytest.mark.parametrize("categories", ["a" * 12, "ab" * 6, "abcde" * 3, "abcdefgh"])
-    def test_against_the_obvious_loop(self, categories: str) -> None:
-        rng = np.random.default_rng(len(categories))
-        above = [float(x) for x in rng.integers(0, 60, len(categories))]
-        below = [float(x) for x in rng.integers(10, 30, len(categories))]
-        found = intervals(frame(above, below, list(categories)), Resampler(5))["acceptance_length"]
-        assert found == pytest.approx(bootstrap_t(above, below, categories, Resampler(5)), rel=1e-4)
-
-    def test_as_many_are_drawn_as_there_are_prompts(self) -> None:
-        weights = Resampler(0).weights(8)
-        assert weights.shape == (999, 8)
-        assert set(weights.sum(axis=1).tolist()) == {8.0}
-        assert set(np.unique(weights).tolist()) <= {0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}
-        assert abs(float(weights.var()) - 0.875) < 0.03  # of a count in 8 draws from 8: 1 - 1 / 8
-        assert np.array_equal(weights, Resampler(0).weights(8))
-        assert not np.array_equal(weights, Resampler(1).weights(8))
-
-    @pytest.mark.parametrize(("prompts", "there"), [(2, False), (4, False), (5, True)])
-    def test_fewer_than_five_prompts_have_none(self, prompts: int, there: bool) -> None:
-        given = frame([3.0, 8.0, 5.0, 6.0, 4.0][:prompts], [4.0] * prompts, ["a"] * prompts)
-        low, high = intervals(given, Resampler(0))["acceptance_length"]
-        assert (low < high) if there else (math.isnan(low) and math.isnan(high))
-
-    def test_prompts_that_are_all_alike_have_none(self) -> None:
-        """Nothing says how far another prompt would be from them."""
-        found = intervals(frame([7.0] * 8, [4.0] * 8, ["a"] * 8), Resampler(0))
-        assert all(math.isnan(end) for end in found["acceptance_length"])
-
-    def test_one_that_differs_makes_it_wide(self) -> None:
-        low, high = intervals(frame([0.0] * 7 + [8.0], [4.0] * 8, ["a"] * 8), Resampler(0), depth=4)[
-            "acceptance_length"
-        ]
-        assert (low, high) == pytest.approx((0, 0.25 + 4 * 2.3646 * 0.25), rel=1e-3)  # 4 times Student's
-
-    def test_never_beyond_what_is_possible(self) -> None:
-        counts = {"steps": 9.0, "drafted_tokens": 36.0, "bonus_tokens": 9.0}
-        accepted = [0.0, 36.0, 0.0, 36.0, 36.0]
-        new = [1 + taken + 9 for taken in accepted]
-        given = frame(accepted, [9.0] * 5, ["a"] * 5).assign(
-            **counts, new_tokens=new, looped_tokens=[0.0, *new[1:2], 0.0, 0.0, 0.0], judged_tokens=9.0,
-            overlap=[0.0, 9.0, 9.0, 9.0, 0.0])  # fmt: skip
-        found = intervals(given, Resampler(0), depth=4.0)
-        assert found["acceptance_rate"] == (0.0, 1.0)
-        assert found["acceptance_length"] == (0.0, 4.0)
-        assert found["block_efficiency"] == (1.0, 5.0)
-        assert found["alpha"] == (0.0, 1.0)
-        assert found["loop_share"][0] == 0.0 and found["loop_share"][1] <= 1.0
-
-    def test_one_prompt_has_none(self) -> None:
-        assert all(math.isnan(v) for pair in intervals(frame([3], [4], ["a"]), Resampler(0)).values() for v in pair)
-        (summary,) = tables_of([row("x", 1), row("x", 1, repeat=1)])["summary.csv"]
-        assert {summary[f"{name}{end}"] for name in RATIOS for end in ("_lo", "_hi")} == {""}
-        assert summary["steps"] == "8"
-
-    def test_repeats_are_no_further_prompts(self) -> None:
-        once, twice = (
-            tables_of([row("x", p, "ab"[p % 2], r, lengths=(p % 4,) * 5) for p in range(20) for r in range(repeats)])[
-                "summary.csv"
-            ][0]
-            for repeats in (1, 2)
-        )
-        assert int(twice["steps"]) == 2 * int(once["steps"])
-        for end in ("", "_lo", "_hi"):
-            assert twice[f"acceptance_length{end}"] == once[f"acceptance_length{end}"]
-
-    def test_prompts_without_a_step_do_not_count(self) -> None:
-        some = [5.0, 7.0, 6.0, 9.0, 6.0]
-        alone = intervals(frame(some, [4.0] * 5, ["a"] * 5), Resampler(0))["acceptance_length"]
-        among = intervals(frame([*some, 0, 0], [4.0] * 5 + [0, 0], ["a"] * 7), Resampler(0))["acceptance_length"]
-        assert alone == among and alone.lo < 1.65 < alone.hi
-        low, high = intervals(frame([0] * 7 + [6], [0] * 7 + [4], ["a"] * 8), Resampler(0))["acceptance_length"]
-        assert math.isnan(low) and math.isnan(high)
-
-    @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20), st.sampled_from("ab")), min_size=1, max_size=24))
-    def test_are_ordered_and_never_negative(self, prompts: list[tuple[int, int, str]]) -> None:
-        above, below, categories = (list(column) for column in zip(*prompts, strict=True))
-        for low, high in intervals(frame(above, below, categories), Resampler(0)).values():
-            assert (math.isnan(low) and math.isnan(high)) or 0 <= low <= high
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("sizes", [(16,) * 5, (4, 3, 3, 3, 3), (3, 3, 2, 2, 2)])
-    def test_coverage_with_prompts_that_differ(self, sizes: tuple[int, ...]) -> None:
-        """Categories differ, prompts within them differ more than their steps do; 64 tokens each."""
-        codes = np.repeat(np.arange(5), sizes)
-        rng = np.random.default_rng(3)
-
-        def draw(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            rate = rng.beta(4, 6 - codes)  # a prompt's own
-            steps = np.maximum(1, np.rint(64 / (1 + 3 * rate))).astype(int)
-            return rng.binomial(3 * steps, rate).astype(float), steps.astype(float)
-
-        means = np.array([[part.mean() for part in draw(np.full(400_000, code))] for code in range(5)])
-        truth = np.dot(sizes, means[:, 0]) / np.dot(sizes, means[:, 1])
-        over, trials, hits = Prompts(codes, Resampler(0)), 2000, 0
-        for _ in range(trials):
-            low, high = over.interval(ratio_of_sums(*draw(codes)))
-            hits += low <= truth <= high
-        assert 0.93 <= hits / trials <= 0.97, f"{sum(sizes)} prompts: a 95 % interval covers {hits / trials:.1%}"
 
 
 def test_row_json_is_one_line() -> None:

@@ -38,8 +38,8 @@ def base(tmp_path: Path, tiny_pair_folders: PairFolders) -> Iterator[list[str]]:
         yield [*models, f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=12", "budget=4"]
 
 
-def costs(pair: Any, store: Any, note: Any) -> Any:
-    from specdraft.bench.costs import CostCurve
+def costs(*given: Any) -> Any:
+    from specdraft.bench.curve import CostCurve
 
     return CostCurve([1, 2, 4], [1e-3] * 3, [5e-3] * 3, 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
 

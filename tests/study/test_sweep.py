@@ -24,12 +24,13 @@ from safetensors.torch import load_file, save_file
 from support.tiny_models import PairFolders, byte_tokenizer, save_model, tiny_pair_models
 
 from specdraft.decoding.verifier import Verifier
+from specdraft.drafters.on_demand import PairOnDemand
 from specdraft.errors import ResultsError
+from specdraft.models import loading
 from specdraft.models.files import zoo_folder
 from specdraft.results.files import FILES
 from specdraft.results.journal import Journal, read_rows
 from specdraft.results.metrics import COUNTS
-from specdraft.study import run as sweep
 from specdraft.study.engines import live
 from specdraft.study.folder import rows_there
 from specdraft.study.ledger import Ledger
@@ -92,7 +93,7 @@ class Watch:
         self.decoded: list[Any] = []  # the plan of each call
         self.loaded = 0
         self.fault: Callable[[Any], BaseException | None] = lambda plan: None
-        decode, load_pair = live.decode, sweep.load_pair
+        decode, load = live.decode, PairOnDemand.load
 
         def watched(verifier: Any, drafter: Any, plan: Any, *rest: Any) -> Any:
             if (error := self.fault(plan)) is not None:
@@ -100,12 +101,12 @@ class Watch:
             self.decoded.append(plan)
             return decode(verifier, drafter, plan, *rest)
 
-        def loading(*arguments: Any, **more: Any) -> Any:
+        def counted(pair: PairOnDemand) -> None:
             self.loaded += 1
-            return load_pair(*arguments, **more)
+            load(pair)
 
         patch.setattr(live, "decode", watched)
-        patch.setattr(sweep, "load_pair", loading)
+        patch.setattr(PairOnDemand, "load", counted)
 
 
 @pytest.fixture
@@ -434,7 +435,7 @@ class TestFailures:
             (again,) = plan_study(shlex.split(failure.overrides)).combinations
             assert again.identifier == failure.combination
 
-    @pytest.mark.parametrize("where", ["decode", "load_pair"])
+    @pytest.mark.parametrize("where", ["decode", "load_model"])
     def test_out_of_memory(
         self, base: list[str], tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, where: str
     ) -> None:
@@ -443,10 +444,10 @@ class TestFailures:
             watch.fault = lambda plan: error if plan.nodes == 4 else None
         else:
 
-            def load_pair(*given: Any, **more: Any) -> None:
+            def load_model(*given: Any) -> None:
                 raise error
 
-            monkeypatch.setattr(sweep, "load_pair", load_pair)
+            monkeypatch.setattr(loading, "load_model", load_model)
         outcome = run_study(plan_study([*base, "tree=chain", "budget=2,4"]), tmp_path / "out")
         assert {f.error for f in outcome.failures} == {
             "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
@@ -464,7 +465,7 @@ class TestFailures:
             def advance(self, rows: int) -> None:
                 self.due -= rows
 
-        def load_pair(*given: Any, **more: Any) -> None:
+        def load_model(*given: Any) -> None:
             raise RuntimeError("broken")
 
         def run(out: Path) -> int:
@@ -475,7 +476,7 @@ class TestFailures:
         watch.fault = lambda plan: RuntimeError("boom") if kary(4)(plan) else None
         assert run(tmp_path / "failing") == 0
         assert run(copy) == 0
-        monkeypatch.setattr(sweep, "load_pair", load_pair)
+        monkeypatch.setattr(loading, "load_model", load_model)
         assert run(tmp_path / "unloadable") == 0
 
 

@@ -14,18 +14,19 @@ import pytest
 from support.tiny_models import PairFolders
 
 from specdraft import cli
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.commands.options import USAGE
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.errors import ResultsError
+from specdraft.models import loading
 from specdraft.results.comparisons import COLUMNS
 from specdraft.results.metrics import COUNTS
-from specdraft.study import run as sweep
 from specdraft.study.engines import replay
 from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces import batches
 from specdraft.traces import library as traces
+from specdraft.traces.store import TraceStore
 
 TEXTS = [
     ("a", "story", "Once upon a time"),
@@ -60,7 +61,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("traces")
         patch.setenv("SPECDRAFT_TRACES", str(folder))
-        patch.setattr(replay, "pair_costs", lambda pair, store, measured: CURVE)
+        patch.setattr(replay, "pair_costs", lambda *given: CURVE)
         yield folder
 
 
@@ -90,7 +91,7 @@ class Calls:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.recorded = self.annotated = self.loaded = 0
         self.stop: Callable[[Calls], bool] = lambda calls: False
-        record, annotate, load_pair = traces.record_trajectories, ModelDrafter.annotate, sweep.load_pair
+        record, annotate, load = traces.record_trajectories, ModelDrafter.annotate, loading.load_model
 
         def recording(model: Any, prompts: Any, *given: Any) -> Any:
             if self.stop(self):
@@ -104,13 +105,13 @@ class Calls:
             self.annotated += len(texts)
             return annotate(drafter, texts)
 
-        def loading(*given: Any, **more: Any) -> Any:
+        def counted(*given: Any) -> Any:
             self.loaded += 1
-            return load_pair(*given, **more)
+            return load(*given)
 
         patch.setattr(traces, "record_trajectories", recording)
         patch.setattr(ModelDrafter, "annotate", annotating)
-        patch.setattr(sweep, "load_pair", loading)
+        patch.setattr(loading, "load_model", counted)
 
     def take(self) -> tuple[int, int]:
         found, self.recorded, self.annotated = (self.recorded, self.annotated), 0, 0
@@ -253,7 +254,8 @@ class TestTraces:
     ) -> None:
         plan = plan_study([*base, "tree=kary", "budget=4"])
         first = run_study(plan, tmp_path / "one")
-        for path in sorted(fresh.glob("*.safetensors"))[:3]:
+        texts = [trace.key for trace in TraceStore(fresh).list() if trace.about["kind"] in ("trajectory", "annotation")]
+        for path in (fresh / f"{key}.safetensors" for key in texts[:3]):
             path.write_bytes(path.read_bytes()[:40])
         calls.take()
         second = run_study(plan, tmp_path / "two")

@@ -14,9 +14,9 @@ from support.tiny_models import PairFolders
 
 from specdraft import cli
 from specdraft.acceptance import registry
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.commands.options import USAGE
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.errors import ConfigError
 from specdraft.results.journal import Row, read_rows
 from specdraft.results.metrics import COUNTS
@@ -63,7 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Where traces go that nobody asks about; costs are made up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
-        patch.setattr(replay, "pair_costs", lambda pair, store, measured: CURVE)
+        patch.setattr(replay, "pair_costs", lambda *given: CURVE)
         yield
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from support.tiny_models import PairFolders
 
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.errors import ConfigError
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from specdraft.drafters import ModelDrafter
 from specdraft.drafters.base import Annotation, Expansion, Prefilled, RecordedText
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import LanguageModel
 from specdraft.traces.record import Trajectory, record_trajectories

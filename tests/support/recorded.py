@@ -12,8 +12,8 @@ import torch
 from specdraft.acceptance import Greedy
 from specdraft.decoding.decode import Ending, decode
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters import ModelDrafter
 from specdraft.drafters.base import Expansion
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.models.cached_model import CachedModel
 from specdraft.replay.static import pack, replay
 from specdraft.results.metrics import Tally, tally

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from specdraft.models.prompt_reader import Piece
 from specdraft.trees.topology import Topology
 from specdraft.viewer.steps import Seen, Shown, ShownStep, judged_by_tokens
 from specdraft.viewer.tokens import token_text
@@ -30,7 +31,7 @@ def nasty_step(unknown: bool = False) -> ShownStep:
 class Nasty:
     """A showing whose every token is hard to show."""
 
-    prompt = "".join(word for word in NASTY if word != "\ud800")
+    prompt = (Piece("".join(word for word in NASTY if word != "\ud800"), False),)
 
     def word(self, token: int) -> str:
         return NASTY[token % len(NASTY)]
@@ -40,10 +41,12 @@ class Nasty:
         yield nasty_step(unknown=True)
 
     def text(self) -> str:
-        return self.prompt * 3
+        return self.prompt[0].text * 3
 
     def shown(self) -> Shown:
-        return Shown({"tree": "<b>kary</b>"}, self.prompt, 3, list(self.steps()), self.word, ["<i>note</i>"])
+        return Shown(
+            {"tree": "<b>kary</b>"}, self.prompt, self.text(), 3, list(self.steps()), self.word, ["<i>note</i>"]
+        )
 
     def result(self) -> Any:
         raise NotImplementedError

@@ -13,9 +13,9 @@ from transformers import LlamaForCausalLM
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import TOP_K, Annotation
-from specdraft.drafters.model import Said
+from specdraft.drafters.loaded.model import Said
+from specdraft.drafters.loaded.ranking import rank_tokens
 from specdraft.drafters.pair import Pair
-from specdraft.drafters.ranking import rank_tokens
 from specdraft.models import batch
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling

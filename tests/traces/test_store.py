@@ -22,7 +22,7 @@ from support.tiny_models import PairFolders, save_model, tiny_llama
 from specdraft.acceptance import Membership
 from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.decode import Ending
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError
 from specdraft.models.cached_model import CachedModel
@@ -541,7 +541,7 @@ class TestCommand:
         assert [one["key"] for one in listed] == keys
         assert sorted(one["about"]["kind"] for one in listed) == ["annotation"] * 3 + ["trajectory"] * 3
         assert sum(one["size_bytes"] for one in listed) == sum(path.stat().st_size for path in folder.iterdir())
-        said = run("traces", "list")
+        said = run("traces", "list", "--each")
         assert (said.code, said.err) == (DONE, "")
         assert all(key in said.out for key in keys)
         assert said.out.splitlines()[-1].startswith("6 traces, 0.0 MiB in ")

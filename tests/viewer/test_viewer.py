@@ -31,7 +31,7 @@ from specdraft.acceptance import (
     Typical,
 )
 from specdraft.commands.options import DONE
-from specdraft.drafters import ModelDrafter
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError, ResultsError, plain_text
 from specdraft.models.cached_model import CachedModel

@@ -97,7 +97,7 @@ def test_steps(browser: Any, tmp_path: Path, scheme: str) -> None:
 
 
 def test_no_step(browser: Any, tmp_path: Path) -> None:
-    (tmp_path / "empty.html").write_text(page(Shown({"tree": "t"}, "p", 3, [], Nasty().word)), encoding="utf-8")
+    (tmp_path / "empty.html").write_text(page(Shown({"tree": "t"}, [], "", 3, [], Nasty().word)), encoding="utf-8")
     opened = Opened(browser, tmp_path / "empty.html")
     assert opened.tab.locator("#why").text_content().startswith("No verification step")
     assert opened.clean()

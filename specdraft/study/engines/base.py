@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.prompts import Prompt
 from specdraft.results.journal import Row
@@ -85,11 +85,12 @@ class Measured(NamedTuple):
     """What was measured of a pair besides its rows.
 
     Attributes:
+        costs: None where nobody wants them.
         near_ties: of its recorded greedy texts; None where texts are sampled.
     """
 
     pair: str
-    costs: CostCurve
+    costs: CostCurve | None
     near_ties: dict[str, Any] | None
 
 
@@ -108,5 +109,6 @@ class Engine(Protocol):
 
         Raises:
             ResultsError: traces cannot be written.
+            LoadError: a model is needed and cannot be loaded.
         """
         ...

@@ -25,6 +25,7 @@ from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Work
 from specdraft.study.failures import explain
 from specdraft.traces.library import pair_traces
 from specdraft.traces.store import TraceStore
+from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
@@ -57,6 +58,7 @@ class FittedTrees:
         prompt_ids: prompt id -> token ids.
         store: where traces are kept.
         note: called with a line of text for each batch that had to be recorded.
+        watch: told of every stage.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class FittedTrees:
         prompt_ids: Mapping[str, Sequence[int]],
         store: TraceStore,
         note: Callable[[str], None],
+        watch: Watch = UNWATCHED,
     ) -> None:
         self._work, self._pair, self._prompt_ids, self._store, self._note = work, pair, prompt_ids, store, note
+        self._watch = watch
         self._packed: dict[Any, PackedRanks] = {}
         self._plans: dict[Any, dict[str, Plan]] = {}
 
@@ -89,7 +93,8 @@ class FittedTrees:
         key = (repr(sampling), new, _text_of(combination, repeat))
         if key not in self._packed:
             ending, draw = Ending(new, self._pair.eos_ids), self._work.draw(repeat)
-            traces = pair_traces(self._pair, self._prompt_ids, sampling, ending, self._store, self._note, draw)
+            given = (self._prompt_ids, sampling, ending, self._store, self._note, draw)
+            traces = pair_traces(self._pair, *given, watch=self._watch)
             self._packed[key] = pack_traces(traces, [p.prompt_id for p in self._work.prompts])
         return self._packed[key]
 
@@ -103,16 +108,19 @@ class LiveEngine:
         note: called with a line of text for each batch that had to be recorded for them.
         plain: what the target alone made of the prompts so far. Whoever makes engines keeps it, so that pairs with
             one target decode plainly once. Only times depend on what is in it.
+        watch: told of every stage.
     """
 
     store: TraceStore
     note: Callable[[str], None] = lambda text: None
     plain: PlainTexts = field(default_factory=dict)
+    watch: Watch = UNWATCHED
 
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
         prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
-        runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note)
+        runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note, self.watch)
+        self.watch.stage("decode", len(work.due), "rows")
         failed: set[str] = set()
         for prompt in work.prompts:
             for repeat in range(work.repeats):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from specdraft.bench.costs import pair_costs
+from specdraft.bench.costs import LEAST_S, SHARE, pair_costs
+from specdraft.bench.curve import NOT_MEASURED, CostCurve
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair
-from specdraft.errors import ResultsError
+from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.journal import Row
@@ -18,6 +20,7 @@ from specdraft.study.engines.base import Done, Event, Failed, Measured, Work
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.store import TraceStore
+from specdraft.traces.watch import UNWATCHED, Watch
 
 PromptIds = Mapping[str, Sequence[int]]
 
@@ -43,45 +46,63 @@ class ReplayEngine:
     Attributes:
         store: where traces are kept.
         note: called with a line of text for each batch that had to be recorded, while the others still are to be.
+        watch: told of every stage.
     """
 
     store: TraceStore
     note: Callable[[str], None] = lambda text: None
+    watch: Watch = UNWATCHED
 
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
         prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
-        for group in _groups(work):
-            if any(work.due_rows(combination, group.repeats) for combination in group.combinations):
-                yield from self._replay_group(work, pair, group, prompt_ids)
+        groups = [group for group in _groups(work) if _rows_of(work, group)]
+        for number, group in enumerate(groups):
+            yield from self._replay_group(work, pair, group, prompt_ids, first=number == 0)
 
-    def _replay_group(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Iterator[Event]:
-        prepared = self._prepare_or_fail(work, pair, group, prompt_ids)
+    def _replay_group(
+        self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds, first: bool
+    ) -> Iterator[Event]:
+        prepared = self._prepare_or_fail(work, pair, group, prompt_ids, first)
         if not isinstance(prepared, Prepared):
             yield from prepared
             return
         yield prepared.measured
+        self.watch.stage("replay", _rows_of(work, group), "rows")
         for combination in group.combinations:
             if work.due_rows(combination, group.repeats):
                 yield _replay_or_fail(work, prepared.replayer, combination, group.repeats)
 
-    def _prepare_or_fail(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Prepared | list[Failed]:
+    def _prepare_or_fail(
+        self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds, first: bool
+    ) -> Prepared | list[Failed]:
         try:
-            return self._prepare(work, pair, group, prompt_ids)
-        except ResultsError:
+            return self._prepare(work, pair, group, prompt_ids, first)
+        except (ResultsError, LoadError):
             raise
         except Exception as error:  # whatever goes wrong in one pair must not stop the others
             return [_failed(work, combination, group.repeats, error) for combination in group.combinations]
 
-    def _prepare(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> Prepared:
+    def _prepare(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds, first: bool) -> Prepared:
+        started = time.perf_counter()
         traces = self._traces(work, pair, group, prompt_ids)
         plans = [combination.together.plan for combination in group.combinations]
-        dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note)
+        dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note, self.watch)
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
-        costs = pair_costs(pair, self.store, self.note)
-        return Prepared(Replayer(traces, work.prompts, costs, work.seed, dynamic), Measured(pair.label, costs, ties))
+        costs = self._costs(work, pair, time.perf_counter() - started, first)
+        replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic)
+        return Prepared(replayer, Measured(pair.label, costs, ties))
+
+    def _costs(self, work: Work, pair: Pair, recording_s: float, first: bool) -> CostCurve | None:
+        """What drafting and verifying cost, for all trees of this work; measured again for its first texts only."""
+        measure = work.combinations[0].settings.cost.measure
+        if measure == "off":
+            return None
+        largest = 1 + max(combination.limits.nodes for combination in work.combinations)
+        limit_s = max(LEAST_S, SHARE * recording_s)
+        return pair_costs(pair, self.store, largest, limit_s, first and measure == "again", self.watch)
 
     def _traces(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]
@@ -89,7 +110,14 @@ class ReplayEngine:
         children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
         rules = {c.rule.kind: c.rule for c in group.combinations if c.rule.replay == "record"}
         draw, asked = work.draw(group.repeats[0]), [*rules.values()]
-        return pair_traces(pair, prompt_ids, first.sampling, ending, self.store, self.note, draw, children, asked)
+        store = self.store.labelled(prompts=first.prompts.label)
+        return pair_traces(
+            pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch, asked
+        )
+
+
+def _rows_of(work: Work, group: Group) -> int:
+    return sum(work.due_rows(combination, group.repeats) for combination in group.combinations)
 
 
 def _groups(work: Work) -> Iterator[Group]:

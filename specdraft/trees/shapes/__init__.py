@@ -25,6 +25,7 @@ __all__ = [
     "StaticPlan",
     "StaticShape",
     "check_budget",
+    "is_named",
     "is_reference",
     "is_sized",
     "registry",
@@ -46,6 +47,11 @@ def is_reference(label: str) -> bool:
 def is_sized(label: str) -> bool:
     """Whether a `tree` column's label is of a shape that has a size of its own and ignores the budget."""
     return label in _published_labels() or label.partition("-")[0] in _sized_kinds()
+
+
+def is_named(label: str) -> bool:
+    """Whether a `tree` column's label is no shape's: a name that someone gave a tree of their own (`tree.name`)."""
+    return label not in _published_labels() and label.partition("-")[0] not in registry()
 
 
 @cache

@@ -46,12 +46,15 @@ class Paths(StaticShape):
 
     @cached_property
     def listed(self) -> list[list[int]]:
-        """The rank paths. Raises `ConfigError` where the file does not hold any, or where there are two lists."""
-        if self.file is None:
-            return self.paths
-        if self.paths:
+        """The rank paths by depth and rank, so that a tree is the same in whatever order it is written.
+
+        Raises:
+            ConfigError: the file does not hold any, or there are two lists.
+        """
+        if self.file is not None and self.paths:
             raise ConfigError("tree.paths and tree.file are both given; expected one of them")
-        return read_paths(Path(self.file))
+        paths = self.paths if self.file is None else read_paths(Path(self.file))
+        return sorted(paths, key=lambda path: (len(path), path))
 
     def layout(self) -> Iterator[RankPath]:
         return (tuple(path) for path in self.listed)

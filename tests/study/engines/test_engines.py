@@ -14,7 +14,7 @@ import pytest
 from support.engine_runs import engine_called, rows_of, run_elsewhere, untimed_rows, work_of
 from support.tiny_models import PairFolders
 
-from specdraft.bench.costs import CostCurve
+from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.results.journal import Journal, read_rows
 from specdraft.results.metrics import SECONDS
@@ -98,7 +98,7 @@ class TestRuns:
         self, plan: StudyPlan, alone: dict[str, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-        monkeypatch.setattr(replay, "pair_costs", lambda pair, store, note: CURVE)
+        monkeypatch.setattr(replay, "pair_costs", lambda *given: CURVE)
         run_study(plan, tmp_path / "out")
         journal = list(read_rows(tmp_path / "out" / "journal.jsonl"))
         assert untimed_rows([Done(journal)]) == [*alone["replay"], *alone["live"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,52 +12,23 @@ from specdraft.drafters.base import (
     BY_RANK,
     TOP_K,
     Annotation,
-    DrafterSpec,
     DrafterTraits,
     Drawing,
     Expansion,
     Prefilled,
     RecordedText,
 )
-from specdraft.drafters.expansion import expand
-from specdraft.drafters.ranking import rank_tokens
-from specdraft.drafters.tree_in_work import PreparedTopology, TreeInWork
-from specdraft.errors import ConfigError
+from specdraft.drafters.loaded.expansion import expand
+from specdraft.drafters.loaded.ranking import rank_tokens
+from specdraft.drafters.loaded.tree_in_work import PreparedTopology, TreeInWork
 from specdraft.models.batch import along, logits_at_once
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.check_result import SelfCheck
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles
 from specdraft.models.language_model import padded, tail_mask
-from specdraft.models.loading import load_model
-from specdraft.models.self_check import SelfCheck, self_check
-from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
-
-
-@dataclass
-class Model(DrafterSpec):
-    """The pair's draft model (`pair.draft`)."""
-
-    kind: str = "model"
-
-    @property
-    def traits(self) -> DrafterTraits:
-        """See `DrafterSpec.traits`."""
-        return DrafterTraits()
-
-    def weights(self, pair: PairSpec) -> ModelSpec:
-        """See `DrafterSpec.weights`: the pair's own draft model."""
-        if self.path is not None:
-            raise ConfigError(f"drafter.path={self.path}: the weights of drafter=model are pair.draft.path")
-        pair.draft.check("pair.draft")
-        return pair.draft
-
-    def load(self, weights: ModelFiles | None, target: CachedModel) -> ModelDrafter:
-        """See `DrafterSpec.load`."""
-        assert weights is not None
-        model = load_model(weights, target.vocab)
-        return ModelDrafter(model, weights, self_check(model, weights.spec.path))
 
 
 class ModelDrafter:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Expansion, RecordedText
-from specdraft.drafters.ranking import best_children
+from specdraft.drafters.loaded.ranking import best_children
 from specdraft.models.batch import Batch, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
 from specdraft.trees.growth import GrownTrees, Growth

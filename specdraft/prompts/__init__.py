@@ -1,4 +1,7 @@
-"""Prompt sets: bundled with the package, a JSONL file, or a Hugging Face dataset."""
+"""Prompt sets: bundled with the package, a JSONL file, or a Hugging Face dataset.
+
+May import: errors. What one row of a file may be is in `rows.py`; a new kind of set is one reader in `_READERS`.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from specdraft.errors import ConfigError, PromptError, check_name, did_you_mean
+from specdraft.prompts.rows import Message, Prompt, is_text, parse_row
+
+__all__ = [
+    "SYSTEM_ROLES",
+    "Message",
+    "Prompt",
+    "PromptSpec",
+    "digest_of_each",
+    "is_text",
+    "load_prompts",
+    "prompts_digest",
+    "spread",
+]
 
 KINDS = ("bundled", "jsonl", "hf")
 CHAT_TEMPLATES = ("auto", "none")
 FILE_ENDINGS = (".jsonl", ".json")
-ROW_FORMS = "'turns' or 'prompt' (or 'instruction'; prompts.column names another)"
-
-
-class Prompt(NamedTuple):
-    """One prompt; `prompt_id` is unique in its set, `text` the first of the `turns` that its row has."""
-
-    prompt_id: str
-    category: str
-    text: str
-    turns: int = 1
+SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass
@@ -34,10 +41,11 @@ class PromptSpec:
     Attributes:
         path: the file, or the dataset's id or folder.
         split: of an `hf` dataset (default: `train`).
-        column: for `jsonl` and `hf`: which key or column holds the text (default: see `_turns`).
+        column: for `jsonl` and `hf`: which key or column holds the text (default: see `rows.py`).
         limit: at most so many prompts, taken from the categories in turn.
         categories: these categories only.
         chat_template: `auto` uses the target's template if it has one; `none` never does.
+        system: a system prompt in front of every prompt; it has its place in a chat template only.
     """
 
     kind: str = "bundled"
@@ -47,6 +55,7 @@ class PromptSpec:
     limit: int | None = None
     categories: list[str] | None = None
     chat_template: str = "auto"
+    system: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "bundled" and self.path:
@@ -69,8 +78,19 @@ class PromptSpec:
             raise ConfigError(
                 "prompts.categories=[] leaves no prompt; expected one or more categories, or null for all"
             )
-
+        self._check_system()
         self._refuse_without_effect()
+
+    def _check_system(self) -> None:
+        if self.system is None:
+            return
+        if not self.system or not is_text(self.system):
+            raise ConfigError("prompts.system is empty or no UTF-8 text; expected a text, or null for none")
+        if self.chat_template == "none":
+            raise ConfigError(
+                "prompts.system has no effect with prompts.chat_template=none: a system prompt has its place in a chat "
+                "template; leave one of them out"
+            )
 
     def _refuse_without_effect(self) -> None:
         if self.kind == "bundled" and self.path:
@@ -83,6 +103,11 @@ class PromptSpec:
                     f"prompts.{name}={getattr(self, name)} has no effect: it is for prompts={' and '.join(kinds)}, and "
                     f"these are prompts={self.kind}; leave it out"
                 )
+
+    @property
+    def before(self) -> tuple[Message, ...]:
+        """The messages in front of every prompt."""
+        return (Message("system", self.system),) if self.system else ()
 
     @property
     def label(self) -> str:
@@ -98,7 +123,7 @@ def load_prompts(spec: PromptSpec) -> list[Prompt]:
         PromptError: the file is missing, empty or malformed (with the line), or an id occurs twice.
     """
     spec.check()
-    prompts = list(_checked(_READERS[spec.kind](spec)))
+    prompts = list(_checked(_with_system(_READERS[spec.kind](spec), spec.before)))
     if not prompts:
         raise PromptError(f"prompts.path={spec.path}: there are no prompts in it")
     if spec.categories is not None:
@@ -124,8 +149,9 @@ def spread(prompts: list[Prompt], limit: int) -> list[Prompt]:
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """A digest of ids, categories and texts: two studies with equal digests had the same prompts."""
-    return hashlib.sha256(json.dumps([[p.prompt_id, p.category, p.text] for p in prompts]).encode()).hexdigest()[:16]
+    """A digest of ids, categories, texts and what stands before them: studies with equal digests had equal prompts."""
+    said = [[p.prompt_id, p.category, p.text, *([p.before] if p.before else [])] for p in prompts]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def digest_of_each(prompts: Iterable[Prompt]) -> dict[str, str]:
@@ -171,7 +197,7 @@ def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
             f"prompts.path={spec.path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
     for number, row in enumerate(rows, start=1):
-        yield f"{spec.path}, row {number}", _parse_row(f"{spec.path}, row {number}", row, number, spec.column)
+        yield f"{spec.path}, row {number}", parse_row(f"{spec.path}, row {number}", row, number, spec.column)
 
 
 _READERS = {"bundled": _bundled, "jsonl": _jsonl, "hf": _hf}
@@ -182,14 +208,14 @@ def _parse_lines(source: str, lines: Iterable[str], column: str | None = None) -
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{source}, line {number}"
-            yield where, _parse_row(where, _parse_json(source, line, number), number, column)
+            yield where, parse_row(where, _parse_json(source, line, number), number, column)
 
 
 def _parse_list(source: str, text: str, column: str | None) -> Iterator[tuple[str, Prompt]]:
     """The rows of a file that is one JSON list."""
     for number, row in enumerate(_parse_json(source, text), start=1):
         where = f"{source}, item {number}"
-        yield where, _parse_row(where, row, number, column)
+        yield where, parse_row(where, row, number, column)
 
 
 def _parse_json(source: str, text: str, first_line: int = 1) -> Any:
@@ -202,40 +228,12 @@ def _parse_json(source: str, text: str, first_line: int = 1) -> Any:
         raise PromptError(f"{source}, line {first_line}: not a prompt: nested too deeply") from error
 
 
-def _parse_row(where: str, row: Any, number: int, column: str | None = None) -> Prompt:
-    if not isinstance(row, dict):
-        raise PromptError(f"{where}: expected an object with {ROW_FORMS}")
-    turns = _turns(where, row, column)
-    prompt_id = next((row[key] for key in ("question_id", "task_id") if row.get(key) is not None), number)
-    category = row.get("category")
-    prompt = Prompt(str(prompt_id), str("all" if category in (None, "") else category), turns[0], len(turns))
-    if not all(map(is_text, prompt[:3])):
-        raise PromptError(f"{where}: holds half of a surrogate pair, which is no text")
-    return prompt
-
-
-def _turns(where: str, row: dict[str, Any], column: str | None) -> list[Any]:
-    """A row's turns, the first of them a text: `{"turns": [..]}` (Spec-Bench), `{"prompt"}`, `{"instruction", "input"}`
-    (Alpaca: joined by a blank line), or what its column of this name holds, a text or a list of turns."""
-    wanted = f"text in {ROW_FORMS}"
-    if column is not None:
-        wanted, turns = f"text in {column!r}", row.get(column)
-    elif "turns" in row:
-        wanted, turns = "a list of texts in 'turns'", row["turns"] if isinstance(row["turns"], list) else None
-    elif "prompt" in row or not isinstance(row.get("instruction"), str):
-        turns = row.get("prompt")
-    else:
-        turns = "\n\n".join(part for part in (row["instruction"], row.get("input")) if part and isinstance(part, str))
-    if isinstance(turns, str):
-        turns = [turns]
-    if not (isinstance(turns, list) and turns and isinstance(turns[0], str) and turns[0]):
-        raise PromptError(f"{where}: expected {wanted}")
-    return turns
-
-
-def is_text(text: str) -> bool:
-    """Whether a string is Unicode text: JSON escapes and what a shell hands over may hold halves of surrogate pairs."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+def _with_system(rows: Iterator[tuple[str, Prompt]], system: tuple[Message, ...]) -> Iterator[tuple[str, Prompt]]:
+    """The prompts with `prompts.system` in front. Raises `PromptError` where a row has a system prompt of its own."""
+    for where, prompt in rows:
+        if system and any(message.role in SYSTEM_ROLES for message in prompt.before):
+            raise PromptError(f"{where}: has a system message of its own beside prompts.system; leave one of them out")
+        yield where, prompt._replace(before=(*system, *prompt.before))
 
 
 def _checked(rows: Iterator[tuple[str, Prompt]]) -> Iterator[Prompt]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Drawing
-from specdraft.drafters.ranking import best_children, rank_tokens
+from specdraft.drafters.loaded.ranking import best_children, rank_tokens
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask

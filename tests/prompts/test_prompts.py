@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from specdraft.errors import ConfigError, PromptError
-from specdraft.prompts import Prompt, PromptSpec, digest_of_each, load_prompts, prompts_digest, spread
+from specdraft.prompts import Message, Prompt, PromptSpec, digest_of_each, load_prompts, prompts_digest, spread
 
-CORPUS = Path(__file__).parents[2] / "shared" / "data" / "corpus"
+CORPUS = Path(__file__).parents[3] / "shared" / "data" / "corpus"
 
 
 def jsonl(path: Path, *rows: Any) -> PromptSpec:
@@ -116,10 +116,13 @@ def test_files_as_people_have_them(
         ('{"prompt": "the ship"}'.encode("utf-16"), "is UTF-16 text; expected UTF-8 (iconv -f UTF-16 -t UTF-8"),
         ('{"prompt": "the ship"}'.encode("utf-16-le"), "is UTF-16LE text; expected UTF-8"),
         ('{"prompt": "the ship"}'.encode("utf-32"), "is UTF-32 text; expected UTF-8"),
-        (b'[{"prompt": "a"},\n 3]', "item 2: expected an object with 'turns' or 'prompt' (or 'instruction'"),
+        (
+            b'[{"prompt": "a"},\n 3]',
+            "item 2: expected an object with 'turns', 'prompt' or 'messages' (or 'instruction'",
+        ),
         (b'[{"prompt": "a"},\n', "line 2: not JSON: "),
         (b'[{"prompt": "a"}, {"prompt": "b", "question_id": 1}]', "item 2: the prompt id '1' is already that of "),
-        (b'[{"instruction": ""}]', "item 1: expected text in 'turns' or 'prompt' (or 'instruction'"),
+        (b'[{"instruction": ""}]', "item 1: expected text in 'turns', 'prompt' or 'messages' (or 'instruction'"),
         (b"[]", "there are no prompts in it"),
     ],
 )
@@ -161,10 +164,10 @@ def test_jsonl_with_windows_line_ends(tmp_path: Path) -> None:
     ("rows", "words"),
     [
         (['{"prompt": "a"}', '{"prompt": '], ["line 2", "not JSON", "column"]),
-        (["", "3"], ["line 2", "'turns' or 'prompt'"]),
-        (["{}"], ["line 1", "'turns' or 'prompt'"]),
-        (['{"prompt": ""}'], ["line 1", "'turns' or 'prompt'"]),
-        (['{"prompt": 7}'], ["line 1", "'turns' or 'prompt'"]),
+        (["", "3"], ["line 2", "'turns', 'prompt' or 'messages'"]),
+        (["{}"], ["line 1", "'turns', 'prompt' or 'messages'"]),
+        (['{"prompt": ""}'], ["line 1", "'turns', 'prompt' or 'messages'"]),
+        (['{"prompt": 7}'], ["line 1", "'turns', 'prompt' or 'messages'"]),
         (['{"turns": []}'], ["line 1", "'turns'"]),
         (['{"turns": "text"}'], ["line 1", "'turns'"]),
         (['{"turns": [1]}'], ["line 1", "'turns'"]),
@@ -245,10 +248,111 @@ def test_digest() -> None:
         [one[0], Prompt("2", "a", "z")],
         [one[0], Prompt("3", "a", "y")],
         [one[0], Prompt("2", "b", "y")],
+        [one[0], Prompt("2", "a", "y", before=(Message("system", "s"),))],
+        [one[0], Prompt("2", "a", "y", before=(Message("system", "t"),))],
+        [one[0], Prompt("2", "a", "y", before=(Message("developer", "t"),))],
     ]
+    assert prompts_digest(one) == "ea9701baec5c15cd"  # studies written by earlier versions resume
     assert prompts_digest(one) == prompts_digest(list(one))
-    assert len({prompts_digest(prompts) for prompts in (one, *others)}) == 6
+    assert len({prompts_digest(prompts) for prompts in (one, *others)}) == 9
     assert digest_of_each(one).items() < digest_of_each([*others[3], *one[::-1]]).items()
+
+
+def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+class TestMessages:
+    TALK: ClassVar = [said("system", "be brief"), said("user", "Hi"), said("assistant", "Hello."), said("user", "Why?")]
+    BEFORE = (Message("system", "be brief"), Message("user", "Hi"), Message("assistant", "Hello."))
+
+    @pytest.mark.parametrize(
+        ("row", "asked"),
+        [
+            ({"messages": [said("user", "Hi")]}, ("Hi",)),
+            ({"messages": TALK}, ("Why?", 1, BEFORE)),
+            ({"messages": [*TALK, said("assistant", "So."), said("assistant", "Well.")]}, ("Why?", 1, BEFORE, 2)),
+            ({"messages": TALK[:3]}, ("Hi", 1, BEFORE[:1], 1)),
+            ({"messages": [said("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])]}, ("a\nb",)),
+            ({"messages": TALK, "prompt": "Hi"}, ("Hi",)),  # as ever
+            ({"messages": TALK, "prompt": None, "turns": None}, ("Why?", 1, BEFORE)),
+            ({"prompt": TALK}, ("Why?", 1, BEFORE)),
+        ],
+    )
+    def test_rows(self, tmp_path: Path, row: dict[str, Any], asked: Any) -> None:
+        (prompt,) = load_prompts(jsonl(tmp_path / "p.jsonl", row))
+        assert prompt == Prompt("1", "all", *asked)
+
+    def test_of_a_column(self, tmp_path: Path) -> None:
+        spec = jsonl(tmp_path / "p.jsonl", {"chosen": self.TALK, "prompt": "no"})
+        spec.column = "chosen"
+        assert load_prompts(spec)[0].before == self.BEFORE
+
+    @pytest.mark.parametrize(
+        ("messages", "words"),
+        [
+            ("Hi", 'messages: \'Hi\'; expected a list of messages, each an object {"role", "content"}'),
+            ({"role": "user", "content": "Hi"}, "messages: {'role': 'user', 'content': 'Hi'}; expected a list"),
+            ([], "messages: []; expected a list of messages"),
+            (["Hi"], 'messages[0]: \'Hi\'; expected an object {"role", "content"}'),
+            ([{"content": "Hi"}], "messages[0]: there is no role; expected one of system, developer, user, assistant"),
+            ([{"from": "human", "value": "Hi"}], "messages[0]: there is no role"),
+            ([said("user", "Hi"), said("tool", "3")], "messages[1]: role 'tool'; expected one of system,"),
+            ([said("user", 7)], "messages[0]: content 7; expected text, or a list of parts that are text"),
+            ([said("user", "")], "messages[0]: content ''; expected text"),
+            ([said("user", [])], "messages[0]: content []; expected text"),
+            ([said("user", None)], "messages[0]: content None; expected text"),
+            ([said("user", ["a"])], 'messages[0].content[0]: \'a\'; expected {"type": "text", "text"}'),
+            ([said("user", [{"type": "image_url", "image_url": "x"}])], "messages[0].content[0]: {'type': 'image_url'"),
+            ([said("assistant", "Hi")], "messages: no message has the role user; expected one to continue"),
+            ([said("user", "Hi"), said("assistant", None, tool_calls=[{}])], "messages[1]: has tool_calls: calls of"),
+            ([said("user", "\ud800")], "holds half of a surrogate pair"),
+            ([said("system", "\ud800"), said("user", "Hi")], "holds half of a surrogate pair"),
+        ],
+    )
+    def test_forms_that_are_not_known(self, tmp_path: Path, messages: Any, words: str) -> None:
+        with pytest.raises(PromptError) as raised:
+            load_prompts(jsonl(tmp_path / "p.jsonl", {"prompt": "a"}, {"messages": messages}))
+        assert str(raised.value).startswith(f"{tmp_path / 'p.jsonl'}, line 2: ")
+        assert words in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+    def test_tools_of_a_row(self, tmp_path: Path) -> None:
+        with pytest.raises(PromptError, match="line 1: has tools: calls of tools are not measured"):
+            load_prompts(jsonl(tmp_path / "p.jsonl", {"messages": self.TALK, "tools": [{"type": "function"}]}))
+
+    def test_a_long_value_is_not_repeated_whole(self, tmp_path: Path) -> None:
+        with pytest.raises(PromptError) as raised:
+            load_prompts(jsonl(tmp_path / "p.jsonl", {"messages": "x" * 9999}))
+        assert len(str(raised.value)) < 300
+
+
+class TestSystem:
+    def test_it_stands_in_front(self, tmp_path: Path) -> None:
+        spec = jsonl(tmp_path / "p.jsonl", {"prompt": "a"}, {"messages": TestMessages.TALK[1:]})
+        spec.system = "be brief"
+        first, second = load_prompts(spec)
+        assert first.before == (Message("system", "be brief"),)
+        assert second.before == TestMessages.BEFORE
+
+    def test_of_its_own(self, tmp_path: Path) -> None:
+        spec = jsonl(tmp_path / "p.jsonl", {"messages": TestMessages.TALK})
+        spec.system = "be kind"
+        with pytest.raises(PromptError, match=r"line 1: has a system message of its own beside prompts\.system"):
+            load_prompts(spec)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"system": ""}, "prompts.system is empty"),
+            ({"system": "\udce9"}, "no UTF-8 text"),
+            ({"system": "x", "chat_template": "none"}, "prompts.system has no effect with prompts.chat_template=none"),
+        ],
+    )
+    def test_what_cannot_be_meant(self, changes: dict[str, Any], words: str) -> None:
+        with pytest.raises(ConfigError) as raised:
+            load_prompts(PromptSpec(**changes))
+        assert words in str(raised.value)
 
 
 class TestHuggingFace:
@@ -281,7 +385,7 @@ class TestHuggingFace:
 
     def test_errors(self, rows: list[dict[str, Any]]) -> None:
         rows.append({"text": 3})
-        with pytest.raises(PromptError, match="some/set, row 1: expected text in 'turns' or 'prompt'"):
+        with pytest.raises(PromptError, match="some/set, row 1: expected text in 'turns', 'prompt' or 'messages'"):
             load_prompts(PromptSpec("hf", "some/set"))
         with pytest.raises(PromptError, match="some/set, row 1: expected text in 'text'"):
             load_prompts(PromptSpec("hf", "some/set", column="text"))

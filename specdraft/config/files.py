@@ -1,0 +1,102 @@
+"""The folders of YAML files, and what Hydra composes of them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from specdraft.config.overrides import refuse_resolvers
+from specdraft.config.typed import Schema
+from specdraft.config.yaml_bounds import check_yaml
+from specdraft.errors import ConfigError, did_you_mean
+
+COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
+
+
+def bundled_config_dir() -> Path:
+    """The package's configs: inside an installed package, beside it in a source tree."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+class ConfigFiles:
+    """The config folders as Hydra sees them: the user's files laid over the bundled ones."""
+
+    def __init__(self, config_dir: Path | None, schemas: Mapping[str, Schema]) -> None:
+        self._user, bundled = config_dir, bundled_config_dir()
+        kinds = {group: schema for group, schema in schemas.items() if isinstance(schema, Mapping)}
+        choices = [(group, kind) for group, registered in kinds.items() for kind in registered]
+        self._plugins = [choice for choice in choices if not bundled.joinpath(*choice).with_suffix(".yaml").exists()]
+
+    def __enter__(self) -> ConfigFiles:
+        with ExitStack() as stack:
+            self.folder = self._overlay(stack) if self._user or self._plugins else bundled_config_dir()
+            stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
+            self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()} | {"experiment"}
+            self._stack = stack.pop_all()
+        return self
+
+    def _overlay(self, stack: ExitStack) -> Path:
+        """A folder of the bundled files, the user's, and one for each plugin, as long as `stack` is open."""
+        user = self._user
+        if user is not None and not user.is_dir():
+            raise ConfigError(f"--config-dir {user}: no such folder")
+        overlay = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for group, kind in self._plugins:
+            overlay.joinpath(group).mkdir(exist_ok=True)
+            overlay.joinpath(group, f"{kind}.yaml").write_text(f"kind: {kind}\n", encoding="utf-8")
+        for folder in filter(None, (bundled_config_dir(), user)):
+            for path in filter(Path.exists, folder.rglob("*.yaml")):
+                if path.is_dir():
+                    raise ConfigError(f"{path}: a folder; expected a YAML file")
+                if folder is user:
+                    check_yaml(path, str(path))
+                copy = overlay / path.relative_to(folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+                text = COMMENT.sub("", copy.read_text(encoding="utf-8", errors="replace"))
+                refuse_resolvers(text, str(path.relative_to(folder)))  # also in a defaults list
+        return overlay
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def choices(self, group: str) -> list[str]:
+        """The files of a group."""
+        folder = self.folder / group
+        return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+    def compose(self, choices: list[str]) -> DictConfig:
+        """`sweep.yaml` with these `group=choice` overrides."""
+        for text in choices:
+            group, _, choice = text.partition("=")
+            if choice not in (known := self.choices(group)):
+                raise ConfigError(f"{group}={choice}: there is no such {group}{did_you_mean(choice, known)}")
+        try:
+            composed: DictConfig = compose("sweep", overrides=choices)
+            refuse_resolvers(OmegaConf.to_container(composed), ", ".join(choices) or "sweep.yaml")
+            return composed
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(str(error).strip().splitlines()[0]) from error
+        except RecursionError as error:
+            named = " ".join(["sweep.yaml", *choices])
+            raise ConfigError(f"{named}: a config file includes itself in its defaults") from error
+        except OSError as error:  # as Hydra calls a file that holds no keys
+            raise ConfigError(f"{', '.join(choices)}: {error}; expected keys and values") from error
+        except YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            place = (
+                f"{Path(where.name).relative_to(self.folder)}, line {where.line + 1}" if where else ", ".join(choices)
+            )
+            raise ConfigError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error

@@ -1,0 +1,97 @@
+"""The points of a grid as typed objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from specdraft.config.files import ConfigFiles
+from specdraft.config.overrides import override_text
+from specdraft.config.settings import Settings
+from specdraft.config.typed import Schema, typed
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the grid: the settings, one typed object per group, and how to say it again."""
+
+    settings: Settings
+    groups: dict[str, Any]
+    overrides: tuple[str, ...]
+
+
+class Resolver:
+    """Builds points; every distinct part is composed and checked once."""
+
+    def __init__(self, files: ConfigFiles, base: DictConfig, schemas: Mapping[str, Schema], chosen: list[str]) -> None:
+        self._files, self._base, self._schemas, self._chosen = files, base, schemas, chosen
+        self._nodes: dict[tuple[str, str], Any] = {}
+        self._typed: dict[tuple[str, str], Any] = {}
+        self._built: dict[tuple[str, str], Any] = {}
+
+    def parameters(self, group: str, choices: list[Any]) -> dict[str, set[str]]:
+        """Choice -> the names of its parameters; nothing for a group whose choices all have the same ones."""
+        schema = self._schemas[group]
+        if isinstance(schema, type):
+            return {}
+        kinds = {str(choice): self._choice(group, str(choice)).get("kind") for choice in choices}
+        return {c: {f.name for f in dataclasses.fields(schema[kind])} for c, kind in kinds.items() if kind in schema}
+
+    def point(self, values: dict[str, Any], given: list[Override]) -> Point:
+        """The point at which each axis has its value, and that says what is given besides."""
+        pairs = [(o.key_or_group, o.value()) for o in given] + list(values.items())
+        below: dict[str, list[Any]] = {name: [] for name in ("", *self._schemas)}  # "" are the settings
+        for key, value in pairs:
+            top = key.partition(".")[0]
+            below[top if top in below else ""].append((key, value))
+        contents = {name: (name, repr(said)) for name, said in below.items()}
+        if any(content not in self._built for content in contents.values()):
+            tree = self._tree(values, pairs)
+            for name, content in contents.items():
+                if content not in self._built:
+                    self._built[content] = self._build(name, tree)
+        objects = {name: self._built[content] for name, content in contents.items()}
+        said = [o.input_line or "" for o in given]
+        texts = (*said, *(f"{axis}={override_text(v)}" for axis, v in values.items()))
+        return Point(objects[""], {name: objects[name] for name in self._schemas}, texts)
+
+    def _tree(self, values: dict[str, Any], pairs: list[tuple[str, Any]]) -> DictConfig:
+        parts: dict[str, Any] = {
+            str(key): OmegaConf.create({"v": self._base[key]}).v for key in self._base if key != "grid"
+        }
+        for key, value in values.items():
+            if key in self._files.groups:
+                parts[key] = self._choice(key, str(value))
+        tree = OmegaConf.create(parts)
+        for key, value in pairs:
+            if key not in self._files.groups:
+                OmegaConf.update(tree, key, value, merge=False, force_add=True)
+        return tree
+
+    def _build(self, name: str, tree: DictConfig) -> Any:
+        """The object of a group, or the settings."""
+        if name:
+            return self._object(name, tree[name], self._schemas[name])
+        names = {f.name for f in dataclasses.fields(Settings)}
+        settings: Settings = self._object(
+            "", OmegaConf.masked_copy(tree, [str(k) for k in tree if str(k) in names]), Settings
+        )
+        settings.check()
+        return settings
+
+    def _choice(self, group: str, choice: str) -> Any:
+        if (group, choice) not in self._nodes:
+            self._nodes[group, choice] = self._files.compose([*self._chosen, f"{group}={choice}"])[group]
+        return self._nodes[group, choice]
+
+    def _object(self, key: str, node: Any, schema: Schema) -> Any:
+        content = key, json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str)
+        if content not in self._typed:
+            self._typed[content] = typed(key, node, schema)
+        return self._typed[content]

@@ -1,0 +1,70 @@
+"""The keys of a study that belong to no group."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from specdraft.errors import ConfigError, check_name, did_you_mean
+
+ENGINES = ("auto", "live", "replay")
+MEASURES = ("auto", "off", "again")
+
+
+@dataclass
+class OutputSpec:
+    """What else is written."""
+
+    steps: bool = False  # steps.csv: one row per verification step
+
+
+@dataclass
+class CostSpec:
+    """What replayed estimates of time are made of."""
+
+    measure: str = "auto"  # `auto`: where nothing is stored; `again`: even then; `off`: no estimates
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        if self.measure == "False":  # so YAML reads `off`
+            self.measure = "off"
+        if self.measure not in MEASURES:
+            raise ConfigError(f"cost.measure={self.measure!r} is not known{did_you_mean(self.measure, MEASURES)}")
+
+
+@dataclass
+class Settings:
+    """The keys of a study that belong to no group."""
+
+    name: str = "default"
+    budget: int = 8
+    max_new_tokens: int = 64
+    max_prompt_tokens: int | None = None
+    engine: str = "auto"
+    seed: int = 0
+    repeats: int = 1
+    report: bool = True  # figures and a report at the end of a sweep
+    certify: bool = False
+    most_combinations: int = 100_000  # a grid with more of them is refused before it is expanded
+    output: OutputSpec = field(default_factory=OutputSpec)
+    cost: CostSpec = field(default_factory=CostSpec)
+    threads: int | None = None  # of the processor; None: one for each physical core, as torch has it
+
+    def check(self) -> None:
+        """Raise `ConfigError` for values out of range."""
+        for key, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("repeats", 1), ("seed", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ConfigError(f"{key}={value} is out of range; expected {least} or more")
+        cores = os.cpu_count() or 1
+        if self.threads is not None and not 1 <= self.threads <= cores:
+            raise ConfigError(
+                f"threads={self.threads} is out of range; expected 1 to {cores}, the cores of this machine"
+            )
+        self.cost.check()
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ENGINES)}")
+        if self.name in ("", "..") or Path(self.name).name != self.name:
+            raise ConfigError(f"name={self.name!r} is not a study name; expected a plain file name")
+        check_name("name", self.name)

@@ -1,0 +1,119 @@
+"""Where a model's weights go and in which type, known before they are read; torch is asked only where it must be."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specdraft.errors import ConfigError, ModelError
+from specdraft.models.files import ModelFiles, reading
+from specdraft.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+DRIVERS = ("libcuda.so.1",)  # without one torch finds no CUDA device, nor without the next one a ROCm device
+ROCM = Path("/dev/kfd")
+
+
+def device_type(spec: ModelSpec) -> str:
+    """`cpu`, `cuda` or the like; raises `ConfigError` for a device that is not there."""
+    if spec.device == "cpu" or (spec.device in ("auto", "spread") and _cpu_only()):
+        return "cpu"
+    return resolve_device(spec).type
+
+
+def _cpu_only() -> bool:
+    """Whether it is certain that torch would find no GPU; where torch is there already, it is asked."""
+    return "torch" not in sys.modules and sys.platform == "linux" and not _driver()
+
+
+@cache
+def _driver() -> bool:
+    return ROCM.exists() or any(map(_loads, DRIVERS))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def resolve_device(spec: ModelSpec) -> torch.device:
+    """The device that a spec means; raises `ConfigError` for one that is not there."""
+    import torch
+
+    if spec.device in ("auto", "spread"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(spec.device)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"device={spec.device!r} is not a device; expected auto, cpu, cuda, cuda:N or spread"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={spec.device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type not in ("cpu", "cuda", _accelerator()):
+        raise ConfigError(
+            f"device={spec.device}: this machine has no {device.type} device to compute on; expected auto, cpu, cuda, "
+            "cuda:N or spread"
+        )
+    return device
+
+
+def _accelerator() -> str | None:
+    """The kind of device beside the CPU that this build of torch finds here."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return None if found is None else found.type
+
+
+def dtype_name(files: ModelFiles) -> str:
+    """The weights' type: what the spec says, else float32 on a CPU and a 16-bit type on a GPU."""
+    if files.spec.dtype != "auto":
+        return files.spec.dtype
+    if device_type(files.spec) == "cpu":
+        return "float32"
+    import torch
+
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "float16" if files.stored_dtype == "float16" or not bfloat16 else "bfloat16"
+
+
+def check_loadable(files: ModelFiles) -> None:
+    """What loading needs beside the files: the device, and the libraries for its placement and quantisation.
+
+    Raises:
+        ConfigError: the device is not there.
+        ModelError: a library is missing.
+    """
+    device_type(files.spec)
+    if files.in_memory is not None:
+        return
+    needs = {"accelerate": files.spec.device == "spread" or files.spec.quantize != "none"}
+    needs["bitsandbytes"] = files.spec.quantize != "none"
+    if missing := [name for name, needed in needs.items() if needed and find_spec(name) is None]:
+        asked = f"quantize={files.spec.quantize}" if files.spec.quantize != "none" else f"device={files.spec.device}"
+        raise ModelError(
+            f"{files.spec.path}: {asked} needs {' and '.join(missing)} (install the extra: "
+            "pip install 'specdraft[quantize]')"
+        )
+    if files.quantised:
+        _check_quantizer(files)
+
+
+def _check_quantizer(files: ModelFiles) -> None:
+    from transformers.quantizers import AutoHfQuantizer
+
+    stored = files.config.get_text_config().quantization_config
+    with reading(files.spec.path, "the weights are quantised, and what reads them is not here"):
+        if AutoHfQuantizer.supports_quant_method(stored):
+            quantizer = AutoHfQuantizer.from_config(stored, pre_quantized=True)
+            quantizer.validate_environment(device_map=None, weights_only=True)

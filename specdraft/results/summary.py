@@ -1,0 +1,43 @@
+"""Sums, ratios and their intervals per group of records."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from specdraft.results.bounds import bounds, ratios_of_sums
+from specdraft.results.metrics import COUNTS, HELPERS, RATIOS, TIMES, add_ratios, possible
+from specdraft.results.prompt_sums import group_numbers, prompt_sums
+
+ENDS = ("lo", "hi")
+SUMS = [*COUNTS, *TIMES]
+RATIOS_WITH_ENDS = [name for ratio in RATIOS for name in (ratio, *(f"{ratio}_{end}" for end in ENDS))]
+
+
+def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame:
+    """Sums and ratios of sums per group of records, with 95 % intervals over prompts.
+
+    Args:
+        records: one row per combination, prompt and repeat (see `results.records_table`).
+        keys: the columns that a group's rows share.
+        seed: of the study; intervals need none.
+    """
+    terms = [*SUMS, *HELPERS]
+    groups = group_numbers(records, keys)
+    _, first = np.unique(groups, return_index=True)
+    sums = records[terms].groupby(groups, sort=True).sum(min_count=1)
+    table = add_ratios(pd.concat([records[keys].iloc[first].reset_index(drop=True), sums], axis=1))
+    depths = table["depth"].to_numpy(float)
+    limits = {ratio: np.full((len(table), 2), np.nan) for ratio in RATIOS}
+    for alike in prompt_sums(records, groups, terms):
+        for ratio, found in limits.items():
+            possible_ends = ends(ratio, depths[alike.groups])
+            found[alike.groups] = bounds(ratios_of_sums(*alike.terms_of(ratio)), alike.categories, possible_ends)
+    columns = {f"{ratio}_{end}": found[:, place] for ratio, found in limits.items() for place, end in enumerate(ENDS)}
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)[[*keys, *SUMS, *RATIOS_WITH_ENDS]]
+
+
+def ends(ratio: str, depths: np.ndarray) -> np.ndarray:
+    """`[n, 2]` the least and the most that a ratio can be with trees of these depths."""
+    different, of = np.unique(depths, return_inverse=True)
+    return np.array([possible(ratio, depth) for depth in different]).reshape(-1, 2)[of]

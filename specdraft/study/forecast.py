@@ -1,0 +1,180 @@
+"""Which stages a study has, and a first guess of how long they take: from parameters and tokens, before any rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from statistics import fmean
+from typing import NamedTuple
+
+import psutil
+
+from specdraft.bench.costs import LEAST_S
+from specdraft.drafters.pair import PairFiles
+from specdraft.errors import ModelError
+from specdraft.models.files import ModelFiles
+from specdraft.models.placement import device_type
+from specdraft.study.combination import Combination
+from specdraft.study.plan import StudyPlan
+from specdraft.study.proofs import sampled_rules
+from specdraft.study.timeline import ROWS, Stage
+
+OPERATIONS_S = {"cpu": 2e10}  # of arithmetic a second on a device, roughly; once models run, their own speed counts
+OTHER_OPERATIONS_S = 1e13
+PARAMETERS_S, LOAD_S = 5e7, 0.5  # loaded and checked a second; and seconds besides
+CHARACTERS = 4  # of a prompt in one token, roughly
+EXPANDED = 0.5  # of the nodes of best-first trees, how many are fed to the drafter
+MEASURED = 1500  # tokens through both models are worth the measuring of costs
+ROW_S = {"replay": 2e-4, "tables": 2e-4}  # of array code
+PROOF_S, CHECK_S, REPORT_S = 2.0, 20.0, 8.0
+
+
+class Size(NamedTuple):
+    """What a pair's stages are guessed from.
+
+    Attributes:
+        target_s, draft_s: seconds of one token through the target and through the drafter.
+        prompts: how many; `prompt_tokens` of each, the mean.
+    """
+
+    target_s: float
+    draft_s: float
+    prompts: int
+    prompt_tokens: float
+
+
+def forecast(
+    plan: StudyPlan, due: Mapping[PairFiles, Sequence[Combination]], missing: Callable[[Combination], int]
+) -> list[Stage]:
+    """The stages of what is due of each pair, in their order, and of what follows all pairs.
+
+    Args:
+        plan: the study.
+        due: what runs of each pair.
+        missing: how many rows of a combination are still to do.
+    """
+    stages = _proofs(combination for combinations in due.values() for combination in combinations)
+    texts: set[tuple[str, ...]] = set()  # that are recorded: pairs with one target share them
+    loaded: set[int] = set()
+    for files, combinations in due.items():
+        if not combinations:
+            continue
+        size = _size(plan, files)
+        new = [model for model in files.models if id(model) not in loaded]
+        stages += [_loading(files, model) for model in new]
+        loaded |= set(map(id, new))
+        replayed = [combination for combination in combinations if combination.engine == "replay"]
+        decoded = [combination for combination in combinations if combination.engine == "live"]
+        stages += _replay_stages(plan, files, size, replayed, texts, missing) if replayed else []
+        stages += _live_stages(plan, files, size, decoded, texts, missing) if decoded else []
+        if plan.settings.certify:
+            stages.append(Stage(files.label, "certify", "checks", 1, CHECK_S))
+    rows = len(plan.combinations) * len(plan.prompts) * plan.settings.repeats
+    stages.append(Stage("", "tables", ROWS, rows, rows * ROW_S["tables"]))
+    stages += [Stage("", "report", "pages", 1, REPORT_S)] if plan.settings.report else []
+    return [replace(stage, guess_s=stage.guess_s * _crowding()) for stage in stages]
+
+
+def _loading(files: PairFiles, model: ModelFiles) -> Stage:
+    return Stage(files.label, "load", "models", 1, LOAD_S + _parameters(model) / PARAMETERS_S, by_models=True)
+
+
+def _crowding() -> float:
+    """How much longer everything takes because others use the processor too."""
+    return max(1.0, psutil.getloadavg()[0] / (psutil.cpu_count() or 1))
+
+
+def _proofs(combinations: Iterable[Combination]) -> list[Stage]:
+    rules = len(sampled_rules(combinations))
+    return [Stage("", "prove", "rules", rules, rules * PROOF_S)] if rules else []
+
+
+def _size(plan: StudyPlan, files: PairFiles) -> Size:
+    seconds = {role: _token_s(model) for role, model in (("target", files.target), ("draft", files.draft)) if model}
+    tokens = fmean(len(prompt.text) for prompt in plan.prompts) / CHARACTERS
+    limit = plan.settings.max_prompt_tokens or tokens
+    return Size(seconds["target"], seconds.get("draft", 0.0), len(plan.prompts), min(tokens, limit))
+
+
+def _token_s(files: ModelFiles) -> float:
+    return 2 * _parameters(files) / OPERATIONS_S.get(device_type(files.spec), OTHER_OPERATIONS_S)
+
+
+def _parameters(files: ModelFiles) -> float:
+    try:
+        return float(sum(map(prod, files.shapes.values())))
+    except ModelError:  # whoever loads it says why
+        return 0.0
+
+
+def _replay_stages(
+    plan: StudyPlan,
+    files: PairFiles,
+    size: Size,
+    combinations: Sequence[Combination],
+    texts: set[tuple[str, ...]],
+    missing: Callable[[Combination], int],
+) -> Iterator[Stage]:
+    costs = plan.settings.cost.measure != "off"
+    for group in _groups(combinations):
+        for draw in range(1 if group[0].sampling.greedy else plan.settings.repeats):
+            yield from _recording(files, size, group, texts, draw)
+            yield from _expanding(files, size, group)
+            if not group[0].sampling.greedy and files.drafter.traits.probabilities:
+                tokens = size.prompts * (size.prompt_tokens + group[0].settings.max_new_tokens)
+                seconds = tokens * (size.target_s + size.draft_s)
+                yield Stage(files.label, "judge", "prompts", size.prompts, seconds, by_models=True)
+            if costs:
+                seconds = MEASURED * (size.target_s + size.draft_s)
+                yield Stage(files.label, "costs", "timings", 1, seconds, by_models=True, most_s=LEAST_S)
+                costs = False
+            rows = sum(map(missing, group)) / (1 if group[0].sampling.greedy else plan.settings.repeats)
+            yield Stage(files.label, "replay", ROWS, rows, rows * ROW_S["replay"])
+
+
+def _live_stages(
+    plan: StudyPlan,
+    files: PairFiles,
+    size: Size,
+    combinations: Sequence[Combination],
+    texts: set[tuple[str, ...]],
+    missing: Callable[[Combination], int],
+) -> Iterator[Stage]:
+    """Fitted trees record their texts while rows are decoded."""
+    due = {combination.identifier: missing(combination) for combination in combinations}
+    seconds = sum(due[c.identifier] * c.settings.max_new_tokens * (size.target_s + size.draft_s) for c in combinations)
+    yield Stage(files.label, "decode", ROWS, sum(due.values()), seconds, by_models=True)
+    for group in _groups(combination for combination in combinations if combination.shape.fitted):
+        for draw in range(1 if group[0].sampling.greedy else plan.settings.repeats):
+            yield from _recording(files, size, group, texts, draw)
+
+
+def _recording(
+    files: PairFiles, size: Size, group: Sequence[Combination], texts: set[tuple[str, ...]], draw: int
+) -> Iterator[Stage]:
+    new = group[0].settings.max_new_tokens
+    tokens = size.prompts * (size.prompt_tokens + new)
+    text = (repr(files.target.spec), repr(group[0].sampling), str(new), str(draw))
+    if text not in texts:
+        texts.add(text)
+        yield Stage(files.label, "record", "tokens", size.prompts * new, tokens * size.target_s, by_models=True)
+    yield Stage(files.label, "annotate", "prompts", size.prompts, tokens * size.draft_s, by_models=True)
+
+
+def _expanding(files: PairFiles, size: Size, group: Sequence[Combination]) -> Iterator[Stage]:
+    """One stage for all best-first trees that share their limits, at the largest budget."""
+    nested = [c.together.plan.nested for c in group if c.together.plan and c.together.plan.nested]
+    for nodes in {
+        (plan.max_depth, plan.max_children): plan.nodes for plan in sorted(nested, key=lambda p: p.nodes)
+    }.values():
+        tokens = size.prompts * group[0].settings.max_new_tokens * nodes * EXPANDED
+        yield Stage(files.label, "expand", "prompts", size.prompts, tokens * size.draft_s, by_models=True)
+
+
+def _groups(combinations: Iterable[Combination]) -> list[list[Combination]]:
+    """Those that are replayed along the same texts stand together."""
+    alike: dict[tuple[str, int], list[Combination]] = {}
+    for combination in combinations:
+        alike.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
+    return list(alike.values())

@@ -1,0 +1,56 @@
+"""Overrides that a command is given and does not look at: an input that has no effect is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from specdraft.config import Settings, override_groups, override_keys
+from specdraft.errors import ConfigError
+from specdraft.prompts import PromptSpec
+from specdraft.trees.shapes import Shape
+
+STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads")
+
+
+def refuse_study_keys(command: str, overrides: Iterable[str]) -> None:
+    """Raise `ConfigError` for keys that say something of a study where a command runs none."""
+    refuse_without_effect(command, overrides, STUDY_KEYS, "it is for a whole study (specdraft sweep)")
+
+
+def refuse_engine(command: str, overrides: Iterable[str], engine: str) -> None:
+    """Raise `ConfigError` where the overrides ask a command for another engine than the one it has."""
+    other = {"live": "replay", "replay": "live"}[engine]
+    does = {"live": "decodes with the models", "replay": "reads traces"}[engine]
+    chosen = [text for text in overrides if override_keys([text]) == ["engine"] and text.partition("=")[2] == other]
+    refuse_without_effect(command, chosen, ("engine",), f"{command} always {does} (engine={engine})")
+
+
+def refuse_prompt_set(overrides: Iterable[str], shape: Shape) -> None:
+    """Raise `ConfigError` where `generate`, which is given its prompt, is told of a set that it does not fit to."""
+    if not shape.fitted:
+        meant = ("prompts.chat_template", "prompts.system")
+        chosen = [text for text in overrides if override_keys([text])[0] not in meant]
+        why = f"the prompt is the one that is given, and tree={shape.kind} is not fitted to others"
+        refuse_without_effect("generate", chosen, ("prompts",), why)
+
+
+def refuse_bundled_path(overrides: Iterable[str], spec: PromptSpec) -> None:
+    """Raise `ConfigError` for `prompts=bundled` beside a path: alone, a path to a file means `prompts=jsonl`."""
+    bundled = [text for text in overrides if text.lstrip("+") in ("prompts=bundled", "prompts.kind=bundled")]
+    if spec.path and bundled:
+        raise ConfigError(f"{bundled[0]} does not go with prompts.path={spec.path}; leave one of them out")
+
+
+def refuse_costs_unused(settings: Settings, engines: Iterable[str]) -> None:
+    """Raise `ConfigError` where it is said how costs are measured and no combination is replayed."""
+    measure = settings.cost.measure
+    if measure != "auto" and "replay" not in engines:
+        raise ConfigError(f"cost.measure={measure} has no effect: nothing is replayed, and live times are measured")
+
+
+def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:
+    """Raise `ConfigError` for an override of a key, or of a key in a group, that a command does not look at."""
+    for text in overrides:
+        (key,), (group,) = override_keys([text]), override_groups([text])
+        if key in without or group in without:
+            raise ConfigError(f"{text} has no effect in {command}: {why}; leave it out")
