@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from unicodedata import category
 
 OUT_OF_MEMORY = "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
+OUT_OF_HOST_MEMORY = "out of memory; try a smaller budget, a shorter prompt, or a smaller model"
 
 
 class UserError(Exception):

@@ -170,11 +170,16 @@ class Drafter(Protocol):
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
         """What it says along a batch of texts."""
 
-    def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
-        """`[T + 1, vocab]` float32 logits before each token of each text; of drafters with probabilities."""
+    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
+        """Float32 logits before the tokens of a batch of texts, slice by slice; of drafters with probabilities.
 
-    def expand(self, text: RecordedText, plan: NestedPlan) -> Expansion:
-        """The trees that it would draft at every start of a text; of drafters with probabilities."""
+        A slice is `[B, m, vocab]` for the next m positions of all texts: the first one position 0, each other one
+        `at_once` positions as long as the longest text has so many. Beyond the end of a text rows mean nothing.
+        """
+
+    def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
+        """The trees that it would draft at every start of each text, one text after another; of drafters with
+        probabilities."""
 
     def rehearse(self, parents: int) -> None:
         """Do the work of drafting one level below so many nodes, and keep nothing: its time is measured."""

@@ -170,11 +170,11 @@ class NgramDrafter:
         none = np.empty((len(tokens), 0))
         return Annotation(ranks, none.astype(np.int32), none.astype(np.float32), nothing, offered)
 
-    def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
+    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
         """See `Drafter.logits_along`: there are none."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 
-    def expand(self, text: RecordedText, plan: NestedPlan) -> Expansion:
+    def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """See `Drafter.expand`: without probabilities there is nothing to choose nodes by."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 

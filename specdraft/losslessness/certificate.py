@@ -11,6 +11,7 @@ import torch
 from specdraft.acceptance import registry
 from specdraft.decoding.verifier import Verifier
 from specdraft.errors import LosslessnessError
+from specdraft.models.batch import Batch
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
 from specdraft.models.language_model import LanguageModel
@@ -117,7 +118,7 @@ def _sequential(model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[
 
 
 def _batched(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
-    return model.batch([token_ids, [*token_ids, *token_ids[:1]]]).logits[0]
+    return Batch(model, [token_ids, [*token_ids, *token_ids[:1]]]).logits[0]
 
 
 def _in_tree(model: LanguageModel, token_ids: Sequence[int], nodes: int) -> torch.Tensor:

@@ -5,20 +5,20 @@ Letters in shapes: B rows of a batch, q tokens that are fed, T + 1 tokens of a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
 from specdraft.models.files import eos_ids
 from specdraft.models.gate import attention_layout
 
 
 def tail_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`[q, p]` bool -> additive: 0 where visible, the type's minimum elsewhere."""
+    """`[..., q, p]` bool -> additive: 0 where visible, the type's minimum elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
 
 
@@ -100,77 +100,21 @@ class LanguageModel:
         return last
 
     @torch.inference_mode()
-    def along(
-        self, prompts: Sequence[Sequence[int]], texts: Sequence[np.ndarray], layers: Sequence[int] = ()
-    ) -> Iterator[Forward]:
-        """Teacher-forced: `[T + 1, vocab]` logits before each token of each text; one forward over the batch.
+    def states_along(
+        self, prompts: Sequence[Sequence[int]], texts: Sequence[np.ndarray], layers: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """The states of some layers along recorded texts, one forward over the batch: `[prompt + T, L, width]` each.
 
         Args:
             prompts: token ids.
-            texts: `[T + 1]` the tokens that follow each prompt.
-            layers: whose states are wanted of every token but the text's last: `[prompt + T, L, width]`.
+            texts: `[T + 1]` the tokens that follow each prompt; the last one is not read.
+            layers: whose states are wanted.
         """
         rows = [[*prompt, *text[:-1].tolist()] for prompt, text in zip(prompts, texts, strict=True)]
         ids = padded(rows, self.device)
         positions = torch.arange(ids.shape[1], device=self.device)[None].expand_as(ids)
-        first, keep = min(map(len, prompts)), ids.shape[1] - min(map(len, prompts)) + 1
-        logits, hidden = self.forward(ids, layers, position_ids=positions, use_cache=False, logits_to_keep=keep)
-        for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-            start = len(prompt) - first
-            yield Forward(logits[row, start : start + len(text)], hidden[row, : len(rows[row])] if layers else None)
-
-    def batch(self, prompts: Sequence[Sequence[int]]) -> Batch:
-        """Several prompts that are continued side by side."""
-        return Batch(self, prompts)
-
-
-class Batch:
-    """Prompts of unequal length, continued one token a row at a time, without left padding.
-
-    Prompts are padded on the right, new tokens go to a common slot behind the longest prompt, and a mask hides the
-    padding. Positions are each row's own.
-
-    Attributes:
-        logits: `[B, vocab]` float32 after each row's last token.
-    """
-
-    @torch.inference_mode()
-    def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
-        self._model, self._cache, device = model, DynamicCache(), model.device
-        self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        ids = padded(prompts, device)
-        self._width = ids.shape[1]
-        ends, place = torch.unique(self._lengths - 1, return_inverse=True)  # logits of the prompts' last tokens only
-        slots = torch.arange(self._width, device=device)[None].expand_as(ids)
-        kept, _ = model.forward(
-            ids, position_ids=slots, past_key_values=self._cache, use_cache=True, logits_to_keep=ends
-        )
-        self.logits: torch.Tensor = kept[torch.arange(len(prompts), device=device), place]
-        self._slots = torch.where(slots < self._lengths[:, None], slots, -1)  # the position in each slot; -1: padding
-
-    @torch.inference_mode()
-    def append(self, tokens: torch.Tensor) -> None:
-        """Continue every row with a token: `[B]` ids."""
-        positions = self._lengths + self._slots.shape[1] - self._width
-        self._slots = torch.cat([self._slots, positions[:, None]], 1)
-        logits, _ = self._model.forward(
-            tokens[:, None],
-            position_ids=positions[:, None],
-            attention_mask=self._masks(positions),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self.logits = logits[:, -1]
-
-    def _masks(self, positions: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive `[B, 1, 1, S]` for one query a row, which sees every slot of its row that is not padding."""
-        layout, dtype = self._model.layout, self._model.dtype
-        full = tail_mask(self._slots >= 0, dtype)[:, None, None]
-        if layout.window is None:
-            return full
-        outside = (positions[:, None] - self._slots >= layout.window)[:, None, None]
-        sliding = full.masked_fill(outside, torch.finfo(dtype).min)
-        return {"full_attention": full, "sliding_attention": sliding} if layout.mixed else sliding
+        _, hidden = self.forward(ids, layers, position_ids=positions, use_cache=False, logits_to_keep=1)
+        return [hidden[row, : len(tokens)] for row, tokens in enumerate(rows)]
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from specdraft.errors import OUT_OF_MEMORY, LoadError, UserError
+from specdraft.errors import OUT_OF_HOST_MEMORY, OUT_OF_MEMORY, LoadError, UserError
+from specdraft.models.memory import out_of_memory
 from specdraft.results.files import without_folders, write_atomically
 
 FILE = "failures.jsonl"
@@ -89,6 +90,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, torch.cuda.OutOfMemoryError):
         torch.cuda.empty_cache()
         return OUT_OF_MEMORY
+    if out_of_memory(error):
+        return OUT_OF_HOST_MEMORY
     if isinstance(error, UserError):
         return str(error)
     first_line = next(iter(str(error).strip().splitlines()), "")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
+from specdraft.acceptance import AcceptanceRule
+from specdraft.acceptance.base import Arrays
 from specdraft.decoding.decode import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.drafters.base import TOP_K, Annotation, Expansion, RecordedText
@@ -19,21 +18,19 @@ from specdraft.errors import ResultsError
 from specdraft.models.files import ModelFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
-from specdraft.traces.record import Trajectory, batches, record_trajectories
-from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
+from specdraft.traces.record import Trajectory, record_trajectories
+from specdraft.traces.recorder import Recorder, StepsOfBatch, read_trace
+from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
-
-BATCH = 16
-Trace = TypeVar("Trace", Trajectory, Annotation, RuleRecords)
 
 
 @dataclass(frozen=True)
 class PairTraces:
     """What was recorded for one pair, by prompt id; `keys` names the annotations in the store.
 
-    `records` are there for sampled trajectories only, of drafters with probabilities.
+    `records` are there of sampled trajectories only, where rules were asked for, of drafters with probabilities.
     """
 
     trajectories: dict[str, Trajectory]
@@ -53,8 +50,9 @@ def pair_traces(
     draw: str = "",
     children: int = 1,
     watch: Watch = UNWATCHED,
+    rules: Sequence[AcceptanceRule] | None = None,
 ) -> PairTraces:
-    """Trajectories and annotations of every prompt; each batch is stored as soon as it is recorded.
+    """Trajectories and annotations of every prompt; each is stored as soon as it is there.
 
     Args:
         pair: target and drafter; the trajectory depends on the target alone.
@@ -66,55 +64,60 @@ def pair_traces(
         draw: which of the sampled texts of a prompt (the study's seed and the repeat).
         children: where texts are sampled, the most children of one node that will be asked for.
         watch: told of the stages record, annotate and judge.
+        rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
     """
     prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
     store = store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
-    store_all = _Stored(store, prompts, recorded)
+    recorder = Recorder(pair, store, recorded, watch)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
 
-    def texts(some: Sequence[str]) -> list[Trajectory]:
+    def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
-        steps = _StepsOfBatch(watch, len(some) * ending.max_new_tokens)
-        made = record_trajectories(
-            pair.target, [prompts[name] for name in some], ending, sampling, generators, steps.gained
-        )
+        listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)
+        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators, steps.gained):
+            yield some[row], trajectory
         steps.end()
-        return made
 
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
+    longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
     note = f"recorded {{}} trajectories of {target}"
-    trajectories = store_all.complete(
-        Trajectory, abouts, texts, note, lambda n: watch.stage("record", n * ending.max_new_tokens, "tokens"), ending
-    )
+    trajectories = recorder.complete(Trajectory, abouts, longest, texts, note, ending)
     about_annotations = {
         name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()
     }
 
-    def ranks(some: Sequence[str]) -> list[Annotation]:
-        made = pair.drafter.annotate(recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some]))
-        watch.done(len(some))
-        return made
+    def read(some: Sequence[str]) -> list[RecordedText]:
+        return recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some])
 
+    def ranks(some: Sequence[str]) -> Iterator[tuple[str, Annotation]]:
+        yield from zip(some, pair.drafter.annotate(read(some)), strict=True)
+
+    lengths = _lengths(prompts, trajectories)
     note = f"annotated {{}} trajectories with {drafter}"
-    annotations = store_all.complete(
-        Annotation, about_annotations, ranks, note, lambda n: watch.stage("annotate", n, "prompts")
-    )
+    annotations = recorder.complete(Annotation, about_annotations, lengths, ranks, note)
     keys = {name: store.key(about) for name, about in about_annotations.items()}
-    if sampling.greedy or not pair.traits.probabilities:
+    if sampling.greedy or rules is None or not pair.traits.probabilities:
         return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
-    def judged(some: Sequence[str]) -> list[RuleRecords]:
+    def judged(some: Sequence[str], by: Sequence[AcceptanceRule]) -> Iterator[tuple[str, RuleRecords]]:
         histories = [seeded("history", keys[name]) for name in some]
-        texts = recorded_texts(pair, [(prompts[name], trajectories[name]) for name in some])
-        made = record_rules(pair.target, pair.drafter, texts, sampling, children, histories)
-        watch.done(len(some))
-        return made
+        records = record_rules(pair.target, pair.drafter, read(some), sampling, by, children, histories)
+        yield from zip(some, records, strict=True)
 
-    about = {"kind": "rule_records", "arrays": list(record_arrays()), "children": children} | _both_models(pair)
-    about_records = {name: about | {"annotation": key} for name, key in keys.items()}
+    def about_records(name: str, part: str, arrays: Arrays) -> dict[str, Any]:
+        """Of one rule, or of the overlap."""
+        wide = {"children": children} if "child" in arrays.values() else {}
+        about = {"kind": "rule_records", "of": part, "arrays": list(arrays), "annotation": keys[name]}
+        return about | wide | _both_models(pair)
+
     note = f"judged {{}} sampled texts of {target} with {drafter}"
-    records = store_all.complete(RuleRecords, about_records, judged, note, lambda n: watch.stage("judge", n, "prompts"))
+    records = recorder.complete_records(rules, about_records, lengths, judged, note)
     return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
+
+
+def _lengths(prompts: Mapping[str, Sequence[int]], trajectories: Mapping[str, Trajectory]) -> dict[str, int]:
+    """Tokens of each prompt and what follows it."""
+    return {name: len(ids) + len(trajectories[name].tokens) for name, ids in prompts.items()}
 
 
 def drafter_name(files: PairFiles) -> str:
@@ -128,74 +131,8 @@ def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajector
     prompts, tokens = [prompt for prompt, _ in recorded], [trajectory.tokens for _, trajectory in recorded]
     if not layers:
         return [RecordedText(*text) for text in zip(prompts, tokens, strict=True)]
-    states = (forward.hidden for forward in pair.target.along(prompts, tokens, layers))
+    states = pair.target.states_along(prompts, tokens, layers)
     return [RecordedText(*text) for text in zip(prompts, tokens, states, strict=True)]
-
-
-class _StepsOfBatch:
-    """Tells how far a batch of texts is, in tokens.
-
-    Args:
-        watch: who is told.
-        most: tokens that the batch has at most; texts that end early count as whole ones.
-    """
-
-    def __init__(self, watch: Watch, most: int) -> None:
-        self._watch, self._left, self._ready = watch, most, False
-
-    def gained(self, tokens: int) -> None:
-        """So many tokens more; the first ones come with the prompts."""
-        if self._ready:
-            self._left -= tokens
-            self._watch.done(tokens)
-        else:
-            self._ready = True
-            self._watch.ready(self._left)
-
-    def end(self) -> None:
-        """The texts are there."""
-        self._watch.done(self._left)
-
-
-class _Stored:
-    """Traces of some prompts: read from the store, recorded in batches where they are missing."""
-
-    def __init__(
-        self, store: TraceStore, prompts: Mapping[str, Sequence[int]], recorded: Callable[[str], None]
-    ) -> None:
-        self._store, self._recorded = store, recorded
-        self._by_length = sorted(prompts, key=lambda name: len(prompts[name]))  # little padding within a batch
-
-    def complete(
-        self,
-        kind: type[Trace],
-        abouts: Mapping[str, Mapping[str, Any]],
-        record: Callable[[Sequence[str]], list[Trace]],
-        note: str,
-        begin: Callable[[int], None],
-        ending: Ending | None = None,
-    ) -> dict[str, Trace]:
-        """Every prompt's trace of one kind; each batch is stored as soon as it is recorded.
-
-        Args:
-            kind: what a trace holds.
-            abouts: what each prompt's trace depends on.
-            record: makes the traces of a batch.
-            note: what to say of a batch; `{}` is how many.
-            begin: told before the first batch how many are missing.
-            ending: see `_read`.
-        """
-        traces: dict[str, Trace | None] = {
-            name: _read(kind, self._store.get(about), ending) for name, about in abouts.items()
-        }
-        missing = [name for name in self._by_length if traces[name] is None]
-        begin(len(missing))
-        for some in batches(missing, BATCH):
-            for name, trace in zip(some, _in_memory(record, some), strict=True):
-                self._store.put(abouts[name], trace if isinstance(trace, dict) else trace._asdict())
-                traces[name] = trace
-            self._recorded(note.format(len(some)))
-        return {name: trace for name, trace in traces.items() if trace is not None}
 
 
 class Expansions:
@@ -221,18 +158,26 @@ class Expansions:
 
     def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
-        missing = [name for name in self._prompts if _read(Expansion, self._store.get(self._about(name))) is None]
-        watch.stage("expand", len(missing), "prompts")
-        for some in batches(missing, BATCH):
-            for name in some:
-                (text,) = recorded_texts(self._pair, [(self._prompts[name], self._traces.trajectories[name])])
-                self._store.put(self._about(name), self._pair.drafter.expand(text, self._plan)._asdict())
-                watch.done(1)
-            recorded(f"drafted best-first trees along {len(some)} trajectories with {drafter_name(self._pair.files)}")
+        trajectories = self._traces.trajectories
+        lengths = {
+            name: length
+            for name, length in _lengths(self._prompts, trajectories).items()
+            if read_trace(Expansion, self._store.get(self._about(name))) is None
+        }
+
+        def grown(some: Sequence[str]) -> Iterator[tuple[str, Expansion]]:
+            texts = recorded_texts(self._pair, [(self._prompts[name], trajectories[name]) for name in some])
+            yield from zip(some, self._pair.drafter.expand(texts, self._plan), strict=True)
+
+        def keep(name: str, expansion: Expansion) -> None:
+            self._store.put(self._about(name), expansion._asdict())
+
+        note = f"drafted best-first trees along {{}} trajectories with {drafter_name(self._pair.files)}"
+        Recorder(self._pair, self._store, recorded, watch).record("expand", lengths, grown, keep, note)
 
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
-        expansion: Expansion | None = _read(Expansion, self._store.get(self._about(name)))
+        expansion: Expansion | None = read_trace(Expansion, self._store.get(self._about(name)))
         if expansion is None:
             raise ResultsError(f"{self._store.folder}: a trace that was there is gone; run the same command again")
         return expansion
@@ -285,8 +230,8 @@ def find_traces(
         for annotation in (t for t in traces if _says(t.about, {"kind": "annotation", "trajectory": trajectory.key})):
             if not _drafts(annotation.about, files):
                 continue
-            text = _read(Trajectory, store.get(trajectory.about))
-            ranks = _read(Annotation, store.get(annotation.about))
+            text = read_trace(Trajectory, store.get(trajectory.about))
+            ranks = read_trace(Annotation, store.get(annotation.about))
             expansion = _find_expansion(traces, annotation.key, store, plan) if plan else None
             if text and ranks and (expansion or not plan):
                 return FoundTraces(text, ranks, expansion)
@@ -303,7 +248,7 @@ def _find_expansion(
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth
             if (levels == plan.max_depth or unlimited) and (
-                expansion := _read(Expansion, store.get(trace.about))
+                expansion := read_trace(Expansion, store.get(trace.about))
             ) is not None:
                 return Expansion(*expansion)
     return None
@@ -328,28 +273,6 @@ def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
 def _both_models(pair: Pair) -> dict[str, Any]:
     """What a trace depends on of both models."""
     return {"target": pair.target_facts, "draft": pair.draft_facts}
-
-
-def _in_memory(record: Callable[[Sequence[str]], list[Any]], some: Sequence[str]) -> list[Any]:
-    """Record a batch; where the GPU's memory runs out, in halves."""
-    try:
-        return record(some)
-    except torch.cuda.OutOfMemoryError:
-        if len(some) == 1:
-            raise
-    torch.cuda.empty_cache()
-    half = len(some) // 2
-    return [*_in_memory(record, some[:half]), *_in_memory(record, some[half:])]
-
-
-def _read(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
-    """The tensors as `kind`, or None where they are not a whole trace of that kind (of records their key tells)."""
-    if tensors is None or (kind is not RuleRecords and set(tensors) != set(kind._fields)):
-        return None
-    trace = kind(**tensors)
-    if ending is not None and not ending.reached(len(trace.tokens), int(trace.tokens[-1])):
-        return None
-    return trace
 
 
 def _about_trajectory(

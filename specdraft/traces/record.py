@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from specdraft.decoding.decode import Ending
+from specdraft.models.batch import Batch
 from specdraft.models.language_model import LanguageModel
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import at_quantile
@@ -28,6 +29,13 @@ class Trajectory(NamedTuple):
     gaps: np.ndarray
 
 
+class Continued(NamedTuple):
+    """A prompt of a batch whose continuation is over."""
+
+    row: int
+    trajectory: Trajectory
+
+
 def record_trajectories(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -35,8 +43,8 @@ def record_trajectories(
     sampling: Sampling = GREEDY,
     generators: Sequence[torch.Generator] = (),
     gained: Callable[[int], None] = lambda tokens: None,
-) -> list[Trajectory]:
-    """Continuations of a batch of prompts.
+) -> Iterator[Continued]:
+    """Continuations of a batch of prompts, each as soon as it is over.
 
     Args:
         model: the target.
@@ -46,13 +54,14 @@ def record_trajectories(
         generators: one for each prompt, where tokens are sampled.
         gained: told after each forward how many tokens there are more; the first one is over the prompts.
     """
-    batch = model.batch(prompts)
+    batch = Batch(model, prompts)
+    logits, device = batch.logits, model.device
     tokens: list[list[int]] = [[] for _ in prompts]
     gaps: list[list[float]] = [[] for _ in prompts]
     going = set(range(len(prompts)))
     while True:
-        best = batch.logits.topk(2).values
-        chosen = batch.logits.argmax(-1) if sampling.greedy else _sample(batch.logits, sampling, generators)
+        best = logits.topk(2).values
+        chosen = logits.argmax(-1) if sampling.greedy else _sample(logits, sampling, generators)
         ids, differences = chosen.tolist(), (best[:, 0] - best[:, 1]).tolist()
         gained(len(going))
         for row in sorted(going):
@@ -60,19 +69,15 @@ def record_trajectories(
             gaps[row].append(differences[row])
             if ending.reached(len(tokens[row]), ids[row]):
                 going.discard(row)
+                yield Continued(row, Trajectory(np.array(tokens[row]), np.array(gaps[row], dtype=np.float32)))
         if not going:
-            arrays = zip(tokens, gaps, strict=True)
-            return [Trajectory(np.array(t, dtype=np.int64), np.array(g, dtype=np.float32)) for t, g in arrays]
-        batch.append(chosen)
+            return
+        offset = torch.full((1, 1), batch.slots, device=device)
+        everything = torch.ones(1, 1, batch.slots + 1, dtype=torch.bool, device=device)
+        logits = batch.append(chosen[:, None], offset, everything)[:, 0]
 
 
 def _sample(logits: torch.Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> torch.Tensor:
     """`[B, vocab]` -> one token per row, each with its own generator: what a text is does not depend on its batch."""
     uniforms = torch.cat([torch.rand(1, 1, generator=generator, dtype=torch.float64) for generator in generators])
     return at_quantile(standardise(logits, sampling), uniforms)
-
-
-def batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Runs of at most `size` items."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -57,16 +57,19 @@ class Growth:
         roots: how many trees.
         node_budget: draft nodes of each tree at most.
         max_depth, max_children: limits of each tree.
-        least: the logarithm of the least cumulative probability.
+        least: the logarithm of the least cumulative probability, of every tree or `[roots]` of each.
 
     Attributes:
         frontier: nodes whose children are wanted next.
         fed: how many nodes were expanded for each level so far.
     """
 
-    def __init__(self, roots: int, node_budget: int, max_depth: int, max_children: int, least: float = -inf) -> None:
+    def __init__(
+        self, roots: int, node_budget: int, max_depth: int, max_children: int, least: float | np.ndarray = -inf
+    ) -> None:
         self.node_budget, self.max_depth, self.max_children = node_budget, max_depth, max_children
-        self._least = least
+        self._least = np.broadcast_to(np.asarray(least), roots)
+        self._seen: list[tuple[np.ndarray, np.ndarray]] = []  # roots and values of all nodes, kept or not
         none, zero = np.full(roots, -1), np.zeros(roots, dtype=np.int64)
         self._all = Nodes(none, zero, none, zero, np.zeros(roots))
         self._root = np.arange(roots)
@@ -87,7 +90,9 @@ class Growth:
         above = self.nodes_at(self.frontier)
         reached = above.log_prob[:, None] + log_probs
         root = self._root[self.frontier]
-        row, rank = np.nonzero((reached >= self._least) & (reached > self._to_beat()[root][:, None]) & (reached > -inf))
+        self._seen.append((np.repeat(root, reached.shape[1]), reached.reshape(-1)))
+        enough = (reached >= self._least[root][:, None]) & (reached > self._to_beat()[root][:, None])
+        row, rank = np.nonzero(enough & (reached > -inf))
         first, count = len(self._root), len(row)
         depth = np.full(count, self._depth)
         children = Nodes(self.frontier[row], rank, tokens[row, rank], depth, reached[row, rank])
@@ -96,6 +101,19 @@ class Growth:
         self._keep_best(np.concatenate([self._kept, np.arange(first, first + count)]))
         newest = np.sort(self._kept[self._kept >= first])
         self.frontier = newest if self._depth < self.max_depth else newest[:0]
+
+    def best(self, count: int) -> np.ndarray:
+        """`[roots]` the `count`-th best value that was seen: no node of a tree of so many nodes is worth less.
+
+        -inf where fewer were seen.
+        """
+        root, value = (np.concatenate(parts) for parts in zip(*self._seen, strict=True))
+        order = np.lexsort((-value, root))
+        place = np.searchsorted(root[order], np.arange(self._roots)) + count - 1
+        there = np.bincount(root, minlength=self._roots) >= count
+        worst = np.full(self._roots, -inf)
+        worst[there] = value[order][place[there]]
+        return worst
 
     def _to_beat(self) -> np.ndarray:
         """`[roots]` what a new node must exceed: the last kept node's value where a tree is full."""

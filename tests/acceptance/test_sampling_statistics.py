@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from support.drafting import annotate, texts_of
+from support.drafting import annotate, record_all, texts_of
 from support.tabled import Prefix, TableModel
 
 from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
@@ -31,7 +31,6 @@ from specdraft.replay.static import pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.traces.record import record_trajectories
 from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.ranks import PackedRanks
@@ -42,6 +41,7 @@ from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.wide import Wide
 
 pytestmark = pytest.mark.slow
+RECORDED = [rule() for rule in registry().values() if rule.replay == "record"]
 LOSSLESS = {kind: rule() for kind, rule in registry().items() if rule.lossless and not rule.greedy_only}
 
 # The law of the text.
@@ -269,11 +269,11 @@ class Recorded(NamedTuple):
 def recorded(tiny_pair: Pair) -> Recorded:
     own = [tiny_pair.encode(text) for text in ("Once", "x", "def f(x)", "It was late")]
     prompts = [own[i % len(own)] for i in range(RUNS)]
-    texts = record_trajectories(tiny_pair.target, prompts, Ending(NEW), OPEN, [seeded("text", i) for i in range(RUNS)])
+    texts = record_all(tiny_pair.target, prompts, Ending(NEW), OPEN, [seeded("text", i) for i in range(RUNS)])
     assert len({tuple(text.tokens) for text in texts}) == RUNS
     annotations = annotate(tiny_pair.drafter.model, prompts, texts)
     histories = [seeded("history", i) for i in range(RUNS)]
-    records = record_rules(tiny_pair.target, tiny_pair.drafter, texts_of(prompts, texts), OPEN, 4, histories)
+    records = record_rules(tiny_pair.target, tiny_pair.drafter, texts_of(prompts, texts), OPEN, RECORDED, 4, histories)
     packed = pack([a.ranks for a in annotations], [t.tokens for t in texts])
     return Recorded(tiny_pair, prompts, packed, pack_records(records, packed.ranks.shape[1]))
 

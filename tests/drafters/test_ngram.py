@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.drafting import record_all
 from support.recorded import untimed
 from transformers.generation import BaseStreamer
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
@@ -25,7 +26,6 @@ from specdraft.replay.static import pack, replay, replay_steps
 from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import PairTraces
-from specdraft.traces.record import record_trajectories
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.branching import Branching
@@ -103,7 +103,7 @@ GAPS = StaticPlan(Topology.from_paths([(1,), (0,), (0, 1), (1, 0)]))
 @pytest.mark.parametrize("plan", [*SOME, GAPS], ids=lambda plan: "/".join(map(str, plan.topology.paths[-1])))
 def test_replay_is_live_in_every_count(plan: StaticPlan, pair: Pair) -> None:
     prompts, ending = [pair.encode(text) for text in TEXTS], Ending(NEW, pair.eos_ids)
-    texts = record_trajectories(pair.target, prompts, ending)
+    texts = record_all(pair.target, prompts, ending)
     said = pair.drafter.annotate(
         [RecordedText(*text[:2]) for text in zip(prompts, (t.tokens for t in texts), strict=True)]
     )
@@ -119,7 +119,7 @@ def test_replay_is_live_in_every_count(plan: StaticPlan, pair: Pair) -> None:
 def test_an_estimate_has_one_look_up_for_each_step(pair: Pair) -> None:
     """And the verification of what was really drafted."""
     prompts = {str(i): pair.encode(text) for i, text in enumerate(TEXTS)}
-    texts = record_trajectories(pair.target, [*prompts.values()], Ending(NEW, pair.eos_ids))
+    texts = record_all(pair.target, [*prompts.values()], Ending(NEW, pair.eos_ids))
     said = pair.drafter.annotate([RecordedText(p, t.tokens) for p, t in zip(prompts.values(), texts, strict=True)])
     traces = PairTraces(dict(zip(prompts, texts, strict=True)), dict(zip(prompts, said, strict=True)), {})
     verify = {1: 5.0, 2: 6.0, 4: 8.0, 8: 12.0}

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdraft.drafters.loaded.model import annotation
+from specdraft.drafters.loaded.model import Said
 from specdraft.drafters.loaded.ranking import rank_by_key, rank_tokens
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, 1e-45, -1e-45, 3.4028234663852886e38, -3.4028234663852886e38]
@@ -75,6 +75,6 @@ def test_the_rank_of_a_recorded_token_among_equals_is_by_token_id() -> None:
     """The rank that replay goes by is the place that `rank_tokens` gives the token."""
     logits = torch.tensor([[1.0, 2.0, 2.0, 0.0, 2.0, 1.0]]).expand(7, 6)
     tokens = torch.tensor([0, 0, 1, 2, 3, 4, 5])  # of the first one, the prefill's, there is no rank
-    made = annotation(logits, tokens)
+    made = Said.of(logits[None], tokens[None]).annotation(0, 7)
     assert made.ranks.tolist() == [-1, 3, 0, 1, 5, 2, 4]
     assert made.top_ids[0].tolist() == [1, 2, 4, 0, 5, 3]

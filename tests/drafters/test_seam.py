@@ -96,10 +96,10 @@ class EchoDrafter:
         none, nothing = np.empty((count, 0)), np.zeros(count, dtype=np.float32)
         return Annotation(ranks, none.astype(np.int32), none.astype(np.float32), nothing, none.astype(np.int32))
 
-    def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
+    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
         raise NotImplementedError
 
-    def expand(self, text: RecordedText, plan: Any) -> Expansion:
+    def expand(self, texts: Sequence[RecordedText], plan: Any) -> Iterator[Expansion]:
         raise NotImplementedError
 
     def rehearse(self, parents: int) -> None:
@@ -136,11 +136,10 @@ def test_the_states_are_those_of_the_committed_tokens(pair: Pair) -> None:
     prompt, plan = pair.encode("Once upon"), Kary().at(6)
     decoding = decode(Verifier.of(pair), pair.drafter, plan, Greedy(), Sampling(), prompt, Ending(20)).finish()
     text = [*prompt, *decoding.tokens]
-    (forward,) = pair.target.along([prompt], [np.array(decoding.tokens)], LAYERS)
+    (states,) = pair.target.states_along([prompt], [np.array(decoding.tokens)], LAYERS)
     whole = pair.target.model(torch.tensor([text[:-1]]), output_hidden_states=True).hidden_states
-    assert forward.hidden is not None
     for place, layer in enumerate(LAYERS):
-        torch.testing.assert_close(forward.hidden[:, place], whole[layer][0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(states[:, place], whole[layer][0], atol=1e-4, rtol=1e-4)
     assert isinstance(pair.drafter, EchoDrafter)
     accepted = [1 + len(step.accepted) for step in decoding.steps]
     assert [shape[0] for shape in pair.drafter.seen[-len(accepted) :]] == accepted

@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.drafting import expand, prefilled
+from support.drafting import expand, prefilled, record_all, texts_of
 from support.recorded import Counting, Live, expansions, recorded, small, untimed
 
 from specdraft.decoding.decode import Ending
+from specdraft.drafters.base import Expansion
 from specdraft.drafters.loaded import expansion as expand_module
 from specdraft.drafters.pair import load_pair
+from specdraft.models import batch as batch_module
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, sizes, take_steps, walk
 from specdraft.results.metrics import Tally
-from specdraft.traces.record import record_trajectories
 from specdraft.trees.shapes.best_first import BestFirst
 
 BUDGETS = (1, 2, 5, 12, 24, 40)
@@ -66,18 +68,32 @@ def test_some_of_these_trees_accept_several_tokens_off_the_first_rank() -> None:
     assert any(any(path) and accepted for one in counted for path, (_, accepted) in one.nodes.items())
 
 
-def test_trees_grown_a_few_starts_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def same(grown: Sequence[Expansion], other: Sequence[Expansion]) -> bool:
+    pairs = list(zip(grown, other, strict=True))
+    assert all(np.allclose(one.log_prob, two.log_prob, atol=1e-6) for one, two in pairs)
+    return all(np.array_equal(a, b) for one, two in pairs for a, b in zip(one[:3], two[:3], strict=True))
+
+
+@pytest.mark.parametrize("bounds", [{}, {"starts": 48}, {"logits": 6 * 64}, {"rows": 16 * 20 * 2}], ids=str)
+def test_texts_side_by_side_have_the_trees_that_each_has_alone(
+    bounds: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once, a few starts, a few logits, two texts at a time."""
     pair, plan = small(), BestFirst().at(16)
-    whole = expansions(pair, plan)
-    monkeypatch.setattr(expand_module, "MAX_NODES", 48)
-    for one, other in zip(whole, expansions(pair, plan), strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
-        assert np.allclose(one.log_prob, other.log_prob, atol=1e-6)
+    alone = expansions(pair, plan)
+    monkeypatch.setattr(expand_module, "NODES_OF_A_TEXT", bounds.get("starts", 1024))
+    monkeypatch.setitem(expand_module.NODES, "cpu", bounds.get("rows", 10**6))
+    monkeypatch.setitem(batch_module.LOGITS, "cpu", bounds.get("logits", 10**6))
+    monkeypatch.setattr(batch_module, "PREFILL_TOKENS", 8)
+    texts = texts_of(pair.prompts, record_all(pair.target, pair.prompts, pair.ending))
+    assert len({len(text.prompt_ids) for text in texts}) > 2
+    assert len({len(text.tokens) for text in texts}) > 1
+    assert same(list(pair.drafter.expand(texts, plan)), alone)
 
 
 def test_each_context_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pair, plan = small(), BestFirst().at(24)
-    trajectories = record_trajectories(pair.target, pair.prompts, pair.ending)
+    trajectories = record_all(pair.target, pair.prompts, pair.ending)
     prompt, tokens = max(
         zip(pair.prompts, (one.tokens for one in trajectories), strict=True), key=lambda both: len(both[1])
     )
@@ -86,14 +102,14 @@ def test_each_context_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         alone.begin(prefilled([*prompt, *tokens[:start].tolist()]))
         alone.draft(int(tokens[start]), plan)
     fed = 0
-    append = type(pair.drafter.model).append
+    append = batch_module.Batch.append
 
-    def counting(model: Any, tokens: Any, *rest: Any) -> Any:
+    def counting(batch: Any, tokens: Any, *rest: Any) -> Any:
         nonlocal fed
-        fed += len(tokens)
-        return append(model, tokens, *rest)
+        fed += tokens.numel()
+        return append(batch, tokens, *rest)
 
-    monkeypatch.setattr(type(pair.drafter.model), "append", counting)
+    monkeypatch.setattr(batch_module.Batch, "append", counting)
     expand(pair.drafter.model, prompt, tokens, plan)
     assert len(tokens) < fed < 0.9 * sum(map(sum, alone.fed))
 

@@ -143,6 +143,7 @@ def made_up(last: int, children: int, generator: np.random.Generator) -> RuleRec
     return made | {"block.ratio": table["ratio"]} | {f"kseq.{name}": values for name, values in table.items()}
 
 
+RECORDED = [rule() for rule in registry().values() if rule.replay == "record"]
 PI_RULES = [rule() for rule in registry().values() if rule.replay == "record" and rule is not Block]
 lasts = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
@@ -315,6 +316,7 @@ class Judging(NamedTuple):
             ModelDrafter(self.draft),
             texts_of(self.prompts, self.texts),
             sampling,
+            RECORDED,
             children,
             [seeded(i) for i in range(len(self.texts))],
         )
@@ -358,7 +360,7 @@ def test_records_are_the_rules_own(judging: Judging, sampling: Sampling) -> None
             "block.ratio": Block().record(*given_rows, 1, NO_SOURCE)["ratio"],
             **{f"kseq.{name}": values for name, values in table.items()},
         }
-        assert own.keys() == wanted.keys() == record_arrays().keys()
+        assert own.keys() == wanted.keys() == record_arrays(RECORDED).keys()
         for name, direct in wanted.items():
             assert own[name].shape == (last + 1, *direct.shape[1:]), name
             assert not own[name][0].any(), name
@@ -436,7 +438,7 @@ class Tabled(NamedTuple):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(rule_records, "_History", lambda uniforms: source)
                 texts = texts_of([PROMPT], [one])
-                judged = record_rules(self.target, ModelDrafter(self.draft), texts, sampling, most, [seeded()])
+                judged = record_rules(self.target, ModelDrafter(self.draft), texts, sampling, [rule], most, [seeded()])
             weights = rule_weights(topology, rule, pack_records(judged, packed.ranks.shape[1]))
             return replay_sampled(topology, weights, packed)[0]
 

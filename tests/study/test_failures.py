@@ -41,3 +41,6 @@ def test_errors_in_one_line() -> None:
     assert explain(KeyError()) == "KeyError: "
     assert explain(ModelError("pair.target.path=x: no such folder")) == "pair.target.path=x: no such folder"
     assert explain(torch.cuda.OutOfMemoryError("Tried to allocate 20 GiB")) == OUT_OF_MEMORY
+    words = "[enforce fail at alloc_cpu.cpp:120] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+    for error in (RuntimeError(words), MemoryError("Unable to allocate 9 TiB")):
+        assert explain(error) == "out of memory; try a smaller budget, a shorter prompt, or a smaller model"

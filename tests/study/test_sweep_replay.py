@@ -26,6 +26,7 @@ from specdraft.study.engines import replay
 from specdraft.study.plan import plan_study
 from specdraft.study.progress import Progress
 from specdraft.study.run import Outcome, run_study
+from specdraft.traces import batches
 from specdraft.traces import library as traces
 from specdraft.traces.store import TraceStore
 
@@ -338,7 +339,7 @@ class TestTraces:
         calls: Calls,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(traces, "BATCH", 2)
+        monkeypatch.setitem(batches.ROWS, "cpu", 2)
         plan, out = plan_study([*base, *GRID]), tmp_path / "out"
         for stop, before in ((lambda c: c.recorded == 2, (2, 0)), (lambda c: c.annotated == 2, (2, 2))):
             calls.stop = stop

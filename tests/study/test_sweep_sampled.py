@@ -23,7 +23,9 @@ from specdraft.results.metrics import COUNTS
 from specdraft.study.engines import live, replay
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.run import Outcome, run_study
+from specdraft.traces import batches
 from specdraft.traces import library as traces
+from specdraft.traces.rule_records import record_rules
 
 TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was late"), ("c", "code", "def f(x):")]
 NEW = 6
@@ -353,7 +355,7 @@ def by_two(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[An
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("by-two")
         patch.setenv("SPECDRAFT_TRACES", str(folder / "traces"))
-        patch.setattr(traces, "BATCH", 2)
+        patch.setitem(batches.ROWS, "cpu", 2)
         return run(base, folder / "out", *MIXED)
 
 
@@ -430,7 +432,7 @@ class TestSeeds:
 
             return called
 
-        monkeypatch.setattr(traces, "BATCH", 2)
+        monkeypatch.setitem(batches.ROWS, "cpu", 2)
         with monkeypatch.context() as patch:
             for module, name in (
                 (traces, "record_trajectories"),
@@ -448,15 +450,26 @@ class TestSeeds:
         self, base: list[str], own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = run(base, tmp_path / "one", "acceptance=recursive,topk", "tree=kary", "budget=3")
-        for name in ("record_trajectories", "record_rules"):
-            monkeypatch.setattr(traces, name, None)
+        monkeypatch.setattr(traces, "record_trajectories", None)
         monkeypatch.setattr(ModelDrafter, "annotate", None)
-        second = run(base, tmp_path / "two", "acceptance=recursive,topk", "tree=kary", "budget=3", "name=other")
+        with monkeypatch.context() as patch:
+            patch.setattr(traces, "record_rules", None)
+            second = run(base, tmp_path / "two", "acceptance=recursive,topk", "tree=kary", "budget=3", "name=other")
         assert first == second
-        third = run(base, tmp_path / "three", "acceptance=kseq,block", "tree=chain,kary", "budget=2", "name=third")
+        judged: list[list[str]] = []
+
+        def judging(*given: Any) -> Any:
+            judged.append([rule.kind for rule in given[4]])
+            return record_rules(*given)
+
+        monkeypatch.setattr(traces, "record_rules", judging)
+        third = run(
+            base, tmp_path / "three", "acceptance=kseq,block,recursive", "tree=chain,kary", "budget=2", "name=third"
+        )
         assert {one["tally"]["overlap"] for one in third.values()} == {
             one["tally"]["overlap"] for one in first.values()
         }
+        assert {tuple(sorted(rules)) for rules in judged} == {("block", "kseq")}  # `recursive` was there
 
 
 def test_texts_of_one_token_have_no_step(base: list[str], tmp_path: Path) -> None:

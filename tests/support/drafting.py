@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from specdraft.drafters.base import Annotation, Expansion, Prefilled, RecordedText
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.models.cached_model import CachedModel
-from specdraft.traces.record import Trajectory
+from specdraft.models.language_model import LanguageModel
+from specdraft.traces.record import Trajectory, record_trajectories
 from specdraft.trees.shapes import BestFirstPlan
 
 
@@ -21,6 +23,12 @@ def prefilled(prompt: Sequence[int]) -> Prefilled:
     return Prefilled(prompt)
 
 
+def record_all(model: LanguageModel, prompts: Sequence[Sequence[int]], *given: Any) -> list[Trajectory]:
+    """`record_trajectories`, in the order of the prompts."""
+    made = dict(record_trajectories(model, prompts, *given))
+    return [made[row] for row in range(len(prompts))]
+
+
 def annotate(
     model: CachedModel, prompts: Sequence[Sequence[int]], trajectories: Sequence[Trajectory]
 ) -> list[Annotation]:
@@ -28,4 +36,4 @@ def annotate(
 
 
 def expand(model: CachedModel, prompt: Sequence[int], tokens: np.ndarray, plan: BestFirstPlan) -> Expansion:
-    return ModelDrafter(model).expand(RecordedText(prompt, tokens), plan)
+    return next(ModelDrafter(model).expand([RecordedText(prompt, tokens)], plan))

@@ -18,14 +18,13 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.replay.static import pack, replay
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
-from specdraft.traces.record import record_trajectories
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
-from support.drafting import annotate, expand
+from support.drafting import annotate, expand, record_all
 from support.tiny_models import tiny_llama
 
 VOCAB, NEW = 64, 20
@@ -68,7 +67,7 @@ class Recorded(NamedTuple):
 
 
 def recorded(target: CachedModel, draft: CachedModel, prompts: list[list[int]], ending: Ending) -> Recorded:
-    trajectories = record_trajectories(target, prompts, ending)
+    trajectories = record_all(target, prompts, ending)
     annotations = annotate(draft, prompts, trajectories)
     return Recorded(
         target, draft, prompts, ending, pack([a.ranks for a in annotations], [t.tokens for t in trajectories])
@@ -86,7 +85,7 @@ def small(draft_layers: int = 2, count: int = 6) -> Recorded:
     generator = torch.Generator().manual_seed(1)
     prompts = [torch.randint(2, VOCAB, (1 + 5 * i % 11,), generator=generator).tolist() for i in range(count)]
     models = CachedModel(target, VOCAB), CachedModel(draft, VOCAB)
-    texts = [one.tokens.tolist() for one in record_trajectories(models[0], prompts, Ending(NEW))]
+    texts = [one.tokens.tolist() for one in record_all(models[0], prompts, Ending(NEW))]
     ends = {texts[0][0], texts[1][6]}
     return recorded(*models, prompts, Ending(NEW, frozenset(ends)))
 
@@ -134,7 +133,7 @@ class Live:
 
 
 def expansions(pair: Recorded, plan: BestFirstPlan) -> list[Expansion]:
-    trajectories = record_trajectories(pair.target, pair.prompts, pair.ending)
+    trajectories = record_all(pair.target, pair.prompts, pair.ending)
     return [
         expand(pair.drafter.model, prompt, one.tokens, plan)
         for prompt, one in zip(pair.prompts, trajectories, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.gate import AttentionLayout
 from specdraft.models.language_model import Forward
 
 Prefix = tuple[int, ...]
@@ -32,7 +33,8 @@ class TableModel(CachedModel):
 
     def __init__(self, logits: Logits, vocab: int) -> None:
         self.logits, self.vocab = logits, vocab
-        self.device, self.dtype = torch.device("cpu"), torch.float64
+        self.device, self.dtype, self.width = torch.device("cpu"), torch.float64, vocab
+        self.layout = AttentionLayout(None, mixed=False)
         self.reset()
 
     def reset(self) -> None:
@@ -78,7 +80,35 @@ class TableModel(CachedModel):
 
     def forward(self, token_ids: torch.Tensor, layers: Sequence[int] = (), **inputs: Any) -> tuple[torch.Tensor, None]:
         """Without a cache: of the last `logits_to_keep` tokens."""
+        if inputs.get("use_cache"):
+            return self._side_by_side(token_ids, **inputs), None
         width, keep = token_ids.shape[1], inputs["logits_to_keep"]
         kept = range(width - keep + 1, width + 1)
         texts = token_ids.tolist()
         return torch.stack([torch.stack([self.logits(tuple(text[:n])) for n in kept]) for text in texts]), None
+
+    def _side_by_side(
+        self,
+        token_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        past_key_values: Any,
+        use_cache: bool,
+        attention_mask: torch.Tensor | None = None,
+        logits_to_keep: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`[B, kept, vocab]` of a `Batch`; its cache holds the tokens and their positions."""
+        rows, count = token_ids.shape
+        states = torch.stack([token_ids, position_ids.expand(rows, -1)], -1)[:, None].double()  # [B, 1, q, 2]
+        held, _ = past_key_values.update(states, states, 0)
+        seen = (
+            torch.ones(count, held.shape[2]).tril(held.shape[2] - count).bool().expand(rows, -1, -1)
+            if attention_mask is None
+            else attention_mask[:, 0] == 0
+        )
+        kept = range(count) if logits_to_keep is None else logits_to_keep.tolist()
+        return torch.stack([torch.stack([self._read(held[b, 0], seen[b, q]) for q in kept]) for b in range(rows)])
+
+    def _read(self, held: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        ordered = sorted((int(position), int(token)) for token, position in held[seen].tolist())
+        assert [position for position, _ in ordered] == list(range(len(ordered)))
+        return self.logits(tuple(token for _, token in ordered))

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from support.drafting import annotate
+from support.drafting import annotate, record_all
 from support.tiny_models import SMALL_VOCAB, random_model
 from transformers import LlamaForCausalLM
 
 from specdraft.decoding.decode import Ending, decode_plainly
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import TOP_K, Annotation
-from specdraft.drafters.loaded.model import annotation
+from specdraft.drafters.loaded.model import Said
 from specdraft.drafters.loaded.ranking import rank_tokens
 from specdraft.drafters.pair import Pair
+from specdraft.models import batch
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
-from specdraft.traces.record import Trajectory, batches, record_trajectories
+from specdraft.traces.record import Trajectory
 
 LENGTHS = [1, 13, 5, 2, 9, 5]
 NAMES = [
@@ -75,7 +76,7 @@ def test_a_ragged_batch_is_recorded_as_each_prompt_alone(name: str) -> None:
     references = [plainly(model, prompt, Ending(14)) for prompt in prompts]
     ((common, _),) = Counter(token for text in references for token in text).most_common(1)
     for ending in (Ending(14), Ending(14, frozenset([common])), Ending(5, frozenset([references[1][2]]))):
-        made = record_trajectories(model, prompts, ending)
+        made = record_all(model, prompts, ending)
         assert [one.tokens.tolist() for one in made] == [ending.cut(0, text) for text in references]
         assert all((one.tokens.dtype, one.gaps.dtype) == (np.int64, np.float32) for one in made)
     assert len({tuple(r) for r in references}) > 3
@@ -84,7 +85,7 @@ def test_a_ragged_batch_is_recorded_as_each_prompt_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["llama", "mistral-sliding", "gemma3"])
 def test_gaps_are_those_between_the_two_best_logits(name: str) -> None:
     model, prompts = CachedModel(random_model(name), SMALL_VOCAB), ragged()
-    for prompt, one in zip(prompts, record_trajectories(model, prompts, Ending(8)), strict=True):
+    for prompt, one in zip(prompts, record_all(model, prompts, Ending(8)), strict=True):
         assert len(one.gaps) == len(one.tokens)
         for position, gap in enumerate(one.gaps.tolist()):
             best = free(model, [*prompt, *one.tokens[:position].tolist()]).topk(2)
@@ -97,12 +98,41 @@ def test_every_ending(tiny_pair: Pair) -> None:
     whole = [plainly(model, prompt, Ending(12)) for prompt in prompts]
     lasts = set()
     for ending in (Ending(1), Ending(2), *(Ending(12, frozenset([text[i]])) for text in whole[:2] for i in (0, 5, 11))):
-        made = record_trajectories(model, prompts, ending)
+        made = record_all(model, prompts, ending)
         for text, one in zip(whole, made, strict=True):
             cut = [i for i, token in enumerate(text) if token in ending.eos_ids]
             assert one.tokens.tolist() == text[: min(ending.max_new_tokens, *(i + 1 for i in cut[:1]), len(text))]
             lasts.add(len(one.tokens) - 1)
     assert {0, 1, 11} < lasts
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral-sliding", "gemma3"])
+def test_texts_in_slices_are_texts_as_a_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts are read a few tokens at a time, and of texts there are the logits of a few tokens at a time."""
+    model, prompts = CachedModel(random_model(name), SMALL_VOCAB), ragged()
+    texts = record_all(model, prompts, Ending(11))
+    whole = annotate(model, prompts, texts)
+    monkeypatch.setattr(batch, "PREFILL_TOKENS", 4 * len(prompts))  # the longest prompt has 13 tokens
+    monkeypatch.setitem(batch.LOGITS, "cpu", 3 * SMALL_VOCAB * len(prompts))
+    for text, other in zip(texts, record_all(model, prompts, Ending(11)), strict=True):
+        assert other.tokens.tolist() == text.tokens.tolist()
+        np.testing.assert_allclose(other.gaps, text.gaps, atol=1e-4)
+    for one, other in zip(whole, annotate(model, prompts, texts), strict=True):
+        assert np.array_equal(other.ranks, one.ranks)
+        assert np.array_equal(other.top_ids, one.top_ids)
+        np.testing.assert_allclose(other.entropy, one.entropy, atol=1e-4)
+
+
+def test_logits_are_there_for_a_slice_at_a_time(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many texts and tokens there are."""
+    model, prompts = tiny_pair.drafter.model, ragged(tiny_pair.files.shared_ids)
+    texts = record_all(model, prompts, Ending(11))
+    monkeypatch.setitem(batch.LOGITS, "cpu", 2 * model.vocab * len(prompts))
+    shapes: list[tuple[int, ...]] = []
+    hook = model.model.lm_head.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
+    annotate(model, prompts, texts)
+    hook.remove()
+    assert [shape[:2] for shape in shapes] == [(6, 5), *[(6, 2)] * 5]  # five lengths of prompts; ten tokens
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral-sliding", "gemma3"])
@@ -113,7 +143,7 @@ def test_annotations_are_those_of_one_forward_for_each_position(name: str) -> No
         for i, weight in enumerate(draft.model.parameters()):
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(i)), alpha=0.04)
     reference = plainly(target, prompts[0], Ending(10))
-    trajectories = record_trajectories(target, prompts, Ending(10, frozenset([reference[0], reference[4]])))
+    trajectories = record_all(target, prompts, Ending(10, frozenset([reference[0], reference[4]])))
     assert len({len(one.tokens) for one in trajectories}) > 1
     made = annotate(draft, prompts, trajectories)
     for prompt, trajectory, one in zip(prompts, trajectories, made, strict=True):
@@ -131,7 +161,7 @@ def test_annotations_are_those_of_one_forward_for_each_position(name: str) -> No
 
 def test_the_tiny_pair(tiny_pair: Pair) -> None:
     prompts = ragged(tiny_pair.files.shared_ids)
-    trajectories = record_trajectories(tiny_pair.target, prompts, Ending(9, tiny_pair.eos_ids))
+    trajectories = record_all(tiny_pair.target, prompts, Ending(9, tiny_pair.eos_ids))
     for prompt, trajectory, one in zip(
         prompts, trajectories, annotate(tiny_pair.drafter.model, prompts, trajectories), strict=True
     ):
@@ -140,7 +170,7 @@ def test_the_tiny_pair(tiny_pair: Pair) -> None:
 
 def test_a_batch_of_texts_of_one_token(tiny_pair: Pair) -> None:
     prompts = ragged(tiny_pair.files.shared_ids)
-    made = annotate(tiny_pair.drafter.model, prompts, record_trajectories(tiny_pair.target, prompts, Ending(1)))
+    made = annotate(tiny_pair.drafter.model, prompts, record_all(tiny_pair.target, prompts, Ending(1)))
     assert [one.ranks.tolist() for one in made] == [[-1]] * len(prompts)
     assert {one.top_ids.shape for one in made} == {(1, TOP_K)}
 
@@ -156,7 +186,7 @@ def test_equal_logits_are_ordered_by_token() -> None:
     values = torch.randint(-2, 3, (40, 30), generator=torch.Generator().manual_seed(0)).float()
     values[values == 0] = torch.tensor([0.0, -0.0]).repeat(int((values == 0).sum()))[: int((values == 0).sum())]
     tokens = torch.randint(0, 30, (40,), generator=torch.Generator().manual_seed(1))
-    made = annotation(values, tokens)
+    made = Said.of(values[None], tokens[None]).annotation(0, 40)
     order = rank_tokens(values, 30)
     for position in range(40):
         row = values[position].tolist()
@@ -178,10 +208,5 @@ def test_models_are_left_without_a_trace(tiny_pair: Pair) -> None:
     model, prompt = CachedModel(tiny_pair.target.model, tiny_pair.target.vocab), ragged(SMALL_VOCAB)[1]
     assert isinstance(model.model, LlamaForCausalLM)
     model.prefill(prompt[:6])
-    record_trajectories(model, ragged(SMALL_VOCAB), Ending(3))
+    record_all(model, ragged(SMALL_VOCAB), Ending(3))
     torch.testing.assert_close(model.prefill(prompt[6:]).logits, free(model, prompt), atol=1e-4, rtol=1e-4)
-
-
-def test_batches() -> None:
-    assert [list(b) for b in batches(list("abcdefg"), 3)] == [list("abc"), list("def"), list("g")]
-    assert list(batches([], 3)) == []

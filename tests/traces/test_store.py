@@ -19,6 +19,7 @@ from support.command_line import Run
 from support.drafting import annotate
 from support.tiny_models import PairFolders, save_model, tiny_llama
 
+from specdraft.acceptance import Membership
 from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.loaded.model import ModelDrafter
@@ -27,7 +28,7 @@ from specdraft.errors import ResultsError
 from specdraft.models.cached_model import CachedModel
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces import library as traces
-from specdraft.traces.library import BATCH, PairTraces, pair_traces
+from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.record import record_trajectories
 from specdraft.traces.store import FORMAT, TraceStore, default_folder
 
@@ -403,8 +404,8 @@ class TestPairTraces:
         recording = traces.record_trajectories
 
         def otherwise(*given: Any) -> Any:
-            (one,) = recording(*given)
-            return [one._replace(tokens=np.array([one.tokens[0] ^ 2, *one.tokens[1:]]))]
+            ((row, text),) = recording(*given)
+            return [(row, text._replace(tokens=np.array([text.tokens[0] ^ 2, *text.tokens[1:]])))]
 
         monkeypatch.setattr(traces, "record_trajectories", otherwise)
         found = record(tiny_pair, {"a": prompts["a"]}, store)
@@ -437,7 +438,7 @@ class TestPairTraces:
     def test_batches_are_stored_as_they_are_done(
         self, tiny_pair: Pair, store: TraceStore, calls: Calls, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        many = {str(n): [5 + n, *range(40, 40 + n % 4)] for n in range(2 * BATCH + 3)}
+        many = {str(n): [5 + n, *range(40, 40 + n % 4)] for n in range(35)}
         recording, done = traces.record_trajectories, []
 
         def interrupted(*given: Any) -> Any:
@@ -450,11 +451,11 @@ class TestPairTraces:
             patch.setattr(traces, "record_trajectories", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 record(tiny_pair, many, store, Ending(2))
-        assert len(list(store.list())) == BATCH
-        assert calls.counts == (BATCH, 0)
+        assert len(list(store.list())) == 16
+        assert calls.counts == (16, 0)
         notes: list[str] = []
         pair_traces(tiny_pair, many, Sampling(), Ending(2), store, notes.append)
-        assert calls.counts == (BATCH + 3, 2 * BATCH + 3)
+        assert calls.counts == (19, 35)
         assert [note.split()[:2] for note in notes] == [
             ["recorded", "16"],
             ["recorded", "3"],
@@ -494,11 +495,11 @@ def test_pairs_with_one_target_share_trajectories(
     with forwards(tiny_pair.target.model) as target, forwards(tiny_pair.drafter.model.model) as draft:
         first = record(tiny_pair, prompts, store)
         assert len(target) <= NEW
-        assert draft == [3]
+        assert draft == [3, 3]
     calls.counts  # noqa: B018
     with forwards(other.target.model) as target, forwards(other.drafter.model.model) as draft:
         second = record(other, prompts, store)
-        assert (target, draft) == ([], [3])
+        assert (target, draft) == ([], [3, 3])
     assert calls.counts == (0, 3)
     for name in prompts:
         np.testing.assert_array_equal(first.trajectories[name].tokens, second.trajectories[name].tokens)
@@ -606,7 +607,13 @@ class TestCommand:
 
 def test_a_text_is_recorded_anew_for_all_that_it_depends_on(tiny_pair: Pair, store: TraceStore, calls: Calls) -> None:
     def recorded(pair: Pair = tiny_pair, **changes: Any) -> tuple[int, int]:
-        given = {"sampling": Sampling(1.0), "ending": Ending(NEW, pair.eos_ids), "draw": "0/0", "children": 2} | changes
+        given = {
+            "sampling": Sampling(1.0),
+            "ending": Ending(NEW, pair.eos_ids),
+            "draw": "0/0",
+            "children": 2,
+            "rules": [Membership()],
+        } | changes
         traces = pair_traces(pair, {"b": prompt}, store=store, **given)
         assert traces.records["b"]["membership.pi"].shape[1] == given["children"]
         return calls.counts

@@ -104,20 +104,34 @@ def test_the_best_nodes_in_their_order(
     assert view.levels <= min(n, max_depth)
 
 
-@given(st.integers(0, 10**6), st.booleans(), st.integers(1, 4))
-def test_trees_of_several_roots_do_not_mix(seed: int, coarse: bool, roots: int) -> None:
-    laws = [law_of(seed + i, coarse) for i in range(roots)]
-    growth = Growth(roots, 9, 3, 4)
-    contexts = {root: (root,) for root in range(roots)}  # node -> its root, then its tokens
+def grown(laws: Sequence[Law], nodes: int, least: float | np.ndarray = -np.inf) -> tuple[Growth, int]:
+    """A tree of each law, and how many nodes were expanded for them."""
+    growth, expanded = Growth(len(laws), nodes, 3, 4, least), 0
+    contexts = {root: (root,) for root in range(len(laws))}  # node -> its root, then its tokens
     while len(growth.frontier):
-        nodes = growth.nodes_at(growth.frontier)
+        expanded += len(growth.frontier)
+        above = growth.nodes_at(growth.frontier)
         for number, parent, token in zip(
-            growth.frontier.tolist(), nodes.parent.tolist(), nodes.token.tolist(), strict=True
+            growth.frontier.tolist(), above.parent.tolist(), above.token.tolist(), strict=True
         ):
             if parent >= 0:
                 contexts[number] = (*contexts[parent], token)
         rows = [best(laws[contexts[n][0]], contexts[n][1:])[:4] for n in growth.frontier.tolist()]
         growth.add(np.array([[t for t, _ in row] for row in rows]), np.array([[v for _, v in row] for row in rows]))
+    return growth, expanded
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.integers(1, 4), st.booleans())
+def test_trees_of_several_roots_do_not_mix(seed: int, coarse: bool, roots: int, bounded: bool) -> None:
+    """Nor does a bound from smaller trees change them."""
+    laws = [law_of(seed + i, coarse) for i in range(roots)]
+    growth, expanded = grown(laws, 9)
+    if bounded:
+        half, _ = grown(laws, 4)
+        growth, fewer = grown(laws, 9, half.best(9))
+        assert fewer <= expanded
+        with_last, _ = grown(laws, 9, growth.best(9))
+        np.testing.assert_array_equal(with_last.trees().token, growth.trees().token)
     trees = growth.trees()
     for root, law in enumerate(laws):
         size = trees.sizes[root]

@@ -1,84 +1,144 @@
 """Best-first trees of every place at which a step could start, drafted without decoding.
 
-The drafter reads a recorded trajectory once; what follows each of its tokens is then known. Only nodes
-off the trajectory are fed after that, each context once: a continuation that hangs below one token of
-the trajectory is in the trees of several starts.
+The drafter reads recorded trajectories once; what follows each of their tokens is then known. Only nodes
+off a trajectory are fed after that, each context once: a continuation that hangs below one token of
+the trajectory is in the trees of several starts. Texts stand side by side, a row of the batch each, so a
+context sees its own text only, and of that only the starts that are grown with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from specdraft.drafters.base import Expansion, RecordedText
 from specdraft.drafters.loaded.ranking import best_children
-from specdraft.drafters.loaded.tree_in_work import with_descendants
-from specdraft.models.cached_model import CachedModel
-from specdraft.models.language_model import tail_mask
-from specdraft.trees.growth import Growth
+from specdraft.models.batch import Batch, causal, logits_at_once
+from specdraft.models.language_model import LanguageModel, padded
+from specdraft.trees.growth import GrownTrees, Growth
 from specdraft.trees.shapes import NestedPlan
 
-MAX_NODES = 4096  # of the trees that are grown at the same time: it bounds the drafter's cache and the masks
+NODES_OF_A_TEXT = 1024  # of the trees of one text that are grown together: what a context may have to look at
+NODES = {"cpu": 4096, "cuda": 65536}  # of all texts that are grown together: as many as make full forwards
+SMALL = 8  # trees of up to so many nodes are grown at once
 
 
 @torch.inference_mode()
-def expand(model: CachedModel, text: RecordedText, plan: NestedPlan) -> Expansion:
-    """The trees that a live run would draft if a step started at each of the positions 0 .. T - 1.
+def expand(model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
+    """Of each text the trees that a live run would draft if a step started at each of the positions 0 .. T - 1.
 
     Args:
         model: the draft model.
-        text: a prompt and the trajectory `[T + 1]` that follows it.
+        texts: prompts and the trajectories `[T + 1]` that follow them.
         plan: the largest budget and the limits; a threshold is left to whoever reads the result.
     """
-    tokens = text.tokens
-    contexts = _Contexts(model, text.prompt_ids, tokens, plan.growth(1, model.vocab).max_children)
-    last, at_once = len(tokens) - 1, max(1, MAX_NODES // plan.nodes)
-    parts = [contexts.grow(np.arange(first, min(first + at_once, last)), plan) for first in range(0, last, at_once)]
-    if not parts:
-        empty = np.empty((0, plan.nodes))
-        return Expansion(empty.astype(np.int16), empty.astype(np.int16), empty.astype(np.int32), empty)
-    return Expansion(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
+    longest = max(len(text.tokens) for text in texts)
+    together = min(longest, starts_at_once(plan)) * plan.nodes
+    count = max(1, NODES["cpu" if model.device.type == "cpu" else "cuda"] // together)
+    for first in range(0, len(texts), count):
+        yield from _side_by_side(model, texts[first : first + count], plan)
+
+
+def starts_at_once(plan: NestedPlan) -> int:
+    """How many starts of one text are grown together."""
+    return max(1, NODES_OF_A_TEXT // plan.nodes)
+
+
+def _side_by_side(model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> list[Expansion]:
+    starts = np.array([len(text.tokens) - 1 for text in texts])  # [B]
+    contexts = _Contexts(model, texts, plan)
+    parts: list[list[Expansion]] = [[_nothing(plan)] for _ in texts]
+    for first in range(0, int(starts.max()), starts_at_once(plan)):
+        here = np.clip(starts - first, 0, starts_at_once(plan))  # [B]
+        rows = np.repeat(np.arange(len(texts)), here)
+        position = first + np.arange(len(rows)) - np.repeat(np.cumsum(here) - here, here)
+        grown = _as_expansion(contexts.grow(contexts.of_trunk(rows, position), plan))
+        for row in np.flatnonzero(here):
+            parts[row].append(Expansion(*(field[rows == row] for field in grown)))
+    return [Expansion(*(np.concatenate(fields) for fields in zip(*part, strict=True))) for part in parts]
+
+
+def _nothing(plan: NestedPlan) -> Expansion:
+    empty = np.empty((0, plan.nodes))
+    return Expansion(empty.astype(np.int16), empty.astype(np.int16), empty.astype(np.int32), empty)
+
+
+def _as_expansion(trees: GrownTrees) -> Expansion:
+    return Expansion(
+        trees.parent.astype(np.int16),
+        trees.rank.astype(np.int16),
+        trees.token.astype(np.int32),
+        trees.log_prob.astype(np.float64),
+    )
 
 
 class _Contexts:
-    """The contexts that were fed after a prompt, and the most probable tokens after each.
+    """The contexts that were fed after each text's prompt, and the most probable tokens after each.
 
-    Contexts 0 .. T are the trajectory's tokens; the others hang below them.
+    Letters: c contexts, K children, B texts. A context is a token of a trajectory, or hangs below one.
+
+    Attributes of a context, `[c]` each:
+        row: its text.
+        trunk: how many tokens of the trajectory it sees; `branch`: `[c, depth]` the slots of what it sees beyond
+            them, itself the last, -1 where nothing is.
+        tokens, log_probs, below: `[c, K]` its children, and the contexts that they lead to, -1 where not fed.
     """
 
-    def __init__(self, model: CachedModel, prompt: Sequence[int], tokens: np.ndarray, children: int) -> None:
-        self._model, self._children = model, children
-        model.reset()
-        model.prefill(prompt)
-        self._offsets = np.empty(0, dtype=np.int64)  # [c] position after the prompt
-        self._tokens = np.empty((0, children), dtype=np.int64)
-        self._log_probs = np.empty((0, children))
-        self._feed(tokens, np.arange(len(tokens)), np.tril(np.ones((len(tokens), len(tokens)), dtype=bool)))
-        self._trunk = len(tokens)
-        self._below = np.full((self._trunk, children), -1)  # [c, children] the context that a child leads to
-        position, rank = np.nonzero(self._tokens[:-1] == tokens[1:, None])
-        self._below[position, rank] = position + 1
+    def __init__(self, model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> None:
+        self._model, self._children = model, min(plan.max_children, plan.nodes, model.vocab)
+        self._batch = Batch(model, [text.prompt_ids for text in texts])
+        self._lengths = np.array([len(text.tokens) for text in texts])
+        ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
+        self._longest = ids.shape[1]
+        position = np.tile(np.arange(self._longest), len(texts))
+        self._row = np.repeat(np.arange(len(texts)), self._longest)
+        self._trunk, self._branch = position + 1, np.full((len(position), plan.depth), -1)
+        self._tokens = np.empty((0, self._children), dtype=np.int64)
+        self._log_probs = np.empty((0, self._children))
+        self._below = np.full((len(position), self._children), -1)
+        self._read(ids)
+        self._kept = len(position)
+        following = np.append(ids[:, 1:].cpu().numpy(), np.full((len(texts), 1), -1), 1).reshape(-1, 1)
+        context, rank = np.nonzero(self._tokens == following)
+        self._below[context, rank] = context + 1
 
-    def _feed(self, tokens: np.ndarray, offsets: np.ndarray, seen: np.ndarray) -> None:
-        """One forward over new contexts; `seen` `[c, c]` is which of all contexts sees which."""
-        self._seen = seen
-        device = self._model.device
-        tail = tail_mask(torch.from_numpy(seen[-len(tokens) :]).to(device), self._model.dtype)
-        logits = self._model.append(
-            torch.tensor(tokens, device=device), torch.from_numpy(offsets).to(device), tail
-        ).logits
-        children, log_probs = best_children(logits, self._children)
-        self._tokens, self._log_probs = (
-            np.concatenate([self._tokens, children]),
-            np.concatenate([self._log_probs, log_probs]),
-        )
-        self._offsets = np.concatenate([self._offsets, offsets])
+    def _read(self, ids: torch.Tensor) -> None:
+        """Feed the trajectories, in slices."""
+        at_once = logits_at_once(self._model, len(ids))
+        children = []
+        for first in range(0, self._longest, at_once):
+            some = ids[:, first : first + at_once]
+            count, device = some.shape[1], ids.device
+            offsets = torch.arange(first, first + count, device=device)[None]
+            logits = self._batch.append(some, offsets, causal(first, count, device))
+            tokens, log_probs = best_children(logits.flatten(0, 1), self._children)
+            shape = (len(ids), count, self._children)
+            children.append((tokens.reshape(shape), log_probs.reshape(shape)))
+        tokens, log_probs = (np.concatenate(parts, 1) for parts in zip(*children, strict=True))
+        self._tokens, self._log_probs = tokens.reshape(-1, self._children), log_probs.reshape(-1, self._children)
 
-    def grow(self, starts: np.ndarray, plan: NestedPlan) -> Expansion:
-        """The trees of these starts."""
-        growth = Growth(len(starts), plan.nodes, plan.depth, self._children)
+    def of_trunk(self, row: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """The contexts of trajectories' tokens."""
+        contexts: np.ndarray = row * self._longest + position
+        return contexts
+
+    def grow(self, starts: np.ndarray, plan: NestedPlan) -> GrownTrees:
+        """The trees of these starts.
+
+        Trees of half the nodes come first: what is seen for them bounds what a node of the whole ones must be worth,
+        so that few nodes are fed that better ones would push out.
+        """
+        least = np.full(len(starts), -np.inf)
+        if plan.nodes > SMALL:
+            half = self._grow(Growth(len(starts), plan.nodes // 2, plan.depth, self._children), starts)
+            least = half.best(plan.nodes)
+        growth = self._grow(Growth(len(starts), plan.nodes, plan.depth, self._children, least), starts)
+        self._forget()
+        return growth.trees()
+
+    def _grow(self, growth: Growth, starts: np.ndarray) -> Growth:
         context = here = starts  # [nodes so far] the context of each node that was expanded
         growth.add(self._tokens[here], self._log_probs[here])
         while len(growth.frontier):
@@ -86,14 +146,7 @@ class _Contexts:
             context = np.concatenate([context, np.full(growth.frontier.max() + 1 - len(context), -1)])
             context[growth.frontier] = here
             growth.add(self._tokens[here], self._log_probs[here])
-        self._forget()
-        trees = growth.trees()
-        return Expansion(
-            trees.parent.astype(np.int16),
-            trees.rank.astype(np.int16),
-            trees.token.astype(np.int32),
-            trees.log_prob.astype(np.float64),
-        )
+        return growth
 
     def _enter(self, growth: Growth, context: np.ndarray) -> np.ndarray:
         """`[m]` the contexts of the frontier's nodes; those that are new are fed, each once."""
@@ -101,18 +154,58 @@ class _Contexts:
         above = context[nodes.parent]
         unknown = self._below[above, nodes.rank] < 0
         if unknown.any():
-            edges = np.unique(np.stack([above[unknown], nodes.rank[unknown]]), axis=1)
-            parents, ranks = edges
-            self._below[parents, ranks] = len(self._below) + np.arange(len(parents))
-            self._below = np.concatenate([self._below, np.full((len(parents), self._children), -1)])
-            self._feed(self._tokens[parents, ranks], self._offsets[parents] + 1, with_descendants(self._seen, parents))
+            edges = np.unique(above[unknown] * self._children + nodes.rank[unknown])
+            self._add(*np.divmod(edges, self._children))
         here: np.ndarray = self._below[above, nodes.rank]
         return here
 
+    def _add(self, parents: np.ndarray, ranks: np.ndarray) -> None:
+        """Feed the children `ranks` `[m]` of the contexts `parents` `[m]`."""
+        count, row = len(parents), self._row[parents]
+        self._below[parents, ranks] = len(self._row) + np.arange(count)
+        order = np.argsort(row, kind="stable")
+        place = np.empty(count, dtype=np.int64)  # [m] its turn among the new ones of its text
+        place[order] = np.arange(count) - np.searchsorted(row[order], row[order])
+        slot, depth = self._batch.slots + place, (self._branch[parents] >= 0).sum(1)
+        branch = self._branch[parents]
+        branch[np.arange(count), depth] = slot
+        trunk = self._trunk[parents]
+        children = self._feed(self._tokens[parents, ranks], row, place, trunk, branch)
+        self._row = np.concatenate([self._row, row])
+        self._trunk, self._branch = np.concatenate([self._trunk, trunk]), np.concatenate([self._branch, branch])
+        self._tokens = np.concatenate([self._tokens, children[0]])
+        self._log_probs = np.concatenate([self._log_probs, children[1]])
+        self._below = np.concatenate([self._below, np.full((count, self._children), -1)])
+
+    def _feed(
+        self, tokens: np.ndarray, row: np.ndarray, place: np.ndarray, trunk: np.ndarray, branch: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The children of new contexts, in as many forwards as their logits need."""
+        texts, width = len(self._lengths), logits_at_once(self._model, len(self._lengths))
+        best_tokens = np.empty((len(tokens), self._children), dtype=np.int64)
+        log_probs = np.empty((len(tokens), self._children))
+        for first in range(0, int(place.max()) + 1, width):
+            some = np.flatnonzero((place >= first) & (place < first + width))
+            at, column, count = row[some], place[some] - first, int(place[some].max()) - first + 1
+            ids, offsets = np.zeros((2, texts, count), dtype=np.int64)
+            ids[at, column] = tokens[some]
+            offsets[at, column] = trunk[some] + (branch[some] >= 0).sum(1) - 1
+            seen = np.zeros((texts, count, self._batch.slots + count), dtype=bool)
+            seen[at, column, : self._longest] = np.arange(self._longest) < trunk[some][:, None]
+            which, step = np.nonzero(branch[some] >= 0)
+            seen[at[which], column[which], branch[some][which, step]] = True
+            logits = self._batch.append(*(torch.from_numpy(a).to(self._model.device) for a in (ids, offsets, seen)))
+            flat = logits.flatten(0, 1)
+            if len(some) < len(flat):
+                flat = flat[torch.from_numpy(at * count + column).to(flat.device)]
+            else:
+                some = some[np.argsort(at * count + column)]
+            best_tokens[some], log_probs[some] = best_children(flat, self._children)
+        return best_tokens, log_probs
+
     def _forget(self) -> None:
-        """Drop what hangs below the trajectory."""
-        self._model.forget(self._trunk)
-        self._seen = self._seen[: self._trunk, : self._trunk]
-        self._tokens, self._log_probs = self._tokens[: self._trunk], self._log_probs[: self._trunk]
-        self._offsets, self._below = self._offsets[: self._trunk], self._below[: self._trunk]
-        self._below[self._below >= self._trunk] = -1
+        """Drop what hangs below the trajectories."""
+        self._batch.forget(self._longest)
+        for name in ("_row", "_trunk", "_branch", "_tokens", "_log_probs", "_below"):
+            setattr(self, name, getattr(self, name)[: self._kept])
+        self._below[self._below >= self._kept] = -1

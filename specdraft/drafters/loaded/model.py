@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +21,12 @@ from specdraft.drafters.base import (
 from specdraft.drafters.loaded.expansion import expand
 from specdraft.drafters.loaded.ranking import rank_tokens
 from specdraft.drafters.loaded.tree_in_work import PreparedTopology, TreeInWork
+from specdraft.models.batch import along, logits_at_once
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles
-from specdraft.models.language_model import tail_mask
+from specdraft.models.language_model import padded, tail_mask
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
 
@@ -79,18 +80,22 @@ class ModelDrafter:
         self._missing = tree.tokens[leaf[0] : leaf[0] + 1] if leaf else self._no_token
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
-        """See `Drafter.annotate`: one teacher-forced forward over a batch."""
-        tokens = [torch.tensor(text.tokens, device=self.model.device) for text in texts]
-        return [annotation(logits, ids) for logits, ids in zip(self.logits_along(texts), tokens, strict=True)]
+        """See `Drafter.annotate`: teacher-forced, in slices."""
+        tokens = padded([text.tokens.tolist() for text in texts], self.model.device)  # [B, longest]
+        said, first = [], 0
+        for logits in self.logits_along(texts, logits_at_once(self.model, len(texts))):
+            said.append(Said.of(logits, tokens[:, first : first + logits.shape[1]]))
+            first += logits.shape[1]
+        whole = Said(*(np.concatenate(parts, 1) for parts in zip(*said, strict=True)))
+        return [whole.annotation(row, len(text.tokens)) for row, text in enumerate(texts)]
 
-    def logits_along(self, texts: Sequence[RecordedText]) -> Iterator[torch.Tensor]:
+    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
         """See `Drafter.logits_along`."""
-        for forward in self.model.along([text.prompt_ids for text in texts], [text.tokens for text in texts]):
-            yield forward.logits
+        return along(self.model, [text.prompt_ids for text in texts], [text.tokens for text in texts], at_once)
 
-    def expand(self, text: RecordedText, plan: NestedPlan) -> Expansion:
+    def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """See `Drafter.expand`."""
-        return expand(self.model, text, plan)
+        return expand(self.model, texts, plan)
 
     def rehearse(self, parents: int) -> None:
         """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""
@@ -111,17 +116,35 @@ class ModelDrafter:
         return describe_model(self.model, self.files, self.check)
 
 
-def annotation(logits: torch.Tensor, tokens: torch.Tensor) -> Annotation:
-    """`logits` `[T + 1, vocab]` before each of `tokens` `[T + 1]`: what a drafter of tokens says of them."""
-    score = logits.gather(-1, tokens[:, None])
-    ids = torch.arange(logits.shape[-1], device=logits.device)
-    ranks = (logits > score).sum(-1) + ((logits == score) & (ids < tokens[:, None])).sum(-1)
-    ranks[0] = -1
-    ranks[score[:, 0] == -torch.inf] = -1  # an id that the drafter does not have
-    log_probs = torch.log_softmax(logits, -1)
-    top = rank_tokens(logits, min(TOP_K, logits.shape[-1]))
-    entropy = -(log_probs.exp() * log_probs).nansum(-1)  # 0 * -inf of an id that it does not have
-    values = (ranks.int(), top.int(), log_probs.gather(-1, top).exp(), entropy)
-    arrays = [value.cpu().numpy() for value in values]
-    ranks_there, top_ids, top_probs, spread = arrays
-    return Annotation(ranks_there, top_ids, top_probs, spread, np.empty((len(tokens), 0), dtype=np.int32))
+class Said(NamedTuple):
+    """What a drafter of tokens says of the tokens of several texts; see `Annotation`.
+
+    Attributes:
+        ranks: `[B, m]`.
+        top_ids, top_probs: `[B, m, K]`.
+        entropy: `[B, m]`.
+    """
+
+    ranks: np.ndarray
+    top_ids: np.ndarray
+    top_probs: np.ndarray
+    entropy: np.ndarray
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, tokens: torch.Tensor) -> Said:
+        """`logits` `[B, m, vocab]` before each of `tokens` `[B, m]`."""
+        score = logits.gather(-1, tokens[..., None])
+        ids = torch.arange(logits.shape[-1], device=logits.device)
+        ranks = (logits > score).sum(-1) + ((logits == score) & (ids < tokens[..., None])).sum(-1)
+        ranks[score[..., 0] == -torch.inf] = -1  # an id that the drafter does not have
+        top = rank_tokens(logits.flatten(0, -2), min(TOP_K, logits.shape[-1])).view(*tokens.shape, -1)
+        log_probs = torch.log_softmax(logits, -1)
+        top_probs = log_probs.gather(-1, top).exp()
+        entropy = -log_probs.mul(log_probs.exp()).nansum(-1)  # 0 * -inf of an id that it does not have
+        return cls(*(value.cpu().numpy() for value in (ranks.int(), top.int(), top_probs, entropy)))
+
+    def annotation(self, row: int, count: int) -> Annotation:
+        """Of one text of so many tokens."""
+        ranks, top_ids, top_probs, entropy = (field[row, :count].copy() for field in self)
+        ranks[0] = -1
+        return Annotation(ranks, top_ids, top_probs, entropy, np.empty((count, 0), dtype=np.int32))

@@ -15,11 +15,12 @@ def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
         return logits.argmax(-1, keepdim=True)
     if logits.device.type != "cpu":
         return rank_by_key(logits, count)
-    values, ids = logits.float().topk(count, dim=-1)
-    ids, order = ids.sort(-1)
+    more = min(count + 1, logits.shape[-1])
+    values, ids = logits.float().topk(more, dim=-1)
+    unsure = values[:, more - 1] == values[:, count - 1]  # an equal of the last one was left out: the right one?
+    values, (ids, order) = values[:, :count], ids[:, :count].sort(-1)
     ranked = ids.gather(-1, values.gather(-1, order).sort(stable=True, dim=-1, descending=True).indices)
-    unsure = (logits >= values[:, -1:]).sum(-1) > count  # equals of the last one were left out: which?
-    if unsure.any():
+    if more > count and unsure.any():
         ranked[unsure] = rank_by_key(logits[unsure], count)
     return ranked
 

@@ -108,9 +108,12 @@ class ReplayEngine:
         first = group.combinations[0]
         ending = Ending(first.settings.max_new_tokens, pair.eos_ids)
         children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
-        draw = work.draw(group.repeats[0])
+        rules = {c.rule.kind: c.rule for c in group.combinations if c.rule.replay == "record"}
+        draw, asked = work.draw(group.repeats[0]), [*rules.values()]
         store = self.store.labelled(prompts=first.prompts.label)
-        return pair_traces(pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch)
+        return pair_traces(
+            pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch, asked
+        )
 
 
 def _rows_of(work: Work, group: Group) -> int:

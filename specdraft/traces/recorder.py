@@ -1,0 +1,171 @@
+"""What is missing in the store is recorded, batch by batch, and stored trace by trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from specdraft.acceptance import AcceptanceRule
+from specdraft.acceptance.base import Arrays
+from specdraft.decoding.decode import Ending
+from specdraft.drafters.base import Annotation
+from specdraft.drafters.pair import Pair
+from specdraft.models.memory import tokens_that_fit
+from specdraft.traces.batches import READ_TOKENS, Record, batches, in_memory, most_rows
+from specdraft.traces.record import Trajectory
+from specdraft.traces.rule_records import OVERLAP, RuleRecords, rule_arrays
+from specdraft.traces.store import TraceStore
+from specdraft.traces.watch import Watch
+
+Trace = TypeVar("Trace", Trajectory, Annotation)
+
+
+class StepsOfBatch:
+    """Tells how far a batch of texts is, in tokens.
+
+    Args:
+        watch: who is told.
+        most: tokens that the batch has at most; texts that end early count as whole ones.
+    """
+
+    def __init__(self, watch: Watch, most: int) -> None:
+        self._watch, self._left, self._ready = watch, most, False
+
+    def gained(self, tokens: int) -> None:
+        """So many tokens more; the first ones come with the prompts."""
+        if self._ready:
+            self._left -= tokens
+            self._watch.done(tokens)
+        else:
+            self._ready = True
+            self._watch.ready(self._left)
+
+    def end(self) -> None:
+        """The texts are there."""
+        self._watch.done(self._left)
+
+
+class Recorder:
+    """Reads traces of some prompts from the store, and records in batches what is missing; each trace is stored as soon
+    as it is there."""
+
+    def __init__(self, pair: Pair, store: TraceStore, recorded: Callable[[str], None], watch: Watch) -> None:
+        self._pair, self._store, self._recorded, self._watch = pair, store, recorded, watch
+
+    def complete(
+        self,
+        kind: type[Trace],
+        abouts: Mapping[str, Mapping[str, Any]],
+        lengths: Mapping[str, int],
+        record: Record[Trace],
+        note: str,
+        ending: Ending | None = None,
+    ) -> dict[str, Trace]:
+        """Every prompt's trace of one kind.
+
+        Args:
+            kind: what a trace holds.
+            abouts: what each prompt's trace depends on.
+            lengths: tokens of each text.
+            record: makes the traces of a batch.
+            note: what to say of a batch; `{}` is how many.
+            ending: of texts that are continued; see `read_trace`.
+        """
+        stored = {name: read_trace(kind, self._store.get(about), ending) for name, about in abouts.items()}
+        traces: dict[str, Trace] = {name: trace for name, trace in stored.items() if trace is not None}
+
+        def keep(name: str, trace: Trace) -> None:
+            self._store.put(abouts[name], trace._asdict())
+            traces[name] = trace
+
+        missing = {name: lengths[name] for name in abouts if name not in traces}
+        if ending is None:
+            self.record("annotate", missing, record, keep, note)
+        else:
+            self._watch.stage("record", len(missing) * ending.max_new_tokens, "tokens")
+            self._in_batches(missing, record, keep, note)
+        return {name: traces[name] for name in abouts}
+
+    def complete_records(
+        self,
+        rules: Sequence[AcceptanceRule],
+        about: Callable[[str, str, Arrays], dict[str, Any]],
+        lengths: Mapping[str, int],
+        judge: Callable[[Sequence[str], Sequence[AcceptanceRule]], Iterator[tuple[str, RuleRecords]]],
+        note: str,
+    ) -> dict[str, RuleRecords]:
+        """Every prompt's records of some rules: of a rule that was asked for before nothing is recorded again.
+
+        Args:
+            rules: whose records.
+            about: what a prompt's record of a rule (or of the overlap) depends on.
+            lengths: tokens of each text.
+            judge: makes the records of a batch, of some of the rules.
+            note: what to say of a batch; `{}` is how many.
+        """
+        parts = {"overlap": OVERLAP} | {rule.kind: rule_arrays(rule) for rule in rules}
+        records: dict[str, RuleRecords] = {name: {} for name in lengths}
+        alike: dict[tuple[str, ...], dict[str, int]] = {}  # parts that are missing -> of which prompts
+        for name, length in lengths.items():
+            stored = {part: self._store.get(about(name, part, arrays)) for part, arrays in parts.items()}
+            for tensors in stored.values():
+                records[name] |= tensors or {}
+            if missing := tuple(part for part, tensors in stored.items() if tensors is None):
+                alike.setdefault(missing, {})[name] = length
+
+        def keep(name: str, judged: RuleRecords) -> None:
+            for part, arrays in parts.items():
+                if arrays.keys() <= judged.keys():
+                    self._store.put(about(name, part, arrays), {array: judged[array] for array in arrays})
+            records[name] |= judged
+
+        self._watch.stage("judge", sum(map(len, alike.values())), "prompts")
+        for missing, some in alike.items():
+            by = [rule for rule in rules if rule.kind in missing]
+            self._read(some, lambda names, by=by: judge(names, by), keep, note)  # type: ignore[misc]
+        return records
+
+    def record(
+        self, stage: str, lengths: Mapping[str, int], record: Record[Any], keep: Callable[[str, Any], None], note: str
+    ) -> None:
+        """A stage that reads texts of these lengths in batches; `keep` is called with each as soon as it is there."""
+        self._watch.stage(stage, len(lengths), "prompts")
+        self._read(lengths, record, keep, note)
+
+    def _read(
+        self, lengths: Mapping[str, int], record: Record[Any], keep: Callable[[str, Any], None], note: str
+    ) -> None:
+        def keep_and_tell(name: str, trace: Any) -> None:
+            keep(name, trace)
+            self._watch.done(1)
+
+        self._in_batches(lengths, record, keep_and_tell, note, READ_TOKENS)
+
+    def _in_batches(
+        self,
+        lengths: Mapping[str, int],
+        record: Record[Any],
+        keep: Callable[[str, Any], None],
+        note: str,
+        most: int | None = None,
+    ) -> None:
+        if not lengths:
+            return  # no model is needed
+        target = self._pair.target
+        fitting = tokens_that_fit(target)
+        for some in batches(lengths, most_rows(target.device), min(fitting, most or fitting)):
+            for name, trace in in_memory(record, some):
+                keep(name, trace)
+            self._recorded(note.format(len(some)))
+
+
+def read_trace(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
+    """The tensors as `kind`, or None where they are not a whole trace of that kind."""
+    if tensors is None or set(tensors) != set(kind._fields):
+        return None
+    trace = kind(**tensors)
+    if ending is not None and not ending.reached(len(trace.tokens), int(trace.tokens[-1])):
+        return None
+    return trace
