@@ -82,10 +82,9 @@ def estimates(pair: Pair, prompts: list[Prompt], new_tokens: int) -> dict[str, f
         traces = pair_traces(pair, ids, Sampling(), Ending(new_tokens, pair.eos_ids), store)
         trees = dynamic_trees(pair, ids, traces, plans.values(), store, lambda what: None)
         replayer = Replayer(traces, prompts, measure_costs(pair), 0, trees)
-        tallies = {name: replayer.run_plan(plan, Greedy())[0] for name, plan in plans.items()}
+        sums = {name: replayer.run_plan(plan, Greedy()).sums for name, plan in plans.items()}
     return {
-        f"specdraft {t} {n}": sum(o.new_tokens for o in found) / sum(o.est_s for o in found)
-        for (t, n), found in tallies.items()
+        f"specdraft {t} {n}": float(found["new_tokens"].sum() / found["est_s"].sum()) for (t, n), found in sums.items()
     }
 
 

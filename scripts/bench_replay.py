@@ -136,11 +136,11 @@ def live_seconds(
     for paths in trees:
         decoder = SpeculativeDecoder(pair, Paths(paths=[list(path) for path in paths]), len(paths), new_tokens)
         decoder.generate(recording.ids[prompts[0].prompt_id])
-        replayed = replayer.run_plan(StaticPlan(Topology.from_paths(paths)), Greedy())[0]
-        for prompt, expected in zip(prompts, replayed, strict=True):
+        replayed = replayer.run_plan(StaticPlan(Topology.from_paths(paths)), Greedy()).sums
+        for number, prompt in enumerate(prompts):
             result, took = timed(partial(decoder.generate, recording.ids[prompt.prompt_id]))
             seconds.append(took)
-            if any(getattr(result.tally, name) != getattr(expected, name) for name in COUNTS):
+            if any(getattr(result.tally, name) != replayed[name][number] for name in COUNTS):
                 raise SystemExit(f"prompt {prompt.prompt_id}: live decoding counts otherwise than replay")
     return statistics.mean(seconds)
 
@@ -198,7 +198,7 @@ def memory_rows(paths: list[RankPath], packed: PackedRanks) -> list[dict[str, An
         now, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         count = recorded_tokens(larger)
-        row = {"prompts": len(kept), "recorded_tokens": count, "budget": budget, "peak_bytes": peak}
+        row = {"prompts": len(kept.sums["steps"]), "recorded_tokens": count, "budget": budget, "peak_bytes": peak}
         rows.append(row | {"peak_bytes_per_token": peak / count, "kept_bytes_per_token": now / count})
     return rows
 

@@ -67,7 +67,7 @@ class CostCurve:
 
     def step_s(self, topology: Topology) -> float:
         """Seconds of one verification step with this tree."""
-        parents = [len(level.parents) for level in topology.levels]
+        parents = topology.parents_by_level
         drafting = self._at(parents, self.draft_level_s).sum()
         return float(drafting + self._at([len(topology)], self.verify_s)[0] + self.other_s)
 
@@ -85,12 +85,12 @@ class CostCurve:
         beyond: np.ndarray = inside + np.maximum(np.array(counts) - self.sizes[-1], 0) * max(slope, 0.0)
         return beyond
 
-    def decode_s(self, topology: Topology, steps: float) -> float:
-        """Seconds of decoding a prompt in so many steps."""
+    def decode_s(self, topology: Topology, steps: np.ndarray) -> np.ndarray:
+        """`[P]` seconds of decoding prompts in so many steps each."""
         return self.prefill_s + steps * self.step_s(topology)
 
-    def plain_decode_s(self, new_tokens: int) -> float:
-        """Seconds of decoding a prompt plainly."""
+    def plain_decode_s(self, new_tokens: np.ndarray) -> np.ndarray:
+        """`[P]` seconds of decoding prompts plainly."""
         return self.target_prefill_s + (new_tokens - 1) * self.plain_s
 
     def as_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from specdraft.config.files import ConfigFiles
 from specdraft.config.overrides import override_text
@@ -51,26 +52,36 @@ class Resolver:
             top = key.partition(".")[0]
             below[top if top in below else ""].append((key, value))
         contents = {name: (name, repr(said)) for name, said in below.items()}
-        if any(content not in self._built for content in contents.values()):
-            tree = self._tree(values, pairs)
-            for name, content in contents.items():
-                if content not in self._built:
-                    self._built[content] = self._build(name, tree)
+        if missing := [name for name, content in contents.items() if content not in self._built]:
+            try:
+                objects = self._build_all(missing, values, pairs)
+            except InterpolationKeyError:  # they refer to keys of other groups
+                objects = self._build_all(list(contents), values, pairs)
+            self._built |= {contents[name]: objects[name] for name in missing}
         objects = {name: self._built[content] for name, content in contents.items()}
         said = [o.input_line or "" for o in given]
         texts = (*said, *(f"{axis}={override_text(v)}" for axis, v in values.items()))
         return Point(objects[""], {name: objects[name] for name in self._schemas}, texts)
 
-    def _tree(self, values: dict[str, Any], pairs: list[tuple[str, Any]]) -> DictConfig:
+    def _build_all(self, names: list[str], values: dict[str, Any], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The objects of these groups (the settings are ""); what belongs to no other is composed for them."""
+        tree = self._tree(names, values, pairs)
+        return {name: self._build(name, tree) for name in names}
+
+    def _tree(self, names: list[str], values: dict[str, Any], pairs: list[tuple[str, Any]]) -> DictConfig:
+        def wanted(key: str) -> bool:
+            top = key.partition(".")[0]
+            return key != "grid" and (top if top in self._schemas else "") in names
+
         parts: dict[str, Any] = {
-            str(key): OmegaConf.create({"v": self._base[key]}).v for key in self._base if key != "grid"
+            str(key): OmegaConf.create({"v": self._base[key]}).v for key in self._base if wanted(str(key))
         }
         for key, value in values.items():
-            if key in self._files.groups:
+            if key in self._files.groups and wanted(key):
                 parts[key] = self._choice(key, str(value))
         tree = OmegaConf.create(parts)
         for key, value in pairs:
-            if key not in self._files.groups:
+            if key not in self._files.groups and wanted(key):
                 OmegaConf.update(tree, key, value, merge=False, force_add=True)
         return tree
 

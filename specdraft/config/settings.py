@@ -10,6 +10,7 @@ from specdraft.errors import ConfigError, check_name, did_you_mean
 
 ENGINES = ("auto", "live", "replay")
 MEASURES = ("auto", "off", "again")
+RECORDS = ("csv", "parquet", "none")
 
 
 @dataclass
@@ -17,6 +18,7 @@ class OutputSpec:
     """What else is written."""
 
     steps: bool = False  # steps.csv: one row per verification step
+    records: str = "csv"  # the form of the table of all rows: csv, parquet or none
 
 
 @dataclass
@@ -65,6 +67,9 @@ class Settings:
         self.cost.check()
         if self.engine not in ENGINES:
             raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ENGINES)}")
+        if self.output.records not in RECORDS:
+            hint = did_you_mean(self.output.records, RECORDS)
+            raise ConfigError(f"output.records={self.output.records!r} is not known{hint}")
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name={self.name!r} is not a study name; expected a plain file name")
         check_name("name", self.name)

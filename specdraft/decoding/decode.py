@@ -44,10 +44,12 @@ class Decoding:
     Attributes:
         first: the token that follows the prompt, from the prefill.
         steps: the verification steps so far.
+        prefill_s: seconds in which both models read the prompt.
     """
 
     first: int
     steps: list[Step] = field(default_factory=list)
+    prefill_s: float = 0.0
     _coming: Iterator[Step] = field(default_factory=lambda: iter(()))
 
     def __iter__(self) -> Iterator[Step]:
@@ -94,6 +96,7 @@ def decode(
         again: verifier and drafter hold this very prompt from the last time: it is not read again.
         watched: keep what is needed to show a step: draft probabilities, and the target's logits.
     """
+    clock = Clock(verifier.model.device)
     prompt = verifier.rewind() if again else verifier.prefill(prompt_ids)
     root = choose(standardise(prompt.logits[None], sampling), sampling, source)
     if again:
@@ -101,7 +104,8 @@ def decode(
     else:
         drafter.begin(Prefilled(prompt_ids, prompt.hidden))
     drawing = Drawing.by(rule, sampling, source, watched)
-    return Decoding(root, _coming=_steps(verifier, drafter, plan, rule, drawing, root, ending))
+    steps = _steps(verifier, drafter, plan, rule, drawing, root, ending)
+    return Decoding(root, prefill_s=clock.lap(), _coming=steps)
 
 
 def _steps(

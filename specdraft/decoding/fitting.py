@@ -10,6 +10,7 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.drafters.base import DrafterTraits
 from specdraft.errors import ConfigError
 from specdraft.sampling.distribution import Sampling
+from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
 from specdraft.trees.shapes.fitted import FOLDS
 from specdraft.trees.topology import Topology
@@ -28,6 +29,7 @@ class Together:
         prompts: how many prompts share what is fitted; None where nothing is scored.
         with_steps: whole steps are wanted, not only counts.
         traits: what the drafter can do; `drafter` is its name.
+        trees: where the tree is kept once it is made.
     """
 
     shape: Shape
@@ -40,16 +42,17 @@ class Together:
     with_steps: bool = False
     traits: DrafterTraits = field(default_factory=DrafterTraits)
     drafter: str = "model"
+    trees: Trees = field(default_factory=Trees, compare=False, repr=False)
 
-    @cached_property
+    @property
     def limits(self) -> Limits:
         """Of the tree; raises `ConfigError` for a budget or a parameter out of range."""
-        return self.shape.limits(self.budget)
+        return self.trees.limits(self.shape, self.budget)
 
-    @cached_property
+    @property
     def plan(self) -> Plan | None:
         """None for a fitted shape: its plan comes with the traces."""
-        return None if self.shape.fitted else self.shape.at(self.budget)
+        return None if self.shape.fitted else self.trees.plan(self.shape, self.budget)
 
     @property
     def topology(self) -> Topology | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
 from specdraft.models.language_model import LanguageModel
 from specdraft.models.self_check import last_place
-from specdraft.results.journal import Row
 from specdraft.traces.record import Trajectory
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
@@ -131,8 +130,9 @@ def _in_tree(model: LanguageModel, token_ids: Sequence[int], nodes: int) -> torc
 
 
 def certificate(
-    rows: Sequence[Row],
+    rows: Mapping[str, int],
     combinations: Mapping[str, Mapping[str, Any]],
+    ties: list[dict[str, Any]],
     recorded: Mapping[str, Any],
     bugs: list[dict[str, Any]],
     rules: Mapping[str, Any],
@@ -141,25 +141,28 @@ def certificate(
     """How a study's losslessness is known, for its manifest.
 
     Args:
-        rows: the study's.
-        combinations: identifier -> key columns.
+        rows: combination -> how many rows the study has of it.
+        combinations: combination -> key columns.
+        ties: live rows whose text differs from plain decoding where rounding decides.
         recorded: near-ties of the recorded greedy texts, by pair.
         bugs: failures that say that text was not the target's.
         rules: what enumeration says of the rules of sampled rows (see `proof.Proof.as_dict`).
         live: what live text of the pairs says, with `certify=true` (see `live_check.Checked`).
     """
-    keys = [combinations[row.combination] for row in rows]
-    sampled = sum(columns["temperature"] > 0 for columns in keys)
-    ties = [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in rows if r.tie]
-    compared = sum(
-        columns["temperature"] == 0 and columns["engine"] == "live" and registry()[columns["acceptance"]].lossless
-        for columns in keys
+
+    def count(says: Callable[[Mapping[str, Any]], bool]) -> int:
+        return sum(number for name, number in rows.items() if says(combinations[name]))
+
+    sampled = count(lambda keys: keys["temperature"] > 0)
+    compared = count(
+        lambda keys: keys["temperature"] == 0 and keys["engine"] == "live" and registry()[keys["acceptance"]].lossless
     )
+    greedy = sampled < sum(rows.values()) or not rows
     return {
-        "kind": "; ".join([*([GREEDY] if sampled < len(rows) or not rows else []), *([SAMPLING] if sampled else [])]),
+        "kind": "; ".join([*([GREEDY] if greedy else []), *([SAMPLING] if sampled else [])]),
         "compared": compared,
         "identical": compared - len(ties),
-        "replayed": sum(columns["engine"] == "replay" for columns in keys),
+        "replayed": count(lambda keys: keys["engine"] == "replay"),
         "sampled": sampled,
         "recorded": dict(recorded),
         "ties": ties,

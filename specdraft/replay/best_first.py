@@ -7,14 +7,13 @@ down the trajectory serves every budget and every threshold on the probability.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from specdraft.drafters.base import Expansion
-from specdraft.results.metrics import Tally
+from specdraft.results.counted import Counted, NodeCounts, StepCounts
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import NestedPlan
 from specdraft.trees.topology import RankPath
@@ -155,39 +154,33 @@ def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
     return fed
 
 
-def replay_dynamic(walked: Walked, packed: PackedRanks, plan: NestedPlan) -> tuple[list[Tally], Steps]:
+def replay_dynamic(
+    walked: Walked, packed: PackedRanks, plan: NestedPlan, with_steps: bool = False
+) -> tuple[Counted, Steps]:
     """Counts of decoding every prompt with best-first trees: integers, equal to a live run's; and the steps."""
     steps = take_steps(walked, packed, sizes(walked, plan))
     tried = steps.accepted - steps.cut  # depths whose accepted node's children were tried
-    prompt = walked.prompt[steps.start]
+    prompt, prompts = walked.prompt[steps.start], len(packed.last)
     depths = np.arange(walked.on_path.shape[1] - 1)
     grew = walked.first_child[steps.start][:, :-1] <= steps.size[:, None]
     reached = grew & (depths <= tried[:, None])
-    accepted = depths < steps.accepted[:, None]
+    count = np.bincount(prompt, minlength=prompts)
+    sums = {
+        "steps": count,
+        "drafted_tokens": np.bincount(prompt, weights=steps.size, minlength=prompts).astype(np.int64),
+        "accepted_tokens": np.bincount(prompt, weights=steps.accepted, minlength=prompts).astype(np.int64),
+        "bonus_tokens": count - np.bincount(prompt[steps.cut], minlength=prompts),
+        "new_tokens": packed.last + 1,
+        "looped_tokens": packed.looped,
+    }
+    accepted = (depths < steps.accepted[:, None]).sum(0)
+    listed = StepCounts(prompt, steps.size, steps.accepted, steps.cut) if with_steps else None
     nodes = _nodes(walked, steps, tried)
-    tallies = []
-    for index, (last, looped) in enumerate(zip(packed.last.tolist(), packed.looped.tolist(), strict=True)):
-        mask = prompt == index
-        lengths = np.bincount(steps.accepted[mask]).tolist()
-        there, hit = reached[mask].sum(0).tolist(), accepted[mask].sum(0).tolist()
-        tally = Tally(
-            steps=int(mask.sum()),
-            drafted_tokens=int(steps.size[mask].sum()),
-            accepted_tokens=int(steps.accepted[mask].sum()),
-            bonus_tokens=int((~steps.cut[mask]).sum()),
-            new_tokens=last + 1,
-            looped_tokens=looped,
-            lengths=Counter({length: n for length, n in enumerate(lengths) if n}),
-            positions={d: [r, a] for d, (r, a) in enumerate(zip(there, hit, strict=True), start=1) if r},
-            nodes=nodes[index],
-            dynamic=True,
-        )
-        tallies.append(tally)
-    return tallies, steps
+    return Counted(sums, np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed), steps
 
 
-def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPath, list[int]]]:
-    """Of each prompt: rank path -> [reached, accepted], for the nodes that were ever reached."""
+def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> NodeCounts:
+    """Of the nodes that were ever reached."""
     parent, depth, path = walked.parent[steps.start], walked.depth[steps.start], walked.path[steps.start]
     on_path = walked.on_path[steps.start]
     place = np.arange(1, parent.shape[1] + 1)
@@ -195,27 +188,7 @@ def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> list[dict[RankPat
     inside = (depth > 0) & (place <= steps.size[:, None])
     reached = inside & (depth - 1 <= tried[:, None]) & (parent == on_path[rows, np.maximum(depth - 1, 0)])
     accepted = reached & (depth <= steps.accepted[:, None]) & (place == on_path[rows, depth])
-    count, prompts = len(walked.paths), len(walked.first)
-    key = walked.prompt[steps.start][:, None] * count + path
-    times = [
-        np.bincount(key[which], minlength=prompts * count).reshape(prompts, count) for which in (reached, accepted)
-    ]
-    node_counts: list[dict[RankPath, list[int]]] = [{} for _ in range(prompts)]
-    for prompt, index in np.argwhere(times[0]).tolist():
-        node_counts[prompt][walked.paths[index]] = [int(times[0][prompt, index]), int(times[1][prompt, index])]
-    return node_counts
-
-
-def listed_steps(walked: Walked, steps: Steps) -> list[list[list[int]]]:
-    """Every prompt's steps as `steps.csv` lists them: index, drafted, accepted and bonus tokens, cut (0 or 1)."""
-    prompt_steps: list[list[list[int]]] = [[] for _ in walked.first]
-    rows = zip(
-        walked.prompt[steps.start].tolist(),
-        steps.size.tolist(),
-        steps.accepted.tolist(),
-        steps.cut.tolist(),
-        strict=True,
-    )
-    for prompt, size, accepted, cut in rows:
-        prompt_steps[prompt].append([len(prompt_steps[prompt]), size, accepted, int(not cut), int(cut)])
-    return prompt_steps
+    times, taken = (np.bincount(path[which], minlength=len(walked.paths)) for which in (reached, accepted))
+    there = np.flatnonzero(times)
+    drafted = np.full(len(there), len(steps.start))
+    return NodeCounts([walked.paths[index] for index in there.tolist()], drafted, times[there], taken[there])

@@ -8,13 +8,12 @@ history per position of the rule without replacement.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.results.metrics import Tally
+from specdraft.results.counted import Counted, NodeCounts
 from specdraft.traces.rule_records import RuleRecords, array_name
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import Topology
@@ -53,7 +52,7 @@ def start_mass(lengths: np.ndarray, last: np.ndarray) -> np.ndarray:
     return mass[:, :positions]
 
 
-def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: PackedRanks) -> list[Tally]:
+def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: PackedRanks) -> Counted:
     """Expected counts of decoding every prompt with one static tree, given the trajectories.
 
     Args:
@@ -73,39 +72,41 @@ def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: Packed
     mass = start_mass(exactly, packed.last)
     # a step from s that accepts T - s tokens reaches the end; a node at depth d is tried if s + d <= T
     left = packed.last[:, None] - np.arange(positions)  # [P, S] T - s
-    expected = np.einsum("ps,psa->pa", mass, exactly)
+    by_length = np.einsum("ps,psa->pa", mass, exactly)
     reaching = np.take_along_axis(exactly, np.clip(left, 0, topology.depth)[:, :, None], 2)[:, :, 0] * (
         left <= topology.depth
     )
     cut = (mass * reaching).sum(1)
     before = [mass * (depth <= left) for depth in range(topology.depth + 2)]
-    tried = [(before[d + 1] * trying[:, :, d]).sum(1) for d in range(topology.depth)]
-    hit = np.einsum("ps,psa->pa", mass, by_depth)
-    at_node = [(mass * weight).sum(1) for weight in weights]
-    at_parent = [
-        (before[int(topology.depths[n])] * weights[int(topology.parents[n])]).sum(1) for n in range(1, len(topology))
-    ]
+    tried = np.zeros((prompts, topology.depth))
+    for depth in range(topology.depth):
+        tried[:, depth] = (before[depth + 1] * trying[:, :, depth]).sum(1)
+    hit = np.einsum("ps,psa->pa", mass, by_depth)[:, 1 : topology.depth + 1]
     steps = mass.sum(1)
-    tallies = []
-    for prompt in range(prompts):
-        lengths = {a: float(n) for a, n in enumerate(expected[prompt]) if n > NEGLIGIBLE}
-        accepted = float(expected[prompt] @ np.arange(topology.depth + 1))
-        last = int(packed.last[prompt])
-        nodes = zip(topology.paths[1:], at_parent, at_node[1:], strict=True)
-        tally = Tally(
-            steps=float(steps[prompt]),
-            drafted_tokens=float(steps[prompt]) * topology.num_nodes,
-            accepted_tokens=accepted,
-            bonus_tokens=float(steps[prompt] - cut[prompt]),
-            new_tokens=last + 1,
-            looped_tokens=int(packed.looped[prompt]),
-            lengths=Counter(lengths),
-            positions={
-                d: [float(tried[d - 1][prompt]), float(hit[prompt, d])]
-                for d in range(1, topology.depth + 1)
-                if tried[d - 1][prompt] > NEGLIGIBLE
-            },
-            nodes={path: [float(r[prompt]), float(a[prompt])] for path, r, a in nodes} if last else {},
-        )
-        tallies.append(tally)
-    return tallies
+    sums = {
+        "steps": steps,
+        "drafted_tokens": steps * topology.num_nodes,
+        "accepted_tokens": by_length @ np.arange(topology.depth + 1),
+        "bonus_tokens": steps - cut,
+        "new_tokens": packed.last + 1,
+        "looped_tokens": packed.looped,
+    }
+    there = tried > NEGLIGIBLE
+    lengths = np.where(by_length > NEGLIGIBLE, by_length, 0.0).sum(0)
+    return Counted(
+        sums, lengths, (tried * there).sum(0), (hit * there).sum(0), _node_counts(topology, weights, mass, before)
+    )
+
+
+def _node_counts(
+    topology: Topology, weights: Sequence[np.ndarray], mass: np.ndarray, before: Sequence[np.ndarray]
+) -> NodeCounts:
+    """Of all prompts; none where no step is taken."""
+    count = topology.num_nodes if mass.any() else 0
+    nodes = range(1, count + 1)
+    at_node = [float((mass * weights[node]).sum()) for node in nodes]
+    at_parent = [
+        float((before[int(topology.depths[node])] * weights[int(topology.parents[node])]).sum()) for node in nodes
+    ]
+    paths = topology.paths[1 : count + 1]
+    return NodeCounts(paths, np.full(count, mass.sum()), np.array(at_parent), np.array(at_node))

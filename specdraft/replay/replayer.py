@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -10,12 +10,12 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt
-from specdraft.replay.best_first import Steps, Walked, fed_nodes, listed_steps, replay_dynamic, walk
+from specdraft.replay.best_first import Steps, Walked, fed_nodes, replay_dynamic, walk
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import PlanOnPrompts, resolve
 from specdraft.replay.folds import folds
-from specdraft.replay.static import pack_traces, replay, replay_steps, take_steps
-from specdraft.results.metrics import Tally
+from specdraft.replay.static import Taken, counted, pack_traces, take_steps
+from specdraft.results.counted import Counted, joined
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
@@ -24,8 +24,7 @@ from specdraft.trees.shapes import NestedPlan, Plan, Shape
 from specdraft.trees.topology import Topology
 
 BLOCK = 256  # prompts that are replayed at a time: it bounds the memory of the work in hand
-StepLists = list[list[list[int]] | None]  # steps of each prompt, where they are wanted
-Replayed = tuple[list[Tally], StepLists]
+LARGEST = 2**23  # numbers, one for each node and position, that are held at once
 Limits = tuple[int, int]  # of best-first trees: levels, children
 
 
@@ -58,30 +57,52 @@ class Replayer:
         top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
         self._overlap = self._records["overlap"].sum(1) if records else top_ranked * traces.greedy
         self._judged = self._packed.last * (traces.greedy or bool(records))  # tokens whose overlap is known
-        self._walked: tuple[tuple[Limits, int], Walked] | None = None
+        self._walked: tuple[tuple[Limits, bytes], Walked] | None = None
 
-    def run(self, shape: Shape, node_budget: int, rule: AcceptanceRule, with_steps: bool = False) -> Replayed:
-        """Every prompt with a shape's tree; a fitted shape is fitted here (see `resolve`). Returns as `run_plan`."""
-        return self._run(resolve(shape, node_budget, self._packed, self._fold), rule, with_steps)
+    def run(
+        self,
+        shape: Shape,
+        node_budget: int,
+        rule: AcceptanceRule,
+        with_steps: bool = False,
+        prompts: np.ndarray | None = None,
+    ) -> Counted:
+        """Prompts with a shape's tree; a fitted shape is fitted here, on all prompts (see `resolve`). Otherwise as
+        `run_plan`."""
+        return self._run(resolve(shape, node_budget, self._packed, self._fold), rule, with_steps, prompts)
 
-    def run_plan(self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False) -> Replayed:
-        """Every prompt with one plan: counts and estimated times, and the steps if wanted (see `replay_steps`)."""
-        return self._run([PlanOnPrompts(plan, np.arange(len(self._names)))], rule, with_steps)
+    def run_plan(
+        self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False, prompts: np.ndarray | None = None
+    ) -> Counted:
+        """Prompts with one plan: counts and estimated times.
 
-    def _run(self, parts: Iterable[PlanOnPrompts], rule: AcceptanceRule, with_steps: bool) -> Replayed:
-        counted: dict[int, Tally] = {}
-        step_lists: dict[int, list[list[int]] | None] = {}
-        for plan, members in parts:
-            for block in np.array_split(members, range(BLOCK, len(members), BLOCK)):
-                tallies, steps = self._replay(plan, rule, block, with_steps)
-                counted |= zip(block.tolist(), tallies, strict=True)
-                step_lists |= zip(block.tolist(), steps, strict=True)
-        for index, (overlap, judged) in enumerate(zip(self._overlap.tolist(), self._judged.tolist(), strict=True)):
-            counted[index].overlap, counted[index].judged_tokens = overlap, judged
-        everyone = range(len(self._names))
-        return [counted[i] for i in everyone], [step_lists[i] for i in everyone]
+        Args:
+            plan: what is expanded in every step.
+            rule: which nodes are accepted.
+            with_steps: list the steps.
+            prompts: `[m]` ascending; left out: all of them.
+        """
+        return self._run([PlanOnPrompts(plan, np.arange(len(self._names)))], rule, with_steps, prompts)
 
-    def _replay(self, plan: Plan, rule: AcceptanceRule, block: np.ndarray, with_steps: bool) -> Replayed:
+    def _run(
+        self, plans: Iterable[PlanOnPrompts], rule: AcceptanceRule, with_steps: bool, prompts: np.ndarray | None
+    ) -> Counted:
+        wanted = np.arange(len(self._names)) if prompts is None else prompts
+        blocks = [block for plan in plans for block in self._blocks(plan, wanted)]
+        parts = [self._replay(plan, rule, block, with_steps) for plan, block in blocks]
+        together = joined(parts, [np.searchsorted(wanted, block) for _, block in blocks])
+        return together.with_sums(overlap=self._overlap[wanted], judged_tokens=self._judged[wanted])
+
+    def _blocks(self, plan: PlanOnPrompts, wanted: np.ndarray) -> Iterator[PlanOnPrompts]:
+        """The wanted prompts of a plan, as many at a time as memory allows; with best-first trees always equally many,
+        so that what was walked is there for the next budget."""
+        numbers = self._packed.ranks.shape[1] * (plan.plan.nodes + 1)
+        size = BLOCK if plan.plan.nested is not None else max(1, min(BLOCK, LARGEST // numbers))
+        members = np.intersect1d(plan.prompts, wanted)
+        for start in range(0, len(members), size):
+            yield PlanOnPrompts(plan.plan, members[start : start + size])
+
+    def _replay(self, plan: Plan, rule: AcceptanceRule, block: np.ndarray, with_steps: bool) -> Counted:
         """One block of prompts, in the way that plan and rule ask for."""
         if plan.nested is not None:
             return self._replay_nested(plan.nested, block, with_steps)
@@ -90,57 +111,51 @@ class Replayer:
             return self._replay_expected(plan.topology, rule, block)
         return self._replay_static(plan.topology, rule, block, with_steps)
 
-    def _replay_static(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray, with_steps: bool) -> Replayed:
+    def _replay_static(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray, with_steps: bool) -> Counted:
         part = self._packed.of(block)
         if rule.replay != "rank":
             # greedy: whatever is drawn is the drafter's best token, and the first of its copies is taken
             part = part._replace(ranks=np.where(part.ranks > 0, -1, part.ranks))
-        tallies = replay(topology, part)
-        tallies = list(map(self._with_estimates, tallies, self._static_seconds(topology, part, tallies)))
-        return tallies, [*replay_steps(topology, part)] if with_steps else [None] * len(block)
-
-    def _static_seconds(self, topology: Topology, part: PackedRanks, tallies: list[Tally]) -> list[float]:
-        """Estimated seconds of each prompt; a drafter that fills no tree makes all its levels at once."""
-        if part.offered is None:
-            return [self._costs.decode_s(topology, tally.steps) for tally in tallies]
         taken = take_steps(topology, part)
+        done = counted(topology, part, taken, with_steps)
+        return self._with_estimates(done, self._static_seconds(topology, part, taken, done.sums["steps"]))
+
+    def _static_seconds(self, topology: Topology, part: PackedRanks, taken: Taken, steps: np.ndarray) -> np.ndarray:
+        """`[P]` estimated seconds; a drafter that fills no tree makes all its levels at once."""
+        if part.offered is None:
+            return self._costs.decode_s(topology, steps)
         each = self._costs.dynamic_steps_s(np.ones((len(taken.end), 1)), taken.sizes(topology))
         spent = np.bincount(taken.prompt, weights=each, minlength=len(part.last))
-        seconds: list[float] = (self._costs.prefill_s + spent).tolist()
-        return seconds
+        return self._costs.prefill_s + spent
 
-    def _replay_expected(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray) -> Replayed:
+    def _replay_expected(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray) -> Counted:
         rows = _rows(block)
         records = {name: values[rows] for name, values in self._records.items()}
-        tallies = replay_sampled(topology, rule_weights(topology, rule, records), self._packed.of(rows))
-        seconds = [self._costs.decode_s(topology, tally.steps) for tally in tallies]
-        return list(map(self._with_estimates, tallies, seconds)), [None] * len(block)
+        done = replay_sampled(topology, rule_weights(topology, rule, records), self._packed.of(rows))
+        return self._with_estimates(done, self._costs.decode_s(topology, done.sums["steps"]))
 
-    def _replay_nested(self, plan: NestedPlan, block: np.ndarray, with_steps: bool) -> Replayed:
+    def _replay_nested(self, plan: NestedPlan, block: np.ndarray, with_steps: bool) -> Counted:
         walked = self._walk(limits(plan), block)
-        tallies, steps = replay_dynamic(walked, self._packed.of(block), plan)
-        tallies = list(map(self._with_estimates, tallies, self._seconds(walked, steps, plan)))
-        return tallies, [*listed_steps(walked, steps)] if with_steps else [None] * len(block)
+        done, steps = replay_dynamic(walked, self._packed.of(block), plan, with_steps)
+        return self._with_estimates(done, self._seconds(walked, steps, plan))
 
     def _walk(self, which: Limits, block: np.ndarray) -> Walked:
         """The last one is kept: every budget with these limits wants it."""
-        key = (which, int(block[0]))
+        key = (which, block.tobytes())
         if self._walked is None or self._walked[0] != key:
             self._walked = None  # its memory is needed
             expansions = [self._expansions[which].of(self._names[i]) for i in block]
             self._walked = key, walk(self._packed.of(block), expansions)
         return self._walked[1]
 
-    def _seconds(self, walked: Walked, steps: Steps, plan: NestedPlan) -> list[float]:
-        """Estimated seconds of each prompt."""
+    def _seconds(self, walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
+        """`[P]` estimated seconds."""
         each = self._costs.dynamic_steps_s(fed_nodes(walked, steps, plan), steps.size)
         summed = np.bincount(walked.prompt[steps.start], weights=each, minlength=len(walked.first))
-        seconds: list[float] = (self._costs.prefill_s + summed).tolist()
-        return seconds
+        return self._costs.prefill_s + summed
 
-    def _with_estimates(self, tally: Tally, seconds: float) -> Tally:
-        tally.est_s, tally.est_plain_s = seconds, self._costs.plain_decode_s(tally.new_tokens)
-        return tally
+    def _with_estimates(self, done: Counted, seconds: np.ndarray) -> Counted:
+        return done.with_sums(est_s=seconds, est_plain_s=self._costs.plain_decode_s(done.sums["new_tokens"]))
 
 
 def _rows(block: np.ndarray) -> slice | np.ndarray:

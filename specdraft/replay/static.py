@@ -7,16 +7,16 @@ token. That is exact: the counts are those of a live run, step by step.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from specdraft.results.metrics import Tally, looped_tokens
+from specdraft.results.counted import Counted, NodeCounts, StepCounts
+from specdraft.results.metrics import looped_tokens
 from specdraft.traces.library import PairTraces
 from specdraft.trees.ranks import PackedRanks, at_depth
-from specdraft.trees.topology import RankPath, Topology
+from specdraft.trees.topology import Topology
 
 
 def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray], offered: Sequence[np.ndarray] = ()) -> PackedRanks:
@@ -154,56 +154,57 @@ def drafted_nodes(topology: Topology, offered: np.ndarray) -> np.ndarray:
     return there
 
 
-class Counts(NamedTuple):
-    """What one tree did on P prompts; integers, D the tree's depth.
-
-    Attributes:
-        steps, drafted_tokens, accepted_tokens, cuts: `[P]`; cuts are the steps that the end of the text cut.
-        lengths: `[P, D + 1]` steps by accepted tokens.
-        reached, beyond: `[P, D]` steps that got to try a node at each depth from 1, that accepted one there.
-        drafted, tried, accepted: `[n + 1, P]` steps that drafted, that tried, and that accepted each node.
-    """
-
-    steps: np.ndarray
-    drafted_tokens: np.ndarray
-    accepted_tokens: np.ndarray
-    cuts: np.ndarray
-    lengths: np.ndarray
-    reached: np.ndarray
-    beyond: np.ndarray
-    drafted: np.ndarray
-    tried: np.ndarray
-    accepted: np.ndarray
+def replay(topology: Topology, packed: PackedRanks, with_steps: bool = False) -> Counted:
+    """Decode every prompt with one static tree, array code only: integers, equal to a live run's."""
+    return counted(topology, packed, take_steps(topology, packed), with_steps)
 
 
-def count(topology: Topology, packed: PackedRanks) -> Counts:
-    """Decode every prompt with one static tree: array code only."""
-    taken = take_steps(topology, packed)
+def counted(topology: Topology, packed: PackedRanks, taken: Taken, with_steps: bool = False) -> Counted:
+    """The counts of steps that were taken with one static tree."""
     prompts, levels = len(packed.last), topology.depth
-
-    def tabled(row: np.ndarray, column: np.ndarray, height: int, width: int) -> np.ndarray:
-        return np.bincount(row * width + column, minlength=height * width).reshape(height, width)
-
     steps, cuts = (np.bincount(some, minlength=prompts) for some in (taken.prompt, taken.prompt[taken.cut]))
-    lengths = tabled(taken.prompt, taken.accepted, prompts, levels + 1)
-    beyond = lengths[:, :0:-1].cumsum(1)[:, ::-1]
-    through = tabled(taken.end, taken.prompt, len(topology), prompts)
-    for child in range(topology.num_nodes, 0, -1):
-        through[topology.parents[child]] += through[child]
-    if taken.there is None:
-        onwards = ~taken.cut & (np.bincount(topology.parents[1:], minlength=len(topology)) > 0)[taken.end]
-        tried = through - tabled(taken.end[taken.cut], taken.prompt[taken.cut], len(topology), prompts)
-        tried, drafted = tried[topology.parents], np.broadcast_to(steps, through.shape)
-    else:
-        trying = tried_nodes(topology, taken)
-        onwards = (trying & (topology.parents == taken.end[:, None])).any(1)
-        tried, drafted = (_per_prompt(nodes, taken.prompt, prompts) for nodes in (trying, taken.there))
+    accepted = np.bincount(taken.prompt, weights=taken.accepted, minlength=prompts).astype(np.int64)
+    sizes = taken.sizes(topology)
+    lengths = np.bincount(taken.accepted, minlength=levels + 1)
+    beyond = lengths[:0:-1].cumsum()[::-1]
+    onwards = _goes_on(topology, taken)
     # who accepted d tokens had tried depth d
-    reached = beyond + tabled(taken.prompt[onwards], taken.accepted[onwards], prompts, levels)
-    sizes = np.bincount(taken.prompt, weights=taken.sizes(topology), minlength=prompts).astype(np.int64)
-    return Counts(
-        steps, sizes, lengths @ np.arange(levels + 1), cuts, lengths, reached, beyond, drafted, tried, through
-    )
+    reached = beyond + np.bincount(taken.accepted[onwards], minlength=levels)[:levels]
+    sums = {
+        "steps": steps,
+        "drafted_tokens": np.bincount(taken.prompt, weights=sizes, minlength=prompts).astype(np.int64),
+        "accepted_tokens": accepted,
+        "bonus_tokens": steps - cuts,
+        "new_tokens": packed.last + 1,
+        "looped_tokens": packed.looped,
+    }
+    listed = StepCounts(taken.prompt, sizes, taken.accepted, taken.cut) if with_steps else None
+    return Counted(sums, lengths, reached, beyond, _node_counts(topology, taken, steps), steps=listed)
+
+
+def _goes_on(topology: Topology, taken: Taken) -> np.ndarray:
+    """`[V]` whether the deepest accepted node's children were tried: it has some, and did not end the text."""
+    goes_on: np.ndarray
+    if taken.there is None:
+        goes_on = ~taken.cut & (np.bincount(topology.parents[1:], minlength=len(topology)) > 0)[taken.end]
+    else:
+        goes_on = (tried_nodes(topology, taken) & (topology.parents == taken.end[:, None])).any(1)
+    return goes_on
+
+
+def _node_counts(topology: Topology, taken: Taken, steps: np.ndarray) -> NodeCounts:
+    """Of the nodes that any prompt drafted; `steps`: `[P]` of each prompt."""
+    accepted = np.bincount(taken.end, minlength=len(topology))
+    for child in range(topology.num_nodes, 0, -1):
+        accepted[topology.parents[child]] += accepted[child]
+    if taken.there is None:
+        at_end = np.bincount(taken.end[taken.cut], minlength=len(topology))
+        reached, drafted = (accepted - at_end)[topology.parents], np.full(len(topology), steps.sum())
+    else:
+        reached = tried_nodes(topology, taken).sum(0)
+        drafted = steps @ _per_prompt(taken.there, taken.prompt, len(steps))
+    nodes = NodeCounts(topology.paths[1:], drafted[1:], reached[1:], accepted[1:])
+    return nodes if nodes.drafted.all() else nodes.where(nodes.drafted > 0)
 
 
 def tried_nodes(topology: Topology, taken: Taken) -> np.ndarray:
@@ -216,87 +217,8 @@ def tried_nodes(topology: Topology, taken: Taken) -> np.ndarray:
     return tried
 
 
-def _per_prompt(nodes: np.ndarray, prompt: np.ndarray, prompts: int) -> np.ndarray:
-    """`[V, n + 1]` -> `[n + 1, P]`."""
-    summed = np.zeros((prompts, nodes.shape[1]), dtype=np.int64)
-    np.add.at(summed, prompt, nodes)
-    return summed.T
-
-
-class NodeCounts(Mapping[RankPath, list[int]]):
-    """`Tally.nodes` of one prompt, read from the counts of all prompts when somebody looks."""
-
-    __slots__ = ("_by_path", "_counts", "_prompt", "_topology")
-
-    def __init__(self, topology: Topology, counts: Counts, prompt: int) -> None:
-        self._topology, self._counts, self._prompt = topology, counts, prompt
-        self._by_path: dict[RankPath, list[int]] | None = None
-
-    def _nodes(self) -> dict[RankPath, list[int]]:
-        if self._by_path is None:
-            columns = [table[1:, self._prompt].tolist() for table in self._counts[-3:]]
-            rows = zip(self._topology.paths[1:], *columns, strict=True)
-            self._by_path = {path: [tried, accepted] for path, drafted, tried, accepted in rows if drafted}
-        return self._by_path
-
-    def __getitem__(self, path: RankPath) -> list[int]:
-        return self._nodes()[path]
-
-    def __iter__(self) -> Iterator[RankPath]:
-        return iter(self._nodes())
-
-    def __len__(self) -> int:
-        return len(self._nodes())
-
-
-def replay(topology: Topology, packed: PackedRanks) -> list[Tally]:
-    """Counts of decoding every prompt with one static tree: integers, equal to a live run's."""
-    counts = count(topology, packed)
-    lengths: list[Counter[int]] = [Counter() for _ in packed.last]
-    for prompt, length, steps in _entries(counts.lengths):
-        lengths[prompt][length] = steps
-    positions: list[dict[int, list[int]]] = [{} for _ in packed.last]
-    for prompt, above, reached in _entries(counts.reached):
-        positions[prompt][above + 1] = [reached, 0]
-    for prompt, above, accepted in _entries(counts.beyond):
-        positions[prompt][above + 1][1] = accepted
-    columns = (
-        counts.steps,
-        counts.drafted_tokens,
-        counts.accepted_tokens,
-        counts.steps - counts.cuts,
-        packed.last + 1,
-        packed.looped,
-    )
-    return [
-        Tally(
-            steps=steps,
-            drafted_tokens=drafted,
-            accepted_tokens=accepted,
-            bonus_tokens=bonus,
-            new_tokens=new,
-            looped_tokens=looped,
-            lengths=lengths[prompt],
-            positions=positions[prompt],
-            nodes=NodeCounts(topology, counts, prompt) if steps else {},
-        )
-        for prompt, (steps, drafted, accepted, bonus, new, looped) in enumerate(
-            zip(*(c.tolist() for c in columns), strict=True)
-        )
-    ]
-
-
-def _entries(table: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Row, column and value of everything but zeros."""
-    rows, columns = np.nonzero(table)
-    return zip(rows.tolist(), columns.tolist(), table[rows, columns].tolist(), strict=True)
-
-
-def replay_steps(topology: Topology, packed: PackedRanks) -> list[list[list[int]]]:
-    """Every prompt's steps as `steps.csv` lists them: index, drafted, accepted and bonus tokens, cut (0 or 1)."""
-    taken = take_steps(topology, packed)
-    steps: list[list[list[int]]] = [[] for _ in packed.last]
-    columns = (taken.prompt, taken.sizes(topology), taken.accepted, taken.cut)
-    for prompt, size, accepted, cut in zip(*(column.tolist() for column in columns), strict=True):
-        steps[prompt].append([len(steps[prompt]), size, accepted, int(not cut), int(cut)])
-    return steps
+def _per_prompt(there: np.ndarray, prompt: np.ndarray, prompts: int) -> np.ndarray:
+    """`[V, n + 1]` -> `[P, n + 1]` whether any step of a prompt has the node."""
+    some = np.zeros((prompts, there.shape[1]), dtype=bool)
+    np.logical_or.at(some, prompt, there)
+    return some

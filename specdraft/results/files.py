@@ -10,15 +10,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from specdraft.errors import ResultsError
 
-FILES = ("records.csv", "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "positions.csv",
+RECORDS, RECORDS_PARQUET = "records.csv", "records.parquet"
+FILES = (RECORDS, RECORDS_PARQUET, "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "positions.csv",
          "nodes.csv", "steps.csv", "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "report.html",
          "report.md")  # fmt: skip
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a text begins that a spreadsheet computes, or that was marked
+STRUCTURE = re.compile(r'[,"\r\n]')  # what makes a cell need quotes
+PIECE = 50_000  # lines of a table that are written at a time
 ABSOLUTE = re.compile(r"(?<![^\s'\"=(\[{,:])/(?:[^/\s'\"=,:)\]}]+/?)+")
 
 
@@ -27,24 +31,26 @@ def cannot_write(path: Path, error: OSError) -> ResultsError:
     return ResultsError(f"{path}: cannot be written: {error.strerror or error}; what was written before is kept")
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Replace a file as a whole: readers see the old content or the new one. Text is written as UTF-8.
 
     Raises:
         ResultsError: it cannot be written; what was there before is there still.
     """
-    written = content.encode() if isinstance(content, str) else content
+    pieces = [content] if isinstance(content, str | bytes) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as handle:
-            handle.write(written)
+            handle.writelines(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        raise cannot_write(path, error) from error
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
 
 
 def check_folder_writable(folder: Path) -> None:
@@ -89,12 +95,38 @@ def rank_path_text(path: Iterable[int]) -> str:
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """A table as text, six significant digits in its fractions.
+    """See `csv_pieces`."""
+    return "".join(csv_pieces(table))
+
+
+def csv_pieces(table: pd.DataFrame) -> Iterator[str]:
+    """A table as text, some lines at a time; six significant digits in its fractions.
 
     A text that a spreadsheet would compute is marked as text, by an apostrophe before it; `from_csv` takes it off.
     """
-    marked = _map_texts(table, lambda text: f"'{text}" if FORMULA.match(text) else text)
-    return str(marked.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    yield ",".join(map(_quoted, table.columns)) + "\n"
+    for start in range(0, len(table), PIECE):
+        piece = table.iloc[start : start + PIECE]
+        cells = zip(*(_cells(piece[name]) for name in table.columns), strict=True)
+        yield "\n".join(map(",".join, cells)) + "\n"
+
+
+def _cells(column: pd.Series[Any]) -> list[str]:
+    """A column's cells: each distinct value is written once."""
+    codes, values = pd.factorize(column)
+    texts = np.array([*map(_cell, values), ""], dtype=object)  # the last one is for what is not there
+    cells: list[str] = texts[codes].tolist()
+    return cells
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return _quoted(f"'{value}" if FORMULA.match(value) else value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _quoted(text: str) -> str:
+    return '"{}"'.format(text.replace('"', '""')) if STRUCTURE.search(text) else text
 
 
 def from_csv(table: pd.DataFrame) -> pd.DataFrame:

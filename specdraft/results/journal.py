@@ -1,4 +1,4 @@
-"""The journal that a killed sweep resumes from."""
+"""The journal that a killed sweep resumes from: combinations, and rows that were decoded live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt decoded with one combination, as the journal keeps it.
+    """One prompt decoded live with one combination, as the journal keeps it.
 
     Attributes:
         weights: digests of the target's and the drafter's weights, and of all prompts where the tree was fitted.
@@ -122,21 +122,24 @@ class Journal:
         except UNREADABLE:
             return
 
-    def add_combination(self, keys: dict[str, Any], weights: tuple[str, ...]) -> None:
-        """Write down what a combination is and which weights it runs with, unless that is there already."""
-        name = keys["combination"]
-        if (self.combinations.get(name), self.weights.get(name)) != (keys, weights):
-            self._append(json.dumps({"keys": keys, "weights": weights}))
-            self.combinations[name], self.weights[name] = keys, weights
+    def add_combinations(self, combinations: Iterable[tuple[dict[str, Any], tuple[str, ...]]]) -> None:
+        """Write down what combinations are and which weights they run with, where that is not there already."""
+        new = [(k, w) for k, w in combinations if (self._combination(k["combination"])) != (k, w)]
+        self._append("".join(json.dumps({"keys": keys, "weights": weights}) + "\n" for keys, weights in new))
+        for keys, weights in new:
+            self.combinations[keys["combination"]], self.weights[keys["combination"]] = keys, weights
+
+    def _combination(self, name: str) -> tuple[dict[str, Any] | None, tuple[str, ...] | None]:
+        return self.combinations.get(name), self.weights.get(name)
 
     def add_row(self, row: Row) -> None:
         """Write down a finished row."""
-        self._append(row.to_json())
+        self._append(row.to_json() + "\n")
         self.rows[row.key] = row
 
-    def _append(self, line: str) -> None:
+    def _append(self, lines: str) -> None:
         try:
-            self._handle.write(line.encode() + b"\n")
+            self._handle.write(lines.encode())
             self._handle.flush()
         except OSError as error:
             raise cannot_write(self._path, error) from error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")
-TIMES = ("wall_s", "draft_s", "verify_s", "other_s")
+TIMES = ("wall_s", "prefill_s", "draft_s", "verify_s", "other_s")
 HELPERS = (
     "plain_s",
     "looped_tokens",
@@ -28,7 +28,7 @@ HELPERS = (
     "overlap",
     "judged_tokens",
 )  # summed for ratios, not written
-SECONDS = ("wall_s", "draft_s", "verify_s", "plain_s", "est_s", "est_plain_s")  # NaN where the engine has none
+SECONDS = ("wall_s", "prefill_s", "draft_s", "verify_s", "plain_s", "est_s", "est_plain_s")  # NaN: the engine has none
 # ratio -> (numerator terms, denominator)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "acceptance_rate": (("accepted_tokens",), "drafted_tokens"),
@@ -62,7 +62,7 @@ class Tally:
             only.
         judged_tokens: how many tokens that sum is over.
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
-        wall_s, draft_s, verify_s: measured seconds, of live decoding only.
+        wall_s, prefill_s, draft_s, verify_s: measured seconds, of live decoding only.
         plain_s: measured seconds of plain decoding of the same prompt.
         est_s, est_plain_s: the same two estimated from the pair's cost curve, of replayed decoding only.
     """
@@ -74,6 +74,7 @@ class Tally:
     new_tokens: int = 0
     looped_tokens: int = 0
     wall_s: float = nan
+    prefill_s: float = nan
     draft_s: float = nan
     verify_s: float = nan
     plain_s: float = nan
@@ -88,11 +89,18 @@ class Tally:
 
     @property
     def other_s(self) -> float:
-        """Seconds that were neither drafting nor verifying (the prompt's prefill, acceptance, cache upkeep)."""
-        return self.wall_s - self.draft_s - self.verify_s
+        """Seconds that were neither prefill nor drafting nor verifying (acceptance, cache upkeep)."""
+        return self.wall_s - self.prefill_s - self.draft_s - self.verify_s
 
 
-def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float, dynamic: bool = False) -> Tally:
+def tally(
+    first_token: int,
+    steps: Sequence[Step],
+    wall_s: float,
+    plain_s: float,
+    dynamic: bool = False,
+    prefill_s: float = 0.0,
+) -> Tally:
     """Count one decoded prompt.
 
     Args:
@@ -101,8 +109,10 @@ def tally(first_token: int, steps: Sequence[Step], wall_s: float, plain_s: float
         wall_s: seconds for everything, prefill included.
         plain_s: seconds that plain decoding took for the same prompt.
         dynamic: the trees differ from step to step.
+        prefill_s: seconds in which both models read the prompt.
     """
     result = Tally(dynamic=dynamic, new_tokens=1, wall_s=wall_s, draft_s=0.0, verify_s=0.0, plain_s=plain_s)
+    result.prefill_s = prefill_s
     positions: dict[int, list[int]] = {}
     nodes: dict[RankPath, list[int]] = {}
     for step in steps:

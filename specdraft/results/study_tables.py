@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from yaml import YAMLError
 
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
-from specdraft.results.files import from_csv
+from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.metrics import RATIOS
 from specdraft.results.summary import RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS
@@ -46,7 +47,7 @@ class StudyTables:
 
     Attributes:
         folder: where the study was read.
-        records: one row per combination, prompt and repeat.
+        records: one row per combination, prompt and repeat; None where the study was run with `output.records=none`.
         summary: one row per combination, with 95 % intervals (`_lo`, `_hi`).
         by_category: one row per combination and category of prompts.
         comparisons: one row per two trees at one budget and metric: their paired difference.
@@ -61,7 +62,7 @@ class StudyTables:
     folder: Path
     manifest: dict[str, Any]
     config: dict[str, Any]
-    records: pd.DataFrame
+    records: pd.DataFrame | None
     summary: pd.DataFrame
     by_category: pd.DataFrame
     comparisons: pd.DataFrame
@@ -79,9 +80,30 @@ def load_study(folder: str | Path) -> StudyTables:
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    written = [file for file in COLUMNS if file != "steps.csv" or (folder / file).exists()]
+    written = [file for file in COLUMNS if file != RECORDS and (file != "steps.csv" or (folder / file).exists())]
+    config = _read_config(folder / "config.yaml")
     tables = {Path(file).stem: read_table(folder / file) for file in written}
-    return StudyTables(folder, manifest, _read_config(folder / "config.yaml"), **tables)
+    return StudyTables(folder, manifest, config, records=_read_records(folder, config), **tables)
+
+
+def _read_records(folder: Path, config: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The table of all rows, in whichever form it was written; None where that was not wanted."""
+    if (folder / RECORDS_PARQUET).exists():
+        return _read_parquet(folder / RECORDS_PARQUET)
+    output = config.get("output")
+    if isinstance(output, Mapping) and output.get("records") == "none" and not (folder / RECORDS).exists():
+        return None
+    return read_table(folder / RECORDS)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # what Arrow says of a torn file is one of both
+        raise ResultsError(f"{path}: cannot be read as a table; {EXPECTED}") from error
+    columns = COLUMNS[RECORDS]
+    _check_columns(path, columns, [str(name) for name in table.columns])
+    return table[columns].astype({column: _type_of(column, RECORDS) for column in columns})
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -89,12 +111,15 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise ResultsError(f"{path}: there is no such file; {EXPECTED}")
     columns = COLUMNS[path.name]
-    header = list(read_csv(path, nrows=0))
-    if missing := [column for column in columns if column not in header]:
-        raise ResultsError(f"{path}: has no column {', '.join(missing)}; expected a table of this version of specdraft")
+    _check_columns(path, columns, [*map(str, read_csv(path, nrows=0))])
     types = {column: _type_of(column, path.name) for column in columns}
     blank = {column: [""] for column in columns if types[column] == "float64"}
     return read_csv(path, usecols=columns, dtype=types, keep_default_na=False, na_values=blank)[columns]
+
+
+def _check_columns(path: Path, columns: Sequence[str], header: Sequence[str]) -> None:
+    if missing := [column for column in columns if column not in header]:
+        raise ResultsError(f"{path}: has no column {', '.join(missing)}; expected a table of this version of specdraft")
 
 
 def _type_of(column: str, file: str) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+from pandas.api.types import is_numeric_dtype
 
-from specdraft.results.files import rank_path_text
+from specdraft.results.frames import Frames, frames_of
 from specdraft.results.journal import Row
 from specdraft.results.metrics import HELPERS, add_ratios
+from specdraft.results.parts import FIELDS
 from specdraft.results.summary import SUMS, summarise
-from specdraft.trees.topology import RankPath
 
-SCHEMA = 2
+SCHEMA = 3
+NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "acceptance",
         "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed",
         "engine"]  # fmt: skip
@@ -30,69 +31,73 @@ DETAILS = {  # file -> its own columns, after DETAIL_KEYS
 
 
 def build_tables(
-    rows: Iterable[Row], combinations: Mapping[str, Mapping[str, Any]], seed: int
+    rows: Sequence[Row], combinations: Mapping[str, Mapping[str, Any]], seed: int, replayed: pa.Table = NONE
 ) -> dict[str, pd.DataFrame]:
-    """File name -> table, for rows of any number of combinations."""
+    """File name -> table, for rows of any number of combinations: of the journal, and those that were replayed."""
     place = {name: index for index, name in enumerate(combinations)}
-    rows = sorted(rows, key=lambda row: (place[row.combination], row.repeat))
-    records = records_table(rows, combinations)
-    tables = {
-        "records.csv": records.drop(columns=list(HELPERS)),
-        "summary.csv": summarise(records, COMBINATION_KEYS, seed),
-        "by_category.csv": summarise(records, [*COMBINATION_KEYS, "category"], seed),
+    frames = frames_of(rows, replayed, place)
+    keys = pd.DataFrame(list(combinations.values()), columns=COMBINATION_KEYS)
+    records = records_table(frames.rows, keys)
+    summary, by_category = (summarise(records, [*COMBINATION_KEYS, *more], seed) for more in ([], ["category"]))
+    details = {
+        "lengths.csv": _summed(frames.lengths, "acceptance_length"),
+        "positions.csv": _summed(frames.positions, "depth"),
+        "nodes.csv": _node_table(frames),
+        "steps.csv": frames.steps.sort_values(["combination", "repeat"], kind="stable"),
     }
-    details: dict[str, list[dict[str, Any]]] = {file: [] for file in DETAILS}
-    for name, group in groupby(rows, key=lambda row: row.combination):
-        keys = {key: combinations[name][key] for key in DETAIL_KEYS}
-        for file, entries in _details(list(group)).items():
-            details[file] += [keys | values for values in entries]
-    for file, columns in DETAILS.items():
-        if details[file] or file != "steps.csv":
-            tables[file] = pd.DataFrame(details[file], columns=[*DETAIL_KEYS, *columns])
-    return tables
-
-
-def _details(rows: list[Row]) -> dict[str, list[dict[str, Any]]]:
-    """The detail tables' rows of one combination."""
-    tallies = [row.tally for row in rows]
-    drafted: Counter[RankPath] = Counter()  # steps whose tree holds the node: fitted trees differ between prompts
-    known = {path for tally in tallies for path in tally.nodes}
-    for tally in tallies:  # a dynamic tree could hold any node in any step
-        drafted.update(dict.fromkeys(known if tally.dynamic else tally.nodes, tally.steps))
-    lengths = sum((t.lengths for t in tallies), Counter[int]())
-    nodes = sorted(_add(t.nodes for t in tallies).items(), key=lambda item: (len(item[0]), item[0]))
     return {
-        "lengths.csv": [{"acceptance_length": a, "steps": n} for a, n in sorted(lengths.items())],
-        "positions.csv": [
-            {"depth": d, "reached": r, "accepted": a}
-            for d, (r, a) in sorted(_add(t.positions for t in tallies).items())
-        ],
-        "nodes.csv": [
-            {"rank_path": rank_path_text(p), "reached": r, "accepted": a, "mean_weight": a / drafted[p]}
-            for p, (r, a) in nodes
-        ],
-        "steps.csv": [
-            dict(zip(DETAILS["steps.csv"], (row.prompt_id, row.repeat, *step), strict=True))
-            for row in rows
-            for step in row.steps or []
-        ],
+        "records.csv": records.drop(columns=list(HELPERS)),
+        "summary.csv": _plain(summary),
+        "by_category.csv": _plain(by_category),
+    } | {
+        file: _with_keys(table, keys[DETAIL_KEYS])[[*DETAIL_KEYS, *DETAILS[file]]]
+        for file, table in details.items()
+        if len(table) or file != "steps.csv"
     }
 
 
-def _add(counts: Iterable[Mapping[Any, Sequence[float]]]) -> dict[Any, tuple[float, float]]:
-    total: dict[Any, tuple[float, float]] = {}
-    for part in counts:
-        for key, (reached, accepted) in part.items():
-            before = total.get(key, (0, 0))
-            total[key] = before[0] + reached, before[1] + accepted
-    return total
+def records_table(rows: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
+    """One row per combination, prompt and repeat: keys, counts, times and ratios.
+
+    Args:
+        rows: see `Frames`.
+        keys: a row per combination, in the order of their numbers.
+    """
+    ordered = rows.sort_values(["combination", "repeat"], kind="stable")
+    return add_ratios(_with_keys(ordered, keys)[[*KEYS, *SUMS, *HELPERS]])
 
 
-def records_table(rows: Iterable[Row], combinations: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per combination, prompt and repeat: keys, counts, times and ratios."""
-    records = []
-    for row in rows:
-        row_keys = {"prompt_id": row.prompt_id, "category": row.category, "repeat": row.repeat}
-        keys = {key: row_keys[key] if key in row_keys else combinations[row.combination][key] for key in KEYS}
-        records.append(keys | {name: getattr(row.tally, name) for name in (*SUMS, *HELPERS)})
-    return add_ratios(pd.DataFrame(records, columns=[*KEYS, *SUMS, *HELPERS]))
+def _with_keys(table: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
+    """A table with the key columns of its combinations in place of their numbers; texts are categorical."""
+    which = table["combination"].to_numpy()
+    columns = {
+        str(name): column if is_numeric_dtype(column) else column.astype("category") for name, column in keys.items()
+    }
+    return (
+        table.drop(columns="combination")
+        .reset_index(drop=True)
+        .assign(**{name: column.take(which).array for name, column in columns.items()})
+    )
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """A small table with its texts as texts."""
+    return table.astype({name: "str" for name, kind in table.dtypes.items() if kind == "category"})
+
+
+def _summed(counts: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Counts of each combination, by `key` in its order."""
+    return counts.groupby(["combination", key], observed=True).sum().reset_index()
+
+
+def _node_table(frames: Frames) -> pd.DataFrame:
+    """What each combination's nodes came to, nodes by depth and rank path."""
+    nodes, paths = frames.nodes, frames.nodes["rank_path"].cat.categories
+    by_depth = sorted(paths, key=lambda path: (path.count("/"), [*map(int, path.split("/"))]))
+    nodes = nodes.assign(rank_path=nodes["rank_path"].cat.reorder_categories(by_depth))
+    dynamic = nodes.groupby("combination")["dynamic"].any()
+    steps = frames.rows.groupby("combination")["steps"].sum()
+    table = _summed(nodes.drop(columns="dynamic"), "rank_path")
+    in_any = table["combination"].map(dynamic).astype(bool)  # a dynamic tree could hold any node in any step
+    drafted = table["drafted"].where(~in_any, table["combination"].map(steps))
+    return table.assign(mean_weight=table["accepted"] / drafted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from specdraft.models.placement import device_type, dtype_name
 from specdraft.models.spec import ModelSpec
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
+from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
 from specdraft.trees.topology import Topology
 
@@ -38,6 +39,7 @@ class Combination:
     prompts: PromptSpec
     overrides: tuple[str, ...]
     prompts_digest: str = ""  # of the study's prompts
+    trees: Trees = field(default_factory=Trees, compare=False, repr=False)  # those of the study
 
     @cached_property
     def together(self) -> Together:
@@ -53,6 +55,7 @@ class Combination:
             with_steps=settings.output.steps,
             traits=self.pair.drafter.traits,
             drafter=self.pair.drafter.label,
+            trees=self.trees,
         )
 
     @property

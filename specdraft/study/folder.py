@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from specdraft.errors import ResultsError
 from specdraft.prompts import digest_of_each
-from specdraft.results.files import FILES, cannot_write, to_csv, write_atomically
+from specdraft.results.files import FILES, RECORDS, RECORDS_PARQUET, cannot_write, csv_pieces, write_atomically
 from specdraft.results.journal import read_rows
+from specdraft.results.parts import Parts, parquet, remove_parts
 from specdraft.study.plan import StudyPlan
 
-JOURNAL, LOCK, MANIFEST = "journal.jsonl", ".lock", "manifest.json"
+JOURNAL, PARTS, LOCK, MANIFEST = "journal.jsonl", "parts", ".lock", "manifest.json"
 # what `write_atomically` leaves behind when killed
-TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.\d+\.tmp")
+TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))}|\d+\.parquet)\.\d+\.tmp")
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
     Raises:
         ResultsError: it holds another study or foreign files, or cannot be written.
     """
-    for torn in [path for path in out.iterdir() if TORN.fullmatch(path.name)]:
+    for torn in [path for path in (*out.iterdir(), *out.glob(f"{PARTS}/.*")) if TORN.fullmatch(path.name)]:
         torn.unlink(missing_ok=True)
     present = {path.name for path in out.iterdir()} - {LOCK}
     if present:
@@ -61,6 +63,7 @@ def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:
         return
     for name in present & set(FILES) - {MANIFEST}:
         (out / name).unlink()
+    remove_parts(out / PARTS)
     write_manifest(out, {"study": plan.identity, "prompt_digests": digest_of_each(plan.prompts)})
 
 
@@ -74,7 +77,7 @@ def _refuse_foreign(out: Path, present: set[str], fresh: bool) -> None:
 def _refuse_another(plan: StudyPlan, out: Path, present: set[str]) -> None:
     if differing := _differing(plan, read_manifest(out)):
         raise ResultsError(f"{out}: holds another study {differing}; choose another --out, or start over with --fresh")
-    if JOURNAL not in present and "records.csv" in present:
+    if JOURNAL not in present and "summary.csv" in present:
         raise ResultsError(
             f"{out}: its journal.jsonl is gone, so it cannot be resumed; choose another --out, or start over "
             "with --fresh"
@@ -115,10 +118,22 @@ def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
     write_atomically(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def write_tables(out: Path, tables: Mapping[str, pd.DataFrame], config: str) -> None:
-    """Write every table (by its file's name), and the resolved configuration beside them. Raises `ResultsError`."""
+def write_tables(out: Path, tables: Mapping[str, pd.DataFrame], config: str, records: str = "csv") -> None:
+    """Write every table (by its file's name), and the resolved configuration beside them. Raises `ResultsError`.
+
+    Args:
+        out: the study's folder.
+        tables: file name -> table.
+        config: the resolved configuration.
+        records: in which form `records.csv` is wanted (see `OutputSpec`).
+    """
     for name, table in tables.items():
-        write_atomically(out / name, to_csv(table))
+        if name != RECORDS or records == "csv":
+            write_atomically(out / name, csv_pieces(table))
+    if records == "parquet":
+        write_atomically(out / RECORDS_PARQUET, parquet(pa.Table.from_pandas(tables[RECORDS], preserve_index=False)))
+    for name in {RECORDS, RECORDS_PARQUET} - {f"records.{records}"}:
+        (out / name).unlink(missing_ok=True)
     write_atomically(out / "config.yaml", config)
 
 
@@ -131,4 +146,8 @@ def rows_there(plan: StudyPlan, out: Path) -> dict[str, int]:
     for row in read_rows(out / JOURNAL):
         if weights.get(row.combination) == row.weights:
             counts[row.combination] += 1
+    parts = Parts(out / PARTS)
+    for key in parts:
+        if weights.get(key[0]) == key[1]:
+            counts[key[0]] += sum(len(stored.prompt_ids) for stored in parts.of(key))
     return counts

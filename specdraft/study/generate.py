@@ -92,7 +92,7 @@ class Generation:
         """Where the time went; empty of a replayed prompt."""
         if isnan(self.tally.wall_s):
             return {}
-        return {name: getattr(self.tally, name) for name in ("draft_s", "verify_s", "other_s", "wall_s")}
+        return {name: getattr(self.tally, name) for name in ("prefill_s", "draft_s", "verify_s", "other_s", "wall_s")}
 
     @staticmethod
     def _ratio(above: float, below: float) -> float | None:
@@ -213,7 +213,7 @@ class SpeculativeDecoder:
 
     def finished(self, decoding: Decoding, wall_s: float, plain_s: float = nan) -> Generation:
         """A decoded prompt and the seconds that it took, as one result."""
-        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, self.plan.dynamic)
+        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, self.plan.dynamic, decoding.prefill_s)
         return Generation(self.pair.decode(decoding.tokens), decoding.tokens, decoding.steps, counted)
 
     def _encode(self, prompt: Prompt, chat_template: str) -> list[int]:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from specdraft.study.combination import Combination
-from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured
+from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, Replayed
 from specdraft.study.failures import Failure, Failures, write_failures
-from specdraft.study.folder import JOURNAL, read_manifest, write_manifest, write_tables
+from specdraft.study.folder import read_manifest, write_manifest, write_tables
 from specdraft.study.manifest import Facts, build_manifest
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
@@ -43,8 +43,10 @@ class Ledger:
         self._plan, self._out, self._progress = plan, out, progress
         self._by_name = {combination.identifier: combination for combination in plan.combinations}
         self._started = time.perf_counter()
-        self.rows, self.failures = StudyRows(plan, out / JOURNAL), Failures(out)
+        self.rows, self.failures = StudyRows(plan, out), Failures(out)
         self.facts = Facts.of(read_manifest(out))
+        for line in self.rows.damaged:
+            progress.note(f"{line}: its rows are made again")
 
     def due(self, combinations: Iterable[Combination]) -> list[Combination]:
         """Those with rows still to do that have not failed in this run."""
@@ -56,6 +58,9 @@ class Ledger:
             case Done(rows):
                 self.rows.add(rows)
                 self._progress.advance(len(rows))
+            case Replayed():
+                self.rows.add_replayed(event)
+                self._progress.advance(event.prompts)
             case Failed():
                 self._fail(event)
             case GivenUp(rows):
@@ -89,15 +94,15 @@ class Ledger:
         self.rows.close()
         failures = self._standing_failures()
         tables = self.rows.tables({failure.combination for failure in failures})
-        write_tables(self._out, tables, self._plan.shared_config)
+        write_tables(self._out, tables, self._plan.shared_config, self._plan.settings.output.records)
         write_failures(self._out, failures, self._plan.private_paths)
         return Written(tables, self.write_manifest())
 
     def write_manifest(self) -> dict[str, Any]:
         """Write and return what is known by now. Raises `ResultsError`."""
         failures = self._standing_failures()
-        rows = self.rows.current({failure.combination for failure in failures})
-        manifest = build_manifest(self._plan, self.facts, rows, self.rows.keys, failures, self.wall_s)
+        current = self.rows.current({failure.combination for failure in failures})
+        manifest = build_manifest(self._plan, self.facts, current, self.rows.keys, failures, self.wall_s)
         write_manifest(self._out, manifest)
         return manifest
 

@@ -14,11 +14,11 @@ from specdraft.losslessness.certificate import certificate
 from specdraft.prompts import Prompt, digest_of_each
 from specdraft.replay.folds import FOLDS, folds
 from specdraft.results.files import without_folders
-from specdraft.results.journal import Row
 from specdraft.results.manifest import environment
 from specdraft.study.failures import Failure
 from specdraft.study.plan import StudyPlan
 from specdraft.study.prompt_notes import notes_on_rows
+from specdraft.study.rows import Current
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _curves(costs: Mapping[str, Any]) -> dict[str, CostCurve]:
 def build_manifest(
     plan: StudyPlan,
     facts: Facts,
-    rows: Sequence[Row],
+    current: Current,
     keys: Mapping[str, Mapping[str, Any]],
     failures: Sequence[Failure],
     wall_s: float,
@@ -114,7 +114,7 @@ def build_manifest(
     Args:
         plan: the study.
         facts: what is known beside the rows.
-        rows: those that the tables hold.
+        current: the rows that the tables hold.
         keys: combination -> key columns.
         failures: that stand.
         wall_s: seconds of all runs so far.
@@ -128,8 +128,10 @@ def build_manifest(
         "prompts": len(plan.prompts),
         "prompt_digests": digest_of_each(plan.prompts),
         "plan_notes": list(plan.notes),
-        "prompt_notes": [note.as_dict() for note in (*plan.prompt_notes, *notes_on_rows(rows, plan.prompts))],
-        "combinations": len({row.combination for row in rows}),
+        "prompt_notes": [
+            note.as_dict() for note in (*plan.prompt_notes, *notes_on_rows(current.prompts, plan.prompts))
+        ],
+        "combinations": len(current.counts),
         "skipped": without_folders(
             [{"overrides": what, "reason": why} for what, why in plan.skipped], plan.private_paths
         ),
@@ -137,7 +139,9 @@ def build_manifest(
         "wall_s": round(wall_s, 2),
         "fitted_trees": _halves(plan.prompts, plan.settings.seed),
         "intervals": "95 %, over prompts (see README: Intervals)",
-        "certificate": certificate(rows, keys, facts.near_ties, bugs, facts.rules, facts.live_checks),
+        "certificate": certificate(
+            current.counts, keys, current.ties, facts.near_ties, bugs, facts.rules, facts.live_checks
+        ),
     }
 
 

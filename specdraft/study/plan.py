@@ -34,6 +34,7 @@ from specdraft.study.remembered import check_once, encode_once
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees import shapes
+from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Shape
 from specdraft.trees.shapes.chain import Chain
 
@@ -116,20 +117,22 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
             "prompts cannot be swept: a study has one set of prompts (a text with commas wants quotes of its own: "
             "'prompts.system=\"a, b\"')"
         )
+    trees = Trees()
     for point in study.points:
         point.groups["sampling"].check()
         point.groups["acceptance"].check()
-        point.groups["tree"].limits(point.settings.budget)
+        trees.limits(point.groups["tree"], point.settings.budget)
     refuse_bundled_path(overrides, prompt_spec)
     study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
     prompts = load_prompts(prompt_spec)
     points = named_points(study.points)
     memory = StoredMemory(TraceStore(default_folder()))
     pairs = _find_pairs(points, weights, memory)
-    combinations, skipped = _combinations(points, pairs, prompts)
+    combinations, skipped = _combinations(points, pairs, prompts, trees)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
     refuse_costs_unused(settings, {combination.engine for combination in combinations})
+    shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
     beside: list[Combination] = []
     too_deep: list[Combination] = []
     prompt_notes = notes_on_turns(prompts)
@@ -138,7 +141,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         prompt_notes += notes_on_template(files, prompt_spec.chat_template, len(prompts))
         prompt_notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
-        for reference in _references(asked, prompts):
+        for reference in _references(asked, shapes_beside, prompts):
             (beside if _has_room(reference, longest) else too_deep).append(reference)
     notes = [*study.notes, *_left_out(too_deep), *_without_costs(settings)]
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
@@ -161,7 +164,7 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
 
 
-def _combination(point: Point, pair: PairFiles, digest: str = "") -> Combination:
+def _combination(point: Point, pair: PairFiles, digest: str = "", trees: Trees | None = None) -> Combination:
     groups = point.groups
     return Combination(
         pair,
@@ -172,6 +175,7 @@ def _combination(point: Point, pair: PairFiles, digest: str = "") -> Combination
         groups["prompts"],
         point.overrides,
         digest,
+        trees or Trees(),
     )
 
 
@@ -203,14 +207,14 @@ def _find_pairs(points: Iterable[Point], weights: bool, memory: Memory) -> dict[
 
 
 def _combinations(
-    points: Iterable[Point], pairs: dict[str, PairFiles], prompts: list[Prompt]
+    points: Iterable[Point], pairs: dict[str, PairFiles], prompts: list[Prompt], trees: Trees
 ) -> tuple[list[Combination], list[tuple[str, str]]]:
     combinations: dict[str, Combination] = {}
     skipped, digest = [], prompts_digest(prompts)
     _check_tree_names(points)
     for point in points:
         shape = point.groups["tree"]
-        combination = _combination(point, pairs[repr((point.groups["pair"], point.groups["drafter"]))], digest)
+        combination = _combination(point, pairs[repr((point.groups["pair"], point.groups["drafter"]))], digest, trees)
         if why := misfit(combination, prompts):
             skipped.append((" ".join(point.overrides), why))
         elif combination.identifier not in combinations:
@@ -224,7 +228,7 @@ def _combinations(
 def _check_tree_names(points: Iterable[Point]) -> None:
     """Raise `ConfigError` where two trees have one name, or a tree has the name of a shape that it is not."""
     known: dict[str, Shape] = {}
-    for shape in (point.groups["tree"] for point in points):
+    for shape in {id(point.groups["tree"]): point.groups["tree"] for point in points}.values():
         kind = shape.label.partition("-")[0]
         if getattr(shape, "name", None) == shape.label and kind in shapes.registry():
             raise ConfigError(f"tree.name={shape.label!r} reads as the shape {kind!r}; choose another name")
@@ -237,14 +241,15 @@ def misfit(combination: Combination, prompts: list[Prompt]) -> str | None:
     return replace(combination.together, prompts=len(prompts)).misfit
 
 
-def _references(asked: Iterable[Combination], prompts: list[Prompt]) -> list[Combination]:
-    """What stands beside replayed combinations unasked: the chain and the reference trees of the same budgets."""
-    shapes_beside: list[Shape] = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
+def _references(
+    asked: Iterable[Combination], shapes_beside: Iterable[Shape], prompts: list[Prompt]
+) -> list[Combination]:
+    """What stands beside replayed combinations unasked: these shapes at the same budgets."""
     there = {combination.identifier: combination for combination in asked}
+    replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized]
+    settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts)): c for c in reversed(replayed)}
     beside: dict[str, Combination] = {}
-    for combination in there.values():
-        if combination.engine == "live" or combination.shape.sized:
-            continue
+    for combination in reversed(settings.values()):
         rest = tuple(o for o in combination.overrides if not o.startswith("tree"))
         for shape in shapes_beside:
             reference = replace(combination, shape=shape, overrides=(f"tree={shape.kind}", *rest))

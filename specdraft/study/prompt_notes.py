@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.models.prompt_reader import TODAY
 from specdraft.prompts import Prompt
-from specdraft.results.journal import Row
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,14 @@ def notes_on_encoding(encoded: Mapping[str, EncodedPrompt], most: int | None, pa
     return notes
 
 
-def notes_on_rows(rows: Iterable[Row], prompts: Sequence[Prompt]) -> list[PromptNote]:
-    """Whether combinations have not been run on all prompts: prompts may be added to a study, or a sweep is killed."""
-    there: dict[str, set[str]] = {}
-    for row in rows:
-        there.setdefault(row.combination, set()).add(row.prompt_id)
-    behind = [len(names) for names in there.values() if len(names) < len(prompts)]
+def notes_on_rows(there: Mapping[str, int], prompts: Sequence[Prompt]) -> list[PromptNote]:
+    """Whether combinations have not been run on all prompts: prompts may be added to a study, or a sweep is killed.
+
+    Args:
+        there: combination -> of how many prompts it has rows.
+        prompts: the study's.
+    """
+    behind = [count for count in there.values() if count < len(prompts)]
     if not behind:
         return []
     text = f"{len(behind)} of {len(there)} combinations have rows of fewer prompts than these {len(prompts)}"

@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from specdraft.drafters.pair import PairFiles
-from specdraft.prompts import Prompt
 from specdraft.results.comparisons import comparisons
 from specdraft.results.journal import Journal, Row
+from specdraft.results.parts import Key, Parts
 from specdraft.results.tables import build_tables
 from specdraft.study.combination import Combination
-from specdraft.study.engines.base import DueRow, Work
+from specdraft.study.engines.base import Replayed, Work
+from specdraft.study.folder import JOURNAL, PARTS
 from specdraft.study.plan import StudyPlan
 
 PAIR_KEYS = ("pair", "target", "draft", "drafter", "dtype")
 
 
+class Current(NamedTuple):
+    """The rows that stand: of no combination that failed, and of no weights that were replaced.
+
+    Attributes:
+        rows: of the journal.
+        replayed: which of the parts.
+        counts: combination -> how many rows.
+        prompts: combination -> of how many prompts.
+    """
+
+    rows: list[Row]
+    replayed: list[Key]
+    counts: dict[str, int]
+    prompts: dict[str, int]
+
+    @property
+    def ties(self) -> list[dict[str, Any]]:
+        """Where live text differs from plain decoding, and rounding decides."""
+        return [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in self.rows if r.tie]
+
+
 class StudyRows:
-    """What the journal has of a plan's rows; new ones go there at once.
+    """What a study's folder has of a plan's rows; new ones go there at once.
 
     Args:
         plan: the study.
-        path: its journal.
+        out: its folder.
 
     Attributes:
         reused: rows that were there before this run.
         done: rows that this run added.
+        damaged: a line for each file whose rows have to be made again.
 
     Raises:
-        ResultsError: the journal cannot be written.
+        ResultsError: a file cannot be read or written.
     """
 
-    def __init__(self, plan: StudyPlan, path: Path) -> None:
-        self._plan, self._journal = plan, Journal(path)
+    def __init__(self, plan: StudyPlan, out: Path) -> None:
+        self._plan, self._journal, self._parts = plan, Journal(out / JOURNAL), Parts(out / PARTS)
+        self._prompts = frozenset(prompt.prompt_id for prompt in plan.prompts)
+        self.damaged = self._parts.remove_damaged()
         self.done = 0
         self.reused = self.total - sum(map(self.missing, plan.combinations))
 
@@ -52,8 +78,7 @@ class StudyRows:
 
     def add_combinations(self, combinations: Iterable[Combination]) -> None:
         """Write down what is going to run with which weights."""
-        for combination in combinations:
-            self._journal.add_combination(combination.keys, combination.weights)
+        self._journal.add_combinations((combination.keys, combination.weights) for combination in combinations)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Write down finished rows."""
@@ -61,14 +86,24 @@ class StudyRows:
             self._journal.add_row(row)
             self.done += 1
 
+    def add_replayed(self, replayed: Replayed) -> None:
+        """Write down rows that were replayed together."""
+        self._parts.add(replayed.rows)
+        self.done += replayed.prompts
+
     def missing(self, combination: Combination) -> int:
         """How many of a combination's rows are still to do."""
-        return len(self._due(combination))
+        return sum(len(self._due(combination, repeat)) for repeat in range(self._plan.settings.repeats))
 
     def work(self, pair: PairFiles, combinations: Iterable[Combination]) -> Work:
         """What is still to do of these combinations, all of one pair and one engine."""
         chosen, settings = tuple(combinations), self._plan.settings
-        due = frozenset(row for combination in chosen for row in self._due(combination))
+        due = {
+            (combination.identifier, repeat): prompts
+            for combination in chosen
+            for repeat in range(settings.repeats)
+            if (prompts := self._due(combination, repeat))
+        }
         return Work(
             pair,
             tuple(self._plan.prompts),
@@ -79,36 +114,46 @@ class StudyRows:
             with_steps=settings.output.steps,
         )
 
-    def current(self, failed: Container[str]) -> list[Row]:
+    def current(self, failed: Container[str]) -> Current:
         """Every row, those of replaced weights and of `failed` combinations left out."""
         now = {tuple(c.keys[key] for key in PAIR_KEYS): c.pair.weights for c in self._plan.combinations}
 
-        def is_current(row: Row) -> bool:
-            keys = self.keys[row.combination]
-            last = self._journal.weights[row.combination]
+        def stands(combination: str, weights: tuple[str, ...]) -> bool:
+            if combination in failed or combination not in self.keys:
+                return False
+            keys, last = self.keys[combination], self._journal.weights[combination]
             pair = now.get(tuple(keys[key] for key in PAIR_KEYS), last[:2])
-            return row.weights == (*pair, *last[2:])
+            return weights == (*pair, *last[2:])
 
-        return [row for row in self._journal.rows.values() if row.combination not in failed and is_current(row)]
+        rows = [row for row in self._journal.rows.values() if stands(row.combination, row.weights)]
+        replayed = [key for key in self._parts if stands(*key[:2])]
+        counts, prompts = Counter(row.combination for row in rows), defaultdict[str, set[str]](set)
+        for row in rows:
+            prompts[row.combination].add(row.prompt_id)
+        for key in replayed:
+            for stored in self._parts.of(key):
+                counts[key[0]] += len(stored.prompt_ids)
+                prompts[key[0]] |= stored.prompt_ids
+        return Current(rows, replayed, dict(counts), {name: len(ids) for name, ids in prompts.items()})
 
     def tables(self, failed: Container[str]) -> dict[str, pd.DataFrame]:
-        """File name -> table, of the current rows."""
-        seed = self._plan.settings.seed
-        tables = build_tables(self.current(failed), self._journal.combinations, seed)
+        """File name -> table, of the current rows. Raises `ResultsError`."""
+        seed, current = self._plan.settings.seed, self.current(failed)
+        tables = build_tables(current.rows, self.keys, seed, self._parts.read(current.replayed))
         return tables | {"comparisons.csv": comparisons(tables["records.csv"], seed)}
 
     def close(self) -> None:
         """Close the journal. Raises `ResultsError`."""
         self._journal.close()
 
-    def _due(self, combination: Combination) -> list[DueRow]:
-        return [
-            DueRow(combination.identifier, prompt.prompt_id, repeat)
-            for prompt in self._plan.prompts
-            for repeat in range(self._plan.settings.repeats)
-            if not self._has(combination, prompt, repeat)
-        ]
-
-    def _has(self, combination: Combination, prompt: Prompt, repeat: int) -> bool:
-        row = self._journal.rows.get((combination.identifier, combination.weights, prompt.prompt_id, repeat))
-        return row is not None and (row.steps is not None or not self._plan.settings.output.steps)
+    def _due(self, combination: Combination, repeat: int) -> frozenset[str]:
+        """The prompts whose row in a repeat is still to do."""
+        name, weights = combination.identifier, combination.weights
+        with_steps = self._plan.settings.output.steps
+        if combination.engine == "replay":
+            due = self._prompts
+            for stored in self._parts.of((name, weights, repeat)):
+                due = due - stored.prompt_ids if stored.with_steps or not with_steps else due
+            return due
+        there = {prompt: self._journal.rows.get((name, weights, prompt, repeat)) for prompt in self._prompts}
+        return frozenset(prompt for prompt, row in there.items() if row is None or (with_steps and row.steps is None))

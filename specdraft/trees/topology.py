@@ -60,7 +60,7 @@ class Topology:
         Raises:
             TreeError: a path is empty, negative, repeated, or its parent is missing.
         """
-        rank_paths = [tuple(int(r) for r in path) for path in paths]
+        rank_paths = [tuple(map(int, path)) for path in paths]
         for path in rank_paths:
             if not path or min(path) < 0:
                 raise TreeError(f"{list(path)} is not a rank path: it needs one or more ranks, each 0 or more")
@@ -156,6 +156,12 @@ class Topology:
             parents, parent_row = np.unique(self.parents[nodes], return_inverse=True)
             levels.append(Level(parents, nodes, parent_row, self.ranks[nodes]))
         return levels
+
+    @cached_property
+    def parents_by_level(self) -> np.ndarray:
+        """`[D]` how many nodes have children at each depth from 1."""
+        parents = np.unique(self.parents[1:])
+        return np.bincount(self.depths[parents], minlength=self.depth)
 
     def path_to(self, node: int) -> list[int]:
         """The draft nodes from the root downwards to `node`; none to the root itself."""

@@ -14,6 +14,7 @@ import torch
 from scipy import stats
 from support.drafting import annotate, record_all, texts_of
 from support.tabled import Prefix, TableModel
+from support.tallied import replay, replay_sampled
 
 from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
 from specdraft.acceptance.base import Accepted
@@ -26,8 +27,8 @@ from specdraft.drafters.pair import Pair, load_pair
 from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
-from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
-from specdraft.replay.static import pack, replay
+from specdraft.replay.expected import pack_records, rule_weights
+from specdraft.replay.static import pack
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded

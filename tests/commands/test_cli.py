@@ -542,7 +542,7 @@ class TestGenerate:
         assert (said.code, said.err) == (DONE, "")
         found = json.loads(said.out)
         assert found["new_tokens"] == len(found["token_ids"]) <= 7
-        seconds = ["draft_s", "verify_s", "other_s", "wall_s"]
+        seconds = ["prefill_s", "draft_s", "verify_s", "other_s", "wall_s"]
         assert {"text", "steps", "acceptance_rate", "acceptance_length", *seconds} <= found.keys()
         assert found["block_efficiency"] == pytest.approx((found["new_tokens"] - 1) / found["steps"])
 

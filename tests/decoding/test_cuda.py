@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from support.recorded import Live, expansions, recorded, untimed
+from support.tallied import replay_dynamic
 
 from specdraft.config import Settings
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
-from specdraft.replay.best_first import replay_dynamic, walk
 from specdraft.study.generate import SpeculativeDecoder
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.best_first import BestFirst
@@ -37,9 +37,9 @@ def test_replay_is_live() -> None:
     one = recorded(pair.target, pair.drafter.model, [pair.encode(text) for text in TEXTS], Ending(32, pair.eos_ids))
     for shape in (Chain().at(8), Kary().at(14), Beam(width=3).at(12)):
         one.check(shape.topology)
-    walked = walk(one.packed, expansions(one, BestFirst().at(16)))
+    grown = expansions(one, BestFirst().at(16))
     for budget in (4, 16):
-        counted = replay_dynamic(walked, one.packed, BestFirst().at(budget))[0]
+        counted = replay_dynamic(one.packed, grown, BestFirst().at(budget))[0]
         live = Live(one, BestFirst().at(budget)).tallies
         assert list(map(untimed, counted)) == list(map(untimed, live))
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.drafting import record_all
 from support.recorded import untimed
+from support.tallied import replay, replay_steps
 from transformers.generation import BaseStreamer
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
@@ -22,7 +23,7 @@ from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.prompts import Prompt
 from specdraft.replay.replayer import Replayer
-from specdraft.replay.static import pack, replay, replay_steps
+from specdraft.replay.static import pack
 from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import PairTraces
@@ -125,12 +126,14 @@ def test_an_estimate_has_one_look_up_for_each_step(pair: Pair) -> None:
     verify = {1: 5.0, 2: 6.0, 4: 8.0, 8: 12.0}
     curve = CostCurve([*verify], [1.0] * 4, [*verify.values()], 5.0, 0.5, 0.0, 100.0, 70.0, 1, "made up")
     replayer = Replayer(traces, [Prompt(name, "all", "") for name in prompts], curve, seed=0)
-    tallies, steps = replayer.run_plan(Chain().at(4), Greedy(), with_steps=True)
-    for counted, taken in zip(tallies, steps, strict=True):
-        assert taken is not None
-        assert counted.est_s == pytest.approx(100 + sum(1.0 + (4.0 + 1 + drafted) + 0.5 for _, drafted, *_ in taken))
-        assert counted.est_plain_s == 70 + 5 * (counted.new_tokens - 1)
-    assert len({drafted for taken in steps for _, drafted, *_ in taken or []}) > 1
+    counted = replayer.run_plan(Chain().at(4), Greedy(), with_steps=True)
+    steps, sums = counted.steps, counted.sums
+    assert steps is not None
+    for number in range(len(prompts)):
+        taken = steps.drafted[steps.prompt == number]
+        assert sums["est_s"][number] == pytest.approx(100 + sum(1.0 + (4.0 + 1 + drafted) + 0.5 for drafted in taken))
+        assert sums["est_plain_s"][number] == 70 + 5 * (sums["new_tokens"][number] - 1)
+    assert len(set(steps.drafted.tolist())) > 1
 
 
 def test_what_is_offered_below_each_root() -> None:

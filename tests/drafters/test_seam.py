@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.recorded import untimed
+from support.tallied import replay
 
 from specdraft.acceptance import Greedy
 from specdraft.decoding.decode import Ending, decode, decode_plainly
@@ -21,7 +22,7 @@ from specdraft.errors import ConfigError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import ModelFiles
 from specdraft.models.spec import ModelSpec, PairSpec
-from specdraft.replay.static import pack, replay
+from specdraft.replay.static import pack
 from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import pair_traces

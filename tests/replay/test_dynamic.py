@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.drafting import expand, prefilled, record_all, texts_of
 from support.recorded import Counting, Live, expansions, recorded, small, untimed
+from support.tallied import replay_dynamic
 
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.base import Expansion
@@ -15,8 +16,9 @@ from specdraft.drafters.loaded import expansion as expand_module
 from specdraft.drafters.pair import load_pair
 from specdraft.models import batch as batch_module
 from specdraft.prompts import PromptSpec, load_prompts
-from specdraft.replay.best_first import fed_nodes, listed_steps, replay_dynamic, sizes, take_steps, walk
-from specdraft.results.metrics import Tally
+from specdraft.replay import best_first
+from specdraft.replay.best_first import fed_nodes, sizes, take_steps, walk
+from specdraft.results.metrics import COUNTS, Tally
 from specdraft.trees.shapes.best_first import BestFirst
 
 BUDGETS = (1, 2, 5, 12, 24, 40)
@@ -32,18 +34,20 @@ SHAPES = (
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.label)
 def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst) -> None:
     pair = small()
-    walked = walk(pair.packed, expansions(pair, shape.at(max(BUDGETS))))
+    grown = expansions(pair, shape.at(max(BUDGETS)))
+    walked = walk(pair.packed, grown)
     for budget in BUDGETS:
         plan = shape.at(budget)
-        counted, steps = replay_dynamic(walked, pair.packed, plan)
+        counted, steps = replay_dynamic(pair.packed, grown, plan)
         live = Live(pair, plan)
         assert list(map(untimed, counted)) == list(map(untimed, live.tallies))
         taken = [
             [[i, s.tree.num_nodes, s.accepted_tokens, s.bonus_tokens, int(s.cut)] for i, s in enumerate(one)]
             for one in live.steps
         ]
-        assert listed_steps(walked, steps) == taken
-        fed = [[n for n in row if n] for row in fed_nodes(walked, steps, plan).tolist()]
+        assert steps == taken
+        starts = take_steps(walked, pair.packed, sizes(walked, plan))
+        fed = [[n for n in row if n] for row in fed_nodes(walked, starts, plan).tolist()]
         assert [len(row) for row in fed] == [len(row) for row in live.fed]
         known, true = sum(map(sum, fed)), sum(map(sum, live.fed))  # nodes that were pushed out again are not known
         assert true * (0.9 if budget <= max(BUDGETS) // 2 else 0.6) <= known <= true
@@ -136,10 +140,11 @@ def test_a_fault_is_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
             )
         )
     try:
-        counted = replay_dynamic(walked, packed, plan)[0]
+        counted = best_first.replay_dynamic(walked, packed, plan)[0]
     except (IndexError, ValueError):
         return
-    assert list(map(untimed, counted)) != list(map(untimed, Live(pair, plan).tallies))
+    live = Live(pair, plan).tallies
+    assert any(counted.sums[name].tolist() != [getattr(t, name) for t in live] for name in COUNTS)
 
 
 def test_no_start() -> None:
@@ -149,10 +154,9 @@ def test_no_start() -> None:
     )
     nothing = expand(pair.drafter.model, pair.prompts[0], np.array([5]), BestFirst().at(4))
     assert [field.shape for field in nothing] == [(0, 4)] * 4
-    walked = walk(empty, [nothing])
-    (counted,), steps = replay_dynamic(walked, empty, BestFirst().at(4))
+    (counted,), steps = replay_dynamic(empty, [nothing], BestFirst().at(4))
     assert untimed(counted) == untimed(Tally(new_tokens=1, dynamic=True))
-    assert listed_steps(walked, steps) == [[]]
+    assert steps == [[]]
 
 
 @pytest.mark.slow
@@ -161,9 +165,9 @@ def test_the_bundled_pairs(name: str) -> None:
     pair = load_pair(name)
     prompts = [pair.encode(prompt.text) for prompt in load_prompts(PromptSpec(limit=20))]
     one = recorded(pair.target, pair.drafter.model, prompts, Ending(32, pair.eos_ids))
-    walked = walk(one.packed, expansions(one, BestFirst().at(48)))
+    grown = expansions(one, BestFirst().at(48))
     for budget in (1, 2, 4, 8, 16, 48):
         live = Live(one, BestFirst().at(budget)).tallies
-        assert list(map(untimed, replay_dynamic(walked, one.packed, BestFirst().at(budget))[0])) == list(
+        assert list(map(untimed, replay_dynamic(one.packed, grown, BestFirst().at(budget))[0])) == list(
             map(untimed, live)
         )

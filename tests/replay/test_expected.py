@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.drafting import annotate, expand, texts_of
 from support.random_trees import topologies
 from support.tabled import TableModel, random_logits
+from support.tallied import replay, replay_dynamic, replay_sampled
 from support.tiny_models import tiny_llama
 
 from specdraft.acceptance import (
@@ -34,9 +35,8 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.models.cached_model import CachedModel
-from specdraft.replay.best_first import replay_dynamic, walk
-from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
-from specdraft.replay.static import pack, replay
+from specdraft.replay.expected import pack_records, rule_weights
+from specdraft.replay.static import pack
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
@@ -253,8 +253,8 @@ def test_no_step_without_a_second_token() -> None:
     packed = packed_of([0, 2])
     judged = pack_records([made_up(last, 2, np.random.default_rng(0)) for last in (0, 2)], 4)
     counted, other = replay_sampled(shape := Topology([-1, 0, 0, 1]), rule_weights(shape, Recursive(), judged), packed)
-    assert replace(counted, est_s=0, est_plain_s=0, wall_s=0, draft_s=0, verify_s=0, plain_s=0) == Tally(
-        new_tokens=1, est_s=0, est_plain_s=0, wall_s=0, draft_s=0, verify_s=0, plain_s=0
+    assert replace(counted, est_s=0, est_plain_s=0, wall_s=0, prefill_s=0, draft_s=0, verify_s=0, plain_s=0) == Tally(
+        new_tokens=1, est_s=0, est_plain_s=0, wall_s=0, prefill_s=0, draft_s=0, verify_s=0, plain_s=0
     )
     assert other.steps > 1
 
@@ -490,6 +490,5 @@ def test_replay_of_dynamic_trees_is_live_decoding_in_expectation(sampling: Sampl
     for text, chance in texts.items():
         one = Trajectory(np.array(text), np.zeros(len(text), dtype=np.float32))
         packed = pack([annotate(pair.draft, [PROMPT], [one])[0].ranks], [one.tokens])
-        walked = walk(packed, [expand(pair.draft, PROMPT, one.tokens, plan)])
-        counted.append((replay_dynamic(walked, packed, plan)[0][0], chance))
+        counted.append((replay_dynamic(packed, [expand(pair.draft, PROMPT, one.tokens, plan)], plan)[0][0], chance))
     assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from support.tallied import replay
 
 from specdraft.replay.fit import fit_on_all, resolve
 from specdraft.replay.folds import FOLDS, folds
-from specdraft.replay.static import accepted_nodes, pack, replay
+from specdraft.replay.static import accepted_nodes, pack
 from specdraft.trees.optimal import best_tree, path_weights
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes.chain import Chain

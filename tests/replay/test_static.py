@@ -13,12 +13,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.random_trees import topologies
 from support.recorded import NEW, recorded, small, untimed
+from support.tallied import replay, replay_steps
 
 from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay import static as replay_module
-from specdraft.replay.static import accepted_nodes, pack, replay, replay_steps
+from specdraft.replay.static import accepted_nodes, pack
 from specdraft.results.metrics import Tally, looped_tokens
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes.beam import Beam
@@ -90,7 +91,7 @@ def test_a_fault_in_replay_is_seen(monkeypatch: pytest.MonkeyPatch, fault: str) 
         )  # the next step starts on the bonus token's place
 
     def replay_wrongly(topology: Topology, ranks: PackedRanks) -> list[Tally]:
-        return [replace(counted, bonus_tokens=0) for counted in replay_module.replay(topology, ranks)]
+        return [replace(counted, bonus_tokens=0) for counted in replay(topology, ranks)]
 
     trees = [Kary(k=3).at(12).topology, Chain().at(5).topology]
     for topology in trees:

@@ -22,7 +22,7 @@ KEYS = {"combination": "c", "pair": "p", "tree": "chain"} | NUMBERS
 def lines(tmp_path: Path) -> list[Any]:
     """Key columns and one row, as a journal has them."""
     journal = Journal(tmp_path / "journal.jsonl")
-    journal.add_combination(dict(KEYS), ("t", "d"))
+    journal.add_combinations([(dict(KEYS), ("t", "d"))])
     journal.add_row(Row("c", ("t", "d"), "1", "story", 0, Tally(steps=2, nodes={(0,): [2, 1]}, positions={1: [2, 1]})))
     journal.close()
     return [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]

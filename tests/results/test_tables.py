@@ -47,7 +47,7 @@ KEYS = [
 ]
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
 COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
-TIMES = ["wall_s", "draft_s", "verify_s", "other_s"]
+TIMES = ["wall_s", "prefill_s", "draft_s", "verify_s", "other_s"]
 MEASURED = ["acceptance_rate", "acceptance_length", "block_efficiency", "tokens_per_s", "speedup", "loop_share"]
 RATIOS = [*MEASURED[:5], "est_tokens_per_s", "est_speedup", "alpha", "loop_share"]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "acceptance", "temperature", "engine"]
@@ -93,7 +93,7 @@ def row(
     tally = Tally(
         len(lengths), 3 * len(lengths), sum(lengths), len(lengths), 1 + sum(lengths) + len(lengths), prompt % 2
     )
-    tally.wall_s, tally.draft_s, tally.verify_s, tally.plain_s = 1 + prompt / 8, 0.25, 0.5, 2.0
+    tally.wall_s, tally.prefill_s, tally.draft_s, tally.verify_s, tally.plain_s = 1 + prompt / 8, 0.125, 0.25, 0.5, 2.0
     tally.lengths = Counter(lengths)
     for depth in range(1, 4):
         reached = sum(a >= depth - 1 for a in lengths)
@@ -129,7 +129,7 @@ def reopened(path: Path) -> Journal:
 def open_journal(path: Path, names: str = "x") -> Journal:
     journal = Journal(path)
     for name in names:
-        journal.add_combination(combination(name), ("w1", "w2"))
+        journal.add_combinations([(combination(name), ("w1", "w2"))])
     return journal
 
 
@@ -155,7 +155,7 @@ class TestJournal:
             open_journal(tmp_path / "j").close()
         assert len((tmp_path / "j").read_bytes().splitlines()) == 1
         journal = Journal(tmp_path / "j")
-        journal.add_combination(combination("x"), ("w1", "other"))
+        journal.add_combinations([(combination("x"), ("w1", "other"))])
         journal.close()
         assert reopened(tmp_path / "j").weights == {"x": ("w1", "other")}
 

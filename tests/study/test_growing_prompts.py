@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.tiny_models import PairFolders
+from support.written import rows_in
 
 from specdraft.errors import ResultsError
 from specdraft.prompts import Prompt
-from specdraft.results.journal import Row, read_rows
-from specdraft.results.metrics import COUNTS, Tally
+from specdraft.results.metrics import COUNTS
 from specdraft.study.engines import replay
 from specdraft.study.folder import open_study, rows_there
 from specdraft.study.plan import plan_study
@@ -87,19 +87,18 @@ def test_rows_of_old_prompts_stay_and_fitted_trees_are_fitted_anew(base: list[st
     assert {row for row in before if row[0] == "chain"} < set(counts(out))
     assert manifest(out)["study"] == grown.identity
     fitted = {c.identifier for c in grown.combinations if c.shape.fitted}
-    rows = [row for row in read_rows(out / "journal.jsonl") if row.combination in fitted]
+    rows = [row for row in rows_in(out) if row.combination in fitted]
     assert len(rows) == 3 * len(OLD) + 3 * len(OLD + NEW)
     assert len({row.weights for row in rows}) == 2
-    assert len([*read_rows(out / "journal.jsonl")]) == len(rows) + len(OLD + NEW)  # nothing was done twice
+    assert len(rows_in(out)) == len(rows) + len(OLD + NEW)  # nothing was done twice
 
 
 def test_a_combination_that_did_not_grow_along_is_named() -> None:
-    rows = [Row(name, ("t", "d"), prompt, "all", 0, Tally()) for name, prompt in ("xa", "xb", "xc", "ya", "yb")]
     prompts = [Prompt(prompt_id, "all", "text") for prompt_id in "abc"]
-    (note,) = notes_on_rows(rows, prompts)
+    (note,) = notes_on_rows({"x": 3, "y": 2}, prompts)
     assert (note.kind, note.prompts) == ("missing", 1)
     assert note.text == "1 of 2 combinations have rows of fewer prompts than these 3 (2 at least): run them again"
-    assert notes_on_rows(rows[:3], prompts) == notes_on_rows([], prompts) == []
+    assert notes_on_rows({"x": 3}, prompts) == notes_on_rows({}, prompts) == []
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from support.tiny_models import PairFolders
+from support.written import rows_in
 
 from specdraft import acceptance
 from specdraft.config import kinds_in
-from specdraft.results.journal import read_rows
 from specdraft.results.metrics import COUNTS
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
@@ -105,8 +105,8 @@ def counts(base: list[str], config_dir: Path, out: Path, *overrides: str) -> dic
     assert outcome.failures == []
     which = {c.identifier: (c.rule.kind, c.shape.kind) for c in plan.combinations}
     found: dict[tuple[str, str], Any] = {key: [] for key in which.values()}
-    for row in read_rows(out / "journal.jsonl"):
-        names = [*COUNTS, "overlap", "lengths", "positions", "nodes"]
+    for row in rows_in(out):
+        names = [*COUNTS, "overlap"]
         found[which[row.combination]].append({name: getattr(row.tally, name) for name in names})
     return found
 

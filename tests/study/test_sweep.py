@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from support.tiny_models import PairFolders, byte_tokenizer, save_model, tiny_pair_models
+from support.written import rows_in
 
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.on_demand import PairOnDemand
@@ -29,7 +30,7 @@ from specdraft.errors import ResultsError
 from specdraft.models import loading
 from specdraft.models.files import zoo_folder
 from specdraft.results.files import FILES
-from specdraft.results.journal import Journal, read_rows
+from specdraft.results.journal import Journal
 from specdraft.results.metrics import COUNTS
 from specdraft.study.engines import live
 from specdraft.study.folder import rows_there
@@ -141,7 +142,7 @@ def kary(budget: int) -> Callable[[Any], bool]:
 
 class TestFinished:
     def test_files(self, finished: Outcome) -> None:
-        assert WRITTEN | {"failures.jsonl", "journal.jsonl"} <= set(os.listdir(finished.out)) <= set(FILES)
+        assert WRITTEN | {"failures.jsonl", "journal.jsonl"} <= set(os.listdir(finished.out)) <= {*FILES, "parts"}
         for file, table in finished.tables.items():
             assert len(read(finished.out, file)) == len(table)
         assert (finished.rows, finished.reused, finished.failures) == (6 * PROMPTS, 0, [])
@@ -166,7 +167,9 @@ class TestFinished:
         assert (records["drafted_tokens"] == records["steps"] * records["nodes"]).all()
         assert (records["accepted_tokens"] <= records["steps"] * records["depth"]).all()
         assert records["new_tokens"].between(1, 10).all()
-        assert ((records["wall_s"] - records[["draft_s", "verify_s", "other_s"]].sum(axis=1)).abs() < 1e-4).all()
+        assert (
+            (records["wall_s"] - records[["prefill_s", "draft_s", "verify_s", "other_s"]].sum(axis=1)).abs() < 1e-4
+        ).all()
         assert records["accepted_tokens"].sum() > 0
 
     def test_certificate(self, finished: Outcome) -> None:
@@ -538,7 +541,7 @@ class TestLosslessness:
 
 class TestFullDisk:
     def check_that_nothing_was_lost(self, plan: StudyPlan, finished: Outcome, out: Path, decoded: list[Any]) -> None:
-        done = list(read_rows(out / "journal.jsonl"))
+        done = rows_in(out)
         assert 0 < len(done) < 6 * PROMPTS
         before = len(decoded)
         outcome = run_study(plan, out)
@@ -609,10 +612,10 @@ def kill_at_random(overrides: list[str], out: Path, total: int, kills: int) -> N
     """Start the sweep again and again, killing it when a random number of rows is there, then let it finish."""
     rng, killed = random.Random(total), 0
     for kill in range(kills):
-        done = len(list(read_rows(out / "journal.jsonl")))
+        done = len(rows_in(out))
         wanted = done + rng.randint(0, max(1, (total - done) // (kills - kill)))
         process = start_sweep(overrides, out)
-        while process.poll() is None and len(list(read_rows(out / "journal.jsonl"))) < wanted:
+        while process.poll() is None and len(rows_in(out)) < wanted:
             time.sleep(0.001)
         time.sleep(rng.random() * 0.02)
         process.send_signal(signal.SIGKILL)
@@ -635,6 +638,16 @@ class TestKilled:
             assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
         assert manifest(tmp_path / "killed")["models"].keys() == {"tiny"}
         assert not [name for name in os.listdir(tmp_path / "killed") if name.startswith(".")]
+
+    def test_replayed(self, base: list[str], tmp_path: Path) -> None:
+        """Ten lengths, a part each, twice: greedy and sampled."""
+        lengths = f"max_new_tokens={','.join(map(str, range(3, 13)))}"
+        overrides = [*base, "engine=replay", "tree=chain,kary", "budget=1,2,3", "sampling.temperature=0,1"]
+        overrides += ["acceptance=topk", lengths]
+        whole = run_study(plan_study(overrides), tmp_path / "whole")
+        kill_at_random(overrides, tmp_path / "killed", len(whole.tables["records.csv"]), kills=6)
+        for file in ("records.csv", "summary.csv", "lengths.csv", "positions.csv", "nodes.csv"):
+            assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
 
     @pytest.mark.skipif(not (zoo_folder() / "draft-tiny").is_dir(), reason="the bundled pair is not here")
     @pytest.mark.timeout(1200)

@@ -151,7 +151,7 @@ class TestReplayed:
     def test_times_are_estimates(self, replayed: Outcome) -> None:
         for table in ("records", "summary", "by_category"):
             found = read(replayed.out, table)
-            for column in ("wall_s", "draft_s", "verify_s", "other_s", "tokens_per_s", "speedup"):
+            for column in ("wall_s", "prefill_s", "draft_s", "verify_s", "other_s", "tokens_per_s", "speedup"):
                 assert found[column].isna().all(), column
             for column in ("est_tokens_per_s", "est_speedup"):
                 assert (found[column] > 0).all(), column

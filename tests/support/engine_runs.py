@@ -13,11 +13,12 @@ import torch
 
 from specdraft.drafters.pair import load_pair
 from specdraft.results.journal import Row
-from specdraft.study.engines.base import Done, DueRow, Engine, Event, Work
+from specdraft.study.engines.base import Done, Engine, Event, Replayed, Work
 from specdraft.study.engines.live import LiveEngine
 from specdraft.study.engines.replay import ReplayEngine
 from specdraft.study.plan import StudyPlan
 from specdraft.traces.store import TraceStore
+from support.written import replayed_rows
 
 
 def work_of(plan: StudyPlan, engine: str) -> Work:
@@ -25,7 +26,8 @@ def work_of(plan: StudyPlan, engine: str) -> Work:
     ((files, combinations),) = plan.by_pair().items()
     chosen = tuple(combination for combination in combinations if combination.engine == engine)
     settings, repeats = plan.settings, range(plan.settings.repeats)
-    due = frozenset(DueRow(c.identifier, p.prompt_id, r) for c in chosen for p in plan.prompts for r in repeats)
+    prompts = frozenset(prompt.prompt_id for prompt in plan.prompts)
+    due = {(combination.identifier, repeat): prompts for combination in chosen for repeat in repeats}
     return Work(files, tuple(plan.prompts), chosen, due, settings.seed, len(repeats), settings.output.steps)
 
 
@@ -34,7 +36,11 @@ def engine_called(name: str, traces: Path) -> Engine:
 
 
 def rows_of(events: Iterable[Event]) -> list[Row]:
-    return [row for event in events if isinstance(event, Done) for row in event.rows]
+    rows: list[Row] = []
+    for event in events:
+        if isinstance(event, Done | Replayed):
+            rows += event.rows if isinstance(event, Done) else replayed_rows(event.rows)
+    return rows
 
 
 def untimed_rows(events: Iterable[Event]) -> list[dict[str, Any]]:

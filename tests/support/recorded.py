@@ -15,7 +15,7 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Expansion
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.models.cached_model import CachedModel
-from specdraft.replay.static import pack, replay
+from specdraft.replay.static import pack
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.draft_tree import DraftTree
@@ -25,13 +25,14 @@ from specdraft.trees.shapes.best_first import BestFirstPlan
 from specdraft.trees.step import Step
 from specdraft.trees.topology import Topology
 from support.drafting import annotate, expand, record_all
+from support.tallied import replay
 from support.tiny_models import tiny_llama
 
 VOCAB, NEW = 64, 20
 
 
 def untimed(counted: Tally) -> Tally:
-    return replace(counted, wall_s=0, draft_s=0, verify_s=0, plain_s=0, est_s=0, est_plain_s=0)
+    return replace(counted, wall_s=0, prefill_s=0, draft_s=0, verify_s=0, plain_s=0, est_s=0, est_plain_s=0)
 
 
 class Recorded(NamedTuple):

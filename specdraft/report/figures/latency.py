@@ -14,7 +14,7 @@ from specdraft.report.theme import PARTS
 from specdraft.report.words import Name, Text, join, plural, say
 
 TITLE = "Where the time goes (measured)"
-PART_OF = {"draft_s": "drafting", "verify_s": "verifying", "other_s": "the rest"}
+PART_OF = {"prefill_s": "prefill", "draft_s": "drafting", "verify_s": "verifying", "other_s": "the rest"}
 
 
 def latency(canvas: Canvas) -> Figure | None:
@@ -28,7 +28,7 @@ def latency(canvas: Canvas) -> Figure | None:
     table = _per_token(rows)
     note = say(
         "The orange tick is plain decoding of the same texts: a bar that ends before it is faster. Sums over prompts, "
-        "without intervals; “the rest” holds prefills, acceptance and cache upkeep."
+        "without intervals; “the rest” holds acceptance and cache upkeep."
     )
     panels = canvas.panels_of(table)
     caption = join([*(_shares(panel, rows[rows["panel"] == panel]) for panel in panels[:MOST_SPOKEN]), note])

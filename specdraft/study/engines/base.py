@@ -6,7 +6,7 @@ another process, which loads the pair itself and sends the events back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -14,15 +14,10 @@ from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.prompts import Prompt
 from specdraft.results.journal import Row
+from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination
 
-
-class DueRow(NamedTuple):
-    """A row that is still to do."""
-
-    combination: str
-    prompt_id: str
-    repeat: int
+Due = Mapping[tuple[str, int], frozenset[str]]  # combination and repeat -> the prompts whose rows are still to do
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Work:
         pair: its files; whoever runs the engine loads them.
         prompts: all of the study's, whatever is due: fitted trees are chosen on some and scored on the others.
         combinations: of this pair and this engine. How prompts are encoded is in their settings.
-        due: the rows to make.
+        due: the rows to make; who has none is not there.
         seed: the study's.
         repeats: texts of each prompt.
         with_steps: list the verification steps in the rows.
@@ -42,18 +37,22 @@ class Work:
     pair: PairFiles
     prompts: tuple[Prompt, ...]
     combinations: tuple[Combination, ...]
-    due: frozenset[DueRow]
+    due: Due
     seed: int
     repeats: int
     with_steps: bool
 
+    def due_prompts(self, combination: Combination, repeat: int) -> frozenset[str]:
+        """The prompts whose row in a repeat is to be made."""
+        return self.due.get((combination.identifier, repeat), frozenset())
+
     def is_due(self, combination: Combination, prompt: Prompt, repeat: int) -> bool:
         """Whether this row is to be made."""
-        return (combination.identifier, prompt.prompt_id, repeat) in self.due
+        return prompt.prompt_id in self.due_prompts(combination, repeat)
 
     def due_rows(self, combination: Combination, repeats: Iterable[int]) -> int:
         """How many rows of a combination are to be made in these repeats."""
-        return sum(self.is_due(combination, prompt, repeat) for repeat in repeats for prompt in self.prompts)
+        return sum(len(self.due_prompts(combination, repeat)) for repeat in repeats)
 
     def draw(self, repeat: int) -> str:
         """Names one of the sampled texts of a prompt."""
@@ -61,9 +60,20 @@ class Work:
 
 
 class Done(NamedTuple):
-    """Rows that were finished together: a combination that was replayed, or twins that were decoded once."""
+    """Rows that were finished together: twins that were decoded once."""
 
     rows: list[Row]
+
+
+class Replayed(NamedTuple):
+    """Rows that were replayed together, to be written as a whole."""
+
+    rows: list[ReplayedRows]
+
+    @property
+    def prompts(self) -> int:
+        """How many rows they are: one a prompt."""
+        return sum(len(rows.prompt_ids) for rows in self.rows)
 
 
 class Failed(NamedTuple):
@@ -94,7 +104,7 @@ class Measured(NamedTuple):
     near_ties: dict[str, Any] | None
 
 
-Event = Done | Failed | GivenUp | Measured
+Event = Done | Replayed | Failed | GivenUp | Measured
 
 
 class Engine(Protocol):

@@ -164,7 +164,7 @@ class LiveEngine:
         tie = None
         if combination.sampling.greedy and combination.rule.lossless:
             tie = compare_greedy(pair.target, pair.target_check, text.ids, plain.tokens, decoding.tokens)
-        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, dynamic=plan.dynamic)
+        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, plan.dynamic, decoding.prefill_s)
         steps = listed_steps(decoding.steps) if with_steps else None
         name, weights = combination.identifier, combination.weights
         return Row(name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat, counted, tie, steps)

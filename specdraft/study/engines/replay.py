@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from specdraft.bench.costs import LEAST_S, SHARE, pair_costs
 from specdraft.bench.curve import NOT_MEASURED, CostCurve
@@ -14,14 +16,16 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
-from specdraft.results.journal import Row
+from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, encode_prompts
-from specdraft.study.engines.base import Done, Event, Failed, Measured, Work
+from specdraft.study.engines.base import Event, Failed, Measured, Replayed, Work
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 
+MOST_ROWS = 20_000  # of a unit that is written as a whole
+LONGEST_S = 5.0  # seconds of replay after which a unit is written, however small
 PromptIds = Mapping[str, Sequence[int]]
 
 
@@ -69,9 +73,11 @@ class ReplayEngine:
             return
         yield prepared.measured
         self.watch.stage("replay", _rows_of(work, group), "rows")
-        for combination in group.combinations:
-            if work.due_rows(combination, group.repeats):
-                yield _replay_or_fail(work, prepared.replayer, combination, group.repeats)
+        yield from _together(
+            _replay_or_fail(work, prepared.replayer, combination, group.repeats)
+            for combination in group.combinations
+            if work.due_rows(combination, group.repeats)
+        )
 
     def _prepare_or_fail(
         self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds, first: bool
@@ -131,23 +137,53 @@ def _groups(work: Work) -> Iterator[Group]:
             yield Group(combinations, repeats)
 
 
-def _replay_or_fail(work: Work, replayer: Replayer, combination: Combination, repeats: range) -> Event:
+def _together(outcomes: Iterable[list[ReplayedRows] | Failed]) -> Iterator[Replayed | Failed]:
+    """Combinations as they are replayed, in units that are worth a file, or that took long enough to be kept."""
+    unit: list[ReplayedRows] = []
+    started = time.monotonic()
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            yield outcome
+        else:
+            unit += outcome
+        if sum(len(rows.prompt_ids) for rows in unit) >= MOST_ROWS or time.monotonic() - started >= LONGEST_S:
+            if unit:
+                yield Replayed(unit)
+            unit, started = [], time.monotonic()
+    if unit:
+        yield Replayed(unit)
+
+
+def _replay_or_fail(
+    work: Work, replayer: Replayer, combination: Combination, repeats: range
+) -> list[ReplayedRows] | Failed:
+    alike: dict[frozenset[str], list[int]] = {}  # repeats of one text, by the prompts that are due
+    for repeat in repeats:
+        alike.setdefault(work.due_prompts(combination, repeat), []).append(repeat)
     try:
-        shape, budget = combination.shape, combination.settings.budget
-        tallies, steps = replayer.run(shape, budget, combination.rule, work.with_steps)
+        return [
+            rows for due, which in alike.items() if due for rows in _replayed(work, replayer, combination, due, which)
+        ]
     except ResultsError:
         raise
     except Exception as error:  # whatever goes wrong in one combination must not stop the others
         return _failed(work, combination, repeats, error)
+
+
+def _replayed(
+    work: Work, replayer: Replayer, combination: Combination, due: frozenset[str], repeats: Sequence[int]
+) -> list[ReplayedRows]:
+    """One text of each prompt that is due, once for each of the repeats that it stands for."""
+    places = [place for place, prompt in enumerate(work.prompts) if prompt.prompt_id in due]
+    prompts, plan = [work.prompts[place] for place in places], combination.together.plan
+    how = (combination.rule, work.with_steps, np.array(places))
+    if plan is None:
+        counted = replayer.run(combination.shape, combination.settings.budget, *how)
+    else:
+        counted = replayer.run_plan(plan, *how)
+    ids, categories = tuple(p.prompt_id for p in prompts), tuple(p.category for p in prompts)
     name, weights = combination.identifier, combination.weights
-    return Done(
-        [
-            Row(name, weights, prompt.prompt_id, prompt.category, repeat, counted, None, taken)
-            for prompt, counted, taken in zip(work.prompts, tallies, steps, strict=True)
-            for repeat in repeats
-            if work.is_due(combination, prompt, repeat)
-        ]
-    )
+    return [ReplayedRows(name, weights, repeat, ids, categories, counted) for repeat in repeats]
 
 
 def _failed(work: Work, combination: Combination, repeats: range, error: Exception) -> Failed:

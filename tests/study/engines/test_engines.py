@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections import defaultdict
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 from support.engine_runs import engine_called, rows_of, run_elsewhere, untimed_rows, work_of
 from support.tiny_models import PairFolders
+from support.written import rows_in
 
 from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, load_pair
-from specdraft.results.journal import Journal, read_rows
+from specdraft.results.journal import Journal
 from specdraft.results.metrics import SECONDS
 from specdraft.study.engines import live, replay
-from specdraft.study.engines.base import Done, DueRow, Failed, GivenUp, Measured, Work
+from specdraft.study.engines.base import Done, Due, Failed, GivenUp, Measured, Work
 from specdraft.study.engines.live import LiveEngine, PlainTexts
 from specdraft.study.engines.replay import ReplayEngine
 from specdraft.study.plan import StudyPlan, plan_study
@@ -31,6 +33,10 @@ MIXED = ["tree=kary,wide,best_first", "budget=2", "acceptance=topk,recursive,tra
 SAMPLED = ["sampling=sample", "sampling.temperature=0,1.0", "repeats=2"]
 ENGINES = ("live", "replay")
 CURVE = CostCurve([1, 2, 4], [1e-3, 1e-3, 2e-3], [5e-3, 6e-3, 7e-3], 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
+
+
+def rows_due(due: Due) -> int:
+    return sum(map(len, due.values()))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(works: dict[str, Work], pair: Pair, traces: Path) -> dict[str, list[dict[str, Any]]]:
     """What each engine makes of its work when nothing else runs."""
     rows = {engine: untimed_rows(engine_called(engine, traces).run(works[engine], pair)) for engine in ENGINES}
-    assert all(len(rows[engine]) == len(works[engine].due) > 0 for engine in ENGINES)
+    assert all(len(rows[engine]) == rows_due(works[engine].due) > 0 for engine in ENGINES)
     return rows
 
 
@@ -100,8 +106,7 @@ class TestRuns:
         monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
         monkeypatch.setattr(replay, "pair_costs", lambda *given: CURVE)
         run_study(plan, tmp_path / "out")
-        journal = list(read_rows(tmp_path / "out" / "journal.jsonl"))
-        assert untimed_rows([Done(journal)]) == [*alone["replay"], *alone["live"]]
+        assert untimed_rows([Done(rows_in(tmp_path / "out"))]) == [*alone["replay"], *alone["live"]]
 
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.usefixtures("alone")  # after a run every cached property is there
@@ -142,14 +147,22 @@ class TestRuns:
     def test_only_what_is_due(
         self, works: dict[str, Work], pair: Pair, traces: Path, alone: dict[str, list[dict[str, Any]]], engine: str
     ) -> None:
-        due = frozenset(sorted(works[engine].due)[::3])
-        rows = untimed_rows(engine_called(engine, traces).run(replace(works[engine], due=due), pair))
-        assert {DueRow(row["row"], row["prompt_id"], row["repeat"]) for row in rows} == due
-        assert rows == [row for row in alone[engine] if (row["row"], row["prompt_id"], row["repeat"]) in due]
+        whole = sorted((*which, prompt) for which, prompts in works[engine].due.items() for prompt in sorted(prompts))
+        wanted, due = whole[::3], defaultdict[tuple[str, int], frozenset[str]](frozenset)
+        for name, repeat, prompt in wanted:
+            due[name, repeat] |= {prompt}
+        rows = untimed_rows(engine_called(engine, traces).run(replace(works[engine], due=dict(due)), pair))
+        assert sorted((row["row"], row["repeat"], row["prompt_id"]) for row in rows) == wanted
+
+        def in_order(some: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return sorted(some, key=lambda row: (row["row"], row["repeat"], row["prompt_id"]))
+
+        left = [row for row in alone[engine] if (row["row"], row["repeat"], row["prompt_id"]) in wanted]
+        assert in_order(rows) == in_order(left)
 
     @pytest.mark.parametrize("engine", ENGINES)
     def test_nothing_is_due(self, works: dict[str, Work], pair: Pair, traces: Path, engine: str) -> None:
-        assert list(engine_called(engine, traces).run(replace(works[engine], due=frozenset()), pair)) == []
+        assert list(engine_called(engine, traces).run(replace(works[engine], due={}), pair)) == []
 
 
 class TestPlainTexts:
@@ -206,7 +219,7 @@ class TestEvents:
         assert failed == [Failed(name, "1", "RuntimeError: boom", 1) for name in twins]
         assert [event for event in events if isinstance(event, GivenUp)] == [GivenUp(len(twins))]
         passed = sum(event.rows for event in events if isinstance(event, Failed | GivenUp))
-        assert len(rows_of(events)) + passed == len(work.due)
+        assert len(rows_of(events)) + passed == rows_due(work.due)
         assert {row.prompt_id for row in rows_of(events) if row.combination in twins} == {"0"}
 
     def test_a_group_that_cannot_be_prepared(

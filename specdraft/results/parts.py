@@ -1,0 +1,243 @@
+"""What was replayed, in columns: a folder of Parquet files, each a unit of work that was written as a whole.
+
+A line of a file is one combination in one repeat; its prompts, and what was counted of them, are in lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from io import BytesIO
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from specdraft.errors import ResultsError
+from specdraft.results.counted import REPLAYED, Counted
+from specdraft.results.files import cannot_write, rank_path_text, write_atomically
+
+LISTS = {  # lists of one line that are equally long
+    "prompt_id": ("prompt_id", "category", *REPLAYED),
+    "lengths": ("lengths",),
+    "reached": ("reached", "accepted"),
+    "node_path": ("node_path", "node_drafted", "node_reached", "node_accepted"),
+    "step_prompt": ("step_prompt", "step_drafted", "step_accepted", "step_cut"),
+}
+TEXTS = ("prompt_id", "category", "node_path")
+FIELDS = pa.schema(
+    [
+        ("combination", pa.string()),
+        ("weights", pa.list_(pa.string())),
+        ("repeat", pa.int64()),
+        ("dynamic", pa.bool_()),
+        ("with_steps", pa.bool_()),
+        *(
+            (name, pa.list_(pa.string() if name in TEXTS else pa.float64()))
+            for names in LISTS.values()
+            for name in names
+        ),
+    ]
+)
+Key = tuple[str, tuple[str, ...], int]  # combination, weights, repeat
+
+
+class ReplayedRows(NamedTuple):
+    """The rows of one combination and repeat that were replayed together.
+
+    Attributes:
+        weights: see `Row`.
+        prompt_ids, categories: of each prompt.
+        counted: of these prompts, in this order.
+    """
+
+    combination: str
+    weights: tuple[str, ...]
+    repeat: int
+    prompt_ids: tuple[str, ...]
+    categories: tuple[str, ...]
+    counted: Counted
+
+
+class Stored(NamedTuple):
+    """Where rows are: the line of a file, the prompts that they are of, and whether their steps are listed."""
+
+    file: str
+    line: int
+    prompt_ids: frozenset[str]
+    with_steps: bool
+
+
+class Parts:
+    """The parts of a study.
+
+    Args:
+        folder: it is made when the first part is written.
+
+    Attributes:
+        damaged: each file that cannot be used, and a line that says why; its rows count as not there.
+
+    Raises:
+        ResultsError: a file may not be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stored: dict[Key, list[Stored]] = {}
+        self.damaged: dict[Path, str] = {}
+        numbers = [int(path.stem) for path in _files(folder)]
+        self._numbers = count(max(numbers, default=0) + 1)
+        for path in _files(folder):
+            try:
+                self._note(path.name, read_part(path))
+            except DamagedPartError as error:
+                self.damaged[path] = str(error)
+
+    def _note(self, file: str, part: pa.Table) -> None:
+        """What is replayed again stands in place of what was there of the same prompts."""
+        names = (part[name].to_pylist() for name in ("combination", "weights", "repeat", "with_steps"))
+        for line, (combination, weights, repeat, steps, prompts) in enumerate(zip(*names, _prompts(part), strict=True)):
+            before = self._stored.setdefault((combination, tuple(weights), repeat), [])
+            before[:] = [stored for stored in before if stored.prompt_ids.isdisjoint(prompts)]
+            before.append(Stored(file, line, prompts, steps))
+
+    def add(self, rows: Sequence[ReplayedRows]) -> None:
+        """Write a part. Raises `ResultsError`."""
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self._folder, error) from error
+        file, part = f"{next(self._numbers):06}.parquet", to_table(rows)
+        write_atomically(self._folder / file, parquet(part))
+        self._note(file, part)
+
+    def remove_damaged(self) -> list[str]:
+        """Remove the files that cannot be used. Returns their lines."""
+        for path in self.damaged:
+            path.unlink(missing_ok=True)
+        return list(self.damaged.values())
+
+    def of(self, key: Key) -> Sequence[Stored]:
+        """Where the rows of a combination with these weights, in one repeat, are."""
+        return self._stored.get(key, ())
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._stored)
+
+    def read(self, keys: Iterable[Key]) -> pa.Table:
+        """The lines of these rows, in this order.
+
+        Raises:
+            ResultsError: a part is not there any more as it was.
+        """
+        chosen = [stored for key in keys for stored in self.of(key)]
+        files = {file: number for number, file in enumerate(dict.fromkeys(stored.file for stored in chosen))}
+        try:
+            parts = [read_part(self._folder / file) for file in files]
+        except DamagedPartError as error:
+            raise ResultsError(f"{error}; run the same command again") from error
+        first = np.cumsum([0, *map(len, parts)])
+        lines = [first[files[stored.file]] + stored.line for stored in chosen]
+        return pa.concat_tables([FIELDS.empty_table(), *parts]).take(pa.array(lines, pa.int64()))
+
+
+class DamagedPartError(ValueError):
+    """A file holds no part that this program wrote."""
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if path.stem.isdecimal())
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove every part, and the folder if nothing else is there."""
+    for path in _files(folder):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def to_table(rows: Sequence[ReplayedRows]) -> pa.Table:
+    """Rows as the lines of a part."""
+    text = cache(rank_path_text)
+    counted = [row.counted for row in rows]
+    steps = [[()] * 4 if c.steps is None else list(c.steps) for c in counted]
+    columns: dict[str, list[Any]] = {
+        "combination": [row.combination for row in rows],
+        "weights": [row.weights for row in rows],
+        "repeat": [row.repeat for row in rows],
+        "dynamic": [c.dynamic for c in counted],
+        "with_steps": [c.steps is not None for c in counted],
+        "prompt_id": [row.prompt_ids for row in rows],
+        "category": [row.categories for row in rows],
+        **{name: [c.sums[name] for c in counted] for name in REPLAYED},
+        **{name: [getattr(c, name) for c in counted] for name in ("lengths", "reached", "accepted")},
+        "node_path": [list(map(text, c.nodes.paths)) for c in counted],
+        **{f"node_{name}": [getattr(c.nodes, name) for c in counted] for name in ("drafted", "reached", "accepted")},
+        **{name: [listed[place] for listed in steps] for place, name in enumerate(LISTS["step_prompt"])},
+    }
+    return pa.table([_column(columns[field.name], field.type) for field in FIELDS], schema=FIELDS)
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if kind != pa.list_(pa.float64()):
+        return pa.array(values, kind)
+    offsets = np.cumsum([0, *map(len, values)])
+    return pa.ListArray.from_arrays(offsets.astype(np.int32), np.concatenate([*values, []]).astype(np.float64))
+
+
+def parquet(table: pa.Table) -> bytes:
+    """A table as the bytes of a file that says itself whether it is damaged."""
+    content = BytesIO()
+    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
+    return content.getvalue()
+
+
+def read_part(path: Path) -> pa.Table:
+    """A part as it was written.
+
+    Raises:
+        DamagedPartError: it is torn, changed or of another version.
+        ResultsError: it may not be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedPartError(f"{path}: is gone") from error
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        part = pq.read_table(pa.BufferReader(content), page_checksum_verification=True, use_threads=False)
+        part.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:  # a torn file is an OSError too
+        raise DamagedPartError(f"{path}: is damaged") from error
+    if not part.schema.equals(FIELDS) or not _whole(part):
+        raise DamagedPartError(f"{path}: holds what no sweep writes")
+    return part
+
+
+def _whole(part: pa.Table) -> bool:
+    """Whether nothing is missing, and lists that belong together are equally long."""
+    long = {name: pc.list_value_length(part[name]) for names in LISTS.values() for name in names}
+    together = all(long[name].equals(long[first]) for first, names in LISTS.items() for name in names)
+    return together and not any(column.null_count for column in part.columns)
+
+
+def _prompts(part: pa.Table) -> list[frozenset[str]]:
+    """The prompts of each line; equal sets are one object."""
+    column = part["prompt_id"].combine_chunks()
+    coded = pc.dictionary_encode(column.flatten())
+    names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    known: dict[bytes, frozenset[str]] = {}
+    ends = np.cumsum([0, *pc.list_value_length(column).to_pylist()])
+    sets = []
+    for start, end in pairwise(ends):
+        line = codes[start:end]
+        if (which := line.tobytes()) not in known:
+            known[which] = frozenset(names[code] for code in line.tolist())
+        sets.append(known[which])
+    return sets
