@@ -70,7 +70,10 @@ class Stop(Progress):
             raise KeyboardInterrupt
 
 
-def test_rows_of_old_prompts_stay_and_fitted_trees_are_fitted_anew(base: list[str], tmp_path: Path) -> None:
+def test_rows_of_old_prompts_stay_and_fitted_trees_are_fitted_anew(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "MOST_ROWS", 1)  # a part for each combination, so that there is something to stop
     out, whole = tmp_path / "out", tmp_path / "whole"
     run_study(plan_study([*base, TREES]), out)
     before = counts(out)
