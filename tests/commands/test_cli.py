@@ -58,7 +58,7 @@ class TestSweep:
         assert "block" in said.out
         assert "chain" in said.out
         assert said.out.splitlines()[-1].startswith(f"{tmp_path / 'out'}: 2 new rows, 0 reused, ")
-        assert "2 of 2 rows" in said.err
+        assert "decode 2 rows" in said.err
         assert "0 new rows, 2 reused" in run("sweep", *small).out
         assert "2 new rows, 0 reused" in run("sweep", *small, "--fresh").out
 
@@ -112,7 +112,7 @@ class TestSweep:
         monkeypatch.setattr(writing, "write_report", failing)
         said = run("sweep", *small, "report=true", "--json")
         assert said.code == DONE and json.loads(said.out)["combinations"] == 1
-        (line,) = [line for line in said.err.splitlines() if "report" in line]
+        (line,) = [line for line in said.err.splitlines() if "no report" in line]
         assert line == f"no report was written: RuntimeError: not (specdraft report {tmp_path / 'out'} tries again)"
 
     def test_json(self, run: Run, small: list[str], tmp_path: Path) -> None:
