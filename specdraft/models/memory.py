@@ -6,6 +6,7 @@ import torch
 
 from specdraft.models.language_model import LanguageModel
 from specdraft.models.self_check import free_memory
+from specdraft.models.sizes import state_bytes
 
 SHARE = 4  # of what is free, a fourth may go into cached states: weights of another model, logits and masks come on top
 
@@ -17,15 +18,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
 
 
-def state_bytes(model: LanguageModel) -> int:
-    """Bytes of the keys and values that a model caches for a token."""
-    text = model.model.config.get_text_config()
-    heads = int(text.num_attention_heads)
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    cached = getattr(text, "num_key_value_heads", None) or heads
-    return 2 * int(text.num_hidden_layers) * int(cached) * int(width) * model.dtype.itemsize
-
-
 def tokens_that_fit(model: LanguageModel) -> int:
     """How many tokens of a batch, padding included, a model may cache in the memory that is free now."""
-    return free_memory(model.device) // SHARE // state_bytes(model)
+    per_token = state_bytes(model.model.config.get_text_config(), model.dtype.itemsize)
+    return free_memory(model.device) // SHARE // per_token

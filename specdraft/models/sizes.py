@@ -43,19 +43,29 @@ def model_size(files: ModelFiles) -> ModelSize:
     model, text = files.skeleton, files.config.get_text_config()
     item = getattr(torch, dtype_name(files)).itemsize
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    heads = int(text.num_attention_heads)
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    cached = getattr(text, "num_key_value_heads", None) or heads
     quantised = stored_quantised(files)
     weights = _stored_bytes(files) if quantised else parameters * QUANTISED_BYTES.get(files.spec.quantize, item)
     return ModelSize(
         parameters,
         _active(model, text),
         int(weights),
-        2 * int(text.num_hidden_layers) * int(cached) * int(width) * item,
+        state_bytes(text, item),
         int(text.vocab_size) * FLOAT32_BYTES,
         not quantised and files.spec.quantize == "none",
     )
+
+
+def state_bytes(text: Any, item: int) -> int:
+    """Bytes of the keys and values that a model caches for a token.
+
+    Args:
+        text: its text config.
+        item: bytes of a number.
+    """
+    heads = int(text.num_attention_heads)
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    cached = getattr(text, "num_key_value_heads", None) or heads
+    return 2 * int(text.num_hidden_layers) * int(cached) * int(width) * item
 
 
 def _active(model: Any, text: Any) -> int:

@@ -25,14 +25,13 @@ NUMBERS = ["difference", "difference_lo", "difference_hi"]
 COLUMNS = [*GROUP_KEYS, "tree_a", "tree_b", "metric", *NUMBERS]
 
 
-def comparisons(records: pd.DataFrame, seed: int) -> pd.DataFrame:
+def comparisons(records: pd.DataFrame) -> pd.DataFrame:
     """One row per two trees at one budget and metric: `tree_a` minus `tree_b`, with its 95 % interval.
 
     A tree that has a size of its own stands at the budget that it competes at.
 
     Args:
         records: one row per combination, prompt and repeat (see `results.records_table`).
-        seed: of the study; intervals need none.
     """
     records = records.assign(budget=competing_budgets(records, [key for key in GROUP_KEYS if key != "budget"]))
     settings, trees = group_numbers(records, GROUP_KEYS), group_numbers(records, [*GROUP_KEYS, "tree"])

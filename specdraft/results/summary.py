@@ -14,13 +14,12 @@ SUMS = [*COUNTS, *TIMES]
 RATIOS_WITH_ENDS = [name for ratio in RATIOS for name in (ratio, *(f"{ratio}_{end}" for end in ENDS))]
 
 
-def summarise(records: pd.DataFrame, keys: list[str], seed: int) -> pd.DataFrame:
+def summarise(records: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Sums and ratios of sums per group of records, with 95 % intervals over prompts.
 
     Args:
         records: one row per combination, prompt and repeat (see `results.records_table`).
         keys: the columns that a group's rows share.
-        seed: of the study; intervals need none.
     """
     terms = [*SUMS, *HELPERS]
     groups = group_numbers(records, keys)

@@ -31,14 +31,14 @@ DETAILS = {  # file -> its own columns, after DETAIL_KEYS
 
 
 def build_tables(
-    rows: Sequence[Row], combinations: Mapping[str, Mapping[str, Any]], seed: int, replayed: pa.Table = NONE
+    rows: Sequence[Row], combinations: Mapping[str, Mapping[str, Any]], replayed: pa.Table = NONE
 ) -> dict[str, pd.DataFrame]:
     """File name -> table, for rows of any number of combinations: of the journal, and those that were replayed."""
     place = {name: index for index, name in enumerate(combinations)}
     frames = frames_of(rows, replayed, place)
     keys = pd.DataFrame(list(combinations.values()), columns=COMBINATION_KEYS)
     records = records_table(frames.rows, keys)
-    summary, by_category = (summarise(records, [*COMBINATION_KEYS, *more], seed) for more in ([], ["category"]))
+    summary, by_category = (summarise(records, [*COMBINATION_KEYS, *more]) for more in ([], ["category"]))
     details = {
         "lengths.csv": _summed(frames.lengths, "acceptance_length"),
         "positions.csv": _summed(frames.positions, "depth"),

@@ -138,9 +138,9 @@ class StudyRows:
 
     def tables(self, failed: Container[str]) -> dict[str, pd.DataFrame]:
         """File name -> table, of the current rows. Raises `ResultsError`."""
-        seed, current = self._plan.settings.seed, self.current(failed)
-        tables = build_tables(current.rows, self.keys, seed, self._parts.read(current.replayed))
-        return tables | {"comparisons.csv": comparisons(tables["records.csv"], seed)}
+        current = self.current(failed)
+        tables = build_tables(current.rows, self.keys, self._parts.read(current.replayed))
+        return tables | {"comparisons.csv": comparisons(tables["records.csv"])}
 
     def close(self) -> None:
         """Close the journal. Raises `ResultsError`."""

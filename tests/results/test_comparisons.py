@@ -45,9 +45,7 @@ def row(table: pd.DataFrame, a: str, b: str, metric: str) -> Any:
 
 
 def test_by_hand() -> None:
-    table = comparisons(
-        records({"x": {"1": (10, 40, 12), "2": (5, 20, 3)}, "y": {"1": (8, 32, 14), "2": (6, 24, 2)}}), 0
-    )
+    table = comparisons(records({"x": {"1": (10, 40, 12), "2": (5, 20, 3)}, "y": {"1": (8, 32, 14), "2": (6, 24, 2)}}))
     assert list(table.columns) == COLUMNS
     assert table["metric"].tolist() == list(METRICS)
     assert row(table, "x", "y", "acceptance_rate").difference == pytest.approx(15 / 60 - 16 / 56)
@@ -59,7 +57,7 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("prompts", [5, 40])
 def test_antisymmetric(prompts: int) -> None:
     given = random_records(prompts)
-    first, second = comparisons(given, 3), comparisons(given.iloc[::-1], 3)
+    first, second = comparisons(given), comparisons(given.iloc[::-1])
     assert len(first) == len(second) == 3 * len(METRICS)
     assert set(zip(first["tree_a"], first["tree_b"], strict=True)) == {("x", "y"), ("x", "z"), ("y", "z")}
     for found in first.itertuples():
@@ -109,14 +107,12 @@ def test_all_at_once_are_as_two_at_a_time(categorical: bool) -> None:
     if categorical:
         texts = [key for key in (*GROUP_KEYS, "tree", "category", "prompt_id") if given[key].dtype == "str"]
         given = given.astype(dict.fromkeys(texts, "category"))
-    pd.testing.assert_frame_equal(
-        comparisons(given, 0), expected, rtol=1e-9, check_dtype=False, check_categorical=False
-    )
+    pd.testing.assert_frame_equal(comparisons(given), expected, rtol=1e-9, check_dtype=False, check_categorical=False)
 
 
 def test_never_beyond_what_is_possible() -> None:
     prompts = {"x": {str(p): (9, 36, 36 * (p != 1)) for p in range(5)}, "y": {str(p): (9, 36, 0) for p in range(5)}}
-    table = comparisons(records(prompts), 0)
+    table = comparisons(records(prompts))
     ends = {metric: row(table, "x", "y", metric)[-2:] for metric in METRICS}
     assert ends["acceptance_rate"][1] == 1.0
     assert ends["acceptance_length"][1] == ends["block_efficiency"][1] == 4.0
@@ -128,7 +124,7 @@ def test_pairing_is_what_makes_the_interval_narrow() -> None:
     base = rng.integers(10, 90, 30)
     extra = {"x": [10 + p % 2 for p in range(30)], "y": [0] * 30}
     given = records({t: {str(p): (100, 400, int(a) + extra[t][p]) for p, a in enumerate(base)} for t in "xy"})
-    found = row(comparisons(given, 0), "x", "y", "acceptance_length")
+    found = row(comparisons(given), "x", "y", "acceptance_length")
     assert found.difference == pytest.approx(0.105)
     assert 0.1 < found.difference_lo < 0.105 < found.difference_hi < 0.11
 
@@ -138,7 +134,7 @@ def test_alike_everywhere() -> None:
     given = records(
         {t: {str(p): (100, 400, 40 + p + extra) for p in range(8)} for t, extra in zip("xyz", (0, 0, 10), strict=True)}
     )
-    table = comparisons(given, 0)
+    table = comparisons(given)
     same, other = (row(table, "x", tree, "acceptance_length") for tree in "yz")
     assert (same.difference, same.difference_lo, same.difference_hi) == (0, 0, 0)
     assert other.difference == pytest.approx(-0.1)
@@ -148,23 +144,23 @@ def test_alike_everywhere() -> None:
 def test_the_order_of_the_rows_does_not_matter() -> None:
     given = random_records(6)
     shuffled = pd.concat([given[given["tree"] == t].sample(frac=1, random_state=i) for i, t in enumerate("xyz")])
-    pd.testing.assert_frame_equal(comparisons(given, 0), comparisons(shuffled, 0))
+    pd.testing.assert_frame_equal(comparisons(given), comparisons(shuffled))
 
 
 def test_repeats_of_a_prompt_are_one_prompt() -> None:
     given = random_records(6)
     twice = pd.concat([given.assign(repeat=0), given.assign(repeat=1)])
-    pd.testing.assert_frame_equal(comparisons(given, 0), comparisons(twice, 0))
+    pd.testing.assert_frame_equal(comparisons(given), comparisons(twice))
 
 
 def test_different_prompts_are_not_compared() -> None:
     one = {"1": (10, 40, 12), "2": (5, 20, 3)}
     for other in ({"1": (8, 32, 14)}, {"1": (8, 32, 14), "3": (6, 24, 2)}, one | {"3": (6, 24, 2)}):
         for pair in ({"x": one, "y": other}, {"x": other, "y": one}):
-            table = comparisons(records(pair), 0)
+            table = comparisons(records(pair))
             assert table.empty
             assert list(table.columns) == COLUMNS
-    three = comparisons(records({"x": one, "y": {"1": (8, 32, 14)}, "z": one}), 0)
+    three = comparisons(records({"x": one, "y": {"1": (8, 32, 14)}, "z": one}))
     assert set(zip(three["tree_a"], three["tree_b"], strict=True)) == {("x", "z")}
 
 
@@ -173,11 +169,11 @@ def test_a_published_size_competes_at_the_nearest_budget(sizes: tuple[int, int],
     prompts = {str(p): (9, 36, 4 + p) for p in range(5)}
     listed = [records({"chain": prompts, "kary": prompts}, budget=budget) for budget in sizes]
     published = records({"medusa": prompts, "medusa/zephyr_stage2": prompts}, budget=63)
-    found = comparisons(pd.concat([*listed, published]), 0)
+    found = comparisons(pd.concat([*listed, published]))
     with_medusa = found[(found["tree_a"] == "medusa") | (found["tree_b"] == "medusa")]
     assert set(with_medusa["budget"]) == {at}
     assert len(with_medusa) == 3 * len(METRICS)
-    alone = comparisons(published, 0)
+    alone = comparisons(published)
     assert set(alone["budget"]) == {63} and len(alone) == len(METRICS)
 
 
@@ -193,7 +189,7 @@ def test_a_named_tree_competes_at_the_nearest_budget() -> None:
     found = competing_budgets(table, ["pair"])
     assert found.tolist() == [16] * 10 + [64] * 10 + [16] * 5 + [64] * 5 + [16] * 5 + [16] * 5 + [64] * 5
     assert competing_budgets(table.astype({"tree": "category"}), ["pair"]).tolist() == found.tolist()
-    with_mine = comparisons(table, 0).query("tree_a == 'mine' or tree_b == 'mine'")
+    with_mine = comparisons(table).query("tree_a == 'mine' or tree_b == 'mine'")
     assert set(with_mine["budget"]) == {16} and len(with_mine) == 4 * len(METRICS)
 
 
@@ -209,12 +205,12 @@ def test_the_budgets_of_another_setting_do_not_count() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_only_like_is_compared_with_like(key: str) -> None:
     one, other = (records({tree: {"1": (10, 40, 12), "2": (5, 20, 3)}}) for tree in "xy")
-    assert comparisons(pd.concat([one, other.assign(**{key: 8 if key == "budget" else "other"})]), 0).empty
-    assert len(comparisons(pd.concat([one, other]), 0)) == len(METRICS)
+    assert comparisons(pd.concat([one, other.assign(**{key: 8 if key == "budget" else "other"})])).empty
+    assert len(comparisons(pd.concat([one, other]))) == len(METRICS)
 
 
 def test_one_prompt_has_no_interval() -> None:
-    for found in comparisons(records({"x": {"1": (10, 40, 12)}, "y": {"1": (8, 32, 14)}}), 0).itertuples():
+    for found in comparisons(records({"x": {"1": (10, 40, 12)}, "y": {"1": (8, 32, 14)}})).itertuples():
         assert not np.isnan(found.difference)
         assert np.isnan(found.difference_lo)
         assert np.isnan(found.difference_hi)
@@ -222,10 +218,10 @@ def test_one_prompt_has_no_interval() -> None:
 
 def test_no_steps_no_number() -> None:
     none = {"1": (0, 0, 0), "2": (0, 0, 0)}
-    table = comparisons(records({"x": none, "y": {"1": (8, 32, 14), "2": (3, 12, 2)}, "z": none}), 0)
+    table = comparisons(records({"x": none, "y": {"1": (8, 32, 14), "2": (3, 12, 2)}, "z": none}))
     assert len(table) == 3 * len(METRICS)
     assert table[COLUMNS[-3:]].isna().all(axis=None)
-    some = comparisons(records({"x": {"1": (0, 0, 0), "2": (4, 16, 3)}, "y": {"1": (0, 0, 0), "2": (3, 12, 2)}}), 0)
+    some = comparisons(records({"x": {"1": (0, 0, 0), "2": (4, 16, 3)}, "y": {"1": (0, 0, 0), "2": (3, 12, 2)}}))
     assert row(some, "x", "y", "acceptance_length").difference == pytest.approx(3 / 4 - 2 / 3)
 
 
@@ -233,11 +229,11 @@ def test_hardly_any_prompt_with_a_step() -> None:
     """Prompts without a step say nothing, so that these are two."""
     listed = {str(p): (0, 0, 0) for p in range(8)}
     given = {"x": listed | {"0": (10, 40, 20), "1": (10, 40, 10)}, "y": listed | {"0": (10, 40, 10), "1": (10, 40, 10)}}
-    found = row(comparisons(records(given), 0), "x", "y", "acceptance_length")
+    found = row(comparisons(records(given)), "x", "y", "acceptance_length")
     assert found.difference == pytest.approx(0.5)
     assert np.isnan(found.difference_lo) and np.isnan(found.difference_hi)
 
 
 def test_nothing_to_compare() -> None:
-    assert list(comparisons(records({"x": {"1": (10, 40, 12)}}), 0).columns) == COLUMNS
-    assert comparisons(records({"x": {"1": (10, 40, 12)}}).iloc[:0], 0).empty
+    assert list(comparisons(records({"x": {"1": (10, 40, 12)}})).columns) == COLUMNS
+    assert comparisons(records({"x": {"1": (10, 40, 12)}}).iloc[:0]).empty

@@ -45,7 +45,7 @@ def rows(name: str = "a", ids: str = "xyz", repeat: int = 0, **how: object) -> R
 
 def tables(parts: Parts, *names: str) -> dict[str, pd.DataFrame]:
     named = {name: {"combination": name} | KEYS for name in names}
-    return build_tables([], named, 0, parts.read(parts))
+    return build_tables([], named, parts.read(parts))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def write(folder: Path, steps: bool = False) -> Path:
         for name, shares in zip(combinations, ((0.25, 0.5), (0.5, 1 / 3)), strict=True)
         for prompt, share in zip(("01", "1e3"), shares, strict=True)
     ]
-    tables = build_tables(rows, combinations, seed=0)
-    tables["comparisons.csv"] = comparisons(tables["records.csv"], 0)
+    tables = build_tables(rows, combinations)
+    tables["comparisons.csv"] = comparisons(tables["records.csv"])
     for file, table in tables.items():
         (folder / file).write_text(to_csv(table), encoding="utf-8")
     (folder / "manifest.json").write_text(json.dumps({"study": {"name": "made"}, "prompts": 2}))

@@ -11,7 +11,7 @@ from specdraft.results.metrics import HELPERS
 from specdraft.results.summary import ends, summarise
 
 COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
-SUMS = [*COUNTS, "wall_s", "draft_s", "verify_s", "other_s"]
+SUMS = [*COUNTS, "wall_s", "prefill_s", "draft_s", "verify_s", "other_s"]
 TERMS = {
     "acceptance_rate": (["accepted_tokens"], "drafted_tokens"),
     "acceptance_length": (["accepted_tokens"], "steps"),
@@ -40,7 +40,7 @@ def records(groups: int = 5, prompts: int = 9, seed: int = 0) -> pd.DataFrame:
             steps = int(rng.integers(3, 20)) * (prompt != 4)
             accepted, looped = int(rng.binomial(3 * steps, 0.4)), int(rng.integers(0, 3))
             seconds = float(rng.uniform(1, 2)) if group % 2 else np.nan
-            counts = (steps, 3 * steps, accepted, steps, 1 + accepted + steps, *[seconds] * 4)
+            counts = (steps, 3 * steps, accepted, steps, 1 + accepted + steps, *[seconds] * 5)
             helpers = (2 * seconds, looped, 0.1 * steps + 0.1, 0.5, 0.4 * steps, steps)
             keys = {"combination": f"c{group}", "tree": "kary", "depth": 3}
             keys |= {"prompt_id": f"q{prompt}", "category": "ab"[prompt % 2]}
@@ -75,7 +75,7 @@ def test_all_at_once_are_as_one_by_one(keys: list[str], categorical: bool) -> No
     assert expected["block_efficiency_lo"].notna().all() and expected["speedup_lo"].isna().any()
     if categorical:
         given = given.astype(dict.fromkeys(["combination", "tree", "category", "prompt_id"], "category"))
-    found = summarise(given, keys, 0)
+    found = summarise(given, keys)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-9, check_dtype=False, check_categorical=False)
 
 
@@ -83,8 +83,8 @@ def test_repeats_are_summed_by_prompt() -> None:
     given = records(1)
     halves = given.assign(repeat=0, steps=given["steps"] * 0.25), given.assign(repeat=1, steps=given["steps"] * 0.75)
     once, twice = (
-        summarise(given, ["combination", "depth"], 0),
-        summarise(pd.concat(halves), ["combination", "depth"], 0),
+        summarise(given, ["combination", "depth"]),
+        summarise(pd.concat(halves), ["combination", "depth"]),
     )
     assert twice["accepted_tokens"].tolist() == [2 * n for n in once["accepted_tokens"]]
     for end in ("_lo", "_hi"):
