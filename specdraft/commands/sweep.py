@@ -170,3 +170,12 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
         console().print(line, markup=False, highlight=False, soft_wrap=True)
     for what, reason in plan.skipped:
         console().print(plain_text(f"skipped: {what}: {reason}"), markup=False, highlight=False, soft_wrap=True)
+
+
+def _estimates(plan: StudyPlan) -> list[Estimate]:
+    """Of pairs that are not bundled: of those alone it takes torch."""
+    if all(pair.bundled for pair in plan.by_pair()):
+        return []
+    from specdraft.study.estimates import estimates
+
+    return estimates(plan)

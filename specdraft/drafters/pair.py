@@ -68,6 +68,11 @@ class PairFiles:
         return [self.target, *([self.draft] if self.draft else [])]
 
     @property
+    def bundled(self) -> bool:
+        """Whether all models came with the package."""
+        return all(files.spec.path.startswith("zoo:") for files in self.models)
+
+    @property
     def shared_ids(self) -> int:
         """The ids below this one are those that all models have: what can be proposed."""
         return min(files.known_ids for files in self.models)

@@ -79,11 +79,7 @@ class Estimate:
 
 def estimates(plan: StudyPlan) -> list[Estimate]:
     """An estimate for each pair of which not all models are bundled, on what a plan asks of it."""
-    real = {
-        files: combinations
-        for files, combinations in plan.by_pair().items()
-        if not all(model.spec.path.startswith("zoo:") for model in files.models)
-    }
+    real = {files: combinations for files, combinations in plan.by_pair().items() if not files.bundled}
     return [_estimate(plan, files, combinations) for files, combinations in real.items()]
 
 

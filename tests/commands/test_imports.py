@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Run
-from support.tiny_models import PairFolders
 
 from specdraft.commands.options import DONE
 
@@ -33,12 +32,18 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def test_commands_that_do_without_torch(
-    run: Run, tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_that_do_without_torch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-    pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
-    plan = ["sweep", *pair, "tree=chain,kary", "budget=2", "prompts.limit=3", "--dry-run", "--out", str(tmp_path)]
+    plan = [
+        "sweep",
+        "pair=zoo-tiny",
+        "tree=chain,kary",
+        "budget=2",
+        "prompts.limit=3",
+        "--dry-run",
+        "--out",
+        str(tmp_path),
+    ]
     assert run(*plan).code == DONE  # a pair that is looked at for the first time takes transformers
     commands = [
         plan,
