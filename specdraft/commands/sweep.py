@@ -121,15 +121,6 @@ def _say_reported(reported: Reported, quiet: bool) -> None:
         console().print(f"report: {reported.page}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _estimates(plan: StudyPlan) -> list[Estimate]:
-    """What real pairs will take; torch is not imported for bundled ones."""
-    if all(model.spec.path.startswith("zoo:") for pair in plan.by_pair() for model in pair.models):
-        return []
-    from specdraft.study.estimates import estimates
-
-    return estimates(plan)
-
-
 def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     import pandas as pd
 
