@@ -31,7 +31,7 @@ def run_facts(study: StudyFiles) -> list[Fact]:
         _fact("threads", about("threads")),
         _fact("software", _marked("Python ", about("python")), *_libraries(about("libraries"))),
         _fact("source", *_source(about("source"))),
-        _fact("time", f"{wall_s:,.0f} s" if isinstance(wall_s, int | float) else None),
+        _fact("time", f"{wall_s:,.0f} s" if isinstance(wall_s, int | float) else None, *_stages(about("stages_s"))),
         _fact("skipped", _skipped(len(skipped)) if isinstance(skipped, list) and skipped else None),
         _fact("certificate", about("certificate", "kind"), *_certificate(study)),
         _fact("intervals", about("intervals")),
@@ -47,6 +47,18 @@ def _fact(label: str, *values: Any) -> Fact | None:
 def _identity(identity: Any) -> Iterator[Any]:
     if isinstance(identity, dict):
         yield from (_marked("seed ", identity.get("seed")), _marked("prompts ", identity.get("prompts")))
+
+
+def _stages(stages: Any) -> Iterator[str]:
+    """Seconds of each stage over all pairs, the longest first; those of half a second or more."""
+    total: dict[str, float] = {}
+    for _, of_pair in _items(stages):
+        for name, seconds in _items(of_pair):
+            if isinstance(seconds, int | float):
+                total[str(name)] = total.get(str(name), 0.0) + seconds
+    for name, seconds in sorted(total.items(), key=lambda item: -item[1]):
+        if seconds >= 0.5:
+            yield f"{name} {seconds:,.0f} s"
 
 
 def _models(models: Any) -> Iterator[Fact]:

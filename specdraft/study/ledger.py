@@ -102,7 +102,8 @@ class Ledger:
         """Write and return what is known by now. Raises `ResultsError`."""
         failures = self._standing_failures()
         current = self.rows.current({failure.combination for failure in failures})
-        manifest = build_manifest(self._plan, self.facts, current, self.rows.keys, failures, self.wall_s)
+        stages_s = self.facts.stages_s(self._progress.spent_s())
+        manifest = build_manifest(self._plan, self.facts, current, self.rows.keys, failures, self.wall_s, stages_s)
         write_manifest(self._out, manifest)
         return manifest
 

@@ -32,6 +32,7 @@ class Facts:
         rules: rule -> what enumeration says of it (see `Proof.as_dict`).
         live: pair -> what live text says of its rules, with `certify=true` (see `Checked`).
         earlier_s: seconds of the runs before this one.
+        earlier_stages_s: pair -> stage -> seconds of those runs.
     """
 
     models: dict[str, Any]
@@ -40,6 +41,7 @@ class Facts:
     rules: dict[str, Any]
     live: dict[str, list[dict[str, Any]]]
     earlier_s: float
+    earlier_stages_s: dict[str, dict[str, float]]
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Facts:
@@ -68,11 +70,20 @@ class Facts:
             rules={rule: dict(proof) for rule, proof in known.get("rules", {}).items()},
             live=live,
             earlier_s=float(manifest.get("wall_s", 0.0)),
+            earlier_stages_s={
+                pair: {name: float(seconds) for name, seconds in stages.items()}
+                for pair, stages in manifest.get("stages_s", {}).items()
+            },
         )
 
     def add_models(self, pair: Pair) -> None:
         """Put down what a loaded pair is."""
         self.models[pair.label] = pair.describe()
+
+    def stages_s(self, now: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+        """Pair -> stage -> seconds of all runs, this one's `now`."""
+        pairs = dict.fromkeys([*self.earlier_stages_s, *now])
+        return {pair: _added(self.earlier_stages_s.get(pair, {}), now.get(pair, {})) for pair in pairs}
 
     @property
     def live_checks(self) -> list[dict[str, Any]]:
@@ -89,6 +100,11 @@ class Facts:
         """The lossless rules of which live text could have shown nothing."""
         untested = {checked["rule"] for checked in self.live_checks if not checked.get("tested", True)}
         return sorted(rule for rule in untested if registry()[rule].lossless)
+
+
+def _added(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    names = dict.fromkeys([*first, *second])
+    return {name: round(first.get(name, 0.0) + second.get(name, 0.0), 2) for name in names}
 
 
 def _curves(costs: Mapping[str, Any]) -> dict[str, CostCurve]:
@@ -108,6 +124,7 @@ def build_manifest(
     keys: Mapping[str, Mapping[str, Any]],
     failures: Sequence[Failure],
     wall_s: float,
+    stages_s: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """Everything that makes a study's numbers repeatable, with its certificate.
 
@@ -118,6 +135,7 @@ def build_manifest(
         keys: combination -> key columns.
         failures: that stand.
         wall_s: seconds of all runs so far.
+        stages_s: see `Facts.stages_s`.
     """
     bugs = [failure.as_dict(plan.private_paths) for failure in failures if failure.is_bug]
     return {
@@ -137,6 +155,7 @@ def build_manifest(
         ),
         "failed": len(failures),
         "wall_s": round(wall_s, 2),
+        "stages_s": stages_s,
         "fitted_trees": _halves(plan.prompts, plan.settings.seed),
         "intervals": "95 %, over prompts (see README: Intervals)",
         "certificate": certificate(

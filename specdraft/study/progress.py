@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from specdraft.study.timeline import Stage
 from specdraft.traces.watch import Watch
@@ -34,6 +34,10 @@ class Progress(Watch):
 
     def advance(self, rows: int) -> None:
         """So many more rows are done (or given up)."""
+
+    def spent_s(self) -> Mapping[str, Mapping[str, float]]:
+        """Pair -> stage -> seconds so far; nothing where nobody keeps the time."""
+        return {}
 
     def failed(self, what: str, error: str) -> None:
         """A combination failed."""

@@ -153,6 +153,16 @@ class Timeline:
             self.current.open_s += now - self._at
         self._at = now
 
+    def spent_s(self) -> dict[str, dict[str, float]]:
+        """Pair -> stage -> seconds so far; of the stages that took any."""
+        self._pass()
+        spent: dict[str, dict[str, float]] = {}
+        for stage in self.stages:
+            if stage.spent_s:
+                of_pair = spent.setdefault(stage.pair, {})
+                of_pair[stage.name] = of_pair.get(stage.name, 0.0) + stage.spent_s
+        return spent
+
     def left_s(self) -> float:
         """Seconds until all stages are over."""
         self._pass()

@@ -52,6 +52,10 @@ class TimedProgress(Progress):
         with self._lock:
             self._timeline.advance_rows(rows, self._pair)
 
+    def spent_s(self) -> dict[str, dict[str, float]]:
+        with self._lock:
+            return self._timeline.spent_s()
+
 
 class TerminalProgress(TimedProgress):
     """One line: the stage, how far it is, and the time left of all stages."""

@@ -166,6 +166,14 @@ def test_the_certificate_and_the_source_are_told_whole(tmp_path: Path) -> None:
         assert facts["source"] == f"abc, {word}"
 
 
+def test_the_time_of_stages_is_told_over_pairs_longest_first(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    stages = {"a": {"record": 3.0, "load": 0.2, "costs": 30.2}, "b": {"record": 4.0, "load": 0.2}, "": {"tables": 1.6}}
+    manifest = study.manifest | {"wall_s": 1234.4, "stages_s": stages}
+    facts = {fact.label: plain(fact.text) for fact in run_facts(replace(study, manifest=manifest))}
+    assert facts["time"] == "1,234 s, costs 30 s, record 7 s, tables 2 s"
+
+
 def test_tables_say_what_estimates_and_sizes_are(tmp_path: Path) -> None:
     notes = {}
     for live in (False, True):

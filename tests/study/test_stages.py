@@ -77,6 +77,10 @@ class Heard(Progress):
     def __init__(self) -> None:
         self.planned: list[Stage] = []
         self.stages: list[list[Any]] = []
+        self.spent: dict[str, dict[str, float]] = {}
+
+    def spent_s(self) -> dict[str, dict[str, float]]:
+        return self.spent
 
     def plan(self, stages: Sequence[Stage]) -> None:
         self.planned += stages
@@ -116,6 +120,20 @@ class TestStages:
         ]
         again, _ = run(base, tmp_path / "second", *grid)  # from traces that are there
         assert again.stages == [*([name, 0, unit, 0] for name, _, unit, _ in heard.stages[2:6]), *last]
+
+    @pytest.mark.usefixtures("asked")
+    def test_what_each_took_stands_in_the_manifest_added_over_runs(self, base: list[str], tmp_path: Path) -> None:
+        for budget, (spent, expected) in {
+            2: ({"tiny": {"record": 1.25}, "": {"tables": 0.5}}, {"tiny": {"record": 1.25}, "": {"tables": 0.5}}),
+            3: (
+                {"tiny": {"replay": 2.0}, "": {"tables": 1.0}},
+                {"tiny": {"record": 1.25, "replay": 2.0}, "": {"tables": 1.5}},
+            ),
+        }.items():
+            heard = Heard()
+            heard.spent = spent
+            run_study(plan_study([*base, "tree=chain", f"budget={budget}"]), tmp_path / "out", progress=heard)
+            assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages_s"] == expected
 
     @pytest.mark.usefixtures("asked")
     def test_sampled(self, base: list[str], tmp_path: Path) -> None:

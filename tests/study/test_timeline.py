@@ -120,6 +120,11 @@ def test_a_stage_within_another(clock: Clock) -> None:
     timeline.advance_rows(2, "a")
     assert timeline.current.rate == 1
     assert timeline.left_s() == 8
+    assert timeline.spent_s() == {"a": {"decode": 2, "record": 40}}
+    timeline.begin("b", "record", 4, "units")
+    timeline.begin("b", "record", 4, "units")
+    clock.at += 3
+    assert timeline.spent_s() == {"a": {"decode": 2, "record": 40}, "b": {"record": 3}}
 
 
 def test_what_was_planned_before_and_did_not_happen_is_over(clock: Clock) -> None:
