@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from specdraft.models.language_model import LanguageModel
+from specdraft.models.files import ModelFiles
+from specdraft.models.placement import dtype_name, resolve_device
 from specdraft.models.self_check import free_memory
 from specdraft.models.sizes import state_bytes
 
@@ -18,7 +19,8 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "allocate memory" in str(error))
 
 
-def tokens_that_fit(model: LanguageModel) -> int:
-    """How many tokens of a batch, padding included, a model may cache in the memory that is free now."""
-    per_token = state_bytes(model.model.config.get_text_config(), model.dtype.itemsize)
-    return free_memory(model.device) // SHARE // per_token
+def tokens_that_fit(files: ModelFiles) -> int:
+    """How many tokens of a batch, padding included, a model may cache in the memory that is free now; the model need
+    not be loaded."""
+    per_token = state_bytes(files.config.get_text_config(), getattr(torch, dtype_name(files)).itemsize)
+    return free_memory(resolve_device(files.spec)) // SHARE // per_token

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from support.tiny_models import PairFolders
 from support.written import rows_in
@@ -124,16 +125,31 @@ def test_a_rule_with_arrays_and_weights_of_its_own(base: list[str], config_dir: 
     tree = counts(base, config_dir, tmp_path / "tree", "acceptance=first_only", "tree=kary", "budget=6")
     chain = counts(base, config_dir, tmp_path / "chain", "acceptance=rejection", "tree=chain", "budget=2")
     for ours, theirs in zip(tree["first_only", "kary"], chain["rejection", "chain"], strict=True):
-        for name in ("steps", "accepted_tokens", "bonus_tokens", "new_tokens", "overlap", "lengths"):
+        for name in ("steps", "accepted_tokens", "bonus_tokens", "new_tokens", "overlap"):
             assert ours[name] == pytest.approx(theirs[name]), name
-        for path, both in theirs["nodes"].items():
-            assert ours["nodes"][path] == pytest.approx(both)
-        assert all(accepted == 0 for path, (_, accepted) in ours["nodes"].items() if any(path))
+    lengths, nodes = (
+        [
+            by_column(tmp_path / out / f"{file}.csv", kind, column)
+            for out, kind in (("tree", "kary"), ("chain", "chain"))
+        ]
+        for file, column in (("lengths", "acceptance_length"), ("nodes", "rank_path"))
+    )
+    pd.testing.assert_series_equal(lengths[0]["steps"], lengths[1]["steps"])
+    both = ["reached", "accepted"]
+    pd.testing.assert_frame_equal(nodes[0].loc[nodes[1].index, both], nodes[1][both])
+    others = [path for path in nodes[0].index if set(path.split("/")) != {"0"}]
+    assert len(others) == 4
+    assert (nodes[0].loc[others, "accepted"] == 0).all()
+
+
+def by_column(file: Path, tree: str, column: str) -> pd.DataFrame:
+    """A detail table's lines of one tree."""
+    table = pd.read_csv(file, dtype={"rank_path": str})
+    return table[table["tree"] == tree].set_index(column)
 
 
 def test_a_trace_says_which_arrays_it_has(base: list[str], config_dir: Path, tmp_path: Path) -> None:
     counts(base, config_dir, tmp_path / "out", "acceptance=copied", "tree=kary", "budget=6")
     abouts = [json.loads(path.read_text())["about"] for path in (tmp_path / "traces").glob("*.json")]
-    arrays = [about["arrays"] for about in abouts if about["kind"] == "rule_records"]
-    assert len(arrays) == 2
-    assert {"copied.pi", "recursive.pi", "first_only.clipped", "overlap"} <= set(arrays[0])
+    arrays = [(about["of"], about["arrays"]) for about in abouts if about["kind"] == "rule_records"]
+    assert sorted(arrays) == [("copied", ["copied.pi"])] * 2 + [("overlap", ["overlap"])] * 2  # of two prompts each

@@ -196,11 +196,10 @@ def test_shape_of() -> None:
         shape_of(["tree=beam,chain"])
 
 
-def test_equal_trees_are_run_once_where_the_order_of_their_nodes_does_not_matter(base: list[str]) -> None:
-    """Children are drawn in the order in which a tree lists its nodes."""
+def test_equal_trees_are_run_once_in_whatever_order_their_nodes_are_listed(base: list[str]) -> None:
     two = [*base, "tree=wide,paths", "tree.paths=[[1],[0]]", "budget=2"]
     run_keys = {
         how: {c.run_key for c in plan_study([*two, *overrides]).combinations}
         for how, overrides in {"greedy": [], "drawn": ["sampling=sample", "acceptance=recursive"]}.items()
     }
-    assert {how: len(found) for how, found in run_keys.items()} == {"greedy": 1, "drawn": 2}
+    assert {how: len(found) for how, found in run_keys.items()} == {"greedy": 1, "drawn": 1}

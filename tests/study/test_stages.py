@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -244,7 +245,7 @@ class TestCosts:
     def test_a_tenth_of_a_long_recording(
         self, base: list[str], asked: list[Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        times = iter([1000.0, 1900.0])
+        times = chain([1000.0], repeat(1900.0))
         monkeypatch.setattr(replay, "time", SimpleNamespace(perf_counter=lambda: next(times)))
         run(base, tmp_path / "out", "tree=chain", "budget=2")
         assert [call.limit_s for call in asked] == [90.0]

@@ -360,16 +360,19 @@ class TestTraces:
         self, base: list[str], replayed: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plan, out, done = plan_study([*base, *GRID]), tmp_path / "out", []
-        run = replay.Replayer.run
 
-        def stopping(self: Any, plan: Any, *given: Any) -> Any:
-            if len(done) == 5:
-                raise KeyboardInterrupt
-            done.append(plan)
-            return run(self, plan, *given)
+        def stopping(method: Any) -> Any:
+            def stops(*given: Any) -> Any:
+                if len(done) == 5:
+                    raise KeyboardInterrupt
+                done.append(given)
+                return method(*given)
+
+            return stops
 
         with monkeypatch.context() as patch:
-            patch.setattr(replay.Replayer, "run", stopping)
+            for name in ("run", "run_plan"):
+                patch.setattr(replay.Replayer, name, stopping(getattr(replay.Replayer, name)))
             with pytest.raises(KeyboardInterrupt):
                 run_study(plan, out)
         assert len(read(out, "records")) == 5 * len(TEXTS)
@@ -411,14 +414,20 @@ class TestResume:
 def test_a_fault_in_one_tree_leaves_the_others(
     base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = replay.Replayer.run
+    run, run_plan = replay.Replayer.run, replay.Replayer.run_plan
 
     def failing(self: Any, shape: Any, budget: int, *given: Any) -> Any:
         if budget == 5:
             raise RuntimeError("boom")
         return run(self, shape, budget, *given)
 
+    def failing_plan(self: Any, plan: Any, *given: Any) -> Any:
+        if plan.nodes == 5:
+            raise RuntimeError("boom")
+        return run_plan(self, plan, *given)
+
     monkeypatch.setattr(replay.Replayer, "run", failing)
+    monkeypatch.setattr(replay.Replayer, "run_plan", failing_plan)
     outcome = run_study(plan_study([*base, "tree=kary", "budget=2,5"]), tmp_path / "out")
     assert {f.error for f in outcome.failures} == {"RuntimeError: boom"}
     assert len(outcome.failures) == 3

@@ -120,7 +120,7 @@ class LiveEngine:
         """See `Engine.run`."""
         prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
         runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note, self.watch)
-        self.watch.stage("decode", len(work.due), "rows")
+        self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
         failed: set[str] = set()
         for prompt in work.prompts:
             for repeat in range(work.repeats):

@@ -140,16 +140,23 @@ def _groups(work: Work) -> Iterator[Group]:
 def _together(outcomes: Iterable[list[ReplayedRows] | Failed]) -> Iterator[Replayed | Failed]:
     """Combinations as they are replayed, in units that are worth a file, or that took long enough to be kept."""
     unit: list[ReplayedRows] = []
-    started = time.monotonic()
-    for outcome in outcomes:
-        if isinstance(outcome, Failed):
-            yield outcome
-        else:
-            unit += outcome
-        if sum(len(rows.prompt_ids) for rows in unit) >= MOST_ROWS or time.monotonic() - started >= LONGEST_S:
-            if unit:
-                yield Replayed(unit)
-            unit, started = [], time.monotonic()
+    started = time.perf_counter()
+    try:
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                yield outcome
+            else:
+                unit += outcome
+            if sum(len(rows.prompt_ids) for rows in unit) >= MOST_ROWS or time.perf_counter() - started >= LONGEST_S:
+                whole, unit, started = unit, [], time.perf_counter()
+                if whole:
+                    yield Replayed(whole)
+    except GeneratorExit:
+        raise
+    except BaseException:  # what is done is kept, whatever ends the rest
+        if unit:
+            yield Replayed(unit)
+        raise
     if unit:
         yield Replayed(unit)
 
