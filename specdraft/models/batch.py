@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from specdraft.models.language_model import LanguageModel, padded, tail_mask
 
-LOGITS = {"cpu": 2**22, "cuda": 2**25}  # that are there at a time, whatever the vocabulary: tokens x ids
+LOGITS = {"cpu": 2**24, "cuda": 2**25}  # that are there at a time, whatever the vocabulary: tokens x ids
 PREFILL_TOKENS = 4096  # of all rows that one forward reads: it bounds what the layers and the masks hold
 
 
