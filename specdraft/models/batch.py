@@ -13,7 +13,8 @@ from transformers import DynamicCache
 
 from specdraft.models.language_model import LanguageModel, padded, tail_mask
 
-LOGITS = {"cpu": 2**24, "cuda": 2**25}  # that are there at a time, whatever the vocabulary: tokens x ids
+LOGITS = {"cpu": 2**22, "cuda": 2**25}  # that are there at a time, whatever the vocabulary: tokens x ids
+LEAST_TOKENS = 256  # of a forward that gives logits, however large the vocabulary: fewer do not fill a processor
 PREFILL_TOKENS = 4096  # of all rows that one forward reads: it bounds what the layers and the masks hold
 
 
@@ -101,7 +102,8 @@ class Batch:
 
 def logits_at_once(model: LanguageModel, rows: int) -> int:
     """How many tokens of each row a forward may give the logits of."""
-    return max(1, LOGITS["cpu" if model.device.type == "cpu" else "cuda"] // (model.width * rows))
+    tokens = LOGITS["cpu" if model.device.type == "cpu" else "cuda"] // model.width
+    return max(1, max(tokens, LEAST_TOKENS) // rows)
 
 
 def causal(slots: int, count: int, device: torch.device) -> torch.Tensor:

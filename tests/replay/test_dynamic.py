@@ -88,6 +88,7 @@ def test_texts_side_by_side_have_the_trees_that_each_has_alone(
     monkeypatch.setattr(expand_module, "NODES_OF_A_TEXT", bounds.get("starts", 1024))
     monkeypatch.setitem(expand_module.NODES, "cpu", bounds.get("rows", 10**6))
     monkeypatch.setitem(batch_module.LOGITS, "cpu", bounds.get("logits", 10**6))
+    monkeypatch.setattr(batch_module, "LEAST_TOKENS", 1)
     monkeypatch.setattr(batch_module, "PREFILL_TOKENS", 8)
     texts = texts_of(pair.prompts, record_all(pair.target, pair.prompts, pair.ending))
     assert len({len(text.prompt_ids) for text in texts}) > 2

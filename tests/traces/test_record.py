@@ -114,6 +114,7 @@ def test_texts_in_slices_are_texts_as_a_whole(name: str, monkeypatch: pytest.Mon
     whole = annotate(model, prompts, texts)
     monkeypatch.setattr(batch, "PREFILL_TOKENS", 4 * len(prompts))  # the longest prompt has 13 tokens
     monkeypatch.setitem(batch.LOGITS, "cpu", 3 * SMALL_VOCAB * len(prompts))
+    monkeypatch.setattr(batch, "LEAST_TOKENS", 1)
     for text, other in zip(texts, record_all(model, prompts, Ending(11)), strict=True):
         assert other.tokens.tolist() == text.tokens.tolist()
         np.testing.assert_allclose(other.gaps, text.gaps, atol=1e-4)
@@ -128,6 +129,7 @@ def test_logits_are_there_for_a_slice_at_a_time(tiny_pair: Pair, monkeypatch: py
     model, prompts = tiny_pair.drafter.model, ragged(tiny_pair.files.shared_ids)
     texts = record_all(model, prompts, Ending(11))
     monkeypatch.setitem(batch.LOGITS, "cpu", 2 * model.vocab * len(prompts))
+    monkeypatch.setattr(batch, "LEAST_TOKENS", 1)
     shapes: list[tuple[int, ...]] = []
     hook = model.model.lm_head.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape)))
     annotate(model, prompts, texts)
