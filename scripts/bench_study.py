@@ -42,7 +42,7 @@ class Cost(NamedTuple):
 
 def measured(checkout: Path, overrides: list[str], traces: Path, out: Path) -> Cost:
     """Run one sweep of a checkout; exits where it fails."""
-    run_sweep(checkout, [*overrides, "budget=1"], traces, out / "recorded")
+    run_sweep(checkout, [*overrides, "budget=1,96"], traces, out / "recorded")
     usage = run_sweep(checkout, [*overrides, BUDGETS], traces, out / "study")
     sizes = {path: path.stat().st_size / 1e6 for path in (out / "study").rglob("*") if path.is_file()}
     records = sizes.pop(out / "study" / "records.csv")
