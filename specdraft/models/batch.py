@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
 from specdraft.models.language_model import LanguageModel, padded, tail_mask
 
@@ -35,7 +34,7 @@ class Batch:
 
     @torch.inference_mode()
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
-        self._model, self._cache, device = model, DynamicCache(), model.device
+        self._model, self._cache, device = model, model.new_cache(), model.device
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
         ids = padded(prompts, device)
         self._width, self.slots = ids.shape[1], 0

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache
 
 from specdraft.models.language_model import Forward, LanguageModel
 
@@ -27,7 +26,7 @@ class CachedModel(LanguageModel):
 
     def reset(self) -> None:
         """Forget the sequence."""
-        self._cache = DynamicCache()
+        self._cache = self.new_cache()
         self._pending_positions = torch.empty(0, dtype=torch.long, device=self.device)
         self.length = 0  # committed slots
 

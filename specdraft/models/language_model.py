@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig
 
 from specdraft.models.files import eos_ids
 from specdraft.models.gate import attention_layout
@@ -68,6 +67,13 @@ class LanguageModel:
             logits = F.pad(logits, (0, self.width - self.vocab), value=-torch.inf)
         return logits, hidden
 
+    @staticmethod
+    def new_cache() -> Any:
+        """An empty cache of keys and values; `transformers` is imported only where a model runs."""
+        from transformers import DynamicCache
+
+        return DynamicCache()
+
     @torch.inference_mode()
     def generate(self, token_ids: Sequence[int], max_new_tokens: int, eos_ids: Iterable[int]) -> list[int]:
         """What `transformers`' own greedy decoding makes of some tokens: the code that this package is checked with.
@@ -76,6 +82,8 @@ class LanguageModel:
         tokenizer knows are suppressed.
         """
         rows = int(self.model.get_output_embeddings().weight.shape[0])
+        from transformers import GenerationConfig
+
         plain = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
