@@ -197,7 +197,9 @@ def test_prompts_without_a_step_do_not_count() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20), st.sampled_from("ab")), min_size=1, max_size=24))
 def test_are_ordered_and_never_negative(prompts: list[tuple[int, int, str]]) -> None:
-    above, below, categories = (list(column) for column in zip(*prompts, strict=True))
+    """What has no step has no token either."""
+    there = [(above if below else 0, below, category) for above, below, category in prompts]
+    above, below, categories = (list(column) for column in zip(*there, strict=True))
     low, high = ends(above, below, "".join(categories))
     assert (np.isnan(low) and np.isnan(high)) or 0 <= low <= sum(above) / sum(below) <= high
 
