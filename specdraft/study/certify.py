@@ -104,25 +104,20 @@ def certify(
     cases = {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
     progress.stage("certify", len(kinds) + len(cases), "checks")
 
-    def note(what: str) -> None:
-        progress.note(what)
-        progress.done(1)
-
     proofs: dict[str, Proof] = {}
     for combination in plan.combinations:
         rule = combination.rule
         if not combination.sampling.greedy and repr(rule) not in proofs:
             proofs[repr(rule)] = prove(rule)
-            note(f"enumerated: {rule.kind}")
+            progress.done(1)
     verdicts: list[RuleVerdict] = []
     loaded: Pair | None = None
     for files, combinations in plan.by_pair().items():
         loaded = load_pair(files, target_of=loaded)
         prompts = encode_prompts(files, plan.prompts, combinations)
         picked = pick(map(case_of, combinations))
-        for case, checked in zip(
-            picked, check_live(loaded, picked, prompts, texts, plan.settings.seed, note), strict=True
-        ):
+        checks = check_live(loaded, picked, prompts, texts, plan.settings.seed, lambda what: progress.done(1))
+        for case, checked in zip(picked, checks, strict=True):
             verdicts.append(RuleVerdict(checked, None if case.sampling.greedy else proofs[repr(case.rule)]))
     return Verdict(verdicts, _truly_skipped(plan, overrides))
 

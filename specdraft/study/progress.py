@@ -30,7 +30,7 @@ class Progress(Watch):
         """A pair's turn; `""`: what belongs to none."""
 
     def note(self, what: str) -> None:
-        """Something that takes a while was done."""
+        """Something that the user should know."""
 
     def advance(self, rows: int) -> None:
         """So many more rows are done (or given up)."""

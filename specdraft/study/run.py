@@ -74,8 +74,8 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
             store.check_writable()
         ledger = Ledger(plan, out, progress)
         engines: dict[str, Engine] = {
-            "replay": ReplayEngine(store, progress.note, progress),
-            "live": LiveEngine(store, progress.note, watch=progress),
+            "replay": ReplayEngine(store, watch=progress),
+            "live": LiveEngine(store, watch=progress),
         }
         try:
             _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()

@@ -75,6 +75,9 @@ class TerminalProgress(TimedProgress):
         with self._lock:
             yield line(self._timeline, options.max_width - 1)
 
+    def note(self, what: str) -> None:
+        self._console.print(Text(what))
+
     def failed(self, what: str, error: str) -> None:
         self._console.print(Text(f"failed: {what}: {error}", style="red"))
 
@@ -155,6 +158,9 @@ class LogProgress(TimedProgress):
         super().stage(name, due, unit)
         if due > 0:
             self._say_where()
+
+    def note(self, what: str) -> None:
+        self._say(what)
 
     def failed(self, what: str, error: str) -> None:
         self._say(f"failed: {what}: {error}")

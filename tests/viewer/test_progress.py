@@ -62,6 +62,7 @@ def test_lines_in_a_log() -> None:
     assert file.getvalue().splitlines() == [
         "25 rows, 5 of them reused",
         "[tiny]: record 100 tokens, about 0:20 left",
+        "recorded 2 trajectories",
         "[tiny]: replay 20 rows, about 0:10 left",
         "failed: tiny kary budget=4: [boom]",
         "report 1 pages, about 0:06 left",
