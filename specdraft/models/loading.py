@@ -9,7 +9,7 @@ import torch
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.files import CHOSEN, ModelFiles, reading
-from specdraft.models.placement import check_loadable, dtype_name, resolve_device
+from specdraft.models.placement import check_loadable, dtype_of, resolve_device
 
 
 def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
@@ -30,7 +30,7 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
     check_loadable(files)
     device = resolve_device(files.spec)
     options: dict[str, Any] = {
-        "dtype": getattr(torch, dtype_name(files)),
+        "dtype": dtype_of(files),
         "config": files.config,
         "use_safetensors": True,
         "trust_remote_code": False,

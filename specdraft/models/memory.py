@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from specdraft.models.files import ModelFiles
-from specdraft.models.placement import dtype_name, resolve_device
+from specdraft.models.placement import dtype_of, resolve_device
 from specdraft.models.self_check import free_memory
 from specdraft.models.sizes import state_bytes
 
@@ -22,5 +22,5 @@ def out_of_memory(error: BaseException) -> bool:
 def tokens_that_fit(files: ModelFiles) -> int:
     """How many tokens of a batch, padding included, a model may cache in the memory that is free now; the model need
     not be loaded."""
-    per_token = state_bytes(files.config.get_text_config(), getattr(torch, dtype_name(files)).itemsize)
+    per_token = state_bytes(files.config.get_text_config(), dtype_of(files).itemsize)
     return free_memory(resolve_device(files.spec)) // SHARE // per_token

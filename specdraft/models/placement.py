@@ -87,6 +87,14 @@ def dtype_name(files: ModelFiles) -> str:
     return "float16" if files.stored_dtype == "float16" or not bfloat16 else "bfloat16"
 
 
+def dtype_of(files: ModelFiles) -> torch.dtype:
+    """`dtype_name` as torch has it."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, dtype_name(files))
+    return dtype
+
+
 def check_loadable(files: ModelFiles) -> None:
     """What loading needs beside the files: the device, and the libraries for its placement and quantisation.
 

@@ -11,7 +11,7 @@ import torch
 
 from specdraft.errors import ModelError
 from specdraft.models.files import ModelFiles
-from specdraft.models.placement import dtype_name, resolve_device
+from specdraft.models.placement import dtype_name, dtype_of, resolve_device
 from specdraft.models.weights import weight_files
 
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5}  # of a number, its scales left out
@@ -41,7 +41,7 @@ class ModelSize:
 def model_size(files: ModelFiles) -> ModelSize:
     """The size of a model; raises `ModelError` where its config makes none."""
     model, text = files.skeleton, files.config.get_text_config()
-    item = getattr(torch, dtype_name(files)).itemsize
+    item = dtype_of(files).itemsize
     parameters = sum(parameter.numel() for parameter in model.parameters())
     quantised = stored_quantised(files)
     weights = _stored_bytes(files) if quantised else parameters * QUANTISED_BYTES.get(files.spec.quantize, item)

@@ -180,12 +180,17 @@ def dynamic_trees(
 ) -> dict[Limits, Expansions]:
     """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are
     missing. Other plans need none."""
-    nested = [plan.nested for plan in plans if plan is not None and plan.nested is not None]
-    largest = {limits(plan): plan for plan in sorted(nested, key=lambda plan: plan.nodes)}
+    largest = largest_nested(plans)
     expansions = {which: Expansions(pair, prompts, traces, plan, store) for which, plan in largest.items()}
     for expansion in expansions.values():
         expansion.record(recorded, watch)
     return expansions
+
+
+def largest_nested(plans: Iterable[Plan | None]) -> dict[Limits, NestedPlan]:
+    """Of best-first plans with the same limits the one with the most nodes; other plans are passed over."""
+    nested = [plan.nested for plan in plans if plan is not None and plan.nested is not None]
+    return {limits(plan): plan for plan in sorted(nested, key=lambda plan: plan.nodes)}
 
 
 def most_children(topologies: Iterable[Topology | None]) -> int:

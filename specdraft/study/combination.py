@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Settings
@@ -147,6 +147,24 @@ class Combination:
     def describe(self) -> str:
         """`pair tree budget`, for people."""
         return f"{self.pair.label} {self.keys['tree']} budget={self.keys['budget']}"
+
+
+class SameTexts(NamedTuple):
+    """Combinations that are replayed along the same texts, and the repeats that these texts stand for."""
+
+    combinations: list[Combination]
+    repeats: range
+
+
+def by_texts(combinations: Iterable[Combination], repeats: int) -> Iterator[SameTexts]:
+    """Each sampled text is a trajectory of its own; all greedy ones are equal."""
+    alike: dict[tuple[str, int], list[Combination]] = {}
+    for combination in combinations:
+        alike.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
+    every = range(repeats)
+    for some in alike.values():
+        for stand_for in [every] if some[0].sampling.greedy else [range(r, r + 1) for r in every]:
+            yield SameTexts(some, stand_for)
 
 
 def case_of(combination: Combination) -> Case:

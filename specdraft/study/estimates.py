@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-import torch
-
 from specdraft.bench.rate import flops_per_s
 from specdraft.drafters.pair import PairFiles
-from specdraft.models.placement import dtype_name, resolve_device
+from specdraft.models.placement import dtype_of, resolve_device
 from specdraft.models.self_check import free_memory
 from specdraft.models.sizes import ModelSize, gib, model_size, too_large
-from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.combination import Combination, by_texts, encode_prompts
 from specdraft.study.plan import StudyPlan
 
 AT_ONCE = 16  # prompts of a batch: what memory is estimated for
@@ -98,15 +96,10 @@ class _Recording(NamedTuple):
 
 
 def _recordings(plan: StudyPlan, combinations: Iterable[Combination]) -> list[_Recording]:
-    alike: dict[tuple[Any, ...], list[Combination]] = {}
-    for combination in combinations:
-        if combination.engine == "replay":
-            alike.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
     recordings = []
-    for group in alike.values():
+    for group, _ in by_texts((c for c in combinations if c.engine == "replay"), plan.settings.repeats):
         first, nodes = group[0], max((c.limits.nodes for c in group if c.together.dynamic), default=0)
-        recording = _Recording(first.settings.max_new_tokens, not first.sampling.greedy, nodes)
-        recordings += [recording] * (plan.settings.repeats if recording.sampled else 1)
+        recordings.append(_Recording(first.settings.max_new_tokens, not first.sampling.greedy, nodes))
     return recordings
 
 
@@ -133,7 +126,7 @@ def _estimate(plan: StudyPlan, files: PairFiles, combinations: Sequence[Combinat
     longest = max(prompt_tokens) + new
     recorded = _recordings(plan, combinations)
     device = resolve_device(files.target.spec)
-    dtype = getattr(torch, dtype_name(files.target))
+    dtype = dtype_of(files.target)
     operations = [_operations(sizes, prompt_tokens, group) for group in recorded]
     return Estimate(
         files.label,

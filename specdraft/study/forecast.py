@@ -15,7 +15,8 @@ from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ModelError
 from specdraft.models.files import ModelFiles
 from specdraft.models.placement import device_type
-from specdraft.study.combination import Combination
+from specdraft.replay.replayer import largest_nested
+from specdraft.study.combination import Combination, SameTexts, by_texts
 from specdraft.study.plan import StudyPlan
 from specdraft.study.proofs import sampled_rules
 from specdraft.study.timeline import ROWS, Stage
@@ -117,20 +118,20 @@ def _replay_stages(
     missing: Callable[[Combination], int],
 ) -> Iterator[Stage]:
     costs = plan.settings.cost.measure != "off"
-    for group in _groups(combinations):
-        for draw in range(1 if group[0].sampling.greedy else plan.settings.repeats):
-            yield from _recording(files, size, group, texts, draw)
-            yield from _expanding(files, size, group)
-            if not group[0].sampling.greedy and files.drafter.traits.probabilities:
-                tokens = size.prompts * (size.prompt_tokens + group[0].settings.max_new_tokens)
-                seconds = tokens * (size.target_s + size.draft_s)
-                yield Stage(files.label, "judge", "prompts", size.prompts, seconds, by_models=True)
-            if costs:
-                seconds = MEASURED * (size.target_s + size.draft_s)
-                yield Stage(files.label, "costs", "timings", 1, seconds, by_models=True, most_s=LEAST_S)
-                costs = False
-            rows = sum(map(missing, group)) / (1 if group[0].sampling.greedy else plan.settings.repeats)
-            yield Stage(files.label, "replay", ROWS, rows, rows * ROW_S["replay"])
+    for group in by_texts(combinations, plan.settings.repeats):
+        first = group.combinations[0]
+        yield from _recording(files, size, group, texts)
+        yield from _expanding(files, size, group.combinations)
+        if not first.sampling.greedy and files.drafter.traits.probabilities:
+            tokens = size.prompts * (size.prompt_tokens + first.settings.max_new_tokens)
+            seconds = tokens * (size.target_s + size.draft_s)
+            yield Stage(files.label, "judge", "prompts", size.prompts, seconds, by_models=True)
+        if costs:
+            seconds = MEASURED * (size.target_s + size.draft_s)
+            yield Stage(files.label, "costs", "timings", 1, seconds, by_models=True, most_s=LEAST_S)
+            costs = False
+        rows = sum(map(missing, group.combinations)) * len(group.repeats) / plan.settings.repeats
+        yield Stage(files.label, "replay", ROWS, rows, rows * ROW_S["replay"])
 
 
 def _live_stages(
@@ -145,17 +146,15 @@ def _live_stages(
     due = {combination.identifier: missing(combination) for combination in combinations}
     seconds = sum(due[c.identifier] * c.settings.max_new_tokens * (size.target_s + size.draft_s) for c in combinations)
     yield Stage(files.label, "decode", ROWS, sum(due.values()), seconds, by_models=True)
-    for group in _groups(combination for combination in combinations if combination.shape.fitted):
-        for draw in range(1 if group[0].sampling.greedy else plan.settings.repeats):
-            yield from _recording(files, size, group, texts, draw)
+    for group in by_texts((c for c in combinations if c.shape.fitted), plan.settings.repeats):
+        yield from _recording(files, size, group, texts)
 
 
-def _recording(
-    files: PairFiles, size: Size, group: Sequence[Combination], texts: set[tuple[str, ...]], draw: int
-) -> Iterator[Stage]:
-    new = group[0].settings.max_new_tokens
+def _recording(files: PairFiles, size: Size, group: SameTexts, texts: set[tuple[str, ...]]) -> Iterator[Stage]:
+    first = group.combinations[0]
+    new = first.settings.max_new_tokens
     tokens = size.prompts * (size.prompt_tokens + new)
-    text = (repr(files.target.spec), repr(group[0].sampling), str(new), str(draw))
+    text = (repr(files.target.spec), repr(first.sampling), str(new), str(group.repeats[0]))
     if text not in texts:
         texts.add(text)
         yield Stage(files.label, "record", "tokens", size.prompts * new, tokens * size.target_s, by_models=True)
@@ -164,17 +163,6 @@ def _recording(
 
 def _expanding(files: PairFiles, size: Size, group: Sequence[Combination]) -> Iterator[Stage]:
     """One stage for all best-first trees that share their limits, at the largest budget."""
-    nested = [c.together.plan.nested for c in group if c.together.plan and c.together.plan.nested]
-    for nodes in {
-        (plan.max_depth, plan.max_children): plan.nodes for plan in sorted(nested, key=lambda p: p.nodes)
-    }.values():
-        tokens = size.prompts * group[0].settings.max_new_tokens * nodes * EXPANDED
+    for plan in largest_nested(combination.together.plan for combination in group).values():
+        tokens = size.prompts * group[0].settings.max_new_tokens * plan.nodes * EXPANDED
         yield Stage(files.label, "expand", "prompts", size.prompts, tokens * size.draft_s, by_models=True)
-
-
-def _groups(combinations: Iterable[Combination]) -> list[list[Combination]]:
-    """Those that are replayed along the same texts stand together."""
-    alike: dict[tuple[str, int], list[Combination]] = {}
-    for combination in combinations:
-        alike.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
-    return list(alike.values())

@@ -17,7 +17,7 @@ from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.parts import ReplayedRows
-from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.combination import Combination, SameTexts, by_texts, encode_prompts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, Work
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
@@ -27,13 +27,6 @@ from specdraft.traces.watch import UNWATCHED, Watch
 MOST_ROWS = 20_000  # of a unit that is written as a whole
 LONGEST_S = 5.0  # seconds of replay after which a unit is written, however small
 PromptIds = Mapping[str, Sequence[int]]
-
-
-class Group(NamedTuple):
-    """Combinations that are replayed along the same texts, and the repeats that these texts stand for."""
-
-    combinations: list[Combination]
-    repeats: range
 
 
 class Prepared(NamedTuple):
@@ -60,12 +53,12 @@ class ReplayEngine:
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
         prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
-        groups = [group for group in _groups(work) if _rows_of(work, group)]
+        groups = [group for group in by_texts(work.combinations, work.repeats) if _rows_of(work, group)]
         for number, group in enumerate(groups):
             yield from self._replay_group(work, pair, group, prompt_ids, first=number == 0)
 
     def _replay_group(
-        self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds, first: bool
+        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool
     ) -> Iterator[Event]:
         prepared = self._prepare_or_fail(work, pair, group, prompt_ids, first)
         if not isinstance(prepared, Prepared):
@@ -80,7 +73,7 @@ class ReplayEngine:
         )
 
     def _prepare_or_fail(
-        self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds, first: bool
+        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool
     ) -> Prepared | list[Failed]:
         try:
             return self._prepare(work, pair, group, prompt_ids, first)
@@ -89,7 +82,7 @@ class ReplayEngine:
         except Exception as error:  # whatever goes wrong in one pair must not stop the others
             return [_failed(work, combination, group.repeats, error) for combination in group.combinations]
 
-    def _prepare(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds, first: bool) -> Prepared:
+    def _prepare(self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool) -> Prepared:
         started = time.perf_counter()
         traces = self._traces(work, pair, group, prompt_ids)
         plans = [combination.together.plan for combination in group.combinations]
@@ -110,7 +103,7 @@ class ReplayEngine:
         limit_s = max(LEAST_S, SHARE * recording_s)
         return pair_costs(pair, self.store, largest, limit_s, first and measure == "again", self.watch)
 
-    def _traces(self, work: Work, pair: Pair, group: Group, prompt_ids: PromptIds) -> PairTraces:
+    def _traces(self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]
         ending = Ending(first.settings.max_new_tokens, pair.eos_ids)
         children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
@@ -122,19 +115,8 @@ class ReplayEngine:
         )
 
 
-def _rows_of(work: Work, group: Group) -> int:
+def _rows_of(work: Work, group: SameTexts) -> int:
     return sum(work.due_rows(combination, group.repeats) for combination in group.combinations)
-
-
-def _groups(work: Work) -> Iterator[Group]:
-    """Each sampled text is a trajectory of its own; all greedy ones are equal."""
-    alike: dict[tuple[str, int], list[Combination]] = {}
-    for combination in work.combinations:
-        alike.setdefault((repr(combination.sampling), combination.settings.max_new_tokens), []).append(combination)
-    every = range(work.repeats)
-    for combinations in alike.values():
-        for repeats in [every] if combinations[0].sampling.greedy else [range(r, r + 1) for r in every]:
-            yield Group(combinations, repeats)
 
 
 def _together(outcomes: Iterable[list[ReplayedRows] | Failed]) -> Iterator[Replayed | Failed]:
@@ -147,7 +129,7 @@ def _together(outcomes: Iterable[list[ReplayedRows] | Failed]) -> Iterator[Repla
                 yield outcome
             else:
                 unit += outcome
-            if sum(len(rows.prompt_ids) for rows in unit) >= MOST_ROWS or time.perf_counter() - started >= LONGEST_S:
+            if Replayed(unit).prompts >= MOST_ROWS or time.perf_counter() - started >= LONGEST_S:
                 whole, unit, started = unit, [], time.perf_counter()
                 if whole:
                     yield Replayed(whole)
