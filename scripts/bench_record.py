@@ -67,19 +67,28 @@ def peak_mib(pair: Any, which: str) -> dict[str, float]:
     return {"mib": peak / (2**20 if sys.platform == "darwin" else 2**10)}
 
 
+def _expansions(pair: Any, ids: dict[str, list[int]], traces: Any, plan: Any, store: Any) -> Any:
+    """As this checkout or an older one takes it."""
+    from inspect import signature
+
+    from specdraft.traces.library import Expansions
+
+    each = "plans" in signature(Expansions).parameters
+    return Expansions(pair, ids, traces, dict.fromkeys(ids, plan) if each else plan, store)
+
+
 def expansion(pair: Any, prompts: int) -> dict[str, float]:
     """Seconds of drafting best-first trees at every start, and of reading as many tokens in full batches."""
     import torch
 
     from specdraft.prompts import PromptSpec, load_prompts
-    from specdraft.traces.library import Expansions
     from specdraft.trees.shapes.best_first import BestFirst
 
     ids = {p.prompt_id: pair.encode(p.text) for p in load_prompts(PromptSpec(limit=prompts))}
     with tempfile.TemporaryDirectory() as folder:
         traces, store = record(pair, ids, folder)
         began = spent_s()
-        Expansions(pair, ids, traces, BestFirst().at(NODES), store).record()
+        _expansions(pair, ids, traces, BestFirst().at(NODES), store).record()
         grown_s = spent_s() - began
     nodes = NODES * sum(len(text.tokens) - 1 for text in traces.trajectories.values())
     model = pair.drafter.model

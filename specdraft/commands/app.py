@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from specdraft.commands import certify, doctor, generate, report, sweep, theory, traces, trees
+from specdraft.commands import certify, doctor, fit, generate, report, sweep, theory, traces, trees
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,4 +34,5 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(trees.app, name="trees")
+app.add_typer(fit.app, name="fit")
 app.add_typer(traces.app, name="traces")

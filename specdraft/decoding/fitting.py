@@ -102,7 +102,7 @@ class Together:
             return why
         if why := self._wrong_rule():
             return f"{why}; {self._fitting_rules()}"
-        return self._cannot_fit() if self.shape.fitted else None
+        return (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
 
     def refuse(self) -> None:
         """Raise `ConfigError` unless this can run, or where a number is out of range."""
@@ -117,6 +117,11 @@ class Together:
             raise ConfigError(
                 f"tree={self.shape.kind} is fitted to the traces of a whole study; "
                 "specdraft trees show NAME --study DIR draws what became of it"
+            )
+        if self.shape.fits_scores:
+            raise ConfigError(
+                "tree.scores=calibrated is fitted to the traces of a whole study; with tree.temperature=T (specdraft "
+                "fit temperature says which) one prompt's trees can be drawn"
             )
         replace(self, engine="auto").refuse()
         if self.rule.replay != "rank":
@@ -197,8 +202,14 @@ class Together:
             )
         if limits.room < limits.nodes:
             return f"{shape.label} has room for {limits.room} nodes only; budget={limits.nodes} does not fit"
-        if self.prompts is not None and self.prompts < FOLDS and not shape.in_sample:
-            return f"tree={shape.kind} is fitted on half of the prompts; there is only {self.prompts}"
+        return None
+
+    def _too_few_prompts(self) -> str | None:
+        """Why nothing can be fitted on one half of the prompts and scored on the other one."""
+        shape = self.shape
+        fits = (shape.fitted or shape.fits_scores) and not shape.in_sample
+        if fits and self.prompts is not None and self.prompts < FOLDS:
+            return f"tree={shape.label} is fitted on half of the prompts; there is only {self.prompts}"
         return None
 
     def _fitting_rules(self) -> str:

@@ -63,7 +63,10 @@ class Case(NamedTuple):
         """The shape's tree, or what stands in for a fitted one."""
         if shape.fitted:
             return cls("chain", Chain().at(4), rule, sampling, max_new_tokens, stands_in=True)
-        return cls(shape.label, shape.at(node_budget), rule, sampling, max_new_tokens)
+        plan: Plan = shape.at(node_budget)
+        if plan.nested is not None and shape.fits_scores:
+            plan = plan.nested.at_temperature(1.0)  # whatever ranks the nodes, the rule must be lossless
+        return cls(shape.label, plan, rule, sampling, max_new_tokens)
 
 
 def pick(candidates: Iterable[Case]) -> list[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,14 @@ from specdraft.trees.topology import Topology
 
 BLOCK = 256  # prompts that are replayed at a time: it bounds the memory of the work in hand
 LARGEST = 2**23  # numbers, one for each node and position, that are held at once
-Limits = tuple[int, int]  # of best-first trees: levels, children
+
+
+class Limits(NamedTuple):
+    """Best-first plans with equal ones share their trees; see `NestedPlan`."""
+
+    max_depth: int
+    max_children: int
+    temperature: float | None
 
 
 class Replayer:
@@ -166,7 +174,7 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
-    return plan.max_depth, plan.max_children
+    return Limits(plan.max_depth, plan.max_children, plan.temperature)
 
 
 def dynamic_trees(
@@ -177,14 +185,27 @@ def dynamic_trees(
     store: TraceStore,
     recorded: Callable[[str], None],
     watch: Watch = UNWATCHED,
+    temperatures: Mapping[str, float] | None = None,
 ) -> dict[Limits, Expansions]:
     """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are
-    missing. Other plans need none."""
-    largest = largest_nested(plans)
-    expansions = {which: Expansions(pair, prompts, traces, plan, store) for which, plan in largest.items()}
+    missing. Other plans need none.
+
+    Args:
+        pair, prompts, traces, store, recorded, watch: see `Expansions`.
+        plans: of any shapes.
+        temperatures: of each prompt, where a plan's is fitted.
+    """
+    expansions = {}
+    for which, plan in largest_nested(plans).items():
+        of_prompts = {name: _fitted(plan, temperatures or {}, name) for name in prompts}
+        expansions[which] = Expansions(pair, prompts, traces, of_prompts, store)
     for expansion in expansions.values():
         expansion.record(recorded, watch)
     return expansions
+
+
+def _fitted(plan: NestedPlan, temperatures: Mapping[str, float], name: str) -> NestedPlan:
+    return plan if plan.temperature is not None else plan.at_temperature(temperatures[name])
 
 
 def largest_nested(plans: Iterable[Plan | None]) -> dict[Limits, NestedPlan]:

@@ -122,9 +122,10 @@ class Combination:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Digests of what this combination's rows are worth reusing for: the weights, and where the tree is fitted,
-        all prompts of the study."""
-        return (*self.pair.weights, self.prompts_digest) if self.shape.fitted else self.pair.weights
+        """Digests of what this combination's rows are worth reusing for: the weights, and where the tree or its scores
+        are fitted, all prompts of the study."""
+        fitted = self.shape.fitted or self.shape.fits_scores
+        return (*self.pair.weights, self.prompts_digest) if fitted else self.pair.weights
 
     @cached_property
     def run_key(self) -> tuple[Any, ...]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdraft.config import Settings
-from specdraft.decoding.decode import Ending
-from specdraft.drafters.pair import Pair, load_pair
-from specdraft.prompts import Prompt, load_prompts
+from specdraft.drafters.pair import load_pair
+from specdraft.prompts import load_prompts
 from specdraft.replay.fit import fit_on_all
-from specdraft.replay.static import pack_traces
-from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination, encode_all
 from specdraft.study.plan import one_combination
+from specdraft.study.recorded import record_texts
 from specdraft.study.refusals import refuse_engine
-from specdraft.traces.library import pair_traces
-from specdraft.traces.store import TraceStore, default_folder
-from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import Topology
 
 
@@ -73,35 +67,5 @@ def fit_tree(
     prompts = load_prompts(combination.prompts)
     encode_all(combination.pair, prompts, template, settings, combination.limits.depth)  # what fails, fails at once
     pair = load_pair(combination.pair)
-    packed = record_ranks(pair, prompts, template, combination.sampling, settings, combination.limits.depth, recorded)
-    return FittedTree(combination, fit_on_all(shape, settings.budget, packed).topology, len(prompts))
-
-
-def record_ranks(
-    pair: Pair,
-    prompts: Sequence[Prompt],
-    template: str,
-    sampling: Sampling,
-    settings: Settings,
-    depth: int,
-    recorded: Callable[[str], None] = lambda what: None,
-) -> PackedRanks:
-    """The drafter's ranks along the target's texts of these prompts; what is not in the store is recorded.
-
-    Args:
-        pair: whose texts.
-        prompts, template: what is continued, and whether the chat template is used.
-        sampling, settings: how; `settings` says the seed and the most tokens.
-        depth: draft levels that a prompt must leave room for.
-        recorded: called with a line of text for what takes a while.
-
-    Raises:
-        PromptError: a prompt does not fit.
-        ResultsError: traces cannot be written.
-    """
-    store = TraceStore(default_folder())
-    store.check_writable()
-    prompt_ids = encode_all(pair.files, prompts, template, settings, depth)
-    ending = Ending(settings.max_new_tokens, pair.eos_ids)
-    traces = pair_traces(pair, prompt_ids, sampling, ending, store, recorded, f"{settings.seed}/0")
-    return pack_traces(traces, [prompt.prompt_id for prompt in prompts])
+    texts = record_texts(pair, prompts, template, combination.sampling, settings, combination.limits.depth, recorded)
+    return FittedTree(combination, fit_on_all(shape, settings.budget, texts.ranks).topology, len(prompts))

@@ -121,6 +121,9 @@ def _replay_stages(
     for group in by_texts(combinations, plan.settings.repeats):
         first = group.combinations[0]
         yield from _recording(files, size, group, texts)
+        if any(combination.shape.fits_scores for combination in group.combinations):
+            seconds = size.prompts * (size.prompt_tokens + first.settings.max_new_tokens) * size.draft_s
+            yield Stage(files.label, "calibrate", "prompts", size.prompts, seconds, by_models=True)
         yield from _expanding(files, size, group.combinations)
         if not first.sampling.greedy and files.drafter.traits.probabilities:
             tokens = size.prompts * (size.prompt_tokens + first.settings.max_new_tokens)
@@ -146,7 +149,7 @@ def _live_stages(
     due = {combination.identifier: missing(combination) for combination in combinations}
     seconds = sum(due[c.identifier] * c.settings.max_new_tokens * (size.target_s + size.draft_s) for c in combinations)
     yield Stage(files.label, "decode", ROWS, sum(due.values()), seconds, by_models=True)
-    for group in by_texts((c for c in combinations if c.shape.fitted), plan.settings.repeats):
+    for group in by_texts((c for c in combinations if c.shape.fitted or c.shape.fits_scores), plan.settings.repeats):
         yield from _recording(files, size, group, texts)
 
 

@@ -28,7 +28,7 @@ from specdraft.replay.fit import fit_on_all
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
-from specdraft.study.fitted_tree import record_ranks
+from specdraft.study.recorded import record_texts
 from specdraft.trees.shapes import Plan, Shape, registry
 from specdraft.trees.step import Step
 
@@ -149,13 +149,18 @@ class SpeculativeDecoder:
         self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
         self._watched = watched
-        self.plan = self._fitted(budget, fitted_on or PromptSpec()) if shape.fitted else shape.at(budget)
+        fitted = shape.fitted or shape.fits_scores
+        self.plan = self._fitted(budget, fitted_on or PromptSpec()) if fitted else shape.at(budget)
 
     def _fitted(self, budget: int, on: PromptSpec) -> Plan:
-        """A fitted shape's tree on these prompts; what is not recorded of them is recorded first."""
+        """A shape's plan by these prompts; what is not recorded of them is recorded first."""
         prompts, depth = load_prompts(on), self.shape.limits(budget).depth
-        packed = record_ranks(self.pair, prompts, on.chat_template, self.sampling, self._settings, depth)
-        return fit_on_all(self.shape, budget, packed)
+        texts = record_texts(self.pair, prompts, on.chat_template, self.sampling, self._settings, depth)
+        if self.shape.fitted:
+            return fit_on_all(self.shape, budget, texts.ranks)
+        nested = self.shape.at(budget).nested
+        assert nested is not None, "only nested trees have scores"
+        return nested.at_temperature(texts.calibrate().everyone.value)
 
     @classmethod
     def from_models(

@@ -65,11 +65,13 @@ class Ledger:
                 self._fail(event)
             case GivenUp(rows):
                 self._progress.advance(rows)
-            case Measured(pair, costs, near_ties):
+            case Measured(pair, costs, near_ties, calibrations):
                 if costs is not None:
                     self.facts.costs[pair] = costs
                 if near_ties is not None:
                     self.facts.near_ties[pair] = near_ties
+                for texts, fitted in calibrations:
+                    self.facts.calibrations.setdefault(pair, {})[texts] = fitted.as_dict()
 
     def fail_all(self, combinations: Iterable[Combination], error: str) -> None:
         """Write down that these combinations cannot run; the error, which they share, is said once."""

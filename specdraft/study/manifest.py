@@ -29,6 +29,7 @@ class Facts:
         models: pair -> what it is (see `Pair.describe`).
         costs: pair -> what drafting and verifying cost with it.
         near_ties: pair -> near-ties of its recorded greedy texts.
+        calibrations: pair -> texts -> the temperature that its scores were fitted to (see `Calibration.as_dict`).
         rules: rule -> what enumeration says of it (see `Proof.as_dict`).
         live: pair -> what live text says of its rules, with `certify=true` (see `Checked`).
         earlier_s: seconds of the runs before this one.
@@ -38,6 +39,7 @@ class Facts:
     models: dict[str, Any]
     costs: dict[str, CostCurve]
     near_ties: dict[str, Any]
+    calibrations: dict[str, dict[str, Any]]
     rules: dict[str, Any]
     live: dict[str, list[dict[str, Any]]]
     earlier_s: float
@@ -67,6 +69,7 @@ class Facts:
             models={pair: dict(models) for pair, models in manifest.get("models", {}).items()},
             costs=_curves(manifest.get("costs", {})),
             near_ties={pair: dict(ties) for pair, ties in known.get("recorded", {}).items()},
+            calibrations={pair: dict(texts) for pair, texts in manifest.get("calibrations", {}).items()},
             rules={rule: dict(proof) for rule, proof in known.get("rules", {}).items()},
             live=live,
             earlier_s=float(manifest.get("wall_s", 0.0)),
@@ -143,6 +146,7 @@ def build_manifest(
         **environment(),
         "models": facts.models,
         "costs": {pair: curve.as_dict() for pair, curve in facts.costs.items()},
+        "calibrations": facts.calibrations,
         "prompts": len(plan.prompts),
         "prompt_digests": digest_of_each(plan.prompts),
         "plan_notes": list(plan.notes),

@@ -27,7 +27,7 @@ def refuse_engine(command: str, overrides: Iterable[str], engine: str) -> None:
 
 def refuse_prompt_set(overrides: Iterable[str], shape: Shape) -> None:
     """Raise `ConfigError` where `generate`, which is given its prompt, is told of a set that it does not fit to."""
-    if not shape.fitted:
+    if not (shape.fitted or shape.fits_scores):
         meant = ("prompts.chat_template", "prompts.system")
         chosen = [text for text in overrides if override_keys([text])[0] not in meant]
         why = f"the prompt is the one that is given, and tree={shape.kind} is not fitted to others"

@@ -115,8 +115,12 @@ def pair_traces(
     return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
 
 
-def _lengths(prompts: Mapping[str, Sequence[int]], trajectories: Mapping[str, Trajectory]) -> dict[str, int]:
+def lengths_of(prompts: Mapping[str, Sequence[int]], traces: PairTraces) -> dict[str, int]:
     """Tokens of each prompt and what follows it."""
+    return _lengths(prompts, traces.trajectories)
+
+
+def _lengths(prompts: Mapping[str, Sequence[int]], trajectories: Mapping[str, Trajectory]) -> dict[str, int]:
     return {name: len(ids) + len(trajectories[name].tokens) for name, ids in prompts.items()}
 
 
@@ -142,7 +146,7 @@ class Expansions:
         pair: whose drafter grows the trees.
         prompts: prompt id -> token ids.
         traces: of these prompts.
-        plan: the largest budget and the limits.
+        plans: each prompt's: the largest budget, the limits and the temperature.
         store: where traces are kept.
     """
 
@@ -151,10 +155,10 @@ class Expansions:
         pair: Pair,
         prompts: Mapping[str, Sequence[int]],
         traces: PairTraces,
-        plan: NestedPlan,
+        plans: Mapping[str, NestedPlan],
         store: TraceStore,
     ) -> None:
-        self._pair, self._prompts, self._traces, self._plan, self._store = pair, prompts, traces, plan, store
+        self._pair, self._prompts, self._traces, self._plans, self._store = pair, prompts, traces, plans, store
 
     def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
@@ -166,8 +170,12 @@ class Expansions:
         }
 
         def grown(some: Sequence[str]) -> Iterator[tuple[str, Expansion]]:
-            texts = recorded_texts(self._pair, [(self._prompts[name], trajectories[name]) for name in some])
-            yield from zip(some, self._pair.drafter.expand(texts, self._plan), strict=True)
+            alike: dict[NestedPlan, list[str]] = {}
+            for name in some:
+                alike.setdefault(self._plans[name], []).append(name)
+            for plan, names in alike.items():
+                texts = recorded_texts(self._pair, [(self._prompts[name], trajectories[name]) for name in names])
+                yield from zip(names, self._pair.drafter.expand(texts, plan), strict=True)
 
         def keep(name: str, expansion: Expansion) -> None:
             self._store.put(self._about(name), expansion._asdict())
@@ -183,14 +191,22 @@ class Expansions:
         return expansion
 
     def _about(self, name: str) -> dict[str, Any]:
+        plan = self._plans[name]
         return {
             "kind": "expansion",
             "annotation": self._traces.keys[name],
             **_both_models(self._pair),
-            "budget": self._plan.nodes,
-            "max_depth": self._plan.depth,
-            "max_children": self._plan.max_children,
+            "budget": plan.nodes,
+            "max_depth": plan.depth,
+            "max_children": plan.max_children,
+            **_scored_by(plan),
         }
+
+
+def _scored_by(plan: NestedPlan) -> dict[str, float]:
+    """What the scores of a plan's nodes depend on, beside the drafter."""
+    assert plan.temperature is not None, "its temperature is fitted first"
+    return {} if plan.temperature == 1 else {"temperature": plan.temperature}
 
 
 class FoundTraces(NamedTuple):
@@ -244,7 +260,8 @@ def _find_expansion(
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
     for trace in traces:
-        if _says(trace.about, wanted) and trace.about["budget"] >= plan.nodes:
+        temperature = trace.about.get("temperature", 1.0)
+        if _says(trace.about, wanted) and temperature == plan.temperature and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth
             if (levels == plan.max_depth or unlimited) and (

@@ -148,7 +148,7 @@ def _with_models(
     traces = pair_traces(pair, ids, combination.sampling, ending, store, report, f"{combination.settings.seed}/0")
     expansion = None
     if (nested := combination.plan.nested) is not None:
-        trees = Expansions(pair, ids, traces, nested, store)
+        trees = Expansions(pair, ids, traces, {prompt.prompt_id: nested}, store)
         trees.record(report)
         expansion = trees.of(prompt.prompt_id)
     trajectory, annotation = traces.trajectories[prompt.prompt_id], traces.annotations[prompt.prompt_id]

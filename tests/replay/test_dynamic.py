@@ -28,6 +28,7 @@ SHAPES = (
     BestFirst(max_children=2),
     BestFirst(max_depth=5, max_children=3),
     BestFirst(min_prob=0.02),
+    BestFirst(scores="calibrated", temperature=0.4),
 )
 
 
@@ -50,7 +51,8 @@ def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst) -> None
         fed = [[n for n in row if n] for row in fed_nodes(walked, starts, plan).tolist()]
         assert [len(row) for row in fed] == [len(row) for row in live.fed]
         known, true = sum(map(sum, fed)), sum(map(sum, live.fed))  # nodes that were pushed out again are not known
-        assert true * (0.9 if budget <= max(BUDGETS) // 2 else 0.6) <= known <= true
+        share = (0.9 if budget <= max(BUDGETS) // 2 else 0.6) if shape.scores == "raw" else 0.3  # deeper: more of them
+        assert true * share <= known <= true
 
 
 def test_a_node_exactly_at_the_threshold_stays() -> None:

@@ -110,9 +110,9 @@ class CountedPlan:
     def expand(self, view: Any) -> DraftTree:
         score = view.score
 
-        def counting(parents: Any, tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        def counting(parents: Any, tokens: np.ndarray, *how: Any) -> tuple[np.ndarray, np.ndarray]:
             self._fed.append(len(tokens))
-            return score(parents, tokens, count)
+            return score(parents, tokens, *how)
 
         view.score = counting
         return self._plan.expand(view)

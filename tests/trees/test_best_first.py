@@ -31,6 +31,18 @@ def law_of(seed: int, coarse: bool) -> Law:
     return law
 
 
+def tempered(law: Law, temperature: float) -> Law:
+    """A law with its logarithms over a temperature."""
+    if temperature == 1:
+        return law
+
+    def scaled(context: tuple[int, ...]) -> np.ndarray:
+        values = law(context) / temperature
+        return np.asarray(values - np.log(np.exp(values).sum()))
+
+    return scaled
+
+
 def best(law: Law, context: tuple[int, ...]) -> list[tuple[int, float]]:
     """(token, log-probability) by (-log-probability, token)."""
     values = law(context)
@@ -69,11 +81,14 @@ class View:
     def finish(self, topology: Topology) -> DraftTree:
         raise NotImplementedError
 
-    def score(self, parents: Sequence[int], tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def score(
+        self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.levels += 1
+        law = tempered(self.law, temperature)
         above = list(self.scored)
         self.scored += [(*above[p], int(t)) for p, t in zip(parents, tokens, strict=True)] if above else [()]
-        children = [best(self.law, context)[:count] for context in self.scored[len(above) :]]
+        children = [best(law, context)[:count] for context in self.scored[len(above) :]]
         return np.array([[t for t, _ in row] for row in children]), np.array([[v for _, v in row] for row in children])
 
     def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
@@ -102,6 +117,38 @@ def test_the_best_nodes_in_their_order(
     expected = by_hand(law, n, max_depth, max_children, min_prob)
     assert list(zip(tree.topology.paths[1:], tree.token_list()[1:], strict=True)) == expected
     assert view.levels <= min(n, max_depth)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 24), st.sampled_from([0.3, 0.7, 2.5]))
+def test_calibrated_scores_rank_by_the_probabilities_at_the_temperature(seed: int, n: int, temperature: float) -> None:
+    law = law_of(seed, False)
+    shape = BestFirst(scores="calibrated", temperature=temperature, max_depth=4)
+    tree = shape.at(n).expand(View(law))
+    expected = by_hand(tempered(law, temperature), n, 4, 16, 0)
+    assert list(zip(tree.topology.paths[1:], tree.token_list()[1:], strict=True)) == expected
+
+
+def test_calibrated_scores_wait_for_their_temperature() -> None:
+    shape = BestFirst(scores="calibrated")
+    assert shape.fits_scores and shape.label == "best_first-calibrated"
+    plan = shape.at(4)
+    assert plan.temperature is None and plan.at_temperature(0.5).temperature == 0.5
+    assert BestFirst(scores="calibrated", temperature=0.5, max_depth=3).label == "best_first-calibrated-md3-t0.5"
+    assert BestFirst().at(4).temperature == 1 and not BestFirst().fits_scores
+
+
+@pytest.mark.parametrize(
+    ("shape", "line"),
+    [
+        (BestFirst(scores="calibratd"), "tree.scores=calibratd is not known; did you mean 'calibrated'"),
+        (BestFirst(temperature=0.5), "tree.temperature=0.5 goes with tree.scores=calibrated; raw"),
+        (BestFirst(scores="calibrated", temperature=0.0), "tree.temperature=0.0 is out of range; expected a number"),
+        (BestFirst(scores="calibrated", temperature=float("nan")), "tree.temperature=nan is out of range"),
+    ],
+)
+def test_scores_that_cannot_be_meant(shape: BestFirst, line: str) -> None:
+    with pytest.raises(ConfigError, match=line.replace("(", r"\(")):
+        shape.limits(4)
 
 
 def grown(laws: Sequence[Law], nodes: int, least: float | np.ndarray = -np.inf) -> tuple[Growth, int]:

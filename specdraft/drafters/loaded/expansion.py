@@ -87,7 +87,9 @@ class _Contexts:
     """
 
     def __init__(self, model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> None:
+        assert plan.temperature is not None, "its temperature is fitted first"
         self._model, self._children = model, min(plan.max_children, plan.nodes, model.vocab)
+        self._temperature = plan.temperature
         self._batch = Batch(model, [text.prompt_ids for text in texts])
         self._lengths = np.array([len(text.tokens) for text in texts])
         ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
@@ -113,7 +115,7 @@ class _Contexts:
             count, device = some.shape[1], ids.device
             offsets = torch.arange(first, first + count, device=device)[None]
             logits = self._batch.append(some, offsets, causal(first, count, device))
-            tokens, log_probs = best_children(logits.flatten(0, 1), self._children)
+            tokens, log_probs = best_children(logits.flatten(0, 1), self._children, self._temperature)
             shape = (len(ids), count, self._children)
             children.append((tokens.reshape(shape), log_probs.reshape(shape)))
         tokens, log_probs = (np.concatenate(parts, 1) for parts in zip(*children, strict=True))
@@ -200,7 +202,7 @@ class _Contexts:
                 flat = flat[torch.from_numpy(at * count + column).to(flat.device)]
             else:
                 some = some[np.argsort(at * count + column)]
-            best_tokens[some], log_probs[some] = best_children(flat, self._children)
+            best_tokens[some], log_probs[some] = best_children(flat, self._children, self._temperature)
         return best_tokens, log_probs
 
     def _forget(self) -> None:

@@ -36,12 +36,14 @@ def rank_by_key(logits: torch.Tensor, count: int) -> torch.Tensor:
     return ((ordered << 32) - ids).topk(count, dim=-1).indices
 
 
-def best_children(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+def best_children(logits: torch.Tensor, count: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """The `count` most probable tokens of each row and the logarithms of their probabilities, on the host.
 
-    `[m, vocab]` logits -> `[m, count]` ids and `[m, count]` float64, best first; one transfer.
+    `[m, vocab]` logits -> `[m, count]` ids and `[m, count]` float64, best first; one transfer. Ranks are those of the
+    logits, probabilities those of softmax(logits / temperature).
     """
     tokens = rank_tokens(logits, count)
-    log_probs = torch.log_softmax(logits, -1).gather(-1, tokens)
+    scaled = logits if temperature == 1 else logits / temperature
+    log_probs = torch.log_softmax(scaled, -1).gather(-1, tokens)
     ids, values = torch.stack([tokens.double(), log_probs.double()]).cpu().numpy()
     return ids.astype(np.int64), values

@@ -128,7 +128,9 @@ class TreeInWork:
         self.slot = {new: self.slot[old] for new, old in enumerate(kept) if old in self.slot}
         return DraftTree(topology.part(kept), tokens[kept], None if probs is None else probs[kept], drawn_from[kept])
 
-    def score(self, parents: Sequence[int], tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def score(
+        self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """See `shapes.DraftView.score`."""
         model = self._model
         if len(self._seen):
@@ -139,7 +141,7 @@ class TreeInWork:
         else:
             self._seen = np.ones((1, 1), dtype=bool)
             logits = self._feed_root()
-        return best_children(logits, count)
+        return best_children(logits, count, temperature)
 
     def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
         """See `shapes.DraftView.compose`."""

@@ -6,15 +6,17 @@ another process, which loads the pair itself and sends the events back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.prompts import Prompt
+from specdraft.replay.calibration import Calibration
 from specdraft.results.journal import Row
 from specdraft.results.parts import ReplayedRows
+from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
 
 Due = Mapping[tuple[str, int], frozenset[str]]  # combination and repeat -> the prompts whose rows are still to do
@@ -91,17 +93,37 @@ class GivenUp(NamedTuple):
     rows: int
 
 
+class TextCalibration(NamedTuple):
+    """A fitted temperature, and which texts it was fitted to.
+
+    Attributes:
+        texts: the settings that they were made with.
+        fitted: see `Calibration`.
+    """
+
+    texts: str
+    fitted: Calibration
+
+    @classmethod
+    def of(cls, sampling: Sampling, max_new_tokens: int, draw: str, fitted: Calibration) -> TextCalibration:
+        """Of the texts of one sampling setting; `draw` names those that can be sampled."""
+        drawn = "greedy" if sampling.greedy else f"{sampling}, text {draw}"
+        return cls(f"{drawn}, {max_new_tokens} tokens", fitted)
+
+
 class Measured(NamedTuple):
     """What was measured of a pair besides its rows.
 
     Attributes:
         costs: None where nobody wants them.
         near_ties: of its recorded greedy texts; None where texts are sampled.
+        calibrations: what its scores were fitted to, text by text: see `TextCalibration`.
     """
 
     pair: str
-    costs: CostCurve | None
-    near_ties: dict[str, Any] | None
+    costs: CostCurve | None = None
+    near_ties: dict[str, Any] | None = None
+    calibrations: Sequence[TextCalibration] = ()
 
 
 Event = Done | Replayed | Failed | GivenUp | Measured

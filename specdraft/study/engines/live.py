@@ -14,6 +14,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import compare_greedy
 from specdraft.prompts import Prompt
+from specdraft.replay.calibration import Calibration, cross_fit
 from specdraft.replay.fit import resolve
 from specdraft.replay.folds import folds
 from specdraft.replay.static import pack_traces
@@ -21,9 +22,10 @@ from specdraft.results.journal import Row
 from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.combination import Combination, encode_prompts
-from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Work
+from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
 from specdraft.study.failures import explain
-from specdraft.traces.library import pair_traces
+from specdraft.traces.library import PairTraces, pair_traces
+from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.ranks import PackedRanks
@@ -51,7 +53,7 @@ class Text(NamedTuple):
 
 
 class FittedTrees:
-    """The trees that fitted shapes decode a unit of work with: a prompt's is fitted on the traces of other prompts.
+    """The trees of a unit of work that are fitted, or that are ranked by what is: a prompt's on the traces of others.
 
     Args:
         work, pair: see `Engine.run`.
@@ -72,31 +74,54 @@ class FittedTrees:
     ) -> None:
         self._work, self._pair, self._prompt_ids, self._store, self._note = work, pair, prompt_ids, store, note
         self._watch = watch
+        self._names = [prompt.prompt_id for prompt in work.prompts]
+        self._fold = folds([prompt.category for prompt in work.prompts], work.seed)
+        self._traces: dict[Any, PairTraces] = {}
         self._packed: dict[Any, PackedRanks] = {}
+        self._calibrated: dict[Any, TextCalibration] = {}
         self._plans: dict[Any, dict[str, Plan]] = {}
 
     def plan(self, combination: Combination, prompt: Prompt, repeat: int) -> Plan:
         """What a prompt is decoded with."""
+        if combination.shape.fits_scores:
+            nested = combination.plan.nested
+            assert nested is not None, "only nested trees have scores"
+            return nested.at_temperature(self._calibration(combination, repeat).of_prompt[prompt.prompt_id])
         if not combination.shape.fitted:
             return combination.plan
         key = (combination.identifier, _text_of(combination, repeat))
         if key not in self._plans:
-            fold = folds([p.category for p in self._work.prompts], self._work.seed)
-            packed, names = self._texts(combination, repeat), [p.prompt_id for p in self._work.prompts]
-            parts = resolve(combination.shape, combination.settings.budget, packed, fold)
-            self._plans[key] = {names[index]: plan for plan, members in parts for index in members.tolist()}
+            parts = resolve(
+                combination.shape, combination.settings.budget, self._ranks(combination, repeat), self._fold
+            )
+            self._plans[key] = {self._names[index]: plan for plan, members in parts for index in members.tolist()}
         return self._plans[key][prompt.prompt_id]
 
-    def _texts(self, combination: Combination, repeat: int) -> PackedRanks:
-        """Recorded once for all combinations that decode the same texts."""
+    @property
+    def calibrations(self) -> list[TextCalibration]:
+        """What scores were fitted so far."""
+        return list(self._calibrated.values())
+
+    def _calibration(self, combination: Combination, repeat: int) -> Calibration:
         sampling, new = combination.sampling, combination.settings.max_new_tokens
-        key = (repr(sampling), new, _text_of(combination, repeat))
-        if key not in self._packed:
-            ending, draw = Ending(new, self._pair.eos_ids), self._work.draw(repeat)
-            given = (self._prompt_ids, sampling, ending, self._store, self._note, draw)
-            traces = pair_traces(self._pair, *given, watch=self._watch)
-            self._packed[key] = pack_traces(traces, [p.prompt_id for p in self._work.prompts])
+        if (key := _same_text(combination, repeat)) not in self._calibrated:
+            given = (self._prompt_ids, self._texts(combination, repeat), self._store, self._note, self._watch)
+            fitted = cross_fit(score_losses(self._pair, *given), self._names, self._fold)
+            self._calibrated[key] = TextCalibration.of(sampling, new, self._work.draw(repeat), fitted)
+        return self._calibrated[key].fitted
+
+    def _ranks(self, combination: Combination, repeat: int) -> PackedRanks:
+        if (key := _same_text(combination, repeat)) not in self._packed:
+            self._packed[key] = pack_traces(self._texts(combination, repeat), self._names)
         return self._packed[key]
+
+    def _texts(self, combination: Combination, repeat: int) -> PairTraces:
+        """Recorded once for all combinations that decode the same texts."""
+        if (key := _same_text(combination, repeat)) not in self._traces:
+            ending = Ending(combination.settings.max_new_tokens, self._pair.eos_ids)
+            given = (self._prompt_ids, combination.sampling, ending, self._store, self._note, self._work.draw(repeat))
+            self._traces[key] = pair_traces(self._pair, *given, watch=self._watch)
+        return self._traces[key]
 
 
 @dataclass(frozen=True)
@@ -131,6 +156,8 @@ class LiveEngine:
                         if isinstance(event, Failed):
                             failed.add(event.combination)
                         yield event
+        if trees.calibrations:
+            yield Measured(pair.label, calibrations=trees.calibrations)
 
     def _decode_twins(
         self,
@@ -184,6 +211,11 @@ class LiveEngine:
 def _text_of(combination: Combination, repeat: int) -> int | None:
     """Which text a repeat decodes: greedy ones are all equal."""
     return None if combination.sampling.greedy else repeat
+
+
+def _same_text(combination: Combination, repeat: int) -> tuple[Any, ...]:
+    """Combinations and repeats with equal ones decode the same texts."""
+    return repr(combination.sampling), combination.settings.max_new_tokens, _text_of(combination, repeat)
 
 
 def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:

@@ -15,12 +15,15 @@ from specdraft.decoding.decode import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
+from specdraft.replay.calibration import Calibration, cross_fit
+from specdraft.replay.folds import folds
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts, encode_prompts
-from specdraft.study.engines.base import Event, Failed, Measured, Replayed, Work
+from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
+from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 
@@ -86,13 +89,28 @@ class ReplayEngine:
         started = time.perf_counter()
         traces = self._traces(work, pair, group, prompt_ids)
         plans = [combination.together.plan for combination in group.combinations]
-        dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note, self.watch)
+        calibration = self._calibrate(work, pair, group, prompt_ids, traces)
+        temperatures = calibration.of_prompt if calibration else {}
+        dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note, self.watch, temperatures)
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
         costs = self._costs(work, pair, time.perf_counter() - started, first)
         replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic)
-        return Prepared(replayer, Measured(pair.label, costs, ties))
+        first_one = group.combinations[0]
+        named = (first_one.sampling, first_one.settings.max_new_tokens, work.draw(group.repeats[0]))
+        calibrations = [TextCalibration.of(*named, calibration)] if calibration else []
+        return Prepared(replayer, Measured(pair.label, costs, ties, calibrations))
+
+    def _calibrate(
+        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces
+    ) -> Calibration | None:
+        """The temperatures of trees whose scores are fitted; None where there are no such trees."""
+        if not any(combination.shape.fits_scores for combination in group.combinations):
+            return None
+        found = score_losses(pair, prompt_ids, traces, self.store, self.note, self.watch)
+        fold = folds([prompt.category for prompt in work.prompts], work.seed)
+        return cross_fit(found, [prompt.prompt_id for prompt in work.prompts], fold)
 
     def _costs(self, work: Work, pair: Pair, recording_s: float, first: bool) -> CostCurve | None:
         """What drafting and verifying cost, for all trees of this work; measured again for its first texts only."""

@@ -40,13 +40,16 @@ class DraftView(Protocol):
     def finish(self, topology: Topology) -> DraftTree:
         """The tree, once every level has its tokens."""
 
-    def score(self, parents: Sequence[int], tokens: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def score(
+        self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The most probable children of nodes that are not in a topology yet; the first call is for the root.
 
         Args:
             parents: `[m]` each node's parent, as its turn among all nodes scored so far (the root's turn is 0).
             tokens: `[m]` the nodes' tokens.
             count: how many children of each.
+            temperature: what logits are divided by.
 
         Returns:
             Tokens `[m, count]`, best first, and the logarithms of their probabilities `[m, count]`, float64.
@@ -61,34 +64,6 @@ class DraftView(Protocol):
             log_probs: `[n]` the logarithms of their cumulative probabilities.
             turns: `[n]` each node's turn among the nodes that were scored, or -1.
         """
-
-
-class NestedPlan(Protocol):
-    """Trees that differ from step to step, where those of a smaller budget are parts of the larger ones: one
-    recording of the largest budget serves all (see `traces` and `replay.best_first`)."""
-
-    @property
-    def nodes(self) -> int:
-        """The budget."""
-
-    @property
-    def depth(self) -> int:
-        """The most draft levels that a tree can have."""
-
-    @property
-    def max_depth(self) -> int:
-        """Draft levels at most; plans with equal `max_depth` and `max_children` share what is recorded."""
-
-    @property
-    def max_children(self) -> int:
-        """Children of one node at most."""
-
-    @property
-    def least(self) -> float:
-        """The logarithm of the least cumulative probability of a node."""
-
-    def growth(self, roots: int, vocab: int) -> Growth:
-        """Trees under so many roots, not grown yet."""
 
 
 class Plan(Protocol):
@@ -116,6 +91,34 @@ class Plan(Protocol):
 
     def expand(self, view: DraftView) -> DraftTree:
         """Draft one tree."""
+
+
+class NestedPlan(Plan, Protocol):
+    """Trees that differ from step to step, where those of a smaller budget are parts of the larger ones: one
+    recording of the largest budget serves all (see `traces` and `replay.best_first`)."""
+
+    @property
+    def max_depth(self) -> int:
+        """Draft levels at most; plans with equal `max_depth`, `max_children` and `temperature` share what is
+        recorded."""
+
+    @property
+    def max_children(self) -> int:
+        """Children of one node at most."""
+
+    @property
+    def least(self) -> float:
+        """The logarithm of the least cumulative probability of a node."""
+
+    @property
+    def temperature(self) -> float | None:
+        """What logits are divided by before nodes are scored; None: fitted to recorded texts, and not known yet."""
+
+    def at_temperature(self, temperature: float) -> NestedPlan:
+        """The plan with a temperature that was fitted."""
+
+    def growth(self, roots: int, vocab: int) -> Growth:
+        """Trees under so many roots, not grown yet."""
 
 
 class Limits(NamedTuple):
@@ -156,6 +159,10 @@ class Shape(Protocol):
     fitted: ClassVar[bool]
     in_sample: ClassVar[bool]
     reference: ClassVar[bool]
+
+    @property
+    def fits_scores(self) -> bool:
+        """Whether what its nodes are ranked by is fitted to recorded texts (see `NestedPlan.at_temperature`)."""
 
     @property
     def label(self) -> str:
@@ -205,6 +212,11 @@ class BaseShape(ABC):
     fitted: ClassVar[bool] = False
     in_sample: ClassVar[bool] = False
     reference: ClassVar[bool] = False
+
+    @property
+    def fits_scores(self) -> bool:
+        """No: most shapes rank nothing."""
+        return False
 
     @property
     def label(self) -> str:

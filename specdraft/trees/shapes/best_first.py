@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log
 from typing import ClassVar
 
-from specdraft.errors import ConfigError
+from specdraft.config import label
+from specdraft.errors import ConfigError, did_you_mean
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.growth import Growth
 from specdraft.trees.shapes.base import BaseShape, DraftView, Limits, check_budget, check_positive
 from specdraft.trees.topology import Topology
+
+SCORES = ("raw", "calibrated")
 
 
 @dataclass
 class BestFirst(BaseShape):
     """The `budget` nodes with the largest cumulative draft probability (EAGLE-2's idea, OPT-Tree's objective).
 
-    A node's cumulative probability is the product of the drafter's probabilities (softmax of its raw
-    logits) from the root down to it. Equals: the shallower node first, then the lower rank path.
+    A node's cumulative probability is the product of the drafter's probabilities (softmax of its logits over a
+    temperature) from the root down to it. Equals: the shallower node first, then the lower rank path.
 
     Attributes:
         max_depth: draft levels at most; each costs one forward of the drafter.
         max_children: children of one node at most.
         min_prob: nodes with a smaller cumulative probability are left out, so a tree can be smaller than its budget.
+        scores: `raw` probabilities (temperature 1), or `calibrated` ones.
+        temperature: of calibrated ones; left out: fitted to recorded texts (see `prediction.temperature`).
     """
 
     kind: str = "best_first"
     max_depth: int = 8
     max_children: int = 16
     min_prob: float = 0.0
+    scores: str = "raw"
+    temperature: float | None = None
+
+    @property
+    def label(self) -> str:
+        """See `BaseShape.label`: `best_first-calibrated`."""
+        kind = self.kind if self.scores == "raw" else f"{self.kind}-{self.scores}"
+        return kind + label(self, "scores").removeprefix(self.kind)
+
+    @property
+    def fits_scores(self) -> bool:
+        """See `Shape.fits_scores`."""
+        return self.scores == "calibrated" and self.temperature is None
 
     def limits(self, node_budget: int) -> Limits:
         """See `Shape.limits`."""
@@ -40,13 +58,27 @@ class BestFirst(BaseShape):
             raise ConfigError(
                 f"tree.min_prob={self.min_prob} is out of range for {self.kind}; expected 0 (off) or more, below 1"
             )
+        self._check_scores()
         return Limits(node_budget, min(node_budget, self.max_depth), min(node_budget, self.max_children))
 
     def at(self, node_budget: int) -> BestFirstPlan:
         """See `Shape.at`. Raises as `limits`."""
         self.limits(node_budget)
         least = log(self.min_prob) if self.min_prob > 0 else -inf
-        return BestFirstPlan(node_budget, self.max_depth, self.max_children, least)
+        temperature = None if self.fits_scores else self.temperature or 1.0
+        return BestFirstPlan(node_budget, self.max_depth, self.max_children, least, temperature)
+
+    def _check_scores(self) -> None:
+        if self.scores not in SCORES:
+            raise ConfigError(f"tree.scores={self.scores} is not known{did_you_mean(self.scores, SCORES)}")
+        if self.temperature is None:
+            return
+        if self.scores == "raw":
+            raise ConfigError(
+                f"tree.temperature={self.temperature} goes with tree.scores=calibrated; raw scores have 1"
+            )
+        if not 0 < self.temperature < inf:
+            raise ConfigError(f"tree.temperature={self.temperature} is out of range; expected a number above 0")
 
 
 @dataclass(frozen=True)
@@ -57,12 +89,14 @@ class BestFirstPlan:
         nodes: the budget.
         max_depth, max_children: see `BestFirst`; plans with equal ones share what replay records.
         least: the logarithm of the least cumulative probability.
+        temperature: what logits are divided by before nodes are scored; None: not fitted yet.
     """
 
     nodes: int
     max_depth: int
     max_children: int
     least: float = -inf
+    temperature: float | None = 1.0
     dynamic: ClassVar[bool] = True
     topology: ClassVar[None] = None
 
@@ -76,18 +110,24 @@ class BestFirstPlan:
         """See `Plan.nested`."""
         return self
 
+    def at_temperature(self, temperature: float) -> BestFirstPlan:
+        """See `NestedPlan.at_temperature`."""
+        return replace(self, temperature=temperature)
+
     def growth(self, roots: int, vocab: int) -> Growth:
         """Trees under so many roots, not grown yet."""
         return Growth(roots, self.nodes, self.depth, min(self.max_children, self.nodes, vocab), self.least)
 
     def expand(self, view: DraftView) -> DraftTree:
         """One forward and one transfer to the host for each level."""
+        assert self.temperature is not None, "its temperature is fitted first"
         growth = self.growth(1, view.vocab)
         scored = 0
         slot = {0: 0}  # node -> its turn among the nodes that were scored
         while len(growth.frontier):
             above = growth.nodes_at(growth.frontier)
-            children = view.score([slot.get(p, -1) for p in above.parent.tolist()], above.token, growth.max_children)
+            turns = [slot.get(parent, -1) for parent in above.parent.tolist()]
+            children = view.score(turns, above.token, growth.max_children, self.temperature)
             slot |= {node: scored + i for i, node in enumerate(growth.frontier.tolist())}
             scored += len(growth.frontier)
             growth.add(*children)

@@ -1,0 +1,15 @@
+"""`specdraft fit`: what prediction needs, fitted to a pair; one file a command."""
+
+from __future__ import annotations
+
+import typer
+
+from specdraft.commands.fit_temperature import fit_temperature
+
+app = typer.Typer(no_args_is_help=True, help="What predicts acceptance, fitted to a pair's texts.")
+app.command("temperature")(fit_temperature)
+
+
+@app.callback()
+def group() -> None:
+    """With one command too, its name is said."""

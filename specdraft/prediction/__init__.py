@@ -1,0 +1,1 @@
+"""Which draft nodes will be accepted, told before the target runs."""

@@ -1,0 +1,47 @@
+"""Temperatures of a drafter's scores, fitted to the traces of a study: of each half of the prompts on the other one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from specdraft.prediction.temperature import Losses, Temperature, fit_temperature
+from specdraft.replay.folds import FOLDS
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted.
+
+    Attributes:
+        everyone: on all prompts.
+        folds: of each half: fitted on the others.
+        of_prompt: what each prompt is scored with, by its id.
+    """
+
+    everyone: Temperature
+    folds: list[Temperature]
+    of_prompt: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return self.everyone._asdict() | {"of_folds": [fitted.value for fitted in self.folds]}
+
+
+def cross_fit(found: Mapping[str, Losses], names: Sequence[str], fold: np.ndarray) -> Calibration:
+    """Fit a temperature on all prompts, and one for each half on the others.
+
+    Args:
+        found: by prompt id.
+        names: prompt ids.
+        fold: `[P]` the half that each of them is in (see `folds`).
+    """
+    halves = [
+        fit_temperature(found[name] for name, other in zip(names, fold, strict=True) if other != number)
+        for number in range(FOLDS)
+    ]
+    of_prompt = {name: halves[own].value for name, own in zip(names, fold.tolist(), strict=True)}
+    return Calibration(fit_temperature(found.values()), halves, of_prompt)

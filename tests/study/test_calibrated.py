@@ -1,0 +1,136 @@
+"""Best-first trees by calibrated scores in a study: fitted on one half of the prompts, scored on the other one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support.tiny_models import PairFolders
+
+from specdraft import SpeculativeDecoder
+from specdraft.config import Settings
+from specdraft.drafters.pair import Pair, load_pair
+from specdraft.errors import ConfigError
+from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.prediction.temperature import fit_temperature
+from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.replay.folds import folds
+from specdraft.results.metrics import COUNTS
+from specdraft.sampling.distribution import Sampling
+from specdraft.study.plan import plan_study
+from specdraft.study.recorded import record_texts
+from specdraft.study.run import Outcome, run_study
+from specdraft.traces.score_losses import score_losses
+from specdraft.trees.shapes.best_first import BestFirst
+
+TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was"), ("c", "code", "def f(x):"), ("d", "code", "x =")]
+GRID = ["tree=best_first,best_first-calibrated", "budget=3,6", "max_new_tokens=24", "cost.measure=off", "report=false"]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"question_id": i, "category": c, "prompt": p}) + "\n" for i, c, p in TEXTS))
+    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
+    return [*pair, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}", *GRID]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _traces(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def replayed(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run_study(plan_study(base), tmp_path_factory.mktemp("replayed") / "study")
+
+
+def rows(outcome: Outcome) -> pd.DataFrame:
+    table = pd.read_csv(outcome.out / "records.csv")
+    return table[table["tree"].str.startswith("best_first")].set_index(["tree", "budget", "prompt_id"])[list(COUNTS)]
+
+
+def calibrations(outcome: Outcome) -> dict[str, dict[str, object]]:
+    manifest = json.loads((outcome.out / "manifest.json").read_text())
+    found: dict[str, dict[str, object]] = manifest["calibrations"]["tiny"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_pair_folders: PairFolders) -> Pair:
+    folders = [ModelSpec(str(folder)) for folder in (tiny_pair_folders.target, tiny_pair_folders.draft)]
+    return load_pair(PairSpec("tiny", *folders))
+
+
+def test_live_decoding_has_the_same_counts_and_temperatures(base: list[str], replayed: Outcome, tmp_path: Path) -> None:
+    asked = [override for override in base if not override.startswith("cost.")]
+    live = run_study(plan_study([*asked, "engine=live"]), tmp_path / "live")
+    assert not replayed.failures and not live.failures
+    pd.testing.assert_frame_equal(rows(replayed), rows(live))
+    assert calibrations(replayed) == calibrations(live)
+    by_tree = rows(replayed).groupby("tree")["accepted_tokens"].sum()
+    assert by_tree["best_first"] != by_tree["best_first-calibrated"], "the two rank alike: nothing is tested"
+
+
+def test_each_half_is_scored_with_the_temperature_of_the_other(
+    base: list[str], replayed: Outcome, pair: Pair, tmp_path: Path
+) -> None:
+    (fitted,) = calibrations(replayed).values()
+    prompts = load_prompts(PromptSpec(kind="jsonl", path=next(o for o in base if "prompts.path" in o).split("=")[1]))
+    texts = record_texts(pair, prompts, "auto", Sampling(), Settings(max_new_tokens=24), 6)
+    losses = score_losses(pair, texts.prompt_ids, texts.traces, texts.store)
+    fold = folds([prompt.category for prompt in prompts], 0).tolist()
+    assert sorted(fold) == [0, 0, 1, 1]
+    of_folds = [
+        fit_temperature(losses[p.prompt_id] for p, half in zip(prompts, fold, strict=True) if half != number).value
+        for number in range(2)
+    ]
+    assert fitted["of_folds"] == of_folds and of_folds[0] != of_folds[1]
+    assert fitted["value"] == fit_temperature(losses.values()).value
+    for number, temperature in enumerate(of_folds):  # rows are those of a study at that temperature
+        fixed = [o for o in base if not o.startswith("tree=")]
+        given = ["tree=best_first-calibrated", f"tree.temperature={temperature}", *fixed]
+        alone = rows(run_study(plan_study(given), tmp_path / str(number))).droplevel("tree")
+        mine = rows(replayed).loc["best_first-calibrated"]
+        members = [p.prompt_id for p, half in zip(prompts, fold, strict=True) if half == number]
+        for name in members:
+            pd.testing.assert_frame_equal(
+                mine.xs(name, level="prompt_id"), alone.xs(name, level="prompt_id"), check_like=True
+            )
+
+
+def test_rows_are_reused_and_made_again_where_prompts_are_added(base: list[str], tmp_path: Path) -> None:
+    out, fewer = tmp_path / "study", [*base, "prompts.limit=3"]
+    run_study(plan_study(fewer), out)
+    again = run_study(plan_study(fewer), out)
+    assert again.rows == 0
+    grown = run_study(plan_study(base), out)
+    made = pd.read_csv(out / "records.csv")["tree"].value_counts()
+    assert made["best_first-calibrated"] == made["best_first"] == 8
+    assert (grown.rows, grown.reused) == (2 * 8 + 4, 2 * 6)  # of hindsight too, which is fitted, all are made again
+
+
+def test_one_prompt_is_too_few(base: list[str]) -> None:
+    plan = plan_study([*base, "prompts.limit=1"])
+    assert {reason for _, reason in plan.skipped} == {
+        "tree=best_first-calibrated is fitted on half of the prompts; there is only 1"
+    }
+
+
+def test_a_decoder_fits_on_all_prompts(base: list[str], replayed: Outcome, pair: Pair) -> None:
+    (fitted,) = calibrations(replayed).values()
+    on = PromptSpec(kind="jsonl", path=next(o for o in base if "prompts.path" in o).split("=")[1])
+    decoder = SpeculativeDecoder(pair, BestFirst(scores="calibrated"), 6, 24, fitted_on=on)
+    assert decoder.plan.nested is not None and decoder.plan.nested.temperature == fitted["value"]
+    plain = SpeculativeDecoder(pair, "chain", 1, 24).generate("It was")
+    assert decoder.generate("It was").token_ids == plain.token_ids
+
+
+def test_a_single_prompt_is_not_replayed_with_what_a_study_fits(base: list[str]) -> None:
+    calibrated = next(c for c in plan_study(base).combinations if c.shape.fits_scores)
+    with pytest.raises(ConfigError, match=r"fitted to the traces of a whole study; with tree\.temperature=T"):
+        calibrated.together.refuse_replayed_steps()
