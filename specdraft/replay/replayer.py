@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.bench.curve import CostCurve
@@ -15,6 +16,7 @@ from specdraft.replay.best_first import Steps, Walked, fed_nodes, replay_dynamic
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import PlanOnPrompts, resolve
 from specdraft.replay.folds import folds
+from specdraft.replay.reliability import merged, reliability
 from specdraft.replay.static import Taken, counted, pack_traces, take_steps
 from specdraft.results.counted import Counted, joined
 from specdraft.traces.library import Expansions, PairTraces
@@ -34,6 +36,13 @@ class Limits(NamedTuple):
     max_depth: int
     max_children: int
     temperature: float | None
+
+    @property
+    def scores(self) -> str:
+        """What nodes are ranked by."""
+        if self.temperature is None:
+            return "calibrated"
+        return "raw" if self.temperature == 1 else f"t{self.temperature:g}"
 
 
 class Replayer:
@@ -91,6 +100,16 @@ class Replayer:
             prompts: `[m]` ascending; left out: all of them.
         """
         return self._run([PlanOnPrompts(plan, np.arange(len(self._names)))], rule, with_steps, prompts)
+
+    def reliabilities(self) -> dict[str, pd.DataFrame]:
+        """How well the scores of best-first trees tell what is accepted, by what the trees are ranked by; see
+        `reliability`."""
+        blocks = [np.arange(start, min(start + BLOCK, len(self._names))) for start in range(0, len(self._names), BLOCK)]
+        largest = {which.scores: which for which in self._expansions}
+        return {
+            scores: merged(reliability(self._walk(which, block), self._packed.of(block)) for block in blocks)
+            for scores, which in largest.items()
+        }
 
     def _run(
         self, plans: Iterable[PlanOnPrompts], rule: AcceptanceRule, with_steps: bool, prompts: np.ndarray | None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from specdraft.results.reliability import Reliability
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, Replayed
 from specdraft.study.failures import Failure, Failures, write_failures
@@ -44,7 +45,7 @@ class Ledger:
         self._by_name = {combination.identifier: combination for combination in plan.combinations}
         self._started = time.perf_counter()
         self.rows, self.failures = StudyRows(plan, out), Failures(out)
-        self.facts = Facts.of(read_manifest(out))
+        self.facts, self._reliability = Facts.of(read_manifest(out)), Reliability(out)
         for line in self.rows.damaged:
             progress.note(f"{line}: its rows are made again")
 
@@ -65,13 +66,15 @@ class Ledger:
                 self._fail(event)
             case GivenUp(rows):
                 self._progress.advance(rows)
-            case Measured(pair, costs, near_ties, calibrations):
+            case Measured(pair, costs, near_ties, calibrations, reliability):
                 if costs is not None:
                     self.facts.costs[pair] = costs
                 if near_ties is not None:
                     self.facts.near_ties[pair] = near_ties
                 for texts, fitted in calibrations:
                     self.facts.calibrations.setdefault(pair, {})[texts] = fitted.as_dict()
+                if reliability is not None:
+                    self._reliability.add(reliability)
 
     def fail_all(self, combinations: Iterable[Combination], error: str) -> None:
         """Write down that these combinations cannot run; the error, which they share, is said once."""
@@ -97,6 +100,7 @@ class Ledger:
         failures = self._standing_failures()
         tables = self.rows.tables({failure.combination for failure in failures})
         write_tables(self._out, tables, self._plan.shared_config, self._plan.settings.output.records)
+        self._reliability.write()
         write_failures(self._out, failures, self._plan.private_paths)
         return Written(tables, self.write_manifest())
 

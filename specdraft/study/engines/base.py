@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import pandas as pd
+
 from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.prompts import Prompt
@@ -118,12 +120,15 @@ class Measured(NamedTuple):
         costs: None where nobody wants them.
         near_ties: of its recorded greedy texts; None where texts are sampled.
         calibrations: what its scores were fitted to, text by text: see `TextCalibration`.
+        reliability: how well its scores tell what is accepted, with the columns of `RELIABILITY_KEYS`; None where
+            nobody ranks by them.
     """
 
     pair: str
     costs: CostCurve | None = None
     near_ties: dict[str, Any] | None = None
     calibrations: Sequence[TextCalibration] = ()
+    reliability: pd.DataFrame | None = None
 
 
 Event = Done | Replayed | Failed | GivenUp | Measured

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from specdraft.bench.costs import LEAST_S, SHARE, pair_costs
 from specdraft.bench.curve import NOT_MEASURED, CostCurve
@@ -18,6 +19,7 @@ from specdraft.losslessness.certificate import near_ties
 from specdraft.replay.calibration import Calibration, cross_fit
 from specdraft.replay.folds import folds
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
+from specdraft.results import reliability
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts, encode_prompts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
@@ -74,6 +76,7 @@ class ReplayEngine:
             for combination in group.combinations
             if work.due_rows(combination, group.repeats)
         )
+        yield Measured(pair.label, reliability=_reliability(group, prepared.replayer))
 
     def _prepare_or_fail(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool
@@ -131,6 +134,14 @@ class ReplayEngine:
         return pair_traces(
             pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch, asked
         )
+
+
+def _reliability(group: SameTexts, replayer: Replayer) -> pd.DataFrame | None:
+    """How well the scores of this group's best-first trees tell what is accepted; None where it has no such trees."""
+    keys = group.combinations[0].keys
+    texts = {name: keys[name] for name in reliability.KEYS} | {"repeat": group.repeats[0]}
+    tables = [table.assign(**texts, scores=scores) for scores, table in replayer.reliabilities().items()]
+    return pd.concat(tables)[reliability.ALL] if tables else None
 
 
 def _rows_of(work: Work, group: SameTexts) -> int:
