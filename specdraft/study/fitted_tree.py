@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.config import Settings
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prompts import Prompt, load_prompts
 from specdraft.replay.fit import fit_on_all

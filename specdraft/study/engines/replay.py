@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from specdraft.bench.costs import LEAST_S, SHARE, pair_costs
 from specdraft.bench.curve import NOT_MEASURED, CostCurve
-from specdraft.decoding.decode import Ending
+from specdraft.bench.kept import LEAST_S, SHARE, pair_costs
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
