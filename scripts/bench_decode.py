@@ -25,7 +25,8 @@ from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
 from specdraft.bench.costs import measure_costs
 from specdraft.config import Settings
-from specdraft.decoding.decode import Ending, decode_plainly
+from specdraft.decoding.decode import decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair

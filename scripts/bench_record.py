@@ -45,7 +45,7 @@ def load(pair: str, target: str, draft: str) -> Any:
 
 def record(pair: Any, ids: dict[str, list[int]], folder: str) -> Any:
     """Trajectories and annotations in a fresh store: traces and store."""
-    from specdraft.decoding.decode import Ending
+    from specdraft.decoding.ending import Ending
     from specdraft.sampling.distribution import Sampling
     from specdraft.traces.library import pair_traces
     from specdraft.traces.store import TraceStore

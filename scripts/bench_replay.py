@@ -35,10 +35,10 @@ from rich.table import Table
 
 from specdraft import SpeculativeDecoder, load_pair
 from specdraft.acceptance import Greedy
-from specdraft.bench.costs import pair_costs
 from specdraft.bench.curve import CostCurve
+from specdraft.bench.kept import pair_costs
 from specdraft.config import Settings
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts, spread
 from specdraft.replay.replayer import Replayer

@@ -1,14 +1,12 @@
-"""What drafting and verifying cost with a pair: measured once for each device, warm, synchronised, as medians, and kept
-with the traces."""
+"""What drafting and verifying cost with a pair: measured warm, synchronised, as medians."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -17,17 +15,16 @@ import torch
 from specdraft.acceptance import Greedy
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.bench.curve import Circumstances, CostCurve
+from specdraft.bench.kept import LARGEST, LEAST_S, date_of, device_name, within_context
 from specdraft.bench.measuring import Allowance, Timing, endless, sizes_up_to
-from specdraft.decoding.decode import Clock, Ending, choose, decode
+from specdraft.decoding.decode import Clock, choose, decode
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Drafter, Prefilled
 from specdraft.drafters.pair import Pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
-from specdraft.models.placement import resolve_device
-from specdraft.results.manifest import cpu_name
 from specdraft.sampling.distribution import Sampling, standardise
-from specdraft.traces.store import TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.growth import Growth
 from specdraft.trees.shapes import Plan
@@ -35,14 +32,7 @@ from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.step import Step
 
-PREFIX, SHORT = 128, 4  # committed tokens while measuring; runs behind them have a fourth as many
-LARGEST = 128  # tokens of the largest forward, where nobody says what trees need
-LEAST_S, SHARE = 30.0, 0.1  # measuring takes at most so many seconds, or this share of what recording took
-
-
-LISTS = ("sizes", "draft_level_s", "verify_s")
-NUMBERS = ("plain_s", "other_s", "select_s", "prefill_s", "target_prefill_s")
-HOW, QUARTILES = "measured", "quartiles."  # as they are stored: date, load and seconds; and of each quantity
+SHORT = 4  # of the committed tokens while measuring, runs behind them have a fourth as many
 
 
 class OfSize(NamedTuple):
@@ -68,7 +58,7 @@ def measure_costs(
         watch: told of every quantity that is timed.
         now: the clock of the limit.
     """
-    prefix, largest = _within_context(pair, largest)
+    prefix, largest = within_context(pair, largest)
     ids = torch.randint(0, pair.target.vocab, (prefix,), generator=torch.Generator().manual_seed(0)).tolist()
     target, verifier, load = pair.target, Verifier.of(pair), psutil.getloadavg()[0]
     allowance = Allowance(limit_s, 2 * len(sizes_up_to(largest)) + 5, watch, now)
@@ -95,15 +85,9 @@ def measure_costs(
         rest["select_s"] = allowance.time(endless(lambda: _selections(verifier, pair.drafter, ids, curve)).__next__)
     target.reset()
     pair.drafter.begin(Prefilled([], None if prompt.hidden is None else prompt.hidden[:0]))
-    measured = Circumstances(_date(time.time()), round(load, 2), round(allowance.spent_s, 3), _quartiles(by_size, rest))
+    seconds = round(allowance.spent_s, 3)
+    measured = Circumstances(date_of(time.time()), round(load, 2), seconds, _quartiles(by_size, rest))
     return replace(_curve(pair, by_size, rest), measured=measured)
-
-
-def _within_context(pair: Pair, largest: int) -> tuple[int, int]:
-    """Tokens that are committed while measuring, and of the largest forward behind them, that the pair has room for."""
-    context = pair.files.context_length or PREFIX + largest
-    prefix = min(PREFIX, context // 2)
-    return prefix, min(largest, context - prefix)
 
 
 def _curve(pair: Pair, by_size: Mapping[int, OfSize], rest: Mapping[str, Timing]) -> CostCurve:
@@ -118,7 +102,7 @@ def _curve(pair: Pair, by_size: Mapping[int, OfSize], rest: Mapping[str, Timing]
         rest["target_prefill_s"].median + rest["draft_prefill_s"].median,
         rest["target_prefill_s"].median,
         torch.get_num_threads(),
-        _device_name(pair),
+        device_name(pair),
     )
 
 
@@ -184,74 +168,3 @@ class _Remembering(BestFirstPlan):
         """See `BestFirstPlan.growth`."""
         self.grown.append(super().growth(roots, vocab))
         return self.grown[-1]
-
-
-def pair_costs(
-    pair: Pair,
-    store: TraceStore,
-    largest: int = LARGEST,
-    limit_s: float = LEAST_S,
-    again: bool = False,
-    watch: Watch = UNWATCHED,
-) -> CostCurve:
-    """The pair's costs on this machine: kept with the traces, measured where they are missing or of smaller trees.
-
-    Args:
-        pair, largest, limit_s, watch: see `measure_costs`.
-        store: where traces are kept.
-        again: measure whatever is stored.
-    """
-    about = _about(pair)
-    stored = None if again else _read(store.get(about), about)
-    if stored is not None and stored.sizes[-1] >= _within_context(pair, largest)[1]:
-        watch.stage("costs", 0, "timings")
-        return stored
-    curve = measure_costs(pair, largest, limit_s, watch)
-    store.put(about, _tensors(curve))
-    return curve
-
-
-def _tensors(curve: CostCurve) -> dict[str, np.ndarray]:
-    """What is stored of a curve: numbers."""
-    assert curve.measured is not None
-    tensors = {name: np.array(getattr(curve, name)) for name in LISTS}
-    tensors |= {name: np.array([getattr(curve, name)]) for name in NUMBERS}
-    measured = curve.measured
-    when = datetime.fromisoformat(measured.date).timestamp()
-    tensors |= {HOW: np.array([when, measured.load, measured.seconds])}
-    return tensors | {QUARTILES + name: np.array(values) for name, values in measured.quartiles.items()}
-
-
-def _read(tensors: Mapping[str, np.ndarray] | None, about: Mapping[str, Any]) -> CostCurve | None:
-    """The curve of stored numbers; None where there are none, or others."""
-    names = {name for name in tensors or {} if not name.startswith(QUARTILES)}
-    if tensors is None or names != {*LISTS, *NUMBERS, HOW}:
-        return None
-    values: dict[str, Any] = {n: tensors[n].tolist() for n in LISTS} | {n: float(tensors[n][0]) for n in NUMBERS}
-    when, load, seconds = tensors[HOW].tolist()
-    quartiles = {n.removeprefix(QUARTILES): v.tolist() for n, v in sorted(tensors.items()) if n.startswith(QUARTILES)}
-    measured = Circumstances(_date(when), load, seconds, quartiles)
-    return CostCurve(**values, threads=about["threads"], device=about["device"], measured=measured)
-
-
-def _date(seconds: float) -> str:
-    """Seconds since 1970 as a date, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _about(pair: Pair) -> dict[str, Any]:
-    """Everything that costs depend on."""
-    return {
-        "kind": "costs",
-        "target": pair.target_facts,
-        "draft": pair.draft_facts,
-        "device": _device_name(pair),
-        "threads": torch.get_num_threads(),
-        "libraries": libraries(),
-    }
-
-
-def _device_name(pair: Pair) -> str:
-    if pair.target_facts["device"] != "cuda":
-        return cpu_name()
-    return torch.cuda.get_device_name(resolve_device(pair.files.target.spec))

@@ -43,7 +43,7 @@ class CostCurve:
         plain_s: one step of plain decoding.
         other_s: the rest of a step: acceptance, cache upkeep.
         select_s: what one level of a dynamic tree takes on top: choosing its nodes, masks made anew in each step.
-        prefill_s: both models on a prompt of `costs.PREFIX` tokens; `target_prefill_s`: the target alone.
+        prefill_s: both models on a prompt of `kept.PREFIX` tokens; `target_prefill_s`: the target alone.
         measured: how; None of costs that are made up.
     """
 

@@ -10,6 +10,7 @@ import torch
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
 from specdraft.drafters.base import Prefilled
@@ -17,24 +18,6 @@ from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
 from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
-
-
-@dataclass(frozen=True)
-class Ending:
-    """When a continuation ends: at `max_new_tokens`, or right after an end-of-sequence token."""
-
-    max_new_tokens: int
-    eos_ids: frozenset[int] = frozenset()
-
-    def cut(self, emitted: int, tokens: list[int]) -> list[int]:
-        """What may still be emitted of `tokens` after `emitted` tokens."""
-        room = tokens[: self.max_new_tokens - emitted]
-        first = next((i for i, token in enumerate(room) if token in self.eos_ids), len(room))
-        return room[: first + 1]
-
-    def reached(self, emitted: int, last: int) -> bool:
-        """Whether the continuation is over after `emitted` tokens, the last being `last`."""
-        return emitted >= self.max_new_tokens or last in self.eos_ids
 
 
 @dataclass

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from specdraft.drafters.pair import Pair
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
+
+if TYPE_CHECKING:
+    import torch
 
 
 def text_generator(pair: Pair, sampling: Sampling, prompt_ids: Sequence[int], draw: str, *more: str) -> torch.Generator:

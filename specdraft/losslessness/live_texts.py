@@ -17,14 +17,15 @@ import torch
 from scipy import stats
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.decode import decode
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled
 from specdraft.drafters.pair import Pair
 from specdraft.errors import LosslessnessError
-from specdraft.losslessness.certificate import compare_greedy
 from specdraft.losslessness.enumeration import says
+from specdraft.losslessness.ties import compare_greedy
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source
 from specdraft.trees.shapes import Plan, Shape

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from specdraft.errors import ConfigError, ModelError
 from specdraft.models.files import ModelFiles, reading
@@ -43,6 +46,28 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def gpu_names() -> list[str]:
+    """The GPUs that torch finds."""
+    if _cpu_only():
+        return []
+    import torch
+
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+def thread_count() -> int:
+    """How many threads of the processor forwards have; before torch is there: `OMP_NUM_THREADS`, else one for each
+    physical core."""
+    if "torch" not in sys.modules:
+        cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+        said = os.environ.get("OMP_NUM_THREADS", str(cores))
+        if said.isdecimal():
+            return max(1, int(said))
+    import torch
+
+    return torch.get_num_threads()
 
 
 def resolve_device(spec: ModelSpec) -> torch.device:

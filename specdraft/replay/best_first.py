@@ -175,12 +175,13 @@ def replay_dynamic(
     }
     accepted = (depths < steps.accepted[:, None]).sum(0)
     listed = StepCounts(prompt, steps.size, steps.accepted, steps.cut) if with_steps else None
-    nodes = _nodes(walked, steps, tried)
+    nodes = _nodes(walked, steps, tried, reached)
     return Counted(sums, np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed), steps
 
 
-def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> NodeCounts:
-    """Of the nodes that were ever reached."""
+def _nodes(walked: Walked, steps: Steps, tried: np.ndarray, goes_on: np.ndarray) -> NodeCounts:
+    """Of the nodes that were ever reached; `goes_on`: `[V, D + 1]` whether children of the accepted node at each depth
+    were tried."""
     parent, depth, path = walked.parent[steps.start], walked.depth[steps.start], walked.path[steps.start]
     on_path = walked.on_path[steps.start]
     place = np.arange(1, parent.shape[1] + 1)
@@ -188,7 +189,9 @@ def _nodes(walked: Walked, steps: Steps, tried: np.ndarray) -> NodeCounts:
     inside = (depth > 0) & (place <= steps.size[:, None])
     reached = inside & (depth - 1 <= tried[:, None]) & (parent == on_path[rows, np.maximum(depth - 1, 0)])
     accepted = reached & (depth <= steps.accepted[:, None]) & (place == on_path[rows, depth])
-    times, taken = (np.bincount(path[which], minlength=len(walked.paths)) for which in (reached, accepted))
+    marked = (reached, accepted, accepted & goes_on[rows, depth])
+    times, taken, continued = (np.bincount(path[which], minlength=len(walked.paths)) for which in marked)
     there = np.flatnonzero(times)
     drafted = np.full(len(there), len(steps.start))
-    return NodeCounts([walked.paths[index] for index in there.tolist()], drafted, times[there], taken[there])
+    paths = [walked.paths[index] for index in there.tolist()]
+    return NodeCounts(paths, drafted, times[there], taken[there], continued[there])

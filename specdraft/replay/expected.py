@@ -105,8 +105,11 @@ def _node_counts(
     count = topology.num_nodes if mass.any() else 0
     nodes = range(1, count + 1)
     at_node = [float((mass * weights[node]).sum()) for node in nodes]
-    at_parent = [
-        float((before[int(topology.depths[node])] * weights[int(topology.parents[node])]).sum()) for node in nodes
-    ]
-    paths = topology.paths[1 : count + 1]
-    return NodeCounts(paths, np.full(count, mass.sum()), np.array(at_parent), np.array(at_node))
+    continued = np.array(
+        [
+            float((before[depth + 1] * weights[node]).sum()) if children and count else 0.0
+            for node, (depth, children) in enumerate(zip(topology.depths.tolist(), topology.children, strict=True))
+        ]
+    )
+    reached, paths = continued[topology.parents[1 : count + 1]], topology.paths[1 : count + 1]
+    return NodeCounts(paths, np.full(count, mass.sum()), reached, np.array(at_node), continued[1 : count + 1])

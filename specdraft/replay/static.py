@@ -186,7 +186,7 @@ def _goes_on(topology: Topology, taken: Taken) -> np.ndarray:
     """`[V]` whether the deepest accepted node's children were tried: it has some, and did not end the text."""
     goes_on: np.ndarray
     if taken.there is None:
-        goes_on = ~taken.cut & (np.bincount(topology.parents[1:], minlength=len(topology)) > 0)[taken.end]
+        goes_on = ~taken.cut & topology.has_children[taken.end]
     else:
         goes_on = (tried_nodes(topology, taken) & (topology.parents == taken.end[:, None])).any(1)
     return goes_on
@@ -199,11 +199,13 @@ def _node_counts(topology: Topology, taken: Taken, steps: np.ndarray) -> NodeCou
         accepted[topology.parents[child]] += accepted[child]
     if taken.there is None:
         at_end = np.bincount(taken.end[taken.cut], minlength=len(topology))
-        reached, drafted = (accepted - at_end)[topology.parents], np.full(len(topology), steps.sum())
+        continued, drafted = (accepted - at_end) * topology.has_children, np.full(len(topology), steps.sum())
+        reached = continued[topology.parents]
     else:
-        reached = tried_nodes(topology, taken).sum(0)
+        tried = tried_nodes(topology, taken)
+        reached, continued = tried.sum(0), _below(topology, tried).sum(0)
         drafted = steps @ _per_prompt(taken.there, taken.prompt, len(steps))
-    nodes = NodeCounts(topology.paths[1:], drafted[1:], reached[1:], accepted[1:])
+    nodes = NodeCounts(topology.paths[1:], drafted[1:], reached[1:], accepted[1:], continued[1:])
     return nodes if nodes.drafted.all() else nodes.where(nodes.drafted > 0)
 
 
@@ -215,6 +217,14 @@ def tried_nodes(topology: Topology, taken: Taken) -> np.ndarray:
     tried: np.ndarray = taken.there & above & ~ended
     tried[:, 0] = False  # the root has no parent; -1 picked some other node
     return tried
+
+
+def _below(topology: Topology, tried: np.ndarray) -> np.ndarray:
+    """`[V, n + 1]` the nodes of which any child is in a mask `[V, n + 1]`."""
+    below = np.zeros_like(tried)
+    for child in range(1, len(topology)):
+        below[:, topology.parents[child]] |= tried[:, child]
+    return below
 
 
 def _per_prompt(there: np.ndarray, prompt: np.ndarray, prompts: int) -> np.ndarray:

@@ -29,17 +29,19 @@ class NodeCounts(NamedTuple):
         drafted: `[N]` steps of the prompts whose tree holds the node; of dynamic trees, which could hold any node in
             any step, all steps.
         reached, accepted: `[N]` see `Tally.nodes`.
+        continued: `[N]` steps that accepted the node and tried children of it.
     """
 
     paths: Sequence[RankPath]
     drafted: np.ndarray
     reached: np.ndarray
     accepted: np.ndarray
+    continued: np.ndarray
 
     def where(self, kept: np.ndarray) -> NodeCounts:
         """Some of the nodes: `[N]` bool."""
         paths = [path for path, stays in zip(self.paths, kept.tolist(), strict=True) if stays]
-        return NodeCounts(paths, self.drafted[kept], self.reached[kept], self.accepted[kept])
+        return NodeCounts(paths, *(counts[kept] for counts in self[1:]))
 
 
 class StepCounts(NamedTuple):
@@ -113,7 +115,7 @@ def _added(counts: Sequence[np.ndarray]) -> np.ndarray:
 def _joined_nodes(parts: Sequence[Counted]) -> NodeCounts:
     place: dict[RankPath, int] = {}
     where = [np.array([place.setdefault(p, len(place)) for p in part.nodes.paths], dtype=np.int64) for part in parts]
-    columns = [np.zeros(len(place), np.result_type(*(part.nodes.reached for part in parts))) for _ in range(3)]
+    columns = [np.zeros(len(place), np.result_type(*(part.nodes.reached for part in parts))) for _ in range(4)]
     for at, part in zip(where, parts, strict=True):
         for total, counts in zip(columns, part.nodes[1:], strict=True):
             total[at] += counts

@@ -14,9 +14,11 @@ from specdraft.results.counted import REPLAYED
 from specdraft.results.files import rank_path_text
 from specdraft.results.journal import Row
 from specdraft.results.metrics import COUNTS, HELPERS, TIMES
+from specdraft.results.parts import NODE_COUNTS
+from specdraft.trees.topology import RankPath
 
 NUMBERS = [*COUNTS, *TIMES, *HELPERS]
-WHOLE = [*COUNTS, "looped_tokens", "judged_tokens", "reached", "accepted"]
+WHOLE = [*COUNTS, "looped_tokens", "judged_tokens", "reached", "accepted", "continued"]
 TEXTS = ["prompt_id", "category", "rank_path"]
 STEP = ["step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"]
 
@@ -28,7 +30,7 @@ class Frames(NamedTuple):
         rows: `combination`, `repeat`, `prompt_id`, `category`, and every number.
         lengths: `combination`, `acceptance_length`, `steps`.
         positions: `combination`, `depth`, `reached`, `accepted`.
-        nodes: `combination`, `rank_path`, `drafted` (see `NodeCounts`), `reached`, `accepted`, `dynamic`.
+        nodes: `combination`, `rank_path`, `dynamic`, and every number of `NodeCounts`.
         steps: `combination`, `prompt_id`, `repeat`, and what `steps.csv` says of a step.
     """
 
@@ -74,19 +76,29 @@ def _frames_of_rows(rows: Sequence[Row], place: Mapping[str, int]) -> Frames:
         numbers.append((which, row.repeat, row.prompt_id, row.category, *(getattr(counted, n) for n in NUMBERS)))
         lengths += [(which, accepted, n) for accepted, n in counted.lengths.items()]
         positions += [(which, depth, *both) for depth, both in counted.positions.items()]
+        below = _tried_below(counted.nodes)
         nodes += [
-            (which, rank_path_text(path), counted.steps, *both, counted.dynamic) for path, both in counted.nodes.items()
+            (which, rank_path_text(path), counted.steps, *both, below.get(path, 0), counted.dynamic)
+            for path, both in counted.nodes.items()
         ]
         steps += [(which, row.prompt_id, row.repeat, *step) for step in row.steps or []]
     listed: tuple[list[Any], ...] = (numbers, lengths, positions, nodes, steps)
     return Frames(*(pd.DataFrame(lines, columns=columns) for lines, columns in zip(listed, COLUMNS, strict=True)))
 
 
+def _tried_below(nodes: Mapping[RankPath, Sequence[float]]) -> dict[RankPath, float]:
+    """Rank path -> steps that tried children of it: as many as tried the child that was tried most often."""
+    below: dict[RankPath, float] = {}
+    for path, (reached, _) in nodes.items():
+        below[path[:-1]] = max(below.get(path[:-1], 0), reached)
+    return below
+
+
 COLUMNS = (
     ["combination", "repeat", "prompt_id", "category", *NUMBERS],
     ["combination", "acceptance_length", "steps"],
     ["combination", "depth", "reached", "accepted"],
-    ["combination", "rank_path", "drafted", "reached", "accepted", "dynamic"],
+    ["combination", "rank_path", *NODE_COUNTS, "dynamic"],
     ["combination", "prompt_id", "repeat", *STEP],
 )
 
@@ -138,7 +150,7 @@ def _frames_of_parts(table: pa.Table, place: Mapping[str, int]) -> Frames:
     by_length = {"acceptance_length": lengths.index, "steps": lengths.numbers("lengths")}
     by_depth = {"depth": depths.index + 1} | {name: depths.numbers(name) for name in ("reached", "accepted")}
     by_node: dict[str, Any] = {"rank_path": nodes.texts("node_path")}
-    by_node |= {name: nodes.numbers(f"node_{name}") for name in ("drafted", "reached", "accepted")}
+    by_node |= {name: nodes.numbers(f"node_{name}") for name in NODE_COUNTS}
     by_node |= {"dynamic": nodes.of_line("dynamic")}
     return Frames(
         pd.DataFrame(rows, columns=COLUMNS[0]),

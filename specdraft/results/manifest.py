@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
+
+from specdraft.models.placement import gpu_names, thread_count
 
 LIBRARIES = ("specdraft", "torch", "transformers", "tokenizers", "hydra-core", "omegaconf", "numpy", "pandas", "scipy")
 
@@ -22,7 +23,6 @@ def environment() -> dict[str, Any]:
             libraries[name] = version(name)
         except PackageNotFoundError:
             libraries[name] = "not installed"
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
         "libraries": libraries,
@@ -32,9 +32,9 @@ def environment() -> dict[str, Any]:
             "cpu": cpu_name(),
             "cores": psutil.cpu_count(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "gpus": gpus,
+            "gpus": gpu_names(),
         },
-        "threads": torch.get_num_threads(),
+        "threads": thread_count(),
     }
 
 

@@ -18,14 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from specdraft.errors import ResultsError
-from specdraft.results.counted import REPLAYED, Counted
+from specdraft.results.counted import REPLAYED, Counted, NodeCounts
 from specdraft.results.files import cannot_write, rank_path_text, write_atomically
 
+NODE_COUNTS = NodeCounts._fields[1:]
 LISTS = {  # lists of one line that are equally long
     "prompt_id": ("prompt_id", "category", *REPLAYED),
     "lengths": ("lengths",),
     "reached": ("reached", "accepted"),
-    "node_path": ("node_path", "node_drafted", "node_reached", "node_accepted"),
+    "node_path": ("node_path", *(f"node_{name}" for name in NODE_COUNTS)),
     "step_prompt": ("step_prompt", "step_drafted", "step_accepted", "step_cut"),
 }
 TEXTS = ("prompt_id", "category", "node_path")
@@ -177,7 +178,7 @@ def to_table(rows: Sequence[ReplayedRows]) -> pa.Table:
         **{name: [c.sums[name] for c in counted] for name in REPLAYED},
         **{name: [getattr(c, name) for c in counted] for name in ("lengths", "reached", "accepted")},
         "node_path": [list(map(text, c.nodes.paths)) for c in counted],
-        **{f"node_{name}": [getattr(c.nodes, name) for c in counted] for name in ("drafted", "reached", "accepted")},
+        **{f"node_{name}": [getattr(c.nodes, name) for c in counted] for name in NODE_COUNTS},
         **{name: [listed[place] for listed in steps] for place, name in enumerate(LISTS["step_prompt"])},
     }
     return pa.table([_column(columns[field.name], field.type) for field in FIELDS], schema=FIELDS)

@@ -33,6 +33,7 @@ TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "a
 WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "repeat", "seed"}
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
     "lengths.csv": {"acceptance_length"},
+    "siblings.csv": {"rank"},
     "steps.csv": {"step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"},
 }
 
@@ -54,6 +55,7 @@ class StudyTables:
         lengths: one row per combination and acceptance length: steps with exactly that many accepted tokens.
         positions: one row per combination and depth.
         nodes: one row per combination and rank path.
+        siblings: one row per combination, depth and child rank.
         steps: one row per verification step; None unless the study was run with `output.steps=true`.
         manifest: what was run, on what.
         config: the resolved configuration.
@@ -69,6 +71,7 @@ class StudyTables:
     lengths: pd.DataFrame
     positions: pd.DataFrame
     nodes: pd.DataFrame
+    siblings: pd.DataFrame
     steps: pd.DataFrame | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_numeric_dtype
@@ -26,6 +27,7 @@ DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "positions.csv": ["depth", "reached", "accepted"],
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
+    "siblings.csv": ["depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
     "steps.csv": ["prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
 }
 
@@ -43,6 +45,7 @@ def build_tables(
         "lengths.csv": _summed(frames.lengths, "acceptance_length"),
         "positions.csv": _summed(frames.positions, "depth"),
         "nodes.csv": _node_table(frames),
+        "siblings.csv": _sibling_table(frames.nodes),
         "steps.csv": frames.steps.sort_values(["combination", "repeat"], kind="stable"),
     }
     return {
@@ -101,3 +104,18 @@ def _node_table(frames: Frames) -> pd.DataFrame:
     in_any = table["combination"].map(dynamic).astype(bool)  # a dynamic tree could hold any node in any step
     drafted = table["drafted"].where(~in_any, table["combination"].map(steps))
     return table.assign(mean_weight=table["accepted"] / drafted)
+
+
+def _sibling_table(nodes: pd.DataFrame) -> pd.DataFrame:
+    """By depth and child rank: what these nodes came to, and what the level below those that were accepted came to."""
+    paths = [[*map(int, path.split("/"))] for path in nodes["rank_path"].cat.categories]
+    which = nodes["rank_path"].cat.codes.to_numpy()
+    depth, rank, above = (
+        np.array(values, dtype=np.int64)[which]
+        for values in ([len(path) for path in paths], [path[-1] for path in paths], [path[-2:][0] for path in paths])
+    )
+    own = nodes[["combination", "reached", "accepted"]].assign(depth=depth, rank=rank, next_reached=nodes["continued"])
+    below = nodes[["combination"]].assign(depth=depth - 1, rank=above, next_accepted=nodes["accepted"])[depth > 1]
+    keys, counts = ["combination", "depth", "rank"], DETAILS["siblings.csv"][2:]
+    both = pd.concat([own.assign(next_accepted=0), below.assign(**dict.fromkeys(counts[:3], 0))])
+    return both.groupby(keys)[counts].sum().query("reached > 0").reset_index()

@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from specdraft.errors import OUT_OF_HOST_MEMORY, OUT_OF_MEMORY, LoadError, UserError
-from specdraft.models.memory import out_of_memory
+from specdraft.models.memory import free_cached, out_of_gpu_memory, out_of_memory
 from specdraft.results.files import without_folders, write_atomically
 
 FILE = "failures.jsonl"
@@ -87,8 +85,8 @@ def explain(error: Exception) -> str:
     """An error in one line. Where a GPU's memory ran out, what is cached there is freed for what comes next."""
     if isinstance(error, LoadError) and isinstance(error.__cause__, Exception):
         return explain(error.__cause__)
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        torch.cuda.empty_cache()
+    if out_of_gpu_memory(error):
+        free_cached()
         return OUT_OF_MEMORY
     if out_of_memory(error):
         return OUT_OF_HOST_MEMORY

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psutil
 
-from specdraft.bench.costs import LEAST_S
+from specdraft.bench.kept import LEAST_S
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ModelError
 from specdraft.models.files import ModelFiles

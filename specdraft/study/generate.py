@@ -15,7 +15,8 @@ import torch
 
 from specdraft.acceptance import AcceptanceRule, Greedy
 from specdraft.config import Settings
-from specdraft.decoding.decode import Decoding, Ending, decode, decode_plainly
+from specdraft.decoding.decode import Decoding, decode, decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.fitting import Together
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier

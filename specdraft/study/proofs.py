@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.drafters.pair import Pair
 from specdraft.errors import OUT_OF_MEMORY, ModelError
-from specdraft.losslessness.enumeration import Proof, family, prove
-from specdraft.losslessness.live_texts import TEXTS, check_live, pick
+from specdraft.models.memory import out_of_gpu_memory
 from specdraft.study.combination import Combination, case_of, encode_prompts
 from specdraft.study.plan import StudyPlan
 from specdraft.traces.watch import UNWATCHED, Watch
+
+if TYPE_CHECKING:
+    from specdraft.losslessness.enumeration import Proof
 
 CHECKED_PROMPTS = 2  # that `certify=true` decodes live
 
@@ -39,7 +39,12 @@ def prove_rules(
         known: rule -> what an earlier enumeration said; it stands where nothing is missing and no family is new.
         missing: how many rows of a combination are still to do.
     """
-    for kind, decoded in sampled_rules(combinations).items():
+    rules = sampled_rules(combinations)
+    if not rules:
+        return
+    from specdraft.losslessness.enumeration import family, prove
+
+    for kind, decoded in rules.items():
         wanted = {family(combination.topology) for combination in decoded}
         proven = set(known.get(kind, {}).get("families", []))
         if any(map(missing, decoded)) or not wanted <= proven:
@@ -63,11 +68,15 @@ def check_pair(
     Raises:
         ModelError: the GPU's memory ran out.
     """
+    from specdraft.losslessness.live_texts import TEXTS, check_live, pick
+
     prompt_ids = encode_prompts(pair.files, plan.prompts[:CHECKED_PROMPTS], combinations)
     picked = pick(map(case_of, combinations))
     watch.stage("certify", len(picked), "checks")
     try:
         checks = check_live(pair, picked, prompt_ids, TEXTS, plan.settings.seed, lambda what: watch.done(1))
-    except torch.cuda.OutOfMemoryError as error:
-        raise ModelError(OUT_OF_MEMORY) from error
+    except RuntimeError as error:
+        if out_of_gpu_memory(error):
+            raise ModelError(OUT_OF_MEMORY) from error
+        raise
     return [asdict(checked) for checked in checks]

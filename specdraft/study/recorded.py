@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from specdraft.config import Settings
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration, cross_fit

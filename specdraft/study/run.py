@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,6 @@ from specdraft.drafters.pair import PairFiles
 from specdraft.errors import LoadError
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Engine
-from specdraft.study.engines.live import LiveEngine
 from specdraft.study.engines.replay import ReplayEngine
 from specdraft.study.failures import Failure, explain
 from specdraft.study.folder import locked, open_study
@@ -73,10 +72,7 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
         if any(combination.engine == "replay" for combination in plan.combinations):
             store.check_writable()
         ledger = Ledger(plan, out, progress)
-        engines: dict[str, Engine] = {
-            "replay": ReplayEngine(store, watch=progress),
-            "live": LiveEngine(store, watch=progress),
-        }
+        engines = _engines({combination.engine for combination in plan.combinations}, store, progress)
         try:
             _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()
         finally:
@@ -100,13 +96,26 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
     )
 
 
+def _engines(wanted: Collection[str], store: TraceStore, progress: Progress) -> dict[str, Engine]:
+    """By name, in the order in which they run; replay from traces that are there does without torch."""
+    engines: dict[str, Engine] = {"replay": ReplayEngine(store, watch=progress)}
+    if "live" in wanted:
+        from specdraft.study.engines.live import LiveEngine
+
+        engines["live"] = LiveEngine(store, watch=progress)
+    return engines
+
+
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """So many threads of the processor for forwards; None leaves what `torch` chose: one for each physical core."""
+    """So many threads of the processor for forwards; None leaves what `torch` chooses: one for each physical core."""
+    if count is None:
+        yield
+        return
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

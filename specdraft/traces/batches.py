@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-import torch
-
-from specdraft.models.memory import out_of_memory
+from specdraft.models.memory import free_cached, out_of_memory
 
 ROWS = {"cpu": 16, "cuda": 64}  # texts of a batch at most, by kind of device
 READ_TOKENS = 8192  # of a batch that is read, not continued: more make no forward any faster
@@ -51,8 +49,8 @@ def in_memory(record: Record[Trace], some: Sequence[str]) -> Iterator[tuple[str,
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or len(some) == 1:
             raise
-    if left and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if left:
+        free_cached()
     half = (len(left) + 1) // 2
     for part in (left[:half], left[half:]):
         if part:

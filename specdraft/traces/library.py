@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Arrays
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.drafters.base import TOP_K, Annotation, Expansion, RecordedText
 from specdraft.drafters.pair import Pair, PairFiles

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
-from specdraft.decoding.decode import Ending
-from specdraft.models.batch import Batch
-from specdraft.models.language_model import LanguageModel
+from specdraft.decoding.ending import Ending
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import at_quantile
+
+if TYPE_CHECKING:
+    import torch
+
+    from specdraft.models.language_model import LanguageModel
 
 GREEDY = Sampling()
 
@@ -54,6 +56,10 @@ def record_trajectories(
         generators: one for each prompt, where tokens are sampled.
         gained: told after each forward how many tokens there are more; the first one is over the prompts.
     """
+    import torch
+
+    from specdraft.models.batch import Batch
+
     batch = Batch(model, prompts)
     logits, device = batch.logits, model.device
     tokens: list[list[int]] = [[] for _ in prompts]
@@ -79,5 +85,7 @@ def record_trajectories(
 
 def _sample(logits: torch.Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> torch.Tensor:
     """`[B, vocab]` -> one token per row, each with its own generator: what a text is does not depend on its batch."""
+    import torch
+
     uniforms = torch.cat([torch.rand(1, 1, generator=generator, dtype=torch.float64) for generator in generators])
     return at_quantile(standardise(logits, sampling), uniforms)

@@ -9,7 +9,7 @@ import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Arrays
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.base import Annotation
 from specdraft.drafters.pair import Pair
 from specdraft.models.memory import tokens_that_fit

@@ -7,17 +7,20 @@ per position, from which every tree and budget is replayed, of the rules that a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Arrays
 from specdraft.drafters.base import Drafter, RecordedText
-from specdraft.models.batch import along
-from specdraft.models.language_model import LanguageModel, padded
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import NoSource, at_quantile
+
+if TYPE_CHECKING:
+    import torch
+
+    from specdraft.models.language_model import LanguageModel
 
 MOST_ENTRIES = 2**23  # positions x vocabulary of the distributions that are worked on at a time
 
@@ -42,7 +45,6 @@ def array_name(rule: AcceptanceRule, array: str) -> str:
     return f"{rule.kind}.{array}"
 
 
-@torch.inference_mode()
 def record_rules(
     target: LanguageModel,
     drafter: Drafter,
@@ -63,24 +65,32 @@ def record_rules(
         children: K, the most children of one node.
         generators: one for each text: the histories of rules that draw without replacement.
     """
+    import torch
+
+    from specdraft.models.batch import along
+    from specdraft.models.language_model import padded
+
     at_once = max(1, MOST_ENTRIES // (target.width * len(texts)))
     tokens = padded([text.tokens.tolist() for text in texts], target.device)  # [B, longest]
     uniforms = _uniforms(children - 1, [len(text.tokens) for text in texts], generators)
-    forwards = along(target, [text.prompt_ids for text in texts], [text.tokens for text in texts], at_once)
-    both = zip(forwards, drafter.logits_along(texts, at_once), strict=True)
-    next(both)  # the prefill's token
     parts, first = [_no_record(rules, len(texts), children)], 1
-    for of_target, of_draft in both:
-        here = slice(first, first + of_target.shape[1])
-        probs = [standardise(logits.to(target.device).double(), sampling) for logits in (of_target, of_draft)]
-        parts.append(_of_slice(probs[0], probs[1], tokens[:, here], uniforms[:, :, here], rules))
-        first = here.stop
+    with torch.inference_mode():
+        forwards = along(target, [text.prompt_ids for text in texts], [text.tokens for text in texts], at_once)
+        both = zip(forwards, drafter.logits_along(texts, at_once), strict=True)
+        next(both)  # the prefill's token
+        for of_target, of_draft in both:
+            here = slice(first, first + of_target.shape[1])
+            probs = [standardise(logits.to(target.device).double(), sampling) for logits in (of_target, of_draft)]
+            parts.append(_of_slice(probs[0], probs[1], tokens[:, here], uniforms[:, :, here], rules))
+            first = here.stop
     whole = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
     return [{name: array[row, : len(text.tokens)] for name, array in whole.items()} for row, text in enumerate(texts)]
 
 
 def _uniforms(count: int, lengths: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
     """`[count, B, longest]` random numbers, each text's from its own generator."""
+    import torch
+
     uniforms = torch.zeros(count, len(lengths), max(lengths), dtype=torch.float64)
     for row, (length, generator) in enumerate(zip(lengths, generators, strict=True)):
         uniforms[:, row, :length] = torch.rand(count, length, generator=generator, dtype=torch.float64)
@@ -112,6 +122,8 @@ def _of_slice(
 ) -> RuleRecords:
     """Of some positions of all texts: distributions `[B, m, vocab]`, tokens `[B, m]`, random numbers `[K - 1, B, m]`,
     which each rule draws by alike."""
+    import torch
+
     target, draft, count = target_probs.flatten(0, 1), draft_probs.flatten(0, 1), len(uniforms) + 1
     arrays = {"overlap": torch.minimum(target, draft).sum(-1)}
     for rule in rules:

@@ -138,6 +138,12 @@ class Topology:
         return children
 
     @cached_property
+    def has_children(self) -> np.ndarray:
+        """`[n + 1]` bool."""
+        there: np.ndarray = np.bincount(self.parents[1:], minlength=len(self)) > 0
+        return there
+
+    @cached_property
     def chain(self) -> list[int]:
         """The nodes of `(0,)`, `(0, 0)`, ... as far as there are any."""
         nodes: list[int] = []

@@ -9,7 +9,7 @@ from math import nan
 import numpy as np
 import torch
 
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drawing
 from specdraft.drafters.base import Annotation, Expansion, Prefilled

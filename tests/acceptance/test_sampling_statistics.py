@@ -19,7 +19,8 @@ from support.tallied import replay, replay_sampled
 from specdraft.acceptance import AcceptanceRule, Membership, Rejection, registry
 from specdraft.acceptance.base import Accepted
 from specdraft.decoding import decode as decode_module
-from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import decode, decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.loaded.tree_in_work import TreeInWork

@@ -17,8 +17,9 @@ from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llam
 
 from specdraft.bench import costs as cost
 from specdraft.bench import measuring
-from specdraft.bench.costs import measure_costs, pair_costs
+from specdraft.bench.costs import measure_costs
 from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve
+from specdraft.bench.kept import pair_costs
 from specdraft.decoding import decode
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram, NgramDrafter

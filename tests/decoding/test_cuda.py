@@ -7,7 +7,7 @@ from support.recorded import Live, expansions, recorded, untimed
 from support.tallied import replay_dynamic
 
 from specdraft.config import Settings
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.study.generate import SpeculativeDecoder

@@ -15,7 +15,8 @@ from transformers import DynamicCache
 
 from specdraft.acceptance import Greedy
 from specdraft.decoding import decode as decode_module
-from specdraft.decoding.decode import Clock, Decoding, Ending, decode, decode_plainly
+from specdraft.decoding.decode import Clock, Decoding, decode, decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter

@@ -15,7 +15,8 @@ from support.tabled import TableModel, random_logits
 from transformers import DynamicCache
 
 from specdraft.acceptance import AcceptanceRule, KSeq, NoReplacement, Recursive, Traversal, registry
-from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import decode, decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Drawing
 from specdraft.drafters.loaded.model import ModelDrafter

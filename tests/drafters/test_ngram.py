@@ -15,7 +15,8 @@ from transformers.generation.candidate_generator import PromptLookupCandidateGen
 
 from specdraft.acceptance import Greedy
 from specdraft.bench.curve import CostCurve
-from specdraft.decoding.decode import Decoding, Ending, decode
+from specdraft.decoding.decode import Decoding, decode
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled, RecordedText
 from specdraft.drafters.ngram import Lookup, Ngram, NgramDrafter

@@ -13,7 +13,8 @@ from support.recorded import untimed
 from support.tallied import replay
 
 from specdraft.acceptance import Greedy
-from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import decode, decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DrafterSpec, DrafterTraits, Drawing, registry
 from specdraft.drafters.base import Annotation, Expansion, Prefilled, RecordedText, Target

@@ -10,7 +10,8 @@ import torch
 from specdraft.acceptance import AcceptanceRule, Greedy, Recursive, Rejection, TopK
 from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged
-from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.decode import decode
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
 from specdraft.losslessness import live_texts

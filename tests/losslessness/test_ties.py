@@ -9,7 +9,8 @@ import torch
 from support.tiny_models import SMALL_VOCAB, random_model
 
 from specdraft.errors import LosslessnessError
-from specdraft.losslessness.certificate import compare_greedy, largest_tie, near_ties, rounding_between
+from specdraft.losslessness.certificate import largest_tie, near_ties
+from specdraft.losslessness.ties import compare_greedy, rounding_between
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
 from specdraft.models.self_check import self_check

@@ -10,7 +10,7 @@ from support.drafting import expand, prefilled, record_all, texts_of
 from support.recorded import Counting, Live, expansions, recorded, small, untimed
 from support.tallied import replay_dynamic
 
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.base import Expansion
 from specdraft.drafters.loaded import expansion as expand_module
 from specdraft.drafters.pair import load_pair

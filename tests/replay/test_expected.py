@@ -30,7 +30,8 @@ from specdraft.acceptance import (
 )
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.acceptance.weights import block_weights, node_weights
-from specdraft.decoding.decode import Ending, decode, decode_plainly
+from specdraft.decoding.decode import decode, decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes

@@ -15,7 +15,7 @@ from support.random_trees import topologies
 from support.recorded import NEW, recorded, small, untimed
 from support.tallied import replay, replay_steps
 
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay import static as replay_module

@@ -31,7 +31,8 @@ def counted(
     sums |= {"steps": np.full(prompts, steps), "drafted_tokens": np.full(prompts, 2 * steps)}
     sums |= {"accepted_tokens": np.full(prompts, steps), "bonus_tokens": np.full(prompts, steps - 1)}
     total = prompts * steps
-    nodes = NodeCounts([path, (0, 0)], np.array([total, total]), np.array([total, total]), np.array([total, 0]))
+    both, first = np.array([total, total]), np.array([total, 0])
+    nodes = NodeCounts([path, (0, 0)], both, both, first, first)
     prompt = np.repeat(np.arange(prompts), steps)
     cut = np.arange(total) % steps == steps - 1
     taken = StepCounts(prompt, np.full(total, 2), np.ones(total, dtype=np.int64), cut)
@@ -159,7 +160,7 @@ def test_joining_is_counting_together() -> None:
     assert both.lengths.tolist() == [0, 8, 0]
     assert (both.reached.tolist(), both.accepted.tolist()) == ([8, 8], [8, 0])
     found = dict(zip(both.nodes.paths, zip(*(c.tolist() for c in both.nodes[1:]), strict=True), strict=True))
-    assert found == {(0,): (4, 4, 4), (1,): (4, 4, 4), (0, 0): (8, 8, 0)}
+    assert found == {(0,): (4, 4, 4, 4), (1,): (4, 4, 4, 4), (0, 0): (8, 8, 0, 0)}
     assert both.steps is not None
     assert both.steps.prompt.tolist() == [0, 0, 1, 1, 1, 1, 2, 2]
     assert both.steps.cut.tolist() == [False, True, False, False, False, True, False, True]

@@ -79,7 +79,7 @@ def test_types_do_not_depend_on_what_a_column_holds(read: Callable[[Path], Study
             if column in TEXT:
                 assert all(isinstance(value, str) for value in values)
             else:
-                whole = column in WHOLE or (name, column) == ("lengths", "acceptance_length")
+                whole = column in WHOLE or (name, column) in {("lengths", "acceptance_length"), ("siblings", "rank")}
                 assert values.dtype == ("int64" if whole else "float64")
     assert study.steps is None
 

@@ -59,6 +59,7 @@ COLUMNS = {
     "lengths.csv": [*DETAIL_KEYS, "acceptance_length", "steps"],
     "positions.csv": [*DETAIL_KEYS, "depth", "reached", "accepted"],
     "nodes.csv": [*DETAIL_KEYS, "rank_path", "reached", "accepted", "mean_weight"],
+    "siblings.csv": [*DETAIL_KEYS, "depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
 }
 OWN_KEYS = {
     "records.csv": ["prompt_id", "repeat"],
@@ -67,6 +68,7 @@ OWN_KEYS = {
     "lengths.csv": ["acceptance_length"],
     "positions.csv": ["depth"],
     "nodes.csv": ["rank_path"],
+    "siblings.csv": ["depth", "rank"],
     "steps.csv": ["prompt_id", "repeat", "step"],
 }
 

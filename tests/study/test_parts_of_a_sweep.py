@@ -29,6 +29,7 @@ FILES = (
     "lengths.csv",
     "positions.csv",
     "nodes.csv",
+    "siblings.csv",
 )
 
 

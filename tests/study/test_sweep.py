@@ -48,6 +48,7 @@ WRITTEN = {
     "lengths.csv",
     "positions.csv",
     "nodes.csv",
+    "siblings.csv",
     "manifest.json",
     "config.yaml",
 }

@@ -207,6 +207,16 @@ class TestReplayed:
         lengths = read(replayed.out, "lengths").groupby("combination")["steps"].sum()
         pd.testing.assert_series_equal(lengths, records.groupby("combination")["steps"].sum())
 
+    def test_siblings_tell_of_the_level_below(self, replayed: Outcome) -> None:
+        """At each depth all child ranks together: what the level below tried and accepted, of every kind of tree."""
+        siblings = read(replayed.out, "siblings").groupby(["combination", "depth"]).sum(numeric_only=True)
+        here = read(replayed.out, "positions").set_index(["combination", "depth"])[["reached", "accepted"]]
+        pd.testing.assert_series_equal(siblings["accepted"], here["accepted"], check_dtype=False)
+        below = here.rename(index=lambda depth: depth - 1, level="depth").reindex(here.index, fill_value=0)
+        assert siblings["next_reached"].tolist() == below["reached"].tolist()
+        assert siblings["next_accepted"].tolist() == below["accepted"].tolist()
+        assert below["accepted"].sum() > 0
+
     def test_reference_rows_can_be_repeated(self, base: list[str], replayed: Outcome, tmp_path: Path) -> None:
         alone = plan_study([*base, "tree=wide", "budget=5"])
         assert [c.shape.kind for c in alone.combinations] == ["wide", "chain", "hindsight"]

@@ -32,7 +32,9 @@ def write_study(
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    details: dict[str, list[dict[str, Any]]] = {"lengths.csv": [], "positions.csv": [], "nodes.csv": []}
+    details: dict[str, list[dict[str, Any]]] = {
+        file: [] for file in ("lengths.csv", "positions.csv", "nodes.csv", "siblings.csv")
+    }
     compared = []
     for pair, (rule, temperature), budget in product(pairs, settings, budgets):
         own = {}
@@ -89,6 +91,9 @@ def write_study(
             details["positions.csv"] += [
                 short | {"depth": d, "reached": n, "accepted": n // 2} for d, n in ((1, 1000), (2, 500))
             ]
+            for rank in (0, 1):
+                counts = {"reached": 1000, "accepted": 400, "next_reached": 400, "next_accepted": 100}
+                details["siblings.csv"].append(short | {"depth": 1, "rank": rank} | counts)
             for path in ("0", "1", "0/0"):
                 details["nodes.csv"].append(
                     short | {"rank_path": path, "reached": 1000, "accepted": 400, "mean_weight": 0.4}

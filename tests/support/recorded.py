@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from specdraft.acceptance import Greedy
-from specdraft.decoding.decode import Ending, decode
+from specdraft.decoding.decode import decode
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Expansion
 from specdraft.drafters.loaded.model import ModelDrafter

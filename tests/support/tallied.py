@@ -28,6 +28,9 @@ def tally_of(counted: Counted) -> Tally:
     depths = zip(counted.reached.tolist(), counted.accepted.tolist(), strict=True)
     counts = zip(nodes.paths, nodes.reached.tolist(), nodes.accepted.tolist(), strict=True)
     assert nodes.drafted.tolist() == pytest.approx(sums["steps"] * len(nodes.paths))
+    tried = dict(zip(nodes.paths, nodes.reached.tolist(), strict=True))
+    below = [max((n for path, n in tried.items() if path[:-1] == above), default=0) for above in nodes.paths]
+    assert nodes.continued.tolist() == pytest.approx(below)
     return Tally(
         **{name: column[0] for name, column in sums.items()},
         lengths=Counter({accepted: n for accepted, n in enumerate(counted.lengths.tolist()) if n}),

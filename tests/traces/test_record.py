@@ -10,7 +10,8 @@ from support.drafting import annotate, record_all
 from support.tiny_models import SMALL_VOCAB, random_model
 from transformers import LlamaForCausalLM
 
-from specdraft.decoding.decode import Ending, decode_plainly
+from specdraft.decoding.decode import decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import TOP_K, Annotation
 from specdraft.drafters.loaded.model import Said

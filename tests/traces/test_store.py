@@ -21,7 +21,7 @@ from support.tiny_models import PairFolders, save_model, tiny_llama
 
 from specdraft.acceptance import Membership
 from specdraft.commands.options import DONE, USAGE
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from specdraft.decoding.decode import Decoding, Ending, decode, decode_plainly
+from specdraft.decoding.decode import Decoding, decode, decode_plainly
+from specdraft.decoding.ending import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
-from specdraft.losslessness.certificate import compare_greedy
+from specdraft.losslessness.ties import compare_greedy
 from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration, cross_fit
 from specdraft.replay.fit import resolve

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from specdraft.bench.costs import LEAST_S, SHARE, pair_costs
 from specdraft.bench.curve import NOT_MEASURED, CostCurve
-from specdraft.decoding.decode import Ending
+from specdraft.bench.kept import LEAST_S, SHARE, pair_costs
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties

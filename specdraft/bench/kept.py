@@ -1,0 +1,107 @@
+"""A pair's costs on this machine: kept with the traces, measured where they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from specdraft.bench.curve import Circumstances, CostCurve
+from specdraft.drafters.pair import Pair
+from specdraft.models.placement import resolve_device, thread_count
+from specdraft.results.manifest import cpu_name
+from specdraft.traces.store import TraceStore, libraries
+from specdraft.traces.watch import UNWATCHED, Watch
+
+PREFIX = 128  # committed tokens while measuring
+LARGEST = 128  # tokens of the largest forward, where nobody says what trees need
+LEAST_S, SHARE = 30.0, 0.1  # measuring takes at most so many seconds, or this share of what recording took
+
+LISTS = ("sizes", "draft_level_s", "verify_s")
+NUMBERS = ("plain_s", "other_s", "select_s", "prefill_s", "target_prefill_s")
+HOW, QUARTILES = "measured", "quartiles."  # as they are stored: date, load and seconds; and of each quantity
+
+
+def pair_costs(
+    pair: Pair,
+    store: TraceStore,
+    largest: int = LARGEST,
+    limit_s: float = LEAST_S,
+    again: bool = False,
+    watch: Watch = UNWATCHED,
+) -> CostCurve:
+    """The pair's costs on this machine: kept with the traces, measured where they are missing or of smaller trees.
+
+    Args:
+        pair, largest, limit_s, watch: see `costs.measure_costs`.
+        store: where traces are kept.
+        again: measure whatever is stored.
+    """
+    about = _about(pair)
+    stored = None if again else _read(store.get(about), about)
+    if stored is not None and stored.sizes[-1] >= within_context(pair, largest)[1]:
+        watch.stage("costs", 0, "timings")
+        return stored
+    from specdraft.bench import costs
+
+    curve = costs.measure_costs(pair, largest, limit_s, watch)
+    store.put(about, _tensors(curve))
+    return curve
+
+
+def within_context(pair: Pair, largest: int) -> tuple[int, int]:
+    """Tokens that are committed while measuring, and of the largest forward behind them, that the pair has room for."""
+    context = pair.files.context_length or PREFIX + largest
+    prefix = min(PREFIX, context // 2)
+    return prefix, min(largest, context - prefix)
+
+
+def _tensors(curve: CostCurve) -> dict[str, np.ndarray]:
+    """What is stored of a curve: numbers."""
+    assert curve.measured is not None
+    tensors = {name: np.array(getattr(curve, name)) for name in LISTS}
+    tensors |= {name: np.array([getattr(curve, name)]) for name in NUMBERS}
+    measured = curve.measured
+    when = datetime.fromisoformat(measured.date).timestamp()
+    tensors |= {HOW: np.array([when, measured.load, measured.seconds])}
+    return tensors | {QUARTILES + name: np.array(values) for name, values in measured.quartiles.items()}
+
+
+def _read(tensors: Mapping[str, np.ndarray] | None, about: Mapping[str, Any]) -> CostCurve | None:
+    """The curve of stored numbers; None where there are none, or others."""
+    names = {name for name in tensors or {} if not name.startswith(QUARTILES)}
+    if tensors is None or names != {*LISTS, *NUMBERS, HOW}:
+        return None
+    values: dict[str, Any] = {n: tensors[n].tolist() for n in LISTS} | {n: float(tensors[n][0]) for n in NUMBERS}
+    when, load, seconds = tensors[HOW].tolist()
+    quartiles = {n.removeprefix(QUARTILES): v.tolist() for n, v in sorted(tensors.items()) if n.startswith(QUARTILES)}
+    measured = Circumstances(date_of(when), load, seconds, quartiles)
+    return CostCurve(**values, threads=about["threads"], device=about["device"], measured=measured)
+
+
+def date_of(seconds: float) -> str:
+    """Seconds since 1970 as a date, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _about(pair: Pair) -> dict[str, Any]:
+    """Everything that costs depend on."""
+    return {
+        "kind": "costs",
+        "target": pair.target_facts,
+        "draft": pair.draft_facts,
+        "device": device_name(pair),
+        "threads": thread_count(),
+        "libraries": libraries(),
+    }
+
+
+def device_name(pair: Pair) -> str:
+    """What the pair is on, as the system calls it."""
+    if pair.target_facts["device"] != "cuda":
+        return cpu_name()
+    import torch
+
+    return torch.cuda.get_device_name(resolve_device(pair.files.target.spec))
