@@ -36,6 +36,9 @@ class Losses(NamedTuple):
     tokens: np.ndarray
 
 
+NO_LOSSES = Losses(np.zeros(COUNT), np.array([0]))
+
+
 def losses(logits: torch.Tensor, tokens: torch.Tensor) -> Losses:
     """Of a drafter on a text of the target.
 

@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from specdraft.drafters.base import RecordedText
 from specdraft.drafters.pair import Pair
-from specdraft.models.batch import logits_at_once
-from specdraft.models.language_model import padded
-from specdraft.prediction.temperature import Losses, losses
+from specdraft.prediction.temperature import NO_LOSSES, Losses, losses
 from specdraft.traces.library import PairTraces, drafter_name, lengths_of, recorded_texts
 from specdraft.traces.recorder import Recorder, read_trace
 from specdraft.traces.store import TraceStore, libraries
@@ -55,8 +52,12 @@ def score_losses(
     return {name: kept[name] for name in prompts}
 
 
-@torch.inference_mode()
 def _of_batch(pair: Pair, texts: Sequence[RecordedText]) -> list[Losses]:
+    import torch  # only where a model runs
+
+    from specdraft.models.batch import logits_at_once
+    from specdraft.models.language_model import padded
+
     tokens = padded([text.tokens.tolist() for text in texts], pair.target.device)  # [B, longest]
     parts: list[list[Losses]] = [[] for _ in texts]
     first = 0
@@ -65,14 +66,15 @@ def _of_batch(pair: Pair, texts: Sequence[RecordedText]) -> list[Losses]:
             here = slice(max(first, 1), min(first + logits.shape[1], len(text.tokens)))
             if here.start < here.stop:
                 some = logits[row, here.start - first : here.stop - first]
-                parts[row].append(losses(some, tokens[row, here].to(some.device)))
+                with torch.inference_mode():
+                    parts[row].append(losses(some, tokens[row, here].to(some.device)))
         first += logits.shape[1]
     return [_added(of_text) for of_text in parts]
 
 
 def _added(parts: Sequence[Losses]) -> Losses:
     if not parts:  # a text of the prefill's token alone
-        return losses(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long))
+        return NO_LOSSES
     return Losses(*(np.sum(fields, axis=0) for fields in zip(*parts, strict=True)))
 
 
