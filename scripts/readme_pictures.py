@@ -33,10 +33,10 @@ def save(console: Console, path: Path, title: str) -> None:
 
 
 TREES = (
-    *((tree, 4) for tree in ("chain", "kary", "beam", "sequoia", "best_first")),
-    *((tree, 16) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first")),
+    *((tree, 4) for tree in ("chain", "kary", "beam", "sequoia", "best_first-calibrated")),
+    *((tree, 16) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first-calibrated")),
     ("medusa", 63),
-    *((tree, 64) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first", "hindsight")),
+    *((tree, 64) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first-calibrated", "hindsight")),
 )
 
 

@@ -15,6 +15,8 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
 from specdraft.results.metrics import COUNTS, RATIOS, TIMES
+from specdraft.results.reliability import FILE as RELIABILITY
+from specdraft.results.reliability import read_reliability
 from specdraft.results.study_tables import read_csv
 
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
@@ -98,6 +100,8 @@ def read_study(folder: Path) -> StudyFiles:
     details = {
         file: table for file in DETAIL_COLUMNS if (table := _read_detail(folder / file, wanted, notes)) is not None
     }
+    if (scored := _read_reliability(folder / RELIABILITY, notes)) is not None:
+        details[RELIABILITY] = scored
     study = manifest.get("study")
     name = visible(study["name"] if isinstance(study, dict) and study.get("name") else folder.resolve().name)
     panels = list(dict.fromkeys(summary["panel"]))
@@ -211,6 +215,17 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
     if path.name == "comparisons.csv":
         return table[table["metric"] == "block_efficiency"]
     return table[table["combination"].isin(combinations)]
+
+
+def _read_reliability(path: Path, notes: list[str]) -> pd.DataFrame | None:
+    """Only studies with dynamic trees have it."""
+    if not path.exists():
+        return None
+    try:
+        return read_reliability(path)
+    except ResultsError as error:
+        notes.append(f"{str(error).removeprefix(f'{path.parent}/')}: what is drawn from it is left out.")
+        return None
 
 
 def _read_manifest(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from specdraft.report.figures.latency import latency
 from specdraft.report.figures.lengths import lengths
 from specdraft.report.figures.metrics import acceptance_length, acceptance_rate, block_efficiency
 from specdraft.report.figures.ranks import ranks
+from specdraft.report.figures.reliability import reliability, survival
 from specdraft.report.figures.settings import settings
 from specdraft.report.figures.speedups import estimated_speedup, measured_speedup
 from specdraft.report.figures.theory import theory
@@ -31,6 +32,8 @@ FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's or
     depth,
     ranks,
     lengths,
+    reliability,
+    survival,
     settings,
     theory,
     latency,
