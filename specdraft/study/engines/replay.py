@@ -68,7 +68,7 @@ class ReplayEngine:
         self.watch.stage("replay", _rows_of(work, group), "rows")
         yield from _together(
             _replay_or_fail(work, prepared.replayer, combination, group.repeats)
-            for combination in group.combinations
+            for combination in _largest_first(group.combinations)
             if work.due_rows(combination, group.repeats)
         )
 
@@ -113,6 +113,14 @@ class ReplayEngine:
         return pair_traces(
             pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch, asked
         )
+
+
+def _largest_first(combinations: Iterable[Combination]) -> list[Combination]:
+    """Shape by shape, large trees before the small ones, which share their work."""
+    place: dict[int, int] = {}
+    for combination in combinations:
+        place.setdefault(id(combination.shape), len(place))
+    return sorted(combinations, key=lambda c: (place[id(c.shape)], -c.limits.nodes))
 
 
 def _rows_of(work: Work, group: SameTexts) -> int:
