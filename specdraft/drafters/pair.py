@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.config import Settings, load_group
@@ -15,6 +15,7 @@ from specdraft.drafters.draft_model import Model
 from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles, ModelInMemory, eos_ids, find_model
+from specdraft.models.placement import device_type, dtype_label
 from specdraft.models.prompt_reader import Messages, PromptReader
 from specdraft.models.spec import ModelSpec, PairSpec
 
@@ -86,6 +87,15 @@ class PairFiles:
     def weights(self) -> tuple[str, str]:
         """Digests of the target's and the drafter's weights; the second is empty of a drafter without any."""
         return self.target.weights_hash, self.draft.weights_hash if self.draft else ""
+
+    @cached_property
+    def decides(self) -> dict[str, Any]:
+        """What of a pair decides a combination's numbers: no device index, no weights, which may change."""
+        models = [
+            asdict(files.spec) | {"device": device_type(files.spec), "dtype": dtype_label(files)}
+            for files in self.models
+        ]
+        return {"models": models, "drafter": self.drafter.as_dict()}
 
     def check(self) -> None:
         """Gate the models and compare their tokenizers.
@@ -299,15 +309,19 @@ def load_pair(
     files = named if isinstance(named, PairFiles) else find_pair(named, drafter)
     files.check()
     files.check_memory()
-    from specdraft.models.loading import load_model
-    from specdraft.models.self_check import self_check
-
     if target_of and target_of.files.target.spec == files.target.spec:
-        target, check = target_of.target, target_of.target_check
-    else:
-        target = load_model(files.target)
-        check = self_check(target, files.target.spec.path)
-    return Pair(files, target, files.drafter.load(files.draft, Target(files.target, lambda: target)), check)
+        return _loaded(files, target_of.target, target_of.target_check)
+    return _loaded(files)
+
+
+def _loaded(files: PairFiles, target: CachedModel | None = None, check: SelfCheck | None = None) -> Pair:
+    """A pair with its weights in memory; a target that is there already is not loaded again."""
+    if target is None or check is None:
+        from specdraft.models.loading import load_checked
+
+        target, check = load_checked(files.target)
+    drafter = files.drafter.load(files.draft, Target(files.target, lambda: target))
+    return Pair(files, target, drafter, check)
 
 
 def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter: DrafterSpec) -> Pair:
@@ -317,9 +331,6 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
         ConfigError: the drafter needs a draft model and there is none, or it has weights of its own elsewhere.
         ModelError: a model cannot verify or draft trees.
     """
-    from specdraft.models.loading import load_model
-    from specdraft.models.self_check import self_check
-
     drafter.check()
     spec = PairSpec("in-memory", ModelSpec("target"), ModelSpec("draft"))
     draft = None
@@ -329,6 +340,4 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
         draft = ModelInMemory(spec.draft, draft_model, tokenizer)
     files = PairFiles(spec, drafter, ModelInMemory(spec.target, target_model, tokenizer), draft)
     files.check()
-    target = load_model(files.target)
-    check = self_check(target, spec.target.path)
-    return Pair(files, target, drafter.load(draft, Target(files.target, lambda: target)), check)
+    return _loaded(files)

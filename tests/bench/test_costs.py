@@ -16,7 +16,7 @@ import torch
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
 from specdraft.bench import costs as cost
-from specdraft.bench import measuring
+from specdraft.bench import kept, measuring
 from specdraft.bench.costs import measure_costs
 from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve
 from specdraft.bench.kept import pair_costs
@@ -121,7 +121,7 @@ class TestPairCosts:
         def measure(pair: Pair, largest: int, limit_s: float, watch: Watch) -> CostCurve:
             calls.append((pair, largest, limit_s, watch))
             sizes = [1, 2, 4, largest]
-            return replace(CURVE, sizes=sizes, device=cost._device_name(pair), measured=MEASURED)
+            return replace(CURVE, sizes=sizes, device=kept.device_name(pair), measured=MEASURED)
 
         monkeypatch.setattr(cost, "measure_costs", measure)
         return calls
@@ -169,13 +169,13 @@ class TestPairCosts:
             patch.setattr(torch, "get_num_threads", lambda: 7)
             pair_costs(tiny_pair, store)
         with monkeypatch.context() as patch:
-            patch.setattr(cost, "cpu_name", lambda: "another CPU")
+            patch.setattr(kept, "cpu_name", lambda: "another CPU")
             pair_costs(tiny_pair, store)
         assert len(measured) == 3
         pair_costs(tiny_pair, store)
         assert len(measured) == 3
         pair_costs(replace(tiny_pair, drafter=NgramDrafter(Ngram(), frozenset())), store)
-        monkeypatch.setattr(cost, "libraries", lambda: {"torch": "another"})
+        monkeypatch.setattr(kept, "libraries", lambda: {"torch": "another"})
         pair_costs(tiny_pair, store)
         assert len(measured) == 5
 
@@ -303,7 +303,7 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
 
     monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(cost, "Clock", Disturbed)
-    monkeypatch.setattr(cost, "PREFIX", 64)
+    monkeypatch.setattr(kept, "PREFIX", 64)
     monkeypatch.setattr(measuring, "MOST", 7)
     monkeypatch.setattr(Growth, "add", choosing)
     model = tiny_pair.drafter.model

@@ -73,7 +73,7 @@ class ReplayEngine:
         self.watch.stage("replay", _rows_of(work, group), "rows")
         yield from _together(
             _replay_or_fail(work, prepared.replayer, combination, group.repeats)
-            for combination in group.combinations
+            for combination in _largest_first(group.combinations)
             if work.due_rows(combination, group.repeats)
         )
         yield Measured(pair.label, reliability=_reliability(group, prepared.replayer))
@@ -144,6 +144,14 @@ def _reliability(group: SameTexts, replayer: Replayer) -> pd.DataFrame | None:
     return pd.concat(tables)[reliability.ALL] if tables else None
 
 
+def _largest_first(combinations: Iterable[Combination]) -> list[Combination]:
+    """Shape by shape, large trees before the small ones, which share their work."""
+    place: dict[int, int] = {}
+    for combination in combinations:
+        place.setdefault(id(combination.shape), len(place))
+    return sorted(combinations, key=lambda c: (place[id(c.shape)], -c.limits.nodes))
+
+
 def _rows_of(work: Work, group: SameTexts) -> int:
     return sum(work.due_rows(combination, group.repeats) for combination in group.combinations)
 
@@ -151,15 +159,16 @@ def _rows_of(work: Work, group: SameTexts) -> int:
 def _together(outcomes: Iterable[list[ReplayedRows] | Failed]) -> Iterator[Replayed | Failed]:
     """Combinations as they are replayed, in units that are worth a file, or that took long enough to be kept."""
     unit: list[ReplayedRows] = []
-    started = time.perf_counter()
+    rows, started = 0, time.perf_counter()
     try:
         for outcome in outcomes:
             if isinstance(outcome, Failed):
                 yield outcome
             else:
                 unit += outcome
-            if Replayed(unit).prompts >= MOST_ROWS or time.perf_counter() - started >= LONGEST_S:
-                whole, unit, started = unit, [], time.perf_counter()
+                rows += Replayed(outcome).prompts
+            if rows >= MOST_ROWS or time.perf_counter() - started >= LONGEST_S:
+                whole, unit, rows, started = unit, [], 0, time.perf_counter()
                 if whole:
                     yield Replayed(whole)
     except GeneratorExit:
