@@ -18,7 +18,7 @@ from specdraft.prediction.alignment import Affine, CentredSums, Root
 
 Output = Callable[[torch.Tensor], torch.Tensor]  # `[m, d]` -> `[m, vocab]` logits
 CHECKED = 4096  # states on which the divergence is told
-FLAT = 1e-2  # a last quarter of the steps that gains less than this part of the divergence: converged
+FLAT = 1e-2  # a second half of the steps that changes it by less than this part of the divergence: converged
 
 
 @dataclass(frozen=True)
@@ -28,37 +28,36 @@ class Refined:
     Attributes:
         affine: the map.
         steps: how many there were.
-        kl_before, kl_late, kl_after: nats, on `CHECKED` of the states: at the start, after three quarters of the steps,
-            at the end.
+        kl_before, kl_halfway, kl_after: nats, on `CHECKED` of the states.
         gradient: the gradient's length there, as a part of its length at the start.
     """
 
     affine: Affine
     steps: int
     kl_before: float
-    kl_late: float
+    kl_halfway: float
     kl_after: float
     gradient: float
 
     @property
     def converged(self) -> bool:
-        """The last quarter of the steps gained next to nothing."""
-        return self.kl_late - self.kl_after < FLAT * self.kl_after
+        """The second half of the steps, whose rate begins anew, changed next to nothing."""
+        return abs(self.kl_halfway - self.kl_after) < FLAT * self.kl_after
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a head is refined: Adam on random batches, its rate falling to 0 along a cosine.
+    """How a head is refined: Adam on random batches, in two halves in each of which its rate falls to 0 along a cosine.
 
     Attributes:
         steps, batch: how many, of how many states.
-        rate: of the first step, in parts of the parameters' root mean square, for whitened states.
+        rate: that each half begins with, in parts of the parameters' root mean square, for whitened states.
         seed: of the batches.
     """
 
     steps: int = 400
-    batch: int = 4096
-    rate: float = 0.05
+    batch: int = 1024
+    rate: float = 0.1
     seed: int = 0
 
 
@@ -86,38 +85,46 @@ def refine(
     checked = torch.randperm(len(draft_states), generator=rows)[:CHECKED]
     parameters = [value.requires_grad_() for value in white.enter(start)]
 
-    def divergence(some: torch.Tensor) -> torch.Tensor:
+    def cross_entropy(some: torch.Tensor) -> torch.Tensor:
+        """KL but for the target's own entropy, which no parameter changes."""
         weight, bias = parameters
-        logits = output(white(draft_states[some]) @ weight.T + bias)
         with torch.no_grad():
-            wanted = torch.log_softmax(target(target_states[some]), -1)
-        return F.kl_div(torch.log_softmax(logits, -1), wanted, reduction="batchmean", log_target=True)
+            wanted = torch.softmax(target(target_states[some]), -1)
+        return F.cross_entropy(output(white(draft_states[some]) @ weight.T + bias), wanted)
+
+    def divergence() -> float:
+        with torch.no_grad():
+            return float(cross_entropy(checked)) - entropy
 
     def slope() -> float:
-        return math.sqrt(
-            sum(float(part.square().sum()) for part in torch.autograd.grad(divergence(checked), parameters))
-        )
+        parts = torch.autograd.grad(cross_entropy(checked), parameters)
+        return math.sqrt(sum(float(part.square().sum()) for part in parts))
 
-    kl, slopes = [_value(divergence, checked)], [slope()]
-    rate = training.rate * float(parameters[0].detach().square().mean().sqrt())
-    adam = torch.optim.Adam(parameters, lr=rate)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, training.steps))
-    for step in range(training.steps):
-        some = torch.randint(len(draft_states), (min(training.batch, len(draft_states)),), generator=rows)
-        adam.zero_grad()
-        divergence(some).backward()  # type: ignore[no-untyped-call]
-        adam.step()
-        falling.step()
-        if step + 1 == training.steps * 3 // 4:
-            kl.append(_value(divergence, checked))
-    kl.append(_value(divergence, checked))
-    slopes.append(slope())
-    return Refined(white.leave(parameters), training.steps, kl[0], kl[-2], kl[-1], slopes[1] / max(slopes[0], 1e-30))
+    def descend(steps: int) -> None:
+        rate = training.rate * float(parameters[0].detach().square().mean().sqrt())
+        adam = torch.optim.Adam(parameters, lr=rate)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+        for _ in range(steps):
+            some = torch.randint(len(draft_states), (min(training.batch, len(draft_states)),), generator=rows)
+            adam.zero_grad()
+            cross_entropy(some).backward()  # type: ignore[no-untyped-call]
+            adam.step()
+            falling.step()
+
+    entropy = _entropy(target(target_states[checked]))
+    before, steep = divergence(), slope()
+    descend(training.steps - training.steps // 2)
+    halfway = divergence()
+    descend(training.steps // 2)
+    least = slope() / max(steep, 1e-30)
+    return Refined(white.leave(parameters), training.steps, before, halfway, divergence(), least)
 
 
-def _value(divergence: Output, checked: torch.Tensor) -> float:
-    with torch.no_grad():
-        return float(divergence(checked))
+@torch.no_grad()
+def _entropy(logits: torch.Tensor) -> float:
+    """The mean entropy of rows, nats."""
+    said = torch.log_softmax(logits, -1)
+    return -float((said.exp() * said).sum(-1).mean())
 
 
 @dataclass(frozen=True)

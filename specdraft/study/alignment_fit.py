@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -61,7 +61,7 @@ class AlignmentFit:
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
-        for key, least in (("tokens", 1), ("window", 16), ("folds", 2), ("rank", 1), ("steps", 1)):
+        for key, least in (("tokens", 1), ("window", 16), ("folds", 2), ("rank", 1), ("steps", 2)):
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ConfigError(f"fit.{key}={value} is out of range; expected {least} or more")
@@ -167,39 +167,54 @@ def _windows(files: PairFiles, asked: AlignmentFit) -> FitTexts:
     return windows_to_fit(files, asked.text, window, asked.tokens, asked.folds + 1)
 
 
+class Gathered(NamedTuple):
+    """What is known of the texts that a map is fitted to.
+
+    Attributes:
+        folds: the sums of each fold.
+        draft, target: `[n, d_d]` and `[n, d_t]` the states themselves, where they are kept; else empty.
+    """
+
+    folds: list[StateSums]
+    draft: torch.Tensor
+    target: torch.Tensor
+
+
+def gather(pair: Pair, texts: FitTexts, folds: int, keep: bool) -> Gathered:
+    """Sums over the parts 0 .. folds - 1 of the texts, which are read once; with `keep` the states too."""
+    sums: dict[int, StateSums] = {}
+    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for part, x, y in states_of(pair, texts, range(folds)):
+        here = StateSums.of(x, y)
+        sums[part] = sums[part] + here if part in sums else here
+        if keep:
+            kept.append((x.cpu().clone(), y.cpu().clone()))  # what inference mode made has no gradients
+    states = map(torch.cat, zip(*kept, strict=True)) if keep else (torch.empty(0), torch.empty(0))
+    return Gathered([sums[part] for part in sorted(sums)], *states)
+
+
 def fit(pair: Pair, texts: FitTexts, asked: AlignmentFit) -> FittedAlignment:
     """Fit on all parts of the texts but the last, on which it is judged."""
-    heads = Heads.of(pair)
-    folds: list[StateSums | None] = [None] * asked.folds
-    kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for part, x, y in states_of(pair, texts, range(asked.folds)):
-        sums, before = StateSums.of(x, y), folds[part]
-        folds[part] = sums if before is None else before + sums
-        if asked.refine:
-            kept.append((x.cpu().clone(), y.cpu().clone()))
-    known = [sums for sums in folds if sums is not None]
-    total = reduce(add, known)
-    fits = RidgeFits(total)
-    ridge = choose_ridge(known).ridge if asked.ridge is None else asked.ridge
+    heads, refined = Heads.of(pair), None
+    gathered = gather(pair, texts, asked.folds, asked.refine)
+    fits = RidgeFits(total := reduce(add, gathered.folds))
+    ridge = choose_ridge(gathered.folds).ridge if asked.ridge is None else asked.ridge
     affine = fits.fit(ridge)
-    rank = min(affine.weight.shape)
-    if asked.rank is not None and asked.rank < rank:
-        rank = asked.rank
+    rank = min(asked.rank or len(affine.bias), *affine.weight.shape)
+    if rank < min(affine.weight.shape):
         affine = reduced_rank(affine, fits.about, ridge * fits.scale, rank, heads.target.weight)
-    refined = None
     if asked.refine:
-        x, y = (torch.cat(states) for states in zip(*kept, strict=True))
-        refined = refine(affine, fits.about, x, y, heads.of_target, heads.of_target, Training(steps=asked.steps))
+        training = Training(steps=asked.steps)
+        states = gathered.draft, gathered.target
+        refined = refine(affine, fits.about, *states, heads.of_target, heads.of_target, training)
         affine = refined.affine
     held_out = HeldOut(affine, {"aligned": heads.aligned(affine), "own": heads.of_draft}, heads.of_target)
     for _, x, y in states_of(pair, texts, [asked.folds]):
         held_out.add(x, y)
     target, draft = map(model_size, pair.files.models)
     memory = overhead(alignment_parameters(affine), target, draft)
-    condition = fits.condition(ridge)
-    return FittedAlignment(
-        pair.files, affine, texts.source, total.positions, ridge, condition, rank, held_out.figures(), memory, refined
-    )
+    found = (ridge, fits.condition(ridge), rank, held_out.figures(), memory, refined)
+    return FittedAlignment(pair.files, affine, texts.source, total.positions, *found)
 
 
 @dataclass(frozen=True)
