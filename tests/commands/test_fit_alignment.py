@@ -25,11 +25,13 @@ def pair(tiny_pair_folders: PairFolders) -> list[str]:
 
 
 def test_an_alignment_on_traces_drafts_in_a_sweep(run: Run, pair: list[str], tmp_path: Path) -> None:
-    out, prompts = tmp_path / "tiny.safetensors", ["prompts.limit=6", "max_new_tokens=8"]
-    said = run("fit", "alignment", *pair, *prompts, "fit.folds=2", "fit.ridge=0.01", "--out", out, "--json")
-    assert said.code == DONE, said.stderr
-    facts = json.loads(said.stdout)
-    assert facts["ridge"] == 0.01 and facts["rank"] == 32 and facts["file"] == str(out)
+    out, prompts = tmp_path / "tiny.safetensors", ["prompts.limit=3", "max_new_tokens=4"]
+    said = run(
+        "fit", "alignment", *pair, *prompts, "fit.folds=2", "fit.ridge=0.01", "fit.rank=3", "--out", out, "--json"
+    )
+    assert said.code == DONE, said.err
+    facts = json.loads(said.out)
+    assert facts["ridge"] == 0.01 and facts["rank"] == 3 and facts["file"] == str(out)
     assert 0 < facts["held_out_tokens"] < facts["tokens"]
     assert facts["heads"].keys() == {"aligned", "own"}
     assert facts["memory"]["megabytes"] == pytest.approx(4 * (32 * 32 + 32) / 1e6)
@@ -39,44 +41,38 @@ def test_an_alignment_on_traces_drafts_in_a_sweep(run: Run, pair: list[str], tmp
     assert metadata["kind"] == "alignment" and metadata["pair"] == "tiny" and metadata["layer"] == "-1"
     assert (metadata["target"], metadata["draft"]) == (facts["target"], facts["draft"])
     assert json.loads(metadata["r2"]) == facts["r2"] < 1 and json.loads(metadata["tokens"]) == facts["tokens"]
-    sweep = [*pair, *prompts, "drafter=model,aligned", f"drafter.path={out}", "tree=chain,best_first", "budget=3"]
+    sweep = [*pair, *prompts, "drafter=model,aligned", f"pair.heads.aligned={out}", "tree=chain", "budget=2"]
     done = run("sweep", *sweep, "cost.measure=off", "report=false", "--out", tmp_path / "study", "--json")
-    assert done.code == DONE, done.stderr
-    rows = json.loads(done.stdout)["summary"]
-    assert {row["drafter"] for row in rows} == {"model", "aligned-tiny"}
+    assert done.code == DONE, done.err
+    rows = json.loads(done.out)["summary"]
+    assert {row["drafter"] for row in rows} == {"model", "aligned"}
     manifest = (tmp_path / "study" / "manifest.json").read_text()
     assert "tiny.safetensors" in manifest
     assert str(tmp_path) not in manifest
 
 
-def test_an_alignment_on_a_text(run: Run, pair: list[str], tmp_path: Path, traces: Path) -> None:
+def test_a_refined_alignment_on_a_text(run: Run, pair: list[str], tmp_path: Path, traces: Path) -> None:
     text = tmp_path / "words.txt"
     text.write_text("The harbour lay still. " * 40, encoding="utf-8")
-    said = run("fit", "alignment", *pair, f"fit.text={text}", "fit.window=64", "fit.tokens=700", "fit.rank=3")
-    assert said.code == DONE, said.stderr
-    assert "words.txt: 712 tokens" in said.stderr  # 700 of the text, and a mark in front of each of 12 windows
-    assert "rank" in said.stdout and "% of both models' weights" in said.stdout
+    keys = [f"fit.text={text}", "fit.window=64", "fit.tokens=700", "fit.refine=true", "fit.steps=4"]
+    said = run("fit", "alignment", *pair, *keys)
+    assert said.code == DONE, said.err
+    assert "words.txt: 712 tokens" in said.err  # 700 of the text, and a mark in front of each of 12 windows
+    shown = " ".join(said.out.replace("│", " ").split())
+    assert "% of both models' weights" in shown and "refined 4 steps, KL" in shown
     (written,) = traces.joinpath("fitted").iterdir()
     with safe_open(written, framework="numpy") as content:
-        assert json.loads(content.metadata()["rank"]) == 3
+        assert json.loads(content.metadata()["refined"])["steps"] == 4
         assert content.metadata()["source"] == "words.txt"
-
-
-def test_refining_is_told(run: Run, pair: list[str], tmp_path: Path) -> None:
-    text = tmp_path / "words.txt"
-    text.write_text("The harbour lay still. " * 40, encoding="utf-8")
-    said = run(
-        "fit", "alignment", *pair, f"fit.text={text}", "fit.window=64", "fit.refine=true", "fit.steps=4", "--json"
-    )
-    assert said.code == DONE, said.stderr
-    refined = json.loads(said.stdout)["refined"]
-    assert refined["steps"] == 4 and refined["kl_after"] < refined["kl_before"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit.ridge=0", "fit.window=16", "fit.tokens=100"], "draft states span only"),
+        (
+            ["fit.ridge=0", "fit.window=16", "fit.tokens=40", "fit.folds=2"],
+            "fit.ridge=0: the 30 draft states span only",
+        ),
         (["fit.ridge=-1"], "fit.ridge=-1.0 is out of range; expected 0 or more"),
         (["fit.rigde=1"], "fit.rigde is not a key; did you mean 'ridge'?"),
         (["fit.rank=1,2"], "fit.rank=1,2: one value at a time"),
@@ -94,20 +90,18 @@ def test_what_cannot_be_meant(arguments: list[str], message: str, run: Run, pair
     text = tmp_path / "words.txt"
     text.write_text("The harbour lay still. " * 40, encoding="utf-8")
     said = run("fit", "alignment", *pair, f"fit.text={text}", *arguments)
-    assert said.code == USAGE and message in said.stderr, said.stderr
-    assert not said.stdout and "Traceback" not in said.stderr
+    assert said.code == USAGE and message in said.err, said.err
+    assert not said.out and "Traceback" not in said.err
 
 
 def test_a_text_that_cannot_be_read(run: Run, pair: list[str], tmp_path: Path) -> None:
     (binary := tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\xd8")
     for named, reason in ((tmp_path / "none.txt", "No such file"), (binary, "it is no UTF-8 text")):
         said = run("fit", "alignment", *pair, f"fit.text={named}")
-        assert said.code == USAGE and reason in said.stderr and "expected a file of plain text" in said.stderr
+        assert said.code == USAGE and reason in said.err and "expected a file of plain text" in said.err
 
 
 def test_too_few_prompts(run: Run, pair: list[str]) -> None:
     said = run("fit", "alignment", *pair, "prompts.limit=3", "max_new_tokens=2")
     assert said.code == USAGE
-    assert (
-        "3 prompts are too few to fit an alignment and to score it: expected 6 or more (fit.folds + 1)" in said.stderr
-    )
+    assert "3 prompts are too few to fit an alignment and to score it: expected 6 or more (fit.folds + 1)" in said.err
