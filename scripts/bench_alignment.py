@@ -38,6 +38,7 @@ from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.output_layer import LAST
 from specdraft.models.sizes import model_size
 from specdraft.prediction.alignment import Affine, RidgeFits, choose_ridge
+from specdraft.prediction.alignment_heads import Heads
 from specdraft.prediction.alignment_quality import HeldOut, Quality, overhead
 from specdraft.prediction.alignment_refine import Refined, Training, refine
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
@@ -45,7 +46,7 @@ from specdraft.replay.static import pack, replay
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.files import to_csv, write_atomically
 from specdraft.results.metrics import RATIOS
-from specdraft.study.alignment_fit import Heads, gather
+from specdraft.study.alignment_fit import gather
 from specdraft.study.alignment_texts import windows_to_fit
 from specdraft.study.combination import encode_all
 from specdraft.study.plan import one_combination
@@ -64,8 +65,9 @@ class Tried(NamedTuple):
 
     Attributes:
         logits: `[..., d_d]` -> `[..., vocab]`.
-        quality: of an alignment, of its map; else None.
+        affine: the map of an alignment; else None.
         parameters: beside both models.
+        refined: how refining went.
     """
 
     name: str

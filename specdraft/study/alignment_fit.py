@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import torch
 
 from specdraft.config import own_keys
-from specdraft.drafters.loaded.aligned import AffineMap, AlignedHead, Head
-from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair, PairFiles, load_pair
 from specdraft.errors import ConfigError
 from specdraft.models.alignment_file import KIND
-from specdraft.models.output_layer import LAST, OutputLayer
+from specdraft.models.output_layer import LAST
 from specdraft.models.sizes import model_size
 from specdraft.prediction.alignment import Affine, RidgeFits, StateSums, choose_ridge, reduced_rank
+from specdraft.prediction.alignment_heads import Heads
 from specdraft.prediction.alignment_quality import HeldOut, Overhead, Quality, alignment_parameters, as_data, overhead
 from specdraft.prediction.alignment_refine import Refined, Training, refine
 from specdraft.results.files import write_atomically
@@ -215,38 +214,3 @@ def fit(pair: Pair, texts: FitTexts, asked: AlignmentFit) -> FittedAlignment:
     memory = overhead(alignment_parameters(affine), target, draft)
     found = (ridge, fits.condition(ridge), rank, held_out.figures(), memory, refined)
     return FittedAlignment(pair.files, affine, texts.source, total.positions, *found)
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The output layers of a pair, cut to the ids that both models have.
-
-    Attributes:
-        target, draft: the layers.
-        vocab: how many ids.
-    """
-
-    target: OutputLayer
-    draft: OutputLayer
-    vocab: int
-
-    @classmethod
-    def of(cls, pair: Pair) -> Heads:
-        """Of a pair with its draft model. Raises `ModelError` where one has no such layer."""
-        assert isinstance(pair.drafter, ModelDrafter)
-        target, draft = (files.spec.path for files in pair.files.models)
-        layers = OutputLayer(pair.target, target), OutputLayer(pair.drafter.model, draft)
-        return cls(*layers, pair.files.shared_ids)
-
-    def of_target(self, states: torch.Tensor) -> torch.Tensor:
-        """`[..., d_t]` -> `[..., vocab]`."""
-        return self.target(states)[..., : self.vocab]
-
-    def of_draft(self, states: torch.Tensor) -> torch.Tensor:
-        """`[..., d_d]` -> `[..., vocab]`."""
-        return self.draft(states)[..., : self.vocab]
-
-    def aligned(self, affine: Affine) -> Head:
-        """`[..., d_d]` -> `[..., vocab]`, by a map."""
-        head = AlignedHead(AffineMap(affine.weight, affine.bias), self.target)
-        return lambda states: head(states)[..., : self.vocab]
