@@ -29,16 +29,20 @@ def fit_alignment(
     On the pair's prompts with the target's continuations, or on fit.text=FILE. Also fit.tokens, fit.window, fit.folds,
     fit.ridge, fit.rank, fit.refine=true, fit.steps. drafter=aligned drafter.path=FILE drafts with what is written.
     """
-    from specdraft.results.files import check_file_writable
+    from specdraft.results.files import check_file_writable, check_folder_writable
+    from specdraft.traces.store import default_folder
 
+    folder = default_folder() / "fitted"
     if out:
         check_file_writable(out, "--out", (".safetensors",))
+    else:
+        check_folder_writable(folder)
     say_while_loading()
     from specdraft.study.alignment_fit import default_path
     from specdraft.study.alignment_fit import fit_alignment as fit
 
     fitted = fit(overrides or [], config_dir, say)
-    path = out or default_path(fitted.pair)
+    path = out or default_path(fitted.pair, folder)
     fitted.write(path)
     if as_json:
         typer.echo(json.dumps(fitted.as_dict() | {"file": str(path)}))

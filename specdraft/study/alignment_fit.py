@@ -27,7 +27,6 @@ from specdraft.results.files import write_atomically
 from specdraft.study.alignment_texts import FitTexts, recorded_texts_to_fit, states_of, windows_to_fit
 from specdraft.study.plan import one_combination
 from specdraft.study.refusals import refuse_without_effect
-from specdraft.traces.store import default_folder
 
 COMMAND = "fit alignment"
 OF_TREES = ("drafter", "tree", "budget", "acceptance", "engine", "experiment", "most_combinations")
@@ -124,13 +123,12 @@ class FittedAlignment:
         facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.as_dict().items()}
         tensors = {"weight": self.affine.weight, "bias": self.affine.bias}
         floats = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save(floats, {"kind": KIND, **facts}))
 
 
-def default_path(files: PairFiles) -> Path:
-    """Where an alignment goes if nobody says so: beside the traces, named by its models."""
-    return default_folder() / "fitted" / f"alignment-{'-'.join(files.weights)}.safetensors"
+def default_path(files: PairFiles, folder: Path) -> Path:
+    """What an alignment is called if nobody says so: by its models."""
+    return folder / f"alignment-{'-'.join(files.weights)}.safetensors"
 
 
 def fit_alignment(
