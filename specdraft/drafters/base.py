@@ -246,6 +246,14 @@ class DrafterSpec:
             raise ConfigError(f"drafter.path is empty; drafter={self.kind} needs weights ({known})")
         return ModelSpec(path, dtype=pair.target.dtype, device=pair.target.device)
 
+    def complete(self, weights: ModelFiles, pair: PairSpec, target: ModelFiles) -> ModelFiles:
+        """Its weights once they are found, with the files `beside` them that it drafts with too, if there are any.
+
+        Raises:
+            ConfigError: such a file cannot be read, or belongs to another pair.
+        """
+        return weights
+
     def load(self, weights: ModelFiles | None, target: Target) -> Drafter:
         """The drafter of a target, with its own weights if it has any. Raises `ModelError`."""
         raise NotImplementedError

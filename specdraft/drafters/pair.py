@@ -288,7 +288,8 @@ def find_pair(spec: PairSpec, drafter: DrafterSpec | None = None, weights: bool 
     draft = drafter.weights(spec)
     key = "pair.draft" if draft is spec.draft else "drafter"
     draft_files = None if draft is None else find_model(draft, key, weights)
-    return PairFiles(spec, drafter, find_model(spec.target, "pair.target", weights), draft_files)
+    target = find_model(spec.target, "pair.target", weights)
+    return PairFiles(spec, drafter, target, draft_files and drafter.complete(draft_files, spec, target))
 
 
 def load_pair(
@@ -333,11 +334,11 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
     """
     drafter.check()
     spec = PairSpec("in-memory", ModelSpec("target"), ModelSpec("draft"))
-    draft = None
+    draft, in_memory = None, ModelInMemory(spec.target, target_model, tokenizer)
     if drafter.weights(spec) is spec.draft:
         if draft_model is None:
             raise ConfigError(f"drafter={drafter.kind} needs a draft model")
-        draft = ModelInMemory(spec.draft, draft_model, tokenizer)
-    files = PairFiles(spec, drafter, ModelInMemory(spec.target, target_model, tokenizer), draft)
+        draft = drafter.complete(ModelInMemory(spec.draft, draft_model, tokenizer), spec, in_memory)
+    files = PairFiles(spec, drafter, in_memory, draft)
     files.check()
     return _loaded(files)

@@ -33,10 +33,17 @@ SPEAKING = (OSError, ValueError)  # errors whose text says what is wrong; of oth
 
 @dataclass(frozen=True, eq=False)
 class ModelFiles:
-    """A model on disk: its folder, and what can be known without loading weights."""
+    """A model on disk: its folder, and what can be known without loading weights.
+
+    Attributes:
+        spec: how the user named it.
+        folder: where it is.
+        beside: files elsewhere that decide with it what a drafter proposes, as an alignment.
+    """
 
     spec: ModelSpec
     folder: Path
+    beside: tuple[Path, ...] = ()
 
     @property
     def in_memory(self) -> Any:
@@ -183,7 +190,12 @@ class ModelFiles:
         digest = self._texts()
         for path in sorted(filter(Path.is_file, self.folder.glob("*.safetensors"))):
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + header(path))
+        self._add_beside(digest)
         return str(digest.hexdigest())
+
+    def _add_beside(self, digest: Any) -> None:
+        for path in self.beside:
+            digest.update(path.read_bytes())
 
     def _texts(self) -> Any:
         digest = hashlib.sha256()
@@ -206,6 +218,7 @@ class ModelFiles:
             else:
                 with path.open("rb") as handle:
                     digest.update(hashlib.file_digest(handle, "sha256").digest())
+        self._add_beside(digest)
         return str(digest.hexdigest()[:16])
 
     @property

@@ -62,10 +62,12 @@ class LanguageModel:
             token_ids = token_ids.where(token_ids < self._readable, self._stand_in)
         out = self.model(input_ids=token_ids, **wanted, **inputs)
         hidden = torch.stack([out.hidden_states[layer] for layer in layers], 2) if layers else None
-        logits = out.logits[..., : self.vocab].float()
-        if self.width > self.vocab:
-            logits = F.pad(logits, (0, self.width - self.vocab), value=-torch.inf)
-        return logits, hidden
+        return self.of_texts(out.logits), hidden
+
+    def of_texts(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits `[..., rows]` of an output layer as those of the ids that texts have: `[..., width]` float32."""
+        logits = logits[..., : self.vocab].float()
+        return F.pad(logits, (0, self.width - self.vocab), value=-torch.inf) if self.width > self.vocab else logits
 
     @staticmethod
     def new_cache() -> Any:

@@ -126,7 +126,9 @@ def _lengths(prompts: Mapping[str, Sequence[int]], trajectories: Mapping[str, Tr
 
 def drafter_name(files: PairFiles) -> str:
     """The drafter in a line for people: its weights, or its label where it has none."""
-    return files.draft.spec.path if files.draft else f"drafter={files.drafter.label}"
+    if files.draft is None:
+        return f"drafter={files.drafter.label}"
+    return " and ".join([files.draft.spec.path, *(path.name for path in files.draft.beside)])
 
 
 def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajectory]]) -> list[RecordedText]:
