@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from specdraft.commands.fit_predictor import fit_predictor
 from specdraft.commands.fit_temperature import fit_temperature
 
 app = typer.Typer(no_args_is_help=True, help="What predicts acceptance, fitted to a pair's texts.")
 app.command("temperature")(fit_temperature)
-
-
-@app.callback()
-def group() -> None:
-    """With one command too, its name is said."""
+app.command("predictor")(fit_predictor)
