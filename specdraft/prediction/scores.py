@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
+from specdraft.results.bounds import students
 from specdraft.results.intervals import FEWEST_PROMPTS, Interval
 
 BINS = 20
@@ -19,7 +20,7 @@ REPLICATES = 1000
 SURE = 1e-12  # a probability is drawn in by so much before its logarithm is taken
 SCORES = ("ece", "ece_debiased", "ece_mass", "ece_mass_debiased", "brier", "log_loss", "auroc")
 SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")  # of equals: half of them count
-CALIBRATION = SCORES[:4]  # never below 0 and biased upwards, also in every replicate
+POSSIBLE = {"auroc": (0.0, 1.0), "difference": (-np.inf, np.inf)}  # of the others: 0 or more
 
 
 class Predictions(NamedTuple):
@@ -71,18 +72,17 @@ def replicates(predictions: Predictions, weights: np.ndarray) -> dict[str, np.nd
 
 
 def interval(name: str, values: np.ndarray, prompts: int) -> Interval:
-    """The score, and where 95 of 100 replicates are.
+    """The score and its 95 % interval: Student's t times the standard deviation of the replicates, either side.
 
-    A calibration error is biased upwards, and each replicate's once more: of their quantiles the value can be outside.
-    So there it is the value, and two standard deviations of the replicates on either side.
+    A calibration error is biased upwards, and each replicate's once more, so that the value can lie outside of their
+    quantiles; and of few prompts quantiles are too narrow.
     """
     value, drawn = float(values[0]), values[1:][~np.isnan(values[1:])]
     if prompts < FEWEST_PROMPTS or not len(drawn) or np.isnan(value):
         return Interval(value, np.nan, np.nan)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    if name in CALIBRATION:
-        low, high = max(value - 2 * drawn.std(), 0.0), value + 2 * drawn.std()
-    return Interval(value, float(low), float(high))
+    reach = float(students(prompts - 1) * np.sqrt(prompts / (prompts - 1)) * drawn.std())
+    least, most = POSSIBLE.get(name, (0.0, np.inf))
+    return Interval(value, max(value - reach, least), min(value + reach, most))
 
 
 def scores(predictions: Predictions, weights: np.ndarray) -> dict[str, Interval]:

@@ -120,6 +120,18 @@ def test_rows_of_one_prompt_are_not_independent() -> None:
     assert together.high - together.low > 3 * (spread_out.high - spread_out.low)
 
 
+def test_intervals_of_eight_prompts_hold_the_truth() -> None:
+    """In about 95 of 100 studies whose prompts differ; quantiles of the replicates hold it in some 87."""
+    drawn, held = weights(8, 200), 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        happened = (rng.random((8, 40)) < rng.beta(2, 2, (8, 1))).astype(float).reshape(-1)
+        said = Predictions(np.full(320, 0.8), happened, np.repeat(np.arange(8), 40))
+        brier = interval("brier", replicates(said, drawn)["brier"], 8)
+        held += brier.low <= 0.5 * 0.04 + 0.5 * 0.64 <= brier.high
+    assert 0.91 * 200 <= held <= 0.985 * 200
+
+
 def test_too_few_prompts_have_no_interval() -> None:
     values = np.array([0.5, 0.4, 0.6, 0.5])
     assert not interval("brier", values, prompts=4).known
