@@ -41,7 +41,7 @@ class Rows(NamedTuple):
         start: `[R]` the position of the tree's root.
         parent: `[R]` the row of the node above; -1 below the root.
         features: `[R]`.
-        reached: `[R]` bool; `accepted`: `[R]` float, a probability where the exact one is known.
+        reached: `[R]` bool; `accepted`: `[R]` float, of sampled texts the exact chance given the text before.
     """
 
     prompt: np.ndarray
@@ -115,11 +115,17 @@ def tree_features(
 
 
 class Recorded(NamedTuple):
-    """One prompt's text, its trees and what the drafter said in them."""
+    """One prompt's text, its trees and what the drafter said in them.
+
+    Attributes:
+        chances: `[T + 1, K]` of a sampled text: with what probability a child of each rank below an accepted node is
+            accepted at each position. None: the text says yes or no.
+    """
 
     text: RecordedText
     expansion: Expansion
     nodes: NodeFeatures
+    chances: np.ndarray | None = None
 
 
 def collect(recorded: Sequence[Recorded], extra: Extra | None = None) -> Rows:
@@ -142,8 +148,16 @@ def _rows(prompt: int, one: Recorded, before: int, extra: Extra | None) -> Rows:
     parent = np.where(nodes > 0, above(place, nodes), -1)
     start = np.broadcast_to(np.arange(len(nodes))[:, None], nodes.shape)
     whose = np.full(int(there.sum()), prompt)
-    outcomes = found.reached[there], found.accepted[there].astype(float)
-    return Rows(whose, start[there], parent[there], features.at(there), *outcomes)
+    accepted = found.accepted.astype(float) if one.chances is None else _expected(one.chances, features, found)
+    return Rows(whose, start[there], parent[there], features.at(there), found.reached[there], accepted[there])
+
+
+def _expected(chances: np.ndarray, features: Features, found: Labels) -> np.ndarray:
+    """`[T, N]` the chance that a node is accepted given the text before it; of ranks beyond K what the text says."""
+    position = np.arange(len(features.depth))[:, None] + features.depth
+    known = found.reached & (features.rank < chances.shape[1])
+    place = np.minimum(position, len(chances) - 1), np.clip(features.rank, 0, chances.shape[1] - 1)
+    return np.where(known, chances[place], found.accepted)
 
 
 def survival(conditional: np.ndarray, parent: np.ndarray, depth: np.ndarray) -> np.ndarray:

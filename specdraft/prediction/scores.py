@@ -65,7 +65,7 @@ def replicates(predictions: Predictions, weights: np.ndarray) -> dict[str, np.nd
         "ece_debiased": width.debiased,
         "ece_mass": mass.plug_in,
         "ece_mass_debiased": mass.debiased,
-        "brier": _mean(predictions, (predictions.predicted - predictions.happened) ** 2, weights),
+        "brier": _mean(predictions, _squares(predictions), weights),
         "log_loss": _mean(predictions, -_log_likelihood(predictions), weights),
         "auroc": auroc(predictions, weights),
     }
@@ -168,6 +168,14 @@ def _mean(predictions: Predictions, values: np.ndarray, weights: np.ndarray) -> 
     return mean
 
 
+def _squares(predictions: Predictions) -> np.ndarray:
+    """`(predicted - outcome)^2`, its expected value where the outcome is a probability."""
+    squares: np.ndarray = (
+        predictions.happened * (1 - predictions.predicted) ** 2 + (1 - predictions.happened) * predictions.predicted**2
+    )
+    return squares
+
+
 def _log_likelihood(predictions: Predictions) -> np.ndarray:
     said = np.clip(predictions.predicted, SURE, 1 - SURE)
     likely: np.ndarray = predictions.happened * np.log(said) + (1 - predictions.happened) * np.log1p(-said)
@@ -183,6 +191,7 @@ def auroc(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
     prompts = weights.shape[1]
     pairs = np.empty((prompts, prompts))
     accepted = predictions.at(predictions.happened > 0)
+    accepted = accepted.at(np.argsort(accepted.predicted))  # places of sorted values are found several times faster
     rejected = predictions.at(predictions.happened < 1)
     rejected = rejected.at(np.lexsort((rejected.predicted, rejected.prompt)))
     ends = np.searchsorted(rejected.prompt, np.arange(prompts + 1))

@@ -27,6 +27,7 @@ from specdraft.study.fitted_temperature import samples_texts
 from specdraft.study.plan import one_combination
 from specdraft.study.recorded import RecordedTexts, record_texts
 from specdraft.study.refusals import refuse_engine
+from specdraft.traces.child_chances import child_chances
 from specdraft.traces.library import Expansions, recorded_texts
 from specdraft.traces.store import default_folder
 from specdraft.trees.shapes import NestedPlan
@@ -185,9 +186,21 @@ def learn(
     trees = Expansions(pair, texts.prompt_ids, texts.traces, plans, texts.store, described=True)
     trees.record(recorded)
     read = recorded_texts(pair, [(texts.prompt_ids[name], texts.traces.trajectories[name]) for name in texts.names])
-    every = [Recorded(text, trees.of(name), trees.nodes_of(name)) for text, name in zip(read, texts.names, strict=True)]
+    chances = _chances(combination, texts)
+    every = [
+        Recorded(text, trees.of(name), trees.nodes_of(name), chances.get(name))
+        for text, name in zip(read, texts.names, strict=True)
+    ]
     fold = folds([prompt.category for prompt in prompts], settings.seed)
     return Learnt(combination, prompts, collect(every), fold, temperature)
+
+
+def _chances(combination: Combination, texts: RecordedTexts) -> dict[str, np.ndarray]:
+    """Of sampled texts what `Recorded.chances` is, by prompt id."""
+    if combination.sampling.greedy:
+        return {}
+    given = (texts.pair, texts.prompt_ids, texts.traces, combination.sampling, texts.store, texts.recorded)
+    return {name: found.chances for name, found in child_chances(*given).items()}
 
 
 def _plans(plan: NestedPlan, texts: RecordedTexts) -> tuple[dict[str, NestedPlan], float]:

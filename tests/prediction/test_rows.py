@@ -168,6 +168,27 @@ def test_rows_of_some_prompts_keep_their_parents() -> None:
     assert (reached.accepted[reached.parent[below]] == 1).all()  # who was reached has an accepted parent
 
 
+def test_of_a_sampled_text_outcomes_are_the_exact_chances() -> None:
+    """A node that was reached has the chance of its rank at its position; one that was not has none."""
+    rng = np.random.default_rng(0)
+    sampled = [one._replace(chances=rng.random((len(one.text.tokens), 2))) for one in recorded()]
+    rows, plain = collect(sampled), collect(recorded())
+    assert np.array_equal(rows.reached, plain.reached)
+    ranked = 0
+    for row in range(len(rows.prompt)):
+        position, rank = rows.start[row] + rows.features.depth[row], rows.features.rank[row]
+        chances = sampled[rows.prompt[row]].chances
+        assert chances is not None
+        if not rows.reached[row]:
+            assert rows.accepted[row] == 0
+        elif rank < 2:
+            assert rows.accepted[row] == chances[position, rank]
+        else:  # nothing is known of such ranks but what the text says
+            assert rows.accepted[row] == plain.accepted[row]
+            ranked += 1
+    assert ranked
+
+
 def test_survival_is_the_product_of_the_conditionals_above() -> None:
     rows = collect(recorded())
     conditional = np.random.default_rng(0).random(len(rows.prompt))
@@ -182,5 +203,5 @@ def test_survival_is_the_product_of_the_conditionals_above() -> None:
 def test_a_text_of_one_token_has_no_rows() -> None:
     one = recorded()[1]
     short = RecordedText(one.text.prompt_ids, one.text.tokens[:1])
-    nothing = Recorded(short, *(type(part)(*(field[:0] for field in part)) for part in one[1:]))
+    nothing = Recorded(short, *(type(part)(*(field[:0] for field in part)) for part in one[1:3]))
     assert len(collect([nothing]).prompt) == 0
