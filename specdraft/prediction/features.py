@@ -9,6 +9,7 @@ import numpy as np
 
 DEEPEST, LAST_RANK = 8, 15  # one-hot columns: what is deeper, or ranked lower, shares the last one
 LEAST = -30.0  # logarithms of probabilities below this one are no different to any predictor
+DEPTHS, RANKS = (np.eye(count, dtype=np.float32) for count in (DEEPEST, LAST_RANK + 1))  # one-hot rows
 CERTAIN = 1e-6  # 1 - probability at least so much, so that log-odds are finite
 
 
@@ -104,55 +105,70 @@ def children(above: Features, siblings: Siblings) -> Features:
 
 def log_odds(log_prob: np.ndarray) -> np.ndarray:
     """`log(p / (1 - p))` of `log p`, finite."""
-    bounded = np.clip(log_prob, LEAST, None)
+    bounded = np.maximum(log_prob, LEAST)
     odds: np.ndarray = bounded - np.log(np.maximum(-np.expm1(bounded), CERTAIN))
     return odds
 
 
-def _one_hot(values: np.ndarray, last: int) -> np.ndarray:
-    """`[..., last + 1]`."""
-    table: np.ndarray = np.eye(last + 1, dtype=np.float32)[np.clip(values, 0, last)]
-    return table
+def _raw(f: Features, out: np.ndarray) -> None:
+    out[..., 0], out[..., 1] = np.maximum(f.log_prob, LEAST), log_odds(f.log_prob)
 
 
-def _raw(f: Features) -> Sequence[np.ndarray]:
-    return np.clip(f.log_prob, LEAST, None), log_odds(f.log_prob)
+def _tempered(f: Features, out: np.ndarray) -> None:
+    out[..., 0], out[..., 1] = np.maximum(f.tempered, LEAST), log_odds(f.tempered)
 
 
-def _tempered(f: Features) -> Sequence[np.ndarray]:
-    return np.clip(f.tempered, LEAST, None), log_odds(f.tempered)
+def _place(f: Features, out: np.ndarray) -> None:
+    out[..., :DEEPEST] = np.take(DEPTHS, f.depth - 1, axis=0, mode="clip")
+    out[..., DEEPEST:] = np.take(RANKS, f.rank, axis=0, mode="clip")
 
 
-def _spread(f: Features) -> Sequence[np.ndarray]:
-    return f.entropy, log_odds(f.best), np.clip(f.best - f.second, 0, -LEAST)
+def _spread(f: Features, out: np.ndarray) -> None:
+    out[..., 0], out[..., 1] = f.entropy, log_odds(f.best)
+    np.minimum(f.best - f.second, -LEAST, out=out[..., 2])
 
 
-def _parent(f: Features) -> Sequence[np.ndarray]:
-    below_root = f.parent_rank < 0
-    margin = np.clip(f.parent_best - f.parent_second, 0, -LEAST)
-    above = np.clip(f.path - f.log_prob, LEAST, None)
-    return below_root, f.parent_rank == 0, np.clip(f.parent_log_prob, LEAST, None), f.parent_entropy, margin, above
+def _parent(f: Features, out: np.ndarray) -> None:
+    out[..., 0], out[..., 1] = f.parent_rank < 0, f.parent_rank == 0
+    out[..., 2], out[..., 3] = np.maximum(f.parent_log_prob, LEAST), f.parent_entropy
+    out[..., 4] = np.minimum(f.parent_best - f.parent_second, -LEAST)
+    out[..., 5] = np.maximum(f.path - f.log_prob, LEAST)
 
 
-def _stacked(of: Callable[[Features], Sequence[np.ndarray]]) -> Callable[[Features], np.ndarray]:
-    return lambda features: np.stack([np.asarray(column, dtype=np.float32) for column in of(features)], -1)
+def _loop(f: Features, out: np.ndarray) -> None:
+    out[..., 0] = f.loop
 
 
-def _place(f: Features) -> np.ndarray:
-    return np.concatenate([_one_hot(f.depth - 1, DEEPEST - 1), _one_hot(f.rank, LAST_RANK)], -1)
+def _extra(f: Features, out: np.ndarray) -> None:
+    out[...] = f.extra
 
 
-GROUPS: dict[str, Callable[[Features], np.ndarray]] = {
-    "raw": _stacked(_raw),
-    "temperature": _stacked(_tempered),
-    "place": _place,
-    "spread": _stacked(_spread),
-    "parent": _stacked(_parent),
-    "loop": _stacked(lambda features: [features.loop]),
-    "extra": lambda features: np.asarray(features.extra, dtype=np.float32),
-}  # name -> its columns [..., F], float32
+class Group(NamedTuple):
+    """Columns that go together: how many, and what writes them into `[..., width]`; a width of None: as many as `extra`
+    has."""
+
+    width: int | None
+    fill: Callable[[Features, np.ndarray], None]
+
+
+GROUPS = {
+    "raw": Group(2, _raw),
+    "temperature": Group(2, _tempered),
+    "place": Group(DEEPEST + LAST_RANK + 1, _place),
+    "spread": Group(3, _spread),
+    "parent": Group(6, _parent),
+    "loop": Group(1, _loop),
+    "extra": Group(None, _extra),
+}
 
 
 def columns(features: Features, groups: Sequence[str]) -> np.ndarray:
     """`[..., F]` float32, the columns of some groups side by side."""
-    return np.concatenate([GROUPS[name](features) for name in groups], -1)
+    extras = features.extra.shape[-1]
+    widths = [extras if (width := GROUPS[name].width) is None else width for name in groups]
+    table = np.empty((*features.depth.shape, sum(widths)), dtype=np.float32)
+    end = 0
+    for name, width in zip(groups, widths, strict=True):
+        GROUPS[name].fill(features, table[..., end : end + width])
+        end += width
+    return table

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import numpy as np
+from scipy.special import expit
 
 from specdraft.prediction.features import Features, columns
 from specdraft.prediction.predictors import LARGEST, Conditional, Scaled, Watched
@@ -27,7 +28,7 @@ class Mlp(Conditional):
     out: np.ndarray = field(default_factory=lambda: np.zeros(0))
     out_bias: float = 0.0
     kind: ClassVar[str] = "mlp"
-    default_groups: ClassVar[tuple[str, ...]] = ("raw", "temperature", "place", "spread", "parent", "loop")
+    default_groups: ClassVar[tuple[str, ...]] = ("raw", "temperature", "place", "spread", "loop")
 
     @classmethod
     def fit(cls, features: Features, accepted: np.ndarray, watched: Watched, groups: Sequence[str]) -> Self:
@@ -40,8 +41,8 @@ class Mlp(Conditional):
 
     def logits(self, features: Features) -> np.ndarray:
         inside = columns(features, self.groups) @ self.hidden + self.hidden_bias
-        inside /= 1 + np.exp(-np.clip(inside, -60, 60))
-        said: np.ndarray = np.clip(inside @ self.out + np.float32(self.out_bias), -LARGEST, LARGEST)
+        inside *= expit(inside)
+        said: np.ndarray = np.minimum(np.maximum(inside @ self.out + np.float32(self.out_bias), -LARGEST), LARGEST)
         return said
 
 

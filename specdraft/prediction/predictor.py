@@ -17,7 +17,7 @@ from specdraft.errors import ConfigError, ResultsError
 from specdraft.prediction import calibration as calibrations
 from specdraft.prediction import predictors
 from specdraft.prediction.features import GROUPS, Features, Siblings, children, roots
-from specdraft.prediction.tree_walks import along_path, depths
+from specdraft.prediction.tree_walks import along_path
 from specdraft.results.files import write_atomically
 from specdraft.sampling.distribution import Sampling
 
@@ -84,9 +84,7 @@ class Predictor:
             features: `[T, N]`, see `rows.tree_features`.
             parent: `[T, N]` as in `Expansion`; 0 is returned where there is no node.
         """
-        depth = depths(parent)
-        product = along_path(self.conditional(features), parent, depth, np.multiply)
-        return np.where(depth > 0, product, 0.0)
+        return np.where(parent >= 0, along_path(self.conditional(features), parent, np.multiply), 0.0)
 
     def children(self, above: Features, siblings: Siblings) -> ScoredChildren:
         """The children of m nodes of one level (see `features.children`): what a growing tree ranks them by."""

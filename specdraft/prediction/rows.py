@@ -100,7 +100,7 @@ def tree_features(
         expansion.rank.astype(np.int64),
         nodes.log_prob,
         (expansion.log_prob - of_parent(expansion.log_prob)).astype(np.float32),
-        along_path(nodes.log_prob, parent, depth, np.add),
+        along_path(nodes.log_prob, parent, np.add),
         nodes.entropy,
         nodes.best,
         nodes.second,
