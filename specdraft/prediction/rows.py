@@ -6,7 +6,7 @@ are learnt from rows that were reached only; of survival every row says somethin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,6 @@ from specdraft.drafters.base import Expansion, NodeFeatures, RecordedText
 from specdraft.prediction.features import Features
 from specdraft.prediction.loops import loops
 from specdraft.prediction.tree_walks import above, along_path, depths
-
-Extra = Callable[[RecordedText, Expansion], np.ndarray]  # further columns of one text's nodes, `[T, N, k]`
 
 
 class Labels(NamedTuple):
@@ -86,9 +84,15 @@ def labels(expansion: Expansion, tokens: np.ndarray) -> Labels:
 
 
 def tree_features(
-    expansion: Expansion, nodes: NodeFeatures, text: RecordedText, extra: Extra | None = None
+    expansion: Expansion, nodes: NodeFeatures, text: RecordedText, extra: np.ndarray | None = None
 ) -> Features:
-    """`[T, N]` the features of one text's trees; numbers without meaning where there is no node."""
+    """`[T, N]` the features of one text's trees; numbers without meaning where there is no node.
+
+    Args:
+        expansion, nodes: the trees, and what the drafter said in them.
+        text: whose they are.
+        extra: `[T, N, k]` further columns.
+    """
     parent, depth = expansion.parent, depths(expansion.parent)
     inside = parent > 0
 
@@ -110,7 +114,7 @@ def tree_features(
         of_parent(nodes.best),
         of_parent(nodes.second),
         loops(expansion, text),
-        extra(text, expansion) if extra else np.zeros((*parent.shape, 0), dtype=np.float32),
+        np.zeros((*parent.shape, 0), dtype=np.float32) if extra is None else extra,
     )
 
 
@@ -120,29 +124,48 @@ class Recorded(NamedTuple):
     Attributes:
         chances: `[T + 1, K]` of a sampled text: with what probability a child of each rank below an accepted node is
             accepted at each position. None: the text says yes or no.
+        extra: `[T, N, k]` further columns of the nodes, if there are any (see `of_positions`).
     """
 
     text: RecordedText
     expansion: Expansion
     nodes: NodeFeatures
     chances: np.ndarray | None = None
+    extra: np.ndarray | None = None
 
 
-def collect(recorded: Sequence[Recorded], extra: Extra | None = None) -> Rows:
+def of_positions(table: np.ndarray, expansion: Expansion, tokens: np.ndarray) -> np.ndarray:
+    """`[T, N, k]` columns of nodes whose parents are on the text; 0 of other nodes, and of ranks beyond K.
+
+    Conditional acceptance is learnt from such nodes alone, so what is known along a text is enough for that.
+
+    Args:
+        table: `[T + 1, K, k]` of the drafter's K best tokens at each position.
+        expansion: the trees.
+        tokens: `[T + 1]` the text.
+    """
+    depth, rank = depths(expansion.parent), expansion.rank.astype(np.int64)
+    position = np.minimum(np.arange(len(depth))[:, None] + depth, len(tokens) - 1)
+    known = labels(expansion, tokens).reached & (rank < table.shape[1])
+    columns: np.ndarray = table[position, np.clip(rank, 0, table.shape[1] - 1)]
+    return np.where(known[..., None], columns, 0)
+
+
+def collect(recorded: Sequence[Recorded]) -> Rows:
     """The rows of all prompts, in their order; nodes that the text ends before are left out."""
     parts: list[Rows] = []
     for prompt, one in enumerate(recorded):
-        parts.append(_rows(prompt, one, sum(len(part.prompt) for part in parts), extra))
+        parts.append(_rows(prompt, one, sum(len(part.prompt) for part in parts)))
     features = Features(*(np.concatenate(fields) for fields in zip(*(part.features for part in parts), strict=True)))
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows._fields[:3]}
     outcomes = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Rows._fields[4:]}
     return Rows(**joined, features=features, **outcomes)
 
 
-def _rows(prompt: int, one: Recorded, before: int, extra: Extra | None) -> Rows:
+def _rows(prompt: int, one: Recorded, before: int) -> Rows:
     """Of one prompt; so many rows stand `before` them."""
     nodes, found = one.expansion.parent, labels(one.expansion, one.text.tokens)
-    features = tree_features(one.expansion, one.nodes, one.text, extra)
+    features = tree_features(one.expansion, one.nodes, one.text, one.extra)
     there = found.there
     place = np.cumsum(there).reshape(there.shape) - 1 + before
     parent = np.where(nodes > 0, above(place, nodes), -1)

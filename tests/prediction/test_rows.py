@@ -12,7 +12,7 @@ from support.recorded import small
 
 from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
 from specdraft.prediction.loops import Grams, child_grams, hashed
-from specdraft.prediction.rows import Recorded, collect, survival, tree_features
+from specdraft.prediction.rows import Recorded, collect, of_positions, survival, tree_features
 from specdraft.trees.shapes.best_first import BestFirst
 
 NODES = 12
@@ -187,6 +187,22 @@ def test_of_a_sampled_text_outcomes_are_the_exact_chances() -> None:
             assert rows.accepted[row] == plain.accepted[row]
             ranked += 1
     assert ranked
+
+
+def test_columns_that_are_known_along_a_text_reach_the_nodes_below_it() -> None:
+    rng = np.random.default_rng(0)
+    tables = [rng.random((len(one.text.tokens), 3, 2)) for one in recorded()]
+    known = [
+        one._replace(extra=of_positions(table, one.expansion, one.text.tokens))
+        for one, table in zip(recorded(), tables, strict=True)
+    ]
+    rows = collect(known)
+    there = rows.reached & (rows.features.rank < 3)
+    assert 0 < there.sum() < rows.reached.sum()
+    for row in np.flatnonzero(there)[::7]:
+        position, rank = rows.start[row] + rows.features.depth[row], rows.features.rank[row]
+        assert (rows.features.extra[row] == tables[rows.prompt[row]][position, rank]).all()
+    assert (rows.features.extra[~there] == 0).all()
 
 
 def test_survival_is_the_product_of_the_conditionals_above() -> None:
