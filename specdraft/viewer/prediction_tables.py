@@ -28,8 +28,8 @@ def predictor_tables(fitted: FittedPredictor) -> Iterable[RenderableType]:
     about, rows = fitted.predictor.about, fitted.learnt.rows
     yield Text(
         f"{about.pair}: {len(fitted.learnt.prompts)} prompts, {len(rows.prompt):,} drafted nodes, "
-        f"{int(rows.reached.sum()):,} of them reached, {int(rows.accepted.sum()):,} accepted; trees by scores at temperature "
-        f"{about.scores_temperature:g}"
+        f"{int(rows.reached.sum()):,} of them reached, {int(rows.accepted.sum()):,} accepted; "
+        f"trees by scores at temperature {about.scores_temperature:g}"
     )
     for what, words in WORDS.items():
         yield Text(f"{words}\neach half of the prompts by what was fitted on the other; [95 % over prompts]")
