@@ -34,5 +34,5 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(trees.app, name="trees")
-app.add_typer(fit.app, name="fit")
 app.add_typer(traces.app, name="traces")
+app.add_typer(fit.app, name="fit")

@@ -142,6 +142,28 @@ class Expansion(NamedTuple):
     log_prob: np.ndarray
 
 
+class NodeFeatures(NamedTuple):
+    """What the drafter's distribution after each node's parent says, `[T, N]` float32 beside an `Expansion`.
+
+    Attributes:
+        log_prob: the logarithm of the node's own probability (softmax at temperature 1, whatever chose the tree).
+        entropy: in nats.
+        best, second: the logarithms of the two largest probabilities.
+    """
+
+    log_prob: np.ndarray
+    entropy: np.ndarray
+    best: np.ndarray
+    second: np.ndarray
+
+
+class Described(NamedTuple):
+    """The trees of one text, and what the drafter said in them, where that was asked for."""
+
+    expansion: Expansion
+    nodes: NodeFeatures | None = None
+
+
 class Drafter(Protocol):
     """Proposes trees below the last committed token, and says what it would have proposed along a recorded text."""
 
@@ -180,6 +202,9 @@ class Drafter(Protocol):
     def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """The trees that it would draft at every start of each text, one text after another; of drafters with
         probabilities."""
+
+    def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
+        """As `expand`, with what predictors learn from."""
 
     def rehearse(self, parents: int) -> None:
         """Do the work of drafting one level below so many nodes, and keep nothing: its time is measured."""

@@ -11,6 +11,7 @@ import numpy as np
 from specdraft.drafters.base import (
     BY_RANK,
     Annotation,
+    Described,
     DrafterSpec,
     DrafterTraits,
     Drawing,
@@ -176,6 +177,10 @@ class NgramDrafter:
 
     def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """See `Drafter.expand`: without probabilities there is nothing to choose nodes by."""
+        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
+
+    def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
+        """See `expand`."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 
     def rehearse(self, parents: int) -> None:

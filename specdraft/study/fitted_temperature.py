@@ -69,7 +69,7 @@ def fit_on_prompts(
     refuse_engine("fit temperature", overrides, "replay")
     for key, why in UNUSED.items():
         refuse_without_effect("fit temperature", overrides, (key,), why)
-    asked = unless_said(overrides, {"acceptance": "topk"} if _samples(overrides) else {})
+    asked = unless_said(overrides, {"acceptance": "topk"} if samples_texts(overrides) else {})
     combination = one_combination("fit temperature", [*asked, *overrides], config_dir)
     if not combination.pair.drafter.traits.probabilities:
         raise ConfigError(f"drafter={combination.pair.drafter.label} gives no probabilities: nothing can be calibrated")
@@ -83,6 +83,6 @@ def fit_on_prompts(
     return FittedTemperature(combination, texts.calibrate(), len(prompts))
 
 
-def _samples(overrides: list[str]) -> bool:
+def samples_texts(overrides: list[str]) -> bool:
     """Whether texts are sampled: then the rule is one that goes with it."""
     return any(text.startswith(("sampling=sample", "sampling.temperature")) for text in overrides)

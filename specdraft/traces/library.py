@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Arrays
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.text_seeds import text_generator
-from specdraft.drafters.base import TOP_K, Annotation, Expansion, RecordedText
+from specdraft.drafters.base import TOP_K, Annotation, Described, Expansion, NodeFeatures, RecordedText
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ResultsError
 from specdraft.models.files import ModelFiles
@@ -24,6 +24,8 @@ from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
+
+Trace = TypeVar("Trace", Expansion, NodeFeatures)
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Expansions:
         traces: of these prompts.
         plans: each prompt's: the largest budget, the limits and the temperature.
         store: where traces are kept.
+        described: what predictors learn from is recorded too.
     """
 
     def __init__(
@@ -159,38 +162,59 @@ class Expansions:
         traces: PairTraces,
         plans: Mapping[str, NestedPlan],
         store: TraceStore,
+        described: bool = False,
     ) -> None:
         self._pair, self._prompts, self._traces, self._plans, self._store = pair, prompts, traces, plans, store
+        self._described = described
 
     def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
         trajectories = self._traces.trajectories
         lengths = {
-            name: length
-            for name, length in _lengths(self._prompts, trajectories).items()
-            if read_trace(Expansion, self._store.get(self._about(name))) is None
+            name: length for name, length in _lengths(self._prompts, trajectories).items() if self._missing(name)
         }
 
-        def grown(some: Sequence[str]) -> Iterator[tuple[str, Expansion]]:
+        def grown(some: Sequence[str]) -> Iterator[tuple[str, Described]]:
             alike: dict[NestedPlan, list[str]] = {}
             for name in some:
                 alike.setdefault(self._plans[name], []).append(name)
             for plan, names in alike.items():
                 texts = recorded_texts(self._pair, [(self._prompts[name], trajectories[name]) for name in names])
-                yield from zip(names, self._pair.drafter.expand(texts, plan), strict=True)
+                yield from zip(names, self._trees(texts, plan), strict=True)
 
-        def keep(name: str, expansion: Expansion) -> None:
-            self._store.put(self._about(name), expansion._asdict())
+        def keep(name: str, trees: Described) -> None:
+            self._store.put(self._about(name), trees.expansion._asdict())
+            if trees.nodes is not None:
+                self._store.put(self._about_nodes(name), trees.nodes._asdict())
 
         note = f"drafted best-first trees along {{}} trajectories with {drafter_name(self._pair.files)}"
         Recorder(self._pair, self._store, recorded, watch).record("expand", lengths, grown, keep, note)
 
+    def _trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
+        drafter = self._pair.drafter
+        return drafter.describe_trees(texts, plan) if self._described else map(Described, drafter.expand(texts, plan))
+
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
-        expansion: Expansion | None = read_trace(Expansion, self._store.get(self._about(name)))
-        if expansion is None:
+        found: Expansion | None = read_trace(Expansion, self._store.get(self._about(name)))
+        return self._there(found)
+
+    def nodes_of(self, name: str) -> NodeFeatures:
+        """What the drafter said in one prompt's trees, where that was recorded too. Raises as `of`."""
+        found: NodeFeatures | None = read_trace(NodeFeatures, self._store.get(self._about_nodes(name)))
+        return self._there(found)
+
+    def _there(self, trace: Trace | None) -> Trace:
+        if trace is None:
             raise ResultsError(f"{self._store.folder}: a trace that was there is gone; run the same command again")
-        return expansion
+        return trace
+
+    def _missing(self, name: str) -> bool:
+        kinds = {Expansion: self._about(name)} | ({NodeFeatures: self._about_nodes(name)} if self._described else {})
+        return any(read_trace(kind, self._store.get(about)) is None for kind, about in kinds.items())
+
+    def _about_nodes(self, name: str) -> dict[str, Any]:
+        return self._about(name) | {"kind": "node_features"}
 
     def _about(self, name: str) -> dict[str, Any]:
         plan = self._plans[name]

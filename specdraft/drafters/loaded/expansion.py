@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from specdraft.drafters.base import Expansion, RecordedText
-from specdraft.drafters.loaded.ranking import best_children
+from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
+from specdraft.drafters.loaded.ranking import best_children, spread
 from specdraft.models.batch import Batch, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
 from specdraft.trees.growth import GrownTrees, Growth
@@ -22,6 +22,7 @@ from specdraft.trees.shapes import NestedPlan
 
 NODES_OF_A_TEXT = 1024  # of the trees of one text that are grown together: what a context may have to look at
 NODES = {"cpu": 4096, "cuda": 65536}  # of all texts that are grown together: as many as make full forwards
+SAID = 3  # numbers of a distribution that predictors learn from: see `NodeFeatures`
 SMALL = 8  # trees of up to so many nodes are grown at once
 
 
@@ -34,11 +35,23 @@ def expand(model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan
         texts: prompts and the trajectories `[T + 1]` that follow them.
         plan: the largest budget and the limits; a threshold is left to whoever reads the result.
     """
+    yield from (described.expansion for described in _in_parts(model, texts, plan, featured=False))
+
+
+@torch.inference_mode()
+def describe_trees(model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
+    """As `expand`, and what the draft model said in these trees."""
+    yield from _in_parts(model, texts, plan, featured=True)
+
+
+def _in_parts(
+    model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool
+) -> Iterator[Described]:
     longest = max(len(text.tokens) for text in texts)
     together = min(longest, starts_at_once(plan)) * plan.nodes
     count = max(1, NODES["cpu" if model.device.type == "cpu" else "cuda"] // together)
     for first in range(0, len(texts), count):
-        yield from _side_by_side(model, texts[first : first + count], plan)
+        yield from _side_by_side(model, texts[first : first + count], plan, featured)
 
 
 def starts_at_once(plan: NestedPlan) -> int:
@@ -46,23 +59,27 @@ def starts_at_once(plan: NestedPlan) -> int:
     return max(1, NODES_OF_A_TEXT // plan.nodes)
 
 
-def _side_by_side(model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> list[Expansion]:
+def _side_by_side(
+    model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool
+) -> list[Described]:
     starts = np.array([len(text.tokens) - 1 for text in texts])  # [B]
-    contexts = _Contexts(model, texts, plan)
-    parts: list[list[Expansion]] = [[_nothing(plan)] for _ in texts]
+    contexts = _Contexts(model, texts, plan, featured)
+    parts: list[list[Sequence[np.ndarray]]] = [[_nothing(plan, featured)] for _ in texts]
     for first in range(0, int(starts.max()), starts_at_once(plan)):
         here = np.clip(starts - first, 0, starts_at_once(plan))  # [B]
         rows = np.repeat(np.arange(len(texts)), here)
         position = first + np.arange(len(rows)) - np.repeat(np.cumsum(here) - here, here)
-        grown = _as_expansion(contexts.grow(contexts.of_trunk(rows, position), plan))
+        trees, nodes = contexts.grow(contexts.of_trunk(rows, position), plan)
+        grown = (*_as_expansion(trees), *nodes)
         for row in np.flatnonzero(here):
-            parts[row].append(Expansion(*(field[rows == row] for field in grown)))
-    return [Expansion(*(np.concatenate(fields) for fields in zip(*part, strict=True))) for part in parts]
+            parts[row].append([field[rows == row] for field in grown])
+    whole = [[np.concatenate(fields) for fields in zip(*part, strict=True)] for part in parts]
+    return [Described(Expansion(*fields[:4]), NodeFeatures(*fields[4:]) if featured else None) for fields in whole]
 
 
-def _nothing(plan: NestedPlan) -> Expansion:
-    empty = np.empty((0, plan.nodes))
-    return Expansion(empty.astype(np.int16), empty.astype(np.int16), empty.astype(np.int32), empty)
+def _nothing(plan: NestedPlan, featured: bool) -> list[np.ndarray]:
+    empty, features = np.empty((0, plan.nodes)), np.empty((0, plan.nodes), dtype=np.float32)
+    return [empty.astype(np.int16), empty.astype(np.int16), empty.astype(np.int32), empty, *[features] * featured * 4]
 
 
 def _as_expansion(trees: GrownTrees) -> Expansion:
@@ -86,7 +103,7 @@ class _Contexts:
         tokens, log_probs, below: `[c, K]` its children, and the contexts that they lead to, -1 where not fed.
     """
 
-    def __init__(self, model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> None:
+    def __init__(self, model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool) -> None:
         assert plan.temperature is not None, "its temperature is fitted first"
         self._model, self._children = model, min(plan.max_children, plan.nodes, model.vocab)
         self._temperature = plan.temperature
@@ -100,6 +117,7 @@ class _Contexts:
         self._tokens = np.empty((0, self._children), dtype=np.int64)
         self._log_probs = np.empty((0, self._children))
         self._below = np.full((len(position), self._children), -1)
+        self._featured, self._said = featured, np.empty((0, SAID if featured else 0), dtype=np.float32)
         self._read(ids)
         self._kept = len(position)
         following = np.append(ids[:, 1:].cpu().numpy(), np.full((len(texts), 1), -1), 1).reshape(-1, 1)
@@ -115,32 +133,51 @@ class _Contexts:
             count, device = some.shape[1], ids.device
             offsets = torch.arange(first, first + count, device=device)[None]
             logits = self._batch.append(some, offsets, causal(first, count, device))
-            tokens, log_probs = best_children(logits.flatten(0, 1), self._children, self._temperature)
-            shape = (len(ids), count, self._children)
-            children.append((tokens.reshape(shape), log_probs.reshape(shape)))
-        tokens, log_probs = (np.concatenate(parts, 1) for parts in zip(*children, strict=True))
-        self._tokens, self._log_probs = tokens.reshape(-1, self._children), log_probs.reshape(-1, self._children)
+            children.append(
+                [part.reshape(len(ids), count, part.shape[-1]) for part in self._children_of(logits.flatten(0, 1))]
+            )
+        whole = (np.concatenate(parts, 1) for parts in zip(*children, strict=True))
+        self._tokens, self._log_probs, self._said = (part.reshape(len(self._row), part.shape[-1]) for part in whole)
+
+    def _children_of(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`[m, K]` tokens and log-probabilities, `[m, SAID]` what else the distribution says, if that is wanted."""
+        said = spread(logits) if self._featured else np.empty((len(logits), 0), dtype=np.float32)
+        return *best_children(logits, self._children, self._temperature), said
 
     def of_trunk(self, row: np.ndarray, position: np.ndarray) -> np.ndarray:
         """The contexts of trajectories' tokens."""
         contexts: np.ndarray = row * self._longest + position
         return contexts
 
-    def grow(self, starts: np.ndarray, plan: NestedPlan) -> GrownTrees:
-        """The trees of these starts.
+    def grow(self, starts: np.ndarray, plan: NestedPlan) -> tuple[GrownTrees, Sequence[np.ndarray]]:
+        """The trees of these starts, and the fields of `NodeFeatures` if they are wanted.
 
         Trees of half the nodes come first: what is seen for them bounds what a node of the whole ones must be worth,
         so that few nodes are fed that better ones would push out.
         """
         least = np.full(len(starts), -np.inf)
         if plan.nodes > SMALL:
-            half = self._grow(Growth(len(starts), plan.nodes // 2, plan.depth, self._children), starts)
+            half, _ = self._grow(Growth(len(starts), plan.nodes // 2, plan.depth, self._children), starts)
             least = half.best(plan.nodes)
-        growth = self._grow(Growth(len(starts), plan.nodes, plan.depth, self._children, least), starts)
+        growth, context = self._grow(Growth(len(starts), plan.nodes, plan.depth, self._children, least), starts)
+        trees = growth.trees()
+        nodes = self._node_features(trees, growth, context)
         self._forget()
-        return growth.trees()
+        return trees, nodes
 
-    def _grow(self, growth: Growth, starts: np.ndarray) -> Growth:
+    def _node_features(self, trees: GrownTrees, growth: Growth, context: np.ndarray) -> Sequence[np.ndarray]:
+        if not self._featured:
+            return []
+        parent = growth.nodes_at(np.maximum(trees.nodes, 0)).parent
+        above = context[np.maximum(parent, 0)]
+        there = trees.parent >= 0
+        said = self._said[above]
+        behind = self._log_probs[above, np.maximum(trees.rank, 0)] - self._log_probs[above, 0]
+        own = said[..., 1] + self._temperature * behind  # at temperature 1
+        fields = [own.astype(np.float32), *np.moveaxis(said, -1, 0)]
+        return [np.where(there, field, np.float32(0)) for field in fields]
+
+    def _grow(self, growth: Growth, starts: np.ndarray) -> tuple[Growth, np.ndarray]:
         context = here = starts  # [nodes so far] the context of each node that was expanded
         growth.add(self._tokens[here], self._log_probs[here])
         while len(growth.frontier):
@@ -148,7 +185,7 @@ class _Contexts:
             context = np.concatenate([context, np.full(growth.frontier.max() + 1 - len(context), -1)])
             context[growth.frontier] = here
             growth.add(self._tokens[here], self._log_probs[here])
-        return growth
+        return growth, context
 
     def _enter(self, growth: Growth, context: np.ndarray) -> np.ndarray:
         """`[m]` the contexts of the frontier's nodes; those that are new are fed, each once."""
@@ -177,15 +214,17 @@ class _Contexts:
         self._trunk, self._branch = np.concatenate([self._trunk, trunk]), np.concatenate([self._branch, branch])
         self._tokens = np.concatenate([self._tokens, children[0]])
         self._log_probs = np.concatenate([self._log_probs, children[1]])
+        self._said = np.concatenate([self._said, children[2]])
         self._below = np.concatenate([self._below, np.full((count, self._children), -1)])
 
     def _feed(
         self, tokens: np.ndarray, row: np.ndarray, place: np.ndarray, trunk: np.ndarray, branch: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The children of new contexts, in as many forwards as their logits need."""
         texts, width = len(self._lengths), logits_at_once(self._model, len(self._lengths))
         best_tokens = np.empty((len(tokens), self._children), dtype=np.int64)
         log_probs = np.empty((len(tokens), self._children))
+        said = np.empty((len(tokens), self._said.shape[1]), dtype=np.float32)
         for first in range(0, int(place.max()) + 1, width):
             some = np.flatnonzero((place >= first) & (place < first + width))
             at, column, count = row[some], place[some] - first, int(place[some].max()) - first + 1
@@ -202,12 +241,12 @@ class _Contexts:
                 flat = flat[torch.from_numpy(at * count + column).to(flat.device)]
             else:
                 some = some[np.argsort(at * count + column)]
-            best_tokens[some], log_probs[some] = best_children(flat, self._children, self._temperature)
-        return best_tokens, log_probs
+            best_tokens[some], log_probs[some], said[some] = self._children_of(flat)
+        return best_tokens, log_probs, said
 
     def _forget(self) -> None:
         """Drop what hangs below the trajectories."""
         self._batch.forget(self._longest)
-        for name in ("_row", "_trunk", "_branch", "_tokens", "_log_probs", "_below"):
+        for name in ("_row", "_trunk", "_branch", "_tokens", "_log_probs", "_said", "_below"):
             setattr(self, name, getattr(self, name)[: self._kept])
         self._below[self._below >= self._kept] = -1

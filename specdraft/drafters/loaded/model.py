@@ -12,13 +12,14 @@ from specdraft.drafters.base import (
     BY_RANK,
     TOP_K,
     Annotation,
+    Described,
     DrafterTraits,
     Drawing,
     Expansion,
     Prefilled,
     RecordedText,
 )
-from specdraft.drafters.loaded.expansion import expand
+from specdraft.drafters.loaded.expansion import describe_trees, expand
 from specdraft.drafters.loaded.ranking import rank_tokens
 from specdraft.drafters.loaded.tree_in_work import PreparedTopology, TreeInWork
 from specdraft.models.batch import along, logits_at_once
@@ -96,6 +97,10 @@ class ModelDrafter:
     def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """See `Drafter.expand`."""
         return expand(self.model, texts, plan)
+
+    def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
+        """See `Drafter.describe_trees`."""
+        return describe_trees(self.model, texts, plan)
 
     def rehearse(self, parents: int) -> None:
         """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""

@@ -47,3 +47,10 @@ def best_children(logits: torch.Tensor, count: int, temperature: float = 1.0) ->
     log_probs = torch.log_softmax(scaled, -1).gather(-1, tokens)
     ids, values = torch.stack([tokens.double(), log_probs.double()]).cpu().numpy()
     return ids.astype(np.int64), values
+
+
+def spread(logits: torch.Tensor) -> np.ndarray:
+    """`[m, 3]` float32: entropy in nats and the logarithms of the two largest probabilities, of `[m, vocab]` logits."""
+    log_probs = torch.log_softmax(logits, -1)
+    entropy = -log_probs.mul(log_probs.exp()).nansum(-1)  # 0 * -inf of an id that the drafter does not have
+    return torch.cat([entropy[:, None], log_probs.topk(2, -1).values], -1).float().cpu().numpy()

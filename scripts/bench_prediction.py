@@ -1,0 +1,128 @@
+"""What predicting acceptance is worth on the bundled pairs: the tables in `results/prediction/`.
+
+    python scripts/bench_prediction.py --out results/prediction
+
+Texts and trees that are not recorded yet are recorded ($SPECDRAFT_TRACES). Every score is of prompts that were not
+fitted on, with its 95 % interval over prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+
+from specdraft.prediction.cross_fitting import fit
+from specdraft.prediction.predictors import models
+from specdraft.results.files import to_csv, write_atomically
+from specdraft.results.intervals import Interval
+from specdraft.study.fit_predictor import FittedPredictor, Learnt, fit_predictor, learn
+
+PAIRS = "zoo,zoo-distilled,zoo-tiny"
+SETTINGS = {"greedy": "sampling=greedy", "sampled at temperature 1": "sampling=sample"}
+Rows = list[dict[str, Any]]
+
+
+def cells(scores: Mapping[str, Interval], prefix: str = "") -> dict[str, Any]:
+    """`name`, `name_lo`, `name_hi` of each."""
+    return {
+        f"{prefix}{name}{end}": bound
+        for name, value in scores.items()
+        for end, bound in zip(("", "_lo", "_hi"), value, strict=True)
+    }
+
+
+def scores(fitted: FittedPredictor) -> Rows:
+    """A row for each model, calibration, and kind of prediction; `change_` is against the drafter's own probability."""
+    return [
+        {"what": one.what, "model": one.model, "calibration": one.calibration}
+        | cells(one.scores)
+        | cells({name: one.against_raw[name] for name in ("ece", "ece_debiased", "log_loss", "auroc")}, "change_")
+        for one in fitted.scored
+    ]
+
+
+def ablation(fitted: FittedPredictor) -> Rows:
+    """A row for each group of features that is added."""
+    return [
+        {"added": step.added, "says": step.says} | cells(step.scores) | cells(step.gained, "gained_")
+        for step in fitted.ablation
+    ]
+
+
+def places(fitted: FittedPredictor) -> Rows:
+    """Survival by depth and child rank (empty: all)."""
+    return [
+        {"depth": place.depth if place.depth >= 0 else "", "rank": place.rank if place.rank >= 0 else ""}
+        | {"rows": place.rows, "predicted": place.predicted, "happened": place.happened}
+        | cells({name: place.scores[name] for name in ("ece_debiased", "brier", "auroc")})
+        for place in fitted.places()
+    ]
+
+
+def reliability(fitted: FittedPredictor) -> Rows:
+    """The bars of the reliability diagrams, before and after."""
+    return [
+        {"what": what, "of": name} | part._asdict()
+        for name, of in (("raw", fitted.raw), ("predictor", fitted.held_out))
+        for what in ("conditional", "survival")
+        for part in fitted.reliability(of, what)
+    ]
+
+
+TABLES: dict[str, Callable[[FittedPredictor], Rows]] = {
+    "calibration.csv": scores,
+    "ablation.csv": ablation,
+    "places.csv": places,
+    "reliability.csv": reliability,
+}
+
+
+def fitting_times(learnt: Learnt) -> dict[str, float]:
+    """Kind of model -> processor seconds of one fit on all prompts, calibrations included."""
+    taken = {}
+    for kind in models():
+        started = time.process_time()
+        fit(kind, learnt.rows, np.arange(len(learnt.fold)))
+        taken[kind] = round(time.process_time() - started, 2)
+    return taken
+
+
+def predictors(pairs: Iterable[str], out: Path) -> None:
+    """Every pair under both settings, into the tables of `TABLES` and `predictors.json`."""
+    tables: dict[str, Rows] = {name: [] for name in TABLES}
+    facts: Rows = []
+    for pair in pairs:
+        for setting, override in SETTINGS.items():
+            typer.echo(f"{pair}, {setting}", err=True)
+            learnt = learn([f"pair={pair}", override], recorded=lambda what: None)
+            fitted = fit_predictor(learnt, ablation=True)
+            for name, rows_of in TABLES.items():
+                tables[name] += [{"pair": pair, "sampling": setting} | row for row in rows_of(fitted)]
+            rows = learnt.rows
+            counts = {"prompts": len(learnt.prompts), "nodes": len(rows.prompt), "reached": int(rows.reached.sum())}
+            known = {"pair": pair, "sampling": setting, "scores_temperature": learnt.temperature}
+            facts.append(known | counts | {"accepted": int(rows.accepted.sum()), "fit_cpu_s": fitting_times(learnt)})
+    for name, listed in tables.items():
+        write_atomically(out / name, to_csv(pd.DataFrame(listed)))
+    where = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    write_atomically(out / "predictors.json", json.dumps(where | {"fits": facts}, indent=1) + "\n")
+
+
+def main(
+    pairs: Annotated[str, typer.Option(help="pair configs, with commas between")] = PAIRS,
+    out: Annotated[Path, typer.Option(help="the folder of the tables")] = Path("results/prediction"),
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    predictors(pairs.split(","), out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,55 @@
+"""`specdraft fit predictor`: which draft nodes will be accepted?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, say, say_while_loading
+
+
+def fit_predictor(
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="the predictor's file (default: beside the traces)")] = None,
+    model: Annotated[str, typer.Option("--model", help="raw, temperature, logistic, isotonic or mlp")] = "mlp",
+    calibration: Annotated[
+        str, typer.Option("--calibration", help="on top: none, temperature, platt, isotonic or sequential")
+    ] = "none",
+    rows: Annotated[
+        Path | None, typer.Option("--rows", help="also write every node's prediction and outcome as CSV")
+    ] = None,
+    ablation: Annotated[bool, typer.Option("--ablation", help="also say what each group of features adds")] = False,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a predictor of acceptance to a pair's traces.
+
+    Scores are of prompts that were not fitted on; the file is fitted on all.
+    """
+    from specdraft.results.files import check_file_writable, csv_pieces, write_atomically
+
+    for option, path, endings in (("--out", out, (".safetensors",)), ("--rows", rows, (".csv",))):
+        if path:
+            check_file_writable(path, option, endings)
+    say_while_loading()
+    from specdraft.prediction.predictor import save_predictor
+    from specdraft.study import fit_predictor as fitting
+    from specdraft.viewer.prediction_tables import predictor_tables
+
+    fitting.check_choice(model, calibration)
+    learnt = fitting.learn(overrides or [], config_dir, say)
+    fitted = fitting.fit_predictor(learnt, model, calibration, ablation)
+    if as_json:
+        typer.echo(json.dumps(fitted.as_dict()))
+    else:
+        for part in predictor_tables(fitted):
+            console().print(part)
+    out = out or fitting.default_file(learnt.combination)
+    save_predictor(fitted.predictor, out)
+    say(f"{out}: written")
+    if rows:
+        write_atomically(rows, csv_pieces(fitted.table()))
+        say(f"{rows}: written")
