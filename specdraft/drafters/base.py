@@ -63,17 +63,26 @@ class Drawing:
         sampling: what standardised means.
         source: where the randomness comes from.
         keep_probs: also keep each drafted token's probability (softmax at temperature 1), to show it.
+        keep_logits: also keep the logits that tokens were chosen by (see `ChosenFrom`), to score them.
     """
 
     draw: Draw = "rank"
     sampling: Sampling = field(default_factory=Sampling)
     source: Source = NO_SOURCE
     keep_probs: bool = False
+    keep_logits: bool = False
 
     @classmethod
-    def by(cls, rule: AcceptanceRule, sampling: Sampling, source: Source, keep_probs: bool = False) -> Drawing:
+    def by(
+        cls,
+        rule: AcceptanceRule,
+        sampling: Sampling,
+        source: Source,
+        keep_probs: bool = False,
+        keep_logits: bool = False,
+    ) -> Drawing:
         """As the rule needs it."""
-        return cls(rule.draw, sampling, source, keep_probs)
+        return cls(rule.draw, sampling, source, keep_probs, keep_logits)
 
 
 BY_RANK = Drawing()

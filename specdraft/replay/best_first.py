@@ -176,7 +176,7 @@ def replay_dynamic(
     accepted = (depths < steps.accepted[:, None]).sum(0)
     listed = StepCounts(prompt, steps.size, steps.accepted, steps.cut) if with_steps else None
     nodes = _nodes(walked, steps, tried, reached)
-    return Counted(sums, np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed), steps
+    return Counted(sums, np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed).unpruned, steps
 
 
 def _nodes(walked: Walked, steps: Steps, tried: np.ndarray, goes_on: np.ndarray) -> NodeCounts:

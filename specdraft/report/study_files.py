@@ -14,13 +14,19 @@ import pandas as pd
 
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
-from specdraft.results.metrics import COUNTS, RATIOS, TIMES
+from specdraft.results.metrics import COUNTS, PRUNED, RATIOS, TIMES
 from specdraft.results.study_tables import read_csv
 
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
 NEEDED = ["combination", "pair", "tree", "budget", "steps", "block_efficiency"]
 WHOLE = ("budget", "nodes", "depth", "seed", "max_new_tokens")
-NUMERIC = [*WHOLE[:3], *COUNTS, *TIMES, *(name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi"))]
+NUMERIC = [
+    *WHOLE[:3],
+    *COUNTS,
+    *PRUNED,
+    *TIMES,
+    *(name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")),
+]
 DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
     "positions.csv": ("depth", "reached", "accepted"),
@@ -156,6 +162,7 @@ SHORT = {
     "max_new_tokens": "tokens ",
     "seed": "seed ",
     "prompts": "prompts ",
+    "pruning": "pruning ",
 }
 
 

@@ -121,6 +121,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     for point in study.points:
         point.groups["sampling"].check()
         point.groups["acceptance"].check()
+        point.groups["pruning"].check()
         trees.limits(point.groups["tree"], point.settings.budget)
     refuse_bundled_path(overrides, prompt_spec)
     study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
@@ -158,7 +159,7 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     point = one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
     refuse_bundled_path(overrides, point.groups["prompts"])
     point.groups["tree"].limits(point.settings.budget)
-    for group in ("sampling", "acceptance", "prompts"):
+    for group in ("sampling", "acceptance", "pruning", "prompts"):
         point.groups[group].check()
     (point,) = named_points([point])
     return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
@@ -174,6 +175,7 @@ def _combination(point: Point, pair: PairFiles, digest: str = "", trees: Trees |
         point.settings,
         groups["prompts"],
         point.overrides,
+        groups["pruning"],
         digest,
         trees or Trees(),
     )
@@ -244,9 +246,9 @@ def misfit(combination: Combination, prompts: list[Prompt]) -> str | None:
 def _references(
     asked: Iterable[Combination], shapes_beside: Iterable[Shape], prompts: list[Prompt]
 ) -> list[Combination]:
-    """What stands beside replayed combinations unasked: these shapes at the same budgets."""
+    """What stands beside replayed combinations of whole trees unasked: these shapes at the same budgets."""
     there = {combination.identifier: combination for combination in asked}
-    replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized]
+    replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized and not c.pruning.prunes]
     settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts)): c for c in reversed(replayed)}
     beside: dict[str, Combination] = {}
     for combination in reversed(settings.values()):
