@@ -52,7 +52,8 @@ class Drafted(NamedTuple):
     def best_first(self) -> np.ndarray:
         """`[V, N]` the places in the order in which a growing tree takes them: the likeliest first, of equals the one
         listed first, so a parent before its children; what is no node comes last."""
-        return np.lexsort((-self.log_survival, ~self.there), axis=1)
+        order: np.ndarray = np.lexsort((-self.log_survival, ~self.there), axis=1)
+        return order
 
     def best(self, count: np.ndarray) -> np.ndarray:
         """`[V, N]` which nodes are the `count` `[V]` best ones."""
