@@ -21,6 +21,7 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
+from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +152,38 @@ class Expansion(NamedTuple):
     log_prob: np.ndarray
 
 
+class GivenTrees(NamedTuple):
+    """Trees of the starts of one text, a parent before its children.
+
+    Attributes:
+        parent: `[T, N]` a node's parent as a place in its tree, from 1; 0 is the root, -1 no node. `[1, N]`: the same
+            tree at all starts.
+        rank: likewise child ranks.
+    """
+
+    parent: np.ndarray
+    rank: np.ndarray
+
+    @classmethod
+    def of(cls, topology: Topology) -> GivenTrees:
+        """One tree at all starts."""
+        return cls(topology.parents[None, 1:].astype(np.int16), topology.ranks[None, 1:].astype(np.int16))
+
+    def at_starts(self, count: int) -> GivenTrees:
+        """With a row for each start."""
+        return GivenTrees(*(np.broadcast_to(field, (count, field.shape[1])) for field in self))
+
+    @property
+    def depth(self) -> np.ndarray:
+        """`[T, N]` of the nodes, from 1; 0: no node."""
+        depth = np.zeros((self.parent.shape[0], self.parent.shape[1] + 1), dtype=np.int64)
+        rows = np.arange(len(depth))
+        for place in range(self.parent.shape[1]):
+            above = self.parent[:, place]
+            depth[:, place + 1] = np.where(above >= 0, depth[rows, above] + 1, 0)
+        return depth[:, 1:]
+
+
 class Drafter(Protocol):
     """Proposes trees below the last committed token, and says what it would have proposed along a recorded text."""
 
@@ -189,6 +222,12 @@ class Drafter(Protocol):
     def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """The trees that it would draft at every start of each text, one text after another; of drafters with
         probabilities."""
+
+    def score(
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
+    ) -> Iterator[Expansion]:
+        """Given trees at every start of each text as it would draft them, one text after another, nodes scored by
+        softmax(logits / temperature); of drafters with probabilities."""
 
     def rehearse(self, parents: int) -> None:
         """Do the work of drafting one level below so many nodes, and keep nothing: its time is measured."""

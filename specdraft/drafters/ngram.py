@@ -15,6 +15,7 @@ from specdraft.drafters.base import (
     DrafterTraits,
     Drawing,
     Expansion,
+    GivenTrees,
     Prefilled,
     RecordedText,
     Target,
@@ -176,6 +177,12 @@ class NgramDrafter:
 
     def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """See `Drafter.expand`: without probabilities there is nothing to choose nodes by."""
+        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
+
+    def score(
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
+    ) -> Iterator[Expansion]:
+        """See `Drafter.score`: there is nothing to score by."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 
     def rehearse(self, parents: int) -> None:

@@ -108,7 +108,7 @@ def pair_traces(
         """Of one rule, or of the overlap."""
         wide = {"children": children} if "child" in arrays.values() else {}
         about = {"kind": "rule_records", "of": part, "arrays": list(arrays), "annotation": keys[name]}
-        return about | wide | _both_models(pair)
+        return about | wide | both_models(pair)
 
     note = f"judged {{}} sampled texts of {target} with {drafter}"
     records = recorder.complete_records(rules, about_records, lengths, judged, note)
@@ -195,7 +195,7 @@ class Expansions:
         return {
             "kind": "expansion",
             "annotation": self._traces.keys[name],
-            **_both_models(self._pair),
+            **both_models(self._pair),
             "budget": plan.nodes,
             "max_depth": plan.depth,
             "max_children": plan.max_children,
@@ -287,7 +287,7 @@ def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
     return bool(facts.get("weights") == files.draft.weights_hash)
 
 
-def _both_models(pair: Pair) -> dict[str, Any]:
+def both_models(pair: Pair) -> dict[str, Any]:
     """What a trace depends on of both models."""
     return {"target": pair.target_facts, "draft": pair.draft_facts}
 

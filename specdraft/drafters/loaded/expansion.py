@@ -48,7 +48,7 @@ def starts_at_once(plan: NestedPlan) -> int:
 
 def _side_by_side(model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> list[Expansion]:
     starts = np.array([len(text.tokens) - 1 for text in texts])  # [B]
-    contexts = _Contexts(model, texts, plan)
+    contexts = Contexts(model, texts, plan)
     parts: list[list[Expansion]] = [[_nothing(plan)] for _ in texts]
     for first in range(0, int(starts.max()), starts_at_once(plan)):
         here = np.clip(starts - first, 0, starts_at_once(plan))  # [B]
@@ -74,7 +74,7 @@ def _as_expansion(trees: GrownTrees) -> Expansion:
     )
 
 
-class _Contexts:
+class Contexts:
     """The contexts that were fed after each text's prompt, and the most probable tokens after each.
 
     Letters: c contexts, K children, B texts. A context is a token of a trajectory, or hangs below one.
@@ -137,7 +137,7 @@ class _Contexts:
             half = self._grow(Growth(len(starts), plan.nodes // 2, plan.depth, self._children), starts)
             least = half.best(plan.nodes)
         growth = self._grow(Growth(len(starts), plan.nodes, plan.depth, self._children, least), starts)
-        self._forget()
+        self.forget()
         return growth.trees()
 
     def _grow(self, growth: Growth, starts: np.ndarray) -> Growth:
@@ -154,11 +154,19 @@ class _Contexts:
         """`[m]` the contexts of the frontier's nodes; those that are new are fed, each once."""
         nodes = growth.nodes_at(growth.frontier)
         above = context[nodes.parent]
-        unknown = self._below[above, nodes.rank] < 0
+        return self.below(above, nodes.rank)
+
+    def child(self, above: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`[m]` tokens of contexts' children, and the logarithms of their probabilities."""
+        return self._tokens[above, rank], self._log_probs[above, rank]
+
+    def below(self, above: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """`[m]` the contexts that contexts' children lead to; those that are new are fed, each once."""
+        unknown = self._below[above, rank] < 0
         if unknown.any():
-            edges = np.unique(above[unknown] * self._children + nodes.rank[unknown])
+            edges = np.unique(above[unknown] * self._children + rank[unknown])
             self._add(*np.divmod(edges, self._children))
-        here: np.ndarray = self._below[above, nodes.rank]
+        here: np.ndarray = self._below[above, rank]
         return here
 
     def _add(self, parents: np.ndarray, ranks: np.ndarray) -> None:
@@ -205,7 +213,7 @@ class _Contexts:
             best_tokens[some], log_probs[some] = best_children(flat, self._children, self._temperature)
         return best_tokens, log_probs
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Drop what hangs below the trajectories."""
         self._batch.forget(self._longest)
         for name in ("_row", "_trunk", "_branch", "_tokens", "_log_probs", "_below"):

@@ -15,11 +15,13 @@ from specdraft.drafters.base import (
     DrafterTraits,
     Drawing,
     Expansion,
+    GivenTrees,
     Prefilled,
     RecordedText,
 )
 from specdraft.drafters.loaded.expansion import expand
 from specdraft.drafters.loaded.ranking import rank_tokens
+from specdraft.drafters.loaded.scoring import score
 from specdraft.drafters.loaded.tree_in_work import PreparedTopology, TreeInWork
 from specdraft.models.batch import along, logits_at_once
 from specdraft.models.cached_model import CachedModel
@@ -96,6 +98,12 @@ class ModelDrafter:
     def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """See `Drafter.expand`."""
         return expand(self.model, texts, plan)
+
+    def score(
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
+    ) -> Iterator[Expansion]:
+        """See `Drafter.score`."""
+        return score(self.model, texts, trees, temperature)
 
     def rehearse(self, parents: int) -> None:
         """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""
