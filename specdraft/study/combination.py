@@ -152,10 +152,10 @@ class Combination:
             tree,
             repr(self.sampling),
             repr(self.rule),
-            repr(self.pruning),
             settings.max_new_tokens,
             settings.max_prompt_tokens,
             self.engine,
+            *([repr(self.pruning)] if self.pruning.prunes else []),
         )
 
     def describe(self) -> str:

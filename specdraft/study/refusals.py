@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable
 
 from specdraft.config import Settings, override_groups, override_keys
 from specdraft.errors import ConfigError
+from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prompts import PromptSpec
 from specdraft.trees.shapes import Shape
 
@@ -46,6 +47,13 @@ def refuse_costs_unused(settings: Settings, engines: Iterable[str]) -> None:
     measure = settings.cost.measure
     if measure != "auto" and "replay" not in engines:
         raise ConfigError(f"cost.measure={measure} has no effect: nothing is replayed, and live times are measured")
+
+
+def refuse_costs_off(settings: Settings, policies: Iterable[PruningPolicy]) -> None:
+    """Raise `ConfigError` where a policy weighs costs and none are to be measured."""
+    kinds = [policy.kind for policy in policies if policy.needs_costs]
+    if settings.cost.measure == "off" and kinds:
+        raise ConfigError(f"pruning={kinds[0]} weighs measured costs, and cost.measure=off measures none")
 
 
 def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:

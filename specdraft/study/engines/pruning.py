@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from specdraft.bench.costs import pair_costs
+from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair
 from specdraft.prediction.pruning import ScoredPolicy
 from specdraft.replay.fit import resolve
@@ -18,11 +20,6 @@ from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
 from specdraft.trees.topology import Topology
-
-
-def fits_scores(combinations: Iterable[Combination]) -> bool:
-    """Whether any of them grows or prunes its trees by scores that are fitted to the texts."""
-    return any(combination.pruning.fits_scores for combination in combinations)
 
 
 def scores_for_pruning(
@@ -56,6 +53,15 @@ def scores_for_pruning(
         static = _static(work, asked, traces)
         found[kind] = score_trees(pair, prompt_ids, traces, static, grown, temperatures, store, note, watch)
     return found
+
+
+def costs_for_pruning(
+    pair: Pair, combinations: Sequence[Combination], store: TraceStore, watch: Watch = UNWATCHED
+) -> CostCurve | None:
+    """The pair's costs, the same that replay has, where a policy of combinations that are decoded live weighs them."""
+    if not any(combination.pruning.needs_costs for combination in combinations):
+        return None
+    return pair_costs(pair, store, 1 + max(combination.limits.nodes for combination in combinations), watch=watch)
 
 
 def _nested(combinations: Iterable[Combination]) -> list[NestedPlan]:
