@@ -129,6 +129,11 @@ class Together:
                 "tree.scores=calibrated is fitted to the traces of a whole study; with tree.temperature=T (specdraft "
                 "fit temperature says which) one prompt's trees can be drawn"
             )
+        if self.pruning.prunes:
+            raise ConfigError(
+                f"pruning={self.pruning.kind}: what is left of each tree of a recorded text is not drawn; "
+                "specdraft generate shows it as it is decoded"
+            )
         replace(self, engine="auto").refuse()
         if self.rule.replay != "rank":
             raise ConfigError(
