@@ -39,6 +39,7 @@ class Limits(NamedTuple):
     max_depth: int
     max_children: int
     temperature: float | None
+    top_p: float
 
     @property
     def scores(self) -> str:
@@ -244,7 +245,7 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
-    return Limits(plan.max_depth, plan.max_children, plan.temperature)
+    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p)
 
 
 def dynamic_trees(

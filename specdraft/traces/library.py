@@ -206,7 +206,8 @@ class Expansions:
 def _scored_by(plan: NestedPlan) -> dict[str, float]:
     """What the scores of a plan's nodes depend on, beside the drafter."""
     assert plan.temperature is not None, "its temperature is fitted first"
-    return {} if plan.temperature == 1 else {"temperature": plan.temperature}
+    scored = {} if plan.temperature == 1 else {"temperature": plan.temperature}
+    return scored | ({} if plan.top_p == 1 else {"top_p": plan.top_p})
 
 
 class FoundTraces(NamedTuple):
@@ -260,8 +261,9 @@ def _find_expansion(
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
     for trace in traces:
-        temperature = trace.about.get("temperature", 1.0)
-        if _says(trace.about, wanted) and temperature == plan.temperature and trace.about["budget"] >= plan.nodes:
+        scored = trace.about.get("temperature", 1.0), trace.about.get("top_p", 1.0)
+        alike = scored == (plan.temperature, plan.top_p)
+        if _says(trace.about, wanted) and alike and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth
             if (levels == plan.max_depth or unlimited) and (

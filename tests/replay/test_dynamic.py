@@ -26,7 +26,7 @@ SHAPES = (
     BestFirst(),
     BestFirst(max_depth=3),
     BestFirst(max_children=2),
-    BestFirst(max_depth=5, max_children=3),
+    BestFirst(max_depth=5, candidate_top_k=3, candidate_top_p=0.9),
     BestFirst(min_prob=0.02),
     BestFirst(scores="calibrated", temperature=0.4),
 )

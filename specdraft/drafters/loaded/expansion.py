@@ -134,9 +134,10 @@ class Contexts:
         """
         least = np.full(len(starts), -np.inf)
         if plan.nodes > SMALL:
-            half = self._grow(Growth(len(starts), plan.nodes // 2, plan.depth, self._children), starts)
-            least = half.best(plan.nodes)
-        growth = self._grow(Growth(len(starts), plan.nodes, plan.depth, self._children, least), starts)
+            half = Growth(len(starts), plan.nodes // 2, plan.depth, self._children, top_p=plan.top_p)
+            least = self._grow(half, starts).best(plan.nodes)
+        whole = Growth(len(starts), plan.nodes, plan.depth, self._children, least, plan.top_p)
+        growth = self._grow(whole, starts)
         self.forget()
         return growth.trees()
 
