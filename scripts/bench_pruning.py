@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from specdraft.bench.costs import pair_costs
+from specdraft.bench.kept import pair_costs
 from specdraft.bench.curve import CostCurve
 from specdraft.config import Settings
 from specdraft.drafters.pair import load_pair

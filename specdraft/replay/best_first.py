@@ -201,9 +201,7 @@ def _has_children(walked: Walked, steps: Steps, there: np.ndarray) -> np.ndarray
     return known & np.take_along_axis(parents, np.where(known, on_path, 0), axis=1)
 
 
-def _nodes(
-    walked: Walked, steps: Steps, there: np.ndarray, tried: np.ndarray, goes_on: np.ndarray
-) -> NodeCounts:
+def _nodes(walked: Walked, steps: Steps, there: np.ndarray, tried: np.ndarray, goes_on: np.ndarray) -> NodeCounts:
     """Of the nodes that were ever reached; `there`: `[V, N]` those that were sent; `goes_on`: `[V, D + 1]` whether
     children of the accepted node at each depth were tried."""
     parent, depth, path = walked.parent[steps.start], walked.depth[steps.start], walked.path[steps.start]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from specdraft.acceptance import AcceptanceRule, Greedy
-from specdraft.bench.costs import pair_costs
+from specdraft.bench.kept import pair_costs
 from specdraft.config import Settings
 from specdraft.decoding.decode import Decoding, decode, decode_plainly
 from specdraft.decoding.ending import Ending
