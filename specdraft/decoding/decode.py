@@ -104,12 +104,12 @@ def _steps(
     root: int,
     ending: Ending,
 ) -> Iterator[Step]:
-    emitted, clock = 1, Clock(verifier.model.device)
+    emitted, clock, pruner = 1, Clock(verifier.model.device), pruning.begin()
     while not ending.reached(emitted, root):
         clock.restart()
         drafted = drafter.draft(root, plan, drawing)
         draft_s = clock.lap()
-        sent = pruning.send(drafted)
+        sent = pruner.send(drafted)
         predict_s = clock.lap() if pruning.prunes else 0.0
         tree, pruned = sent.tree, drafted.num_nodes - sent.tree.num_nodes
         logits, hidden = verifier.verify(tree)
@@ -118,6 +118,7 @@ def _steps(
         tokens = ending.cut(emitted, [*accepted.tokens, accepted.bonus])
         nodes = accepted.nodes[: len(tokens)]
         verifier.commit(nodes)
+        pruner.learn(sent, nodes)
         drafter.commit(drafted, sent.as_drafted(nodes), None if hidden is None else hidden[[0, *nodes]])
         emitted, root = emitted + len(tokens), tokens[-1]
         kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)

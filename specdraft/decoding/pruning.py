@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from specdraft.prediction.online import OnlineAcceptance
 from specdraft.prediction.pruning import Drafted, NoPruning, PruningPolicy
 from specdraft.prediction.pruning.base import Costs
 from specdraft.prediction.survival import cumulative
@@ -50,22 +52,51 @@ class Pruning:
     def prunes(self) -> bool:
         return self.policy.prunes
 
+    def begin(self) -> Pruner:
+        """For one prompt."""
+        return Pruner(self, OnlineAcceptance() if self.policy.adapts else None)
+
+
+WHOLE = Pruning()  # every drafted node is sent
+
+
+class Pruner:
+    """Prunes the trees of one prompt, step by step.
+
+    Args:
+        how: the policy.
+        online: what is learnt from the prompt's steps; None: nothing is.
+    """
+
+    def __init__(self, how: Pruning, online: OnlineAcceptance | None = None) -> None:
+        self._how, self._online = how, online
+        self._own = np.zeros(0)  # [n] what was said of the nodes of the last tree
+
     def send(self, tree: DraftTree) -> Sent:
         """What is left of a tree; its logits are there (see `Drawing.keep_logits`) where anything can be pruned."""
-        if not self.prunes or not tree.num_nodes:
+        how, topology = self._how, tree.topology
+        if not how.prunes or not tree.num_nodes:
             return Sent(tree)
-        topology = tree.topology
         parent, depth = topology.parents[None, 1:], topology.depths[None, 1:]
-        drafted = Drafted(parent, depth, cumulative(parent, depth, log_probs(tree, self.temperature)[None]))
-        step = None if self.costs is None else self.costs.of_steps(drafted.fed, tree.num_nodes, self.dynamic)
-        kept = np.flatnonzero(self.policy.keep(drafted, step)[0]) + 1
+        self._own = own = log_probs(tree, how.temperature)
+        conditional = own[None] if self._online is None else self._online.log_conditional(own[None], depth)
+        drafted = Drafted(parent, depth, cumulative(parent, depth, conditional))
+        step = None if how.costs is None else how.costs.of_steps(drafted.fed, tree.num_nodes, how.dynamic)
+        kept = np.flatnonzero(how.policy.keep(drafted, step)[0]) + 1
         if len(kept) == tree.num_nodes:
             return Sent(tree)
         nodes = np.concatenate([[0], kept])
         return Sent(tree.part(nodes), nodes)
 
-
-WHOLE = Pruning()  # every drafted node is sent
+    def learn(self, sent: Sent, accepted: Sequence[int]) -> None:
+        """Of the last tree, these nodes of what was sent were accepted."""
+        if self._online is None or not sent.tree.num_nodes:
+            return
+        topology = sent.tree.topology
+        nodes = np.arange(len(topology)) if sent.nodes is None else sent.nodes
+        tried = 1 + np.flatnonzero(np.isin(topology.parents[1:], [0, *accepted]))
+        taken = np.isin(tried, accepted)
+        self._online.learn(self._own[nodes[tried] - 1], topology.depths[tried], taken)
 
 
 def log_probs(tree: DraftTree, temperature: float) -> np.ndarray:

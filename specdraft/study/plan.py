@@ -145,7 +145,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
         for reference in _references(asked, shapes_beside, prompts):
             (beside if _has_room(reference, longest) else too_deep).append(reference)
-    notes = [*study.notes, *_left_out(too_deep), *_without_costs(settings)]
+    notes = [*study.notes, *_adapting(combinations), *_left_out(too_deep), *_without_costs(settings)]
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
 
 
@@ -276,6 +276,15 @@ def _without_costs(settings: Settings) -> list[str]:
     if settings.cost.measure != "off":
         return []
     return ["cost.measure=off: times of replayed rows are not estimated, so their est_ columns are empty"]
+
+
+def _adapting(combinations: Iterable[Combination]) -> list[str]:
+    if not any(combination.pruning.adapts for combination in combinations):
+        return []
+    return [
+        "pruning.online=true: one slope and an intercept for each depth are learnt from the steps of a prompt; they "
+        "start anew, at 1 and 0, with every prompt"
+    ]
 
 
 def _left_out(references: Iterable[Combination]) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from specdraft.bench.kept import pair_costs
 from specdraft.bench.curve import CostCurve
+from specdraft.bench.kept import pair_costs
 from specdraft.drafters.pair import Pair
 from specdraft.prediction.pruning import ScoredPolicy
 from specdraft.replay.fit import resolve
