@@ -30,7 +30,7 @@ import torch
 import typer
 from rich.console import Console
 
-from specdraft.decoding.decode import Ending
+from specdraft.decoding.ending import Ending
 from specdraft.drafters.base import RecordedText
 from specdraft.drafters.loaded.aligned import AffineMap, Head, HeadedModel
 from specdraft.drafters.loaded.model import ModelDrafter

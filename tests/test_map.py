@@ -45,7 +45,8 @@ def test_every_package_says_what_it_is_for() -> None:
 def test_config_folders_have_their_namesakes() -> None:
     """An axis is a folder of choices, and what a choice is lives on the floor of its name."""
     homes = {"pair": "drafters/pair.py", "drafter": "drafters", "tree": "trees/shapes", "sampling": "sampling",
-             "acceptance": "acceptance", "prompts": "prompts", "experiment": "study"}  # fmt: skip
+             "acceptance": "acceptance", "prompts": "prompts", "pruning": "prediction/pruning",
+             "experiment": "study"}  # fmt: skip
     assert {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()} == set(homes)
     assert all((PACKAGE / home).exists() for home in homes.values())
 

@@ -19,6 +19,7 @@ CODE = """
 from dataclasses import dataclass
 from specdraft.acceptance.greedy import Greedy
 from specdraft.drafters.ngram import Ngram
+from specdraft.prediction.pruning import ScoredPolicy
 from specdraft.trees.shapes import StaticShape
 
 @dataclass
@@ -37,6 +38,14 @@ class Chain(StaticShape):
 @dataclass
 class Polite(Greedy):
     kind: str = "polite"
+
+@dataclass
+class Half(ScoredPolicy):
+    kind: str = "half"
+    least: int = 1
+
+    def keep(self, drafted, costs=None):
+        return drafted.best(drafted.there.sum(1) // 2 + self.least)
 
 @dataclass
 class Echo(Ngram):
@@ -68,7 +77,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Insta
 def test_each_kind_of_plugin_is_a_choice(installed: Installed, tiny_pair_folders: PairFolders, tmp_path: Path) -> None:
     installed(
         "[specdraft.shapes]\nstairs = toy_plugin:Stairs\n[specdraft.rules]\npolite = toy_plugin:Polite\n"
-        "[specdraft.drafters]\necho = toy_plugin:Echo\n"
+        "[specdraft.drafters]\necho = toy_plugin:Echo\n[specdraft.pruning]\nhalf = toy_plugin:Half\n"
     )
     assert "stairs" in shapes.registry() and "polite" in acceptance.registry() and "echo" in drafters.registry()
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
@@ -78,6 +87,8 @@ def test_each_kind_of_plugin_is_a_choice(installed: Installed, tiny_pair_folders
     assert {("stairs-r1", "model", "polite"), ("stairs-r2", "echo", "polite"), ("chain", "echo", "polite")} <= labels
     paths = {c.keys["tree"]: c.topology.paths for c in plan.combinations if c.topology is not None}
     assert paths["stairs-r2"] == [(), (2,), (2, 2), (2, 2, 2)]
+    pruned = plan_study([*pair, "tree=chain", "budget=3", "pruning=half", "pruning.least=2", "prompts.limit=2"])
+    assert [c.keys["pruning"] for c in pruned.combinations] == ["half-l2"]
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "stairs.yaml").write_text("kind: stairs\nrank: 4\n")  # the user's file goes before
     again = plan_study([*pair, "tree=stairs", "budget=2", "max_new_tokens=8", "prompts.limit=2"], tmp_path)

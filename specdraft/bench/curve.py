@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from specdraft.prediction.pruning import StepCosts
 from specdraft.trees.topology import Topology
 
 
@@ -77,6 +78,12 @@ class CostCurve:
         levels = np.where(fed > 0, self._at(fed, self.draft_level_s) + self.select_s, 0.0)
         seconds: np.ndarray = levels.sum(1) + self._at(nodes + 1, self.verify_s) + self.other_s
         return seconds
+
+    def of_steps(self, fed: np.ndarray, most: int, dynamic: bool) -> StepCosts:
+        """See `pruning.base.Costs`."""
+        select_s = self.select_s if dynamic else 0.0
+        drafting = np.where(fed > 0, self._at(fed, self.draft_level_s) + select_s, 0.0).sum(1)
+        return StepCosts(drafting + self.other_s, self._at(np.arange(most + 1) + 1, self.verify_s))
 
     def _at(self, counts: list[int] | np.ndarray, seconds: list[float]) -> np.ndarray:
         """Seconds for so many tokens: linear between the sizes that were measured, and beyond the last two."""

@@ -35,7 +35,7 @@ def generate(
 
     refuse_engine("generate", overrides or [], "live")
     combination = one_combination("generate", overrides or [], config_dir)
-    refuse_prompt_set(overrides or [], combination.shape)
+    refuse_prompt_set(overrides or [], combination)
     replace(combination.together, engine="live").refuse()
     pair, template = combination.pair, combination.prompts.chat_template
     encoded = pair.encode_to_fit(
@@ -60,6 +60,7 @@ def generate(
         max_prompt_tokens=settings.max_prompt_tokens,
         seed=settings.seed,
         fitted_on=combination.prompts,
+        pruning=combination.pruning,
     )
     _present(watched(decoder, combination, prompt, encoded.ids), html, not no_live, as_json)
 

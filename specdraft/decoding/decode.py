@@ -11,6 +11,7 @@ import torch
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.decoding.ending import Ending
+from specdraft.decoding.pruning import WHOLE, Pruning
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
 from specdraft.drafters.base import Prefilled
@@ -62,6 +63,7 @@ def decode(
     ending: Ending,
     source: Source = NO_SOURCE,
     *,
+    pruning: Pruning = WHOLE,
     again: bool = False,
     watched: bool = False,
 ) -> Decoding:
@@ -76,6 +78,7 @@ def decode(
         prompt_ids: the prompt.
         ending: when the continuation is over.
         source: of randomness.
+        pruning: which drafted nodes are sent to the target.
         again: verifier and drafter hold this very prompt from the last time: it is not read again.
         watched: keep what is needed to show a step: draft probabilities, and the target's logits.
     """
@@ -86,8 +89,8 @@ def decode(
         drafter.rewind()
     else:
         drafter.begin(Prefilled(prompt_ids, prompt.hidden))
-    drawing = Drawing.by(rule, sampling, source, watched)
-    steps = _steps(verifier, drafter, plan, rule, drawing, root, ending)
+    drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes)
+    steps = _steps(verifier, drafter, plan, rule, drawing, pruning, root, ending)
     return Decoding(root, prefill_s=clock.lap(), _coming=steps)
 
 
@@ -97,24 +100,30 @@ def _steps(
     plan: Plan,
     rule: AcceptanceRule,
     drawing: Drawing,
+    pruning: Pruning,
     root: int,
     ending: Ending,
 ) -> Iterator[Step]:
-    emitted, clock = 1, Clock(verifier.model.device)
+    emitted, clock, pruner = 1, Clock(verifier.model.device), pruning.begin()
     while not ending.reached(emitted, root):
         clock.restart()
-        tree = drafter.draft(root, plan, drawing)
+        drafted = drafter.draft(root, plan, drawing)
         draft_s = clock.lap()
+        sent = pruner.send(drafted)
+        predict_s = clock.lap() if pruning.prunes else 0.0
+        tree, pruned = sent.tree, drafted.num_nodes - sent.tree.num_nodes
         logits, hidden = verifier.verify(tree)
         verify_s = clock.lap()
         accepted = rule.accept(tree, standardise(logits, drawing.sampling), tree.drawn_from, drawing.source)
         tokens = ending.cut(emitted, [*accepted.tokens, accepted.bonus])
         nodes = accepted.nodes[: len(tokens)]
         verifier.commit(nodes)
-        drafter.commit(tree, nodes, None if hidden is None else hidden[[0, *nodes]])
+        pruner.learn(sent, nodes)
+        drafter.commit(drafted, sent.as_drafted(nodes), None if hidden is None else hidden[[0, *nodes]])
         emitted, root = emitted + len(tokens), tokens[-1]
-        kept = logits if drawing.keep_probs else None
-        yield Step(tree, nodes, tokens, len(tokens) == len(nodes), draft_s, verify_s, clock.lap(), accepted.tried, kept)
+        kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)
+        spent = draft_s, verify_s, clock.lap()
+        yield Step(tree, nodes, tokens, cut, *spent, accepted.tried, kept, pruned, predict_s)
 
 
 def choose(probs: torch.Tensor, sampling: Sampling, source: Source) -> int:

@@ -9,6 +9,7 @@ from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
 from specdraft.drafters.base import DrafterTraits
 from specdraft.errors import ConfigError
+from specdraft.prediction.pruning import NoPruning, PruningPolicy
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
@@ -30,6 +31,7 @@ class Together:
         with_steps: whole steps are wanted, not only counts.
         traits: what the drafter can do; `drafter` is its name.
         trees: where the tree is kept once it is made.
+        pruning: which of its nodes are sent.
     """
 
     shape: Shape
@@ -43,6 +45,7 @@ class Together:
     traits: DrafterTraits = field(default_factory=DrafterTraits)
     drafter: str = "model"
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)
+    pruning: PruningPolicy = field(default_factory=NoPruning)
 
     @property
     def limits(self) -> Limits:
@@ -77,6 +80,8 @@ class Together:
             return f"acceptance={rule.kind} has no replay"
         if self.traits.lasting_state:
             return f"the state of drafter={self.drafter} outlasts a step, so a tree depends on the steps before it"
+        if self.pruning.adapts:
+            return "with pruning.online=true what is pruned depends on the steps before it"
         if self.plan and self.topology is None and self.plan.nested is None:
             return f"tree={self.shape.kind} differs from step to step, and a budget's trees are no parts of larger ones"
         return None if rule.replay == "rank" else self._expected_only()
@@ -108,6 +113,7 @@ class Together:
         """Raise `ConfigError` unless this can run, or where a number is out of range."""
         self.sampling.check()
         self.rule.check()
+        self.pruning.check()
         if why := self.misfit:
             raise ConfigError(why)
 
@@ -122,6 +128,11 @@ class Together:
             raise ConfigError(
                 "tree.scores=calibrated is fitted to the traces of a whole study; with tree.temperature=T (specdraft "
                 "fit temperature says which) one prompt's trees can be drawn"
+            )
+        if self.pruning.prunes:
+            raise ConfigError(
+                f"pruning={self.pruning.kind}: what is left of each tree of a recorded text is not drawn; "
+                "specdraft generate shows it as it is decoded"
             )
         replace(self, engine="auto").refuse()
         if self.rule.replay != "rank":
@@ -152,6 +163,8 @@ class Together:
         traits, shape = self.traits, self.shape
         if self.dynamic and not traits.probabilities:
             return f"tree={shape.kind} chooses nodes by their probability, and drafter={self.drafter} gives none"
+        if self.pruning.prunes and not traits.probabilities:
+            return f"pruning={self.pruning.kind} looks at probabilities, and drafter={self.drafter} gives none"
         if traits.deepest is not None and self.limits.depth > traits.deepest:
             levels = f"{self.limits.depth} levels" if self.topology is not None else f"up to {self.limits.depth} levels"
             return f"{shape.label} has {levels}; drafter={self.drafter} makes at most {traits.deepest}"
@@ -161,7 +174,7 @@ class Together:
         """Why another rule might do."""
         if why := self.rule.misfit(self.sampling, chain=self.topology is not None and self.topology.is_chain):
             return why
-        if why := self._wrong_children() or self._undrawable():
+        if why := self._wrong_children() or self._undrawable() or self._drawn_and_pruned():
             return why
         if self.engine == "replay" and self.live_only:
             return f"{self.live_only}; it needs engine=live or engine=auto"
@@ -182,6 +195,16 @@ class Together:
         if not self.topology.sibling_closed:
             return f"{shape.label} skips child ranks, and acceptance={kind} draws a node's children one after another"
         return None
+
+    def _drawn_and_pruned(self) -> str | None:
+        """Why pruning would change the law of the text: a child that was drawn at random may not be left out for what
+        it is (Sun et al. 2023; appendix A of DSpark has a counterexample)."""
+        if not self.pruning.prunes or self.rule.draw == "rank":
+            return None
+        return (
+            f"pruning={self.pruning.kind} looks at drawn children, and acceptance={self.rule.kind} draws them at "
+            "random: leaving one out for what it is changes the law of the text"
+        )
 
     def _undrawable(self) -> str | None:
         """Why the drafter cannot do what the rule needs."""

@@ -21,6 +21,7 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
+from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
     import torch
@@ -63,17 +64,26 @@ class Drawing:
         sampling: what standardised means.
         source: where the randomness comes from.
         keep_probs: also keep each drafted token's probability (softmax at temperature 1), to show it.
+        keep_logits: also keep the logits that tokens were chosen by (see `ChosenFrom`), to score them.
     """
 
     draw: Draw = "rank"
     sampling: Sampling = field(default_factory=Sampling)
     source: Source = NO_SOURCE
     keep_probs: bool = False
+    keep_logits: bool = False
 
     @classmethod
-    def by(cls, rule: AcceptanceRule, sampling: Sampling, source: Source, keep_probs: bool = False) -> Drawing:
+    def by(
+        cls,
+        rule: AcceptanceRule,
+        sampling: Sampling,
+        source: Source,
+        keep_probs: bool = False,
+        keep_logits: bool = False,
+    ) -> Drawing:
         """As the rule needs it."""
-        return cls(rule.draw, sampling, source, keep_probs)
+        return cls(rule.draw, sampling, source, keep_probs, keep_logits)
 
 
 BY_RANK = Drawing()
@@ -164,6 +174,38 @@ class Described(NamedTuple):
     nodes: NodeFeatures | None = None
 
 
+class GivenTrees(NamedTuple):
+    """Trees of the starts of one text, a parent before its children.
+
+    Attributes:
+        parent: `[T, N]` a node's parent as a place in its tree, from 1; 0 is the root, -1 no node. `[1, N]`: the same
+            tree at all starts.
+        rank: likewise child ranks.
+    """
+
+    parent: np.ndarray
+    rank: np.ndarray
+
+    @classmethod
+    def of(cls, topology: Topology) -> GivenTrees:
+        """One tree at all starts."""
+        return cls(topology.parents[None, 1:].astype(np.int16), topology.ranks[None, 1:].astype(np.int16))
+
+    def at_starts(self, count: int) -> GivenTrees:
+        """With a row for each start."""
+        return GivenTrees(*(np.broadcast_to(field, (count, field.shape[1])) for field in self))
+
+    @property
+    def depth(self) -> np.ndarray:
+        """`[T, N]` of the nodes, from 1; 0: no node."""
+        depth = np.zeros((self.parent.shape[0], self.parent.shape[1] + 1), dtype=np.int64)
+        rows = np.arange(len(depth))
+        for place in range(self.parent.shape[1]):
+            above = self.parent[:, place]
+            depth[:, place + 1] = np.where(above >= 0, depth[rows, above] + 1, 0)
+        return depth[:, 1:]
+
+
 class Drafter(Protocol):
     """Proposes trees below the last committed token, and says what it would have proposed along a recorded text."""
 
@@ -205,6 +247,12 @@ class Drafter(Protocol):
 
     def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
         """As `expand`, with what predictors learn from."""
+
+    def score(
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
+    ) -> Iterator[Expansion]:
+        """Given trees at every start of each text as it would draft them, one text after another, nodes scored by
+        softmax(logits / temperature); of drafters with probabilities."""
 
     def rehearse(self, parents: int) -> None:
         """Do the work of drafting one level below so many nodes, and keep nothing: its time is measured."""

@@ -16,6 +16,7 @@ from specdraft.drafters.base import (
     DrafterTraits,
     Drawing,
     Expansion,
+    GivenTrees,
     Prefilled,
     RecordedText,
     Target,
@@ -181,6 +182,12 @@ class NgramDrafter:
 
     def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
         """See `expand`."""
+        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
+
+    def score(
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
+    ) -> Iterator[Expansion]:
+        """See `Drafter.score`: there is nothing to score by."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 
     def rehearse(self, parents: int) -> None:

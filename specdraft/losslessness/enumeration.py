@@ -9,7 +9,7 @@ target's own. That is exact up to rounding, not a test on samples.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
@@ -116,6 +116,8 @@ class Step:
 
     Attributes:
         target, drawn: the sampling setting of the text, and the one that children are drawn with.
+        kept: which nodes of a drafted tree, whose tokens from the root are given too, are sent, the root first; None:
+            all of them.
     """
 
     world: World
@@ -123,6 +125,7 @@ class Step:
     rule: AcceptanceRule
     target: Sampling = field(default_factory=lambda: PLAIN)
     drawn: Sampling = field(default_factory=lambda: PLAIN)
+    kept: Callable[[DraftTree, list[Prefix]], Sequence[int]] | None = None
 
     def draft(self, source: Source) -> tuple[DraftTree, list[Prefix]]:
         """A tree drawn as the rule needs it, and each node's tokens from the root."""
@@ -134,7 +137,12 @@ class Step:
                     prefixes[*path, rank] = (*prefixes[path], token)
         paths = list(prefixes)[1:]
         tree = DraftTree.from_paths(paths, 0, [prefixes[path][-1] for path in paths])
-        return tree, [prefixes[path] for path in tree.topology.paths]
+        texts = [prefixes[path] for path in tree.topology.paths]
+        if self.kept is None:
+            return tree, texts
+        nodes, tokens = self.kept(tree, texts), tree.token_list()
+        part = DraftTree(tree.topology.part(nodes), [tokens[node] for node in nodes])
+        return part, [texts[node] for node in nodes]
 
     def children(self, prefix: Prefix, children: list[int], source: Source) -> list[tuple[int, int]]:
         """Rank and token of each child that a node gets."""

@@ -29,7 +29,6 @@ class Walked(NamedTuple):
         parent, depth: `[F, N]` of the nodes in their order (depth 0: no node); `log_prob`: see `Expansion`.
         path: `[F, N]` each node's rank path, as an index into `paths`.
         on_path: `[F, D + 2]` the place, from 1, of the node at each depth that holds the trajectory's own token.
-        first_child: `[F, D + 2]` the place of that node's best child.
     """
 
     prompt: np.ndarray
@@ -40,7 +39,6 @@ class Walked(NamedTuple):
     path: np.ndarray
     paths: list[RankPath]
     on_path: np.ndarray
-    first_child: np.ndarray
 
 
 def walk(packed: PackedRanks, expansions: Sequence[Expansion]) -> Walked:
@@ -56,8 +54,8 @@ def walk(packed: PackedRanks, expansions: Sequence[Expansion]) -> Walked:
     first = np.cumsum(packed.last) - packed.last
     position = np.arange(len(prompt)) - first[prompt]
     depth, path, paths = _paths(parent, rank)
-    on_path, first_child = _follow(packed.ranks, prompt, position, parent, rank, int(depth.max(initial=0)))
-    return Walked(prompt, first, parent, depth, log_prob, path, paths, on_path, first_child)
+    on_path = _follow(packed.ranks, prompt, position, parent, rank, int(depth.max(initial=0)))
+    return Walked(prompt, first, parent, depth, log_prob, path, paths, on_path)
 
 
 def _paths(parent: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[RankPath]]:
@@ -79,19 +77,17 @@ def _paths(parent: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _follow(
     ranks: np.ndarray, prompt: np.ndarray, position: np.ndarray, parent: np.ndarray, rank: np.ndarray, levels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """`on_path` and `first_child` of `Walked`."""
+) -> np.ndarray:
+    """See `Walked.on_path`."""
     starts = np.arange(len(prompt))
     on_path = np.full((len(prompt), levels + 2), NEVER)
-    first_child = on_path.copy()
     on_path[:, 0] = 0
     for depth in range(levels + 1):
         below = parent == on_path[:, depth, None]
-        first_child[:, depth] = _place(below)
         at = np.minimum(position + depth + 1, ranks.shape[1] - 1)
         on_path[:, depth + 1] = _place(below & (rank == ranks[prompt, at][:, None]))
     assert (on_path[starts, -1] == NEVER).all()
-    return on_path, first_child
+    return on_path
 
 
 def _place(mask: np.ndarray) -> np.ndarray:
@@ -101,11 +97,18 @@ def _place(mask: np.ndarray) -> np.ndarray:
     return np.where(mask.any(1), mask.argmax(1) + 1, NEVER)
 
 
-def sizes(walked: Walked, plan: NestedPlan) -> np.ndarray:
-    """`[F]` draft nodes of each start's tree at a budget and a threshold."""
-    there = (walked.depth > 0) & (walked.log_prob >= plan.least)
-    size: np.ndarray = np.minimum(there.sum(1), plan.nodes)
-    return size
+def nodes_there(walked: Walked, plan: NestedPlan) -> np.ndarray:
+    """`[F, N]` the nodes of each start's tree at a budget and a threshold: the first ones of the order."""
+    enough = (walked.depth > 0) & (walked.log_prob >= plan.least)
+    first: np.ndarray = enough & (np.arange(enough.shape[1]) < plan.nodes)
+    return first
+
+
+def accepted_tokens(walked: Walked, there: np.ndarray) -> np.ndarray:
+    """`[F]` what a step accepts at each start with these nodes `[F, N]`, which have their ancestors."""
+    row, level = np.nonzero(walked.on_path[:, 1:] != NEVER)
+    kept = there[row, walked.on_path[row, level + 1] - 1]
+    return np.bincount(row[kept], minlength=len(there))
 
 
 class Steps(NamedTuple):
@@ -123,9 +126,9 @@ class Steps(NamedTuple):
     cut: np.ndarray
 
 
-def take_steps(walked: Walked, packed: PackedRanks, size: np.ndarray) -> Steps:
-    """The steps with trees of these sizes `[F]`."""
-    accepted = (walked.on_path[:, 1:] <= size[:, None]).sum(1)
+def take_steps(walked: Walked, packed: PackedRanks, there: np.ndarray) -> Steps:
+    """The steps with trees of these nodes `[F, N]`."""
+    accepted, size = accepted_tokens(walked, there), there.sum(1)
     at = np.zeros(len(packed.last), dtype=np.int64)
     visited = []
     while (going := at < packed.last).any():
@@ -158,11 +161,20 @@ def replay_dynamic(
     walked: Walked, packed: PackedRanks, plan: NestedPlan, with_steps: bool = False
 ) -> tuple[Counted, Steps]:
     """Counts of decoding every prompt with best-first trees: integers, equal to a live run's; and the steps."""
-    steps = take_steps(walked, packed, sizes(walked, plan))
+    there = nodes_there(walked, plan)
+    steps = take_steps(walked, packed, there)
+    return count_steps(walked, packed, steps, there, with_steps), steps
+
+
+def count_steps(
+    walked: Walked, packed: PackedRanks, steps: Steps, there: np.ndarray, with_steps: bool = False
+) -> Counted:
+    """What steps came to that were taken with these nodes `[F, N]` of the trees."""
+    there = there[steps.start]
     tried = steps.accepted - steps.cut  # depths whose accepted node's children were tried
     prompt, prompts = walked.prompt[steps.start], len(packed.last)
     depths = np.arange(walked.on_path.shape[1] - 1)
-    grew = walked.first_child[steps.start][:, :-1] <= steps.size[:, None]
+    grew = _has_children(walked, steps, there)[:, :-1]
     reached = grew & (depths <= tried[:, None])
     count = np.bincount(prompt, minlength=prompts)
     sums = {
@@ -175,19 +187,28 @@ def replay_dynamic(
     }
     accepted = (depths < steps.accepted[:, None]).sum(0)
     listed = StepCounts(prompt, steps.size, steps.accepted, steps.cut) if with_steps else None
-    nodes = _nodes(walked, steps, tried, reached)
-    return Counted(sums, np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed), steps
+    nodes = _nodes(walked, steps, there, tried, reached)
+    return Counted(sums, np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed).unpruned
 
 
-def _nodes(walked: Walked, steps: Steps, tried: np.ndarray, goes_on: np.ndarray) -> NodeCounts:
-    """Of the nodes that were ever reached; `goes_on`: `[V, D + 1]` whether children of the accepted node at each depth
-    were tried."""
+def _has_children(walked: Walked, steps: Steps, there: np.ndarray) -> np.ndarray:
+    """`[V, D + 2]` whether the trajectory's own node at each depth has a child among these nodes `[V, N]`."""
+    parents = np.zeros((there.shape[0], there.shape[1] + 1), dtype=bool)
+    row, place = np.nonzero(there)
+    parents[row, walked.parent[steps.start][row, place]] = True
+    on_path = walked.on_path[steps.start]
+    known = on_path != NEVER
+    return known & np.take_along_axis(parents, np.where(known, on_path, 0), axis=1)
+
+
+def _nodes(walked: Walked, steps: Steps, there: np.ndarray, tried: np.ndarray, goes_on: np.ndarray) -> NodeCounts:
+    """Of the nodes that were ever reached; `there`: `[V, N]` those that were sent; `goes_on`: `[V, D + 1]` whether
+    children of the accepted node at each depth were tried."""
     parent, depth, path = walked.parent[steps.start], walked.depth[steps.start], walked.path[steps.start]
     on_path = walked.on_path[steps.start]
     place = np.arange(1, parent.shape[1] + 1)
     rows = np.arange(len(parent))[:, None]
-    inside = (depth > 0) & (place <= steps.size[:, None])
-    reached = inside & (depth - 1 <= tried[:, None]) & (parent == on_path[rows, np.maximum(depth - 1, 0)])
+    reached = there & (depth - 1 <= tried[:, None]) & (parent == on_path[rows, np.maximum(depth - 1, 0)])
     accepted = reached & (depth <= steps.accepted[:, None]) & (place == on_path[rows, depth])
     marked = (reached, accepted, accepted & goes_on[rows, depth])
     times, taken, continued = (np.bincount(path[which], minlength=len(walked.paths)) for which in marked)

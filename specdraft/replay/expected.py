@@ -95,7 +95,7 @@ def replay_sampled(topology: Topology, weights: list[np.ndarray], packed: Packed
     lengths = np.where(by_length > NEGLIGIBLE, by_length, 0.0).sum(0)
     return Counted(
         sums, lengths, (tried * there).sum(0), (hit * there).sum(0), _node_counts(topology, weights, mass, before)
-    )
+    ).unpruned
 
 
 def _node_counts(

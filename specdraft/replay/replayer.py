@@ -11,12 +11,15 @@ import pandas as pd
 from specdraft.acceptance import AcceptanceRule
 from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair
+from specdraft.prediction.pruning import NoPruning, PruningPolicy, ScoredPolicy
 from specdraft.prompts import Prompt
-from specdraft.replay.best_first import Steps, Walked, fed_nodes, replay_dynamic, walk
+from specdraft.replay.best_first import Steps, Walked, fed_nodes, nodes_there, replay_dynamic, walk
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
 from specdraft.replay.folds import folds
+from specdraft.replay.pruned import Scored, prune, replay_pruned
 from specdraft.replay.reliability import merged, reliability
+from specdraft.replay.scores import TreeScores
 from specdraft.replay.static import NestedWalk, Taken, counted, pack_traces, take_steps
 from specdraft.results.counted import Counted, joined
 from specdraft.traces.library import Expansions, PairTraces
@@ -36,6 +39,7 @@ class Limits(NamedTuple):
     max_depth: int
     max_children: int
     temperature: float | None
+    top_p: float
 
     @property
     def scores(self) -> str:
@@ -43,6 +47,9 @@ class Limits(NamedTuple):
         if self.temperature is None:
             return "calibrated"
         return "raw" if self.temperature == 1 else f"t{self.temperature:g}"
+
+
+WHOLE = NoPruning()
 
 
 class Replayer:
@@ -54,6 +61,7 @@ class Replayer:
         costs: for the estimates of time.
         seed: of the halves that fitted trees are scored on.
         expansions: best-first trees of every prompt, by their limits (see `dynamic_trees`).
+        scores: what trees are pruned by, by the kind of scores (see `score_trees`).
     """
 
     def __init__(
@@ -63,7 +71,9 @@ class Replayer:
         costs: CostCurve,
         seed: int,
         expansions: Mapping[Limits, Expansions] | None = None,
+        scores: Mapping[str, TreeScores] | None = None,
     ) -> None:
+        self._scores = scores or {}
         self._packed = pack_traces(traces, [p.prompt_id for p in prompts])
         self._fits = Fits(self._packed, folds([p.category for p in prompts], seed))
         self._costs, self._expansions = costs, expansions or {}
@@ -84,13 +94,19 @@ class Replayer:
         rule: AcceptanceRule,
         with_steps: bool = False,
         prompts: np.ndarray | None = None,
+        pruning: PruningPolicy = WHOLE,
     ) -> Counted:
         """Prompts with a shape's tree; a fitted shape is fitted here, on all prompts (see `resolve`). Otherwise as
         `run_plan`."""
-        return self._run(self._fits.resolve(shape, node_budget), rule, with_steps, prompts)
+        return self._run(self._fits.resolve(shape, node_budget), rule, with_steps, prompts, pruning)
 
     def run_plan(
-        self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False, prompts: np.ndarray | None = None
+        self,
+        plan: Plan,
+        rule: AcceptanceRule,
+        with_steps: bool = False,
+        prompts: np.ndarray | None = None,
+        pruning: PruningPolicy = WHOLE,
     ) -> Counted:
         """Prompts with one plan: counts and estimated times.
 
@@ -99,8 +115,9 @@ class Replayer:
             rule: which nodes are accepted.
             with_steps: list the steps.
             prompts: `[m]` ascending; left out: all of them.
+            pruning: which drafted nodes are sent.
         """
-        return self._run([PlanOnPrompts(plan, np.arange(len(self._names)))], rule, with_steps, prompts)
+        return self._run([PlanOnPrompts(plan, np.arange(len(self._names)))], rule, with_steps, prompts, pruning)
 
     def reliabilities(self) -> dict[str, pd.DataFrame]:
         """How well the scores of best-first trees tell what is accepted, by what the trees are ranked by; see
@@ -113,11 +130,16 @@ class Replayer:
         }
 
     def _run(
-        self, plans: Iterable[PlanOnPrompts], rule: AcceptanceRule, with_steps: bool, prompts: np.ndarray | None
+        self,
+        plans: Iterable[PlanOnPrompts],
+        rule: AcceptanceRule,
+        with_steps: bool,
+        prompts: np.ndarray | None,
+        pruning: PruningPolicy,
     ) -> Counted:
         wanted = np.arange(len(self._names)) if prompts is None else prompts
         blocks = [block for plan in plans for block in self._blocks(plan, wanted)]
-        parts = [self._replay(plan, rule, block, with_steps) for plan, block in blocks]
+        parts = [self._replay(plan, rule, pruning, block, with_steps) for plan, block in blocks]
         together = joined(parts, [np.searchsorted(wanted, block) for _, block in blocks])
         return together.with_sums(overlap=self._overlap[wanted], judged_tokens=self._judged[wanted])
 
@@ -130,8 +152,12 @@ class Replayer:
         for start in range(0, len(members), size):
             yield PlanOnPrompts(plan.plan, members[start : start + size])
 
-    def _replay(self, plan: Plan, rule: AcceptanceRule, block: np.ndarray, with_steps: bool) -> Counted:
-        """One block of prompts, in the way that plan and rule ask for."""
+    def _replay(
+        self, plan: Plan, rule: AcceptanceRule, pruning: PruningPolicy, block: np.ndarray, with_steps: bool
+    ) -> Counted:
+        """One block of prompts, in the way that plan, rule and pruning ask for."""
+        if isinstance(pruning, ScoredPolicy):
+            return self._replay_pruned(plan, pruning, block, with_steps)
         if plan.nested is not None:
             return self._replay_nested(plan.nested, block, with_steps)
         assert plan.topology is not None, "trees that differ and are not nested: see fitting.Together.live_only"
@@ -173,6 +199,32 @@ class Replayer:
         done, steps = replay_dynamic(walked, self._packed.of(block), plan, with_steps)
         return self._with_estimates(done, self._seconds(walked, steps, plan))
 
+    def _replay_pruned(self, plan: Plan, policy: ScoredPolicy, block: np.ndarray, with_steps: bool) -> Counted:
+        part, scored = self._packed.of(block), self._scored(plan, policy.scores, block)
+        kept = prune(scored, policy, self._costs)
+        done, steps = replay_pruned(scored, kept, part, with_steps)
+        if plan.nested is not None:
+            fed = fed_nodes(scored.walked, steps, plan.nested)
+        else:
+            assert plan.topology is not None
+            fed = np.broadcast_to(plan.topology.parents_by_level, (len(steps.start), plan.depth))
+        costs = self._costs.of_steps(fed, plan.nodes, plan.dynamic)
+        spent = costs.fixed_s + costs.verify_s[steps.size]
+        summed = np.bincount(scored.walked.prompt[steps.start], weights=spent, minlength=len(block))
+        return self._with_estimates(done, self._costs.prefill_s + summed)
+
+    def _scored(self, plan: Plan, kind: str, block: np.ndarray) -> Scored:
+        """The drafted trees of one block of prompts, scored."""
+        scores, names = self._scores[kind], [self._names[place] for place in block]
+        if plan.nested is None:
+            assert plan.topology is not None
+            walked = walk(self._packed.of(block), scores.of_static(plan.topology, names))
+            return Scored(walked, walked.depth > 0, walked.log_prob, dynamic=False)
+        which = limits(plan.nested)
+        walked = self._walk(which, block)
+        survival = np.concatenate([trees.log_prob for trees in scores.of_nested(which, names)])
+        return Scored(walked, nodes_there(walked, plan.nested), survival, dynamic=True)
+
     def _walk(self, which: Limits, block: np.ndarray) -> Walked:
         """The last one is kept: every budget with these limits wants it."""
         key = (which, block.tobytes())
@@ -200,7 +252,7 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
-    return Limits(plan.max_depth, plan.max_children, plan.temperature)
+    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p)
 
 
 def dynamic_trees(

@@ -208,7 +208,7 @@ def counted(topology: Topology, packed: PackedRanks, taken: Taken, with_steps: b
         "looped_tokens": packed.looped,
     }
     listed = StepCounts(taken.prompt, sizes, taken.accepted, taken.cut) if with_steps else None
-    return Counted(sums, lengths, reached, beyond, _node_counts(topology, taken, steps), steps=listed)
+    return Counted(sums, lengths, reached, beyond, _node_counts(topology, taken, steps), steps=listed).unpruned
 
 
 def _goes_on(topology: Topology, taken: Taken) -> np.ndarray:

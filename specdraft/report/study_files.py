@@ -14,7 +14,7 @@ import pandas as pd
 
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
-from specdraft.results.metrics import COUNTS, RATIOS, TIMES
+from specdraft.results.metrics import COUNTS, PRUNED, RATIOS, TIMES
 from specdraft.results.reliability import FILE as RELIABILITY
 from specdraft.results.reliability import read_reliability
 from specdraft.results.study_tables import read_csv
@@ -22,7 +22,13 @@ from specdraft.results.study_tables import read_csv
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
 NEEDED = ["combination", "pair", "tree", "budget", "steps", "block_efficiency"]
 WHOLE = ("budget", "nodes", "depth", "seed", "max_new_tokens")
-NUMERIC = [*WHOLE[:3], *COUNTS, *TIMES, *(name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi"))]
+NUMERIC = [
+    *WHOLE[:3],
+    *COUNTS,
+    *PRUNED,
+    *TIMES,
+    *(name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")),
+]
 DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
     "positions.csv": ("depth", "reached", "accepted"),
@@ -160,6 +166,7 @@ SHORT = {
     "max_new_tokens": "tokens ",
     "seed": "seed ",
     "prompts": "prompts ",
+    "pruning": "pruning ",
 }
 
 

@@ -11,7 +11,13 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#9
 GREY = "#808080"
 DASHES = ([1, 0], [7, 3], [2, 2])
 MARKERS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
-PARTS = ("#009E73", "#0072B2", "#E69F00", "#999999")  # prefill, drafting, verifying, the rest
+PARTS = {
+    "prefill": "#009E73",
+    "drafting": "#0072B2",
+    "pruning": "#CC79A7",
+    "verifying": "#E69F00",
+    "the rest": "#999999",
+}
 HEAT: Literal["cividis"] = "cividis"
 INK = "#333333"  # of pictures; the page's style sheet recolours axes for light, dark and print
 CONFIG: dict[str, Any] = {

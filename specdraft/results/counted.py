@@ -8,16 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specdraft.results.metrics import COUNTS
+from specdraft.results.metrics import COUNTS, PRUNED
 from specdraft.trees.topology import RankPath
 
 REPLAYED = (
     *COUNTS,
+    *PRUNED,
     "looped_tokens",
     "est_s",
     "est_plain_s",
     "overlap",
     "judged_tokens",
+    "proposed_tokens",
+    "lost_tokens",
+    "starts",
 )  # what replay says of a prompt
 
 
@@ -79,6 +83,12 @@ class Counted:
     nodes: NodeCounts
     dynamic: bool = False
     steps: StepCounts | None = None
+
+    @property
+    def unpruned(self) -> Counted:
+        """The same, of trees that were sent whole: what pruning would say of them."""
+        nothing = {name: np.zeros_like(self.sums["steps"]) for name in ("pruned_tokens", "lost_tokens", "starts")}
+        return self.with_sums(**nothing, proposed_tokens=self.sums["drafted_tokens"])
 
     def with_sums(self, **more: np.ndarray) -> Counted:
         """The same with further numbers of each prompt."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")
-TIMES = ("wall_s", "prefill_s", "draft_s", "verify_s", "other_s")
+PRUNED = ("pruned_tokens",)
+TIMES = ("wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s")
 HELPERS = (
     "plain_s",
     "looped_tokens",
@@ -27,8 +28,20 @@ HELPERS = (
     "est_plain_s",
     "overlap",
     "judged_tokens",
+    "proposed_tokens",
+    "lost_tokens",
+    "starts",
 )  # summed for ratios, not written
-SECONDS = ("wall_s", "prefill_s", "draft_s", "verify_s", "plain_s", "est_s", "est_plain_s")  # NaN: the engine has none
+SECONDS = (
+    "wall_s",
+    "prefill_s",
+    "draft_s",
+    "predict_s",
+    "verify_s",
+    "plain_s",
+    "est_s",
+    "est_plain_s",
+)  # NaN: the engine has none
 # ratio -> (numerator terms, denominator)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "acceptance_rate": (("accepted_tokens",), "drafted_tokens"),
@@ -40,8 +53,10 @@ RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "est_speedup": (("est_plain_s",), "est_s"),
     "alpha": (("overlap",), "judged_tokens"),
     "loop_share": (("looped_tokens",), "new_tokens"),
+    "pruned_share": (("pruned_tokens",), "proposed_tokens"),
+    "regret_tokens": (("lost_tokens",), "starts"),
 }
-SHARES = ("acceptance_rate", "alpha", "loop_share")
+SHARES = ("acceptance_rate", "alpha", "loop_share", "pruned_share")
 MOST_LOOPING = 0.3  # with a larger loop_share, acceptance measures loops
 
 
@@ -62,7 +77,12 @@ class Tally:
             only.
         judged_tokens: how many tokens that sum is over.
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
-        wall_s, prefill_s, draft_s, verify_s: measured seconds, of live decoding only.
+        pruned_tokens: drafted nodes that were not sent to the target.
+        proposed_tokens: drafted nodes, those too.
+        lost_tokens: accepted tokens that pruning costs, summed over `starts`, the positions at which a step could
+            start: what the whole tree would accept there less what is left of it does. Of replayed pruning only.
+        wall_s, prefill_s, draft_s, predict_s, verify_s: measured seconds, of live decoding only; `predict_s` is
+            scoring and pruning.
         plain_s: measured seconds of plain decoding of the same prompt.
         est_s, est_plain_s: the same two estimated from the pair's cost curve, of replayed decoding only.
     """
@@ -73,9 +93,14 @@ class Tally:
     bonus_tokens: float = 0
     new_tokens: int = 0
     looped_tokens: int = 0
+    pruned_tokens: int = 0
+    proposed_tokens: float = 0
+    lost_tokens: int = 0
+    starts: int = 0
     wall_s: float = nan
     prefill_s: float = nan
     draft_s: float = nan
+    predict_s: float = nan
     verify_s: float = nan
     plain_s: float = nan
     est_s: float = nan
@@ -89,8 +114,8 @@ class Tally:
 
     @property
     def other_s(self) -> float:
-        """Seconds that were neither prefill nor drafting nor verifying (acceptance, cache upkeep)."""
-        return self.wall_s - self.prefill_s - self.draft_s - self.verify_s
+        """Seconds that were neither prefill nor drafting nor pruning nor verifying (acceptance, cache upkeep)."""
+        return self.wall_s - self.prefill_s - self.draft_s - self.predict_s - self.verify_s
 
 
 def tally(
@@ -112,16 +137,19 @@ def tally(
         prefill_s: seconds in which both models read the prompt.
     """
     result = Tally(dynamic=dynamic, new_tokens=1, wall_s=wall_s, draft_s=0.0, verify_s=0.0, plain_s=plain_s)
-    result.prefill_s = prefill_s
+    result.prefill_s, result.predict_s = prefill_s, 0.0
     positions: dict[int, list[int]] = {}
     nodes: dict[RankPath, list[int]] = {}
     for step in steps:
         result.steps += 1
         result.drafted_tokens += step.tree.num_nodes
+        result.pruned_tokens += step.pruned
+        result.proposed_tokens += step.tree.num_nodes + step.pruned
         result.accepted_tokens += step.accepted_tokens
         result.bonus_tokens += step.bonus_tokens
         result.new_tokens += len(step.tokens)
         result.draft_s += step.draft_s
+        result.predict_s += step.predict_s
         result.verify_s += step.verify_s
         result.lengths[step.accepted_tokens] += 1
         _count_nodes(step, positions, nodes)
@@ -179,7 +207,7 @@ def possible(ratio: str, depth: float = inf) -> tuple[float, float]:
     most = inf if isnan(depth) else depth
     if ratio in SHARES:
         return 0.0, 1.0
-    bounds = {"acceptance_length": (0.0, most), "block_efficiency": (1.0, most + 1)}
+    bounds = {"acceptance_length": (0.0, most), "block_efficiency": (1.0, most + 1), "regret_tokens": (0.0, most)}
     return bounds.get(ratio, (0.0, inf))
 
 

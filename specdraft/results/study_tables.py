@@ -28,8 +28,8 @@ COLUMNS = {  # file -> its columns, in order
     "comparisons.csv": COMPARISON_COLUMNS,
     **{file: [*DETAIL_KEYS, *columns] for file, columns in DETAILS.items()},
 }
-TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "acceptance", "prompts", "prompt_id",
-        "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
+TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "acceptance", "prompts",
+        "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
 WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "repeat", "seed"}
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
     "lengths.csv": {"acceptance_length"},

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from specdraft.results.bounds import bounds, ratios_of_sums
-from specdraft.results.metrics import COUNTS, HELPERS, RATIOS, TIMES, add_ratios, possible
+from specdraft.results.metrics import COUNTS, HELPERS, PRUNED, RATIOS, TIMES, add_ratios, possible
 from specdraft.results.prompt_sums import group_numbers, prompt_sums
 
 ENDS = ("lo", "hi")
-SUMS = [*COUNTS, *TIMES]
+SUMS = [*COUNTS, *PRUNED, *TIMES]
 RATIOS_WITH_ENDS = [name for ratio in RATIOS for name in (ratio, *(f"{ratio}_{end}" for end in ENDS))]
 
 

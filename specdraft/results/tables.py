@@ -16,13 +16,13 @@ from specdraft.results.metrics import HELPERS, add_ratios
 from specdraft.results.parts import FIELDS
 from specdraft.results.summary import SUMS, summarise
 
-SCHEMA = 3
+SCHEMA = 4
 NONE = FIELDS.empty_table()
-KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "acceptance",
-        "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat", "seed",
-        "engine"]  # fmt: skip
+KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
+        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat",
+        "seed", "engine"]  # fmt: skip
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
-DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "acceptance", "temperature", "engine"]
+DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "positions.csv": ["depth", "reached", "accepted"],

@@ -15,7 +15,7 @@ from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Checked, che
 from specdraft.study.combination import case_of, encode_prompts
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
-from specdraft.study.refusals import refuse_engine, refuse_study_keys
+from specdraft.study.refusals import refuse_engine, refuse_study_keys, refuse_without_effect
 
 DEFAULTS = {
     "pair": "zoo",
@@ -96,6 +96,7 @@ def certify(
         raise ConfigError(f"--texts {texts} is out of range; expected {4 * FEWEST} or more")
     refuse_study_keys("certify", overrides)
     refuse_engine("certify", overrides, "live")
+    refuse_without_effect("certify", overrides, ("pruning",), "pruned trees are trees: rules are checked on whole ones")
     progress = progress or Progress()
     plan = plan_study([*with_defaults(overrides), *overrides], config_dir)
     if any(c.settings.max_new_tokens < 2 for c in plan.combinations):

@@ -17,6 +17,7 @@ from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import PromptError
 from specdraft.models.placement import dtype_label
 from specdraft.models.spec import ModelSpec
+from specdraft.prediction.pruning import NoPruning, PruningPolicy
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.made import Trees
@@ -38,6 +39,7 @@ class Combination:
     settings: Settings
     prompts: PromptSpec
     overrides: tuple[str, ...]
+    pruning: PruningPolicy = field(default_factory=NoPruning)
     prompts_digest: str = ""  # of the study's prompts
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)  # those of the study
 
@@ -61,6 +63,7 @@ class Combination:
             traits=self.pair.drafter.traits,
             drafter=self.pair.drafter.label,
             trees=self.trees,
+            pruning=self.pruning,
         )
 
     @property
@@ -97,6 +100,7 @@ class Combination:
             "budget": limits.nodes if self.shape.sized else settings.budget,
             "nodes": limits.nodes,
             "depth": limits.depth,
+            "pruning": self.pruning.label,
             "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
@@ -110,17 +114,25 @@ class Combination:
 
     def digest(self, keys: dict[str, Any]) -> str:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
+        if not self.pruning.prunes:
+            keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
         decides = keys | self.pair.decides
         decides |= {"tree": self.shape.identity(), "rule": vars(self.rule)}
+        decides |= {"pruning": self.pruning.identity()} if self.pruning.prunes else {}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         decides |= {"system": self.prompts.system} if self.prompts.system else {}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
+    def fits_scores(self) -> bool:
+        """Whether its trees are grown or pruned by scores that are fitted to recorded texts."""
+        return self.shape.fits_scores or self.pruning.fits_scores
+
+    @property
     def weights(self) -> tuple[str, ...]:
-        """Digests of what this combination's rows are worth reusing for: the weights, and where the tree or its scores
-        are fitted, all prompts of the study."""
-        fitted = self.shape.fitted or self.shape.fits_scores
+        """Digests of what this combination's rows are worth reusing for: the weights, and where the tree, or the scores
+        that it is grown or pruned by, are fitted, all prompts of the study."""
+        fitted = self.shape.fitted or self.fits_scores
         return (*self.pair.weights, self.prompts_digest) if fitted else self.pair.weights
 
     @cached_property
@@ -139,6 +151,7 @@ class Combination:
             settings.max_new_tokens,
             settings.max_prompt_tokens,
             self.engine,
+            *([repr(self.pruning)] if self.pruning.prunes else []),
         )
 
     def describe(self) -> str:

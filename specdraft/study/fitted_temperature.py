@@ -19,7 +19,11 @@ from specdraft.study.recorded import record_texts
 from specdraft.study.refusals import refuse_engine, refuse_without_effect
 from specdraft.trees.shapes.fitted import FOLDS
 
-UNUSED = {"tree": "the temperature is the drafter's own, whatever the tree", "budget": "no tree is drafted"}
+UNUSED = {
+    "pruning": "the temperature is the drafter's own, whatever is pruned",
+    "tree": "the temperature is the drafter's own, whatever the tree",
+    "budget": "no tree is drafted",
+}
 
 
 @dataclass(frozen=True)

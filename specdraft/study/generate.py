@@ -6,30 +6,35 @@ A fitted shape (`sequoia`, `measured`) is fitted on a set of prompts, from trace
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from math import isnan, nan
 from typing import Any
 
 import torch
 
 from specdraft.acceptance import AcceptanceRule, Greedy
+from specdraft.bench.kept import pair_costs
 from specdraft.config import Settings
 from specdraft.decoding.decode import Decoding, decode, decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.fitting import Together
+from specdraft.decoding.pruning import Pruning
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DrafterSpec
 from specdraft.drafters import registry as drafters
 from specdraft.drafters.pair import Pair, pair_of_models
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
+from specdraft.prediction.pruning import PruningPolicy
+from specdraft.prediction.pruning import registry as policies
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.fit import fit_on_all
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
-from specdraft.study.recorded import record_texts
+from specdraft.study.recorded import RecordedTexts, record_texts
+from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.shapes import Plan, Shape, registry
 from specdraft.trees.step import Step
 
@@ -67,6 +72,16 @@ class Generation:
         return self._ratio(self.tally.accepted_tokens + self.tally.bonus_tokens, self.tally.steps)
 
     @property
+    def pruned_tokens(self) -> int:
+        """Drafted nodes that were not sent to the target."""
+        return int(self.tally.pruned_tokens)
+
+    @property
+    def pruned_share(self) -> float | None:
+        """Share of the drafted nodes; None where none was drafted."""
+        return self._ratio(self.tally.pruned_tokens, self.tally.proposed_tokens)
+
+    @property
     def tokens_per_s(self) -> float:
         """New tokens per second, prefill included."""
         return self.tally.new_tokens / self.tally.wall_s
@@ -84,16 +99,18 @@ class Generation:
             "token_ids": self.token_ids,
             "steps": counts.steps,
             "new_tokens": counts.new_tokens,
+            "pruned_tokens": self.pruned_tokens,
         }
         data |= {name: getattr(self, name) for name in ("acceptance_rate", "acceptance_length", "block_efficiency")}
         return data | self.seconds | ({} if self.speedup is None else {"speedup": self.speedup})
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Where the time went; empty of a replayed prompt."""
+        """Where the time went (`predict_s`: scoring and pruning); empty of a replayed prompt."""
         if isnan(self.tally.wall_s):
             return {}
-        return {name: getattr(self.tally, name) for name in ("prefill_s", "draft_s", "verify_s", "other_s", "wall_s")}
+        parts = ("prefill_s", "draft_s", "predict_s", "verify_s", "other_s", "wall_s")
+        return {name: getattr(self.tally, name) for name in parts}
 
     @staticmethod
     def _ratio(above: float, below: float) -> float | None:
@@ -107,17 +124,20 @@ class SpeculativeDecoder:
         pair: from `load_pair`; it says what drafts.
         tree: a shape, or the name of one (`chain`, `kary`, ...) with its default parameters.
         budget: draft nodes per step; shapes with a size of their own ignore it.
+        pruning: which drafted nodes are sent to the target: a policy, or the name of one with its default parameters.
+        scores: what a tree or a policy that is named goes by: `raw`, `calibrated` or `predictor`.
+        predictor: a file, for `scores="predictor"`.
         max_new_tokens: the most tokens of a continuation.
         acceptance: the acceptance rule; under sampling one that fits it (`specdraft.acceptance`), as `Recursive()`.
         sampling: how tokens are chosen.
         seed: of what is drawn at random. The same seed, prompt and settings give the same text and trees.
         watched: also keep in every step what is needed to show it (see `decode`).
         max_prompt_tokens: longer prompts are cut to this on the left.
-        fitted_on: the prompts that a fitted shape is fitted on; all bundled ones if not given.
+        fitted_on: the prompts that a fitted shape, or calibrated scores, are fitted on; all bundled ones if not given.
 
     Raises:
-        ConfigError: there is no such tree, the budget does not fit it, a number is out of range, or tree, rule,
-            sampling and drafter do not go together.
+        ConfigError: there is no such tree or policy, the budget does not fit it, a number is out of range, or tree,
+            rule, sampling, pruning and drafter do not go together.
     """
 
     def __init__(
@@ -132,8 +152,14 @@ class SpeculativeDecoder:
         max_prompt_tokens: int | None = None,
         seed: int = 0,
         fitted_on: PromptSpec | None = None,
+        pruning: PruningPolicy | str = "none",
+        scores: str | None = None,
+        predictor: str | None = None,
     ) -> None:
-        shape: Shape = _named(tree, registry(), "tree") if isinstance(tree, str) else tree
+        by = {name: value for name, value in (("scores", scores), ("predictor", predictor)) if value is not None}
+        shape: Shape = _named(tree, registry(), "tree", by) if isinstance(tree, str) else tree
+        policy: PruningPolicy = _named(pruning, policies(), "pruning", by) if isinstance(pruning, str) else pruning
+        _refuse_unused(by, tree, pruning, shape, policy)
         self.pair, self.shape, self.max_new_tokens = pair, shape, max_new_tokens
         self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
         drafter = pair.files.drafter
@@ -146,22 +172,22 @@ class SpeculativeDecoder:
             "live",
             traits=drafter.traits,
             drafter=drafter.label,
+            pruning=policy,
         ).refuse()
         self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
         self._settings.check()
         self._watched = watched
-        fitted = shape.fitted or shape.fits_scores
-        self.plan = self._fitted(budget, fitted_on or PromptSpec()) if fitted else shape.at(budget)
+        fitted = shape.fitted or shape.fits_scores or policy.fits_scores
+        texts = self._texts(shape.limits(budget).depth, fitted_on or PromptSpec()) if fitted else None
+        self.plan = _planned(shape, budget, texts)
+        temperature = texts.temperature if texts and policy.fits_scores else 1.0
+        store = TraceStore(default_folder())
+        costs = pair_costs(pair, store, 1 + self.plan.nodes) if policy.needs_costs else None
+        self.pruning = Pruning(policy, temperature, costs, self.plan.dynamic)
 
-    def _fitted(self, budget: int, on: PromptSpec) -> Plan:
-        """A shape's plan by these prompts; what is not recorded of them is recorded first."""
-        prompts, depth = load_prompts(on), self.shape.limits(budget).depth
-        texts = record_texts(self.pair, prompts, on.chat_template, self.sampling, self._settings, depth)
-        if self.shape.fitted:
-            return fit_on_all(self.shape, budget, texts.ranks)
-        nested = self.shape.at(budget).nested
-        assert nested is not None, "only nested trees have scores"
-        return nested.at_temperature(texts.calibrate().everyone.value)
+    def _texts(self, depth: int, on: PromptSpec) -> RecordedTexts:
+        """Of these prompts, for what is fitted; what is not recorded of them is recorded first."""
+        return record_texts(self.pair, load_prompts(on), on.chat_template, self.sampling, self._settings, depth)
 
     @classmethod
     def from_models(
@@ -190,11 +216,13 @@ class SpeculativeDecoder:
     def start(self, prompt_ids: list[int]) -> Decoding:
         """Read a prompt; its steps happen when they are asked for."""
         decides = (self.shape.label, self.plan.nodes, self.rule)
+        decides += (self.pruning.policy,) if self.pruning.prunes else ()
         draw = f"{self._settings.seed}/0"
         source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, draw, *map(str, decides)))
         ending, verifier = Ending(self.max_new_tokens, self.pair.eos_ids), Verifier.of(self.pair)
         setting = (self.plan, self.rule, self.sampling)
-        return decode(verifier, self.pair.drafter, *setting, prompt_ids, ending, source, watched=self._watched)
+        how = {"pruning": self.pruning, "watched": self._watched}
+        return decode(verifier, self.pair.drafter, *setting, prompt_ids, ending, source, **how)
 
     def generate(self, prompt: Prompt, chat_template: str = "auto", compare: bool = False) -> Generation:
         """Decode one prompt.
@@ -219,7 +247,8 @@ class SpeculativeDecoder:
 
     def finished(self, decoding: Decoding, wall_s: float, plain_s: float = nan) -> Generation:
         """A decoded prompt and the seconds that it took, as one result."""
-        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, self.plan.dynamic, decoding.prefill_s)
+        dynamic = self.plan.dynamic or self.pruning.prunes
+        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
         return Generation(self.pair.decode(decoding.tokens), decoding.tokens, decoding.steps, counted)
 
     def _encode(self, prompt: Prompt, chat_template: str) -> list[int]:
@@ -238,7 +267,30 @@ class SpeculativeDecoder:
         return time.perf_counter() - started
 
 
-def _named(name: str, known: dict[str, Any], group: str) -> Any:
+def _planned(shape: Shape, budget: int, texts: RecordedTexts | None) -> Plan:
+    """A shape's plan, by these texts where it is fitted, or ranks nodes by what is."""
+    if texts is not None and shape.fitted:
+        return fit_on_all(shape, budget, texts.ranks)
+    if texts is None or not shape.fits_scores:
+        return shape.at(budget)
+    nested = shape.at(budget).nested
+    assert nested is not None, "only nested trees have scores"
+    return nested.at_temperature(texts.temperature)
+
+
+def _named(name: str, known: dict[str, Any], group: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    """A choice of a group with its default parameters, and those of `parameters` that it has."""
     if name not in known:
         raise ConfigError(f"{group}={name!r}: there is no such {group}{did_you_mean(name, known)}")
-    return known[name]()
+    has = {parameter.name for parameter in fields(known[name])}
+    return known[name](**{key: value for key, value in (parameters or {}).items() if key in has})
+
+
+def _refuse_unused(
+    by: Mapping[str, str], tree: Shape | str, pruning: PruningPolicy | str, shape: Shape, policy: PruningPolicy
+) -> None:
+    """Raise `ConfigError` for a parameter that neither the named tree nor the named policy has."""
+    named = [value for given, value in ((tree, shape), (pruning, policy)) if isinstance(given, str)]
+    for key, value in by.items():
+        if not any(hasattr(one, key) for one in named):
+            raise ConfigError(f"{key}={value!r} has no effect with this tree and pruning; leave it out")

@@ -29,7 +29,7 @@ from specdraft.study.combination import Combination, model_label
 from specdraft.study.pair_names import named_points
 from specdraft.study.points import one_point, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
-from specdraft.study.refusals import refuse_bundled_path, refuse_costs_unused, refuse_study_keys
+from specdraft.study.refusals import refuse_bundled_path, refuse_costs_off, refuse_costs_unused, refuse_study_keys
 from specdraft.study.remembered import check_once, encode_once
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
@@ -121,6 +121,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     for point in study.points:
         point.groups["sampling"].check()
         point.groups["acceptance"].check()
+        point.groups["pruning"].check()
         trees.limits(point.groups["tree"], point.settings.budget)
     refuse_bundled_path(overrides, prompt_spec)
     study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
@@ -132,6 +133,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
     refuse_costs_unused(settings, {combination.engine for combination in combinations})
+    refuse_costs_off(settings, (combination.pruning for combination in combinations))
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
     beside: list[Combination] = []
     too_deep: list[Combination] = []
@@ -143,7 +145,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
         for reference in _references(asked, shapes_beside, prompts):
             (beside if _has_room(reference, longest) else too_deep).append(reference)
-    notes = [*study.notes, *_left_out(too_deep), *_without_costs(settings)]
+    notes = [*study.notes, *_adapting(combinations), *_left_out(too_deep), *_without_costs(settings)]
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
 
 
@@ -158,7 +160,7 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     point = one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
     refuse_bundled_path(overrides, point.groups["prompts"])
     point.groups["tree"].limits(point.settings.budget)
-    for group in ("sampling", "acceptance", "prompts"):
+    for group in ("sampling", "acceptance", "pruning", "prompts"):
         point.groups[group].check()
     (point,) = named_points([point])
     return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
@@ -174,6 +176,7 @@ def _combination(point: Point, pair: PairFiles, digest: str = "", trees: Trees |
         point.settings,
         groups["prompts"],
         point.overrides,
+        groups["pruning"],
         digest,
         trees or Trees(),
     )
@@ -244,9 +247,9 @@ def misfit(combination: Combination, prompts: list[Prompt]) -> str | None:
 def _references(
     asked: Iterable[Combination], shapes_beside: Iterable[Shape], prompts: list[Prompt]
 ) -> list[Combination]:
-    """What stands beside replayed combinations unasked: these shapes at the same budgets."""
+    """What stands beside replayed combinations of whole trees unasked: these shapes at the same budgets."""
     there = {combination.identifier: combination for combination in asked}
-    replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized]
+    replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized and not c.pruning.prunes]
     settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts)): c for c in reversed(replayed)}
     beside: dict[str, Combination] = {}
     for combination in reversed(settings.values()):
@@ -273,6 +276,15 @@ def _without_costs(settings: Settings) -> list[str]:
     if settings.cost.measure != "off":
         return []
     return ["cost.measure=off: times of replayed rows are not estimated, so their est_ columns are empty"]
+
+
+def _adapting(combinations: Iterable[Combination]) -> list[str]:
+    if not any(combination.pruning.adapts for combination in combinations):
+        return []
+    return [
+        "pruning.online=true: one slope and an intercept for each depth are learnt from the steps of a prompt; they "
+        "start anew, at 1 and 0, with every prompt"
+    ]
 
 
 def _left_out(references: Iterable[Combination]) -> list[str]:

@@ -45,7 +45,7 @@ def prove_rules(
     from specdraft.losslessness.enumeration import family, prove
 
     for kind, decoded in rules.items():
-        wanted = {family(combination.topology) for combination in decoded}
+        wanted = {family(None if c.pruning.prunes else c.topology) for c in decoded}
         proven = set(known.get(kind, {}).get("families", []))
         if any(map(missing, decoded)) or not wanted <= proven:
             yield Proven(prove(decoded[0].rule, wanted | proven), decoded)

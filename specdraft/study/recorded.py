@@ -49,6 +49,11 @@ class RecordedTexts:
         """The drafter's ranks of the texts' tokens."""
         return pack_traces(self.traces, self.names)
 
+    @property
+    def temperature(self) -> float:
+        """Of calibrated scores, fitted on all of them."""
+        return self.calibrate().everyone.value
+
     def calibrate(self) -> Calibration:
         """The temperatures of the drafter's scores. Raises `ResultsError` where traces cannot be written."""
         found = score_losses(self.pair, self.prompt_ids, self.traces, self.store, self.recorded)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
 
 from specdraft.config import Settings, override_groups, override_keys
 from specdraft.errors import ConfigError
+from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prompts import PromptSpec
-from specdraft.trees.shapes import Shape
+
+if TYPE_CHECKING:
+    from specdraft.study.combination import Combination
 
 STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads")
 
@@ -25,12 +29,12 @@ def refuse_engine(command: str, overrides: Iterable[str], engine: str) -> None:
     refuse_without_effect(command, chosen, ("engine",), f"{command} always {does} (engine={engine})")
 
 
-def refuse_prompt_set(overrides: Iterable[str], shape: Shape) -> None:
+def refuse_prompt_set(overrides: Iterable[str], combination: Combination) -> None:
     """Raise `ConfigError` where `generate`, which is given its prompt, is told of a set that it does not fit to."""
-    if not (shape.fitted or shape.fits_scores):
+    if not (combination.shape.fitted or combination.fits_scores):
         meant = ("prompts.chat_template", "prompts.system")
         chosen = [text for text in overrides if override_keys([text])[0] not in meant]
-        why = f"the prompt is the one that is given, and tree={shape.kind} is not fitted to others"
+        why = f"the prompt is the one that is given, and tree={combination.shape.kind} is not fitted to others"
         refuse_without_effect("generate", chosen, ("prompts",), why)
 
 
@@ -46,6 +50,13 @@ def refuse_costs_unused(settings: Settings, engines: Iterable[str]) -> None:
     measure = settings.cost.measure
     if measure != "auto" and "replay" not in engines:
         raise ConfigError(f"cost.measure={measure} has no effect: nothing is replayed, and live times are measured")
+
+
+def refuse_costs_off(settings: Settings, policies: Iterable[PruningPolicy]) -> None:
+    """Raise `ConfigError` where a policy weighs costs and none are to be measured."""
+    kinds = [policy.kind for policy in policies if policy.needs_costs]
+    if settings.cost.measure == "off" and kinds:
+        raise ConfigError(f"pruning={kinds[0]} weighs measured costs, and cost.measure=off measures none")
 
 
 def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:

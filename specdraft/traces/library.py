@@ -110,7 +110,7 @@ def pair_traces(
         """Of one rule, or of the overlap."""
         wide = {"children": children} if "child" in arrays.values() else {}
         about = {"kind": "rule_records", "of": part, "arrays": list(arrays), "annotation": keys[name]}
-        return about | wide | _both_models(pair)
+        return about | wide | both_models(pair)
 
     note = f"judged {{}} sampled texts of {target} with {drafter}"
     records = recorder.complete_records(rules, about_records, lengths, judged, note)
@@ -221,7 +221,7 @@ class Expansions:
         return {
             "kind": "expansion",
             "annotation": self._traces.keys[name],
-            **_both_models(self._pair),
+            **both_models(self._pair),
             "budget": plan.nodes,
             "max_depth": plan.depth,
             "max_children": plan.max_children,
@@ -232,7 +232,8 @@ class Expansions:
 def _scored_by(plan: NestedPlan) -> dict[str, float]:
     """What the scores of a plan's nodes depend on, beside the drafter."""
     assert plan.temperature is not None, "its temperature is fitted first"
-    return {} if plan.temperature == 1 else {"temperature": plan.temperature}
+    scored = {} if plan.temperature == 1 else {"temperature": plan.temperature}
+    return scored | ({} if plan.top_p == 1 else {"top_p": plan.top_p})
 
 
 class FoundTraces(NamedTuple):
@@ -286,8 +287,9 @@ def _find_expansion(
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
     for trace in traces:
-        temperature = trace.about.get("temperature", 1.0)
-        if _says(trace.about, wanted) and temperature == plan.temperature and trace.about["budget"] >= plan.nodes:
+        scored = trace.about.get("temperature", 1.0), trace.about.get("top_p", 1.0)
+        alike = scored == (plan.temperature, plan.top_p)
+        if _says(trace.about, wanted) and alike and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth
             if (levels == plan.max_depth or unlimited) and (
@@ -313,7 +315,7 @@ def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
     return bool(facts.get("weights") == files.draft.weights_hash)
 
 
-def _both_models(pair: Pair) -> dict[str, Any]:
+def both_models(pair: Pair) -> dict[str, Any]:
     """What a trace depends on of both models."""
     return {"target": pair.target_facts, "draft": pair.draft_facts}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,18 @@ from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
     import torch
+
+
+class ChosenFrom(NamedTuple):
+    """What the drafter said where the nodes of a tree were chosen by rank.
+
+    Attributes:
+        logits: `[m, vocab]` its raw logits after the nodes that have children.
+        row: `[n + 1]` which of them each node was chosen from; the root was not, its entry means nothing.
+    """
+
+    logits: torch.Tensor
+    row: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +41,14 @@ class DraftTree:
             (softmax at temperature 1; the root's is 1), or None where it was not asked for.
         drawn_from: `[n + 1, vocab]` the standardised draft distribution that each node's children were
             drawn from (rows of leaves are 0), or None where they were chosen by rank.
+        chosen_from: the logits that they were chosen by, where these were asked for.
     """
 
     topology: Topology
     tokens: Sequence[int] | np.ndarray | torch.Tensor
     draft_probs: Sequence[float] | np.ndarray | torch.Tensor | None = None
     drawn_from: torch.Tensor | None = None
+    chosen_from: ChosenFrom | None = None
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.topology):
@@ -71,6 +85,16 @@ class DraftTree:
 
     def __len__(self) -> int:
         return len(self.topology)
+
+    def part(self, nodes: np.ndarray) -> DraftTree:
+        """Some of the nodes, see `Topology.part`; of a drafted tree, whose tokens are a tensor."""
+        import torch
+
+        assert isinstance(self.tokens, torch.Tensor)
+        kept = torch.from_numpy(nodes).to(self.tokens.device)
+        probs = self.draft_probs[kept] if isinstance(self.draft_probs, torch.Tensor) else None
+        drawn_from = None if self.drawn_from is None else self.drawn_from[kept]
+        return DraftTree(self.topology.part(nodes), self.tokens[kept], probs, drawn_from)
 
     @property
     def num_nodes(self) -> int:

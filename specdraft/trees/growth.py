@@ -58,6 +58,7 @@ class Growth:
         node_budget: draft nodes of each tree at most.
         max_depth, max_children: limits of each tree.
         least: the logarithm of the least cumulative probability, of every tree or `[roots]` of each.
+        top_p: of a node's children only the smallest set of so much probability is considered, the best ones.
 
     Attributes:
         frontier: nodes whose children are wanted next.
@@ -65,9 +66,16 @@ class Growth:
     """
 
     def __init__(
-        self, roots: int, node_budget: int, max_depth: int, max_children: int, least: float | np.ndarray = -inf
+        self,
+        roots: int,
+        node_budget: int,
+        max_depth: int,
+        max_children: int,
+        least: float | np.ndarray = -inf,
+        top_p: float = 1.0,
     ) -> None:
         self.node_budget, self.max_depth, self.max_children = node_budget, max_depth, max_children
+        self._top_p = top_p
         self._least = np.broadcast_to(np.asarray(least), roots)
         self._seen: list[tuple[np.ndarray, np.ndarray]] = []  # roots and values of all nodes, kept or not
         none, zero = np.full(roots, -1), np.zeros(roots, dtype=np.int64)
@@ -88,6 +96,9 @@ class Growth:
         self._depth += 1
         self.fed.append(len(self.frontier))
         above = self.nodes_at(self.frontier)
+        if self._top_p < 1:
+            better = np.cumsum(np.exp(log_probs[:, :-1]), axis=1)  # what is held by the siblings before
+            log_probs = np.append(log_probs[:, :1], np.where(better < self._top_p, log_probs[:, 1:], -inf), axis=1)
         reached = above.log_prob[:, None] + log_probs
         root = self._root[self.frontier]
         self._seen.append((np.repeat(root, reached.shape[1]), reached.reshape(-1)))

@@ -36,8 +36,10 @@ class Step:
         tokens: everything emitted: the accepted tokens, then the bonus token if there is one.
         cut: the step met the end (an end-of-sequence token or the length limit) on an accepted
             token, so it has no bonus token.
-        draft_s, verify_s, other_s: seconds spent drafting, in the target's forward, and on the rest.
+        draft_s, verify_s, other_s: seconds spent drafting, in the target's forward, and on the rest; `predict_s`:
+            scoring and pruning.
         tried: every coin flip in the order in which it was made, whatever the end of the text then left out.
+        pruned: drafted nodes that were left out of the tree.
         logits: `[n + 1, vocab]` the target's after each node, where a step is watched.
     """
 
@@ -50,6 +52,8 @@ class Step:
     other_s: float = 0.0
     tried: Sequence[Trial] = ()
     logits: torch.Tensor | None = field(default=None, repr=False)
+    pruned: int = 0
+    predict_s: float = 0.0
 
     @property
     def accepted_tokens(self) -> int:

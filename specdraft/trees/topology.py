@@ -39,7 +39,7 @@ class Topology:
         TreeError: the arrays do not describe a tree.
     """
 
-    def __init__(self, parents: Sequence[int], ranks: Sequence[int] | None = None) -> None:
+    def __init__(self, parents: Sequence[int] | np.ndarray, ranks: Sequence[int] | np.ndarray | None = None) -> None:
         self.parents = np.asarray(parents, dtype=np.int64)
         if self.parents.ndim != 1 or len(self.parents) == 0 or self.parents[0] != -1:
             raise TreeError("a tree needs a root: parents[0] must be -1")
@@ -177,11 +177,16 @@ class Topology:
             node = int(self.parents[node])
         return path[::-1]
 
-    def part(self, nodes: Sequence[int]) -> Topology:
+    def part(self, nodes: Sequence[int] | np.ndarray) -> Topology:
         """Some of the nodes, the root among them, a node only with its parent; in this order, ranks as they are."""
-        place = {node: i for i, node in enumerate(nodes)}
-        parents = [-1, *(place[int(self.parents[node])] for node in nodes[1:])]
-        return Topology(parents, [int(self.ranks[node]) for node in nodes])
+        kept = np.asarray(nodes, dtype=np.int64)
+        place = np.full(len(self) + 1, -1)  # the last stands for the root's parent
+        place[kept] = np.arange(len(kept))
+        part = Topology(place[self.parents[kept]], self.ranks[kept])
+        known = vars(self)  # what is known of the whole tree is known of its part
+        vars(part).update({name: known[name][kept] for name in ("depths",) if name in known})
+        vars(part).update({name: known[name][np.ix_(kept, kept)] for name in ("ancestors",) if name in known})
+        return part
 
     @property
     def is_chain(self) -> bool:

@@ -169,8 +169,9 @@ def about(combination: Combination) -> dict[str, str]:
     drawn += "" if sampling.greedy or sampling.top_p == 1 else f", top-p {sampling.top_p:g}"
     seed = {} if sampling.greedy else {"seed": str(combination.settings.seed)}
     tree = {"tree": f"{keys['tree']}, {'at most ' if combination.together.dynamic else ''}{keys['nodes']} nodes"}
+    pruned = {"pruning": keys["pruning"]} if combination.pruning.prunes else {}
     names = {"pair": keys["pair"], "target": keys["target"], "drafter": keys["draft"]}
-    return names | tree | {"acceptance": combination.rule.kind, "sampling": drawn} | seed
+    return names | tree | pruned | {"acceptance": combination.rule.kind, "sampling": drawn} | seed
 
 
 def probability_note(combination: Combination, drawn: bool) -> str:

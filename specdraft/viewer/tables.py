@@ -125,7 +125,7 @@ def _settings(summary: pd.DataFrame) -> list[str]:
     """What else differs between the combinations."""
     return [
         key
-        for key in ("drafter", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine")
+        for key in ("drafter", "pruning", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine")
         if key in summary and summary[key].nunique() > 1
     ]
 

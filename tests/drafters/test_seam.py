@@ -104,6 +104,9 @@ class EchoDrafter:
     def expand(self, texts: Sequence[RecordedText], plan: Any) -> Iterator[Expansion]:
         raise NotImplementedError
 
+    def score(self, texts: Sequence[RecordedText], trees: Any, temperature: float) -> Iterator[Expansion]:
+        raise NotImplementedError
+
     def rehearse(self, parents: int) -> None:
         self._best(self._before)
 

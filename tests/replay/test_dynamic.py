@@ -17,7 +17,7 @@ from specdraft.drafters.pair import load_pair
 from specdraft.models import batch as batch_module
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay import best_first
-from specdraft.replay.best_first import fed_nodes, sizes, take_steps, walk
+from specdraft.replay.best_first import fed_nodes, nodes_there, take_steps, walk
 from specdraft.results.metrics import COUNTS, Tally
 from specdraft.trees.shapes.best_first import BestFirst
 
@@ -26,7 +26,7 @@ SHAPES = (
     BestFirst(),
     BestFirst(max_depth=3),
     BestFirst(max_children=2),
-    BestFirst(max_depth=5, max_children=3),
+    BestFirst(max_depth=5, candidate_top_k=3, candidate_top_p=0.9),
     BestFirst(min_prob=0.02),
     BestFirst(scores="calibrated", temperature=0.4),
 )
@@ -47,7 +47,7 @@ def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst) -> None
             for one in live.steps
         ]
         assert steps == taken
-        starts = take_steps(walked, pair.packed, sizes(walked, plan))
+        starts = take_steps(walked, pair.packed, nodes_there(walked, plan))
         fed = [[n for n in row if n] for row in fed_nodes(walked, starts, plan).tolist()]
         assert [len(row) for row in fed] == [len(row) for row in live.fed]
         known, true = sum(map(sum, fed)), sum(map(sum, live.fed))  # nodes that were pushed out again are not known
@@ -62,8 +62,8 @@ def test_a_node_exactly_at_the_threshold_stays() -> None:
     start = int(np.flatnonzero((walked.depth > 0).sum(1) > 9)[0])
     for place in (1, 4, 9):
         plan = replace(BestFirst().at(24), least=float(walked.log_prob[start, place - 1]))
-        assert sizes(walked, plan)[start] == place
-        steps = take_steps(walked, pair.packed, sizes(walked, plan))
+        assert nodes_there(walked, plan)[start].sum() == place
+        steps = take_steps(walked, pair.packed, nodes_there(walked, plan))
         if place == 1 and start in steps.start:
             assert fed_nodes(walked, steps, plan)[steps.start == start, 1].tolist() == [1]
 

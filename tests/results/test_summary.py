@@ -11,7 +11,7 @@ from specdraft.results.metrics import HELPERS
 from specdraft.results.summary import ends, summarise
 
 COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
-SUMS = [*COUNTS, "wall_s", "prefill_s", "draft_s", "verify_s", "other_s"]
+SUMS = [*COUNTS, "pruned_tokens", "wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s"]
 TERMS = {
     "acceptance_rate": (["accepted_tokens"], "drafted_tokens"),
     "acceptance_length": (["accepted_tokens"], "steps"),
@@ -22,6 +22,8 @@ TERMS = {
     "est_speedup": (["est_plain_s"], "est_s"),
     "alpha": (["overlap"], "judged_tokens"),
     "loop_share": (["looped_tokens"], "new_tokens"),
+    "pruned_share": (["pruned_tokens"], "proposed_tokens"),
+    "regret_tokens": (["lost_tokens"], "starts"),
 }
 LEAST_AND_MOST = {
     "acceptance_rate": (0, 1),
@@ -29,6 +31,8 @@ LEAST_AND_MOST = {
     "block_efficiency": (1, 4),
     "alpha": (0, 1),
     "loop_share": (0, 1),
+    "pruned_share": (0, 1),
+    "regret_tokens": (0, 3),
 }
 
 
@@ -40,8 +44,18 @@ def records(groups: int = 5, prompts: int = 9, seed: int = 0) -> pd.DataFrame:
             steps = int(rng.integers(3, 20)) * (prompt != 4)
             accepted, looped = int(rng.binomial(3 * steps, 0.4)), int(rng.integers(0, 3))
             seconds = float(rng.uniform(1, 2)) if group % 2 else np.nan
-            counts = (steps, 3 * steps, accepted, steps, 1 + accepted + steps, *[seconds] * 5)
-            helpers = (2 * seconds, looped, 0.1 * steps + 0.1, 0.5, 0.4 * steps, steps)
+            counts = (steps, 3 * steps, accepted, steps, 1 + accepted + steps, steps, *[seconds] * 6)
+            helpers = (
+                2 * seconds,
+                looped,
+                0.1 * steps + 0.1,
+                0.5,
+                0.4 * steps,
+                steps,
+                4 * steps,
+                0.3 * steps,
+                2 * steps,
+            )
             keys = {"combination": f"c{group}", "tree": "kary", "depth": 3}
             keys |= {"prompt_id": f"q{prompt}", "category": "ab"[prompt % 2]}
             rows.append(keys | dict(zip((*SUMS, *HELPERS), (*counts, *helpers), strict=True)))

@@ -30,6 +30,7 @@ COMBINATION_FIRST = [
     "budget",
     "nodes",
     "depth",
+    "pruning",
     "acceptance",
     "temperature",
 ]
@@ -46,11 +47,11 @@ KEYS = [
     "engine",
 ]
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
-COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
-TIMES = ["wall_s", "prefill_s", "draft_s", "verify_s", "other_s"]
+COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens", "pruned_tokens"]
+TIMES = ["wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s"]
 MEASURED = ["acceptance_rate", "acceptance_length", "block_efficiency", "tokens_per_s", "speedup", "loop_share"]
-RATIOS = [*MEASURED[:5], "est_tokens_per_s", "est_speedup", "alpha", "loop_share"]
-DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "acceptance", "temperature", "engine"]
+RATIOS = [*MEASURED[:5], "est_tokens_per_s", "est_speedup", "alpha", "loop_share", "pruned_share", "regret_tokens"]
+DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
 WITH_INTERVALS = [f"{name}{end}" for name in RATIOS for end in ("", "_lo", "_hi")]
 COLUMNS = {
     "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS],
@@ -96,6 +97,7 @@ def row(
         len(lengths), 3 * len(lengths), sum(lengths), len(lengths), 1 + sum(lengths) + len(lengths), prompt % 2
     )
     tally.wall_s, tally.prefill_s, tally.draft_s, tally.verify_s, tally.plain_s = 1 + prompt / 8, 0.125, 0.25, 0.5, 2.0
+    tally.predict_s = 0.0625
     tally.lengths = Counter(lengths)
     for depth in range(1, 4):
         reached = sum(a >= depth - 1 for a in lengths)

@@ -33,7 +33,9 @@ VOCAB, NEW = 64, 20
 
 
 def untimed(counted: Tally) -> Tally:
-    return replace(counted, wall_s=0, prefill_s=0, draft_s=0, verify_s=0, plain_s=0, est_s=0, est_plain_s=0)
+    return replace(
+        counted, wall_s=0, prefill_s=0, draft_s=0, predict_s=0, verify_s=0, plain_s=0, est_s=0, est_plain_s=0
+    )
 
 
 class Recorded(NamedTuple):

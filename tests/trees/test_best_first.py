@@ -49,12 +49,24 @@ def best(law: Law, context: tuple[int, ...]) -> list[tuple[int, float]]:
     return [(int(t), float(values[t])) for t in np.lexsort((np.arange(VOCAB), -values))]
 
 
-def by_hand(law: Law, n: int, max_depth: int, max_children: int, min_prob: float) -> list[tuple[RankPath, int]]:
+def considered(children: list[tuple[int, float]], top_p: float) -> list[tuple[int, float]]:
+    """The first ones that hold so much probability together."""
+    kept, mass = [], 0.0
+    for token, value in children:
+        if mass < top_p or top_p == 1:
+            kept.append((token, value))
+        mass += float(np.exp(value))
+    return kept
+
+
+def by_hand(
+    law: Law, n: int, max_depth: int, max_children: int, min_prob: float, top_p: float = 1.0
+) -> list[tuple[RankPath, int]]:
     """Grow one node at a time by (-cumulative, depth, path): the definition, in plain Python."""
     heap: list[tuple[float, int, RankPath, tuple[int, ...]]] = []
 
     def push(path: RankPath, context: tuple[int, ...], reached: float) -> None:
-        for rank, (token, value) in enumerate(best(law, context)[:max_children]):
+        for rank, (token, value) in enumerate(considered(best(law, context), top_p)[:max_children]):
             if len(path) < max_depth and (min_prob == 0 or reached + value >= log(min_prob)):
                 heapq.heappush(heap, (-(reached + value), len(path) + 1, (*path, rank), (*context, token)))
 
@@ -107,14 +119,16 @@ class View:
     st.integers(1, 5),
     st.integers(1, VOCAB + 2),
     st.sampled_from([0, 0.01, 0.1, 0.25, 0.125]),
+    st.sampled_from([1.0, 0.9, 0.5, 0.01]),
 )
 def test_the_best_nodes_in_their_order(
-    seed: int, coarse: bool, n: int, max_depth: int, max_children: int, min_prob: float
+    seed: int, coarse: bool, n: int, max_depth: int, max_children: int, min_prob: float, top_p: float
 ) -> None:
     law = law_of(seed, coarse)
     view = View(law)
-    tree = BestFirst(max_depth=max_depth, max_children=max_children, min_prob=min_prob).at(n).expand(view)
-    expected = by_hand(law, n, max_depth, max_children, min_prob)
+    limits = {"max_depth": max_depth, "max_children": max_children, "min_prob": min_prob, "candidate_top_p": top_p}
+    tree = BestFirst(**limits).at(n).expand(view)
+    expected = by_hand(law, n, max_depth, max_children, min_prob, top_p)
     assert list(zip(tree.topology.paths[1:], tree.token_list()[1:], strict=True)) == expected
     assert view.levels <= min(n, max_depth)
 
@@ -137,10 +151,23 @@ def test_calibrated_scores_wait_for_their_temperature() -> None:
     assert BestFirst().at(4).temperature == 1 and not BestFirst().fits_scores
 
 
+def test_candidate_filters() -> None:
+    filtered = BestFirst(candidate_top_k=2, candidate_top_p=0.5)
+    assert filtered.label == "best_first-topk2-topp0.5"
+    assert (filtered.at(9).max_children, filtered.at(9).top_p, filtered.limits(9).width) == (2, 0.5, 2)
+    assert BestFirst(candidate_top_k=99).at(9).max_children == 16
+    plain = {"kind", "max_depth", "max_children", "min_prob", "scores", "temperature"}
+    assert BestFirst().identity().keys() == plain  # named as before there were filters
+    assert filtered.identity().keys() == plain | {"candidate_top_k", "candidate_top_p"}
+
+
 @pytest.mark.parametrize(
     ("shape", "line"),
     [
         (BestFirst(scores="calibratd"), "tree.scores=calibratd is not known; did you mean 'calibrated'"),
+        (BestFirst(candidate_top_k=-1), "tree.candidate_top_k=-1 is out of range; expected 1 or more, or 0"),
+        (BestFirst(candidate_top_p=0.0), "tree.candidate_top_p=0.0 is out of range; expected above 0, at most 1"),
+        (BestFirst(candidate_top_p=1.5), "tree.candidate_top_p=1.5 is out of range"),
         (BestFirst(temperature=0.5), "tree.temperature=0.5 goes with tree.scores=calibrated; raw"),
         (BestFirst(scores="calibrated", temperature=0.0), "tree.temperature=0.0 is out of range; expected a number"),
         (BestFirst(scores="calibrated", temperature=float("nan")), "tree.temperature=nan is out of range"),

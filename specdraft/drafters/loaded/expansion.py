@@ -63,7 +63,7 @@ def _side_by_side(
     model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool
 ) -> list[Described]:
     starts = np.array([len(text.tokens) - 1 for text in texts])  # [B]
-    contexts = _Contexts(model, texts, plan, featured)
+    contexts = Contexts(model, texts, plan, featured)
     parts: list[list[Sequence[np.ndarray]]] = [[_nothing(plan, featured)] for _ in texts]
     for first in range(0, int(starts.max()), starts_at_once(plan)):
         here = np.clip(starts - first, 0, starts_at_once(plan))  # [B]
@@ -91,7 +91,7 @@ def _as_expansion(trees: GrownTrees) -> Expansion:
     )
 
 
-class _Contexts:
+class Contexts:
     """The contexts that were fed after each text's prompt, and the most probable tokens after each.
 
     Letters: c contexts, K children, B texts. A context is a token of a trajectory, or hangs below one.
@@ -103,7 +103,9 @@ class _Contexts:
         tokens, log_probs, below: `[c, K]` its children, and the contexts that they lead to, -1 where not fed.
     """
 
-    def __init__(self, model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool) -> None:
+    def __init__(
+        self, model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool = False
+    ) -> None:
         assert plan.temperature is not None, "its temperature is fitted first"
         self._model, self._children = model, min(plan.max_children, plan.nodes, model.vocab)
         self._temperature = plan.temperature
@@ -157,12 +159,15 @@ class _Contexts:
         """
         least = np.full(len(starts), -np.inf)
         if plan.nodes > SMALL:
-            half, _ = self._grow(Growth(len(starts), plan.nodes // 2, plan.depth, self._children), starts)
+            half, _ = self._grow(
+                Growth(len(starts), plan.nodes // 2, plan.depth, self._children, top_p=plan.top_p), starts
+            )
             least = half.best(plan.nodes)
-        growth, context = self._grow(Growth(len(starts), plan.nodes, plan.depth, self._children, least), starts)
+        whole = Growth(len(starts), plan.nodes, plan.depth, self._children, least, plan.top_p)
+        growth, context = self._grow(whole, starts)
         trees = growth.trees()
         nodes = self._node_features(trees, growth, context)
-        self._forget()
+        self.forget()
         return trees, nodes
 
     def _node_features(self, trees: GrownTrees, growth: Growth, context: np.ndarray) -> Sequence[np.ndarray]:
@@ -191,11 +196,19 @@ class _Contexts:
         """`[m]` the contexts of the frontier's nodes; those that are new are fed, each once."""
         nodes = growth.nodes_at(growth.frontier)
         above = context[nodes.parent]
-        unknown = self._below[above, nodes.rank] < 0
+        return self.below(above, nodes.rank)
+
+    def child(self, above: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`[m]` tokens of contexts' children, and the logarithms of their probabilities."""
+        return self._tokens[above, rank], self._log_probs[above, rank]
+
+    def below(self, above: np.ndarray, rank: np.ndarray) -> np.ndarray:
+        """`[m]` the contexts that contexts' children lead to; those that are new are fed, each once."""
+        unknown = self._below[above, rank] < 0
         if unknown.any():
-            edges = np.unique(above[unknown] * self._children + nodes.rank[unknown])
+            edges = np.unique(above[unknown] * self._children + rank[unknown])
             self._add(*np.divmod(edges, self._children))
-        here: np.ndarray = self._below[above, nodes.rank]
+        here: np.ndarray = self._below[above, rank]
         return here
 
     def _add(self, parents: np.ndarray, ranks: np.ndarray) -> None:
@@ -244,7 +257,7 @@ class _Contexts:
             best_tokens[some], log_probs[some], said[some] = self._children_of(flat)
         return best_tokens, log_probs, said
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Drop what hangs below the trajectories."""
         self._batch.forget(self._longest)
         for name in ("_row", "_trunk", "_branch", "_tokens", "_log_probs", "_said", "_below"):

@@ -16,11 +16,13 @@ from specdraft.drafters.base import (
     DrafterTraits,
     Drawing,
     Expansion,
+    GivenTrees,
     Prefilled,
     RecordedText,
 )
 from specdraft.drafters.loaded.expansion import describe_trees, expand
 from specdraft.drafters.loaded.ranking import rank_tokens
+from specdraft.drafters.loaded.scoring import score
 from specdraft.drafters.loaded.tree_in_work import PreparedTopology, TreeInWork
 from specdraft.models.batch import along, logits_at_once
 from specdraft.models.cached_model import CachedModel
@@ -101,6 +103,12 @@ class ModelDrafter:
     def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
         """See `Drafter.describe_trees`."""
         return describe_trees(self.model, texts, plan)
+
+    def score(
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
+    ) -> Iterator[Expansion]:
+        """See `Drafter.score`."""
+        return score(self.model, texts, trees, temperature)
 
     def rehearse(self, parents: int) -> None:
         """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""

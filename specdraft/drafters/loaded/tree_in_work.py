@@ -15,7 +15,7 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
 from specdraft.sampling.distribution import standardise
 from specdraft.sampling.randomness import draw_children
-from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.draft_tree import ChosenFrom, DraftTree
 from specdraft.trees.topology import Topology
 
 
@@ -53,6 +53,7 @@ class PreparedTopology:
             )
         self.topology = topology
         self.levels: list[LevelTensors] = []
+        self.chosen_from = np.zeros(len(topology), dtype=np.int64)  # see `ChosenFrom.row`
         fed: list[int] = []  # nodes in the order of their cache slots; leaves are not fed
         ancestors, depths = torch.from_numpy(topology.ancestors), torch.from_numpy(topology.depths)
         for level in topology.levels:
@@ -61,6 +62,7 @@ class PreparedTopology:
             tail = tail_mask(ancestors[parents][:, fed], model.dtype)
             rows = torch.from_numpy(level.parent_row)
             on_device = [t.to(model.device) for t in (parents, depths[parents], tail, rows, ranks)]
+            self.chosen_from[level.nodes] = len(fed) - len(level.parents) + level.parent_row
             self.levels.append(LevelTensors(int(ranks.max()) + 1, *on_device))
         self.slot = {node: slot for slot, node in enumerate(fed)}
 
@@ -94,6 +96,7 @@ class TreeInWork:
         self._tokens = [torch.tensor([root], device=model.device)]
         self._probs = [torch.ones(1, device=model.device)]
         self._drawn_from: list[torch.Tensor] = []  # [m, vocab] of each level's parents
+        self._logits: list[torch.Tensor] = []  # [m, vocab] after each level's parents
         self._valid: list[torch.Tensor] = []  # [m, most] which children there are
         self._seen = np.empty((0, 0), dtype=bool)  # which scored node sees which
         self.slot: dict[int, int] = {}
@@ -110,6 +113,8 @@ class TreeInWork:
         logits = self._feed_root() if depth == 1 else self._feed(level)
         tokens = self._children(logits, level.most)[level.parent_row, level.ranks]
         self._tokens.append(tokens)
+        if self._drawing.keep_logits:
+            self._logits.append(logits)
         if self._drawing.keep_probs:
             self._probs.append(torch.softmax(logits, -1)[level.parent_row, tokens])
 
@@ -118,7 +123,9 @@ class TreeInWork:
         levels, self.slot = self._prepare(topology).levels, self._prepare(topology).slot
         tokens, probs = torch.cat(self._tokens), torch.cat(self._probs) if self._drawing.keep_probs else None
         if self._drawing.draw == "rank":
-            return DraftTree(topology, tokens, probs)
+            return DraftTree(
+                topology, tokens, probs, chosen_from=self._chosen_from(self._prepare(topology).chosen_from)
+            )
         drawn_from = self._drawn_from[0].new_zeros(len(topology), self._drawn_from[0].shape[-1])  # [n + 1, vocab]
         for level, rows in zip(levels, self._drawn_from, strict=True):
             drawn_from[level.parents] = rows
@@ -141,6 +148,8 @@ class TreeInWork:
         else:
             self._seen = np.ones((1, 1), dtype=bool)
             logits = self._feed_root()
+        if self._drawing.keep_logits:
+            self._logits.append(logits)
         return best_children(logits, count, temperature)
 
     def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
@@ -150,7 +159,13 @@ class TreeInWork:
         step = np.exp(reached[1:] - reached[topology.parents[1:]])  # [n] each node's own probability
         drafted = torch.from_numpy(tokens).to(self._model.device)
         probs = torch.cat([*self._probs, torch.from_numpy(step).float().to(self._model.device)])
-        return DraftTree(topology, torch.cat([*self._tokens, drafted]), probs if self._drawing.keep_probs else None)
+        row = np.concatenate([[0], turns])[topology.parents]  # the root's parent is the last node
+        chosen_from = self._chosen_from(row)
+        probs_kept = probs if self._drawing.keep_probs else None
+        return DraftTree(topology, torch.cat([*self._tokens, drafted]), probs_kept, chosen_from=chosen_from)
+
+    def _chosen_from(self, row: np.ndarray) -> ChosenFrom | None:
+        return ChosenFrom(torch.cat(self._logits), row) if self._drawing.keep_logits else None
 
     def _children(self, logits: torch.Tensor, count: int) -> torch.Tensor:
         """`[m, count]` the children of nodes with these logits `[m, vocab]`."""

@@ -14,7 +14,13 @@ from specdraft.report.theme import PARTS
 from specdraft.report.words import Name, Text, join, plural, say
 
 TITLE = "Where the time goes (measured)"
-PART_OF = {"prefill_s": "prefill", "draft_s": "drafting", "verify_s": "verifying", "other_s": "the rest"}
+PART_OF = {
+    "prefill_s": "prefill",
+    "draft_s": "drafting",
+    "predict_s": "pruning",
+    "verify_s": "verifying",
+    "other_s": "the rest",
+}
 
 
 def latency(canvas: Canvas) -> Figure | None:
@@ -33,7 +39,8 @@ def latency(canvas: Canvas) -> Figure | None:
     panels = canvas.panels_of(table)
     caption = join([*(_shares(panel, rows[rows["panel"] == panel]) for panel in panels[:MOST_SPOKEN]), note])
     height = max(50, 24 * rows["shown"].nunique())
-    return drawn("latency", TITLE, caption, facet(_chart(), named("latency"), panels, height), {"latency": table})
+    chart = _chart([part for part in PART_OF.values() if (table["part"] == part).any()])
+    return drawn("latency", TITLE, caption, facet(chart, named("latency"), panels, height), {"latency": table})
 
 
 def _at_headlines(canvas: Canvas, live: pd.DataFrame) -> pd.DataFrame:
@@ -49,16 +56,17 @@ def _at_headlines(canvas: Canvas, live: pd.DataFrame) -> pd.DataFrame:
 
 def _per_token(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per combination and part, in milliseconds; `plain` is plain decoding's time."""
-    per_token = {part: 1000 * rows[column] / rows["new_tokens"] for column, part in PART_OF.items()}
+    spent = {column: part for column, part in PART_OF.items() if column != "predict_s" or rows[column].any()}
+    per_token = {part: 1000 * rows[column].fillna(0) / rows["new_tokens"] for column, part in spent.items()}
     rows = rows.assign(**per_token, plain=1000 * rows["wall_s"] * rows["speedup"] / rows["new_tokens"])
     table = rows.melt(["panel", "shown", "budget", "plain"], list(per_token), "part", "ms")
     table["place"] = table["part"].map({part: place for place, part in enumerate(per_token)})
     return table
 
 
-def _chart() -> Any:
+def _chart(parts_there: list[str]) -> Any:
     y = alt.Y("shown:N", title="shape")
-    parts = alt.Scale(domain=list(PART_OF.values()), range=list(PARTS))
+    parts = alt.Scale(domain=parts_there, range=[PARTS[part] for part in parts_there])
     bars = (
         alt.Chart()
         .mark_bar()

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from specdraft.bench.curve import CostCurve
 from specdraft.decoding.decode import Decoding, decode, decode_plainly
 from specdraft.decoding.ending import Ending
+from specdraft.decoding.pruning import Pruning
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
@@ -24,6 +26,7 @@ from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
+from specdraft.study.engines.pruning import costs_for_pruning
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.score_losses import score_losses
@@ -87,7 +90,7 @@ class FittedTrees:
         if combination.shape.fits_scores:
             nested = combination.plan.nested
             assert nested is not None, "only nested trees have scores"
-            return nested.at_temperature(self._calibration(combination, repeat).of_prompt[prompt.prompt_id])
+            return nested.at_temperature(self.temperature(combination, prompt, repeat))
         if not combination.shape.fitted:
             return combination.plan
         key = (combination.identifier, _text_of(combination, repeat))
@@ -97,6 +100,10 @@ class FittedTrees:
             )
             self._plans[key] = {self._names[index]: plan for plan, members in parts for index in members.tolist()}
         return self._plans[key][prompt.prompt_id]
+
+    def temperature(self, combination: Combination, prompt: Prompt, repeat: int) -> float:
+        """Of a prompt's calibrated scores."""
+        return self._calibration(combination, repeat).of_prompt[prompt.prompt_id]
 
     @property
     def calibrations(self) -> list[TextCalibration]:
@@ -146,6 +153,7 @@ class LiveEngine:
         """See `Engine.run`."""
         prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
         runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note, self.watch)
+        costs = costs_for_pruning(pair, work.combinations, self.store, self.watch)
         self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
         failed: set[str] = set()
         for prompt in work.prompts:
@@ -153,12 +161,12 @@ class LiveEngine:
                 text = Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
                 for twins in runs:
                     due = [c for c in twins if work.is_due(c, prompt, repeat)]
-                    for event in self._decode_twins(pair, due, text, trees, failed, work.with_steps):
+                    for event in self._decode_twins(pair, due, text, trees, costs, failed, work.with_steps):
                         if isinstance(event, Failed):
                             failed.add(event.combination)
                         yield event
-        if trees.calibrations:
-            yield Measured(pair.label, calibrations=trees.calibrations)
+        if trees.calibrations or costs:
+            yield Measured(pair.label, costs, calibrations=trees.calibrations)
 
     def _decode_twins(
         self,
@@ -166,6 +174,7 @@ class LiveEngine:
         due: list[Combination],
         text: Text,
         trees: FittedTrees,
+        costs: CostCurve | None,
         failed: set[str],
         with_steps: bool,
     ) -> list[Event]:
@@ -175,7 +184,11 @@ class LiveEngine:
         if not trying:
             return passed
         try:
-            row = self._row(pair, trying[0], text, trees.plan(trying[0], text.prompt, text.repeat), with_steps)
+            first, of_text = trying[0], (text.prompt, text.repeat)
+            plan = trees.plan(first, *of_text)
+            temperature = trees.temperature(first, *of_text) if first.pruning.fits_scores else 1.0
+            pruning = Pruning(first.pruning, temperature, costs, plan.dynamic)
+            row = self._row(pair, first, text, plan, pruning, with_steps)
         except ResultsError:
             raise
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
@@ -183,16 +196,19 @@ class LiveEngine:
             return [*passed, *(Failed(c.identifier, text.prompt.prompt_id, why, 1) for c in trying)]
         return [*passed, Done([replace(row, combination=c.identifier, weights=c.weights) for c in trying])]
 
-    def _row(self, pair: Pair, combination: Combination, text: Text, plan: Plan, with_steps: bool) -> Row:
+    def _row(
+        self, pair: Pair, combination: Combination, text: Text, plan: Plan, pruning: Pruning, with_steps: bool
+    ) -> Row:
         verifier = Verifier.of(pair)
         plain = self._decode_plainly(pair, combination, verifier, text)
         started = time.perf_counter()
-        decoding = _decode(pair, combination, plan, verifier, text)
+        decoding = _decode(pair, combination, plan, pruning, verifier, text)
         wall_s = time.perf_counter() - started
         tie = None
         if combination.sampling.greedy and combination.rule.lossless:
             tie = compare_greedy(pair.target, pair.target_check, text.ids, plain.tokens, decoding.tokens)
-        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, plan.dynamic, decoding.prefill_s)
+        dynamic = plan.dynamic or pruning.prunes
+        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, dynamic, decoding.prefill_s)
         steps = listed_steps(decoding.steps) if with_steps else None
         name, weights = combination.identifier, combination.weights
         return Row(name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat, counted, tie, steps)
@@ -227,10 +243,13 @@ def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
     return list(runs.values())
 
 
-def _decode(pair: Pair, combination: Combination, plan: Plan, verifier: Verifier, text: Text) -> Decoding:
+def _decode(
+    pair: Pair, combination: Combination, plan: Plan, pruning: Pruning, verifier: Verifier, text: Text
+) -> Decoding:
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
     setting = (plan, combination.rule, combination.sampling)
-    return decode(verifier, pair.drafter, *setting, text.ids, _ending(pair, combination), source).finish()
+    given = (*setting, text.ids, _ending(pair, combination), source)
+    return decode(verifier, pair.drafter, *given, pruning=pruning).finish()
 
 
 def listed_steps(steps: Iterable[Step]) -> list[list[int]]:

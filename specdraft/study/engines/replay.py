@@ -23,6 +23,7 @@ from specdraft.results import reliability
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts, encode_prompts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
+from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.score_losses import score_losses
@@ -99,7 +100,9 @@ class ReplayEngine:
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
         costs = self._costs(work, pair, time.perf_counter() - started, first)
-        replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic)
+        by = (dynamic, temperatures, self.store, self.note, self.watch)
+        scores = scores_for_pruning(work, pair, group.combinations, prompt_ids, traces, *by)
+        replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic, scores)
         first_one = group.combinations[0]
         named = (first_one.sampling, first_one.settings.max_new_tokens, work.draw(group.repeats[0]))
         calibrations = [TextCalibration.of(*named, calibration)] if calibration else []
@@ -108,8 +111,8 @@ class ReplayEngine:
     def _calibrate(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces
     ) -> Calibration | None:
-        """The temperatures of trees whose scores are fitted; None where there are no such trees."""
-        if not any(combination.shape.fits_scores for combination in group.combinations):
+        """The temperatures of trees that are grown or pruned by fitted scores; None where there are no such trees."""
+        if not any(combination.fits_scores for combination in group.combinations):
             return None
         found = score_losses(pair, prompt_ids, traces, self.store, self.note, self.watch)
         fold = folds([prompt.category for prompt in work.prompts], work.seed)
@@ -203,7 +206,7 @@ def _replayed(
     """One text of each prompt that is due, once for each of the repeats that it stands for."""
     places = [place for place, prompt in enumerate(work.prompts) if prompt.prompt_id in due]
     prompts, plan = [work.prompts[place] for place in places], combination.together.plan
-    how = (combination.rule, work.with_steps, np.array(places))
+    how = (combination.rule, work.with_steps, np.array(places), combination.pruning)
     if plan is None:
         counted = replayer.run(combination.shape, combination.settings.budget, *how)
     else:

@@ -99,7 +99,7 @@ class NestedPlan(Plan, Protocol):
 
     @property
     def max_depth(self) -> int:
-        """Draft levels at most; plans with equal `max_depth`, `max_children` and `temperature` share what is
+        """Draft levels at most; plans with equal `max_depth`, `max_children`, `temperature` and `top_p` share what is
         recorded."""
 
     @property
@@ -113,6 +113,10 @@ class NestedPlan(Plan, Protocol):
     @property
     def temperature(self) -> float | None:
         """What logits are divided by before nodes are scored; None: fitted to recorded texts, and not known yet."""
+
+    @property
+    def top_p(self) -> float:
+        """Of a node's children only the smallest set of so much probability is considered; 1: all."""
 
     def at_temperature(self, temperature: float) -> NestedPlan:
         """The plan with a temperature that was fitted."""

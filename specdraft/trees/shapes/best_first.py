@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import inf, log
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from specdraft.config import label
 from specdraft.errors import ConfigError, did_you_mean
@@ -27,6 +27,8 @@ class BestFirst(BaseShape):
         max_depth: draft levels at most; each costs one forward of the drafter.
         max_children: children of one node at most.
         min_prob: nodes with a smaller cumulative probability are left out, so a tree can be smaller than its budget.
+        candidate_top_k: of a node's children only so many are considered, the most probable ones (0: all).
+        candidate_top_p: of these, by the scores, only the smallest set of so much probability.
         scores: `raw` probabilities (temperature 1), or `calibrated` ones.
         temperature: of calibrated ones; left out: fitted to recorded texts (see `prediction.temperature`).
     """
@@ -37,12 +39,22 @@ class BestFirst(BaseShape):
     min_prob: float = 0.0
     scores: str = "raw"
     temperature: float | None = None
+    candidate_top_k: int = 0
+    candidate_top_p: float = 1.0
+
+    def identity(self) -> dict[str, Any]:
+        """See `Shape.identity`: without filters it is the tree that it was before there were any."""
+        unfiltered = {"candidate_top_k": 0, "candidate_top_p": 1.0}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in unfiltered.items()}
 
     @property
     def label(self) -> str:
         """See `BaseShape.label`: `best_first-calibrated`."""
         kind = self.kind if self.scores == "raw" else f"{self.kind}-{self.scores}"
-        return kind + label(self, "scores").removeprefix(self.kind)
+        filters = [f"-topk{self.candidate_top_k}"] if self.candidate_top_k else []
+        filters += [f"-topp{self.candidate_top_p:g}"] if self.candidate_top_p < 1 else []
+        others = label(self, "scores", "candidate_top_k", "candidate_top_p").removeprefix(self.kind)
+        return "".join([kind, others, *filters])
 
     @property
     def fits_scores(self) -> bool:
@@ -59,14 +71,28 @@ class BestFirst(BaseShape):
                 f"tree.min_prob={self.min_prob} is out of range for {self.kind}; expected 0 (off) or more, below 1"
             )
         self._check_scores()
-        return Limits(node_budget, min(node_budget, self.max_depth), min(node_budget, self.max_children))
+        self._check_filters()
+        return Limits(node_budget, min(node_budget, self.max_depth), min(node_budget, self._children))
 
     def at(self, node_budget: int) -> BestFirstPlan:
         """See `Shape.at`. Raises as `limits`."""
         self.limits(node_budget)
         least = log(self.min_prob) if self.min_prob > 0 else -inf
         temperature = None if self.fits_scores else self.temperature or 1.0
-        return BestFirstPlan(node_budget, self.max_depth, self.max_children, least, temperature)
+        return BestFirstPlan(node_budget, self.max_depth, self._children, least, temperature, self.candidate_top_p)
+
+    @property
+    def _children(self) -> int:
+        """Of a node, at most."""
+        return min(self.max_children, self.candidate_top_k or self.max_children)
+
+    def _check_filters(self) -> None:
+        if self.candidate_top_k < 0:
+            raise ConfigError(f"tree.candidate_top_k={self.candidate_top_k} is out of range; expected 1 or more, or 0")
+        if not 0 < self.candidate_top_p <= 1:
+            raise ConfigError(
+                f"tree.candidate_top_p={self.candidate_top_p} is out of range; expected above 0, at most 1 (off)"
+            )
 
     def _check_scores(self) -> None:
         if self.scores not in SCORES:
@@ -90,6 +116,7 @@ class BestFirstPlan:
         max_depth, max_children: see `BestFirst`; plans with equal ones share what replay records.
         least: the logarithm of the least cumulative probability.
         temperature: what logits are divided by before nodes are scored; None: not fitted yet.
+        top_p: see `BestFirst.candidate_top_p`.
     """
 
     nodes: int
@@ -97,6 +124,7 @@ class BestFirstPlan:
     max_children: int
     least: float = -inf
     temperature: float | None = 1.0
+    top_p: float = 1.0
     dynamic: ClassVar[bool] = True
     topology: ClassVar[None] = None
 
@@ -116,7 +144,8 @@ class BestFirstPlan:
 
     def growth(self, roots: int, vocab: int) -> Growth:
         """Trees under so many roots, not grown yet."""
-        return Growth(roots, self.nodes, self.depth, min(self.max_children, self.nodes, vocab), self.least)
+        children = min(self.max_children, self.nodes, vocab)
+        return Growth(roots, self.nodes, self.depth, children, self.least, self.top_p)
 
     def expand(self, view: DraftView) -> DraftTree:
         """One forward and one transfer to the host for each level."""

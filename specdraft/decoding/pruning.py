@@ -1,0 +1,109 @@
+"""Between drafting and verifying: which nodes of a drafted tree are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from specdraft.prediction.online import OnlineAcceptance
+from specdraft.prediction.pruning import Drafted, NoPruning, PruningPolicy
+from specdraft.prediction.pruning.base import Costs
+from specdraft.prediction.survival import cumulative
+from specdraft.trees.draft_tree import DraftTree
+
+
+class Sent(NamedTuple):
+    """What is left of a drafted tree.
+
+    Attributes:
+        tree: what the target checks.
+        nodes: `[k + 1]` its nodes as the drafted tree counts them, the root first; None: all of them.
+    """
+
+    tree: DraftTree
+    nodes: np.ndarray | None = None
+
+    def as_drafted(self, nodes: list[int]) -> list[int]:
+        """Nodes of what was sent, as the drafted tree counts them."""
+        return nodes if self.nodes is None else [int(node) for node in self.nodes[nodes]]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A policy with all that it needs to prune the trees of a prompt.
+
+    Attributes:
+        policy: which nodes are kept.
+        temperature: that the drafter's logits are divided by before nodes are scored.
+        costs: for a policy that needs them.
+        dynamic: trees differ from step to step before they are pruned.
+    """
+
+    policy: PruningPolicy = field(default_factory=NoPruning)
+    temperature: float = 1.0
+    costs: Costs | None = None
+    dynamic: bool = False
+
+    @property
+    def prunes(self) -> bool:
+        return self.policy.prunes
+
+    def begin(self) -> Pruner:
+        """For one prompt."""
+        return Pruner(self, OnlineAcceptance() if self.policy.adapts else None)
+
+
+WHOLE = Pruning()  # every drafted node is sent
+
+
+class Pruner:
+    """Prunes the trees of one prompt, step by step.
+
+    Args:
+        how: the policy.
+        online: what is learnt from the prompt's steps; None: nothing is.
+    """
+
+    def __init__(self, how: Pruning, online: OnlineAcceptance | None = None) -> None:
+        self._how, self._online = how, online
+        self._own = np.zeros(0)  # [n] what was said of the nodes of the last tree
+
+    def send(self, tree: DraftTree) -> Sent:
+        """What is left of a tree; its logits are there (see `Drawing.keep_logits`) where anything can be pruned."""
+        how, topology = self._how, tree.topology
+        if not how.prunes or not tree.num_nodes:
+            return Sent(tree)
+        parent, depth = topology.parents[None, 1:], topology.depths[None, 1:]
+        self._own = own = log_probs(tree, how.temperature)
+        conditional = own[None] if self._online is None else self._online.log_conditional(own[None], depth)
+        drafted = Drafted(parent, depth, cumulative(parent, depth, conditional))
+        step = None if how.costs is None else how.costs.of_steps(drafted.fed, tree.num_nodes, how.dynamic)
+        kept = np.flatnonzero(how.policy.keep(drafted, step)[0]) + 1
+        if len(kept) == tree.num_nodes:
+            return Sent(tree)
+        nodes = np.concatenate([[0], kept])
+        return Sent(tree.part(nodes), nodes)
+
+    def learn(self, sent: Sent, accepted: Sequence[int]) -> None:
+        """Of the last tree, these nodes of what was sent were accepted."""
+        if self._online is None or not sent.tree.num_nodes:
+            return
+        topology = sent.tree.topology
+        nodes = np.arange(len(topology)) if sent.nodes is None else sent.nodes
+        tried = 1 + np.flatnonzero(np.isin(topology.parents[1:], [0, *accepted]))
+        taken = np.isin(tried, accepted)
+        self._online.learn(self._own[nodes[tried] - 1], topology.depths[tried], taken)
+
+
+def log_probs(tree: DraftTree, temperature: float) -> np.ndarray:
+    """`[n]` float64: the logarithm of softmax(logits / temperature) of each draft node's token. One transfer."""
+    assert tree.chosen_from is not None and isinstance(tree.tokens, torch.Tensor)
+    logits, row = tree.chosen_from
+    scaled = torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
+    rows = torch.from_numpy(row[1:]).to(logits.device)
+    values: np.ndarray = scaled[rows, tree.tokens[1:]].double().cpu().numpy()
+    return values
