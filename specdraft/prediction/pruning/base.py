@@ -165,6 +165,10 @@ class ScoredPolicy(PruningPolicy):
                 f"pruning.predictor={self.predictor} has no effect with pruning.scores={self.scores}; it goes with "
                 "pruning.scores=predictor"
             )
+        if self.scores == "predictor":
+            raise ConfigError(
+                "pruning.scores=predictor: trees are not pruned by a predictor yet; expected raw or calibrated"
+            )
 
     def check_share(self, name: str) -> None:
         """Raise `ConfigError` unless a parameter is in [0, 1]."""
