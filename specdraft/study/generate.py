@@ -215,14 +215,14 @@ class SpeculativeDecoder:
 
     def start(self, prompt_ids: list[int]) -> Decoding:
         """Read a prompt; its steps happen when they are asked for."""
-        decides = (self.shape.label, self.plan.nodes, self.rule)
-        decides += (self.pruning.policy,) if self.pruning.prunes else ()
+        decides: list[Any] = [self.shape.label, self.plan.nodes, self.rule]
+        decides += [self.pruning.policy] if self.pruning.prunes else []
         draw = f"{self._settings.seed}/0"
         source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, draw, *map(str, decides)))
         ending, verifier = Ending(self.max_new_tokens, self.pair.eos_ids), Verifier.of(self.pair)
         setting = (self.plan, self.rule, self.sampling)
-        how = {"pruning": self.pruning, "watched": self._watched}
-        return decode(verifier, self.pair.drafter, *setting, prompt_ids, ending, source, **how)
+        given = (verifier, self.pair.drafter, *setting, prompt_ids, ending, source)
+        return decode(*given, pruning=self.pruning, watched=self._watched)
 
     def generate(self, prompt: Prompt, chat_template: str = "auto", compare: bool = False) -> Generation:
         """Decode one prompt.

@@ -60,7 +60,8 @@ class Drafted(NamedTuple):
         chosen = np.zeros(self.parent.shape, dtype=bool)
         among = np.arange(self.parent.shape[1]) < count[:, None]
         np.put_along_axis(chosen, self.best_first(), among, axis=1)
-        return chosen & self.there
+        best: np.ndarray = chosen & self.there
+        return best
 
 
 class StepCosts(NamedTuple):
