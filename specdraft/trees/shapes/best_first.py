@@ -43,9 +43,9 @@ class BestFirst(BaseShape):
     candidate_top_p: float = 1.0
 
     def identity(self) -> dict[str, Any]:
-        """See `Shape.identity`: without filters it is the tree that it was before there were any."""
-        unfiltered = {"candidate_top_k": 0, "candidate_top_p": 1.0}
-        return {name: value for name, value in asdict(self).items() if (name, value) not in unfiltered.items()}
+        """See `Shape.identity`: with raw scores and without filters it is the tree that it was before there were any."""
+        plain = {"scores": "raw", "temperature": None, "candidate_top_k": 0, "candidate_top_p": 1.0}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in plain.items()}
 
     @property
     def label(self) -> str:
