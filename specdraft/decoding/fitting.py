@@ -13,6 +13,7 @@ from specdraft.prediction.pruning import NoPruning, PruningPolicy
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
+from specdraft.trees.shapes.base import Scorer
 from specdraft.trees.shapes.fitted import FOLDS
 from specdraft.trees.topology import Topology
 
@@ -30,6 +31,7 @@ class Together:
         prompts: how many prompts share what is fitted; None where nothing is scored.
         with_steps: whole steps are wanted, not only counts.
         traits: what the drafter can do; `drafter` is its name.
+        scorer: what ranks the nodes of a tree that goes by a predictor.
         trees: where the tree is kept once it is made.
         pruning: which of its nodes are sent.
     """
@@ -46,6 +48,7 @@ class Together:
     drafter: str = "model"
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)
     pruning: PruningPolicy = field(default_factory=NoPruning)
+    scorer: Scorer | None = None
 
     @property
     def limits(self) -> Limits:
@@ -55,7 +58,10 @@ class Together:
     @property
     def plan(self) -> Plan | None:
         """None for a fitted shape: its plan comes with the traces."""
-        return None if self.shape.fitted else self.trees.plan(self.shape, self.budget)
+        if self.shape.fitted:
+            return None
+        plan = self.trees.plan(self.shape, self.budget)
+        return plan if self.scorer is None or plan.nested is None else plan.nested.scored_by(self.scorer)
 
     @property
     def topology(self) -> Topology | None:

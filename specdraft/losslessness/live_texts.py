@@ -67,6 +67,8 @@ class Case(NamedTuple):
         plan: Plan = shape.at(node_budget)
         if plan.nested is not None and shape.fits_scores:
             plan = plan.nested.at_temperature(1.0)  # whatever ranks the nodes, the rule must be lossless
+        if plan.nested is not None and plan.nested.predictor:
+            plan = plan.nested.scored_by(None)
         return cls(shape.label, plan, rule, sampling, max_new_tokens)
 
 

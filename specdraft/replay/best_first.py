@@ -198,8 +198,8 @@ def _has_children(walked: Walked, steps: Steps, there: np.ndarray) -> np.ndarray
     parents[row, walked.parent[steps.start][row, place]] = True
     on_path = walked.on_path[steps.start]
     known = on_path != NEVER
-    there_below: np.ndarray = known & np.take_along_axis(parents, np.where(known, on_path, 0), axis=1)
-    return there_below
+    have: np.ndarray = known & np.take_along_axis(parents, np.where(known, on_path, 0), axis=1)
+    return have
 
 
 def _nodes(walked: Walked, steps: Steps, there: np.ndarray, tried: np.ndarray, goes_on: np.ndarray) -> NodeCounts:

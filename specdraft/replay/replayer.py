@@ -40,12 +40,13 @@ class Limits(NamedTuple):
     max_children: int
     temperature: float | None
     top_p: float
+    scorer: str = ""
 
     @property
     def scores(self) -> str:
         """What nodes are ranked by."""
-        if self.temperature is None:
-            return "calibrated"
+        if self.scorer or self.temperature is None:
+            return "predictor" if self.scorer else "calibrated"
         return "raw" if self.temperature == 1 else f"t{self.temperature:g}"
 
 
@@ -252,7 +253,8 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
-    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p)
+    scorer = plan.scorer.name if plan.scorer else ""
+    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p, scorer)
 
 
 def dynamic_trees(

@@ -18,10 +18,12 @@ from specdraft.errors import PromptError
 from specdraft.models.placement import dtype_label
 from specdraft.models.spec import ModelSpec
 from specdraft.prediction.pruning import NoPruning, PruningPolicy
+from specdraft.prediction.tree_scores import scores_of
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
+from specdraft.trees.shapes.base import Scorer
 from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
@@ -64,7 +66,14 @@ class Combination:
             drafter=self.pair.drafter.label,
             trees=self.trees,
             pruning=self.pruning,
+            scorer=self.scorer,
         )
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        """What ranks the nodes of its trees, if a predictor does. Raises `UserError` where its file does not do."""
+        path = getattr(self.shape, "predictor", None)
+        return scores_of(path, self.pair, self.sampling) if path else None
 
     @property
     def engine(self) -> str:
@@ -117,7 +126,8 @@ class Combination:
         if not self.pruning.prunes:
             keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
         decides = keys | self.pair.decides
-        decides |= {"tree": self.shape.identity(), "rule": vars(self.rule)}
+        scored = {"predictor": self.scorer.name} if self.scorer else {}  # whatever its file is called
+        decides |= {"tree": self.shape.identity() | scored, "rule": vars(self.rule)}
         decides |= {"pruning": self.pruning.identity()} if self.pruning.prunes else {}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         decides |= {"system": self.prompts.system} if self.prompts.system else {}

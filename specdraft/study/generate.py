@@ -28,6 +28,7 @@ from specdraft.drafters.pair import Pair, pair_of_models
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
 from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prediction.pruning import registry as policies
+from specdraft.prediction.tree_scores import scores_of
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.fit import fit_on_all
 from specdraft.results.metrics import Tally, tally
@@ -180,6 +181,9 @@ class SpeculativeDecoder:
         fitted = shape.fitted or shape.fits_scores or policy.fits_scores
         texts = self._texts(shape.limits(budget).depth, fitted_on or PromptSpec()) if fitted else None
         self.plan = _planned(shape, budget, texts)
+        if self.plan.nested is not None and self.plan.nested.predictor:
+            scorer = scores_of(self.plan.nested.predictor, pair.files, self.sampling)
+            self.plan = self.plan.nested.scored_by(scorer)
         temperature = texts.temperature if texts and policy.fits_scores else 1.0
         store = TraceStore(default_folder())
         costs = pair_costs(pair, store, 1 + self.plan.nodes) if policy.needs_costs else None
@@ -220,8 +224,9 @@ class SpeculativeDecoder:
         draw = f"{self._settings.seed}/0"
         source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, draw, *map(str, decides)))
         ending, verifier = Ending(self.max_new_tokens, self.pair.eos_ids), Verifier.of(self.pair)
-        what = (verifier, self.pair.drafter, self.plan, self.rule, self.sampling, prompt_ids, ending, source)
-        return decode(*what, pruning=self.pruning, watched=self._watched)
+        setting = (self.plan, self.rule, self.sampling)
+        given = (verifier, self.pair.drafter, *setting, prompt_ids, ending, source)
+        return decode(*given, pruning=self.pruning, watched=self._watched)
 
     def generate(self, prompt: Prompt, chat_template: str = "auto", compare: bool = False) -> Generation:
         """Decode one prompt.

@@ -229,10 +229,14 @@ class Expansions:
         }
 
 
-def _scored_by(plan: NestedPlan) -> dict[str, float]:
+SCORED_BY = ("temperature", "predictor", "top_p")
+
+
+def _scored_by(plan: NestedPlan) -> dict[str, Any]:
     """What the scores of a plan's nodes depend on, beside the drafter."""
     assert plan.temperature is not None, "its temperature is fitted first"
-    scored = {} if plan.temperature == 1 else {"temperature": plan.temperature}
+    scored: dict[str, Any] = {} if plan.temperature == 1 else {"temperature": plan.temperature}
+    scored |= {"predictor": plan.scorer.name} if plan.scorer else {}
     return scored | ({} if plan.top_p == 1 else {"top_p": plan.top_p})
 
 
@@ -287,8 +291,7 @@ def _find_expansion(
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
     for trace in traces:
-        scored = trace.about.get("temperature", 1.0), trace.about.get("top_p", 1.0)
-        alike = scored == (plan.temperature, plan.top_p)
+        alike = {name: trace.about[name] for name in SCORED_BY if name in trace.about} == _scored_by(plan)
         if _says(trace.about, wanted) and alike and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from specdraft.trees.shapes.base import LevelScores, SaidChildren
 
 
 class Nodes(NamedTuple):
@@ -163,3 +166,11 @@ class Growth:
             laid_out(nodes.token, -1),
             laid_out(nodes.log_prob, 0),
         )
+
+
+def add_scored(growth: Growth, levels: LevelScores, said: SaidChildren) -> None:
+    """As `Growth.add`, with what drafters say of the children scored by something else than their probabilities."""
+    before = growth.frontier
+    growth.add(said.tokens, levels.children(said))
+    nodes = growth.nodes_at(growth.frontier)
+    levels.keep(np.searchsorted(before, nodes.parent), nodes.rank)

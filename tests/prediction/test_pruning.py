@@ -156,6 +156,10 @@ def test_survival_is_the_product_along_the_path() -> None:
         (Ratio(pruning_ratio=25), "pruning.pruning_ratio=25 is out of range; expected 0 to 1"),
         (Levels(keep_per_level=0), "pruning.keep_per_level=0 is out of range; expected 1 or more"),
         (Ratio(scores="calibratd"), "pruning.scores=calibratd is not known; did you mean 'calibrated'"),
+        (
+            Ratio(scores="predictor"),
+            "pruning.scores=predictor: trees are not pruned by a predictor yet; expected raw or",
+        ),
         (Adaptive(predictor="x.safetensors"), "it goes with pruning.scores=predictor"),
     ],
 )

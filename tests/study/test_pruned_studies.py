@@ -25,7 +25,7 @@ def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     path.write_text("".join(json.dumps({"question_id": i, "category": c, "prompt": p}) + "\n" for i, c, p in TEXTS))
     pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
-    return [*pair, "prompts=jsonl", f"prompts.path={path}", "report=false", "max_new_tokens=16"]
+    return [*pair, "prompts=jsonl", f"prompts.path={path}", "report=false", "max_new_tokens=10"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -156,8 +156,9 @@ def test_candidate_filters() -> None:
     assert filtered.label == "best_first-topk2-topp0.5"
     assert (filtered.at(9).max_children, filtered.at(9).top_p, filtered.limits(9).width) == (2, 0.5, 2)
     assert BestFirst(candidate_top_k=99).at(9).max_children == 16
-    plain = {"kind", "max_depth", "max_children", "min_prob", "scores", "temperature"}
-    assert BestFirst().identity().keys() == plain  # named as before there were filters
+    plain = {"kind", "max_depth", "max_children", "min_prob"}
+    assert BestFirst().identity().keys() == plain  # named as before there were scores and filters
+    assert BestFirst(scores="calibrated").identity().keys() == plain | {"scores"}
     assert filtered.identity().keys() == plain | {"candidate_top_k", "candidate_top_p"}
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
-from specdraft.drafters.loaded.ranking import best_children, spread
+from specdraft.drafters.loaded.ranking import at_one, best_children, spread
 from specdraft.models.batch import Batch, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
-from specdraft.trees.growth import GrownTrees, Growth
+from specdraft.trees.growth import GrownTrees, Growth, add_scored
 from specdraft.trees.shapes import NestedPlan
+from specdraft.trees.shapes.base import LevelScores, SaidChildren
 
 NODES_OF_A_TEXT = 1024  # of the trees of one text that are grown together: what a context may have to look at
 NODES = {"cpu": 4096, "cuda": 65536}  # of all texts that are grown together: as many as make full forwards
@@ -107,8 +108,10 @@ class Contexts:
         self, model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool = False
     ) -> None:
         assert plan.temperature is not None, "its temperature is fitted first"
+        assert plan.predictor is None, "its predictor is read first"
+        self._scorer = plan.scorer
         self._model, self._children = model, min(plan.max_children, plan.nodes, model.vocab)
-        self._temperature = plan.temperature
+        self._temperature = plan.temperature if plan.scorer is None else plan.scorer.temperature
         self._batch = Batch(model, [text.prompt_ids for text in texts])
         self._lengths = np.array([len(text.tokens) for text in texts])
         ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
@@ -119,7 +122,8 @@ class Contexts:
         self._tokens = np.empty((0, self._children), dtype=np.int64)
         self._log_probs = np.empty((0, self._children))
         self._below = np.full((len(position), self._children), -1)
-        self._featured, self._said = featured, np.empty((0, SAID if featured else 0), dtype=np.float32)
+        self._featured, self._describes = featured, featured or plan.scorer is not None
+        self._said = np.empty((0, SAID if self._describes else 0), dtype=np.float32)
         self._read(ids)
         self._kept = len(position)
         following = np.append(ids[:, 1:].cpu().numpy(), np.full((len(texts), 1), -1), 1).reshape(-1, 1)
@@ -143,7 +147,7 @@ class Contexts:
 
     def _children_of(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`[m, K]` tokens and log-probabilities, `[m, SAID]` what else the distribution says, if that is wanted."""
-        said = spread(logits) if self._featured else np.empty((len(logits), 0), dtype=np.float32)
+        said = spread(logits) if self._describes else np.empty((len(logits), 0), dtype=np.float32)
         return *best_children(logits, self._children, self._temperature), said
 
     def of_trunk(self, row: np.ndarray, position: np.ndarray) -> np.ndarray:
@@ -184,13 +188,23 @@ class Contexts:
 
     def _grow(self, growth: Growth, starts: np.ndarray) -> tuple[Growth, np.ndarray]:
         context = here = starts  # [nodes so far] the context of each node that was expanded
-        growth.add(self._tokens[here], self._log_probs[here])
+        levels = self._scorer.begin(len(starts)) if self._scorer else None
+        self._add_children(growth, here, levels)
         while len(growth.frontier):
             here = self._enter(growth, context)
             context = np.concatenate([context, np.full(growth.frontier.max() + 1 - len(context), -1)])
             context[growth.frontier] = here
-            growth.add(self._tokens[here], self._log_probs[here])
+            self._add_children(growth, here, levels)
         return growth, context
+
+    def _add_children(self, growth: Growth, here: np.ndarray, levels: LevelScores | None) -> None:
+        """The children of the frontier, whose contexts these are."""
+        if levels is None:
+            growth.add(self._tokens[here], self._log_probs[here])
+            return
+        tempered, (entropy, best, second) = self._log_probs[here], self._said[here].T.astype(np.float64)
+        raw = at_one(tempered, best, self._temperature)
+        add_scored(growth, levels, SaidChildren(self._tokens[here], raw, tempered, entropy, second))
 
     def _enter(self, growth: Growth, context: np.ndarray) -> np.ndarray:
         """`[m]` the contexts of the frontier's nodes; those that are new are fed, each once."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from specdraft.trees.shapes.base import SaidChildren
+
 
 def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
     """The `count` most probable tokens of each row, best first: `[m, vocab]` -> `[m, count]` ids.
@@ -47,6 +49,19 @@ def best_children(logits: torch.Tensor, count: int, temperature: float = 1.0) ->
     log_probs = torch.log_softmax(scaled, -1).gather(-1, tokens)
     ids, values = torch.stack([tokens.double(), log_probs.double()]).cpu().numpy()
     return ids.astype(np.int64), values
+
+
+def said_children(logits: torch.Tensor, count: int, temperature: float) -> SaidChildren:
+    """What a drafter says after some nodes: `[m, vocab]` logits."""
+    tokens, tempered = best_children(logits, count, temperature)
+    entropy, best, second = spread(logits).T.astype(np.float64)
+    return SaidChildren(tokens, at_one(tempered, best, temperature), tempered, entropy, second)
+
+
+def at_one(tempered: np.ndarray, best: np.ndarray, temperature: float) -> np.ndarray:
+    """Log-probabilities `[m, K]`, best first, at temperature 1 from those at another one, and the best one's `[m]`."""
+    raw: np.ndarray = best[:, None] + temperature * (tempered - tempered[:, :1])
+    return raw
 
 
 def spread(logits: torch.Tensor) -> np.ndarray:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Drawing
-from specdraft.drafters.loaded.ranking import best_children, rank_tokens
+from specdraft.drafters.loaded.ranking import best_children, rank_tokens, said_children
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
 from specdraft.sampling.distribution import standardise
 from specdraft.sampling.randomness import draw_children
 from specdraft.trees.draft_tree import ChosenFrom, DraftTree
+from specdraft.trees.shapes.base import SaidChildren
 from specdraft.trees.topology import Topology
 
 
@@ -139,18 +140,22 @@ class TreeInWork:
         self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `shapes.DraftView.score`."""
+        return best_children(self._score(parents, tokens), count, temperature)
+
+    def describe(self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float) -> SaidChildren:
+        """See `shapes.DraftView.describe`."""
+        return said_children(self._score(parents, tokens), count, temperature)
+
+    def _score(self, parents: Sequence[int], tokens: np.ndarray) -> torch.Tensor:
+        """`[m, vocab]` logits after nodes that are in no topology yet."""
         model = self._model
-        if len(self._seen):
-            self._seen = with_descendants(self._seen, np.asarray(parents))
-            tail = tail_mask(torch.from_numpy(self._seen[-len(parents) :]).to(model.device), model.dtype)
-            offsets = torch.from_numpy(self._seen[-len(parents) :].sum(1) - 1).to(model.device)
-            logits = model.append(torch.from_numpy(tokens).to(model.device), offsets, tail).logits
-        else:
+        if not len(self._seen):
             self._seen = np.ones((1, 1), dtype=bool)
-            logits = self._feed_root()
-        if self._drawing.keep_logits:
-            self._logits.append(logits)
-        return best_children(logits, count, temperature)
+            return self._feed_root()
+        self._seen = with_descendants(self._seen, np.asarray(parents))
+        tail = tail_mask(torch.from_numpy(self._seen[-len(parents) :]).to(model.device), model.dtype)
+        offsets = torch.from_numpy(self._seen[-len(parents) :].sum(1) - 1).to(model.device)
+        return model.append(torch.from_numpy(tokens).to(model.device), offsets, tail).logits
 
     def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
         """See `shapes.DraftView.compose`."""

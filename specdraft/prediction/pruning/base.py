@@ -60,8 +60,8 @@ class Drafted(NamedTuple):
         chosen = np.zeros(self.parent.shape, dtype=bool)
         among = np.arange(self.parent.shape[1]) < count[:, None]
         np.put_along_axis(chosen, self.best_first(), among, axis=1)
-        kept: np.ndarray = chosen & self.there
-        return kept
+        best: np.ndarray = chosen & self.there
+        return best
 
 
 class StepCosts(NamedTuple):
@@ -165,6 +165,10 @@ class ScoredPolicy(PruningPolicy):
             raise ConfigError(
                 f"pruning.predictor={self.predictor} has no effect with pruning.scores={self.scores}; it goes with "
                 "pruning.scores=predictor"
+            )
+        if self.scores == "predictor":
+            raise ConfigError(
+                "pruning.scores=predictor: trees are not pruned by a predictor yet; expected raw or calibrated"
             )
 
     def check_share(self, name: str) -> None:

@@ -27,6 +27,48 @@ if TYPE_CHECKING:
     from specdraft.trees.growth import Growth
 
 
+class SaidChildren(NamedTuple):
+    """What a drafter says after m nodes: its K most probable tokens, best first.
+
+    Attributes:
+        tokens: `[m, K]`.
+        log_probs: `[m, K]` float64, the logarithms of their probabilities at temperature 1; `tempered`: at another one.
+        entropy, second: `[m]` of the distribution at temperature 1: nats, and the logarithm of its second largest
+            probability.
+    """
+
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    tempered: np.ndarray
+    entropy: np.ndarray
+    second: np.ndarray
+
+
+class LevelScores(Protocol):
+    """Scores the nodes of growing trees, level by level."""
+
+    def children(self, said: SaidChildren) -> np.ndarray:
+        """`[m, K]` the logarithms of the probabilities that children are accepted where their parents are."""
+
+    def keep(self, rows: np.ndarray, ranks: np.ndarray) -> None:
+        """Of the last children, those that are expanded next: `[k]` rows and ranks."""
+
+
+class Scorer(Protocol):
+    """What else than the drafter's own probabilities ranks nodes; equal ones rank alike."""
+
+    @property
+    def name(self) -> str:
+        """What traces that depend on it call it."""
+
+    @property
+    def temperature(self) -> float:
+        """Of `SaidChildren.tempered`."""
+
+    def begin(self, roots: int) -> LevelScores:
+        """Start over under so many roots."""
+
+
 class DraftView(Protocol):
     """What a shape sees of the drafter while one tree grows."""
 
@@ -54,6 +96,9 @@ class DraftView(Protocol):
         Returns:
             Tokens `[m, count]`, best first, and the logarithms of their probabilities `[m, count]`, float64.
         """
+
+    def describe(self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float) -> SaidChildren:
+        """As `score`, with more of what the drafter says."""
 
     def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
         """The tree out of nodes that `score` proposed.
@@ -117,6 +162,17 @@ class NestedPlan(Plan, Protocol):
     @property
     def top_p(self) -> float:
         """Of a node's children only the smallest set of so much probability is considered; 1: all."""
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """What ranks nodes in the place of the drafter's own probabilities."""
+
+    @property
+    def predictor(self) -> str | None:
+        """The file of the scorer that it still has to be given."""
+
+    def scored_by(self, scorer: Scorer | None) -> NestedPlan:
+        """The plan with its scorer; None: by raw probabilities."""
 
     def at_temperature(self, temperature: float) -> NestedPlan:
         """The plan with a temperature that was fitted."""

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from specdraft.config import label
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.growth import Growth
-from specdraft.trees.shapes.base import BaseShape, DraftView, Limits, check_budget, check_positive
+from specdraft.trees.growth import Growth, add_scored
+from specdraft.trees.shapes.base import BaseShape, DraftView, Limits, Scorer, check_budget, check_positive
 from specdraft.trees.topology import Topology
 
-SCORES = ("raw", "calibrated")
+SCORES = ("raw", "calibrated", "predictor")
 
 
 @dataclass
@@ -29,8 +29,9 @@ class BestFirst(BaseShape):
         min_prob: nodes with a smaller cumulative probability are left out, so a tree can be smaller than its budget.
         candidate_top_k: of a node's children only so many are considered, the most probable ones (0: all).
         candidate_top_p: of these, by the scores, only the smallest set of so much probability.
-        scores: `raw` probabilities (temperature 1), or `calibrated` ones.
+        scores: `raw` probabilities (temperature 1), `calibrated` ones, or what a `predictor` says.
         temperature: of calibrated ones; left out: fitted to recorded texts (see `prediction.temperature`).
+        predictor: the file of a predictor (see `specdraft fit predictor`).
     """
 
     kind: str = "best_first"
@@ -41,11 +42,12 @@ class BestFirst(BaseShape):
     temperature: float | None = None
     candidate_top_k: int = 0
     candidate_top_p: float = 1.0
+    predictor: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        """See `Shape.identity`: without filters it is the tree that it was before there were any."""
-        unfiltered = {"candidate_top_k": 0, "candidate_top_p": 1.0}
-        return {name: value for name, value in asdict(self).items() if (name, value) not in unfiltered.items()}
+        """See `Shape.identity`: with raw scores and without filters it is what it was before there were any."""
+        plain = {"scores": "raw", "temperature": None, "candidate_top_k": 0, "candidate_top_p": 1.0, "predictor": None}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in plain.items()}
 
     @property
     def label(self) -> str:
@@ -53,7 +55,7 @@ class BestFirst(BaseShape):
         kind = self.kind if self.scores == "raw" else f"{self.kind}-{self.scores}"
         filters = [f"-topk{self.candidate_top_k}"] if self.candidate_top_k else []
         filters += [f"-topp{self.candidate_top_p:g}"] if self.candidate_top_p < 1 else []
-        others = label(self, "scores", "candidate_top_k", "candidate_top_p").removeprefix(self.kind)
+        others = label(self, "scores", "candidate_top_k", "candidate_top_p", "predictor").removeprefix(self.kind)
         return "".join([kind, others, *filters])
 
     @property
@@ -79,7 +81,8 @@ class BestFirst(BaseShape):
         self.limits(node_budget)
         least = log(self.min_prob) if self.min_prob > 0 else -inf
         temperature = None if self.fits_scores else self.temperature or 1.0
-        return BestFirstPlan(node_budget, self.max_depth, self._children, least, temperature, self.candidate_top_p)
+        limits = (node_budget, self.max_depth, self._children, least, temperature, self.candidate_top_p)
+        return BestFirstPlan(*limits, predictor=self.predictor)
 
     @property
     def _children(self) -> int:
@@ -97,11 +100,16 @@ class BestFirst(BaseShape):
     def _check_scores(self) -> None:
         if self.scores not in SCORES:
             raise ConfigError(f"tree.scores={self.scores} is not known{did_you_mean(self.scores, SCORES)}")
+        if (self.scores == "predictor") != (self.predictor is not None):
+            raise ConfigError(
+                f"tree.scores={self.scores} and tree.predictor={self.predictor} do not go together; expected "
+                "tree.scores=predictor with the file that specdraft fit predictor writes"
+            )
         if self.temperature is None:
             return
-        if self.scores == "raw":
+        if self.scores != "calibrated":
             raise ConfigError(
-                f"tree.temperature={self.temperature} goes with tree.scores=calibrated; raw scores have 1"
+                f"tree.temperature={self.temperature} goes with tree.scores=calibrated, not with {self.scores}"
             )
         if not 0 < self.temperature < inf:
             raise ConfigError(f"tree.temperature={self.temperature} is out of range; expected a number above 0")
@@ -117,6 +125,8 @@ class BestFirstPlan:
         least: the logarithm of the least cumulative probability.
         temperature: what logits are divided by before nodes are scored; None: not fitted yet.
         top_p: see `BestFirst.candidate_top_p`.
+        scorer: ranks nodes in the place of the drafter's probabilities.
+        predictor: the file of a scorer that is not there yet.
     """
 
     nodes: int
@@ -125,6 +135,8 @@ class BestFirstPlan:
     least: float = -inf
     temperature: float | None = 1.0
     top_p: float = 1.0
+    scorer: Scorer | None = None
+    predictor: str | None = None
     dynamic: ClassVar[bool] = True
     topology: ClassVar[None] = None
 
@@ -142,6 +154,10 @@ class BestFirstPlan:
         """See `NestedPlan.at_temperature`."""
         return replace(self, temperature=temperature)
 
+    def scored_by(self, scorer: Scorer | None) -> BestFirstPlan:
+        """See `NestedPlan.scored_by`."""
+        return replace(self, scorer=scorer, predictor=None)
+
     def growth(self, roots: int, vocab: int) -> Growth:
         """Trees under so many roots, not grown yet."""
         children = min(self.max_children, self.nodes, vocab)
@@ -150,16 +166,21 @@ class BestFirstPlan:
     def expand(self, view: DraftView) -> DraftTree:
         """One forward and one transfer to the host for each level."""
         assert self.temperature is not None, "its temperature is fitted first"
+        assert self.predictor is None, "its predictor is read first"
         growth = self.growth(1, view.vocab)
+        levels = self.scorer.begin(1) if self.scorer else None
         scored = 0
         slot = {0: 0}  # node -> its turn among the nodes that were scored
         while len(growth.frontier):
             above = growth.nodes_at(growth.frontier)
             turns = [slot.get(parent, -1) for parent in above.parent.tolist()]
-            children = view.score(turns, above.token, growth.max_children, self.temperature)
+            asked = (turns, above.token, growth.max_children)
             slot |= {node: scored + i for i, node in enumerate(growth.frontier.tolist())}
             scored += len(growth.frontier)
-            growth.add(*children)
+            if self.scorer is None or levels is None:
+                growth.add(*view.score(*asked, self.temperature))
+            else:
+                add_scored(growth, levels, view.describe(*asked, self.scorer.temperature))
         grown = growth.trees()
         nodes, parent, rank, token, log_prob = (field[0, : grown.sizes[0]] for field in grown[1:])
         topology = Topology([-1, *parent.tolist()], [0, *rank.tolist()])
