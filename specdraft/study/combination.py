@@ -18,7 +18,6 @@ from specdraft.errors import PromptError
 from specdraft.models.placement import dtype_label
 from specdraft.models.spec import ModelSpec
 from specdraft.prediction.pruning import NoPruning, PruningPolicy
-from specdraft.prediction.tree_scores import scores_of
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.made import Trees
@@ -72,6 +71,8 @@ class Combination:
     @cached_property
     def scorer(self) -> Scorer | None:
         """What ranks the nodes of its trees, if a predictor does. Raises `UserError` where its file does not do."""
+        from specdraft.prediction.tree_scores import scores_of  # scipy, which most combinations do without
+
         path = getattr(self.shape, "predictor", None)
         return scores_of(path, self.pair, self.sampling) if path else None
 
