@@ -22,6 +22,9 @@ def fit_predictor(
         Path | None, typer.Option("--rows", help="also write every node's prediction and outcome as CSV")
     ] = None,
     ablation: Annotated[bool, typer.Option("--ablation", help="also say what each group of features adds")] = False,
+    alignment: Annotated[
+        Path | None, typer.Option("--alignment", help="with --ablation: also what this alignment's features add")
+    ] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -29,18 +32,21 @@ def fit_predictor(
 
     Scores are of prompts that were not fitted on; the file is fitted on all.
     """
+    from specdraft.errors import ConfigError
     from specdraft.results.files import check_file_writable, csv_pieces, write_atomically
 
     for option, path, endings in (("--out", out, (".safetensors",)), ("--rows", rows, (".csv",))):
         if path:
             check_file_writable(path, option, endings)
+    if alignment and not ablation:
+        raise ConfigError("--alignment FILE belongs to --ablation: a predictor that is kept does not read its features")
     say_while_loading()
     from specdraft.prediction.predictor import save_predictor
     from specdraft.study import fit_predictor as fitting
     from specdraft.viewer.prediction_tables import predictor_tables
 
     fitting.check_choice(model, calibration)
-    learnt = fitting.learn(overrides or [], config_dir, say)
+    learnt = fitting.learn(overrides or [], config_dir, say, alignment)
     fitted = fitting.fit_predictor(learnt, model, calibration, ablation)
     if as_json:
         typer.echo(json.dumps(fitted.as_dict()))

@@ -86,10 +86,8 @@ class Grams:
     def loops(self, grams: np.ndarray, on_path: np.ndarray) -> np.ndarray:
         """`[m, K]` whether the 4-grams that these children end (see `child_grams`) stood in the text, or among those
         that the nodes above them end, `[m, d]`."""
-        if not len(self._known):
-            return np.zeros(grams.shape, dtype=bool)
-        place = np.minimum(np.searchsorted(self._known, grams), len(self._known) - 1)
-        repeated: np.ndarray = (self._known[place] == grams) | (grams[:, :, None] == on_path[:, None, :]).any(-1)
+        above = (grams[:, :, None] == on_path[:, None, :]).any(-1)
+        repeated: np.ndarray = above | np.isin(grams, self._known)
         return repeated
 
 

@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 
 from specdraft.config import override_keys, unless_said
-from specdraft.drafters.pair import load_pair
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.prediction.ablation import Step, ablate
 from specdraft.prediction.calibration import CALIBRATIONS
 from specdraft.prediction.cross_fitting import FEWEST, HeldOut, Scored, check_outcomes, cross_fit, fit, score_all
 from specdraft.prediction.predictor import About, Predictor
 from specdraft.prediction.predictors import check_installed, models
-from specdraft.prediction.rows import Recorded, Rows, collect
+from specdraft.prediction.rows import Recorded, Rows, collect, of_positions
 from specdraft.prediction.scores import Bin, Place, by_place, even_edges, reliability, weights
 from specdraft.prompts import Prompt, load_prompts
 from specdraft.replay.folds import folds
+from specdraft.study.alignment_columns import alignment_columns
 from specdraft.study.combination import Combination, encode_all
 from specdraft.study.fitted_temperature import samples_texts
 from specdraft.study.plan import one_combination
@@ -148,7 +149,10 @@ def check_choice(model: str, calibration: str) -> None:
 
 
 def learn(
-    overrides: list[str], config_dir: Path | None = None, recorded: Callable[[str], None] = lambda what: None
+    overrides: list[str],
+    config_dir: Path | None = None,
+    recorded: Callable[[str], None] = lambda what: None,
+    alignment: Path | None = None,
 ) -> Learnt:
     """The rows of a pair: trees along its texts; what is not in the store is recorded.
 
@@ -156,6 +160,7 @@ def learn(
         overrides: in Hydra's grammar; by default the bundled pair, greedy, and calibrated best-first trees of 64 nodes.
         config_dir: the user's configs.
         recorded: called with a line of text for what takes a while.
+        alignment: what it tells of nodes below the text joins their features, as the group `extra`.
 
     Raises:
         ConfigError: trees have no probabilities, prompts are too few, or the overrides cannot be meant.
@@ -191,8 +196,18 @@ def learn(
         Recorded(text, trees.of(name), trees.nodes_of(name), chances.get(name))
         for text, name in zip(read, texts.names, strict=True)
     ]
+    if alignment is not None:
+        every = _aligned(every, pair, alignment, [texts.traces.annotations[name].top_ids for name in texts.names])
     fold = folds([prompt.category for prompt in prompts], settings.seed)
     return Learnt(combination, prompts, collect(every), fold, temperature)
+
+
+def _aligned(every: Sequence[Recorded], pair: Pair, alignment: Path, children: Sequence[np.ndarray]) -> list[Recorded]:
+    tables = alignment_columns(pair, str(alignment), [one.text for one in every], children)
+    return [
+        one._replace(extra=of_positions(table, one.expansion, one.text.tokens))
+        for one, table in zip(every, tables, strict=True)
+    ]
 
 
 def _chances(combination: Combination, texts: RecordedTexts) -> dict[str, np.ndarray]:

@@ -71,6 +71,7 @@ def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path)
         (["--model", "forest"], "--model 'forest' is not known"),
         (["--calibration", "plat"], "--calibration 'plat' is not known; did you mean 'platt'?"),
         (["--out", "one.pt"], "--out one.pt: expected a file that ends in .safetensors"),
+        (["--alignment", "one.safetensors"], "--alignment FILE belongs to --ablation"),
         (["engine=live"], "engine=live has no effect in fit predictor"),
     ],
 )

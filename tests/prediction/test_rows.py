@@ -134,21 +134,21 @@ def round_and_round() -> Recorded:
 
 
 def test_loops_of_a_tree_that_grows_are_those_of_a_plain_search() -> None:
-    rng = np.random.default_rng(0)
-    for cut in (0, 2, 5, 60):
-        text = rng.integers(0, 3, 60).tolist()
+    rng, found = np.random.default_rng(0), 0
+    for cut in (0, 2, 3, 5, 8, 8, 8, 8, 60):
+        text, path = rng.integers(0, 3, cut).tolist(), rng.integers(0, 2, 6).tolist()
         grams = Grams(text[: cut // 2])
-        grams.commit(text[cut // 2 : cut])
-        path = rng.integers(0, 3, 2).tolist()
-        whole = [*text[:cut], *path]
-        newest = [*whole[::-1], -1, -1, -1][:3]
+        grams.commit(text[cut // 2 :])
+        whole = [*text, *path]
         before = np.array([[*path[::-1], *grams.last][:3]])
-        assert before[0].tolist() == newest
-        ended = hashed(np.array([([-1] * 4 + whole[: len(whole) - 1 + i])[:-5:-1] for i in range(2)]))[None]
+        padded = [-1, -1, -1, *whole]
+        ended = hashed(np.array([padded[end - 4 : end][::-1] for end in range(len(padded) - 5, len(padded) + 1)]))[None]
         tokens = np.arange(3)[None]
         said = grams.loops(child_grams(before, tokens), ended)
-        wanted = [len(whole) >= 3 and contains(whole, [*whole[-3:], token]) for token in range(3)]
+        wanted = [contains(whole, [*whole[-3:], token]) for token in range(3)]
         assert said.tolist() == [wanted]
+        found += sum(wanted) - sum(contains(text, [*whole[-3:], token]) for token in range(3))
+    assert found  # some stood on the path alone
 
 
 def contains(whole: list[int], gram: list[int]) -> bool:
