@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -67,6 +68,15 @@ class Predictor:
     model: predictors.Conditional
     calibration: calibrations.Calibration
     about: About
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of all that it says: two files of one predictor need not be equal byte by byte."""
+        said = hashlib.sha256(json.dumps(asdict(self.about), sort_keys=True).encode())
+        for arrays in (self.model.arrays(), self.calibration.arrays()):
+            for name, array in sorted(arrays.items()):
+                said.update(f"{name}{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return said.hexdigest()[:16]
 
     def conditional(self, features: Features) -> np.ndarray:
         """`[...]` P(accepted | the parent was), of the shape that the features have."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from specdraft.drafters.pair import PairFiles
-from specdraft.errors import ResultsError
 from specdraft.prediction.features import Features, Siblings, roots
 from specdraft.prediction.predictor import Predictor, load_predictor, refuse_features
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.shapes.base import LevelScores, SaidChildren
 
 GROUPS = ("raw", "temperature", "place", "spread", "parent")  # what is known while a tree grows
-DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class PredictedScores:
     """Ranks nodes by the logarithms of a predictor's survival.
 
     Attributes:
-        name: a digest of its file: trees that are recorded under it depend on nothing else of it.
+        name: see `Predictor.digest`: trees that are recorded under it depend on nothing else of it.
         temperature: of the scores that it reads.
     """
 
@@ -63,8 +60,4 @@ def scores_of(path: str, files: PairFiles, sampling: Sampling) -> PredictedScore
     where = Path(path)
     predictor = load_predictor(where, files, sampling)
     refuse_features(predictor, where, GROUPS)
-    try:
-        digest = hashlib.sha256(where.read_bytes()).hexdigest()[:DIGITS]
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
-    return PredictedScores(digest, predictor.about.scores_temperature, predictor)
+    return PredictedScores(predictor.digest, predictor.about.scores_temperature, predictor)

@@ -169,7 +169,7 @@ def test_candidate_filters() -> None:
         (BestFirst(candidate_top_k=-1), "tree.candidate_top_k=-1 is out of range; expected 1 or more, or 0"),
         (BestFirst(candidate_top_p=0.0), "tree.candidate_top_p=0.0 is out of range; expected above 0, at most 1"),
         (BestFirst(candidate_top_p=1.5), "tree.candidate_top_p=1.5 is out of range"),
-        (BestFirst(temperature=0.5), "tree.temperature=0.5 goes with tree.scores=calibrated; raw"),
+        (BestFirst(temperature=0.5), "tree.temperature=0.5 goes with tree.scores=calibrated, not with raw"),
         (BestFirst(scores="calibrated", temperature=0.0), "tree.temperature=0.0 is out of range; expected a number"),
         (BestFirst(scores="calibrated", temperature=float("nan")), "tree.temperature=nan is out of range"),
     ],

@@ -110,7 +110,7 @@ class Contexts:
         assert plan.temperature is not None, "its temperature is fitted first"
         assert plan.predictor is None, "its predictor is read first"
         self._scorer = plan.scorer
-        self._model, self._children = model, min(plan.max_children, plan.nodes, model.vocab)
+        self._model, self._children = model, plan.looked_at(model.vocab)
         self._temperature = plan.temperature if plan.scorer is None else plan.scorer.temperature
         self._batch = Batch(model, [text.prompt_ids for text in texts])
         self._lengths = np.array([len(text.tokens) for text in texts])

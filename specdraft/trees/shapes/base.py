@@ -171,6 +171,9 @@ class NestedPlan(Plan, Protocol):
     def predictor(self) -> str | None:
         """The file of the scorer that it still has to be given."""
 
+    def looked_at(self, vocab: int) -> int:
+        """How many children of a node are scored."""
+
     def scored_by(self, scorer: Scorer | None) -> NestedPlan:
         """The plan with its scorer; None: by raw probabilities."""
 

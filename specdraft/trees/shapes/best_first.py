@@ -160,8 +160,12 @@ class BestFirstPlan:
 
     def growth(self, roots: int, vocab: int) -> Growth:
         """Trees under so many roots, not grown yet."""
-        children = min(self.max_children, self.nodes, vocab)
-        return Growth(roots, self.nodes, self.depth, children, self.least, self.top_p)
+        return Growth(roots, self.nodes, self.depth, self.looked_at(vocab), self.least, self.top_p)
+
+    def looked_at(self, vocab: int) -> int:
+        """See `NestedPlan.looked_at`."""
+        most = min(self.max_children, vocab)
+        return most if self.scorer else min(most, self.nodes)  # by probability, all siblings before a child are better
 
     def expand(self, view: DraftView) -> DraftTree:
         """One forward and one transfer to the host for each level."""

@@ -1,0 +1,135 @@
+"""Best-first trees that a predictor ranks: live and replayed alike, and refused where the file does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.tiny_models import PairFolders
+
+from specdraft import SpeculativeDecoder
+from specdraft.drafters.pair import Pair, load_pair
+from specdraft.errors import ConfigError, UserError
+from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.prediction.calibration import Calibration
+from specdraft.prediction.mlp import Mlp
+from specdraft.prediction.predictor import About, Predictor, save_predictor
+from specdraft.prediction.predictors import Conditional, Raw
+from specdraft.results.metrics import COUNTS
+from specdraft.sampling.distribution import Sampling
+from specdraft.study.plan import plan_study
+from specdraft.study.run import Outcome, run_study
+from specdraft.trees.shapes.best_first import BestFirst
+
+GRID = ["budget=3,7", "max_new_tokens=24", "report=false"]
+GROUPS = ("raw", "temperature", "place", "spread", "parent")
+
+
+@pytest.fixture(scope="module")
+def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("Once upon a time", "It was", "x = f(")))
+    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
+    return [*pair, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}", *GRID]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _traces(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_pair_folders: PairFolders) -> Pair:
+    folders = [ModelSpec(str(folder)) for folder in (tiny_pair_folders.target, tiny_pair_folders.draft)]
+    return load_pair(PairSpec("tiny", *folders))
+
+
+def network() -> Mlp:
+    """One that knows nothing of acceptance, but reads everything; never quite sure, or all nodes are alike."""
+    rng = np.random.default_rng(0)
+    width = 2 + 2 + 24 + 3 + 6
+    return Mlp(GROUPS, *(rng.normal(size=s).astype(np.float32) / 8 for s in ((width, 4), (4,), (4,))), -1.0)
+
+
+def saved(path: Path, pair: Pair, model: Conditional, sampling: Sampling | None = None) -> Path:
+    named = (pair.files.spec.name, "model", *pair.files.weights)
+    about = About(*named, sampling or Sampling(), 0.5, model.kind, "none", model.groups, 3, 100)
+    save_predictor(Predictor(model, Calibration(), about), path)
+    return path
+
+
+def predicted(path: Path) -> list[str]:
+    return ["tree=best_first", "tree.scores=predictor", f"tree.predictor={path}"]
+
+
+def rows(outcome: Outcome) -> pd.DataFrame:
+    assert not outcome.failures
+    table = pd.read_csv(outcome.out / "records.csv")
+    mine = table[table["tree"].str.startswith("best_first")]
+    return mine.set_index(["budget", "prompt_id"])[list(COUNTS)]
+
+
+def test_live_decoding_has_the_counts_of_replay(base: list[str], pair: Pair, tmp_path: Path) -> None:
+    asked = [*base, *predicted(saved(tmp_path / "p.safetensors", pair, network()))]
+    replayed = rows(run_study(plan_study([*asked, "cost.measure=off"]), tmp_path / "replayed"))
+    live = rows(run_study(plan_study([*asked, "engine=live"]), tmp_path / "live"))
+    pd.testing.assert_frame_equal(replayed, live)
+    raw = rows(run_study(plan_study([*base, "tree=best_first", "cost.measure=off"]), tmp_path / "raw"))
+    assert not raw.equals(replayed), "the network ranks as the drafter does: nothing is tested"
+
+
+def test_one_that_repeats_the_drafter_has_its_trees(base: list[str], pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "raw.safetensors", pair, Raw())
+    mine = rows(run_study(plan_study([*base, *predicted(path), "cost.measure=off"]), tmp_path / "predicted"))
+    raw = rows(run_study(plan_study([*base, "tree=best_first", "cost.measure=off"]), tmp_path / "raw"))
+    pd.testing.assert_frame_equal(mine, raw)
+
+
+def test_rows_belong_to_what_the_file_holds(base: list[str], pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.safetensors", pair, Raw())
+
+    def names() -> list[str]:
+        return [c.identifier for c in plan_study([*base, *predicted(path)]).combinations if c.scorer]
+
+    before = names()
+    saved(path, pair, network())
+    assert not set(before) & set(names())
+    saved(path, pair, Raw())
+    assert before == names() and len(before) == 2
+
+
+def test_a_decoder_takes_a_file(pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.safetensors", pair, network())
+    decoder = SpeculativeDecoder(pair, "best_first", 7, 16, scores="predictor", predictor=str(path))
+    assert decoder.generate("It was").token_ids == SpeculativeDecoder(pair, "chain", 1, 16).generate("It was").token_ids
+
+
+@pytest.mark.parametrize(
+    ("chosen", "line"),
+    [
+        (["tree.scores=predictor"], "tree.scores=predictor and tree.predictor=None do not go together"),
+        (["tree.predictor=none.safetensors"], "tree.scores=raw and tree.predictor=none.safetensors do not go together"),
+        (["tree.scores=predictor", "tree.predictor=none.safetensors"], "none.safetensors: cannot be read"),
+        (["tree.scores=predictor", "tree.predictor=x.pt"], "x.pt: a .pt file is pickled and can run code"),
+    ],
+)
+def test_what_cannot_be_meant(base: list[str], chosen: list[str], line: str) -> None:
+    with pytest.raises(UserError) as error:
+        plan_study([*base, "tree=best_first", *chosen])
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_of_other_texts_and_features_are_refused(base: list[str], pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.safetensors", pair, Raw(), Sampling(temperature=1.0))
+    with pytest.raises(ConfigError, match=r"was fitted under sampling\.temperature=1"):
+        plan_study([*base, *predicted(path)])
+    rng = np.random.default_rng(0)
+    reader = Mlp(("loop",), *(rng.normal(size=s).astype(np.float32) for s in ((1, 4), (4,), (4,))), 0.0)
+    with pytest.raises(ConfigError, match="reads the features loop; expected raw"):
+        BestFirst(scores="predictor", predictor=str(path)).limits(4)
+        plan_study([*base, *predicted(saved(path, pair, reader))])
