@@ -3,8 +3,8 @@
     python scripts/bench_prediction.py --out results/prediction [--alignments DIR]
 
 Texts and trees that are not recorded yet are recorded ($SPECDRAFT_TRACES). Every score is of prompts that were not
-fitted on, with its 95 % interval over prompts. `DIR/PAIR.safetensors` are alignments (`specdraft fit alignment`, on other
-text than the prompts'): what their features add joins the ablation as `extra`.
+fitted on, with its 95 % interval over prompts. `DIR/PAIR.safetensors` are alignments (`specdraft fit alignment`, on
+other text than the prompts'): what their features add joins the ablation as `extra`.
 """
 
 from __future__ import annotations
