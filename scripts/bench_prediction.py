@@ -1,9 +1,10 @@
 """What predicting acceptance is worth on the bundled pairs: the tables in `results/prediction/`.
 
-    python scripts/bench_prediction.py --out results/prediction
+    python scripts/bench_prediction.py --out results/prediction [--alignments DIR]
 
 Texts and trees that are not recorded yet are recorded ($SPECDRAFT_TRACES). Every score is of prompts that were not
-fitted on, with its 95 % interval over prompts.
+fitted on, with its 95 % interval over prompts. `DIR/PAIR.safetensors` are alignments (`specdraft fit alignment`, on
+other text than the prompts'): what their features add joins the ablation as `extra`.
 """
 
 from __future__ import annotations
@@ -95,14 +96,15 @@ def fitting_times(learnt: Learnt) -> dict[str, float]:
     return taken
 
 
-def predictors(pairs: Iterable[str], out: Path) -> None:
+def predictors(pairs: Iterable[str], out: Path, alignments: Path | None = None) -> None:
     """Every pair under both settings, into the tables of `TABLES` and `predictors.json`."""
     tables: dict[str, Rows] = {name: [] for name in TABLES}
     facts: Rows = []
     for pair in pairs:
         for setting, override in SETTINGS.items():
             typer.echo(f"{pair}, {setting}", err=True)
-            learnt = learn([f"pair={pair}", override], recorded=lambda what: None)
+            alignment = alignments / f"{pair}.safetensors" if alignments else None
+            learnt = learn([f"pair={pair}", override], alignment=alignment)
             fitted = fit_predictor(learnt, ablation=True)
             for name, rows_of in TABLES.items():
                 tables[name] += [{"pair": pair, "sampling": setting} | row for row in rows_of(fitted)]
@@ -119,9 +121,10 @@ def predictors(pairs: Iterable[str], out: Path) -> None:
 def main(
     pairs: Annotated[str, typer.Option(help="pair configs, with commas between")] = PAIRS,
     out: Annotated[Path, typer.Option(help="the folder of the tables")] = Path("results/prediction"),
+    alignments: Annotated[Path | None, typer.Option(help="a folder of alignments, PAIR.safetensors each")] = None,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    predictors(pairs.split(","), out)
+    predictors(pairs.split(","), out, alignments)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ def fit_predictor(
     calibration: Annotated[
         str, typer.Option("--calibration", help="on top: none, temperature, platt, isotonic or sequential")
     ] = "none",
+    features: Annotated[
+        str | None, typer.Option("--features", help="groups that it reads: raw,temperature,place,spread,parent,loop")
+    ] = None,
     rows: Annotated[
         Path | None, typer.Option("--rows", help="also write every node's prediction and outcome as CSV")
     ] = None,
@@ -45,9 +48,10 @@ def fit_predictor(
     from specdraft.study import fit_predictor as fitting
     from specdraft.viewer.prediction_tables import predictor_tables
 
-    fitting.check_choice(model, calibration)
+    groups = features.split(",") if features else None
+    fitting.check_choice(model, calibration, groups or ())
     learnt = fitting.learn(overrides or [], config_dir, say, alignment)
-    fitted = fitting.fit_predictor(learnt, model, calibration, ablation)
+    fitted = fitting.fit_predictor(learnt, model, calibration, ablation, groups)
     if as_json:
         typer.echo(json.dumps(fitted.as_dict()))
     else:

@@ -16,6 +16,7 @@ from specdraft.errors import ConfigError, did_you_mean
 from specdraft.prediction.ablation import Step, ablate
 from specdraft.prediction.calibration import CALIBRATIONS
 from specdraft.prediction.cross_fitting import FEWEST, HeldOut, Scored, check_outcomes, cross_fit, fit, score_all
+from specdraft.prediction.features import GROUPS
 from specdraft.prediction.predictor import About, Predictor
 from specdraft.prediction.predictors import check_installed, models
 from specdraft.prediction.rows import Recorded, Rows, collect, of_positions
@@ -141,11 +142,15 @@ def default_file(combination: Combination) -> Path:
     return default_folder() / f"predictor-{combination.pair.spec.name}-{drafter}-{setting}.safetensors"
 
 
-def check_choice(model: str, calibration: str) -> None:
-    """Raise `ConfigError` for what is not known."""
-    for option, value, known in (("--model", model, models()), ("--calibration", calibration, CALIBRATIONS)):
+def check_choice(model: str, calibration: str, groups: Sequence[str] = ()) -> None:
+    """Raise `ConfigError` for what is not known, or is not read."""
+    chosen = [("--model", model, list(models())), ("--calibration", calibration, list(CALIBRATIONS))]
+    chosen += [("--features", name, [name for name in GROUPS if name != "extra"]) for name in groups]
+    for option, value, known in chosen:
         if value not in known:
             raise ConfigError(f"{option} {value!r} is not known{did_you_mean(value, known)}")
+    if groups and not models()[model].default_groups:
+        raise ConfigError(f"--features has no effect: --model {model} reads a draft probability alone; leave it out")
 
 
 def learn(
@@ -228,7 +233,11 @@ def _plans(plan: NestedPlan, texts: RecordedTexts) -> tuple[dict[str, NestedPlan
 
 
 def fit_predictor(
-    learnt: Learnt, model: str = "mlp", calibration: str = "none", ablation: bool = False
+    learnt: Learnt,
+    model: str = "mlp",
+    calibration: str = "none",
+    ablation: bool = False,
+    groups: Sequence[str] | None = None,
 ) -> FittedPredictor:
     """Score every model on held-out prompts, then fit the chosen one on all.
 
@@ -236,16 +245,19 @@ def fit_predictor(
         learnt: see `learn`.
         model, calibration: what is kept.
         ablation: work out what each feature group adds.
+        groups: of features that the chosen model reads; None: those that it reads by default.
 
     Raises:
         ConfigError: all outcomes are equal, or there are too few prompts.
     """
     rows, fold, seed = learnt.rows, learnt.fold, learnt.combination.settings.seed
     check_outcomes(rows.on_text)
-    held_out = [one for kind in models() for one in cross_fit(kind, rows, fold, seed)]
+    held_out = [
+        one for kind in models() for one in cross_fit(kind, rows, fold, seed, groups if kind == model else None)
+    ]
     drawn = weights(len(fold))
     chosen = next(one for one in held_out if (one.model, one.calibration) == (model, calibration))
-    fitted = fit(model, rows, np.arange(len(fold)), seed)
+    fitted = fit(model, rows, np.arange(len(fold)), seed, groups)
     about = _about(learnt, model, calibration, fitted.model.groups)
     return FittedPredictor(
         learnt,

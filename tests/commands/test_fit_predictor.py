@@ -25,6 +25,7 @@ def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path)
     out, table = tmp_path / "one.safetensors", tmp_path / "rows.csv"
     said = run(
         "fit", "predictor", *SMALL, "prompts.limit=8", "--model", "logistic", "--calibration", "platt",
+        "--features", "raw,place,loop",
         "--out", str(out), "--rows", str(table), "--ablation", "--json",
     )  # fmt: skip
     assert said.code == 0, said.err
@@ -53,6 +54,7 @@ def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path)
     ]
     about = load_predictor(out).about
     assert (about.pair, about.model, about.calibration, about.prompts) == ("zoo-tiny", "logistic", "platt", 8)
+    assert about.groups == ("raw", "place", "loop")
     assert about.sampling.temperature == 0
     recorded: list[str] = []
     learnt = learn([*SMALL, "prompts.limit=8"], recorded=recorded.append)
@@ -71,6 +73,8 @@ def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path)
         (["--model", "forest"], "--model 'forest' is not known"),
         (["--calibration", "plat"], "--calibration 'plat' is not known; did you mean 'platt'?"),
         (["--out", "one.pt"], "--out one.pt: expected a file that ends in .safetensors"),
+        (["--features", "raw,lop"], "--features 'lop' is not known; did you mean 'loop'?"),
+        (["--features", "raw", "--model", "isotonic"], "--features has no effect: --model isotonic reads"),
         (["--alignment", "one.safetensors"], "--alignment FILE belongs to --ablation"),
         (["engine=live"], "engine=live has no effect in fit predictor"),
     ],
