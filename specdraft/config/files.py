@@ -6,7 +6,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -20,6 +21,7 @@ from specdraft.config.typed import Schema
 from specdraft.config.yaml_bounds import check_yaml
 from specdraft.errors import ConfigError, did_you_mean
 
+SWEEP = "sweep.yaml"
 COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 
 
@@ -76,6 +78,30 @@ class ConfigFiles:
         """The files of a group."""
         folder = self.folder / group
         return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+    def choice(self, group: str, choice: str, chosen: list[str]) -> DictConfig:
+        """A group's part of `sweep.yaml` with a choice of it, among what else is `chosen`. Raises as `compose`.
+
+        Where no other file has a say in it, it is what the choice's own file says: composing takes Hydra a while.
+        """
+        path = self.folder / group / f"{choice}.yaml"
+        if path.is_file() and self._plain and not any(text.startswith("experiment=") for text in chosen):
+            with suppress(OSError, YAMLError, OmegaConfBaseException):  # `compose` says what is wrong
+                if isinstance(content := OmegaConf.load(path), DictConfig):
+                    refuse_resolvers(OmegaConf.to_container(content), str(path.relative_to(self.folder)))
+                    return content
+        composed: DictConfig = self.compose([*chosen, f"{group}={choice}"])[group]
+        return composed
+
+    @cached_property
+    def _plain(self) -> bool:
+        """Whether `sweep.yaml` is the bundled one, and no file of a group says anything of another group."""
+        files = [path for path in self.folder.rglob("*.yaml") if path.is_file()]
+        texts = {path.relative_to(self.folder): path.read_bytes() for path in files}
+        if texts.pop(Path(SWEEP)) != (bundled_config_dir() / SWEEP).read_bytes():
+            return False
+        groups = (text for path, text in texts.items() if path.parts[0] != "experiment")
+        return not any(word in text for text in groups for word in (b"defaults", b"@package"))
 
     def compose(self, choices: list[str]) -> DictConfig:
         """`sweep.yaml` with these `group=choice` overrides."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -16,6 +17,8 @@ from specdraft.config.files import ConfigFiles
 from specdraft.config.overrides import override_text
 from specdraft.config.settings import Settings
 from specdraft.config.typed import Schema, typed
+
+WHOLE = {field.name for field in dataclasses.fields(Settings) if field.type in ("int", "int | None")}
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Resolver:
         self._nodes: dict[tuple[str, str], Any] = {}
         self._typed: dict[tuple[str, str], Any] = {}
         self._built: dict[tuple[str, str], Any] = {}
+        self._settings: dict[Any, Settings] = {}
 
     def parameters(self, group: str, choices: list[Any]) -> dict[str, set[str]]:
         """Choice -> the names of its parameters; nothing for a group whose choices all have the same ones."""
@@ -51,6 +55,8 @@ class Resolver:
         for key, value in pairs:
             top = key.partition(".")[0]
             below[top if top in below else ""].append((key, value))
+        numbers = self._numbers(below[""])
+        below[""] = [(key, value) for key, value in below[""] if key not in numbers]
         contents = {name: (name, repr(said)) for name, said in below.items()}
         if missing := [name for name, content in contents.items() if content not in self._built]:
             try:
@@ -61,7 +67,28 @@ class Resolver:
         objects = {name: self._built[content] for name, content in contents.items()}
         said = [o.input_line or "" for o in given]
         texts = (*said, *(f"{axis}={override_text(v)}" for axis, v in values.items()))
-        return Point(objects[""], {name: objects[name] for name in self._schemas}, texts)
+        settings = self._with_numbers(contents[""], objects[""], numbers)
+        return Point(settings, {name: objects[name] for name in self._schemas}, texts)
+
+    def _numbers(self, said: list[tuple[str, Any]]) -> dict[str, int]:
+        """What is said of settings that are whole numbers, and are: these need no composing, unless values refer to
+        others."""
+        if self._refers or "${" in repr(said):
+            return {}
+        return {key: value for key, value in said if key in WHOLE and type(value) is int}
+
+    @cached_property
+    def _refers(self) -> bool:
+        """Whether any value of the configuration refers to another one."""
+        return "${" in json.dumps(OmegaConf.to_container(self._base), default=str)
+
+    def _with_numbers(self, content: tuple[str, str], settings: Settings, numbers: dict[str, int]) -> Settings:
+        """The settings with these numbers; equal ones are one object."""
+        key = content, *sorted(numbers.items())
+        if numbers and key not in self._settings:
+            self._settings[key] = dataclasses.replace(settings, **numbers)  # type: ignore[arg-type]
+            self._settings[key].check()
+        return self._settings[key] if numbers else settings
 
     def _build_all(self, names: list[str], values: dict[str, Any], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """The objects of these groups (the settings are ""); what belongs to no other is composed for them."""
@@ -98,7 +125,7 @@ class Resolver:
 
     def _choice(self, group: str, choice: str) -> Any:
         if (group, choice) not in self._nodes:
-            self._nodes[group, choice] = self._files.compose([*self._chosen, f"{group}={choice}"])[group]
+            self._nodes[group, choice] = self._files.choice(group, choice, self._chosen)
         return self._nodes[group, choice]
 
     def _object(self, key: str, node: Any, schema: Schema) -> Any:

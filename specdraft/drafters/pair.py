@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.config import Settings, load_group
@@ -15,6 +15,7 @@ from specdraft.drafters.draft_model import Model
 from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles, ModelInMemory, eos_ids, find_model
+from specdraft.models.placement import device_type, dtype_label
 from specdraft.models.prompt_reader import Messages, PromptReader
 from specdraft.models.spec import ModelSpec, PairSpec
 
@@ -86,6 +87,15 @@ class PairFiles:
     def weights(self) -> tuple[str, str]:
         """Digests of the target's and the drafter's weights; the second is empty of a drafter without any."""
         return self.target.weights_hash, self.draft.weights_hash if self.draft else ""
+
+    @cached_property
+    def decides(self) -> dict[str, Any]:
+        """What of a pair decides a combination's numbers: no device index, no weights, which may change."""
+        models = [
+            asdict(files.spec) | {"device": device_type(files.spec), "dtype": dtype_label(files)}
+            for files in self.models
+        ]
+        return {"models": models, "drafter": self.drafter.as_dict()}
 
     def check(self) -> None:
         """Gate the models and compare their tokenizers.

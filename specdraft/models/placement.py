@@ -112,6 +112,11 @@ def dtype_name(files: ModelFiles) -> str:
     return "float16" if files.stored_dtype == "float16" or not bfloat16 else "bfloat16"
 
 
+def dtype_label(files: ModelFiles) -> str:
+    """The weights' type as the `dtype` column says it; `4bit` or `8bit` for quantised ones."""
+    return dtype_name(files) if files.spec.quantize == "none" else str(files.spec.quantize)
+
+
 def dtype_of(files: ModelFiles) -> torch.dtype:
     """`dtype_name` as torch has it."""
     import torch

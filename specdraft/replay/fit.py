@@ -6,6 +6,7 @@ seeded), each half is scored with the tree of the other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import Plan, Shape, StaticPlan
 from specdraft.trees.shapes.fitted import FOLDS
+from specdraft.trees.topology import Topology
 
 
 class PlanOnPrompts(NamedTuple):
@@ -20,6 +22,37 @@ class PlanOnPrompts(NamedTuple):
 
     plan: Plan
     prompts: np.ndarray  # [m] indices
+
+
+class Fits:
+    """Fitted trees of one list of prompts, of any shape and budget: budgets of one shape share what they can.
+
+    Args:
+        packed: ranks of the prompts' trajectories (see `PackedRanks`).
+        fold: `[P]` the fold of each prompt (see `folds`).
+    """
+
+    def __init__(self, packed: PackedRanks, fold: np.ndarray) -> None:
+        self._packed, self._fold = packed, fold
+        self._fits: dict[tuple[str, int | None], Callable[[int], Topology]] = {}
+
+    def resolve(self, shape: Shape, node_budget: int) -> list[PlanOnPrompts]:
+        """See `resolve`."""
+        everyone = np.arange(len(self._packed.last))
+        if not shape.fitted:
+            return [PlanOnPrompts(shape.at(node_budget), everyone)]
+        if shape.in_sample:
+            return [PlanOnPrompts(self._plan(shape, node_budget, None), everyone)]
+        folds = ((number, everyone[self._fold == number]) for number in range(FOLDS))
+        return [PlanOnPrompts(self._plan(shape, node_budget, number), members) for number, members in folds]
+
+    def _plan(self, shape: Shape, node_budget: int, fold: int | None) -> StaticPlan:
+        """The tree of a fold, which is fitted on the others; of None, fitted on everyone."""
+        key = repr(shape.identity()), fold
+        if key not in self._fits:
+            others = self._packed if fold is None else self._packed.of(np.flatnonzero(self._fold != fold))
+            self._fits[key] = shape.fits(others)
+        return StaticPlan(self._fits[key](node_budget))
 
 
 def resolve(shape: Shape, node_budget: int, packed: PackedRanks, fold: np.ndarray) -> list[PlanOnPrompts]:
@@ -33,15 +66,7 @@ def resolve(shape: Shape, node_budget: int, packed: PackedRanks, fold: np.ndarra
         packed: ranks of the prompts' trajectories (see `PackedRanks`).
         fold: `[P]` the fold of each prompt (see `folds`).
     """
-    everyone = np.arange(len(packed.last))
-    if not shape.fitted:
-        return [PlanOnPrompts(shape.at(node_budget), everyone)]
-    if shape.in_sample:
-        return [PlanOnPrompts(fit_on_all(shape, node_budget, packed), everyone)]
-    return [
-        PlanOnPrompts(fit_on_all(shape, node_budget, packed.of(everyone[fold != number])), everyone[fold == number])
-        for number in range(FOLDS)
-    ]
+    return Fits(packed, fold).resolve(shape, node_budget)
 
 
 def fit_on_all(shape: Shape, node_budget: int, packed: PackedRanks) -> StaticPlan:

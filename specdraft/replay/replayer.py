@@ -14,7 +14,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt
 from specdraft.replay.best_first import Steps, Walked, fed_nodes, replay_dynamic, walk
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
-from specdraft.replay.fit import PlanOnPrompts, resolve
+from specdraft.replay.fit import Fits, PlanOnPrompts
 from specdraft.replay.folds import folds
 from specdraft.replay.reliability import merged, reliability
 from specdraft.replay.static import Taken, counted, pack_traces, take_steps
@@ -65,7 +65,7 @@ class Replayer:
         expansions: Mapping[Limits, Expansions] | None = None,
     ) -> None:
         self._packed = pack_traces(traces, [p.prompt_id for p in prompts])
-        self._fold = folds([p.category for p in prompts], seed)
+        self._fits = Fits(self._packed, folds([p.category for p in prompts], seed))
         self._costs, self._expansions = costs, expansions or {}
         self._names = [p.prompt_id for p in prompts]
         records = [traces.records[p.prompt_id] for p in prompts] if traces.records else []
@@ -86,7 +86,7 @@ class Replayer:
     ) -> Counted:
         """Prompts with a shape's tree; a fitted shape is fitted here, on all prompts (see `resolve`). Otherwise as
         `run_plan`."""
-        return self._run(resolve(shape, node_budget, self._packed, self._fold), rule, with_steps, prompts)
+        return self._run(self._fits.resolve(shape, node_budget), rule, with_steps, prompts)
 
     def run_plan(
         self, plan: Plan, rule: AcceptanceRule, with_steps: bool = False, prompts: np.ndarray | None = None

@@ -23,12 +23,17 @@ TERMS = sorted({term for metric in METRICS for term in (*RATIOS[metric][0], RATI
 GROUP_KEYS = [key for key in COMBINATION_KEYS if key not in ("combination", "tree", "nodes", "depth")]
 NUMBERS = ["difference", "difference_lo", "difference_hi"]
 COLUMNS = [*GROUP_KEYS, "tree_a", "tree_b", "metric", *NUMBERS]
+MOST_TREES = 24  # at one budget, of which every two are compared
+EQUAL = 1e-5  # block efficiencies that differ by less, relative to the best, are the best of a kind together
+WHICH = f"every two trees at one budget; of more than {MOST_TREES} only pairs with a chain or with the best of a kind"
 
 
 def comparisons(records: pd.DataFrame) -> pd.DataFrame:
     """One row per two trees at one budget and metric: `tree_a` minus `tree_b`, with its 95 % interval.
 
-    A tree that has a size of its own stands at the budget that it competes at.
+    A tree that has a size of its own stands at the budget that it competes at. Of more than `MOST_TREES` trees at one
+    budget only those pairs are there that have a chain in them, or the tree of the largest block efficiency of its
+    kind: whoever leads stands beside every other, and rows grow with the trees, not with their square.
 
     Args:
         records: one row per combination, prompt and repeat (see `results.records_table`).
@@ -36,10 +41,13 @@ def comparisons(records: pd.DataFrame) -> pd.DataFrame:
     records = records.assign(budget=competing_budgets(records, [key for key in GROUP_KEYS if key != "budget"]))
     settings, trees = group_numbers(records, GROUP_KEYS), group_numbers(records, [*GROUP_KEYS, "tree"])
     _, first = np.unique(trees, return_index=True)
+    kinds = records["tree"].astype(str).map(kind_of).to_numpy()
     depths = pd.Series(records["depth"].to_numpy(float)).groupby(trees).max().to_numpy()
     tables = [pd.DataFrame(columns=COLUMNS)]
     for alike in prompt_sums(records, trees, TERMS):
-        a, b = pairs_within(settings[first[alike.groups]])
+        here = first[alike.groups]
+        efficiency = ratios_of_sums(*alike.terms_of("block_efficiency")).estimates
+        a, b = pairs_within(settings[here], stands_out(settings[here], kinds[here], efficiency))
         of, against = (first[alike.groups[places]] for places in (a, b))
         keys = records[GROUP_KEYS].iloc[of].reset_index(drop=True)
         names = {f"tree_{side}": records["tree"].iloc[rows].to_numpy() for side, rows in (("a", of), ("b", against))}
@@ -67,12 +75,35 @@ def _differences(
     return dict(zip(NUMBERS, (ratios.estimates[a] - ratios.estimates[b], *found.T), strict=True))
 
 
-def pairs_within(settings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places of every two rows that share a setting, each pair once and in order."""
+def kind_of(tree: str) -> str:
+    """The kind of a `tree` column's label; trees that someone named are all of one."""
+    return "paths" if is_named(tree) else tree.partition("-")[0]
+
+
+def stands_out(settings: np.ndarray, kinds: np.ndarray, efficiency: np.ndarray) -> np.ndarray:
+    """`[n]` bool: the chains, and in each setting the best of each kind, by block efficiency."""
+    best = pd.Series(efficiency).groupby([settings, kinds]).transform("max").to_numpy()
+    chosen: np.ndarray = (kinds == "chain") | (efficiency >= best * (1 - EQUAL))
+    return chosen
+
+
+def pairs_within(settings: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of every two rows that share a setting, each pair once and in order; where more than `MOST_TREES` do,
+    of those with a `chosen` row only."""
     members = pd.Series(np.arange(len(settings))).groupby(settings, sort=True).indices.values()
-    listed = [np.asarray(places)[np.stack(np.triu_indices(len(places), 1))] for places in members]
+    listed = [np.asarray(places)[_pairs(len(places), chosen[places])] for places in members]
     first, second = np.concatenate(listed, axis=1) if listed else np.empty((2, 0), int)
     return first, second
+
+
+def _pairs(count: int, chosen: np.ndarray) -> np.ndarray:
+    """`[2, pairs]` of so many rows."""
+    if count <= MOST_TREES:
+        return np.stack(np.triu_indices(count, 1))
+    one, other = (side.ravel() for side in np.meshgrid(np.flatnonzero(chosen), np.arange(count), indexing="ij"))
+    once = (one != other) & ~(chosen[other] & (other < one))
+    pairs = np.sort(np.stack([one, other])[:, once], axis=0)
+    return pairs[:, np.lexsort(pairs[::-1])]
 
 
 def competing_budgets(rows: pd.DataFrame, setting: list[str]) -> pd.Series[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from specdraft.errors import ResultsError
 
@@ -114,7 +115,8 @@ def csv_pieces(table: pd.DataFrame) -> Iterator[str]:
 def _cells(column: pd.Series[Any]) -> list[str]:
     """A column's cells: each distinct value is written once."""
     codes, values = pd.factorize(column)
-    texts = np.array([*map(_cell, values), ""], dtype=object)  # the last one is for what is not there
+    written = map("{:.6g}".format, values.tolist()) if is_float_dtype(column) else map(_cell, values)
+    texts = np.array([*written, ""], dtype=object)  # the last one is for what is not there
     cells: list[str] = texts[codes].tolist()
     return cells
 

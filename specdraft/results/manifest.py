@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,7 @@ LIBRARIES = ("specdraft", "torch", "transformers", "tokenizers", "hydra-core", "
 
 def environment() -> dict[str, Any]:
     """Versions, source revision and hardware."""
-    libraries = {}
-    for name in LIBRARIES:
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError:
-            libraries[name] = "not installed"
+    libraries = {name: _installed(name) for name in LIBRARIES}
     return {
         "python": platform.python_version(),
         "libraries": libraries,
@@ -38,6 +34,15 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@cache
 def cpu_name() -> str:
     """The processor's name as the system tells it."""
     try:
@@ -49,8 +54,10 @@ def cpu_name() -> str:
     )
 
 
+@cache
 def source_revision() -> dict[str, Any] | None:
-    """The commit of the source tree that runs, and whether it was changed; None outside a checkout."""
+    """The commit of the source tree that runs, and whether it was changed when this was first asked; None outside a
+    checkout."""
     folder = Path(__file__).parent.parent
     try:
         commit = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from specdraft.config import Settings
 from specdraft.decoding.fitting import Together
 from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import PromptError
-from specdraft.models.placement import device_type, dtype_name
+from specdraft.models.placement import dtype_label
 from specdraft.models.spec import ModelSpec
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
@@ -105,11 +105,7 @@ class Combination:
 
     def digest(self, keys: dict[str, Any]) -> str:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
-        models = [
-            asdict(files.spec) | {"device": device_type(files.spec), "dtype": dtype_label(files)}
-            for files in self.pair.models
-        ]
-        decides = keys | {"models": models, "drafter": self.pair.drafter.as_dict()}
+        decides = keys | self.pair.decides
         decides |= {"tree": self.shape.identity(), "rule": vars(self.rule)}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         decides |= {"system": self.prompts.system} if self.prompts.system else {}
@@ -218,10 +214,3 @@ def _encode_each(
 def model_label(spec: ModelSpec) -> str:
     """A hub id or bundled name as it is, a folder by its last part."""
     return Path(spec.path).name if spec.path.startswith(("/", ".", "~")) else spec.path
-
-
-def dtype_label(files: Any) -> str:
-    """The weights' type as the `dtype` column says it; `4bit` or `8bit` for quantised ones."""
-    if files.spec.quantize != "none":
-        return str(files.spec.quantize)
-    return dtype_name(files)

@@ -13,6 +13,7 @@ from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import certificate
 from specdraft.prompts import Prompt, digest_of_each
 from specdraft.replay.folds import FOLDS, folds
+from specdraft.results.comparisons import WHICH
 from specdraft.results.files import without_folders
 from specdraft.results.manifest import environment
 from specdraft.study.failures import Failure
@@ -162,6 +163,7 @@ def build_manifest(
         "stages_s": stages_s,
         "fitted_trees": _halves(plan.prompts, plan.settings.seed),
         "intervals": "95 %, over prompts (see README: Intervals)",
+        "comparisons": WHICH,
         "certificate": certificate(
             current.counts, keys, current.ties, facts.near_ties, bugs, facts.rules, facts.live_checks
         ),

@@ -21,11 +21,11 @@ from specdraft.config import (
 from specdraft.drafters.on_demand import Memory
 from specdraft.drafters.pair import PairFiles, find_pair
 from specdraft.errors import ConfigError, PromptError
-from specdraft.models.placement import check_loadable
+from specdraft.models.placement import check_loadable, dtype_label
 from specdraft.prompts import Prompt, load_prompts, prompts_digest
 from specdraft.results.files import absolute_paths, without_folders
 from specdraft.results.tables import SCHEMA
-from specdraft.study.combination import Combination, dtype_label, model_label
+from specdraft.study.combination import Combination, model_label
 from specdraft.study.pair_names import named_points
 from specdraft.study.points import one_point, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns

@@ -91,13 +91,13 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
         table.add_column(str(count), justify="right")
     settings = _settings(summary)
     fair = summary[~summary["tree"].map(is_reference)]
-    most = fair.groupby("nodes")["block_efficiency"].max()
+    most = fair.groupby("nodes")["block_efficiency"].max().to_dict()
     for label, group in summary.groupby(["tree", *settings], sort=False):
+        first = group.drop_duplicates("nodes").set_index("nodes")["block_efficiency"].to_dict()
         cells = []
         for count in nodes:
-            values = group.loc[group["nodes"] == count, "block_efficiency"]
-            best = len(values) and not is_reference(str(label[0])) and values.iloc[0] == most.get(count)
-            cells.append(Text(_number(values.iloc[0]) if len(values) else "", style="bold green" if best else ""))
+            best = count in first and not is_reference(str(label[0])) and first[count] == most.get(count)
+            cells.append(Text(_number(first[count]) if count in first else "", style="bold green" if best else ""))
         table.add_row(" ".join(map(str, label)), *cells)
     return table
 

@@ -16,7 +16,7 @@ import torch
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
 from specdraft.bench import costs as cost
-from specdraft.bench import measuring
+from specdraft.bench import kept, measuring
 from specdraft.bench.costs import measure_costs
 from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve
 from specdraft.bench.kept import pair_costs
@@ -169,7 +169,7 @@ class TestPairCosts:
             patch.setattr(torch, "get_num_threads", lambda: 7)
             pair_costs(tiny_pair, store)
         with monkeypatch.context() as patch:
-            patch.setattr(cost, "cpu_name", lambda: "another CPU")
+            patch.setattr(kept, "cpu_name", lambda: "another CPU")
             pair_costs(tiny_pair, store)
         assert len(measured) == 3
         pair_costs(tiny_pair, store)

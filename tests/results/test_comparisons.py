@@ -237,3 +237,56 @@ def test_hardly_any_prompt_with_a_step() -> None:
 def test_nothing_to_compare() -> None:
     assert list(comparisons(records({"x": {"1": (10, 40, 12)}})).columns) == COLUMNS
     assert comparisons(records({"x": {"1": (10, 40, 12)}}).iloc[:0]).empty
+
+
+class TestManyTrees:
+    NAMES = ("chain", *(f"kary-k{k}" for k in range(2, 17)), *(f"beam-w{w}" for w in range(2, 16)))  # 1, 15 and 14
+
+    @staticmethod
+    def made(names: tuple[str, ...]) -> pd.DataFrame:
+        """On six prompts."""
+        rng, listed = np.random.default_rng(3), {}
+        for tree in names:
+            listed[tree] = {str(p): (20, 80, int(rng.integers(10, 60))) for p in range(6)}
+        return records(listed)
+
+    def pairs(self, given: pd.DataFrame) -> list[tuple[str, str]]:
+        table = comparisons(given).query("metric == 'block_efficiency'")
+        return [*zip(table["tree_a"], table["tree_b"], strict=True)]
+
+    def test_up_to_so_many_every_two_are_compared(self) -> None:
+        assert self.pairs(self.made(self.NAMES[:24])) == [*combinations(self.NAMES[:24], 2)]
+
+    def test_of_more_the_chain_and_the_best_of_each_kind_stand_beside_all(self) -> None:
+        given = self.made(self.NAMES)
+        accepted = given.groupby("tree")["accepted_tokens"].sum()
+        best = {"chain", *(max((n for n in self.NAMES if n.startswith(k)), key=accepted.get) for k in ("kary", "beam"))}
+        found = self.pairs(given)
+        assert found == [pair for pair in combinations(self.NAMES, 2) if best & {*pair}]
+        assert len(found) == 84
+        whole = comparisons(given)
+        for a, b in (found[5], found[-5]):  # as if these two were all there is
+            alone = comparisons(given[given["tree"].isin([a, b])]).reset_index(drop=True)
+            both = whole[(whole["tree_a"] == a) & (whole["tree_b"] == b)].reset_index(drop=True)
+            pd.testing.assert_frame_equal(alone, both)
+
+    def test_equal_trees_are_the_best_together(self) -> None:
+        """Whichever of them a reader takes for the leader stands beside all others."""
+        given = self.made(self.NAMES)
+        for tree in ("kary-k3", "kary-k9"):
+            given.loc[given["tree"] == tree, ["accepted_tokens", "new_tokens"]] = [70, 91]
+        found = self.pairs(given)
+        assert {b for a, b in found if a == "kary-k3"} | {a for a, b in found if b == "kary-k3"} == {*self.NAMES} - {
+            "kary-k3"
+        }
+        assert {b for a, b in found if a == "kary-k9"} | {a for a, b in found if b == "kary-k9"} == {*self.NAMES} - {
+            "kary-k9"
+        }
+
+    def test_named_trees_are_of_one_kind(self) -> None:
+        names = ("chain", *(f"mine{n}" for n in range(29)))
+        assert len(self.pairs(self.made(names))) == 29 + 28  # the chain, and the best of them
+
+    def test_each_budget_for_itself(self) -> None:
+        many, few = self.made(self.NAMES), self.made(self.NAMES[:5]).assign(budget=8)
+        assert len(comparisons(pd.concat([many, few]))) == len(METRICS) * (84 + 10)

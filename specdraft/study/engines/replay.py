@@ -151,15 +151,16 @@ def _rows_of(work: Work, group: SameTexts) -> int:
 def _together(outcomes: Iterable[list[ReplayedRows] | Failed]) -> Iterator[Replayed | Failed]:
     """Combinations as they are replayed, in units that are worth a file, or that took long enough to be kept."""
     unit: list[ReplayedRows] = []
-    started = time.perf_counter()
+    rows, started = 0, time.perf_counter()
     try:
         for outcome in outcomes:
             if isinstance(outcome, Failed):
                 yield outcome
             else:
                 unit += outcome
-            if Replayed(unit).prompts >= MOST_ROWS or time.perf_counter() - started >= LONGEST_S:
-                whole, unit, started = unit, [], time.perf_counter()
+                rows += Replayed(outcome).prompts
+            if rows >= MOST_ROWS or time.perf_counter() - started >= LONGEST_S:
+                whole, unit, rows, started = unit, [], 0, time.perf_counter()
                 if whole:
                     yield Replayed(whole)
     except GeneratorExit:

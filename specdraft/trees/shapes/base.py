@@ -10,7 +10,7 @@ parameters that users may set.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -180,6 +180,9 @@ class Shape(Protocol):
     def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
         """The tree of a fitted shape on these trajectories; raises `ConfigError` where nothing is fitted."""
 
+    def fits(self, packed: PackedRanks) -> Callable[[int], Topology]:
+        """What gives the tree of each budget on these trajectories, where budgets can share work; see `fit`."""
+
 
 @dataclass(frozen=True)
 class StaticPlan:
@@ -238,6 +241,10 @@ class BaseShape(ABC):
     def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
         """Raise `ConfigError`: most shapes have nothing to fit."""
         raise ConfigError(f"tree={self.kind} is not fitted to traces")
+
+    def fits(self, packed: PackedRanks) -> Callable[[int], Topology]:
+        """See `Shape.fits`: budgets share nothing."""
+        return lambda node_budget: self.fit(node_budget, packed)
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -23,6 +25,11 @@ class Measured(FittedShape):
         """See `Shape.fit`."""
         return measured_tree(packed, node_budget, self.max_depth, self.max_children).topology
 
+    def fits(self, packed: PackedRanks) -> Callable[[int], Topology]:
+        """See `Shape.fits`."""
+        trees = MeasuredTrees(packed, self.max_depth, self.max_children)
+        return lambda node_budget: trees.at(node_budget).topology
+
 
 @dataclass
 class Hindsight(Measured):
@@ -40,8 +47,16 @@ class MeasuredTree(NamedTuple):
     accepted: float
 
 
-def measured_tree(packed: PackedRanks, node_budget: int, max_depth: int, max_children: int) -> MeasuredTree:
-    """The `node_budget` rank paths that are accepted most often, over all start positions.
+class _Grown(NamedTuple):
+    """A rank path, and the number of starts after which the drafter's ranks are that path."""
+
+    path: RankPath
+    starts: int
+
+
+class MeasuredTrees:
+    """The trees of all budgets on some trajectories: each is the beginning of one order of rank paths, which is found
+    as far as it is asked for.
 
     The mean weight of a path is the share of starts after which the drafter's ranks are that path. A
     child's never exceeds its parent's, so growing by the largest weight gives the best tree (ties:
@@ -49,11 +64,31 @@ def measured_tree(packed: PackedRanks, node_budget: int, max_depth: int, max_chi
 
     Args:
         packed: of the trajectories.
-        node_budget: draft nodes; fewer where no more fit the limits.
         max_depth, max_children: limits of the tree; a rank is below `max_children`.
     """
+
+    def __init__(self, packed: PackedRanks, max_depth: int, max_children: int) -> None:
+        self._total = max(int(packed.last.sum()), 1)
+        self._coming = _grow(packed, max_depth, max_children)
+        self._grown: list[_Grown] = []
+
+    def at(self, node_budget: int) -> MeasuredTree:
+        """The `node_budget` rank paths that are accepted most often, over all start positions; fewer where no more fit
+        the limits."""
+        self._grown += islice(self._coming, max(0, node_budget - len(self._grown)))
+        chosen = self._grown[:node_budget]
+        topology = Topology.from_paths([node.path for node in chosen])
+        return MeasuredTree(topology, sum(node.starts for node in chosen) / self._total)
+
+
+def measured_tree(packed: PackedRanks, node_budget: int, max_depth: int, max_children: int) -> MeasuredTree:
+    """See `MeasuredTrees`."""
+    return MeasuredTrees(packed, max_depth, max_children).at(node_budget)
+
+
+def _grow(packed: PackedRanks, max_depth: int, max_children: int) -> Iterator[_Grown]:
+    """Rank paths by falling weight, parents first."""
     ranks, (rows, positions) = packed.ranks, starts(packed)
-    total = max(len(rows), 1)
     heap: list[tuple[int, int, RankPath, np.ndarray]] = []
 
     def push_children(path: RankPath, members: np.ndarray) -> None:
@@ -66,11 +101,7 @@ def measured_tree(packed: PackedRanks, node_budget: int, max_depth: int, max_chi
             heapq.heappush(heap, (-len(chosen), len(path) + 1, (*path, rank), chosen))
 
     push_children((), np.arange(len(rows)))
-    paths: list[RankPath] = []
-    weight = 0
-    while heap and len(paths) < node_budget:
+    while heap:
         negative, _, path, members = heapq.heappop(heap)
-        paths.append(path)
-        weight -= negative
+        yield _Grown(path, -negative)
         push_children(path, members)
-    return MeasuredTree(Topology.from_paths(paths), weight / total)
