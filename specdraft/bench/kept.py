@@ -10,7 +10,7 @@ import numpy as np
 
 from specdraft.bench.curve import Circumstances, CostCurve
 from specdraft.drafters.pair import Pair
-from specdraft.models.placement import resolve_device, thread_count
+from specdraft.models.placement import device_of, thread_count
 from specdraft.results.manifest import cpu_name
 from specdraft.traces.store import TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
@@ -104,4 +104,4 @@ def device_name(pair: Pair) -> str:
         return cpu_name()
     import torch
 
-    return torch.cuda.get_device_name(resolve_device(pair.files.target.spec))
+    return torch.cuda.get_device_name(device_of(pair.files.target))

@@ -138,12 +138,10 @@ class _Target:
     @cached_property
     def model(self) -> CachedModel:
         """Loaded and checked; what that tells is kept."""
-        from specdraft.models.loading import load_model
-        from specdraft.models.self_check import self_check
+        from specdraft.models.loading import load_checked
 
         with self._loading():
-            model = load_model(self._files)
-            check = self_check(model, self._files.spec.path)
+            model, check = load_checked(self._files)
         self._known = _Known(check, describe_model(model, self._files, check))
         self._memory.keep(self._about, {"check": asdict(check), "description": self._known.description})
         return model

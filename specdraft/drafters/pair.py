@@ -309,15 +309,19 @@ def load_pair(
     files = named if isinstance(named, PairFiles) else find_pair(named, drafter)
     files.check()
     files.check_memory()
-    from specdraft.models.loading import load_model
-    from specdraft.models.self_check import self_check
-
     if target_of and target_of.files.target.spec == files.target.spec:
-        target, check = target_of.target, target_of.target_check
-    else:
-        target = load_model(files.target)
-        check = self_check(target, files.target.spec.path)
-    return Pair(files, target, files.drafter.load(files.draft, Target(files.target, lambda: target)), check)
+        return _loaded(files, target_of.target, target_of.target_check)
+    return _loaded(files)
+
+
+def _loaded(files: PairFiles, target: CachedModel | None = None, check: SelfCheck | None = None) -> Pair:
+    """A pair with its weights in memory; a target that is there already is not loaded again."""
+    if target is None or check is None:
+        from specdraft.models.loading import load_checked
+
+        target, check = load_checked(files.target)
+    drafter = files.drafter.load(files.draft, Target(files.target, lambda: target))
+    return Pair(files, target, drafter, check)
 
 
 def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter: DrafterSpec) -> Pair:
@@ -327,9 +331,6 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
         ConfigError: the drafter needs a draft model and there is none, or it has weights of its own elsewhere.
         ModelError: a model cannot verify or draft trees.
     """
-    from specdraft.models.loading import load_model
-    from specdraft.models.self_check import self_check
-
     drafter.check()
     spec = PairSpec("in-memory", ModelSpec("target"), ModelSpec("draft"))
     draft = None
@@ -339,6 +340,4 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
         draft = ModelInMemory(spec.draft, draft_model, tokenizer)
     files = PairFiles(spec, drafter, ModelInMemory(spec.target, target_model, tokenizer), draft)
     files.check()
-    target = load_model(files.target)
-    check = self_check(target, spec.target.path)
-    return Pair(files, target, drafter.load(draft, Target(files.target, lambda: target)), check)
+    return _loaded(files)

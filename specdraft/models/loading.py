@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.check_result import SelfCheck
 from specdraft.models.files import CHOSEN, ModelFiles, reading
 from specdraft.models.placement import check_loadable, dtype_of, resolve_device
+
+
+class Checked(NamedTuple):
+    """A model in memory, and what its self-check said."""
+
+    model: CachedModel
+    check: SelfCheck
+
+
+def load_checked(files: ModelFiles) -> Checked:
+    """Load a target and check it against sequential decoding. Raises `ModelError`, as `load_model` and `self_check`."""
+    from specdraft.models.self_check import self_check
+
+    model = load_model(files)
+    return Checked(model, self_check(model, files.spec.path))
 
 
 def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:

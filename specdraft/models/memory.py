@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from specdraft.models.files import ModelFiles
-from specdraft.models.placement import dtype_of, resolve_device
+from specdraft.models.placement import device_of, dtype_of
 
 SHARE = 4  # of what is free, a fourth may go into cached states: weights of another model, logits and masks come on top
 
@@ -41,4 +41,4 @@ def tokens_that_fit(files: ModelFiles) -> int:
     from specdraft.models.sizes import state_bytes
 
     per_token = state_bytes(files.config.get_text_config(), dtype_of(files).itemsize)
-    return free_memory(resolve_device(files.spec)) // SHARE // per_token
+    return free_memory(device_of(files)) // SHARE // per_token

@@ -92,6 +92,19 @@ def resolve_device(spec: ModelSpec) -> torch.device:
     return device
 
 
+def device_of(files: ModelFiles) -> torch.device:
+    """Where a model is, or will be once it is loaded."""
+    if files.in_memory is not None:
+        device: torch.device = files.in_memory.device
+        return device
+    return resolve_device(files.spec)
+
+
+def device_type_of(files: ModelFiles) -> str:
+    """The type of `device_of`; torch is asked only where it must be."""
+    return device_type(files.spec) if files.in_memory is None else device_of(files).type
+
+
 def _accelerator() -> str | None:
     """The kind of device beside the CPU that this build of torch finds here."""
     import torch
@@ -102,6 +115,8 @@ def _accelerator() -> str | None:
 
 def dtype_name(files: ModelFiles) -> str:
     """The weights' type: what the spec says, else float32 on a CPU and a 16-bit type on a GPU."""
+    if files.in_memory is not None:
+        return str(files.in_memory.dtype).removeprefix("torch.")
     if files.spec.dtype != "auto":
         return files.spec.dtype
     if device_type(files.spec) == "cpu":

@@ -13,7 +13,7 @@ from specdraft.decoding.ending import Ending
 from specdraft.drafters.base import Annotation
 from specdraft.drafters.pair import Pair
 from specdraft.models.memory import tokens_that_fit
-from specdraft.models.placement import device_type
+from specdraft.models.placement import device_type_of
 from specdraft.traces.batches import READ_TOKENS, Record, batches, in_memory, most_rows
 from specdraft.traces.record import Trajectory
 from specdraft.traces.rule_records import OVERLAP, RuleRecords, rule_arrays
@@ -156,7 +156,7 @@ class Recorder:
             return  # no model is needed
         target = self._pair.files.target
         fitting = tokens_that_fit(target)
-        for some in batches(lengths, most_rows(device_type(target.spec)), min(fitting, most or fitting)):
+        for some in batches(lengths, most_rows(device_type_of(target)), min(fitting, most or fitting)):
             for name, trace in in_memory(record, some):
                 keep(name, trace)
             self._recorded(note.format(len(some)))
