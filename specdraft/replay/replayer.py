@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
 from specdraft.replay.folds import folds
 from specdraft.replay.reliability import merged, reliability
-from specdraft.replay.static import Taken, counted, pack_traces, take_steps
+from specdraft.replay.static import NestedWalk, Taken, counted, pack_traces, take_steps
 from specdraft.results.counted import Counted, joined
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.store import TraceStore
@@ -74,6 +74,7 @@ class Replayer:
         top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
         self._overlap = self._records["overlap"].sum(1) if records else top_ranked * traces.greedy
         self._judged = self._packed.last * (traces.greedy or bool(records))  # tokens whose overlap is known
+        self._nested: tuple[Hashable, NestedWalk] | None = None
         self._walked: tuple[tuple[Limits, bytes], Walked] | None = None
 
     def run(
@@ -143,9 +144,15 @@ class Replayer:
         if rule.replay != "rank":
             # greedy: whatever is drawn is the drafter's best token, and the first of its copies is taken
             part = part._replace(ranks=np.where(part.ranks > 0, -1, part.ranks))
-        taken = take_steps(topology, part)
+        taken = take_steps(topology, part, self._static_walk(topology, part, (block.tobytes(), rule.replay)))
         done = counted(topology, part, taken, with_steps)
         return self._with_estimates(done, self._static_seconds(topology, part, taken, done.sums["steps"]))
+
+    def _static_walk(self, topology: Topology, part: PackedRanks, of: Hashable) -> NestedWalk:
+        """The last one is kept: smaller budgets of its shape want it."""
+        if self._nested is None or self._nested[0] != of or not self._nested[1].holds(topology):
+            self._nested = of, NestedWalk(topology, part.ranks)
+        return self._nested[1]
 
     def _static_seconds(self, topology: Topology, part: PackedRanks, taken: Taken, steps: np.ndarray) -> np.ndarray:
         """`[P]` estimated seconds; a drafter that fills no tree makes all its levels at once."""

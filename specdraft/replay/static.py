@@ -7,7 +7,7 @@ token. That is exact: the counts are those of a live run, step by step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,22 +54,52 @@ def child_table(topology: Topology) -> np.ndarray:
 
 
 def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The deepest accepted node, and its depth, of a step that starts at each position.
+    """See `NestedWalk.accepted`, of one tree."""
+    return NestedWalk(topology, ranks).accepted(topology)
 
-    Level by level, only the starts that are still accepted are looked at: a deep tree costs no more than what it
-        accepts.
+
+class NestedWalk:
+    """Which nodes of a tree a step would accept that starts at each position: one walk serves all trees that are the
+    beginning of this one, as those of smaller budgets mostly are.
 
     Args:
         topology: the tree.
         ranks: see `PackedRanks`; -1 at position 0 ends the walks of the row before.
+    """
 
-    Returns:
-        node `[P, S]`, depth `[P, S]`; depth is the number of accepted tokens.
+    def __init__(self, topology: Topology, ranks: np.ndarray) -> None:
+        self._topology, self._shape = topology, ranks.shape[:2]
+        none = np.empty(0, dtype=np.int64)
+        levels = [(none, none), *_levels(topology, ranks)]
+        self._starts, self._nodes = (np.concatenate(column) for column in zip(*levels, strict=True))
+
+    def holds(self, smaller: Topology) -> bool:
+        """Whether a tree is the beginning of this one."""
+        size, whole = len(smaller), self._topology
+        return np.array_equal(whole.parents[:size], smaller.parents) and np.array_equal(
+            whole.ranks[:size], smaller.ranks
+        )
+
+    def accepted(self, smaller: Topology) -> tuple[np.ndarray, np.ndarray]:
+        """The deepest accepted node, and its depth, of a step that starts at each position, with such a tree.
+
+        Returns:
+            node `[P, S]`, depth `[P, S]`; depth is the number of accepted tokens.
+        """
+        node = np.zeros(self._shape[0] * self._shape[1], dtype=np.int64)
+        there = self._nodes < len(smaller)
+        node[self._starts[there]] = self._nodes[there]  # level by level: the deepest stays
+        return node.reshape(self._shape), smaller.depths[node].reshape(self._shape)
+
+
+def _levels(topology: Topology, ranks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The starts that accept a node of each depth from 1, and these nodes.
+
+    Only the starts that are still accepted are looked at: a deep tree costs no more than what it accepts.
     """
     table = child_table(topology)
     beyond, width = table.shape[1] - 1, table.shape[1]
-    size, shape = ranks.shape[0] * ranks.shape[1], ranks.shape[:2]
-    children, node = table.ravel(), np.zeros(size, dtype=np.int64)
+    size, children = ranks.shape[0] * ranks.shape[1], table.ravel()
     starts, here = np.arange(size), np.zeros(size, dtype=np.int64)
     for level in range(1, topology.depth + 1):
         if level == 1 or ranks.ndim > 2:
@@ -80,10 +110,9 @@ def accepted_nodes(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, n
         child = children[here * width + following[starts + level]] if level > 1 else children[following[1:]]
         kept = np.flatnonzero(child >= 0)
         starts, here = starts[kept], child[kept]
-        node[starts] = here
+        yield starts, here
         if not len(starts):
-            break
-    return node.reshape(shape), topology.depths[node].reshape(shape)
+            return
 
 
 def step_starts(depth: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -133,9 +162,9 @@ class Taken(NamedTuple):
         return nodes
 
 
-def take_steps(topology: Topology, packed: PackedRanks) -> Taken:
-    """The steps with one static tree."""
-    node, depth = accepted_nodes(topology, packed.ranks)
+def take_steps(topology: Topology, packed: PackedRanks, walk: NestedWalk | None = None) -> Taken:
+    """The steps with one static tree; `walk`: of a tree that it is the beginning of, if there is one."""
+    node, depth = (walk or NestedWalk(topology, packed.ranks)).accepted(topology)
     starts = np.flatnonzero(step_starts(depth, packed.last))
     prompt, position = np.divmod(starts, depth.shape[1])
     end, accepted = node.ravel()[starts], depth.ravel()[starts]

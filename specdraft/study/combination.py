@@ -42,6 +42,11 @@ class Combination:
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)  # those of the study
 
     @cached_property
+    def identifier(self) -> str:
+        """The `combination` column."""
+        return str(self.keys["combination"])
+
+    @cached_property
     def together(self) -> Together:
         """What is said of going together."""
         settings = self.settings
@@ -110,11 +115,6 @@ class Combination:
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         decides |= {"system": self.prompts.system} if self.prompts.system else {}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
-
-    @property
-    def identifier(self) -> str:
-        """The `combination` column."""
-        return str(self.keys["combination"])
 
     @property
     def weights(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from support.command_line import Run, Said
 from support.published import TABLE_1, TABLE_4
 from support.tiny_models import PairFolders
 
-from specdraft.acceptance import Rejection
+from specdraft.acceptance import AcceptanceRule, Rejection
 from specdraft.acceptance.judging import Judged
 from specdraft.bench.curve import CostCurve
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
-from specdraft.losslessness.enumeration import enumerate_case
+from specdraft.losslessness import enumeration
 from specdraft.study.manifest import Facts
 from specdraft.theory.formulas import expected_steps, expected_tokens, speedup
 from specdraft.trees.draft_tree import DraftTree
@@ -44,18 +44,20 @@ def pair(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Token-wise rejection accepts everything."""
-    own = Rejection.judge
+def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token-wise rejection accepts everything; what is known of other rules, and of the right one, stays known."""
+    own, known = Rejection.judge, enumeration.enumerate_case
+    anew = cache(known.__wrapped__)
 
     def judge(self: Rejection, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor) -> Judged:
         judged = own(self, tree, target_probs, draft_probs)
         return judged._replace(accept=torch.ones_like(judged.accept))
 
+    def enumerated(rule: type[AcceptanceRule], *case: Any) -> float:
+        return anew(rule, *case) if rule is Rejection else known(rule, *case)
+
     monkeypatch.setattr(Rejection, "judge", judge)
-    enumerate_case.cache_clear()
-    yield
-    enumerate_case.cache_clear()
+    monkeypatch.setattr(enumeration, "enumerate_case", enumerated)
 
 
 class TestFormulas:

@@ -19,6 +19,7 @@ from specdraft.config import (
     override_keys,
     unless_said,
 )
+from specdraft.config.files import ConfigFiles
 from specdraft.errors import ConfigError
 from specdraft.study.generate import SpeculativeDecoder
 from specdraft.study.points import schemas, shape_of
@@ -454,3 +455,46 @@ def test_values_may_refer_to_keys_and_comments_may_hold_anything(user_dir: Calla
 def test_missing_config_dir(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--config-dir .*none: no such folder"):
         compose(tmp_path / "none")
+
+
+class TestComposedOnce:
+    """What is composed for each point is composed for each part."""
+
+    GRID = ("pair=zoo,zoo-tiny", "tree=chain,beam,medusa,best_first", "sampling=greedy,sample", "budget=2,4")
+
+    def test_a_choice_is_what_hydra_composes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        quick = compose_study([*self.GRID], schemas())
+        monkeypatch.setattr(ConfigFiles, "_plain", False)
+        assert compose_study([*self.GRID], schemas()).points == quick.points
+        assert len(quick.points) == 32
+
+    def test_a_file_with_defaults_of_its_own_is_composed(self, tmp_path: Path) -> None:
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree" / "own.yaml").write_text("defaults: [kary]\nk: 5\n")
+        own, chain = compose_study(["pair=zoo", "tree=own,chain", "budget=2"], schemas(), tmp_path).points
+        assert (own.groups["tree"].label, chain.groups["tree"].label) == ("kary-k5", "chain")
+
+    def test_an_experiment_has_a_say_in_each_choice(self, tmp_path: Path) -> None:
+        (tmp_path / "experiment").mkdir()
+        text = "# @package _global_\ntree: {max_depth: 3}\ngrid: {tree: 'sequoia,measured'}\n"
+        (tmp_path / "experiment" / "own.yaml").write_text(text)
+        points = compose_study(["experiment=own", "pair=zoo", "+tree=sequoia,measured"], schemas(), tmp_path).points
+        assert {point.groups["tree"].max_depth for point in points} == {3}
+
+    def test_numbers(self) -> None:
+        points = compose_study(
+            ["pair=zoo", "tree=chain", "budget=2,4", "max_new_tokens=8,9", "seed=3"], schemas()
+        ).points
+        said = [(p.settings.budget, p.settings.max_new_tokens, p.settings.seed) for p in points]
+        assert said == [(2, 8, 3), (2, 9, 3), (4, 8, 3), (4, 9, 3)]
+        assert len({id(p.settings) for p in points}) == 4
+
+    def test_a_number_that_another_value_refers_to(self) -> None:
+        points = compose_study(["pair=zoo", "tree=chain", "budget=2,4", "max_new_tokens=${budget}"], schemas()).points
+        assert [(p.settings.budget, p.settings.max_new_tokens) for p in points] == [(2, 2), (4, 4)]
+
+    def test_numbers_are_checked(self) -> None:
+        with pytest.raises(ConfigError, match="max_new_tokens=0 is out of range"):
+            compose_study(["pair=zoo", "tree=chain", "max_new_tokens=4,0"], schemas())
+        with pytest.raises(ConfigError, match="max_new_tokens"):
+            compose_study(["pair=zoo", "tree=chain", "max_new_tokens=4,true"], schemas())

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -63,7 +62,6 @@ class SlightlyShy(Recursive):
         return judged._replace(accept=judged.accept * (1 - 1e-6))
 
 
-@pytest.mark.usefixtures("forget")
 def test_a_fault_of_a_millionth_is_found() -> None:
     proof = prove(SlightlyShy(), ["chain"])
     assert 1e-8 < proof.largest < 1e-5
@@ -78,18 +76,13 @@ def test_the_near_tie_limit() -> None:
     assert largest_tie(SelfCheck(5e-5, 1.0, 5e-5, 2)) == pytest.approx(5e-4)
 
 
-@pytest.fixture
-def forget() -> Iterator[None]:
-    enumerate_case.cache_clear()
-    yield
-    enumerate_case.cache_clear()
-
-
-@pytest.mark.usefixtures("forget")
 def test_a_case_is_gone_through_once() -> None:
+    before = enumerate_case.cache_info().hits
     prove(TopK(), ["wide"])
+    gone_through = enumerate_case.cache_info().misses
     prove(TopK(), ["wide"])
-    assert enumerate_case.cache_info().misses == enumerate_case.cache_info().hits == 4
+    assert enumerate_case.cache_info().misses == gone_through
+    assert enumerate_case.cache_info().hits >= before + 4
 
 
 @pytest.mark.parametrize(

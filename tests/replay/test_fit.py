@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.tallied import replay
 
-from specdraft.replay.fit import fit_on_all, resolve
+from specdraft.replay.fit import Fits, fit_on_all, resolve
 from specdraft.replay.folds import FOLDS, folds
 from specdraft.replay.static import accepted_nodes, pack
 from specdraft.trees.optimal import best_tree, path_weights
@@ -230,3 +230,22 @@ def test_a_fitted_tree_has_the_size_and_limits_of_its_plan() -> None:
         assert topology.depth <= limits.depth <= shape.max_depth
         assert int(topology.ranks.max()) < limits.width == shape.max_children
         assert all(counted.drafted_tokens == counted.steps * budget for counted in replay(topology, one))
+
+
+@pytest.mark.parametrize("shape", [Measured(), Measured(max_children=2), Hindsight(), Sequoia()], ids=str)
+def test_budgets_share_their_work_in_any_order(shape: FittedShape) -> None:
+    one, fold = random_packed(4, len(CATEGORIES), 20), folds(CATEGORIES, 0)
+    fits = Fits(one, fold)
+    for budget in (5, 12, 3, 12, 9):
+        together, alone = fits.resolve(shape, budget), resolve(shape, budget, one, fold)
+        assert [part.prompts.tolist() for part in together] == [part.prompts.tolist() for part in alone]
+        for part, other in zip(together, alone, strict=True):
+            assert part.plan.topology.paths == other.plan.topology.paths
+            assert part.plan.nodes == budget
+
+
+def test_shapes_do_not_share_their_trees() -> None:
+    one, fold = random_packed(4, len(CATEGORIES), 20), folds(CATEGORIES, 0)
+    fits = Fits(one, fold)
+    deep, flat = (fits.resolve(Measured(max_depth=depth), 6)[0].plan.depth for depth in (32, 1))
+    assert (deep > 1, flat) == (True, 1)

@@ -19,7 +19,7 @@ from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay import static as replay_module
-from specdraft.replay.static import accepted_nodes, pack
+from specdraft.replay.static import NestedWalk, accepted_nodes, pack
 from specdraft.results.metrics import Tally, looped_tokens
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes.beam import Beam
@@ -316,3 +316,23 @@ def test_ranks_that_depend_on_the_distance_from_the_root(topology: Topology, off
     plain = pack([ranks[:, 0]], [np.arange(13)])
     assert list(map(untimed, replay(topology, same))) == list(map(untimed, replay(topology, plain)))
     assert measured_tree(same, 5, 4, 3)[1] == measured_tree(plain, 5, 4, 3)[1]
+
+
+@given(topologies(max_nodes=10), st.integers(0, 10**6))
+@hypothesis_settings(max_examples=40)
+def test_one_walk_serves_every_tree_that_begins_its_own(topology: Topology, seed: int) -> None:
+    ranks = packed(np.random.default_rng(seed).integers(0, 4, (3, 12)).tolist()).ranks
+    walk = NestedWalk(topology, ranks)
+    for size in range(1, len(topology) + 1):
+        smaller = Topology(topology.parents[:size], topology.ranks[:size])
+        assert walk.holds(smaller)
+        for together, alone in zip(walk.accepted(smaller), accepted_nodes(smaller, ranks), strict=True):
+            assert together.tolist() == alone.tolist()
+
+
+def test_a_tree_that_is_no_beginning_is_walked_itself() -> None:
+    walk = NestedWalk(Kary().at(6).topology, packed([[0, 1]]).ranks)
+    assert walk.holds(Kary().at(3).topology)
+    assert not walk.holds(Kary().at(7).topology)
+    assert not walk.holds(Chain().at(3).topology)
+    assert not walk.holds(Topology([-1, 0, 0], [0, 0, 2]))

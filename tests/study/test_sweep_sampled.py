@@ -19,6 +19,7 @@ from specdraft.bench.curve import CostCurve
 from specdraft.commands.options import USAGE
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.errors import ConfigError
+from specdraft.losslessness import enumeration
 from specdraft.results.journal import Row
 from specdraft.results.metrics import COUNTS
 from specdraft.study.engines import live, replay
@@ -43,6 +44,10 @@ CURVE = CostCurve(
     1,
     "made up",
 )
+FAMILIES = {  # of two tokens each; what is known of them has names of its own
+    name: {f"{name}, small": (2, enumeration.shape(*factors))}
+    for name, factors in {"chain": (1,), "wide": (2,), "k-ary": (2, 2), "mixed": (1, 2), "by rank": (2,)}.items()
+}
 GRID = [ALL, "tree=chain,kary", "budget=3", "sampling.temperature=0,1.0", "sampling.top_p=0.9,1.0"]
 SECONDS = ["wall_s", "prefill_s", "draft_s", "verify_s", "other_s", "tokens_per_s", "speedup"]
 
@@ -61,8 +66,9 @@ def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module", autouse=True)
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where traces go that nobody asks about; costs are made up."""
+    """Where traces go that nobody asks about; costs are made up, and rules are proven on one small tree of a family."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enumeration, "FAMILIES", FAMILIES)
         patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
         patch.setattr(replay, "pair_costs", lambda *given: CURVE)
         yield
@@ -123,6 +129,13 @@ class TestAxes:
         }
         assert found == every - misfits
         assert not records.duplicated([*settings, "prompt_id", "repeat", "budget"]).any()
+
+    def test_every_rule_is_proven(self, plan: StudyPlan, outcome: Outcome) -> None:
+        sampled = {c.rule.kind for c in plan.combinations if not c.sampling.greedy}
+        proven = outcome.certificate["rules"]
+        assert set(proven) == sampled == set(registry()) - {"greedy"}
+        assert {kind for kind, rule in proven.items() if not rule["lossless"]} == {"typical"}
+        assert all(one["vocabulary"] == 2 for rule in proven.values() for one in rule["enumerated"])
 
     def test_engines(self, outcome: Outcome) -> None:
         records = read(outcome.out, "records")

@@ -73,7 +73,7 @@ class ReplayEngine:
         self.watch.stage("replay", _rows_of(work, group), "rows")
         yield from _together(
             _replay_or_fail(work, prepared.replayer, combination, group.repeats)
-            for combination in group.combinations
+            for combination in _largest_first(group.combinations)
             if work.due_rows(combination, group.repeats)
         )
         yield Measured(pair.label, reliability=_reliability(group, prepared.replayer))
@@ -142,6 +142,14 @@ def _reliability(group: SameTexts, replayer: Replayer) -> pd.DataFrame | None:
     texts = {name: keys[name] for name in reliability.KEYS} | {"repeat": group.repeats[0]}
     tables = [table.assign(**texts, scores=scores) for scores, table in replayer.reliabilities().items()]
     return pd.concat(tables)[reliability.ALL] if tables else None
+
+
+def _largest_first(combinations: Iterable[Combination]) -> list[Combination]:
+    """Shape by shape, large trees before the small ones, which share their work."""
+    place: dict[int, int] = {}
+    for combination in combinations:
+        place.setdefault(id(combination.shape), len(place))
+    return sorted(combinations, key=lambda c: (place[id(c.shape)], -c.limits.nodes))
 
 
 def _rows_of(work: Work, group: SameTexts) -> int:
