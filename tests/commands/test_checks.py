@@ -313,7 +313,7 @@ class TestStudy:
         self, run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As `specdraft certify`: exit code 3 and a line; the tables are written. Not asked for, it is not said."""
-        monkeypatch.setattr("specdraft.study.proofs.TEXTS", 20)
+        monkeypatch.setattr("specdraft.losslessness.live_texts.TEXTS", 20)
         asked = ["acceptance=topk", "prompts.limit=1", "budget=2"]
         for _ in range(2):  # the second time the manifest knows it
             said, found = self.sweep(run, pair, tmp_path, *asked, "certify=true")

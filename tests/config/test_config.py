@@ -490,8 +490,9 @@ class TestComposedOnce:
         assert len({id(p.settings) for p in points}) == 4
 
     def test_a_number_that_another_value_refers_to(self) -> None:
-        points = compose_study(["pair=zoo", "tree=chain", "budget=2,4", "max_new_tokens=${budget}"], schemas()).points
-        assert [(p.settings.budget, p.settings.max_new_tokens) for p in points] == [(2, 2), (4, 4)]
+        said = ["pair=zoo", "tree=chain", "budget=2", "max_new_tokens=${budget}", "name=a,b"]
+        settings = [point.settings for point in compose_study(said, schemas()).points]
+        assert [(one.name, one.budget, one.max_new_tokens) for one in settings] == [("a", 2, 2), ("b", 2, 2)]
 
     def test_numbers_are_checked(self) -> None:
         with pytest.raises(ConfigError, match="max_new_tokens=0 is out of range"):
