@@ -121,7 +121,7 @@ class TestPairCosts:
         def measure(pair: Pair, largest: int, limit_s: float, watch: Watch) -> CostCurve:
             calls.append((pair, largest, limit_s, watch))
             sizes = [1, 2, 4, largest]
-            return replace(CURVE, sizes=sizes, device=cost._device_name(pair), measured=MEASURED)
+            return replace(CURVE, sizes=sizes, device=kept.device_name(pair), measured=MEASURED)
 
         monkeypatch.setattr(cost, "measure_costs", measure)
         return calls
@@ -175,7 +175,7 @@ class TestPairCosts:
         pair_costs(tiny_pair, store)
         assert len(measured) == 3
         pair_costs(replace(tiny_pair, drafter=NgramDrafter(Ngram(), frozenset())), store)
-        monkeypatch.setattr(cost, "libraries", lambda: {"torch": "another"})
+        monkeypatch.setattr(kept, "libraries", lambda: {"torch": "another"})
         pair_costs(tiny_pair, store)
         assert len(measured) == 5
 
@@ -303,7 +303,7 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
 
     monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(cost, "Clock", Disturbed)
-    monkeypatch.setattr(cost, "PREFIX", 64)
+    monkeypatch.setattr(kept, "PREFIX", 64)
     monkeypatch.setattr(measuring, "MOST", 7)
     monkeypatch.setattr(Growth, "add", choosing)
     model = tiny_pair.drafter.model
