@@ -210,7 +210,7 @@ class TestReplayed:
     def test_siblings_tell_of_the_level_below(self, replayed: Outcome) -> None:
         """At each depth all child ranks together: what the level below tried and accepted, of every kind of tree."""
         siblings = read(replayed.out, "siblings").groupby(["combination", "depth"]).sum(numeric_only=True)
-        here = read(replayed.out, "positions").set_index(["combination", "depth"])[["reached", "accepted"]]
+        here = read(replayed.out, "positions").set_index(["combination", "depth"]).sort_index()[["reached", "accepted"]]
         pd.testing.assert_series_equal(siblings["accepted"], here["accepted"], check_dtype=False)
         below = here.rename(index=lambda depth: depth - 1, level="depth").reindex(here.index, fill_value=0)
         assert siblings["next_reached"].tolist() == below["reached"].tolist()
