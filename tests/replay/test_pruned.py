@@ -58,7 +58,7 @@ POLICIES: dict[str, ScoredPolicy] = {
 
 def given(pair: Recorded, trees: list[GivenTrees], temperature: float) -> list[Expansion]:
     texts = texts_of(pair.prompts, record_all(pair.target, pair.prompts, pair.ending))
-    return list(ModelDrafter(pair.draft).score(texts, trees, temperature))
+    return [found.expansion for found in ModelDrafter(pair.draft).score(texts, trees, temperature)]
 
 
 @cache

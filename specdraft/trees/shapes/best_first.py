@@ -43,7 +43,7 @@ class BestFirst(BaseShape):
     candidate_top_p: float = 1.0
 
     def identity(self) -> dict[str, Any]:
-        """See `Shape.identity`: with raw scores and without filters it is the tree that it was before there were any."""
+        """See `Shape.identity`: by raw scores and without filters it is the tree that it was before."""
         plain = {"scores": "raw", "temperature": None, "candidate_top_k": 0, "candidate_top_p": 1.0}
         return {name: value for name, value in asdict(self).items() if (name, value) not in plain.items()}
 
