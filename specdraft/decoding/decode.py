@@ -11,7 +11,7 @@ import torch
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.decoding.ending import Ending
-from specdraft.decoding.pruning import WHOLE, Pruning
+from specdraft.decoding.pruning import WHOLE, Pruner, Pruning
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
 from specdraft.drafters.base import Prefilled
@@ -90,7 +90,8 @@ def decode(
     else:
         drafter.begin(Prefilled(prompt_ids, prompt.hidden))
     drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes)
-    steps = _steps(verifier, drafter, plan, rule, drawing, pruning, root, ending)
+    pruner = pruning.begin(prompt_ids)
+    steps = _steps(verifier, drafter, plan, rule, drawing, pruner, root, ending)
     return Decoding(root, prefill_s=clock.lap(), _coming=steps)
 
 
@@ -100,17 +101,17 @@ def _steps(
     plan: Plan,
     rule: AcceptanceRule,
     drawing: Drawing,
-    pruning: Pruning,
+    pruner: Pruner,
     root: int,
     ending: Ending,
 ) -> Iterator[Step]:
-    emitted, clock, pruner = 1, Clock(verifier.model.device), pruning.begin()
+    emitted, clock = 1, Clock(verifier.model.device)
     while not ending.reached(emitted, root):
         clock.restart()
         drafted = drafter.draft(root, plan, drawing)
         draft_s = clock.lap()
         sent = pruner.send(drafted)
-        predict_s = clock.lap() if pruning.prunes else 0.0
+        predict_s = clock.lap() if pruner.prunes else 0.0
         tree, pruned = sent.tree, drafted.num_nodes - sent.tree.num_nodes
         logits, hidden = verifier.verify(tree)
         verify_s = clock.lap()
@@ -118,7 +119,7 @@ def _steps(
         tokens = ending.cut(emitted, [*accepted.tokens, accepted.bonus])
         nodes = accepted.nodes[: len(tokens)]
         verifier.commit(nodes)
-        pruner.learn(sent, nodes)
+        pruner.learn(sent, nodes, root)
         drafter.commit(drafted, sent.as_drafted(nodes), None if hidden is None else hidden[[0, *nodes]])
         emitted, root = emitted + len(tokens), tokens[-1]
         kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)

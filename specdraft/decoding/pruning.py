@@ -9,9 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
+from specdraft.drafters.loaded.ranking import spread
 from specdraft.prediction.online import OnlineAcceptance
+from specdraft.prediction.predictor import Predictor
 from specdraft.prediction.pruning import Drafted, NoPruning, PruningPolicy
 from specdraft.prediction.pruning.base import Costs
+from specdraft.prediction.rows import tree_features
 from specdraft.prediction.survival import cumulative
 from specdraft.trees.draft_tree import DraftTree
 
@@ -41,20 +45,22 @@ class Pruning:
         temperature: that the drafter's logits are divided by before nodes are scored.
         costs: for a policy that needs them.
         dynamic: trees differ from step to step before they are pruned.
+        predictor: what says a node's chance in place of its own probability.
     """
 
     policy: PruningPolicy = field(default_factory=NoPruning)
     temperature: float = 1.0
     costs: Costs | None = None
     dynamic: bool = False
+    predictor: Predictor | None = None
 
     @property
     def prunes(self) -> bool:
         return self.policy.prunes
 
-    def begin(self) -> Pruner:
+    def begin(self, prompt_ids: Sequence[int]) -> Pruner:
         """For one prompt."""
-        return Pruner(self, OnlineAcceptance() if self.policy.adapts else None)
+        return Pruner(self, prompt_ids, OnlineAcceptance() if self.policy.adapts else None)
 
 
 WHOLE = Pruning()  # every drafted node is sent
@@ -65,12 +71,17 @@ class Pruner:
 
     Args:
         how: the policy.
+        prompt_ids: what a predictor looks for repetitions in, with what follows.
         online: what is learnt from the prompt's steps; None: nothing is.
     """
 
-    def __init__(self, how: Pruning, online: OnlineAcceptance | None = None) -> None:
-        self._how, self._online = how, online
+    def __init__(self, how: Pruning, prompt_ids: Sequence[int], online: OnlineAcceptance | None = None) -> None:
+        self._how, self._online, self._before = how, online, list(prompt_ids)
         self._own = np.zeros(0)  # [n] what was said of the nodes of the last tree
+
+    @property
+    def prunes(self) -> bool:
+        return self._how.prunes
 
     def send(self, tree: DraftTree) -> Sent:
         """What is left of a tree; its logits are there (see `Drawing.keep_logits`) where anything can be pruned."""
@@ -78,7 +89,7 @@ class Pruner:
         if not how.prunes or not tree.num_nodes:
             return Sent(tree)
         parent, depth = topology.parents[None, 1:], topology.depths[None, 1:]
-        self._own = own = log_probs(tree, how.temperature)
+        self._own = own = self._conditional(tree)
         conditional = own[None] if self._online is None else self._online.log_conditional(own[None], depth)
         drafted = Drafted(parent, depth, cumulative(parent, depth, conditional))
         step = None if how.costs is None else how.costs.of_steps(drafted.fed, tree.num_nodes, how.dynamic)
@@ -88,8 +99,22 @@ class Pruner:
         nodes = np.concatenate([[0], kept])
         return Sent(tree.part(nodes), nodes)
 
-    def learn(self, sent: Sent, accepted: Sequence[int]) -> None:
-        """Of the last tree, these nodes of what was sent were accepted."""
+    def _conditional(self, tree: DraftTree) -> np.ndarray:
+        """`[n]` logarithms of what is said of each node, given that its parent is accepted."""
+        predictor = self._how.predictor
+        if predictor is None:
+            return log_probs(tree, self._how.temperature)
+        trees, nodes = described(tree, predictor.about.scores_temperature)
+        assert nodes is not None
+        text = RecordedText(self._before, np.array(tree.token_list()[:1]))
+        said: np.ndarray = predictor.log_conditional(tree_features(trees, nodes, text))[0]
+        return said
+
+    def learn(self, sent: Sent, accepted: Sequence[int], root: int) -> None:
+        """Of the last tree, below `root`, these nodes of what was sent were accepted."""
+        if self._how.predictor is not None:
+            tokens = sent.tree.token_list()
+            self._before += [root, *(tokens[node] for node in accepted)]
         if self._online is None or not sent.tree.num_nodes:
             return
         topology = sent.tree.topology
@@ -97,6 +122,22 @@ class Pruner:
         tried = 1 + np.flatnonzero(np.isin(topology.parents[1:], [0, *accepted]))
         taken = np.isin(tried, accepted)
         self._online.learn(self._own[nodes[tried] - 1], topology.depths[tried], taken)
+
+
+def described(tree: DraftTree, temperature: float) -> Described:
+    """One tree as replay has it: `[1, n]`, scored at a temperature, with what the drafter said. One transfer."""
+    assert tree.chosen_from is not None and isinstance(tree.tokens, torch.Tensor)
+    logits, row = tree.chosen_from
+    plain = torch.log_softmax(logits, -1)
+    tempered = plain if temperature == 1 else torch.log_softmax(logits / temperature, -1)
+    said, rows = spread(logits), torch.from_numpy(row[1:]).to(logits.device)
+    own, scored = (some[rows, tree.tokens[1:]].double().cpu().numpy()[None] for some in (plain, tempered))
+    topology = tree.topology
+    parent, rank = topology.parents[None, 1:], topology.ranks[None, 1:]
+    total = cumulative(parent, topology.depths[None, 1:], scored)
+    tokens = np.array(tree.token_list())[None, 1:]
+    nodes = NodeFeatures(own.astype(np.float32), *np.moveaxis(said[row[1:]], -1, 0)[:, None])
+    return Described(Expansion(parent, rank, tokens, total), nodes)
 
 
 def log_probs(tree: DraftTree, temperature: float) -> np.ndarray:

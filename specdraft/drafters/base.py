@@ -249,10 +249,10 @@ class Drafter(Protocol):
         """As `expand`, with what predictors learn from."""
 
     def score(
-        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
-    ) -> Iterator[Expansion]:
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float, featured: bool = False
+    ) -> Iterator[Described]:
         """Given trees at every start of each text as it would draft them, one text after another, nodes scored by
-        softmax(logits / temperature); of drafters with probabilities."""
+        softmax(logits / temperature); of drafters with probabilities. `featured`: what it said in them too."""
 
     def rehearse(self, parents: int) -> None:
         """Do the work of drafting one level below so many nodes, and keep nothing: its time is measured."""

@@ -185,8 +185,8 @@ class NgramDrafter:
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 
     def score(
-        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
-    ) -> Iterator[Expansion]:
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float, featured: bool = False
+    ) -> Iterator[Described]:
         """See `Drafter.score`: there is nothing to score by."""
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 

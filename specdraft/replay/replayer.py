@@ -201,7 +201,7 @@ class Replayer:
         return self._with_estimates(done, self._seconds(walked, steps, plan))
 
     def _replay_pruned(self, plan: Plan, policy: ScoredPolicy, block: np.ndarray, with_steps: bool) -> Counted:
-        part, scored = self._packed.of(block), self._scored(plan, policy.scores, block)
+        part, scored = self._packed.of(block), self._scored(plan, policy.scored_by, block)
         kept = prune(scored, policy, self._costs)
         done, steps = replay_pruned(scored, kept, part, with_steps)
         if plan.nested is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from specdraft.drafters.base import Expansion, GivenTrees
 from specdraft.drafters.pair import Pair
+from specdraft.prediction.predictor import Predictor
 from specdraft.replay.pruned import one_tree, union_of
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.scored import ScoredTrees
@@ -52,6 +53,8 @@ def score_trees(
     store: TraceStore,
     recorded: Callable[[str], None] = lambda what: None,
     watch: Watch = UNWATCHED,
+    predictor: Predictor | None = None,
+    told_by: str = "",
 ) -> TreeScores:
     """The scores of these trees; what is missing is recorded.
 
@@ -60,11 +63,13 @@ def score_trees(
         topologies: static trees.
         expansions: best-first trees, by their limits.
         temperatures: of each prompt.
+        predictor, told_by: see `ScoredTrees`.
     """
     given = (pair, prompts, traces, store)
+    by = (temperatures, predictor, told_by)
     union = union_of(topologies) if topologies else None
-    static = ScoredTrees(*given, dict.fromkeys(prompts, GivenTrees.of(union)), temperatures) if union else None
-    nested = {which: ScoredTrees(*given, _trees(grown, prompts), temperatures) for which, grown in expansions.items()}
+    static = ScoredTrees(*given, dict.fromkeys(prompts, GivenTrees.of(union)), *by) if union else None
+    nested = {which: ScoredTrees(*given, _trees(grown, prompts), *by) for which, grown in expansions.items()}
     for trees in [*([static] if static else []), *nested.values()]:
         trees.record(recorded, watch)
     return TreeScores(union, static, nested)

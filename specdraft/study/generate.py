@@ -34,6 +34,7 @@ from specdraft.replay.fit import fit_on_all
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
+from specdraft.study.engines.pruning import predictor_for
 from specdraft.study.recorded import RecordedTexts, record_texts
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.shapes import Plan, Shape, registry
@@ -187,7 +188,8 @@ class SpeculativeDecoder:
         temperature = texts.temperature if texts and policy.fits_scores else 1.0
         store = TraceStore(default_folder())
         costs = pair_costs(pair, store, 1 + self.plan.nodes) if policy.needs_costs else None
-        self.pruning = Pruning(policy, temperature, costs, self.plan.dynamic)
+        told_by = predictor_for(policy, pair.files, self.sampling)
+        self.pruning = Pruning(policy, temperature, costs, self.plan.dynamic, told_by)
 
     def _texts(self, depth: int, on: PromptSpec) -> RecordedTexts:
         """Of these prompts, for what is fitted; what is not recorded of them is recorded first."""

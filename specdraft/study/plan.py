@@ -133,6 +133,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
     refuse_costs_unused(settings, {combination.engine for combination in combinations})
+    _check_predictors(combinations)
     refuse_costs_off(settings, (combination.pruning for combination in combinations))
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
     beside: list[Combination] = []
@@ -276,6 +277,16 @@ def _without_costs(settings: Settings) -> list[str]:
     if settings.cost.measure != "off":
         return []
     return ["cost.measure=off: times of replayed rows are not estimated, so their est_ columns are empty"]
+
+
+def _check_predictors(combinations: Iterable[Combination]) -> None:
+    """Read every predictor that trees are pruned by. Raises as `predictor_of`."""
+    told = [combination for combination in combinations if getattr(combination.pruning, "predictor", None)]
+    if told:
+        from specdraft.study.engines.pruning import predictor_of
+
+        for combination in told:
+            predictor_of(combination)
 
 
 def _adapting(combinations: Iterable[Combination]) -> list[str]:

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from specdraft.drafters.base import Expansion, GivenTrees
+from specdraft.drafters.base import Described, Expansion, GivenTrees, RecordedText
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
+from specdraft.prediction.predictor import Predictor
+from specdraft.prediction.rows import tree_features
+from specdraft.prediction.survival import cumulative
+from specdraft.prediction.tree_walks import depths
 from specdraft.traces.library import PairTraces, both_models, drafter_name, lengths_of, recorded_texts
 from specdraft.traces.recorder import Recorder, read_trace
 from specdraft.traces.store import TraceStore
@@ -29,6 +33,7 @@ class ScoredTrees:
         store: where traces are kept.
         trees: of each prompt, at every start.
         temperatures: of each prompt.
+        predictor: what says a node's chance in place of its own probability; `told_by` names it.
     """
 
     pair: Pair
@@ -37,6 +42,8 @@ class ScoredTrees:
     store: TraceStore
     trees: Mapping[str, GivenTrees]
     temperatures: Mapping[str, float]
+    predictor: Predictor | None = None
+    told_by: str = ""
 
     def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Score what is missing; each prompt's trees are stored as soon as they are scored."""
@@ -52,10 +59,10 @@ class ScoredTrees:
             for name in some:
                 alike.setdefault(self.temperatures[name], []).append(name)
             for temperature, names in alike.items():
-                texts = [(self.prompts[name], self.traces.trajectories[name]) for name in names]
-                trees = [self.trees[name] for name in names]
-                found = self.pair.drafter.score(recorded_texts(self.pair, texts), trees, temperature)
-                yield from zip(names, found, strict=True)
+                recorded = [(self.prompts[name], self.traces.trajectories[name]) for name in names]
+                texts, trees = recorded_texts(self.pair, recorded), [self.trees[name] for name in names]
+                found = self.pair.drafter.score(texts, trees, temperature, self.predictor is not None)
+                yield from zip(names, map(self._told, found, texts), strict=True)
 
         def keep(name: str, scores: Expansion) -> None:
             self.store.put(self._about(name), scores._asdict())
@@ -70,6 +77,15 @@ class ScoredTrees:
             raise ResultsError(f"{self.store.folder}: a trace that was there is gone; run the same command again")
         return found
 
+    def _told(self, trees: Described, text: RecordedText) -> Expansion:
+        """The trees with what the predictor says of their nodes' survival, if there is one."""
+        if self.predictor is None or trees.nodes is None:
+            return trees.expansion
+        conditional = self.predictor.log_conditional(tree_features(trees.expansion, trees.nodes, text))
+        parent = trees.expansion.parent
+        survival = cumulative(parent.astype(np.int64), depths(parent), conditional)
+        return trees.expansion._replace(log_prob=survival)
+
     def _about(self, name: str) -> dict[str, Any]:
         return {
             "kind": "scored_trees",
@@ -77,6 +93,7 @@ class ScoredTrees:
             **both_models(self.pair),
             "trees": _digest(self.trees[name]),
             "temperature": self.temperatures[name],
+            **({"predictor": self.told_by} if self.predictor else {}),
         }
 
 

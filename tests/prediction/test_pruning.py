@@ -158,7 +158,7 @@ def test_survival_is_the_product_along_the_path() -> None:
         (Ratio(scores="calibratd"), "pruning.scores=calibratd is not known; did you mean 'calibrated'"),
         (
             Ratio(scores="predictor"),
-            "pruning.scores=predictor: trees are not pruned by a predictor yet; expected raw or",
+            "pruning.scores=predictor needs pruning.predictor=FILE; specdraft fit",
         ),
         (Adaptive(predictor="x.safetensors"), "it goes with pruning.scores=predictor"),
     ],

@@ -20,12 +20,18 @@ from specdraft.decoding.pruning import Pruning, log_probs
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Drawing, Expansion, GivenTrees
 from specdraft.drafters.loaded.model import ModelDrafter
+from specdraft.prediction.calibration import Platt
+from specdraft.prediction.features import columns, roots
+from specdraft.prediction.mlp import Mlp
+from specdraft.prediction.predictor import About, Predictor
 from specdraft.prediction.pruning import ScoredPolicy
 from specdraft.prediction.pruning.adaptive import Adaptive
 from specdraft.prediction.pruning.levels import Levels
 from specdraft.prediction.pruning.ratio import Ratio
 from specdraft.prediction.pruning.threshold import Threshold
+from specdraft.prediction.rows import tree_features
 from specdraft.prediction.survival import cumulative
+from specdraft.prediction.tree_walks import depths
 from specdraft.replay.best_first import nodes_there, walk
 from specdraft.replay.pruned import Scored, one_tree, prune, replay_pruned, union_of
 from specdraft.results.metrics import Tally, tally
@@ -58,7 +64,7 @@ POLICIES: dict[str, ScoredPolicy] = {
 
 def given(pair: Recorded, trees: list[GivenTrees], temperature: float) -> list[Expansion]:
     texts = texts_of(pair.prompts, record_all(pair.target, pair.prompts, pair.ending))
-    return list(ModelDrafter(pair.draft).score(texts, trees, temperature))
+    return [found.expansion for found in ModelDrafter(pair.draft).score(texts, trees, temperature)]
 
 
 @cache
@@ -124,6 +130,35 @@ def _of(whole: Scored, prompt: int) -> Expansion:
     ranks = np.array([-1, *(path[-1] for path in walked.paths[1:])])
     rank = np.where(walked.depth > 0, ranks[walked.path], -1)
     return Expansion(walked.parent[mine], rank[mine], walked.parent[mine], walked.log_prob[mine])
+
+
+def made_predictor() -> Predictor:
+    groups = ("raw", "temperature", "place", "spread", "parent", "loop")
+    rng, width = np.random.default_rng(0), columns(roots(1), groups).shape[-1]
+    model = Mlp(groups, *(rng.normal(size=s).astype(np.float32) * 0.3 for s in ((width, 4), (4,), (4,))), 0.0)
+    about = About("small", "model", "t", "d", Sampling(), TEMPERATURE, "mlp", "platt", groups, 1, 1)
+    return Predictor(model, Platt(1.0, 0.0), about)
+
+
+def test_a_predictor_says_the_same_live_and_replayed() -> None:
+    """What it reads of the text before a node, and of the drafter's distributions, is the same in both."""
+    pair, plan, policy, predictor = small(), TREES["kary"], Threshold(min_acceptance_prob=0.3), made_predictor()
+    assert plan.topology is not None
+    texts = texts_of(pair.prompts, record_all(pair.target, pair.prompts, pair.ending))
+    trees = [GivenTrees.of(plan.topology)] * len(texts)
+    told = []
+    for found, text in zip(ModelDrafter(pair.draft).score(texts, trees, TEMPERATURE, True), texts, strict=True):
+        assert found.nodes is not None
+        conditional = predictor.log_conditional(tree_features(found.expansion, found.nodes, text))
+        told.append(cumulative(found.expansion.parent.astype(int), depths(found.expansion.parent), conditional))
+    walked = scored("kary").walked
+    whole = Scored(walked, walked.depth > 0, np.concatenate(told), dynamic=False)
+    kept = prune(whole, policy, COSTS)
+    assert 0 < kept.sum() < kept.size
+    counts = replay_pruned(whole, kept, pair.packed).counted.sums
+    decoded = [_tally(one) for one in live(pair, plan, Pruning(policy, predictor=predictor))]
+    for name in ("steps", "drafted_tokens", "accepted_tokens", "pruned_tokens"):
+        assert counts[name].tolist() == [getattr(one, name) for one in decoded]
 
 
 @pytest.mark.parametrize("tree", ["kary", "best_first"])

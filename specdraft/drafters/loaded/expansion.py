@@ -178,13 +178,15 @@ class Contexts:
         if not self._featured:
             return []
         parent = growth.nodes_at(np.maximum(trees.nodes, 0)).parent
-        above = context[np.maximum(parent, 0)]
-        there = trees.parent >= 0
+        fields = self.said(context[np.maximum(parent, 0)], np.maximum(trees.rank, 0))
+        return [np.where(trees.parent >= 0, field, np.float32(0)) for field in fields]
+
+    def said(self, above: np.ndarray, rank: np.ndarray) -> list[np.ndarray]:
+        """The fields of `NodeFeatures` of contexts' children."""
         said = self._said[above]
-        behind = self._log_probs[above, np.maximum(trees.rank, 0)] - self._log_probs[above, 0]
+        behind = self._log_probs[above, rank] - self._log_probs[above, 0]
         own = said[..., 1] + self._temperature * behind  # at temperature 1
-        fields = [own.astype(np.float32), *np.moveaxis(said, -1, 0)]
-        return [np.where(there, field, np.float32(0)) for field in fields]
+        return [own.astype(np.float32), *np.moveaxis(said, -1, 0)]
 
     def _grow(self, growth: Growth, starts: np.ndarray) -> tuple[Growth, np.ndarray]:
         context = here = starts  # [nodes so far] the context of each node that was expanded

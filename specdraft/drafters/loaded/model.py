@@ -105,10 +105,10 @@ class ModelDrafter:
         return describe_trees(self.model, texts, plan)
 
     def score(
-        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
-    ) -> Iterator[Expansion]:
+        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float, featured: bool = False
+    ) -> Iterator[Described]:
         """See `Drafter.score`."""
-        return score(self.model, texts, trees, temperature)
+        return score(self.model, texts, trees, temperature, featured)
 
     def rehearse(self, parents: int) -> None:
         """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from specdraft.drafters.base import Expansion, GivenTrees, RecordedText
+from specdraft.drafters.base import Described, Expansion, GivenTrees, NodeFeatures, RecordedText
 from specdraft.drafters.loaded.expansion import NODES, Contexts, starts_at_once
 from specdraft.models.language_model import LanguageModel
 from specdraft.trees.shapes import BestFirstPlan
@@ -19,8 +19,12 @@ from specdraft.trees.shapes import BestFirstPlan
 
 @torch.inference_mode()
 def score(
-    model: LanguageModel, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float
-) -> Iterator[Expansion]:
+    model: LanguageModel,
+    texts: Sequence[RecordedText],
+    trees: Sequence[GivenTrees],
+    temperature: float,
+    featured: bool = False,
+) -> Iterator[Described]:
     """Of each text its trees as a live run would draft them, scored.
 
     Args:
@@ -28,6 +32,7 @@ def score(
         texts: prompts and the trajectories `[T + 1]` that follow them.
         trees: of each text, at its positions 0 .. T - 1.
         temperature: what logits are divided by.
+        featured: also say what the draft model said in them.
     """
     limits = _limits(trees, temperature)
     longest = max(len(text.tokens) for text in texts)
@@ -35,7 +40,7 @@ def score(
     count = max(1, NODES["cpu" if model.device.type == "cpu" else "cuda"] // together)
     for first in range(0, len(texts), count):
         here = slice(first, first + count)
-        yield from _side_by_side(model, texts[here], trees[here], limits)
+        yield from _side_by_side(model, texts[here], trees[here], limits, featured)
 
 
 def _limits(trees: Sequence[GivenTrees], temperature: float) -> BestFirstPlan:
@@ -47,10 +52,14 @@ def _limits(trees: Sequence[GivenTrees], temperature: float) -> BestFirstPlan:
 
 
 def _side_by_side(
-    model: LanguageModel, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], limits: BestFirstPlan
-) -> list[Expansion]:
+    model: LanguageModel,
+    texts: Sequence[RecordedText],
+    trees: Sequence[GivenTrees],
+    limits: BestFirstPlan,
+    featured: bool,
+) -> list[Described]:
     starts = np.array([len(text.tokens) - 1 for text in texts])  # [B]
-    contexts = Contexts(model, texts, limits)
+    contexts = Contexts(model, texts, limits, featured)
     whole = [some.at_starts(count) for some, count in zip(trees, starts.tolist(), strict=True)]
     widest = max(some.parent.shape[1] for some in trees)
     together = GivenTrees(
@@ -58,42 +67,52 @@ def _side_by_side(
     )
     row = np.repeat(np.arange(len(texts)), starts)
     position = np.arange(len(row)) - np.repeat(np.cumsum(starts) - starts, starts)
-    tokens, log_prob = np.full(together.parent.shape, -1, dtype=np.int32), np.zeros(together.parent.shape)
+    found = _nothing(together.parent.shape, featured)
     for first in range(0, int(starts.max()), starts_at_once(limits)):
         here = np.flatnonzero((position >= first) & (position < first + starts_at_once(limits)))
         given = GivenTrees(*(field[here] for field in together))
-        tokens[here], log_prob[here] = _walk(contexts, contexts.of_trunk(row[here], position[here]), given)
+        walked = _walk(contexts, contexts.of_trunk(row[here], position[here]), given, featured)
+        for field, values in zip(found, walked, strict=True):
+            field[here] = values
         contexts.forget()
     return [
-        Expansion(
-            some.parent,
-            some.rank,
-            tokens[row == text, : some.parent.shape[1]],
-            log_prob[row == text, : some.parent.shape[1]],
-        )
+        _described(some, [field[row == text, : some.parent.shape[1]] for field in found])
         for text, some in enumerate(whole)
     ]
+
+
+def _described(trees: GivenTrees, found: Sequence[np.ndarray]) -> Described:
+    tokens, log_prob, *nodes = found
+    return Described(Expansion(trees.parent, trees.rank, tokens, log_prob), NodeFeatures(*nodes) if nodes else None)
+
+
+def _nothing(shape: tuple[int, ...], featured: bool) -> list[np.ndarray]:
+    """Tokens, logarithms of cumulative probabilities, and the fields of `NodeFeatures` if they are wanted."""
+    nodes = [np.zeros(shape, dtype=np.float32) for _ in NodeFeatures._fields] if featured else []
+    return [np.full(shape, -1, dtype=np.int32), np.zeros(shape), *nodes]
 
 
 def _padded(field: np.ndarray, nodes: int) -> np.ndarray:
     return np.pad(field, ((0, 0), (0, nodes - field.shape[1])), constant_values=-1)
 
 
-def _walk(contexts: Contexts, starts: np.ndarray, trees: GivenTrees) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens `[F, N]`, and the logarithms of the cumulative probabilities, of trees below these contexts `[F]`."""
+def _walk(contexts: Contexts, starts: np.ndarray, trees: GivenTrees, featured: bool) -> list[np.ndarray]:
+    """See `_nothing`, `[F, N]`, of trees below these contexts `[F]`."""
     shape, depth = trees.parent.shape, trees.depth
     context = np.full((shape[0], shape[1] + 1), -1)
     context[:, 0] = starts
     fed = np.zeros(context.shape, dtype=bool)  # who has children
     row, place = np.nonzero(depth > 0)
     fed[row, trees.parent[row, place]] = True
-    tokens, reached = np.full(shape, -1, dtype=np.int32), np.zeros(context.shape)
+    (tokens, _, *nodes), reached = _nothing(shape, featured), np.zeros(context.shape)
     for level in range(1, int(depth.max(initial=0)) + 1):
         row, place = np.nonzero(depth == level)
         parent, rank = trees.parent[row, place].astype(np.int64), trees.rank[row, place].astype(np.int64)
         above = context[row, parent]
         tokens[row, place], own = contexts.child(above, rank)
         reached[row, place + 1] = reached[row, parent] + own
+        for field, values in zip(nodes, contexts.said(above, rank) if featured else [], strict=True):
+            field[row, place] = values
         going = fed[row, place + 1]
         context[row[going], place[going] + 1] = contexts.below(above[going], rank[going])
-    return tokens, reached[:, 1:]
+    return [tokens, reached[:, 1:], *nodes]

@@ -7,8 +7,10 @@ the same name in `configs/pruning/`. The fields of the dataclass are the paramet
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -76,6 +78,14 @@ class StepCosts(NamedTuple):
     verify_s: np.ndarray
 
 
+def file_digest(path: Path) -> str:
+    """Of what is in a file. Raises `ConfigError` where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"pruning.predictor={path}: cannot be read: {error.strerror or error}") from error
+
+
 class Costs(Protocol):
     """What steps with a pair cost (see `bench.curve.CostCurve`)."""
 
@@ -139,7 +149,7 @@ class ScoredPolicy(PruningPolicy):
     Attributes:
         scores: what survival is: the drafter's own probabilities (`raw`), those at a fitted temperature (`calibrated`),
             or what a `predictor` says.
-        predictor: its file, for `scores=predictor`; left out: fitted to the study's other prompts.
+        predictor: its file, for `scores=predictor`.
         online: what was accepted so far in a prompt changes what is pruned next; live only.
     """
 
@@ -150,7 +160,17 @@ class ScoredPolicy(PruningPolicy):
     @property
     def fits_scores(self) -> bool:
         """See `PruningPolicy.fits_scores`."""
-        return self.scores == "calibrated" or (self.scores == "predictor" and self.predictor is None)
+        return self.scores == "calibrated"
+
+    @property
+    def scored_by(self) -> str:
+        """Policies with equal ones are told the same of a node."""
+        return self.scores if self.predictor is None else f"predictor {self.predictor}"
+
+    def identity(self) -> dict[str, Any]:
+        """See `PruningPolicy.identity`: of a predictor what is in its file."""
+        told_by = {} if self.predictor is None else {"predictor": file_digest(Path(self.predictor))}
+        return super().identity() | told_by
 
     @property
     def adapts(self) -> bool:
@@ -166,9 +186,9 @@ class ScoredPolicy(PruningPolicy):
                 f"pruning.predictor={self.predictor} has no effect with pruning.scores={self.scores}; it goes with "
                 "pruning.scores=predictor"
             )
-        if self.scores == "predictor":
+        if self.scores == "predictor" and self.predictor is None:
             raise ConfigError(
-                "pruning.scores=predictor: trees are not pruned by a predictor yet; expected raw or calibrated"
+                "pruning.scores=predictor needs pruning.predictor=FILE; specdraft fit predictor --out FILE makes one"
             )
 
     def check_share(self, name: str) -> None:

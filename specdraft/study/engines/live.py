@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from specdraft.bench.curve import CostCurve
 from specdraft.decoding.decode import Decoding, decode, decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.pruning import Pruning
@@ -26,7 +25,7 @@ from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
-from specdraft.study.engines.pruning import costs_for_pruning
+from specdraft.study.engines.pruning import LiveNeeds
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.score_losses import score_losses
@@ -153,7 +152,7 @@ class LiveEngine:
         """See `Engine.run`."""
         prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
         runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note, self.watch)
-        costs = costs_for_pruning(pair, work.combinations, self.store, self.watch)
+        needs = LiveNeeds.of(pair, work.combinations, self.store, self.watch)
         self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
         failed: set[str] = set()
         for prompt in work.prompts:
@@ -161,12 +160,12 @@ class LiveEngine:
                 text = Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
                 for twins in runs:
                     due = [c for c in twins if work.is_due(c, prompt, repeat)]
-                    for event in self._decode_twins(pair, due, text, trees, costs, failed, work.with_steps):
+                    for event in self._decode_twins(pair, due, text, trees, needs, failed, work.with_steps):
                         if isinstance(event, Failed):
                             failed.add(event.combination)
                         yield event
-        if trees.calibrations or costs:
-            yield Measured(pair.label, costs, calibrations=trees.calibrations)
+        if trees.calibrations or needs.costs:
+            yield Measured(pair.label, needs.costs, calibrations=trees.calibrations)
 
     def _decode_twins(
         self,
@@ -174,7 +173,7 @@ class LiveEngine:
         due: list[Combination],
         text: Text,
         trees: FittedTrees,
-        costs: CostCurve | None,
+        needs: LiveNeeds,
         failed: set[str],
         with_steps: bool,
     ) -> list[Event]:
@@ -187,7 +186,7 @@ class LiveEngine:
             first, of_text = trying[0], (text.prompt, text.repeat)
             plan = trees.plan(first, *of_text)
             temperature = trees.temperature(first, *of_text) if first.pruning.fits_scores else 1.0
-            pruning = Pruning(first.pruning, temperature, costs, plan.dynamic)
+            pruning = needs.pruning(first, temperature, plan.dynamic)
             row = self._row(pair, first, text, plan, pruning, with_steps)
         except ResultsError:
             raise

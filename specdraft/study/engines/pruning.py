@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from specdraft.bench.curve import CostCurve
 from specdraft.bench.kept import pair_costs
-from specdraft.drafters.pair import Pair
-from specdraft.prediction.pruning import ScoredPolicy
+from specdraft.drafters.pair import Pair, PairFiles
+from specdraft.prediction.features import GROUPS
+from specdraft.prediction.predictor import Predictor, load_predictor, refuse_features
+from specdraft.prediction.pruning import PruningPolicy, ScoredPolicy
 from specdraft.replay.fit import resolve
 from specdraft.replay.folds import folds
 from specdraft.replay.replayer import Limits, limits
 from specdraft.replay.scores import TreeScores, score_trees
 from specdraft.replay.static import pack_traces
+from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Work
 from specdraft.traces.library import Expansions, PairTraces
@@ -20,6 +25,9 @@ from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
 from specdraft.trees.topology import Topology
+
+if TYPE_CHECKING:
+    from specdraft.decoding.pruning import Pruning
 
 
 def scores_for_pruning(
@@ -45,14 +53,57 @@ def scores_for_pruning(
     by_kind: dict[str, list[Combination]] = {}
     for combination in combinations:
         if isinstance(combination.pruning, ScoredPolicy):
-            by_kind.setdefault(combination.pruning.scores, []).append(combination)
+            by_kind.setdefault(combination.pruning.scored_by, []).append(combination)
     found = {}
     for kind, asked in by_kind.items():
         grown = {limits(plan): expansions[limits(plan)] for plan in _nested(asked)}
-        temperatures = calibrated if kind == "calibrated" else dict.fromkeys(prompt_ids, 1.0)
-        static = _static(work, asked, traces)
-        found[kind] = score_trees(pair, prompt_ids, traces, static, grown, temperatures, store, note, watch)
+        predictor, static = predictor_of(asked[0]), _static(work, asked, traces)
+        told_by = str(asked[0].pruning.identity().get("predictor", ""))
+        plain = predictor.about.scores_temperature if predictor else 1.0
+        temperatures = calibrated if kind == "calibrated" else dict.fromkeys(prompt_ids, plain)
+        by = (temperatures, store, note, watch, predictor, told_by)
+        found[kind] = score_trees(pair, prompt_ids, traces, static, grown, *by)
     return found
+
+
+def predictor_of(combination: Combination) -> Predictor | None:
+    """What a combination's trees are pruned by; None: by the drafter's own probabilities.
+
+    Raises:
+        ConfigError, ResultsError: see `load_predictor`; it reads what is not known while trees are pruned.
+    """
+    return predictor_for(combination.pruning, combination.pair, combination.sampling)
+
+
+def predictor_for(policy: PruningPolicy, files: PairFiles, sampling: Sampling) -> Predictor | None:
+    """What a policy goes by with a pair and a sampling setting; raises as `predictor_of`."""
+    if not isinstance(policy, ScoredPolicy) or policy.predictor is None:
+        return None
+    path = Path(policy.predictor)
+    predictor = load_predictor(path, files, sampling)
+    refuse_features(predictor, path, [group for group in GROUPS if group != "extra"])
+    return predictor
+
+
+class LiveNeeds(NamedTuple):
+    """What pruning needs of a pair while it decodes: costs, where a policy weighs them, and predictors."""
+
+    costs: CostCurve | None
+    predictors: Mapping[str, Predictor | None]
+
+    @classmethod
+    def of(cls, pair: Pair, combinations: Sequence[Combination], store: TraceStore, watch: Watch) -> LiveNeeds:
+        """Of these combinations."""
+        predictors = {c.pruning.scored_by: predictor_of(c) for c in combinations if isinstance(c.pruning, ScoredPolicy)}
+        return cls(costs_for_pruning(pair, combinations, store, watch), predictors)
+
+    def pruning(self, combination: Combination, temperature: float, dynamic: bool) -> Pruning:
+        """How a combination's trees are pruned."""
+        policy = combination.pruning
+        predictor = self.predictors[policy.scored_by] if isinstance(policy, ScoredPolicy) else None
+        from specdraft.decoding.pruning import Pruning
+
+        return Pruning(policy, temperature, self.costs, dynamic, predictor)
 
 
 def costs_for_pruning(
