@@ -33,8 +33,10 @@ DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
     "positions.csv": ("depth", "reached", "accepted"),
     "nodes.csv": ("rank_path", "reached", "accepted"),
+    "siblings.csv": ("rank", "next_reached", "next_accepted"),
     "comparisons.csv": ("tree_a", "tree_b", "metric", "difference", "difference_lo", "difference_hi"),
 }
+OPTIONAL = ("siblings.csv",)  # earlier studies have none
 TEXT_COLUMNS = {"rank_path", "tree_a", "tree_b", "metric", "combination"}
 EXPECTED = "expected a folder that `specdraft sweep` wrote"
 MOST_NAMED = 6
@@ -196,6 +198,8 @@ def _labels(written: pd.DataFrame, varying: list[str]) -> list[str]:
 
 def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.DataFrame | None:
     """A detail table, or None with a note."""
+    if path.name in OPTIONAL and not path.exists():
+        return None
     if not path.exists():
         notes.append(f"{path.name} is missing: what is drawn from it is left out.")
         return None

@@ -52,7 +52,7 @@ def survival(canvas: Canvas) -> Figure | None:
     panels = list(dict.fromkeys(long["panel"]))[:MOST_PANELS]
     x = alt.X("depth:Q", title="depth in the tree (tokens)", axis=alt.Axis(format="d", tickMinStep=1, grid=False))
     y = alt.Y("share:Q", title="nodes on the target's text (share)")
-    dash = alt.StrokeDash("which:N", title=None, sort=["observed", "predicted"])
+    dash = alt.StrokeDash("which:N", title=None, legend=alt.Legend(symbolType="stroke"))
     lines = (
         alt.Chart().mark_line(point=True).encode(x=x, y=y, color=alt.Color("child:N", title="child"), strokeDash=dash)
     )

@@ -1,0 +1,57 @@
+"""Whether widening a tree pays: what happens one level below a sibling of the drafter's first choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from specdraft.report.figures.base import Figure, drawn, named
+from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
+from specdraft.report.figures.captions import left_out_details
+from specdraft.report.figures.charts import facet
+from specdraft.report.figures.details import at_budgets, chosen_details, detail_rows, often_reached, pointed_lines
+from specdraft.report.words import Name, Text, join, say
+
+FILE = "siblings.csv"
+
+
+def siblings(canvas: Canvas) -> Figure | None:
+    """How often the level below an accepted node is accepted, by the node's rank; None without the table."""
+    if FILE not in canvas.findings.study.details:
+        return None
+    chosen = chosen_details(canvas)
+    rows = detail_rows(canvas, FILE, chosen)
+    title = f"One level below a sibling{at_budgets(chosen)}"
+    summed = rows.groupby(["panel", "shown", "rank"], sort=False)[["next_reached", "next_accepted"]].sum()
+    table = summed.rename(columns={"next_reached": "reached"}).reset_index()
+    table = often_reached(table[table["reached"] > 0])
+    if table.empty:
+        return Figure("siblings", title, say("Not drawn: no step of these trees went a level below an accepted node."))
+    table = table.assign(rate=table["next_accepted"] / table["reached"], rank=table["rank"] + 1)
+    spoken = [_first_two(panel, table) for panel in canvas.panels_of(table)[:MOST_SPOKEN]]
+    note = say(
+        "Of the steps that accepted a node of this rank and tried its children: the share that accepted one, all "
+        "depths pooled. Where it falls off with the rank, a wide tree buys single tokens, not branches."
+    )
+    caption = join([*spoken, note, left_out_details(canvas)])
+    return drawn("siblings", title, caption, _chart(canvas, table), {"siblings": table.reset_index(drop=True)})
+
+
+def _chart(canvas: Canvas, table: Any) -> Any:
+    axis = alt.Axis(format="d", tickMinStep=1, grid=False)
+    x = alt.X("rank:Q", title="rank of the accepted node (1 = drafter's first choice)", axis=axis)
+    y = alt.Y("rate:Q", title="next level accepted (share)", scale=alt.Scale(domain=[0, 1]))
+    tooltip = ["shown:N", "rank:Q", alt.Tooltip("rate:Q", format=".3f"), "reached:Q"]
+    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table), tooltip)
+    return facet(alt.layer(*lines), named("siblings"), canvas.panels_of(table), height=200)
+
+
+def _first_two(panel: str, table: Any) -> Text:
+    rows = table[table["panel"] == panel].sort_values(["shown", "rank"], kind="stable")
+    for shown, some in rows.groupby("shown", sort=False):
+        rates = some.set_index("rank")["rate"]
+        if {1, 2} <= set(rates.index):
+            said = "{}, {}: below a first choice the next level is accepted {} of the times, below a second one {}."
+            return say(said, Name(panel), Name(str(shown)), f"{rates[1]:.0%}", f"{rates[2]:.0%}")
+    return ()
