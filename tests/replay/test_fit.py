@@ -236,11 +236,12 @@ def test_a_fitted_tree_has_the_size_and_limits_of_its_plan() -> None:
 def test_budgets_share_their_work_in_any_order(shape: FittedShape) -> None:
     one, fold = random_packed(4, len(CATEGORIES), 20), folds(CATEGORIES, 0)
     fits = Fits(one, fold)
+    every = np.arange(len(fold))
     for budget in (5, 12, 3, 12, 9):
-        together, alone = fits.resolve(shape, budget), resolve(shape, budget, one, fold)
-        assert [part.prompts.tolist() for part in together] == [part.prompts.tolist() for part in alone]
-        for part, other in zip(together, alone, strict=True):
-            assert part.plan.topology.paths == other.plan.topology.paths
+        on = [every] if shape.in_sample else [every[fold != number] for number in range(FOLDS)]
+        for part, fitted_on in zip(fits.resolve(shape, budget), on, strict=True):
+            assert part.plan.topology.paths == fit_on_all(shape, budget, one.of(fitted_on)).topology.paths
+            assert set(part.prompts.tolist()) == set(every) - (set() if shape.in_sample else set(fitted_on))
             assert part.plan.nodes == budget
 
 
