@@ -148,6 +148,12 @@ class TreeInWork:
 
     def _score(self, parents: Sequence[int], tokens: np.ndarray) -> torch.Tensor:
         """`[m, vocab]` logits after nodes that are in no topology yet."""
+        logits = self._after(parents, tokens)
+        if self._drawing.keep_logits:
+            self._logits.append(logits)
+        return logits
+
+    def _after(self, parents: Sequence[int], tokens: np.ndarray) -> torch.Tensor:
         model = self._model
         if not len(self._seen):
             self._seen = np.ones((1, 1), dtype=bool)
