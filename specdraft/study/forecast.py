@@ -125,6 +125,10 @@ def _replay_stages(
             seconds = size.prompts * (size.prompt_tokens + first.settings.max_new_tokens) * size.draft_s
             yield Stage(files.label, "calibrate", "prompts", size.prompts, seconds, by_models=True)
         yield from _expanding(files, size, group.combinations)
+        if pruned := [combination for combination in group.combinations if combination.pruning.prunes]:
+            nodes = max(combination.limits.nodes for combination in pruned)
+            seconds = size.prompts * first.settings.max_new_tokens * nodes * EXPANDED * size.draft_s
+            yield Stage(files.label, "score", "prompts", size.prompts, seconds, by_models=True)
         if not first.sampling.greedy and files.drafter.traits.probabilities:
             tokens = size.prompts * (size.prompt_tokens + first.settings.max_new_tokens)
             seconds = tokens * (size.target_s + size.draft_s)

@@ -266,7 +266,7 @@ def test_every_shape_has_a_file() -> None:
         (["hydra.verbose=true"], ["'hydra'"]),
         (["grid.budget=3"], ["'grid'"]),
         (["prompts.limit=few"], ["prompts.limit", "few"]),
-        (["temperature=1"], ["'temperature'", "did you mean 'sampling.temperature'?"]),
+        (["temperature=1"], ["'temperature'", "did you mean 'sampling.temperature' or 'tree.temperature'?"]),
         (["path=x"], ["'path'", "did you mean 'drafter.path' or 'prompts.path'?"]),
         (["steps=true"], ["'steps'", "did you mean 'output.steps'?"]),
         (["budget=range(1,1000000000)"], ["budget=range(1,1000000000)", "most_combinations=100000"]),

@@ -1,0 +1,72 @@
+"""What pruning costs: accepted tokens that are lost, over the share of nodes that are left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from specdraft.report.figures.base import Figure, drawn, named
+from specdraft.report.figures.canvas import MOST_PANELS, MOST_SPOKEN, Canvas
+from specdraft.report.figures.charts import facet
+from specdraft.report.study_files import visible
+from specdraft.report.words import Name, Text, join, plural, say
+
+TITLE = "What pruning costs"
+SHOWN = ["panel", "shown", "policy", "budget", "pruned_share", "regret_tokens", "regret_tokens_lo", "regret_tokens_hi"]
+
+
+def pruning(canvas: Canvas) -> Figure | None:
+    """A point per pruned tree and policy; None where nothing was pruned and replayed."""
+    rows = canvas.findings.rows
+    if "pruning" not in rows or "regret_tokens" not in rows:
+        return None
+    rows = rows[rows["regret_tokens"].notna() & (rows["pruning"] != "none")]
+    if rows.empty:
+        return None
+    points = rows.assign(panel=_settings(rows), policy=rows["pruning"].map(visible))
+    panels = list(dict.fromkeys(points["panel"]))[:MOST_PANELS]
+    table = points[points["panel"].isin(panels)].reset_index(drop=True)[SHOWN]
+    note = say(
+        "Lost per place of the texts at which a step could start: what the whole tree accepts there, less what is left "
+        "of it. Bars are 95 % intervals."
+    )
+    caption = join([*(_gentlest(panel, table) for panel in panels[:MOST_SPOKEN]), note])
+    return drawn("pruning", TITLE, caption, _chart(panels), {"pruning": table})
+
+
+def _settings(rows: pd.DataFrame) -> pd.Series[str]:
+    """A panel holds what differs by tree, budget and policy only."""
+    sampled = rows["temperature"].astype(float).map(lambda value: "" if value == 0 else f" · T={value:g}")
+    return rows["pair"].map(visible) + sampled
+
+
+def _chart(panels: list[str]) -> Any:
+    x = alt.X("pruned_share:Q", title="nodes left out (share)", axis=alt.Axis(format="%"))
+    y = alt.Y("regret_tokens:Q", title="accepted tokens lost per start")
+    colour, shape = alt.Color("shown:N", title="shape"), alt.Shape("policy:N", title="pruning")
+    ends = {"y": alt.Y("regret_tokens_lo:Q", title="accepted tokens lost per start"), "y2": "regret_tokens_hi:Q"}
+    bars = alt.Chart().mark_rule(strokeWidth=1.2).encode(x=x, color=colour, **ends)
+    tooltip = ["shown:N", "policy:N", "budget:Q", alt.Tooltip("pruned_share:Q", format=".1%")]
+    tooltip.append(alt.Tooltip("regret_tokens:Q", format=".3f"))
+    points = alt.Chart().mark_point(filled=True, size=55, opacity=1)
+    points = points.encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip)
+    return facet(alt.layer(bars, points), named("pruning"), panels, height=240)
+
+
+def _gentlest(panel: str, table: pd.DataFrame) -> Text:
+    """The policy that leaves out most for its loss."""
+    rows = table[(table["panel"] == panel) & (table["pruned_share"] > 0)]
+    if rows.empty:
+        return say("{}: no policy left anything out.", Name(panel))
+    best = rows.loc[(rows["regret_tokens"] / rows["pruned_share"]).idxmin()]
+    return say(
+        "{}: the least is lost per node left out by {} on {} with {}: {} of the nodes, {} tokens.",
+        Name(panel),
+        Name(best["policy"]),
+        Name(best["shown"]),
+        plural(int(best["budget"]), "node"),
+        f"{best['pruned_share']:.0%}",
+        f"{best['regret_tokens']:.3f}",
+    )
