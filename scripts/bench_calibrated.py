@@ -65,14 +65,14 @@ def _ahead(comparisons: pd.DataFrame) -> pd.DataFrame:
 def show(table: pd.DataFrame, console: Console) -> None:
     """Budgets down, trees across."""
     shown = Table("pair", "nodes", CALIBRATED, *(f"{tree}, and calibrated ahead of it" for tree in OTHERS))
-    for (pair, budget), rows in table.groupby(["pair", "budget"], sort=False):
+    for key, rows in table.groupby(["pair", "budget"], sort=False):
         by_tree = rows.set_index("tree")
-        cells = [f"{by_tree.loc[CALIBRATED, 'block_efficiency']:.2f}"]
+        cells = [f"{float(by_tree['block_efficiency'][CALIBRATED]):.2f}"]
         for tree in OTHERS:
             row = by_tree.loc[tree]
             ends = f"[{row['calibrated_ahead_lo']:+.2f}, {row['calibrated_ahead_hi']:+.2f}]"
             cells.append(f"{row['block_efficiency']:.2f}, {row['calibrated_ahead']:+.2f} {ends}")
-        shown.add_row(str(pair), str(budget), *cells)
+        shown.add_row(*map(str, key), *cells)
     console.print(shown)
 
 

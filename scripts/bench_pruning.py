@@ -27,6 +27,7 @@ from specdraft.prediction.pruning.ratio import Ratio
 from specdraft.prediction.pruning.threshold import Threshold
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.best_first import nodes_there, walk
+from specdraft.replay.calibration import FittedScores
 from specdraft.replay.fit import resolve
 from specdraft.replay.folds import folds
 from specdraft.replay.pruned import Scored, prune, replay_pruned
@@ -180,7 +181,7 @@ def of_pair(name: str, prompts: int | None) -> Iterator[dict[str, Any]]:
     calibrated = texts.calibrate().of_prompt
     given = (pair, texts.prompt_ids, texts.traces)
     best_first = [shape.at(BUDGET) for shape in shapes.values() if shape.fits_scores]
-    grown = dynamic_trees(*given, best_first, texts.store, texts.recorded, temperatures=calibrated)
+    grown = dynamic_trees(*given, best_first, texts.store, texts.recorded, fitted=FittedScores(calibrated))
     fold = folds([prompt.category for prompt in listed], texts.seed)
     static = [
         some.plan.topology

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from specdraft.prediction.temperature import Losses, Temperature, fit_temperature
 from specdraft.replay.folds import FOLDS
+from specdraft.trees.shapes.base import CROSS_FITTED, NestedPlan, Scorer
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,25 @@ class Calibration:
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
         return self.everyone._asdict() | {"of_folds": [fitted.value for fitted in self.folds]}
+
+
+@dataclass(frozen=True)
+class FittedScores:
+    """What plans still lack before their trees can be grown, prompt by prompt.
+
+    Attributes:
+        temperatures: of each prompt, where a plan's is fitted.
+        scorers: of each prompt, where a plan's predictor is.
+    """
+
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def complete(self, plan: NestedPlan, name: str) -> NestedPlan:
+        """A plan as it is for one prompt."""
+        if plan.predictor == CROSS_FITTED:
+            return plan.scored_by(self.scorers[name])
+        return plan if plan.temperature is not None else plan.at_temperature(self.temperatures[name])
 
 
 def cross_fit(found: Mapping[str, Losses], names: Sequence[str], fold: np.ndarray) -> Calibration:

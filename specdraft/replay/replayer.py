@@ -14,6 +14,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.prediction.pruning import NoPruning, PruningPolicy, ScoredPolicy
 from specdraft.prompts import Prompt
 from specdraft.replay.best_first import Steps, Walked, fed_nodes, nodes_there, replay_dynamic, walk
+from specdraft.replay.calibration import FittedScores
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
 from specdraft.replay.folds import folds
@@ -253,7 +254,7 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
-    scorer = plan.scorer.name if plan.scorer else ""
+    scorer = plan.scorer.name if plan.scorer else plan.predictor or ""
     return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p, scorer)
 
 
@@ -265,7 +266,7 @@ def dynamic_trees(
     store: TraceStore,
     recorded: Callable[[str], None],
     watch: Watch = UNWATCHED,
-    temperatures: Mapping[str, float] | None = None,
+    fitted: FittedScores | None = None,
 ) -> dict[Limits, Expansions]:
     """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are
     missing. Other plans need none.
@@ -273,19 +274,15 @@ def dynamic_trees(
     Args:
         pair, prompts, traces, store, recorded, watch: see `Expansions`.
         plans: of any shapes.
-        temperatures: of each prompt, where a plan's is fitted.
+        fitted: what plans lack whose scores are fitted.
     """
     expansions = {}
     for which, plan in largest_nested(plans).items():
-        of_prompts = {name: _fitted(plan, temperatures or {}, name) for name in prompts}
+        of_prompts = {name: (fitted or FittedScores()).complete(plan, name) for name in prompts}
         expansions[which] = Expansions(pair, prompts, traces, of_prompts, store)
     for expansion in expansions.values():
         expansion.record(recorded, watch)
     return expansions
-
-
-def _fitted(plan: NestedPlan, temperatures: Mapping[str, float], name: str) -> NestedPlan:
-    return plan if plan.temperature is not None else plan.at_temperature(temperatures[name])
 
 
 def largest_nested(plans: Iterable[Plan | None]) -> dict[Limits, NestedPlan]:

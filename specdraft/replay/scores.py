@@ -53,8 +53,7 @@ def score_trees(
     store: TraceStore,
     recorded: Callable[[str], None] = lambda what: None,
     watch: Watch = UNWATCHED,
-    predictor: Predictor | None = None,
-    told_by: str = "",
+    predictors: Mapping[str, Predictor] | None = None,
 ) -> TreeScores:
     """The scores of these trees; what is missing is recorded.
 
@@ -63,10 +62,10 @@ def score_trees(
         topologies: static trees.
         expansions: best-first trees, by their limits.
         temperatures: of each prompt.
-        predictor, told_by: see `ScoredTrees`.
+        predictors: see `ScoredTrees`.
     """
     given = (pair, prompts, traces, store)
-    by = (temperatures, predictor, told_by)
+    by = (temperatures, predictors or {})
     union = union_of(topologies) if topologies else None
     static = ScoredTrees(*given, dict.fromkeys(prompts, GivenTrees.of(union)), *by) if union else None
     nested = {which: ScoredTrees(*given, _trees(grown, prompts), *by) for which, grown in expansions.items()}

@@ -140,6 +140,11 @@ class Combination:
         return self.shape.fits_scores or self.pruning.fits_scores
 
     @property
+    def fits_predictor(self) -> bool:
+        """Whether these scores are a predictor's."""
+        return self.shape.fits_predictor or self.pruning.fits_predictor
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """Digests of what this combination's rows are worth reusing for: the weights, and where the tree, or the scores
         that it is grown or pruned by, are fitted, all prompts of the study."""

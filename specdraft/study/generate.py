@@ -188,6 +188,10 @@ class SpeculativeDecoder:
         temperature = texts.temperature if texts and policy.fits_scores else 1.0
         store = TraceStore(default_folder())
         costs = pair_costs(pair, store, 1 + self.plan.nodes) if policy.needs_costs else None
+        if policy.fits_predictor:
+            raise ConfigError(
+                "pruning.scores=predictor needs pruning.predictor=FILE here; specdraft fit predictor makes one"
+            )
         told_by = predictor_for(policy, pair.files, self.sampling)
         self.pruning = Pruning(policy, temperature, costs, self.plan.dynamic, told_by)
 
@@ -281,6 +285,8 @@ def _planned(shape: Shape, budget: int, texts: RecordedTexts | None) -> Plan:
         return shape.at(budget)
     nested = shape.at(budget).nested
     assert nested is not None, "only nested trees have scores"
+    if nested.predictor is not None:
+        raise ConfigError("tree.scores=predictor needs tree.predictor=FILE here; specdraft fit predictor makes one")
     return nested.at_temperature(texts.temperature)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class ScoredTrees:
         store: where traces are kept.
         trees: of each prompt, at every start.
         temperatures: of each prompt.
-        predictor: what says a node's chance in place of its own probability; `told_by` names it.
+        predictors: what says a node's chance in each prompt in place of its own probability; none: nothing does.
     """
 
     pair: Pair
@@ -42,8 +42,7 @@ class ScoredTrees:
     store: TraceStore
     trees: Mapping[str, GivenTrees]
     temperatures: Mapping[str, float]
-    predictor: Predictor | None = None
-    told_by: str = ""
+    predictors: Mapping[str, Predictor] = field(default_factory=dict)
 
     def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Score what is missing; each prompt's trees are stored as soon as they are scored."""
@@ -61,8 +60,8 @@ class ScoredTrees:
             for temperature, names in alike.items():
                 recorded = [(self.prompts[name], self.traces.trajectories[name]) for name in names]
                 texts, trees = recorded_texts(self.pair, recorded), [self.trees[name] for name in names]
-                found = self.pair.drafter.score(texts, trees, temperature, self.predictor is not None)
-                yield from zip(names, map(self._told, found, texts), strict=True)
+                found = self.pair.drafter.score(texts, trees, temperature, bool(self.predictors))
+                yield from zip(names, map(self._told, names, found, texts), strict=True)
 
         def keep(name: str, scores: Expansion) -> None:
             self.store.put(self._about(name), scores._asdict())
@@ -77,11 +76,11 @@ class ScoredTrees:
             raise ResultsError(f"{self.store.folder}: a trace that was there is gone; run the same command again")
         return found
 
-    def _told(self, trees: Described, text: RecordedText) -> Expansion:
-        """The trees with what the predictor says of their nodes' survival, if there is one."""
-        if self.predictor is None or trees.nodes is None:
+    def _told(self, name: str, trees: Described, text: RecordedText) -> Expansion:
+        """A prompt's trees with what its predictor says of their nodes' survival, if there is one."""
+        if not self.predictors or trees.nodes is None:
             return trees.expansion
-        conditional = self.predictor.log_conditional(tree_features(trees.expansion, trees.nodes, text))
+        conditional = self.predictors[name].log_conditional(tree_features(trees.expansion, trees.nodes, text))
         parent = trees.expansion.parent
         survival = cumulative(parent.astype(np.int64), depths(parent), conditional)
         return trees.expansion._replace(log_prob=survival)
@@ -93,12 +92,12 @@ class ScoredTrees:
             **both_models(self.pair),
             "trees": _digest(self.trees[name]),
             "temperature": self.temperatures[name],
-            **({"predictor": self.told_by} if self.predictor else {}),
+            **({"predictor": self.predictors[name].digest} if self.predictors else {}),
         }
 
 
 def _digest(trees: GivenTrees) -> str:
     digest = hashlib.sha256(str(trees.parent.shape).encode())
-    for field in trees:
-        digest.update(np.ascontiguousarray(field, dtype=np.int64).tobytes())
+    for values in trees:
+        digest.update(np.ascontiguousarray(values, dtype=np.int64).tobytes())
     return digest.hexdigest()

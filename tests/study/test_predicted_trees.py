@@ -20,6 +20,7 @@ from specdraft.prediction.predictor import About, Predictor, save_predictor
 from specdraft.prediction.predictors import Conditional, Raw
 from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
+from specdraft.study.engines import predictors
 from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.trees.shapes.best_first import BestFirst
@@ -103,6 +104,40 @@ def test_rows_belong_to_what_the_file_holds(base: list[str], pair: Pair, tmp_pat
     assert before == names() and len(before) == 2
 
 
+def test_without_a_file_each_half_is_told_by_a_predictor_of_the_other(
+    base: list[str], pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trees and pruning, live and replayed alike."""
+    monkeypatch.setattr(predictors, "NODES", 12)
+    path, texts = (
+        tmp_path / "eight.jsonl",
+        ("Once upon", "It was", "x = f(", "Dear", "The end", "1 + 1", "She", "for i"),
+    )
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    asked = [*(o for o in base if not o.startswith("prompts.path")), f"prompts.path={path}", "budget=6"]
+    asked += ["tree=best_first", "tree.scores=predictor", "pruning=none,ratio", "pruning.scores=predictor"]
+    plan = plan_study([*asked, "cost.measure=off"])
+    replayed, live = run_study(plan, tmp_path / "a"), run_study(plan_study([*asked, "engine=live"]), tmp_path / "b")
+    assert not replayed.failures and not live.failures
+    tables = [pd.read_csv(outcome.out / "records.csv") for outcome in (replayed, live)]
+    keys = ["tree", "pruning", "prompt_id"]
+    mine, other = (
+        table[table["tree"] == "best_first-predictor"].set_index(keys)[[*COUNTS, "pruned_tokens"]].sort_index()
+        for table in tables
+    )
+    pd.testing.assert_frame_equal(mine, other)
+    assert set(mine.index.get_level_values("pruning")) == {"none", "ratio-spredictor"}
+    assert mine["pruned_tokens"].sum() > 0
+    pruned = [c for c in plan.combinations if c.fits_predictor]
+    assert all(len(c.weights) == 3 for c in pruned), "rows are worth nothing for other prompts"
+
+
+def test_too_few_prompts_to_fit_a_predictor_on(base: list[str], tmp_path: Path) -> None:
+    asked = [*base, "tree=best_first", "tree.scores=predictor", "prompts.limit=2", "cost.measure=off"]
+    outcome = run_study(plan_study(asked), tmp_path / "study")
+    assert {f.error for f in outcome.failures} == {"prompts: 1 to fit a predictor on; expected 2 or more"}
+
+
 def test_a_decoder_takes_a_file(pair: Pair, tmp_path: Path) -> None:
     path = saved(tmp_path / "p.safetensors", pair, network())
     decoder = SpeculativeDecoder(pair, "best_first", 7, 16, scores="predictor", predictor=str(path))
@@ -112,8 +147,7 @@ def test_a_decoder_takes_a_file(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("chosen", "line"),
     [
-        (["tree.scores=predictor"], "tree.scores=predictor and tree.predictor=None do not go together"),
-        (["tree.predictor=none.safetensors"], "tree.scores=raw and tree.predictor=none.safetensors do not go together"),
+        (["tree.predictor=none.safetensors"], "tree.predictor=none.safetensors has no effect with tree.scores=raw"),
         (["tree.scores=predictor", "tree.predictor=none.safetensors"], "none.safetensors: cannot be read"),
         (["tree.scores=predictor", "tree.predictor=x.pt"], "x.pt: a .pt file is pickled and can run code"),
     ],

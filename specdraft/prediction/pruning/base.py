@@ -125,6 +125,11 @@ class PruningPolicy(ABC):
         return False
 
     @property
+    def fits_predictor(self) -> bool:
+        """Whether these are a predictor's."""
+        return False
+
+    @property
     def adapts(self) -> bool:
         """Whether it depends on the steps before."""
         return False
@@ -160,7 +165,12 @@ class ScoredPolicy(PruningPolicy):
     @property
     def fits_scores(self) -> bool:
         """See `PruningPolicy.fits_scores`."""
-        return self.scores == "calibrated"
+        return self.scores == "calibrated" or self.fits_predictor
+
+    @property
+    def fits_predictor(self) -> bool:
+        """See `PruningPolicy.fits_predictor`."""
+        return self.scores == "predictor" and self.predictor is None
 
     @property
     def scored_by(self) -> str:
@@ -185,10 +195,6 @@ class ScoredPolicy(PruningPolicy):
             raise ConfigError(
                 f"pruning.predictor={self.predictor} has no effect with pruning.scores={self.scores}; it goes with "
                 "pruning.scores=predictor"
-            )
-        if self.scores == "predictor" and self.predictor is None:
-            raise ConfigError(
-                "pruning.scores=predictor needs pruning.predictor=FILE; specdraft fit predictor --out FILE makes one"
             )
 
     def check_share(self, name: str) -> None:

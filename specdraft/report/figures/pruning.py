@@ -60,7 +60,7 @@ def _gentlest(panel: str, table: pd.DataFrame) -> Text:
     rows = table[(table["panel"] == panel) & (table["pruned_share"] > 0)]
     if rows.empty:
         return say("{}: no policy left anything out.", Name(panel))
-    best = rows.loc[(rows["regret_tokens"] / rows["pruned_share"]).idxmin()]
+    best = rows.assign(price=rows["regret_tokens"] / rows["pruned_share"]).sort_values("price").iloc[0]
     return say(
         "{}: the least is lost per node left out by {} on {} with {}: {} of the nodes, {} tokens.",
         Name(panel),

@@ -15,8 +15,9 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.ties import compare_greedy
+from specdraft.prediction.predictor import Predictor
 from specdraft.prompts import Prompt
-from specdraft.replay.calibration import Calibration, cross_fit
+from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
 from specdraft.replay.fit import resolve
 from specdraft.replay.folds import folds
 from specdraft.replay.static import pack_traces
@@ -25,6 +26,7 @@ from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
+from specdraft.study.engines.predictors import cross_fit_predictors, scorers_of
 from specdraft.study.engines.pruning import LiveNeeds
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
@@ -82,14 +84,16 @@ class FittedTrees:
         self._traces: dict[Any, PairTraces] = {}
         self._packed: dict[Any, PackedRanks] = {}
         self._calibrated: dict[Any, TextCalibration] = {}
+        self._fitted: dict[Any, dict[str, Predictor]] = {}
         self._plans: dict[Any, dict[str, Plan]] = {}
 
     def plan(self, combination: Combination, prompt: Prompt, repeat: int) -> Plan:
         """What a prompt is decoded with."""
         if combination.shape.fits_scores:
-            nested = combination.plan.nested
+            nested, name = combination.plan.nested, prompt.prompt_id
             assert nested is not None, "only nested trees have scores"
-            return nested.at_temperature(self.temperature(combination, prompt, repeat))
+            predictors = scorers_of(self._predictors(combination, repeat)) if combination.fits_predictor else {}
+            return FittedScores(self._calibration(combination, repeat).of_prompt, predictors).complete(nested, name)
         if not combination.shape.fitted:
             return combination.plan
         key = (combination.identifier, _text_of(combination, repeat))
@@ -103,6 +107,18 @@ class FittedTrees:
     def temperature(self, combination: Combination, prompt: Prompt, repeat: int) -> float:
         """Of a prompt's calibrated scores."""
         return self._calibration(combination, repeat).of_prompt[prompt.prompt_id]
+
+    def predictor(self, combination: Combination, prompt: Prompt, repeat: int) -> Predictor:
+        """Of a prompt, fitted to the texts of the others."""
+        return self._predictors(combination, repeat)[prompt.prompt_id]
+
+    def _predictors(self, combination: Combination, repeat: int) -> dict[str, Predictor]:
+        if (key := _same_text(combination, repeat)) not in self._fitted:
+            texts, calibration = self._texts(combination, repeat), self._calibration(combination, repeat)
+            given = (self._prompt_ids, texts, combination.sampling, calibration, self._work.seed)
+            where = (self._store, self._note, self._watch)
+            self._fitted[key] = cross_fit_predictors(self._pair, self._work.prompts, *given, *where)
+        return self._fitted[key]
 
     @property
     def calibrations(self) -> list[TextCalibration]:
@@ -186,7 +202,8 @@ class LiveEngine:
             first, of_text = trying[0], (text.prompt, text.repeat)
             plan = trees.plan(first, *of_text)
             temperature = trees.temperature(first, *of_text) if first.pruning.fits_scores else 1.0
-            pruning = needs.pruning(first, temperature, plan.dynamic)
+            predictor = trees.predictor(first, *of_text) if first.pruning.fits_predictor else None
+            pruning = needs.pruning(first, temperature, plan.dynamic, predictor)
             row = self._row(pair, first, text, plan, pruning, with_steps)
         except ResultsError:
             raise

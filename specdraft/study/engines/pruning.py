@@ -38,6 +38,7 @@ def scores_for_pruning(
     traces: PairTraces,
     expansions: Mapping[Limits, Expansions],
     calibrated: Mapping[str, float],
+    predictors: Mapping[str, Predictor],
     store: TraceStore,
     note: Callable[[str], None] = lambda text: None,
     watch: Watch = UNWATCHED,
@@ -48,7 +49,7 @@ def scores_for_pruning(
         work, pair, prompt_ids, traces, store, note, watch: see `ReplayEngine`.
         combinations: that are replayed along these texts.
         expansions: their best-first trees.
-        calibrated: a fitted temperature for each prompt, where any of them asks for it.
+        calibrated: a fitted temperature for each prompt, where any of them asks for it; `predictors`: likewise.
     """
     by_kind: dict[str, list[Combination]] = {}
     for combination in combinations:
@@ -58,10 +59,9 @@ def scores_for_pruning(
     for kind, asked in by_kind.items():
         grown = {limits(plan): expansions[limits(plan)] for plan in _nested(asked)}
         predictor, static = predictor_of(asked[0]), _static(work, asked, traces)
-        told_by = str(asked[0].pruning.identity().get("predictor", ""))
-        plain = predictor.about.scores_temperature if predictor else 1.0
-        temperatures = calibrated if kind == "calibrated" else dict.fromkeys(prompt_ids, plain)
-        by = (temperatures, store, note, watch, predictor, told_by)
+        told = dict.fromkeys(prompt_ids, predictor) if predictor else predictors if kind == "predictor" else {}
+        plain = {name: told[name].about.scores_temperature if told else 1.0 for name in prompt_ids}
+        by = (calibrated if kind == "calibrated" else plain, store, note, watch, told)
         found[kind] = score_trees(pair, prompt_ids, traces, static, grown, *by)
     return found
 
@@ -97,10 +97,12 @@ class LiveNeeds(NamedTuple):
         predictors = {c.pruning.scored_by: predictor_of(c) for c in combinations if isinstance(c.pruning, ScoredPolicy)}
         return cls(costs_for_pruning(pair, combinations, store, watch), predictors)
 
-    def pruning(self, combination: Combination, temperature: float, dynamic: bool) -> Pruning:
-        """How a combination's trees are pruned."""
+    def pruning(
+        self, combination: Combination, temperature: float, dynamic: bool, fitted: Predictor | None = None
+    ) -> Pruning:
+        """How a combination's trees are pruned; `fitted`: by what predictor, where it has no file."""
         policy = combination.pruning
-        predictor = self.predictors[policy.scored_by] if isinstance(policy, ScoredPolicy) else None
+        predictor = (self.predictors[policy.scored_by] if isinstance(policy, ScoredPolicy) else None) or fitted
         from specdraft.decoding.pruning import Pruning
 
         return Pruning(policy, temperature, self.costs, dynamic, predictor)

@@ -16,13 +16,15 @@ from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
-from specdraft.replay.calibration import Calibration, cross_fit
+from specdraft.prediction.predictor import Predictor
+from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
 from specdraft.replay.folds import folds
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results import reliability
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts, encode_prompts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
+from specdraft.study.engines.predictors import cross_fit_predictors, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
@@ -95,12 +97,14 @@ class ReplayEngine:
         plans = [combination.together.plan for combination in group.combinations]
         calibration = self._calibrate(work, pair, group, prompt_ids, traces)
         temperatures = calibration.of_prompt if calibration else {}
-        dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note, self.watch, temperatures)
+        predictors = self._predictors(work, pair, group, prompt_ids, traces, calibration)
+        fitted = FittedScores(temperatures, scorers_of(predictors))
+        dynamic = dynamic_trees(pair, prompt_ids, traces, plans, self.store, self.note, self.watch, fitted)
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
         costs = self._costs(work, pair, time.perf_counter() - started, first)
-        by = (dynamic, temperatures, self.store, self.note, self.watch)
+        by = (dynamic, temperatures, predictors, self.store, self.note, self.watch)
         scores = scores_for_pruning(work, pair, group.combinations, prompt_ids, traces, *by)
         replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic, scores)
         first_one = group.combinations[0]
@@ -117,6 +121,21 @@ class ReplayEngine:
         found = score_losses(pair, prompt_ids, traces, self.store, self.note, self.watch)
         fold = folds([prompt.category for prompt in work.prompts], work.seed)
         return cross_fit(found, [prompt.prompt_id for prompt in work.prompts], fold)
+
+    def _predictors(
+        self,
+        work: Work,
+        pair: Pair,
+        group: SameTexts,
+        prompt_ids: PromptIds,
+        traces: PairTraces,
+        calibration: Calibration | None,
+    ) -> dict[str, Predictor]:
+        """Those of trees that are grown or pruned by predictors without a file; empty where there are none."""
+        if calibration is None or not any(combination.fits_predictor for combination in group.combinations):
+            return {}
+        given = (prompt_ids, traces, group.combinations[0].sampling, calibration, work.seed)
+        return cross_fit_predictors(pair, work.prompts, *given, self.store, self.note, self.watch)
 
     def _costs(self, work: Work, pair: Pair, recording_s: float, first: bool) -> CostCurve | None:
         """What drafting and verifying cost, for all trees of this work; measured again for its first texts only."""

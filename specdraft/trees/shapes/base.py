@@ -69,6 +69,9 @@ class Scorer(Protocol):
         """Start over under so many roots."""
 
 
+CROSS_FITTED = "cross-fitted"  # in the place of a predictor's file: a study fits one to its own texts
+
+
 class DraftView(Protocol):
     """What a shape sees of the drafter while one tree grows."""
 
@@ -169,7 +172,7 @@ class NestedPlan(Plan, Protocol):
 
     @property
     def predictor(self) -> str | None:
-        """The file of the scorer that it still has to be given."""
+        """The file of the scorer that it still has to be given, or `CROSS_FITTED`."""
 
     def looked_at(self, vocab: int) -> int:
         """How many children of a node are scored."""
@@ -228,6 +231,10 @@ class Shape(Protocol):
         """Whether what its nodes are ranked by is fitted to recorded texts (see `NestedPlan.at_temperature`)."""
 
     @property
+    def fits_predictor(self) -> bool:
+        """Whether that is a predictor."""
+
+    @property
     def label(self) -> str:
         """What the `tree` column says."""
 
@@ -282,6 +289,11 @@ class BaseShape(ABC):
     @property
     def fits_scores(self) -> bool:
         """No: most shapes rank nothing."""
+        return False
+
+    @property
+    def fits_predictor(self) -> bool:
+        """Likewise."""
         return False
 
     @property

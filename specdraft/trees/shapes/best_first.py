@@ -10,7 +10,15 @@ from specdraft.config import label
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.growth import Growth, add_scored
-from specdraft.trees.shapes.base import BaseShape, DraftView, Limits, Scorer, check_budget, check_positive
+from specdraft.trees.shapes.base import (
+    CROSS_FITTED,
+    BaseShape,
+    DraftView,
+    Limits,
+    Scorer,
+    check_budget,
+    check_positive,
+)
 from specdraft.trees.topology import Topology
 
 SCORES = ("raw", "calibrated", "predictor")
@@ -31,7 +39,8 @@ class BestFirst(BaseShape):
         candidate_top_p: of these, by the scores, only the smallest set of so much probability.
         scores: `raw` probabilities (temperature 1), `calibrated` ones, or what a `predictor` says.
         temperature: of calibrated ones; left out: fitted to recorded texts (see `prediction.temperature`).
-        predictor: the file of a predictor (see `specdraft fit predictor`).
+        predictor: the file of a predictor (see `specdraft fit predictor`); left out: fitted to the study's other
+            prompts.
     """
 
     kind: str = "best_first"
@@ -61,7 +70,12 @@ class BestFirst(BaseShape):
     @property
     def fits_scores(self) -> bool:
         """See `Shape.fits_scores`."""
-        return self.scores == "calibrated" and self.temperature is None
+        return self.fits_predictor or (self.scores == "calibrated" and self.temperature is None)
+
+    @property
+    def fits_predictor(self) -> bool:
+        """See `Shape.fits_predictor`."""
+        return self.scores == "predictor" and self.predictor is None
 
     def limits(self, node_budget: int) -> Limits:
         """See `Shape.limits`."""
@@ -80,9 +94,10 @@ class BestFirst(BaseShape):
         """See `Shape.at`. Raises as `limits`."""
         self.limits(node_budget)
         least = log(self.min_prob) if self.min_prob > 0 else -inf
-        temperature = None if self.fits_scores else self.temperature or 1.0
+        temperature = None if self.fits_scores and not self.fits_predictor else self.temperature or 1.0
         limits = (node_budget, self.max_depth, self._children, least, temperature, self.candidate_top_p)
-        return BestFirstPlan(*limits, predictor=self.predictor)
+        predictor = self.predictor or (CROSS_FITTED if self.fits_predictor else None)
+        return BestFirstPlan(*limits, predictor=predictor)
 
     @property
     def _children(self) -> int:
@@ -100,10 +115,10 @@ class BestFirst(BaseShape):
     def _check_scores(self) -> None:
         if self.scores not in SCORES:
             raise ConfigError(f"tree.scores={self.scores} is not known{did_you_mean(self.scores, SCORES)}")
-        if (self.scores == "predictor") != (self.predictor is not None):
+        if self.predictor is not None and self.scores != "predictor":
             raise ConfigError(
-                f"tree.scores={self.scores} and tree.predictor={self.predictor} do not go together; expected "
-                "tree.scores=predictor with the file that specdraft fit predictor writes"
+                f"tree.predictor={self.predictor} has no effect with tree.scores={self.scores}; it goes with "
+                "tree.scores=predictor"
             )
         if self.temperature is None:
             return
@@ -126,7 +141,7 @@ class BestFirstPlan:
         temperature: what logits are divided by before nodes are scored; None: not fitted yet.
         top_p: see `BestFirst.candidate_top_p`.
         scorer: ranks nodes in the place of the drafter's probabilities.
-        predictor: the file of a scorer that is not there yet.
+        predictor: the file of a scorer that is not there yet, or `CROSS_FITTED`.
     """
 
     nodes: int
