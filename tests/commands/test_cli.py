@@ -136,10 +136,10 @@ class TestSweep:
     def test_some_failed(self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         decode = live.decode
 
-        def failing(verifier: Any, drafter: Any, plan: Any, *rest: Any) -> Any:
+        def failing(verifier: Any, drafter: Any, plan: Any, *rest: Any, **how: Any) -> Any:
             if plan.nodes == 3:
                 raise RuntimeError("boom")
-            return decode(verifier, drafter, plan, *rest)
+            return decode(verifier, drafter, plan, *rest, **how)
 
         monkeypatch.setattr(live, "decode", failing)
         said = run("sweep", *small, "budget=2,3", "--json")
@@ -200,7 +200,7 @@ class TestExitCodes:
     def test_interrupted_in_the_middle(
         self, run: Run, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupted(*given: Any) -> None:
+        def interrupted(*given: Any, **how: Any) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(live, "decode", interrupted)
@@ -225,10 +225,10 @@ class TestExitCodes:
         """In the middle of a sweep, where rows are done; the second one arrives while the tables are written."""
         decode, write_tables, rows = live.decode, ledger.write_tables, iter(range(100))
 
-        def decoding(*given: Any) -> Any:
+        def decoding(*given: Any, **how: Any) -> Any:
             if next(rows) == 3:
                 signal.raise_signal(getattr(signal, name))
-            return decode(*given)
+            return decode(*given, **how)
 
         def writing(*given: Any) -> None:
             for _ in range(times - 1):
@@ -251,9 +251,9 @@ class TestExitCodes:
     def test_ignored_signals_stay_ignored(self, run: Run, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         decode = live.decode
 
-        def decoding(*given: Any) -> Any:
+        def decoding(*given: Any, **how: Any) -> Any:
             signal.raise_signal(signal.SIGHUP)
-            return decode(*given)
+            return decode(*given, **how)
 
         monkeypatch.setattr(live, "decode", decoding)
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -139,7 +139,7 @@ def test_a_fault_is_seen(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "bonus":
         walked = walked._replace(
             on_path=np.concatenate(
-                [walked.on_path[:, :1], np.zeros_like(walked.on_path[:, :1]), walked.on_path[:, 1:-1]], 1
+                [walked.on_path[:, :1], np.ones_like(walked.on_path[:, :1]), walked.on_path[:, 1:-1]], 1
             )
         )
     try:

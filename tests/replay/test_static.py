@@ -80,15 +80,18 @@ def test_a_fault_in_the_ranks_is_seen() -> None:
 
 @pytest.mark.parametrize("fault", ["a rank off", "a position shifted", "the bonus forgotten", "the bonus not counted"])
 def test_a_fault_in_replay_is_seen(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    def accepted_wrongly(topology: Topology, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if fault == "a rank off":
-            ranks = np.where(ranks > 0, ranks - 1, ranks)
-        if fault == "a position shifted":
-            ranks = np.concatenate([ranks[:, :1], ranks[:, 2:], ranks[:, :1]], 1)
-        node, depth = accepted_nodes(topology, ranks)
-        return node, np.maximum(
-            depth - (fault == "the bonus forgotten"), 0
-        )  # the next step starts on the bonus token's place
+    class Wrong(NestedWalk):
+        def __init__(self, topology: Topology, ranks: np.ndarray) -> None:
+            if fault == "a rank off":
+                ranks = np.where(ranks > 0, ranks - 1, ranks)
+            if fault == "a position shifted":
+                ranks = np.concatenate([ranks[:, :1], ranks[:, 2:], ranks[:, :1]], 1)
+            super().__init__(topology, ranks)
+
+        def accepted(self, smaller: Topology) -> tuple[np.ndarray, np.ndarray]:
+            node, depth = super().accepted(smaller)
+            # the next step starts on the bonus token's place
+            return node, np.maximum(depth - (fault == "the bonus forgotten"), 0)
 
     def replay_wrongly(topology: Topology, ranks: PackedRanks) -> list[Tally]:
         return [replace(counted, bonus_tokens=0) for counted in replay(topology, ranks)]
@@ -99,7 +102,7 @@ def test_a_fault_in_replay_is_seen(monkeypatch: pytest.MonkeyPatch, fault: str) 
     if fault == "the bonus not counted":
         monkeypatch.setattr("support.recorded.replay", replay_wrongly)
     else:
-        monkeypatch.setattr(replay_module, "accepted_nodes", accepted_wrongly)
+        monkeypatch.setattr(replay_module, "NestedWalk", Wrong)
     for topology in trees:
         with pytest.raises(AssertionError):
             small().check(topology)

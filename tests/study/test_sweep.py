@@ -97,11 +97,11 @@ class Watch:
         self.fault: Callable[[Any], BaseException | None] = lambda plan: None
         decode, load = live.decode, PairOnDemand.load
 
-        def watched(verifier: Any, drafter: Any, plan: Any, *rest: Any) -> Any:
+        def watched(verifier: Any, drafter: Any, plan: Any, *rest: Any, **how: Any) -> Any:
             if (error := self.fault(plan)) is not None:
                 raise error
             self.decoded.append(plan)
-            return decode(verifier, drafter, plan, *rest)
+            return decode(verifier, drafter, plan, *rest, **how)
 
         def counted(pair: PairOnDemand) -> None:
             self.loaded += 1

@@ -8,7 +8,7 @@ import altair as alt
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
-from specdraft.report.figures.captions import left_out_details
+from specdraft.report.figures.captions import absent, left_out_details
 from specdraft.report.figures.charts import facet
 from specdraft.report.figures.details import at_budgets, chosen_details, detail_rows, often_reached, pointed_lines
 from specdraft.report.words import Name, Text, join, say
@@ -21,8 +21,10 @@ def siblings(canvas: Canvas) -> Figure | None:
     if FILE not in canvas.findings.study.details:
         return None
     chosen = chosen_details(canvas)
-    rows = detail_rows(canvas, FILE, chosen)
     title = f"One level below a sibling{at_budgets(chosen)}"
+    rows = detail_rows(canvas, FILE, chosen)
+    if rows.empty:
+        return Figure("siblings", title, absent(canvas, FILE))
     summed = rows.groupby(["panel", "shown", "rank"], sort=False)[["next_reached", "next_accepted"]].sum()
     table = summed.rename(columns={"next_reached": "reached"}).reset_index()
     table = often_reached(table[table["reached"] > 0])

@@ -79,7 +79,8 @@ class ReplayEngine:
             for combination in _largest_first(group.combinations)
             if work.due_rows(combination, group.repeats)
         )
-        yield Measured(pair.label, reliability=_reliability(group, prepared.replayer))
+        if (told := _reliability(group, prepared.replayer)) is not None:
+            yield Measured(pair.label, reliability=told)
 
     def _prepare_or_fail(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool

@@ -193,7 +193,9 @@ class TestEvents:
     def test_what_is_measured(self, works: dict[str, Work], pair: Pair, traces: Path) -> None:
         notes: list[str] = []
         events = list(ReplayEngine(TraceStore(traces / "new"), notes.append).run(works["replay"], pair))
-        measured = [event for event in events if isinstance(event, Measured)]
+        everything = [event for event in events if isinstance(event, Measured)]
+        measured = [event for event in everything if event.reliability is None]
+        assert len(everything) > len(measured)  # of the best-first trees
         assert [event.near_ties is not None for event in measured] == [True, False, False]  # greedy, two sampled texts
         assert {event.pair for event in measured} == {"tiny"}
         assert len({repr(event.costs) for event in measured}) == 1
@@ -206,11 +208,11 @@ class TestEvents:
         work = work_of(plan_study([*base, "tree=kary,wide,chain", "budget=2", "engine=live"]), "live")
         decode, calls = live.decode, []
 
-        def failing(verifier: Any, drafter: Any, plan: Any, *given: Any) -> Any:
+        def failing(verifier: Any, drafter: Any, plan: Any, *given: Any, **how: Any) -> Any:
             calls.append(plan)
             if plan.depth == 1 and sum(p.depth == 1 for p in calls) == 2:
                 raise RuntimeError("boom\nat length")
-            return decode(verifier, drafter, plan, *given)
+            return decode(verifier, drafter, plan, *given, **how)
 
         monkeypatch.setattr(live, "decode", failing)
         events = list(engine_called("live", traces).run(work, pair))
