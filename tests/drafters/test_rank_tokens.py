@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdraft.drafters.loaded.model import Said
-from specdraft.drafters.loaded.ranking import rank_by_key, rank_tokens
+from specdraft.drafters.loaded.ranking import log_probs_of, rank_by_key, rank_tokens
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, 1e-45, -1e-45, 3.4028234663852886e38, -3.4028234663852886e38]
 
@@ -78,3 +78,12 @@ def test_the_rank_of_a_recorded_token_among_equals_is_by_token_id() -> None:
     made = Said.of(logits[None], tokens[None]).annotation(0, 7)
     assert made.ranks.tolist() == [-1, 3, 0, 1, 5, 2, 4]
     assert made.top_ids[0].tolist() == [1, 2, 4, 0, 5, 3]
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_probabilities_at_a_temperature(temperature: float) -> None:
+    logits = 4 * torch.randn(16, 300, generator=torch.Generator().manual_seed(0))
+    logits[0, 3] = -torch.inf
+    tokens = logits.topk(9).indices
+    expected = torch.log_softmax(logits.double() / temperature, -1).gather(-1, tokens)
+    assert torch.allclose(log_probs_of(logits, tokens, temperature).double(), expected, atol=1e-5)
