@@ -45,13 +45,13 @@ def load(pair: str, target: str, draft: str) -> Any:
 
 def record(pair: Any, ids: dict[str, list[int]], folder: str) -> Any:
     """Trajectories and annotations in a fresh store: traces and store."""
-    from specdraft.decoding.ending import Ending
+    from specdraft.decoding import decode
     from specdraft.sampling.distribution import Sampling
     from specdraft.traces.library import pair_traces
     from specdraft.traces.store import TraceStore
 
     store = TraceStore(Path(folder))
-    return pair_traces(pair, ids, Sampling(), Ending(NEW_TOKENS, pair.eos_ids), store), store
+    return pair_traces(pair, ids, Sampling(), decode.Ending(NEW_TOKENS, pair.eos_ids), store), store
 
 
 def peak_mib(pair: Any, which: str) -> dict[str, float]:
