@@ -1,0 +1,126 @@
+"""The figures of what is predicted and pruned: their numbers, and where they are absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support.made_studies import write_study
+
+from specdraft.report.figures.canvas import Canvas, canvas_of
+from specdraft.report.figures.pruning import pruning
+from specdraft.report.figures.reliability import reliability, survival
+from specdraft.report.figures.siblings import siblings
+from specdraft.report.findings import findings_of
+from specdraft.report.study_files import read_study
+from specdraft.report.words import plain
+from specdraft.results.reliability import ALL
+
+TEXTS = {"pair": "zoo", "drafter": "model", "temperature": 0, "top_k": 0, "top_p": 1, "max_new_tokens": 64, "repeat": 0}
+SCORES = [  # scores, bin, nodes, predicted, accepted
+    ("raw", 0, 900, 0.02, 90),
+    ("raw", 8, 100, 0.42, 80),
+    ("calibrated", 0, 900, 0.05, 45),
+    ("calibrated", 15, 100, 0.77, 75),
+    ("calibrated", 19, 3, 0.97, 3),  # too few to draw
+]
+PLACES = [("calibrated", 1, 0, 50, 0.6, 33), ("calibrated", 2, 1, 40, 0.1, 4), ("raw", 1, 0, 50, 0.3, 33)]
+
+
+def with_reliability(folder: Path) -> Path:
+    rows = [
+        TEXTS | {"scores": scores, "what": "survival", "by": "score", "depth": -1, "rank": -1, "bin": bin_}
+        | {"nodes": nodes, "predicted": predicted, "accepted": accepted}
+        for scores, bin_, nodes, predicted, accepted in SCORES
+    ]  # fmt: skip
+    rows += [
+        TEXTS | {"scores": scores, "what": "survival", "by": "place", "depth": depth, "rank": rank, "bin": -1}
+        | {"nodes": nodes, "predicted": predicted, "accepted": accepted}
+        for scores, depth, rank, nodes, predicted, accepted in PLACES
+    ]  # fmt: skip
+    write_study(folder)
+    pd.DataFrame(rows)[ALL].to_csv(folder / "reliability.csv", index=False)
+    return folder
+
+
+def canvas(folder: Path) -> Canvas:
+    return canvas_of(findings_of(read_study(folder)))
+
+
+def test_the_calibration_error_and_what_is_drawn(tmp_path: Path) -> None:
+    figure = reliability(canvas(with_reliability(tmp_path / "s")))
+    assert figure is not None and figure.spec is not None
+    said = plain(figure.caption)
+    assert "zoo: expected calibration error 0.110 by raw scores, 0.002 by calibrated scores." in said
+    drawn = figure.tables["reliability"]
+    assert drawn[["scores", "bin", "nodes"]].values.tolist() == [[s, b, n] for s, b, n, _, _ in SCORES[:4]]
+    assert drawn["observed"].tolist() == pytest.approx([0.1, 0.8, 0.05, 0.75])
+
+
+def test_survival_is_of_calibrated_scores_where_there_are_any(tmp_path: Path) -> None:
+    figure = survival(canvas(with_reliability(tmp_path / "s")))
+    assert figure is not None
+    table = figure.tables["survival"].set_index(["which", "depth", "child"])["share"]
+    assert table.to_dict() == pytest.approx({
+        ("predicted", 1, "rank 1"): 0.6, ("observed", 1, "rank 1"): 0.66,
+        ("predicted", 2, "rank 2"): 0.1, ("observed", 2, "rank 2"): 0.1,
+    })  # fmt: skip
+    assert "ranked by calibrated scores" in plain(figure.caption)
+
+
+def test_what_a_study_does_not_have_is_absent(tmp_path: Path) -> None:
+    bare = canvas(write_study(tmp_path / "s"))
+    assert (reliability(bare), survival(bare), pruning(bare)) == (None, None, None)
+    (tmp_path / "s" / "siblings.csv").unlink()
+    study = read_study(tmp_path / "s")
+    assert siblings(canvas_of(findings_of(study))) is None and not any("siblings" in note for note in study.notes)
+
+
+def test_a_damaged_table_is_said_to_be(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s")
+    (folder / "reliability.csv").write_text("pair\nzoo\n")
+    study = read_study(folder)
+    assert any(note.startswith("reliability.csv: expected the columns") for note in study.notes)
+    assert reliability(canvas_of(findings_of(study))) is None
+
+
+def test_one_level_below_a_sibling(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", trees=("kary",), budgets=(4,))
+    table = pd.read_csv(folder / "siblings.csv", dtype=str, keep_default_na=False)
+    one = dict(table.iloc[0])
+    rows: list[dict[str, Any]] = [
+        one | {"depth": depth, "rank": rank, "next_reached": reached, "next_accepted": accepted}
+        for depth, rank, reached, accepted in ((1, 0, 60, 45), (2, 0, 40, 35), (1, 1, 50, 20), (1, 2, 3, 3))
+    ]
+    pd.DataFrame(rows).to_csv(folder / "siblings.csv", index=False)
+    figure = siblings(canvas(folder))
+    assert figure is not None
+    drawn = figure.tables["siblings"]
+    assert drawn[["rank", "rate"]].values.tolist() == [[1, 0.8], [2, 0.4]]  # depths pooled; too few below the third
+    assert "below a first choice the next level is accepted 80% of the times, below a second one 40%" in plain(
+        figure.caption
+    )
+
+
+def test_what_pruning_costs(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", trees=("kary",), budgets=(4,), settings=(("greedy", 0), ("topk", 0)))
+    summary = pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False)
+    summary["acceptance"] = "greedy"
+    summary["pruning"] = ["threshold", "ratio"]
+    for column, values in {
+        "pruned_share": ["0.25", "0.5"],
+        "regret_tokens": ["0.05", "0.2"],
+        "regret_tokens_lo": ["0.04", "0.1"],
+        "regret_tokens_hi": ["0.06", "0.3"],
+    }.items():
+        summary[column] = values
+    summary.to_csv(folder / "summary.csv", index=False)
+    figure = pruning(canvas(folder))
+    assert figure is not None
+    assert figure.tables["pruning"][["policy", "pruned_share", "regret_tokens"]].values.tolist() == [
+        ["threshold", 0.25, 0.05],
+        ["ratio", 0.5, 0.2],
+    ]
+    assert "by threshold on kary with 4 nodes: 25% of the nodes, 0.050 tokens" in plain(figure.caption)
