@@ -45,13 +45,14 @@ def load(pair: str, target: str, draft: str) -> Any:
 
 def record(pair: Any, ids: dict[str, list[int]], folder: str) -> Any:
     """Trajectories and annotations in a fresh store: traces and store."""
-    from specdraft.decoding import decode
+    from specdraft.decoding import decode  # older checkouts have `Ending` there
     from specdraft.sampling.distribution import Sampling
     from specdraft.traces.library import pair_traces
     from specdraft.traces.store import TraceStore
 
     store = TraceStore(Path(folder))
-    return pair_traces(pair, ids, Sampling(), decode.Ending(NEW_TOKENS, pair.eos_ids), store), store
+    ending = decode.Ending(NEW_TOKENS, pair.eos_ids)  # type: ignore[attr-defined]
+    return pair_traces(pair, ids, Sampling(), ending, store), store
 
 
 def peak_mib(pair: Any, which: str) -> dict[str, float]:
