@@ -27,6 +27,7 @@ def run_facts(study: StudyFiles) -> list[Fact]:
         _fact("prompts", about("prompts")),
         *_models(about("models")),
         *_costs(about("costs")),
+        *_calibrations(about("calibrations")),
         _fact("hardware", *_hardware(about("hardware"))),
         _fact("threads", about("threads")),
         _fact("software", _marked("Python ", about("python")), *_libraries(about("libraries"))),
@@ -83,6 +84,18 @@ def _costs(costs: Any) -> Iterator[Fact]:
     for pair, curve in _items(costs):
         if isinstance(curve, dict) and isinstance(measured := curve.get("measured"), dict):
             yield Fact(f"{visible(pair)}, costs measured", say("{}", ", ".join(_circumstances(curve, measured))))
+
+
+def _calibrations(calibrations: Any) -> Iterator[Fact]:
+    """The temperature that each pair's scores were fitted to: how much too unsure of itself a drafter is."""
+    for pair, texts in _items(calibrations):
+        for text, fitted in _items(texts):
+            numbers = [fitted.get(name) for name in ("value", "loss", "plain_loss")] if isinstance(fitted, dict) else []
+            if numbers and all(isinstance(number, int | float) for number in numbers):
+                value, loss, plain_loss = numbers
+                said = "{} on {}: {} nats a token instead of {} at temperature 1"
+                what = say(said, f"{value:g}", visible(text), f"{loss:.3f}", f"{plain_loss:.3f}")
+                yield Fact(f"{visible(pair)}, calibrated temperature", what)
 
 
 def _circumstances(curve: dict[str, Any], measured: dict[str, Any]) -> Iterator[str]:

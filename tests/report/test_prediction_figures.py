@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from specdraft.report.figures.pruning import pruning
 from specdraft.report.figures.reliability import reliability, survival
 from specdraft.report.figures.siblings import siblings
 from specdraft.report.findings import findings_of
+from specdraft.report.run_facts import run_facts
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
 from specdraft.results.reliability import ALL
@@ -124,3 +126,14 @@ def test_what_pruning_costs(tmp_path: Path) -> None:
         ["ratio", 0.5, 0.2],
     ]
     assert "by threshold on kary with 4 nodes: 25% of the nodes, 0.050 tokens" in plain(figure.caption)
+
+
+def test_the_fitted_temperatures_are_said(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    fitted = {"value": 0.4593, "loss": 1.569, "plain_loss": 2.3185, "tokens": 5009, "of_folds": [0.45, 0.47]}
+    manifest["calibrations"] = {"zoo": {"greedy, 64 tokens": fitted, "damaged": {"value": "x"}, "other": 3}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    facts = {fact.label: plain(fact.text) for fact in run_facts(read_study(folder))}
+    said = "0.4593 on greedy, 64 tokens: 1.569 nats a token instead of 2.318 at temperature 1"
+    assert facts["zoo, calibrated temperature"] == said
