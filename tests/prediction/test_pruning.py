@@ -156,10 +156,6 @@ def test_survival_is_the_product_along_the_path() -> None:
         (Ratio(pruning_ratio=25), "pruning.pruning_ratio=25 is out of range; expected 0 to 1"),
         (Levels(keep_per_level=0), "pruning.keep_per_level=0 is out of range; expected 1 or more"),
         (Ratio(scores="calibratd"), "pruning.scores=calibratd is not known; did you mean 'calibrated'"),
-        (
-            Ratio(scores="predictor"),
-            "pruning.scores=predictor needs pruning.predictor=FILE; specdraft fit",
-        ),
         (Adaptive(predictor="x.safetensors"), "it goes with pruning.scores=predictor"),
     ],
 )
@@ -173,4 +169,8 @@ def test_the_kinds_and_how_they_are_called() -> None:
     assert [registry()[kind]().label for kind in registry()] == [*registry()]
     assert Threshold(min_acceptance_prob=0.5, scores="raw").label == "threshold-sraw-map0.5"
     assert (NoPruning().prunes, NoPruning().fits_scores, Threshold().fits_scores) == (False, False, True)
+    by_predictor = Ratio(scores="predictor")
+    by_predictor.check()
+    assert by_predictor.fits_scores and by_predictor.fits_predictor and not Threshold().fits_predictor
+    assert not Ratio(scores="predictor", predictor="x.safetensors").fits_scores
     assert not Threshold(scores="raw").fits_scores
