@@ -75,8 +75,6 @@ def _grouped(what: str, nodes: _Nodes) -> pd.DataFrame:
 def merged(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Tables of several sets of prompts as one."""
     parts = [table.assign(predicted=table["predicted"] * table["nodes"]) for table in tables]
-    if len(parts) == 1:
-        return parts[0].assign(predicted=parts[0]["predicted"] / parts[0]["nodes"])
     summed = pd.concat(parts).groupby(COLUMNS[:5], sort=False).sum().reset_index()
     return summed.assign(predicted=summed["predicted"] / summed["nodes"])[COLUMNS]
 

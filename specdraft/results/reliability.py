@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -24,12 +25,8 @@ class Reliability:
 
     def __init__(self, out: Path) -> None:
         self._path, self._table = out / FILE, pd.DataFrame(columns=ALL)
-        try:
-            before = pd.read_csv(self._path, keep_default_na=False)
-        except (OSError, ValueError):
-            return  # there is none, or it is damaged: what it said is measured again with the rows
-        if list(before) == ALL:
-            self._table = before
+        with suppress(ResultsError):  # there is none, or it is damaged: what it said is measured again with the rows
+            self._table = read_reliability(self._path)
 
     def add(self, measured: pd.DataFrame) -> None:
         """Put in what was measured, in the place of what was known of the same predictions."""

@@ -16,7 +16,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.models.batch import along
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.traces.library import PairTraces, lengths_of
-from specdraft.traces.recorder import Recorder, read_trace
+from specdraft.traces.recorder import Recorder
 from specdraft.traces.rule_records import MOST_ENTRIES
 from specdraft.traces.store import TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
@@ -53,22 +53,15 @@ def child_chances(
         watch: told of the stage judge.
     """
     abouts = {name: _about(pair, traces.keys[name]) for name in prompts}
-    known = {name: read_trace(ChildChances, store.get(about)) for name, about in abouts.items()}
-    kept: dict[str, ChildChances] = {name: found for name, found in known.items() if found is not None}
-    lengths = {name: length for name, length in lengths_of(prompts, traces).items() if name not in kept}
 
     def read(some: Sequence[str]) -> Iterator[tuple[str, ChildChances]]:
         texts = [traces.trajectories[name].tokens for name in some]
         ids = [traces.annotations[name].top_ids for name in some]
         yield from zip(some, _of_batch(pair, [prompts[name] for name in some], texts, ids, sampling), strict=True)
 
-    def keep(name: str, found: ChildChances) -> None:
-        store.put(abouts[name], found._asdict())
-        kept[name] = found
-
     note = f"judged the children of {{}} sampled texts of {pair.files.target.spec.path}"
-    Recorder(pair, store, recorded, watch).record("judge", lengths, read, keep, note)
-    return {name: kept[name] for name in prompts}
+    recorder = Recorder(pair, store, recorded, watch)
+    return recorder.complete(ChildChances, abouts, lengths_of(prompts, traces), read, note, stage="judge")
 
 
 @torch.inference_mode()

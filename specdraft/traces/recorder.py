@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Arrays
 from specdraft.decoding.ending import Ending
-from specdraft.drafters.base import Annotation
 from specdraft.drafters.pair import Pair
 from specdraft.models.memory import tokens_that_fit
 from specdraft.models.placement import device_type_of
 from specdraft.traces.batches import READ_TOKENS, Record, batches, in_memory, most_rows
-from specdraft.traces.record import Trajectory
 from specdraft.traces.rule_records import OVERLAP, RuleRecords, rule_arrays
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 
-Trace = TypeVar("Trace", Trajectory, Annotation)
+Trace = TypeVar("Trace", bound=NamedTuple)
 
 
 class StepsOfBatch:
@@ -63,6 +61,7 @@ class Recorder:
         record: Record[Trace],
         note: str,
         ending: Ending | None = None,
+        stage: str = "annotate",
     ) -> dict[str, Trace]:
         """Every prompt's trace of one kind.
 
@@ -73,6 +72,7 @@ class Recorder:
             record: makes the traces of a batch.
             note: what to say of a batch; `{}` is how many.
             ending: of texts that are continued; see `read_trace`.
+            stage: what reading texts is called.
         """
         stored = {name: read_trace(kind, self._store.get(about), ending) for name, about in abouts.items()}
         traces: dict[str, Trace] = {name: trace for name, trace in stored.items() if trace is not None}
@@ -83,7 +83,7 @@ class Recorder:
 
         missing = {name: lengths[name] for name in abouts if name not in traces}
         if ending is None:
-            self.record("annotate", missing, record, keep, note)
+            self.record(stage, missing, record, keep, note)
         else:
             self._watch.stage("record", len(missing) * ending.max_new_tokens, "tokens")
             self._in_batches(missing, record, keep, note)

@@ -11,7 +11,7 @@ from specdraft.drafters.base import RecordedText
 from specdraft.drafters.pair import Pair
 from specdraft.prediction.temperature import NO_LOSSES, Losses, losses
 from specdraft.traces.library import PairTraces, drafter_name, lengths_of, recorded_texts
-from specdraft.traces.recorder import Recorder, read_trace
+from specdraft.traces.recorder import Recorder
 from specdraft.traces.store import TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 
@@ -35,21 +35,14 @@ def score_losses(
         watch: told of the stage calibrate.
     """
     abouts = {name: _about(pair, traces.keys[name]) for name in prompts}
-    known = {name: read_trace(Losses, store.get(about)) for name, about in abouts.items()}
-    kept: dict[str, Losses] = {name: found for name, found in known.items() if found is not None}
-    lengths = {name: length for name, length in lengths_of(prompts, traces).items() if name not in kept}
 
     def read(some: Sequence[str]) -> Iterator[tuple[str, Losses]]:
         texts = recorded_texts(pair, [(prompts[name], traces.trajectories[name]) for name in some])
         yield from zip(some, _of_batch(pair, texts), strict=True)
 
-    def keep(name: str, found: Losses) -> None:
-        store.put(abouts[name], found._asdict())
-        kept[name] = found
-
     note = f"calibrated {drafter_name(pair.files)} along {{}} trajectories"
-    Recorder(pair, store, recorded, watch).record("calibrate", lengths, read, keep, note)
-    return {name: kept[name] for name in prompts}
+    recorder = Recorder(pair, store, recorded, watch)
+    return recorder.complete(Losses, abouts, lengths_of(prompts, traces), read, note, stage="calibrate")
 
 
 def _of_batch(pair: Pair, texts: Sequence[RecordedText]) -> list[Losses]:

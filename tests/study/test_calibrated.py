@@ -11,9 +11,8 @@ from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
 from specdraft.config import Settings
-from specdraft.drafters.pair import Pair, load_pair
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
-from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prediction.temperature import fit_temperature
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.folds import folds
@@ -60,12 +59,6 @@ def calibrations(outcome: Outcome) -> dict[str, dict[str, object]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def pair(tiny_pair_folders: PairFolders) -> Pair:
-    folders = [ModelSpec(str(folder)) for folder in (tiny_pair_folders.target, tiny_pair_folders.draft)]
-    return load_pair(PairSpec("tiny", *folders))
-
-
 def test_live_decoding_has_the_same_counts_and_temperatures(base: list[str], replayed: Outcome, tmp_path: Path) -> None:
     asked = [override for override in base if not override.startswith("cost.")]
     live = run_study(plan_study([*asked, "engine=live"]), tmp_path / "live")
@@ -77,12 +70,12 @@ def test_live_decoding_has_the_same_counts_and_temperatures(base: list[str], rep
 
 
 def test_each_half_is_scored_with_the_temperature_of_the_other(
-    base: list[str], replayed: Outcome, pair: Pair, tmp_path: Path
+    base: list[str], replayed: Outcome, tiny_pair: Pair, tmp_path: Path
 ) -> None:
     (fitted,) = calibrations(replayed).values()
     prompts = load_prompts(PromptSpec(kind="jsonl", path=next(o for o in base if "prompts.path" in o).split("=")[1]))
-    texts = record_texts(pair, prompts, "auto", Sampling(), Settings(max_new_tokens=24), 6)
-    losses = score_losses(pair, texts.prompt_ids, texts.traces, texts.store)
+    texts = record_texts(tiny_pair, prompts, "auto", Sampling(), Settings(max_new_tokens=24), 6)
+    losses = score_losses(tiny_pair, texts.prompt_ids, texts.traces, texts.store)
     fold = folds([prompt.category for prompt in prompts], 0).tolist()
     assert sorted(fold) == [0, 0, 1, 1]
     of_folds = [
@@ -121,12 +114,12 @@ def test_one_prompt_is_too_few(base: list[str]) -> None:
     }
 
 
-def test_a_decoder_fits_on_all_prompts(base: list[str], replayed: Outcome, pair: Pair) -> None:
+def test_a_decoder_fits_on_all_prompts(base: list[str], replayed: Outcome, tiny_pair: Pair) -> None:
     (fitted,) = calibrations(replayed).values()
     on = PromptSpec(kind="jsonl", path=next(o for o in base if "prompts.path" in o).split("=")[1])
-    decoder = SpeculativeDecoder(pair, BestFirst(scores="calibrated"), 6, 24, fitted_on=on)
+    decoder = SpeculativeDecoder(tiny_pair, BestFirst(scores="calibrated"), 6, 24, fitted_on=on)
     assert decoder.plan.nested is not None and decoder.plan.nested.temperature == fitted["value"]
-    plain = SpeculativeDecoder(pair, "chain", 1, 24).generate("It was")
+    plain = SpeculativeDecoder(tiny_pair, "chain", 1, 24).generate("It was")
     assert decoder.generate("It was").token_ids == plain.token_ids
 
 

@@ -11,9 +11,8 @@ import pytest
 from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
-from specdraft.drafters.pair import Pair, load_pair
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError, UserError
-from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prediction.calibration import Calibration
 from specdraft.prediction.mlp import Mlp
 from specdraft.prediction.predictor import About, Predictor, save_predictor
@@ -44,12 +43,6 @@ def _traces(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield
 
 
-@pytest.fixture(scope="module")
-def pair(tiny_pair_folders: PairFolders) -> Pair:
-    folders = [ModelSpec(str(folder)) for folder in (tiny_pair_folders.target, tiny_pair_folders.draft)]
-    return load_pair(PairSpec("tiny", *folders))
-
-
 def network() -> Mlp:
     """One that knows nothing of acceptance, but reads everything; never quite sure, or all nodes are alike."""
     rng = np.random.default_rng(0)
@@ -75,8 +68,8 @@ def rows(outcome: Outcome) -> pd.DataFrame:
     return mine.set_index(["budget", "prompt_id"])[list(COUNTS)]
 
 
-def test_live_decoding_has_the_counts_of_replay(base: list[str], pair: Pair, tmp_path: Path) -> None:
-    asked = [*base, *predicted(saved(tmp_path / "p.safetensors", pair, network()))]
+def test_live_decoding_has_the_counts_of_replay(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
+    asked = [*base, *predicted(saved(tmp_path / "p.safetensors", tiny_pair, network()))]
     replayed = rows(run_study(plan_study([*asked, "cost.measure=off"]), tmp_path / "replayed"))
     live = rows(run_study(plan_study([*asked, "engine=live"]), tmp_path / "live"))
     pd.testing.assert_frame_equal(replayed, live)
@@ -84,28 +77,28 @@ def test_live_decoding_has_the_counts_of_replay(base: list[str], pair: Pair, tmp
     assert not raw.equals(replayed), "the network ranks as the drafter does: nothing is tested"
 
 
-def test_one_that_repeats_the_drafter_has_its_trees(base: list[str], pair: Pair, tmp_path: Path) -> None:
-    path = saved(tmp_path / "raw.safetensors", pair, Raw())
+def test_one_that_repeats_the_drafter_has_its_trees(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "raw.safetensors", tiny_pair, Raw())
     mine = rows(run_study(plan_study([*base, *predicted(path), "cost.measure=off"]), tmp_path / "predicted"))
     raw = rows(run_study(plan_study([*base, "tree=best_first", "cost.measure=off"]), tmp_path / "raw"))
     pd.testing.assert_frame_equal(mine, raw)
 
 
-def test_rows_belong_to_what_the_file_holds(base: list[str], pair: Pair, tmp_path: Path) -> None:
-    path = saved(tmp_path / "p.safetensors", pair, Raw())
+def test_rows_belong_to_what_the_file_holds(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.safetensors", tiny_pair, Raw())
 
     def names() -> list[str]:
         return [c.identifier for c in plan_study([*base, *predicted(path)]).combinations if c.scorer]
 
     before = names()
-    saved(path, pair, network())
+    saved(path, tiny_pair, network())
     assert not set(before) & set(names())
-    saved(path, pair, Raw())
+    saved(path, tiny_pair, Raw())
     assert before == names() and len(before) == 2
 
 
 def test_without_a_file_each_half_is_told_by_a_predictor_of_the_other(
-    base: list[str], pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: list[str], tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trees and pruning, live and replayed alike."""
     monkeypatch.setattr(predictors, "NODES", 12)
@@ -138,10 +131,13 @@ def test_too_few_prompts_to_fit_a_predictor_on(base: list[str], tmp_path: Path) 
     assert {f.error for f in outcome.failures} == {"prompts: 1 to fit a predictor on; expected 2 or more"}
 
 
-def test_a_decoder_takes_a_file(pair: Pair, tmp_path: Path) -> None:
-    path = saved(tmp_path / "p.safetensors", pair, network())
-    decoder = SpeculativeDecoder(pair, "best_first", 7, 16, scores="predictor", predictor=str(path))
-    assert decoder.generate("It was").token_ids == SpeculativeDecoder(pair, "chain", 1, 16).generate("It was").token_ids
+def test_a_decoder_takes_a_file(tiny_pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.safetensors", tiny_pair, network())
+    decoder = SpeculativeDecoder(tiny_pair, "best_first", 7, 16, scores="predictor", predictor=str(path))
+    assert (
+        decoder.generate("It was").token_ids
+        == SpeculativeDecoder(tiny_pair, "chain", 1, 16).generate("It was").token_ids
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,12 +154,12 @@ def test_what_cannot_be_meant(base: list[str], chosen: list[str], line: str) -> 
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
-def test_files_of_other_texts_and_features_are_refused(base: list[str], pair: Pair, tmp_path: Path) -> None:
-    path = saved(tmp_path / "p.safetensors", pair, Raw(), Sampling(temperature=1.0))
+def test_files_of_other_texts_and_features_are_refused(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
+    path = saved(tmp_path / "p.safetensors", tiny_pair, Raw(), Sampling(temperature=1.0))
     with pytest.raises(ConfigError, match=r"was fitted under sampling\.temperature=1"):
         plan_study([*base, *predicted(path)])
     rng = np.random.default_rng(0)
     reader = Mlp(("loop",), *(rng.normal(size=s).astype(np.float32) for s in ((1, 4), (4,), (4,))), 0.0)
     with pytest.raises(ConfigError, match="reads the features loop; expected raw"):
         BestFirst(scores="predictor", predictor=str(path)).limits(4)
-        plan_study([*base, *predicted(saved(path, pair, reader))])
+        plan_study([*base, *predicted(saved(path, tiny_pair, reader))])

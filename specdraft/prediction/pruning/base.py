@@ -154,7 +154,7 @@ class ScoredPolicy(PruningPolicy):
     Attributes:
         scores: what survival is: the drafter's own probabilities (`raw`), those at a fitted temperature (`calibrated`),
             or what a `predictor` says.
-        predictor: its file, for `scores=predictor`.
+        predictor: its file, for `scores=predictor`; left out: fitted to the study's other prompts.
         online: what was accepted so far in a prompt changes what is pruned next; live only.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from specdraft.replay.reliability import calibration_error
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, Canvas
 from specdraft.report.figures.charts import facet
@@ -99,6 +100,5 @@ def _error(panel: str, bins: pd.DataFrame) -> Text:
     rows = bins[bins["panel"] == panel]
     errors = []
     for scores, some in rows.groupby("scores", sort=False):
-        apart = (some["observed"] - some["predicted"]).abs()
-        errors.append(f"{(apart * some['nodes']).sum() / some['nodes'].sum():.3f} by {scores} scores")
+        errors.append(f"{calibration_error(some):.3f} by {scores} scores")
     return say("{}: expected calibration error {}.", Name(panel), ", ".join(errors))

@@ -35,6 +35,7 @@ from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import Plan
+from specdraft.trees.shapes.base import Scorer
 from specdraft.trees.step import Step
 
 
@@ -85,6 +86,7 @@ class FittedTrees:
         self._packed: dict[Any, PackedRanks] = {}
         self._calibrated: dict[Any, TextCalibration] = {}
         self._fitted: dict[Any, dict[str, Predictor]] = {}
+        self._rankers: dict[Any, dict[str, Scorer]] = {}
         self._plans: dict[Any, dict[str, Plan]] = {}
 
     def plan(self, combination: Combination, prompt: Prompt, repeat: int) -> Plan:
@@ -92,8 +94,8 @@ class FittedTrees:
         if combination.shape.fits_scores:
             nested, name = combination.plan.nested, prompt.prompt_id
             assert nested is not None, "only nested trees have scores"
-            predictors = scorers_of(self._predictors(combination, repeat)) if combination.fits_predictor else {}
-            return FittedScores(self._calibration(combination, repeat).of_prompt, predictors).complete(nested, name)
+            scorers = self._scorers(combination, repeat) if combination.shape.fits_predictor else {}
+            return FittedScores(self._calibration(combination, repeat).of_prompt, scorers).complete(nested, name)
         if not combination.shape.fitted:
             return combination.plan
         key = (combination.identifier, _text_of(combination, repeat))
@@ -111,6 +113,11 @@ class FittedTrees:
     def predictor(self, combination: Combination, prompt: Prompt, repeat: int) -> Predictor:
         """Of a prompt, fitted to the texts of the others."""
         return self._predictors(combination, repeat)[prompt.prompt_id]
+
+    def _scorers(self, combination: Combination, repeat: int) -> dict[str, Scorer]:
+        if (key := _same_text(combination, repeat)) not in self._rankers:
+            self._rankers[key] = scorers_of(self._predictors(combination, repeat))
+        return self._rankers[key]
 
     def _predictors(self, combination: Combination, repeat: int) -> dict[str, Predictor]:
         if (key := _same_text(combination, repeat)) not in self._fitted:

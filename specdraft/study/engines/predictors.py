@@ -49,7 +49,6 @@ def cross_fit_predictors(
     Raises:
         ConfigError: there are too few prompts, or all outcomes are equal.
     """
-    from specdraft.prediction.calibration import CALIBRATIONS
     from specdraft.prediction.cross_fitting import fit
     from specdraft.prediction.predictor import About, Predictor
     from specdraft.prediction.rows import Recorded, collect
@@ -71,7 +70,6 @@ def cross_fit_predictors(
         named = (pair.files.spec.name, pair.files.drafter.label, *pair.files.weights, sampling, temperature)
         learnt = (MODEL, CALIBRATION, found.model.groups, len(others), int(rows.of(others).reached.sum()))
         fitted.append(Predictor(found.model, found.calibrations[CALIBRATION], About(*named, *learnt)))
-    assert CALIBRATION in CALIBRATIONS
     return {name: fitted[half] for name, half in zip(names, fold.tolist(), strict=True)}
 
 
