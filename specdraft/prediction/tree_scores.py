@@ -11,7 +11,7 @@ from specdraft.drafters.pair import PairFiles
 from specdraft.prediction.features import Features, Siblings, roots
 from specdraft.prediction.predictor import Predictor, load_predictor, refuse_features
 from specdraft.sampling.distribution import Sampling
-from specdraft.trees.shapes.base import LevelScores, SaidChildren
+from specdraft.trees.shapes.base import NodeScores, SaidChildren
 
 GROUPS = ("raw", "temperature", "place", "spread", "parent")  # what is known while a tree grows
 
@@ -29,25 +29,33 @@ class PredictedScores:
     temperature: float
     predictor: Predictor = field(compare=False, repr=False)
 
-    def begin(self, roots: int) -> LevelScores:
+    def begin(self, roots: int) -> NodeScores:
         """See `Scorer.begin`."""
-        return _Levels(self.predictor, roots)
+        return _Nodes(self.predictor, roots)
 
 
-class _Levels:
-    """See `LevelScores`."""
+class _Nodes:
+    """See `NodeScores`."""
 
     def __init__(self, predictor: Predictor, count: int) -> None:
-        self._predictor, self._above = predictor, roots(count)
-        self._found: Features = self._above
+        self._predictor = predictor
+        self._found = roots(count)
+        self._kept, self._first = [self._found], [0]  # nodes as they were found together, and their first numbers
 
-    def children(self, said: SaidChildren) -> np.ndarray:
+    def children(self, above: np.ndarray, said: SaidChildren) -> np.ndarray:
         siblings = Siblings(said.log_probs, said.tempered, said.entropy, said.second)
-        self._found, scores = self._predictor.children(self._above, siblings)
+        self._found, scores = self._predictor.children(self._at(above), siblings)
         return scores
 
     def keep(self, rows: np.ndarray, ranks: np.ndarray) -> None:
-        self._above = self._found.at((rows, ranks))
+        self._first.append(self._first[-1] + len(self._kept[-1].depth))
+        self._kept.append(self._found.at((rows, ranks)))
+
+    def _at(self, nodes: np.ndarray) -> Features:
+        if nodes.min(initial=self._first[-1]) < self._first[-1]:  # in a level by level growth it never is
+            self._kept = [Features(*(np.concatenate(fields) for fields in zip(*self._kept, strict=True)))]
+            self._first = [0]
+        return self._kept[-1].at(nodes - self._first[-1])
 
 
 def scores_of(path: str, files: PairFiles, sampling: Sampling) -> PredictedScores:

@@ -1,4 +1,4 @@
-"""Best-first trees that grow level by level, under several roots at once."""
+"""Best-first trees that grow under several roots at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from specdraft.trees.shapes.base import LevelScores, SaidChildren
+    from specdraft.trees.shapes.base import NodeScores, SaidChildren
 
 
 class Nodes(NamedTuple):
@@ -47,25 +47,29 @@ class GrownTrees(NamedTuple):
 
 
 class Growth:
-    """Best-first trees under several roots at once, level by level.
+    """Best-first trees under several roots at once.
 
-    After a level, a node that is not among the best `node_budget` known ones can never be again (what
-    is added only pushes it down, and a child is never better than its parent), so only the others are
-    expanded, and the trees are exact. A tree of a smaller budget is a prefix of the larger one's order.
+    A node that is not among the best `node_budget` known ones can never be again (what is added only pushes it down,
+    and a child is never better than its parent), so only the others are expanded, and the trees are exact in whatever
+    order that is done. A tree of a smaller budget is a prefix of the larger one's order.
 
-    Nodes are numbered as they are found: by depth, and within a depth by root and rank path. So among
-    equals the lower number comes first. Numbers 0 .. roots - 1 are the roots.
+    Among equals the shallower node comes first, then the lower rank path. As long as whole frontiers are expanded,
+    nodes are numbered in that order (by depth, and within a depth by root and rank path); after that equals of one
+    depth are all kept, until `trees` tells them apart. Numbers 0 .. roots - 1 are the roots: all are expanded first.
 
     Args:
         roots: how many trees.
         node_budget: draft nodes of each tree at most.
         max_depth, max_children: limits of each tree.
-        least: the logarithm of the least cumulative probability, of every tree or `[roots]` of each.
+        least: the logarithm of the least cumulative probability.
         top_p: of a node's children only the smallest set of so much probability is considered, the best ones.
 
     Attributes:
-        frontier: nodes whose children are wanted next.
-        fed: how many nodes were expanded for each level so far.
+        frontier: nodes of the trees that were not expanded yet, in ascending order.
+        place: `[m]` the place of each of them in its tree, from 0: what is before it would have to be pushed down by
+            so much for it to fall out.
+        newest: the nodes that were found last.
+        fed: how many nodes were expanded each time.
     """
 
     def __init__(
@@ -74,83 +78,97 @@ class Growth:
         node_budget: int,
         max_depth: int,
         max_children: int,
-        least: float | np.ndarray = -inf,
+        least: float = -inf,
         top_p: float = 1.0,
     ) -> None:
         self.node_budget, self.max_depth, self.max_children = node_budget, max_depth, max_children
-        self._top_p = top_p
-        self._least = np.broadcast_to(np.asarray(least), roots)
-        self._seen: list[tuple[np.ndarray, np.ndarray]] = []  # roots and values of all nodes, kept or not
+        self._top_p, self._least, self._roots = top_p, least, roots
         none, zero = np.full(roots, -1), np.zeros(roots, dtype=np.int64)
         self._all = Nodes(none, zero, none, zero, np.zeros(roots))
         self._root = np.arange(roots)
+        self._expanded = np.zeros(roots, dtype=bool)
         self._kept = np.empty(0, dtype=np.int64)  # the best nodes so far, by root, each root's in their order
-        self._depth = 0
-        self._roots = roots
-        self.frontier = np.arange(roots)
+        self._numbered = True  # in the order of equals
+        self._to_beat = np.full(roots, -inf), zero  # value and depth of each full tree's last node
+        self.newest, self.frontier, self.place = none[:0], np.arange(roots), zero
         self.fed: list[int] = []
 
     def nodes_at(self, numbers: np.ndarray) -> Nodes:
         """These nodes."""
         return Nodes(*(field[numbers] for field in self._all))
 
-    def add(self, tokens: np.ndarray, log_probs: np.ndarray) -> None:
-        """The frontier's children: `[m, max_children]`, the most probable first; the next frontier follows."""
-        self._depth += 1
-        self.fed.append(len(self.frontier))
-        above = self.nodes_at(self.frontier)
-        if self._top_p < 1:
-            better = np.cumsum(np.exp(log_probs[:, :-1]), axis=1)  # what is held by the siblings before
-            log_probs = np.append(log_probs[:, :1], np.where(better < self._top_p, log_probs[:, 1:], -inf), axis=1)
-        reached = above.log_prob[:, None] + log_probs
-        root = self._root[self.frontier]
-        self._seen.append((np.repeat(root, reached.shape[1]), reached.reshape(-1)))
-        enough = (reached >= self._least[root][:, None]) & (reached > self._to_beat()[root][:, None])
-        row, rank = np.nonzero(enough & (reached > -inf))
+    def add(self, tokens: np.ndarray, log_probs: np.ndarray, some: np.ndarray | None = None) -> None:
+        """Children `[m, max_children]`, the most probable first, of the frontier, or of some of its nodes in ascending
+        order; the next frontier follows."""
+        expanded = self.frontier if some is None else some
+        self.fed.append(len(expanded))
+        self._numbered &= len(expanded) == len(self.frontier)
+        self._expanded[expanded] = True
+        above, root = self.nodes_at(expanded), self._root[expanded]
+        reached = above.log_prob[:, None] + self._considered(log_probs)
+        row, rank = np.nonzero(self._good_enough(reached, root, above.depth + 1))
         first, count = len(self._root), len(row)
-        depth = np.full(count, self._depth)
-        children = Nodes(self.frontier[row], rank, tokens[row, rank], depth, reached[row, rank])
+        children = Nodes(expanded[row], rank, tokens[row, rank], above.depth[row] + 1, reached[row, rank])
         self._all = Nodes(*(np.concatenate(pair) for pair in zip(self._all, children, strict=True)))
         self._root = np.concatenate([self._root, root[row]])
-        self._keep_best(np.concatenate([self._kept, np.arange(first, first + count)]))
-        newest = np.sort(self._kept[self._kept >= first])
-        self.frontier = newest if self._depth < self.max_depth else newest[:0]
+        self._expanded = np.concatenate([self._expanded, np.zeros(count, dtype=bool)])
+        self.newest = np.arange(first, first + count)
+        self._keep_best(np.concatenate([self._kept, self.newest]))
 
-    def best(self, count: int) -> np.ndarray:
-        """`[roots]` the `count`-th best value that was seen: no node of a tree of so many nodes is worth less.
+    def _considered(self, log_probs: np.ndarray) -> np.ndarray:
+        if self._top_p == 1:
+            return log_probs
+        better = np.cumsum(np.exp(log_probs[:, :-1]), axis=1)  # what is held by the siblings before
+        return np.append(log_probs[:, :1], np.where(better < self._top_p, log_probs[:, 1:], -inf), axis=1)
 
-        -inf where fewer were seen.
-        """
-        root, value = (np.concatenate(parts) for parts in zip(*self._seen, strict=True))
-        order = np.lexsort((-value, root))
-        place = np.searchsorted(root[order], np.arange(self._roots)) + count - 1
-        there = np.bincount(root, minlength=self._roots) >= count
-        worst = np.full(self._roots, -inf)
-        worst[there] = value[order][place[there]]
-        return worst
-
-    def _to_beat(self) -> np.ndarray:
-        """`[roots]` what a new node must exceed: the last kept node's value where a tree is full."""
-        beat = np.full(self._roots, -inf)
-        counts = np.bincount(self._root[self._kept], minlength=self._roots)
-        full = counts == self.node_budget
-        beat[full] = self._all.log_prob[self._kept[np.cumsum(counts)[full] - 1]]
-        return beat
+    def _good_enough(self, reached: np.ndarray, root: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """`[m, K]` which children of these depths `[m]` may be in a tree."""
+        value, deepest = (field[root][:, None] for field in self._to_beat)
+        beats: np.ndarray = reached > value
+        if not self._numbered:
+            beats |= (reached == value) & (depth[:, None] <= deepest)
+        return beats & (reached >= self._least) & (reached > -inf)
 
     def _keep_best(self, numbers: np.ndarray) -> None:
-        root = self._root[numbers]
-        order = np.lexsort((numbers, -self._all.log_prob[numbers], root))
-        numbers, root = numbers[order], root[order]
+        root, depth, value = self._root[numbers], self._all.depth[numbers], self._all.log_prob[numbers]
+        order = np.lexsort((numbers, depth, -value, root))
+        numbers, root, depth, value = numbers[order], root[order], depth[order], value[order]
+        first = np.searchsorted(root, np.arange(self._roots + 1))
+        place, full = np.arange(len(numbers)) - first[root], np.diff(first) >= self.node_budget
+        last = first[:-1][full] + self.node_budget - 1
+        to_beat = np.full(self._roots, -inf), np.zeros(self._roots, dtype=np.int64)
+        to_beat[0][full], to_beat[1][full] = value[last], depth[last]
+        kept = place < self.node_budget
+        if not self._numbered:
+            kept |= (value == to_beat[0][root]) & (depth == to_beat[1][root])
+        self._to_beat, self._kept = to_beat, numbers[kept]
+        going = kept & ~self._expanded[numbers] & (depth < self.max_depth)
+        by_number = np.argsort(numbers[going])
+        self.frontier, self.place = numbers[going][by_number], place[going][by_number]
+
+    def _in_order(self) -> np.ndarray:
+        """The nodes of the trees, by root, each root's in their order."""
+        if self._numbered:
+            return self._kept
+        turn = np.arange(len(self._root))  # among the nodes of one depth
+        kept = self.nodes_at(self._kept)
+        for depth in range(1, int(kept.depth.max(initial=0)) + 1):
+            here = self._kept[kept.depth == depth]
+            level = self.nodes_at(here)
+            turn[here[np.lexsort((level.rank, turn[level.parent]))]] = np.arange(len(here))
+        root = self._root[self._kept]
+        order = np.lexsort((turn[self._kept], kept.depth, -kept.log_prob, root))
         first = np.searchsorted(root, np.arange(self._roots))
-        self._kept = numbers[np.arange(len(numbers)) - first[root] < self.node_budget]
+        return self._kept[order][np.arange(len(order)) - first[root] < self.node_budget]
 
     def trees(self) -> GrownTrees:
         """Every root's tree."""
-        nodes, root = self.nodes_at(self._kept), self._root[self._kept]
+        kept = self._in_order()
+        nodes, root = self.nodes_at(kept), self._root[kept]
         sizes = np.bincount(root, minlength=self._roots)
         turn = np.arange(len(root)) - np.searchsorted(root, np.arange(self._roots))[root]
         place = np.zeros(len(self._root), dtype=np.int64)
-        place[self._kept] = turn + 1
+        place[kept] = turn + 1
 
         def laid_out(values: np.ndarray, empty: int) -> np.ndarray:
             table = np.full((self._roots, self.node_budget), empty, dtype=values.dtype)
@@ -160,7 +178,7 @@ class Growth:
         parent = laid_out(place[nodes.parent], -1)
         return GrownTrees(
             sizes,
-            laid_out(self._kept, -1),
+            laid_out(kept, -1),
             parent,
             laid_out(nodes.rank, -1),
             laid_out(nodes.token, -1),
@@ -168,9 +186,9 @@ class Growth:
         )
 
 
-def add_scored(growth: Growth, levels: LevelScores, said: SaidChildren) -> None:
+def add_scored(growth: Growth, scores: NodeScores, said: SaidChildren, some: np.ndarray | None = None) -> None:
     """As `Growth.add`, with what drafters say of the children scored by something else than their probabilities."""
-    before = growth.frontier
-    growth.add(said.tokens, levels.children(said))
-    nodes = growth.nodes_at(growth.frontier)
-    levels.keep(np.searchsorted(before, nodes.parent), nodes.rank)
+    expanded = growth.frontier if some is None else some
+    growth.add(said.tokens, scores.children(expanded, said), expanded)
+    nodes = growth.nodes_at(growth.newest)
+    scores.keep(np.searchsorted(expanded, nodes.parent), nodes.rank)

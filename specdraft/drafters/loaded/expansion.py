@@ -19,12 +19,15 @@ from specdraft.models.batch import Batch, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
 from specdraft.trees.growth import GrownTrees, Growth, add_scored
 from specdraft.trees.shapes import NestedPlan
-from specdraft.trees.shapes.base import LevelScores, SaidChildren
+from specdraft.trees.shapes.base import NodeScores, SaidChildren
 
-NODES_OF_A_TEXT = 1024  # of the trees of one text that are grown together: what a context may have to look at
-NODES = {"cpu": 4096, "cuda": 65536}  # of all texts that are grown together: as many as make full forwards
+NODES_OF_A_TEXT = 2048  # of the trees of one text that are grown together: what a context may have to look at
+NODES = {"cpu": 2048, "cuda": 65536}  # of all texts that are grown together; side by side they wait for each other
+FED = {
+    "cpu": 128,
+    "cuda": 2048,
+}  # contexts of a forward at most: more fill it, but more of them fall out of their trees
 SAID = 3  # numbers of a distribution that predictors learn from: see `NodeFeatures`
-SMALL = 8  # trees of up to so many nodes are grown at once
 
 
 @torch.inference_mode()
@@ -112,6 +115,7 @@ class Contexts:
         self._scorer = plan.scorer
         self._model, self._children = model, plan.looked_at(model.vocab)
         self._temperature = plan.temperature if plan.scorer is None else plan.scorer.temperature
+        self._at_once = max(1, FED["cpu" if model.device.type == "cpu" else "cuda"] // len(texts))
         self._batch = Batch(model, [text.prompt_ids for text in texts])
         self._lengths = np.array([len(text.tokens) for text in texts])
         ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
@@ -156,19 +160,9 @@ class Contexts:
         return contexts
 
     def grow(self, starts: np.ndarray, plan: NestedPlan) -> tuple[GrownTrees, Sequence[np.ndarray]]:
-        """The trees of these starts, and the fields of `NodeFeatures` if they are wanted.
-
-        Trees of half the nodes come first: what is seen for them bounds what a node of the whole ones must be worth,
-        so that few nodes are fed that better ones would push out.
-        """
-        least = np.full(len(starts), -np.inf)
-        if plan.nodes > SMALL:
-            half, _ = self._grow(
-                Growth(len(starts), plan.nodes // 2, plan.depth, self._children, top_p=plan.top_p), starts
-            )
-            least = half.best(plan.nodes)
-        whole = Growth(len(starts), plan.nodes, plan.depth, self._children, least, plan.top_p)
-        growth, context = self._grow(whole, starts)
+        """The trees of these starts, and the fields of `NodeFeatures` if they are wanted."""
+        growth = Growth(len(starts), plan.nodes, plan.depth, self._children, top_p=plan.top_p)
+        context = self._grow(growth, starts)
         trees = growth.trees()
         nodes = self._node_features(trees, growth, context)
         self.forget()
@@ -188,31 +182,47 @@ class Contexts:
         own = said[..., 1] + self._temperature * behind  # at temperature 1
         return [own.astype(np.float32), *np.moveaxis(said, -1, 0)]
 
-    def _grow(self, growth: Growth, starts: np.ndarray) -> tuple[Growth, np.ndarray]:
-        context = here = starts  # [nodes so far] the context of each node that was expanded
-        levels = self._scorer.begin(len(starts)) if self._scorer else None
-        self._add_children(growth, here, levels)
-        while len(growth.frontier):
-            here = self._enter(growth, context)
-            context = np.concatenate([context, np.full(growth.frontier.max() + 1 - len(context), -1)])
-            context[growth.frontier] = here
-            self._add_children(growth, here, levels)
-        return growth, context
+    def _grow(self, growth: Growth, starts: np.ndarray) -> np.ndarray:
+        """`[nodes]` the context of each node that was expanded.
 
-    def _add_children(self, growth: Growth, here: np.ndarray, levels: LevelScores | None) -> None:
-        """The children of the frontier, whose contexts these are."""
-        if levels is None:
-            growth.add(self._tokens[here], self._log_probs[here])
+        A node is expanded as soon as its context was fed; of those that were not, each text feeds the ones whose
+        nodes are the least likely to fall out of their trees. So no text waits for another one's levels.
+        """
+        context = starts
+        scores = self._scorer.begin(len(starts)) if self._scorer else None
+        self._add_children(growth, starts, growth.frontier, scores)
+        while len(growth.frontier):
+            nodes = growth.nodes_at(growth.frontier)
+            above = context[nodes.parent]
+            self._feed_first(above, nodes.rank, growth.place)
+            here = self._below[above, nodes.rank]
+            some, here = growth.frontier[here >= 0], here[here >= 0]
+            context = np.concatenate([context, np.full(some[-1] + 1 - min(len(context), some[-1] + 1), -1)])
+            context[some] = here
+            self._add_children(growth, here, some, scores)
+        return context
+
+    def _feed_first(self, above: np.ndarray, rank: np.ndarray, urgency: np.ndarray) -> None:
+        """Feed what these children of contexts lead to, of each text's new ones those with the smallest numbers."""
+        unknown = self._below[above, rank] < 0
+        edges, which = np.unique(above[unknown] * self._children + rank[unknown], return_inverse=True)
+        if not len(edges):
+            return
+        first = np.full(len(edges), np.iinfo(np.int64).max)
+        np.minimum.at(first, which, urgency[unknown])
+        row = self._row[edges // self._children]
+        order = np.lexsort((first, row))
+        turn = np.arange(len(edges)) - np.searchsorted(row[order], row[order])
+        self._add(*np.divmod(edges[order[turn < self._at_once]], self._children))
+
+    def _add_children(self, growth: Growth, here: np.ndarray, some: np.ndarray, scores: NodeScores | None) -> None:
+        """The children of these nodes, whose contexts these are."""
+        if scores is None:
+            growth.add(self._tokens[here], self._log_probs[here], some)
             return
         tempered, (entropy, best, second) = self._log_probs[here], self._said[here].T.astype(np.float64)
         raw = at_one(tempered, best, self._temperature)
-        add_scored(growth, levels, SaidChildren(self._tokens[here], raw, tempered, entropy, second))
-
-    def _enter(self, growth: Growth, context: np.ndarray) -> np.ndarray:
-        """`[m]` the contexts of the frontier's nodes; those that are new are fed, each once."""
-        nodes = growth.nodes_at(growth.frontier)
-        above = context[nodes.parent]
-        return self.below(above, nodes.rank)
+        add_scored(growth, scores, SaidChildren(self._tokens[here], raw, tempered, entropy, second), some)
 
     def child(self, above: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`[m]` tokens of contexts' children, and the logarithms of their probabilities."""

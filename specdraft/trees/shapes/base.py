@@ -44,14 +44,14 @@ class SaidChildren(NamedTuple):
     second: np.ndarray
 
 
-class LevelScores(Protocol):
-    """Scores the nodes of growing trees, level by level."""
+class NodeScores(Protocol):
+    """Scores the nodes of growing trees. Nodes have the numbers of `Growth`: the roots come first."""
 
-    def children(self, said: SaidChildren) -> np.ndarray:
-        """`[m, K]` the logarithms of the probabilities that children are accepted where their parents are."""
+    def children(self, above: np.ndarray, said: SaidChildren) -> np.ndarray:
+        """`[m, K]` the logarithms of the probabilities that children are accepted where their parents `[m]` are."""
 
     def keep(self, rows: np.ndarray, ranks: np.ndarray) -> None:
-        """Of the last children, those that are expanded next: `[k]` rows and ranks."""
+        """Of the last children, those that become the next nodes, in the order of their numbers: `[k]` rows, ranks."""
 
 
 class Scorer(Protocol):
@@ -65,7 +65,7 @@ class Scorer(Protocol):
     def temperature(self) -> float:
         """Of `SaidChildren.tempered`."""
 
-    def begin(self, roots: int) -> LevelScores:
+    def begin(self, roots: int) -> NodeScores:
         """Start over under so many roots."""
 
 

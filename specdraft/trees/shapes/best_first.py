@@ -187,7 +187,7 @@ class BestFirstPlan:
         assert self.temperature is not None, "its temperature is fitted first"
         assert self.predictor is None, "its predictor is read first"
         growth = self.growth(1, view.vocab)
-        levels = self.scorer.begin(1) if self.scorer else None
+        scores = self.scorer.begin(1) if self.scorer else None
         scored = 0
         slot = {0: 0}  # node -> its turn among the nodes that were scored
         while len(growth.frontier):
@@ -196,10 +196,10 @@ class BestFirstPlan:
             asked = (turns, above.token, growth.max_children)
             slot |= {node: scored + i for i, node in enumerate(growth.frontier.tolist())}
             scored += len(growth.frontier)
-            if self.scorer is None or levels is None:
+            if self.scorer is None or scores is None:
                 growth.add(*view.score(*asked, self.temperature))
             else:
-                add_scored(growth, levels, view.describe(*asked, self.scorer.temperature))
+                add_scored(growth, scores, view.describe(*asked, self.scorer.temperature))
         grown = growth.trees()
         nodes, parent, rank, token, log_prob = (field[0, : grown.sizes[0]] for field in grown[1:])
         topology = Topology([-1, *parent.tolist()], [0, *rank.tolist()])
