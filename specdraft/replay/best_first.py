@@ -144,16 +144,18 @@ def take_steps(walked: Walked, packed: PackedRanks, there: np.ndarray) -> Steps:
 def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
     """`[V, D]` how many nodes were fed to make each level of each step's tree, 0 where there is no such level.
 
-    A level is made from the nodes above it that were among the best when it was made; of those, the ones
-    that better nodes pushed out of the largest recorded tree are not known and are left out.
+    A level is made from the nodes above it that were better than the last of a full tree when it was made; of those,
+    the ones that better nodes pushed out of the largest recorded tree are not known and are left out.
     """
-    depth = walked.depth[steps.start]
-    there = (depth > 0) & (walked.log_prob[steps.start] >= plan.least)
+    depth, value = walked.depth[steps.start], walked.log_prob[steps.start]
+    there = (depth > 0) & (value >= plan.least)
     fed = np.zeros((len(depth), plan.depth), dtype=np.int64)
     fed[:, 0] = 1
     for level in range(1, plan.depth):
         among = there & (depth <= level)
-        fed[:, level] = (among & (depth == level) & (np.cumsum(among, axis=1) <= plan.nodes)).sum(1)
+        place = np.cumsum(among, axis=1)
+        last = np.max(value, axis=1, initial=-np.inf, where=among & (place == plan.nodes))
+        fed[:, level] = (among & (depth == level) & (place <= plan.nodes) & (value > last[:, None])).sum(1)
     return fed
 
 

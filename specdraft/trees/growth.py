@@ -65,9 +65,9 @@ class Growth:
         top_p: of a node's children only the smallest set of so much probability is considered, the best ones.
 
     Attributes:
-        frontier: nodes of the trees that were not expanded yet, in ascending order.
-        place: `[m]` the place of each of them in its tree, from 0: what is before it would have to be pushed down by
-            so much for it to fall out.
+        frontier: nodes of the trees that are still to be expanded, in ascending order.
+        place, ahead: `[m]` how many nodes are before each of them in its tree, and how many of these are in the
+            frontier too: only their descendants can push it out, so a node with none ahead of it stays.
         newest: the nodes that were found last.
         fed: how many nodes were expanded each time.
     """
@@ -90,7 +90,7 @@ class Growth:
         self._kept = np.empty(0, dtype=np.int64)  # the best nodes so far, by root, each root's in their order
         self._numbered = True  # in the order of equals
         self._to_beat = np.full(roots, -inf), zero  # value and depth of each full tree's last node
-        self.newest, self.frontier, self.place = none[:0], np.arange(roots), zero
+        self.newest, self.frontier, self.place, self.ahead = none[:0], np.arange(roots), zero, zero
         self.fed: list[int] = []
 
     def nodes_at(self, numbers: np.ndarray) -> Nodes:
@@ -142,9 +142,11 @@ class Growth:
         if not self._numbered:
             kept |= (value == to_beat[0][root]) & (depth == to_beat[1][root])
         self._to_beat, self._kept = to_beat, numbers[kept]
-        going = kept & ~self._expanded[numbers] & (depth < self.max_depth)
-        by_number = np.argsort(numbers[going])
-        self.frontier, self.place = numbers[going][by_number], place[going][by_number]
+        going = kept & ~self._expanded[numbers] & (depth < self.max_depth) & (value > to_beat[0][root])
+        numbers, root, place = numbers[going], root[going], place[going]
+        ahead = np.arange(len(root)) - np.searchsorted(root, np.arange(self._roots))[root]
+        by_number = np.argsort(numbers)
+        self.frontier, self.place, self.ahead = numbers[by_number], place[by_number], ahead[by_number]
 
     def _in_order(self) -> np.ndarray:
         """The nodes of the trees, by root, each root's in their order."""

@@ -194,7 +194,8 @@ class Contexts:
         while len(growth.frontier):
             nodes = growth.nodes_at(growth.frontier)
             above = context[nodes.parent]
-            self._feed_first(above, nodes.rank, growth.place)
+            soon = growth.ahead <= 1 + growth.place // 3  # the more a tree knows, the more of it is fed at once
+            self._feed_first(above[soon], nodes.rank[soon], growth.place[soon])
             here = self._below[above, nodes.rank]
             some, here = growth.frontier[here >= 0], here[here >= 0]
             context = np.concatenate([context, np.full(some[-1] + 1 - min(len(context), some[-1] + 1), -1)])
