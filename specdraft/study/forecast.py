@@ -170,6 +170,8 @@ def _recording(files: PairFiles, size: Size, group: SameTexts, texts: set[tuple[
 
 def _expanding(files: PairFiles, size: Size, group: Sequence[Combination]) -> Iterator[Stage]:
     """One stage for all best-first trees that share their limits, at the largest budget."""
+    if files.drafter.traits.from_tokens:
+        return
     for plan in largest_nested(combination.together.plan for combination in group).values():
         tokens = size.prompts * group[0].settings.max_new_tokens * plan.nodes * EXPANDED
         yield Stage(files.label, "expand", "prompts", size.prompts, tokens * size.draft_s, by_models=True)
