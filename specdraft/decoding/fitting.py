@@ -113,6 +113,8 @@ class Together:
             return why
         if why := self._wrong_rule():
             return f"{why}; {self._fitting_rules()}"
+        if self.traits.earlier and self.prompts is None:
+            return f"drafter={self.drafter} reads what a study made of earlier prompts; one prompt alone has none"
         return (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
 
     def refuse(self) -> None:

@@ -45,6 +45,7 @@ class DrafterTraits:
             drafts again along the recorded text (see `replay.redraft`).
         copies: of those, levels of a chain, which is copied at once, and of a tree of its own, at most.
         counts: it has a tree of its own, best first by how often what follows was seen.
+        earlier: it reads what the target made of a study's earlier prompts too, in their order.
         hidden_layers: layers of the target whose hidden states it reads (see `models.Forward`).
         owns_weights: it has weights of its own, which are hashed.
         lasting_state: its state outlasts a step, so what it proposes depends on where steps started: live only.
@@ -57,6 +58,7 @@ class DrafterTraits:
     from_tokens: bool = False
     copies: int | None = None
     counts: bool = False
+    earlier: bool = False
     hidden_layers: tuple[int, ...] = ()
     owns_weights: bool = True
     lasting_state: bool = False
@@ -102,10 +104,12 @@ class Prefilled(NamedTuple):
     Attributes:
         token_ids: its tokens.
         hidden: `[tokens, L, width]` the target's states of the layers that the drafter reads, if it reads any.
+        earlier: what the target made of the study's prompts before this one, if the drafter reads that.
     """
 
     token_ids: Sequence[int]
     hidden: torch.Tensor | None = None
+    earlier: Sequence[Sequence[int]] = ()
 
 
 class RecordedText(NamedTuple):

@@ -82,7 +82,8 @@ class TextDrafter:
         self._spec, self._stops = spec, stops
         self._reader = self._new_reader()
 
-    def _new_reader(self) -> Reader:
+    def _new_reader(self, earlier: Sequence[Sequence[int]] = ()) -> Reader:
+        """Of an empty text; `earlier`: see `Prefilled`."""
         raise NotImplementedError
 
     @property
@@ -92,7 +93,7 @@ class TextDrafter:
 
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
-        self._reader = self._new_reader()
+        self._reader = self._new_reader(prompt.earlier)
         self._reader.read(prompt.token_ids)
 
     def rewind(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from math import exp
@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 
 from specdraft.drafters.base import DrafterSpec, DrafterTraits, Target
 from specdraft.drafters.from_text import Reader, TextDrafter, text_facts
-from specdraft.drafters.text_index import Continuation, TextIndex, TrieLimits, by_count, continuations
+from specdraft.drafters.text_index import ROUNDING, Continuation, TextIndex, TrieLimits, by_count, continuations
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.models.files import ModelFiles
 from specdraft.trees.shapes import NestedPlan
-
-ROUNDING = 1e-9  # of a share that was a logarithm
 
 
 class Variant(NamedTuple):
@@ -112,7 +110,7 @@ class NgramDrafter(TextDrafter):
 
     _spec: Ngram
 
-    def _new_reader(self) -> Reader:
+    def _new_reader(self, earlier: Sequence[Sequence[int]] = ()) -> Reader:
         stops = self._stops if self._spec.rule.stops else frozenset()
         return Frequent(self._spec, stops) if self._spec.rule.counts else Earliest(self._spec, stops)
 

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 ROOT = 0  # the empty stretch
 
+ROUNDING = 1e-9  # of a share of a count
 
-class Suffix(NamedTuple):
+
+class TextEnd(NamedTuple):
     """The ends of a text that one state stands for: those of `shortest` to `longest` tokens."""
 
     state: int
@@ -100,7 +102,7 @@ class TextIndex:
         """How many tokens can be taken back."""
         return len(self._added)
 
-    def ends(self) -> Iterator[Suffix]:
+    def ends(self) -> Iterator[TextEnd]:
         """The ends of the text of at most `longest` tokens, the longest first."""
         return self.shorter(self._deep, min(len(self.tokens), self._most))
 
@@ -126,11 +128,11 @@ class TextIndex:
             state = self._link[state]
         return state, length
 
-    def shorter(self, state: int, length: int) -> Iterator[Suffix]:
+    def shorter(self, state: int, length: int) -> Iterator[TextEnd]:
         """The ends of a stretch of `length` tokens, which is in a state, the longest first."""
         while state != ROOT:
             below = self._length[self._link[state]]
-            yield Suffix(state, below + 1, length)
+            yield TextEnd(state, below + 1, length)
             state, length = self._link[state], below
 
     def _new_state(self, following: dict[int, int], length: int, first: int, count: int = 0) -> int:
@@ -165,7 +167,7 @@ class TextIndex:
         if self._length[self._link[state]] >= longest:
             state = self._link[state]
         self._deep = state
-        counted = [suffix.state for suffix in self.ends()]
+        counted = [end.state for end in self.ends()]
         for state in counted:
             self.count[state] += 1
         return counted

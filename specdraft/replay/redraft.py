@@ -10,6 +10,7 @@ by position and distance from the root.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -33,10 +34,12 @@ class Redrafted(NamedTuple):
     accepted: list[int]
 
 
-def redraft(drafter: Drafter, text: RecordedText, plan: Plan) -> Iterator[Redrafted]:
-    """The steps of decoding a recorded text with a plan."""
+def redraft(
+    drafter: Drafter, text: RecordedText, plan: Plan, earlier: Sequence[Sequence[int]] = ()
+) -> Iterator[Redrafted]:
+    """The steps of decoding a recorded text with a plan; `earlier`: see `Prefilled`."""
     tokens, at = text.tokens.tolist(), 0
-    drafter.begin(Prefilled(text.prompt_ids))
+    drafter.begin(Prefilled(text.prompt_ids, earlier=earlier))
     while at < len(tokens) - 1:
         tree = drafter.draft(tokens[at], plan)
         accepted = path_along(tree, tokens[at + 1 :])
@@ -62,7 +65,7 @@ class Redrafting:
 
     Args:
         drafter: it reads tokens only (`DrafterTraits.from_tokens`).
-        prompts: prompt id -> token ids.
+        prompts: prompt id -> token ids, in the study's order.
         traces: of these prompts.
     """
 
@@ -72,8 +75,18 @@ class Redrafting:
 
     def along(self, names: Sequence[str], plan: Plan) -> Drafts:
         """Every step on these prompts."""
-        each = [list(redraft(self._drafter, self._texts[name], plan)) for name in names]
+        each = [list(redraft(self._drafter, self._texts[name], plan, self._earlier(name))) for name in names]
         return Drafts.of(each, [len(self._texts[name].tokens) - 1 for name in names])
+
+    def _earlier(self, name: str) -> list[list[int]]:
+        if not self._drafter.traits.earlier:
+            return []
+        return earlier_texts(name, {other: text.tokens.tolist() for other, text in self._texts.items()})
+
+
+def earlier_texts(name: str, texts: Mapping[str, list[int]]) -> list[list[int]]:
+    """Those before one, in their order."""
+    return [*takewhile(lambda text: text is not texts[name], texts.values())]
 
 
 class Drafts(NamedTuple):

@@ -153,7 +153,9 @@ def _live_stages(
     due = {combination.identifier: missing(combination) for combination in combinations}
     seconds = sum(due[c.identifier] * c.settings.max_new_tokens * (size.target_s + size.draft_s) for c in combinations)
     yield Stage(files.label, "decode", ROWS, sum(due.values()), seconds, by_models=True)
-    for group in by_texts((c for c in combinations if c.shape.fitted or c.shape.fits_scores), plan.settings.repeats):
+    earlier = files.drafter.traits.earlier
+    read = (c for c in combinations if c.shape.fitted or c.shape.fits_scores or earlier)
+    for group in by_texts(read, plan.settings.repeats):
         yield from _recording(files, size, group, texts)
 
 
