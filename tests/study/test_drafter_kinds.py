@@ -1,9 +1,11 @@
-"""Every kind of drafter goes through the commands; what is asked of a kind follows from what it declares."""
+"""Every kind of drafter goes through the commands: one study of all kinds, live and replayed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -15,60 +17,92 @@ from support.tiny_models import PairFolders
 from specdraft.commands.options import DONE, USAGE
 from specdraft.drafters import registry
 from specdraft.drafters.pair import Pair
+from specdraft.report.writing import write_report
 from specdraft.results.metrics import COUNTS
 from specdraft.study.engines import replay
+from specdraft.study.plan import plan_study
+from specdraft.study.run import run_study
 
+KINDS = sorted(registry())
 TEXTS = ["one two one two one two one", "def f(x): def f(x): def", "x"]
-MORE = {"ngram": ["drafter.variant=trie"], "suffix": ["drafter.earlier=true", "drafter.factor=2"]}
-KEYS = ["tree", "budget", "prompt_id"]
+SPANS_ONLY = {"ngram"}  # by its default variant: no tree of its own
 
 
-@pytest.fixture
-def base(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-    monkeypatch.setattr(replay, "pair_costs", lambda *given: None)
-    rows = [json.dumps({"question_id": f"p{i}", "prompt": text}) for i, text in enumerate(TEXTS)]
-    (tmp_path / "p.jsonl").write_text("\n".join(rows))
-    pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
-    return [*pair, "pair.name=tiny", "prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=16"]
+class Studied(NamedTuple):
+    """The overrides of the pair and of its prompts, `records.csv` of both engines, and the report."""
+
+    pair: list[str]
+    prompts: list[str]
+    live: pd.DataFrame
+    replayed: pd.DataFrame
+    report: str
 
 
-def needs(kind: str, pair: Pair, folder: Path) -> list[str]:
-    """What a kind must be told."""
-    if kind != "aligned":
-        return MORE.get(kind, [])
-    weights = {
-        f"{role}": files.weights_hash for role, files in zip(("target", "draft"), pair.files.models, strict=True)
-    }
-    file = folder / "map.safetensors"
-    save_file({"weight": torch.eye(32), "bias": torch.zeros(32)}, file, {"kind": "alignment", **weights})
-    return [f"drafter.path={file}"]
+def records(overrides: list[str], engine: str, out: Path) -> pd.DataFrame:
+    """Counts by drafter, tree and prompt, without what stands beside replayed rows."""
+    run_study(plan_study([*overrides, f"engine={engine}", "report=false"]), out)
+    table = pd.read_csv(out / "records.csv")
+    return table[table["tree"] != "hindsight"].set_index(["drafter", "tree", "prompt_id"]).sort_index()[list(COUNTS)]
 
 
-@pytest.mark.parametrize("kind", sorted(registry()))
-def test_a_kind_in_every_command(kind: str, run: Run, base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
-    drafter = [f"drafter={kind}", *needs(kind, tiny_pair, tmp_path)]
-    grid = ["tree=chain,kary,measured,best_first", "budget=4", "report=false", "name=kinds", *base, *drafter]
-    tables = {}
-    for engine in ("replay", "live"):
-        out = tmp_path / engine
-        assert run("sweep", *grid, f"engine={engine}", "--out", out).code == DONE
-        records = pd.read_csv(out / "records.csv").set_index(KEYS).sort_index()
-        tables[engine] = records.drop("hindsight", level="tree", errors="ignore")[list(COUNTS)]
-    pd.testing.assert_frame_equal(tables["live"], tables["replay"])
-    assert set(tables["live"].index.get_level_values("tree")) == {"chain", "kary", "measured", "best_first"}
-    assert tables["live"]["accepted_tokens"].sum() > 10
-    assert run("report", tmp_path / "replay", "--format", "md").code == DONE
-    fitted = run("trees", "fit", "measured", "budget=3", *base, *drafter, "--format", "json")
-    assert fitted.code == DONE and len(json.loads(fitted.out)["paths"]) == 3
-    alone = [text for text in drafter if "earlier" not in text]
-    shown = run("generate", TEXTS[0], *[text for text in base if "prompts" not in text], *alone, "tree=kary", "--json")
-    assert shown.code == DONE and json.loads(shown.out)["new_tokens"] == 16
+@pytest.fixture(scope="module")
+def studied(
+    tiny_pair: Pair, tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Studied]:
+    folder = tmp_path_factory.mktemp("kinds")
+    (folder / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
+    hashes = dict(zip(("target", "draft"), (files.weights_hash for files in tiny_pair.files.models), strict=True))
+    weights = {"weight": torch.eye(32) * 1.1, "bias": torch.full((32,), 0.1)}
+    save_file(weights, folder / "map.safetensors", {"kind": "alignment", **hashes})
+    pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in hashes]
+    pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", "pair.name=tiny", "max_new_tokens=16"]
+    prompts = ["prompts=jsonl", f"prompts.path={folder / 'p.jsonl'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECDRAFT_TRACES", str(folder / "traces"))
+        patch.setattr(replay, "pair_costs", lambda *given: None)
+        grid = [*pair, *prompts, f"drafter={','.join(KINDS)}", "tree=chain,kary,measured,best_first", "budget=4"]
+        live, replayed = (records(grid, engine, folder / engine) for engine in ("live", "replay"))
+        (report,) = write_report(folder / "replay", formats=["md"])
+        yield Studied(pair, prompts, live, replayed, report.read_text())
 
 
-def test_a_drafter_that_reads_earlier_prompts_has_none_in_a_single_one(run: Run, base: list[str]) -> None:
-    settings = [text for text in base if "prompts" not in text]
-    said = run("generate", "x", *settings, "drafter=suffix", "drafter.earlier=true")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_in_every_command(kind: str, studied: Studied, run: Run) -> None:
+    live, replayed = studied.live.loc[kind], studied.replayed.loc[kind]
+    pd.testing.assert_frame_equal(live, replayed)
+    trees = {"chain", "kary", "measured"} | ({"best_first"} - ({"best_first"} if kind in SPANS_ONLY else set()))
+    assert set(live.index.get_level_values("tree")) == trees
+    assert (live.groupby("tree")["accepted_tokens"].sum() > 0).all()
+    assert kind in studied.report
+    fitted = run("trees", "fit", "measured", "budget=3", *studied.pair, *studied.prompts, f"drafter={kind}", "--json")
+    assert fitted.code == DONE
+    shown = run("generate", TEXTS[0], *studied.pair, f"drafter={kind}", "tree=kary", "budget=4", "--json")
+    assert shown.code == DONE
+    assert json.loads(shown.out)["new_tokens"] == 16
+
+
+def test_what_the_target_made_of_earlier_prompts(studied: Studied, tmp_path: Path) -> None:
+    """Live and replayed alike, and not what the text alone would give."""
+    grid = [*studied.pair, *studied.prompts, "drafter=suffix", "drafter.factor=2", "tree=chain,best_first", "budget=4"]
+    live, replayed = (
+        records([*grid, "drafter.earlier=true"], engine, tmp_path / engine) for engine in ("live", "replay")
+    )
+    pd.testing.assert_frame_equal(live, replayed)
+    alone = records(grid, "replay", tmp_path / "alone")
+    assert alone["drafted_tokens"].to_numpy().tolist() != live["drafted_tokens"].to_numpy().tolist()
+
+
+def test_a_single_prompt_has_no_earlier_ones(studied: Studied, run: Run) -> None:
+    said = run("generate", "x", *studied.pair, "drafter=suffix", "drafter.earlier=true")
     assert said.code == USAGE
     assert "drafter=suffix-eTrue reads what a study made of earlier prompts; one prompt alone has none" in said.err
     assert said.err.count("\n") == 1
+
+
+def test_rows_of_a_drafter_that_reads_earlier_prompts_stand_for_these_prompts(studied: Studied) -> None:
+    """A study with other prompts makes them anew; rows of a drafter that does not are reused."""
+    grid = [*studied.pair, *studied.prompts, "drafter=suffix", "tree=kary", "budget=4"]
+    both = [plan_study([*grid, *more]) for more in ([], ["prompts.limit=2"])]
+    assert len({plan.combinations[0].weights for plan in both}) == 1
+    both = [plan_study([*grid, "drafter.earlier=true", *more]) for more in ([], ["prompts.limit=2"])]
+    assert len({plan.combinations[0].weights for plan in both}) == 2
