@@ -156,8 +156,6 @@ class TextIndex:
             self.following[state][token] = copy
             redirected.append(state)
             state = self._link[state]
-        if self._deep == below and min(len(self.tokens) - 1, self._most) <= length:
-            self._deep = copy
         self.work += len(following)
         return copy
 
