@@ -110,6 +110,14 @@ def test_the_best_child_of_a_node_is_what_a_budget_of_one_drafts(
     assert len(set(children)) == len(children)
 
 
+def test_of_equal_scores_the_longer_match_and_then_the_text_itself() -> None:
+    """1 of 2 after two tokens, 2 of 4 after one; 1 of 2 in an earlier text."""
+    text = [1, 2, 3, 0, 2, 4, 5, 2, 4, 1, 2]
+    assert tokens_by_path(Suffix(), text, [], Chain().at(1)) == [(3,)]
+    assert tokens_by_path(Suffix(), [1, 2, 3, 1, 2], [[9, 2, 4, 2]], Chain().at(1)) == [(3,)]
+    assert tokens_by_path(Suffix(), [1, 2, 3, 1, 2], [[9, 2, 4]], Chain().at(1)) == [(4,)]
+
+
 def test_budgets_are_not_nested() -> None:
     """Two tokens of the longer match (1/3 each) are worth more than one of the shorter (3/5), one of them less."""
     text = [2, 2, 2, 0, 2, 2]
