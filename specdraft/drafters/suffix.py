@@ -186,19 +186,18 @@ class SuffixReader(Reader):
     def _best(self, limits: TrieLimits, min_prob: float) -> Draft | None:
         """The draft with the largest score; of equal ones that of the first match."""
         best, score = None, 0.0
-        whole: tuple[Match, int] | None = None  # a match that its depth did not limit, and the nodes that it could have
+        whole: Match | None = None  # whose depth did not limit it: a shorter match of its state has no more to say
         for match in self._matches():
             room, depth = self._room(match.size, limits), min(limits.depth, self._spec.max_depth - match.size)
-            known = whole is not None and whole[0][:2] == match[:2] and room <= whole[1]
-            if room <= score or known:
-                continue  # no node counts for more than 1; a shorter match of one state has no more to say
+            if room <= score or (whole is not None and whole[:2] == match[:2]):
+                continue  # no node counts for more than 1
             least = self._least(match, min_prob)
             nodes = continuations(match.where, match.state, limits._replace(nodes=room, depth=depth, least=least))
             draft = Draft(match, nodes, sum(node.times for node in nodes) / match.where.count[match.state])
             if draft.score > score:
                 best, score = draft, draft.score
             if depth >= min(room, limits.depth):
-                whole = match, room
+                whole = match
         return best
 
     def _matches(self) -> Iterator[Match]:
