@@ -15,6 +15,7 @@ from specdraft.drafters.ngram import Ngram, NgramDrafter
 from specdraft.drafters.suffix import Suffix, SuffixDrafter
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.topology import Topology
 
 TEXT = st.lists(st.integers(0, 3), min_size=1, max_size=20)
@@ -30,7 +31,7 @@ def fresh(spec: Ngram | Suffix, text: Sequence[int]) -> TextDrafter:
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label)
 @settings(max_examples=40)
-@given(TEXT, topologies(max_nodes=8))
+@given(st.lists(st.integers(0, 2), min_size=8, max_size=24), st.just(Kary().at(14).topology) | topologies(max_nodes=8))
 def test_every_node_is_looked_up_after_the_tokens_above_it(
     spec: Ngram | Suffix, text: list[int], topology: Topology
 ) -> None:
@@ -73,7 +74,7 @@ def test_one_sequence_that_is_not_of_best_children_is_looked_up() -> None:
 
 def test_what_was_taken_back_is_not_followed_in_earlier_texts() -> None:
     drafter = SuffixDrafter(Suffix(), STOPS)
-    drafter.begin(Prefilled([7], earlier=[[2, 0, 2, 1, 8], [1, 9], [1, 9]]))
+    drafter.begin(Prefilled([7] * 6, earlier=[[2, 0, 2, 1, 8], [1, 9], [1, 9]]))
     for token in (2, 0, 2):
         drafter._reader.push(token)
     drafter.rewind()
