@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -64,6 +64,7 @@ def decode(
     source: Source = NO_SOURCE,
     *,
     pruning: Pruning = WHOLE,
+    earlier: Sequence[Sequence[int]] = (),
     again: bool = False,
     watched: bool = False,
 ) -> Decoding:
@@ -79,6 +80,7 @@ def decode(
         ending: when the continuation is over.
         source: of randomness.
         pruning: which drafted nodes are sent to the target.
+        earlier: see `Prefilled`.
         again: verifier and drafter hold this very prompt from the last time: it is not read again.
         watched: keep what is needed to show a step: draft probabilities, and the target's logits.
     """
@@ -88,7 +90,7 @@ def decode(
     if again:
         drafter.rewind()
     else:
-        drafter.begin(Prefilled(prompt_ids, prompt.hidden))
+        drafter.begin(Prefilled(prompt_ids, prompt.hidden, earlier))
     drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes)
     pruner = pruning.begin(prompt_ids)
     steps = _steps(verifier, drafter, plan, rule, drawing, pruner, root, ending)

@@ -88,7 +88,7 @@ class Together:
             return f"the state of drafter={self.drafter} outlasts a step, so a tree depends on the steps before it"
         if self.pruning.adapts:
             return "with pruning.online=true what is pruned depends on the steps before it"
-        if self.plan and self.topology is None and self.plan.nested is None:
+        if self.plan and self.topology is None and self.plan.nested is None and not self.traits.from_tokens:
             return f"tree={self.shape.kind} differs from step to step, and a budget's trees are no parts of larger ones"
         return None if rule.replay == "rank" else self._expected_only()
 
@@ -113,6 +113,8 @@ class Together:
             return why
         if why := self._wrong_rule():
             return f"{why}; {self._fitting_rules()}"
+        if self.traits.earlier and self.prompts is None:
+            return f"drafter={self.drafter} reads what a study made of earlier prompts; one prompt alone has none"
         return (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
 
     def refuse(self) -> None:
@@ -167,13 +169,27 @@ class Together:
     def _beyond_drafter(self) -> str | None:
         """Why this drafter cannot make the tree, whatever the rule."""
         traits, shape = self.traits, self.shape
-        if self.dynamic and not traits.probabilities:
-            return f"tree={shape.kind} chooses nodes by their probability, and drafter={self.drafter} gives none"
+        if self.dynamic and not traits.probabilities and (why := self._no_own_tree()):
+            return why
         if self.pruning.prunes and not traits.probabilities:
             return f"pruning={self.pruning.kind} looks at probabilities, and drafter={self.drafter} gives none"
-        if traits.deepest is not None and self.limits.depth > traits.deepest:
+        copied = self.dynamic or (self.topology is not None and self.topology.is_span)
+        deepest = traits.copies if traits.from_tokens and copied else traits.deepest
+        if deepest is not None and self.limits.depth > deepest:
             levels = f"{self.limits.depth} levels" if self.topology is not None else f"up to {self.limits.depth} levels"
-            return f"{shape.label} has {levels}; drafter={self.drafter} makes at most {traits.deepest}"
+            return f"{shape.label} has {levels}; drafter={self.drafter} makes at most {deepest}"
+        return None
+
+    def _no_own_tree(self) -> str | None:
+        """Why a drafter without probabilities has no tree of this shape."""
+        kind, plan = self.shape.kind, self.plan.nested if self.plan else None
+        if not self.traits.counts or plan is None:
+            return f"tree={kind} chooses nodes by their probability, and drafter={self.drafter} gives none"
+        if plan.scorer or plan.predictor or plan.temperature != 1 or plan.top_p < 1:
+            return (
+                f"{self.shape.label} ranks nodes by probabilities, and drafter={self.drafter} goes by counts; expected "
+                "tree.scores=raw and no tree.candidate_top_p"
+            )
         return None
 
     def _wrong_rule(self) -> str | None:

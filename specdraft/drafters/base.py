@@ -41,6 +41,11 @@ class DrafterTraits:
         draws: it can draw a node's children at random; otherwise it proposes by rank only.
         deepest: draft levels at most; None: as many as are asked for.
         by_offset: what it proposes depends on the distance from the root, not on the tokens before alone.
+        from_tokens: its proposals follow from tokens, without a forward, and may leave any part of a tree empty: replay
+            drafts again along the recorded text (see `replay.redraft`).
+        copies: of those, levels of a chain, which is copied at once, and of a tree of its own, at most.
+        counts: it has a tree of its own, best first by how often what follows was seen.
+        earlier: it reads what the target made of a study's earlier prompts too, in their order.
         hidden_layers: layers of the target whose hidden states it reads (see `models.Forward`).
         owns_weights: it has weights of its own, which are hashed.
         lasting_state: its state outlasts a step, so what it proposes depends on where steps started: live only.
@@ -50,6 +55,10 @@ class DrafterTraits:
     draws: bool = True
     deepest: int | None = None
     by_offset: bool = False
+    from_tokens: bool = False
+    copies: int | None = None
+    counts: bool = False
+    earlier: bool = False
     hidden_layers: tuple[int, ...] = ()
     owns_weights: bool = True
     lasting_state: bool = False
@@ -95,10 +104,12 @@ class Prefilled(NamedTuple):
     Attributes:
         token_ids: its tokens.
         hidden: `[tokens, L, width]` the target's states of the layers that the drafter reads, if it reads any.
+        earlier: what the target made of the study's prompts before this one, if the drafter reads that.
     """
 
     token_ids: Sequence[int]
     hidden: torch.Tensor | None = None
+    earlier: Sequence[Sequence[int]] = ()
 
 
 class RecordedText(NamedTuple):
@@ -125,15 +136,12 @@ class Annotation(NamedTuple):
         top_ids: `[T + 1, K]` int32, the most probable tokens, best first; K is 0 of a drafter without probabilities.
         top_probs: `[T + 1, K]` float32, their probabilities (softmax at temperature 1).
         entropy: `[T + 1]` float32, of the drafter's distribution, in nats.
-        offered: `[T + 1, O]` int32, of a drafter that may propose less than a tree has room for: how many children
-            every node at depth d - 1 gets if the root is this token; `[T + 1, 0]` of one that fills every tree.
     """
 
     ranks: np.ndarray
     top_ids: np.ndarray
     top_probs: np.ndarray
     entropy: np.ndarray
-    offered: np.ndarray
 
 
 class Expansion(NamedTuple):

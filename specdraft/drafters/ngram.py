@@ -2,66 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from math import exp
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from specdraft.drafters.base import (
-    BY_RANK,
-    Annotation,
-    Described,
-    DrafterSpec,
-    DrafterTraits,
-    Drawing,
-    Expansion,
-    GivenTrees,
-    Prefilled,
-    RecordedText,
-    Target,
-)
+from specdraft.drafters.base import DrafterSpec, DrafterTraits, Target
+from specdraft.drafters.from_text import Reader, TextDrafter, text_facts
+from specdraft.drafters.text_index import ROUNDING, Continuation, TextIndex, TrieLimits, by_count, continuations
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.models.files import ModelFiles
-from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import NestedPlan, Plan
+from specdraft.trees.shapes import NestedPlan
 
-if TYPE_CHECKING:
-    import torch
 
-VARIANTS = ("hf",)
+class Variant(NamedTuple):
+    """A rule of looking up.
+
+    Attributes:
+        longest: the longest n-gram that is looked up, unless said otherwise.
+        stops: copying ends before an end-of-sequence token.
+        whole: only occurrences with a whole span behind them count, and not those next to the text's end.
+        counts: the most frequent continuation, not the earliest.
+    """
+
+    longest: int
+    stops: bool = False
+    whole: bool = False
+    counts: bool = False
+
+
+VARIANTS = {
+    "hf": Variant(2, stops=True),
+    "vllm": Variant(5),
+    "original": Variant(3, whole=True),
+    "trie": Variant(16, stops=True, counts=True),
+}
 
 
 @dataclass
 class Ngram(DrafterSpec):
-    """Copy the span that followed the last tokens where they stood before (prompt lookup decoding, Saxena 2023).
+    """Copy what followed the last tokens where they stood before (prompt lookup decoding, Saxena 2023).
+
+    The longest n-gram at the text's end that stood before decides, by its earliest occurrence (`trie`: by all).
 
     Attributes:
-        variant: `hf`: as `transformers` looks up: the longest n-gram that has a match, its earliest match, cut before
-            an end-of-sequence token.
-        max_matching_ngram_size: the longest n-gram that is looked up.
-        num_output_tokens: how many tokens are copied at most.
+        variant: `hf`: as `transformers`, cut before an end-of-sequence token; `vllm`: as vLLM, not cut; `original`: as
+            Saxena's function, which takes no span that is shorter than `num_output_tokens`; `trie`: all occurrences
+            together, the most frequent continuation first (as REST, He et al. 2023, on the text itself).
+        max_matching_ngram_size: the longest n-gram that is looked up; left out: 2, 5, 3 and 16 tokens.
+        prompt_lookup_min: the shortest one.
+        num_output_tokens: how many tokens are copied at most; of `trie`, levels of its own tree.
     """
 
     kind: str = "ngram"
     variant: str = "hf"
-    max_matching_ngram_size: int = 2
+    max_matching_ngram_size: int | None = None
+    prompt_lookup_min: int = 1
     num_output_tokens: int = 10
 
     @property
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`."""
         return DrafterTraits(
-            probabilities=False, draws=False, deepest=self.num_output_tokens, by_offset=True, owns_weights=False
+            probabilities=False,
+            draws=False,
+            copies=self.num_output_tokens,
+            owns_weights=False,
+            from_tokens=True,
+            counts=self.rule.counts,
         )
+
+    @property
+    def rule(self) -> Variant:
+        """Of the variant."""
+        return VARIANTS[self.variant]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest n-gram that is looked up."""
+        return self.rule.longest if self.max_matching_ngram_size is None else self.max_matching_ngram_size
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""
         if self.variant not in VARIANTS:
             raise ConfigError(f"drafter.variant={self.variant!r} is not known{did_you_mean(self.variant, VARIANTS)}")
-        for name in ("max_matching_ngram_size", "num_output_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"drafter.{name}={getattr(self, name)} is out of range; expected 1 or more")
+        for name in ("max_matching_ngram_size", "prompt_lookup_min", "num_output_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"drafter.{name}={value} is out of range; expected 1 or more")
+        if self.prompt_lookup_min > self.longest:
+            raise ConfigError(
+                f"drafter.prompt_lookup_min={self.prompt_lookup_min} is out of range; expected at most "
+                f"drafter.max_matching_ngram_size, {self.longest}"
+            )
 
     def load(self, weights: ModelFiles | None, target: Target) -> NgramDrafter:
         """See `DrafterSpec.load`: there is nothing to load."""
@@ -69,16 +102,28 @@ class Ngram(DrafterSpec):
 
     def facts(self, weights: ModelFiles | None, target: ModelFiles) -> dict[str, Any]:
         """See `DrafterSpec.facts`."""
-        return ngram_facts(self, target.eos_ids)
+        return text_facts(self, target.eos_ids)
 
 
-def ngram_facts(spec: Ngram, stops: frozenset[int]) -> dict[str, Any]:
-    """See `Drafter.facts`."""
-    return {"drafter": spec.as_dict(), "stops": sorted(stops)}
+class NgramDrafter(TextDrafter):
+    """See `Ngram`."""
+
+    _spec: Ngram
+
+    def _new_reader(self, earlier: Sequence[Sequence[int]] = ()) -> Reader:
+        stops = self._stops if self._spec.rule.stops else frozenset()
+        return Frequent(self._spec, stops) if self._spec.rule.counts else Earliest(self._spec, stops)
 
 
-class Lookup:
-    """A text, and where each of its n-grams ended first.
+class Match(NamedTuple):
+    """An n-gram at the text's end that stood before: how long it is, and its state in the index."""
+
+    size: int
+    state: int
+
+
+class Lookup(Reader):
+    """The text with its n-grams.
 
     Args:
         spec: how to look up.
@@ -87,117 +132,88 @@ class Lookup:
 
     def __init__(self, spec: Ngram, stops: frozenset[int]) -> None:
         self._spec, self._stops = spec, stops
-        self.tokens: list[int] = []
-        self._ended: dict[tuple[int, ...], int] = {}  # n-gram -> tokens up to the end of its first occurrence
+        self._index = TextIndex(spec.longest + spec.num_output_tokens * spec.rule.counts)
 
-    def extend(self, tokens: Sequence[int]) -> None:
-        """The text goes on."""
-        for token in tokens:
-            self.tokens.append(token)
-            length = len(self.tokens)
-            for size in range(1, min(self._spec.max_matching_ngram_size, length) + 1):
-                self._ended.setdefault(tuple(self.tokens[-size:]), length)
+    def read(self, tokens: Iterable[int]) -> None:
+        """See `Reader.read`."""
+        self._index.read(tokens)
 
-    def span(self) -> list[int]:
-        """What followed the earliest occurrence of the longest n-gram at the text's end that stood there before."""
-        longest = min(self._spec.max_matching_ngram_size, len(self.tokens) - 1)
-        for size in range(longest, 0, -1):
-            start = self._ended[tuple(self.tokens[-size:])]
-            if start < len(self.tokens):
-                copied = self.tokens[start : start + self._spec.num_output_tokens]
-                stop = next((i for i, token in enumerate(copied) if token in self._stops), len(copied))
-                return copied[:stop]
+    def push(self, token: int) -> None:
+        """See `Reader.push`."""
+        self._index.push(token)
+
+    def pop(self) -> None:
+        """See `Reader.pop`."""
+        self._index.pop()
+
+    @property
+    def pushed(self) -> int:
+        """See `Reader.pushed`."""
+        return self._index.pending
+
+    def _matches(self) -> Iterator[Match]:
+        """The n-grams at the text's end that something followed, the longest first."""
+        for end in self._index.ends():
+            if self._index.following[end.state]:
+                for size in range(min(end.longest, self._spec.longest), end.shortest - 1, -1):
+                    if size >= self._spec.prompt_lookup_min:
+                        yield Match(size, end.state)
+
+    def next_tokens(self, most: int) -> list[int]:
+        """What followed the longest match, then what only followed shorter ones; `stops` end it as they end a span."""
+        found: dict[int, None] = {}
+        for match in self._matches():
+            found |= dict.fromkeys(self._followers(match))
+            if len(found) >= most:
+                break
+        return [*takewhile(lambda token: token not in self._stops, list(found)[:most])]
+
+    def _followers(self, match: Match) -> list[int]:
+        """What followed a match, by the variant's preference."""
+        raise NotImplementedError
+
+
+class Earliest(Lookup):
+    """The earliest occurrence decides."""
+
+    def _followers(self, match: Match) -> list[int]:
+        below = self._index.following[match.state]
+        there = [token for token in below if self._counts(match, self._index.first[below[token]] - 1)]
+        return sorted(there, key=lambda token: self._index.first[below[token]])
+
+    def _counts(self, match: Match, end: int) -> bool:
+        """Whether an occurrence that ends after so many tokens counts."""
+        length, copied = len(self._index.tokens), self._spec.num_output_tokens
+        return not self._spec.rule.whole or (end + copied <= length and end < length - match.size)
+
+    def span(self, most: int) -> list[int]:
+        """See `Reader.span`: what followed the earliest occurrence of the longest match."""
+        for match in self._matches():
+            start = self._index.first[match.state]
+            if self._counts(match, start):
+                copied = self._index.tokens[start : start + min(most, self._spec.num_output_tokens)]
+                return [*takewhile(lambda token: token not in self._stops, copied)]
         return []
 
 
-class NgramDrafter:
-    """Proposes one sequence, every token of it the only child of the one before; nothing where there is no match.
+class Frequent(Lookup):
+    """All occurrences of the longest match decide: what followed them is a trie."""
 
-    Args:
-        spec: how to look up.
-        stops: the target's end-of-sequence tokens.
-    """
+    def _followers(self, match: Match) -> list[int]:
+        return [token for token, _ in by_count(self._index, match.state, self._stops)]
 
-    def __init__(self, spec: Ngram, stops: frozenset[int]) -> None:
-        self._spec, self._stops = spec, stops
-        self._prompt: list[int] = []
+    def span(self, most: int) -> list[int]:
+        """See `Reader.span`: the most frequent token, again and again."""
+        return [node.token for node in self._trie(TrieLimits(most, most))]
 
-    @property
-    def traits(self) -> DrafterTraits:
-        """See `Drafter.traits`."""
-        return self._spec.traits
+    def tree(self, plan: NestedPlan) -> list[Continuation]:
+        """See `Reader.tree`: by the share of the earlier occurrences that a node has."""
+        return self._trie(TrieLimits(plan.nodes, plan.depth, plan.max_children), exp(plan.least))
 
-    def begin(self, prompt: Prefilled) -> None:
-        """See `Drafter.begin`."""
-        self._prompt = list(prompt.token_ids)
-        self.rewind()
-
-    def rewind(self) -> None:
-        """See `Drafter.rewind`."""
-        self._lookup = Lookup(self._spec, self._stops)
-        self._lookup.extend(self._prompt)
-
-    def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
-        """See `Drafter.draft`: of the plan's tree the nodes that the copied span reaches."""
-        self._lookup.extend([root])
-        span = self._lookup.span()
-        if plan.topology is None:
-            raise ConfigError(f"drafter={self._spec.kind} has no probabilities to choose the nodes of a tree by")
-        kept = [0, *plan.topology.chain[: len(span)]]
-        return DraftTree(plan.topology.part(kept), [root, *span[: len(kept) - 1]])
-
-    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
-        """See `Drafter.commit`."""
-        tokens = tree.token_list()
-        self._lookup.extend([tokens[node] for node in accepted_nodes])
-
-    def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
-        """See `Drafter.annotate`: no model is needed."""
-        return [self._annotation(text) for text in texts]
-
-    def _annotation(self, text: RecordedText) -> Annotation:
-        tokens, offsets = text.tokens.tolist(), self._spec.num_output_tokens
-        ranks = np.full((len(tokens), offsets), -1, dtype=np.int32)
-        offered = np.zeros((len(tokens), offsets), dtype=np.int32)
-        lookup = Lookup(self._spec, self._stops)
-        lookup.extend(text.prompt_ids)
-        for root, token in enumerate(tokens):
-            lookup.extend([token])
-            span = lookup.span()
-            offered[root, : len(span)] = 1
-            for depth, (proposed, there) in enumerate(zip(span, tokens[root + 1 :], strict=False)):
-                if proposed == there:
-                    ranks[root + 1 + depth, depth] = 0
-        nothing = np.zeros(len(tokens), dtype=np.float32)
-        none = np.empty((len(tokens), 0))
-        return Annotation(ranks, none.astype(np.int32), none.astype(np.float32), nothing, offered)
-
-    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
-        """See `Drafter.logits_along`: there are none."""
-        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
-
-    def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
-        """See `Drafter.expand`: without probabilities there is nothing to choose nodes by."""
-        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
-
-    def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
-        """See `expand`."""
-        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
-
-    def score(
-        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float, featured: bool = False
-    ) -> Iterator[Described]:
-        """See `Drafter.score`: there is nothing to score by."""
-        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
-
-    def rehearse(self, parents: int) -> None:
-        """See `Drafter.rehearse`: one look-up serves all levels."""
-        self._lookup.span()
-
-    def facts(self) -> dict[str, Any]:
-        """See `Drafter.facts`."""
-        return ngram_facts(self._spec, self._stops)
-
-    def describe(self) -> dict[str, Any]:
-        """See `Drafter.describe`."""
-        return self._spec.as_dict()
+    def _trie(self, limits: TrieLimits, least_share: float = 0.0) -> list[Continuation]:
+        if (match := next(self._matches(), None)) is None:
+            return []
+        earlier = self._index.count[match.state] - 1  # the text's end is an occurrence too
+        depth = min(limits.depth, self._spec.num_output_tokens)
+        least = least_share * earlier * (1 - ROUNDING)
+        return continuations(self._index, match.state, limits._replace(depth=depth, least=least), self._stops)

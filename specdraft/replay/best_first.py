@@ -53,13 +53,13 @@ def walk(packed: PackedRanks, expansions: Sequence[Expansion]) -> Walked:
     prompt = np.repeat(np.arange(len(packed.last)), packed.last)
     first = np.cumsum(packed.last) - packed.last
     position = np.arange(len(prompt)) - first[prompt]
-    depth, path, paths = _paths(parent, rank)
+    depth, path, paths = paths_of(parent, rank)
     on_path = _follow(packed.ranks, prompt, position, parent, rank, int(depth.max(initial=0)))
     return Walked(prompt, first, parent, depth, log_prob, path, paths, on_path)
 
 
-def _paths(parent: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[RankPath]]:
-    """Depth and rank path (an index into the list) of every node."""
+def paths_of(parent: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[RankPath]]:
+    """`[F, N]` depth and rank path (an index into the list) of every node; see `Walked`."""
     depth, path = np.zeros_like(parent), np.zeros_like(parent)
     paths: list[RankPath] = [()]
     rows = np.arange(len(parent))[:, None]

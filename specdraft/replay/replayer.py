@@ -19,9 +19,10 @@ from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
 from specdraft.replay.folds import folds
 from specdraft.replay.pruned import Scored, prune, replay_pruned
+from specdraft.replay.redraft import Redrafting
 from specdraft.replay.reliability import merged, reliability
 from specdraft.replay.scores import TreeScores
-from specdraft.replay.static import NestedWalk, Taken, counted, pack_traces, take_steps
+from specdraft.replay.static import NestedWalk, counted, pack_traces, take_steps
 from specdraft.results.counted import Counted, joined
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.store import TraceStore
@@ -64,6 +65,7 @@ class Replayer:
         seed: of the halves that fitted trees are scored on.
         expansions: best-first trees of every prompt, by their limits (see `dynamic_trees`).
         scores: what trees are pruned by, by the kind of scores (see `score_trees`).
+        redrafting: of a drafter that drafts again along the texts (`DrafterTraits.from_tokens`).
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class Replayer:
         seed: int,
         expansions: Mapping[Limits, Expansions] | None = None,
         scores: Mapping[str, TreeScores] | None = None,
+        redrafting: Redrafting | None = None,
     ) -> None:
-        self._scores = scores or {}
+        self._scores, self._redrafting = scores or {}, redrafting
         self._packed = pack_traces(traces, [p.prompt_id for p in prompts])
         self._fits = Fits(self._packed, folds([p.category for p in prompts], seed))
         self._costs, self._expansions = costs, expansions or {}
@@ -160,6 +163,8 @@ class Replayer:
         """One block of prompts, in the way that plan, rule and pruning ask for."""
         if isinstance(pruning, ScoredPolicy):
             return self._replay_pruned(plan, pruning, block, with_steps)
+        if self._redrafting is not None:
+            return self._replay_redrafted(self._redrafting, plan, block, with_steps)
         if plan.nested is not None:
             return self._replay_nested(plan.nested, block, with_steps)
         assert plan.topology is not None, "trees that differ and are not nested: see fitting.Together.live_only"
@@ -174,7 +179,7 @@ class Replayer:
             part = part._replace(ranks=np.where(part.ranks > 0, -1, part.ranks))
         taken = take_steps(topology, part, self._static_walk(topology, part, (block.tobytes(), rule.replay)))
         done = counted(topology, part, taken, with_steps)
-        return self._with_estimates(done, self._static_seconds(topology, part, taken, done.sums["steps"]))
+        return self._with_estimates(done, self._costs.decode_s(topology, done.sums["steps"]))
 
     def _static_walk(self, topology: Topology, part: PackedRanks, of: Hashable) -> NestedWalk:
         """The last one is kept: smaller budgets of its shape want it."""
@@ -182,13 +187,12 @@ class Replayer:
             self._nested = of, NestedWalk(topology, part.ranks)
         return self._nested[1]
 
-    def _static_seconds(self, topology: Topology, part: PackedRanks, taken: Taken, steps: np.ndarray) -> np.ndarray:
-        """`[P]` estimated seconds; a drafter that fills no tree makes all its levels at once."""
-        if part.offered is None:
-            return self._costs.decode_s(topology, steps)
-        each = self._costs.dynamic_steps_s(np.ones((len(taken.end), 1)), taken.sizes(topology))
-        spent = np.bincount(taken.prompt, weights=each, minlength=len(part.last))
-        return self._costs.prefill_s + spent
+    def _replay_redrafted(self, redrafting: Redrafting, plan: Plan, block: np.ndarray, with_steps: bool) -> Counted:
+        drafts = redrafting.along([self._names[place] for place in block], plan)
+        done = drafts.counted(plan, self._packed.of(block), with_steps)
+        each = self._costs.dynamic_steps_s(drafts.looked_up(plan)[:, None], drafts.sizes)
+        spent = np.bincount(drafts.prompt, weights=each, minlength=len(block))
+        return self._with_estimates(done, self._costs.prefill_s + spent)
 
     def _replay_expected(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray) -> Counted:
         rows = _rows(block)
@@ -269,15 +273,15 @@ def dynamic_trees(
     fitted: FittedScores | None = None,
 ) -> dict[Limits, Expansions]:
     """The expansions that best-first plans need: one for each limits, at their largest budget; drafted where they are
-    missing. Other plans need none.
+    missing. Other plans need none, nor does a drafter that drafts again.
 
     Args:
         pair, prompts, traces, store, recorded, watch: see `Expansions`.
         plans: of any shapes.
         fitted: what plans lack whose scores are fitted.
     """
-    expansions = {}
-    for which, plan in largest_nested(plans).items():
+    expansions: dict[Limits, Expansions] = {}
+    for which, plan in largest_nested([] if pair.traits.from_tokens else plans).items():
         of_prompts = {name: (fitted or FittedScores()).complete(plan, name) for name in prompts}
         expansions[which] = Expansions(pair, prompts, traces, of_prompts, store)
     for expansion in expansions.values():

@@ -19,21 +19,20 @@ from specdraft.trees.ranks import PackedRanks, at_depth
 from specdraft.trees.topology import Topology
 
 
-def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray], offered: Sequence[np.ndarray] = ()) -> PackedRanks:
-    """Lay ranks `[T + 1]`, or `[T + 1, O]`, of each prompt side by side, and what was `offered` `[T + 1, O]`."""
+def pack(ranks: Sequence[np.ndarray], tokens: Sequence[np.ndarray]) -> PackedRanks:
+    """Lay ranks `[T + 1]`, or `[T + 1, O]`, of each prompt side by side."""
     last = np.array([len(text) - 1 for text in ranks], dtype=np.int64)
     packed = _side_by_side(ranks, -1)
     packed[:, 0] = -1
     looped = np.array([looped_tokens(text.tolist()) for text in tokens], dtype=np.int64)
-    partial = bool(offered) and offered[0].shape[1] > 0
-    return PackedRanks(packed, last, looped, _side_by_side(offered, 0) if partial else None)
+    return PackedRanks(packed, last, looped)
 
 
 def pack_traces(traces: PairTraces, names: Sequence[str]) -> PackedRanks:
     """The recorded texts of these prompts side by side, as the pair's drafter ranks them."""
     said = [traces.annotations[name] for name in names]
     tokens = [traces.trajectories[name].tokens for name in names]
-    return pack([a.ranks for a in said], tokens, [a.offered for a in said])
+    return pack([a.ranks for a in said], tokens)
 
 
 def _side_by_side(rows: Sequence[np.ndarray], empty: int) -> np.ndarray:
@@ -152,7 +151,7 @@ class Taken(NamedTuple):
     end: np.ndarray
     accepted: np.ndarray
     cut: np.ndarray
-    there: np.ndarray | None
+    there: np.ndarray | None = None
 
     def sizes(self, topology: Topology) -> np.ndarray:
         """`[V]` draft nodes of each step."""
@@ -169,18 +168,7 @@ def take_steps(topology: Topology, packed: PackedRanks, walk: NestedWalk | None 
     prompt, position = np.divmod(starts, depth.shape[1])
     end, accepted = node.ravel()[starts], depth.ravel()[starts]
     cut = position + accepted == packed.last[prompt]
-    there = None if packed.offered is None else drafted_nodes(topology, packed.offered[prompt, position])
-    return Taken(prompt, position, end, accepted, cut, there)
-
-
-def drafted_nodes(topology: Topology, offered: np.ndarray) -> np.ndarray:
-    """`[V, n + 1]` which nodes of a tree were drafted below roots with `offered` `[V, O]`."""
-    there = np.ones((len(offered), len(topology)), dtype=bool)
-    for node in range(1, len(topology)):
-        depth = int(topology.depths[node])
-        enough = offered[:, depth - 1] > topology.ranks[node] if depth <= offered.shape[1] else False
-        there[:, node] = there[:, topology.parents[node]] & enough
-    return there
+    return Taken(prompt, position, end, accepted, cut)
 
 
 def replay(topology: Topology, packed: PackedRanks, with_steps: bool = False) -> Counted:

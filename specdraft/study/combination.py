@@ -147,8 +147,8 @@ class Combination:
     @property
     def weights(self) -> tuple[str, ...]:
         """Digests of what this combination's rows are worth reusing for: the weights, and where the tree, or the scores
-        that it is grown or pruned by, are fitted, all prompts of the study."""
-        fitted = self.shape.fitted or self.fits_scores
+        that it is grown or pruned by, are fitted, or the drafter reads earlier texts, all prompts of the study."""
+        fitted = self.shape.fitted or self.fits_scores or self.pair.drafter.traits.earlier
         return (*self.pair.weights, self.prompts_digest) if fitted else self.pair.weights
 
     @cached_property

@@ -153,7 +153,9 @@ def _live_stages(
     due = {combination.identifier: missing(combination) for combination in combinations}
     seconds = sum(due[c.identifier] * c.settings.max_new_tokens * (size.target_s + size.draft_s) for c in combinations)
     yield Stage(files.label, "decode", ROWS, sum(due.values()), seconds, by_models=True)
-    for group in by_texts((c for c in combinations if c.shape.fitted or c.shape.fits_scores), plan.settings.repeats):
+    earlier = files.drafter.traits.earlier
+    read = (c for c in combinations if c.shape.fitted or c.shape.fits_scores or earlier)
+    for group in by_texts(read, plan.settings.repeats):
         yield from _recording(files, size, group, texts)
 
 
@@ -170,6 +172,8 @@ def _recording(files: PairFiles, size: Size, group: SameTexts, texts: set[tuple[
 
 def _expanding(files: PairFiles, size: Size, group: Sequence[Combination]) -> Iterator[Stage]:
     """One stage for all best-first trees that share their limits, at the largest budget."""
+    if files.drafter.traits.from_tokens:
+        return
     for plan in largest_nested(combination.together.plan for combination in group).values():
         tokens = size.prompts * group[0].settings.max_new_tokens * plan.nodes * EXPANDED
         yield Stage(files.label, "expand", "prompts", size.prompts, tokens * size.draft_s, by_models=True)

@@ -164,9 +164,9 @@ class Recorder:
 
 def read_trace(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:
     """The tensors as `kind`, or None where they are not a whole trace of that kind."""
-    if tensors is None or set(tensors) != set(kind._fields):
+    if tensors is None or not set(kind._fields) <= tensors.keys():
         return None
-    trace = kind(**tensors)
+    trace = kind(**{name: tensors[name] for name in kind._fields})  # what earlier versions kept besides is left out
     if ending is not None and not ending.reached(len(trace.tokens), int(trace.tokens[-1])):
         return None
     return trace

@@ -12,23 +12,19 @@ class PackedRanks(NamedTuple):
 
     Attributes:
         ranks: `[P, T_max + 2]` the drafter's rank of the token at each position; -1 where there is none. A drafter
-            whose proposal depends on how far below the root it is has `[P, T_max + 2, O]`: by depth, from 1 to O,
-            the last for all below.
+            whose proposal depends on how far below the root it is has `[P, T_max + 2, O]`: by depth, from 1 to O;
+            below that it proposes nothing.
         last: `[P]` each trajectory's last position `T`.
         looped: `[P]` tokens that end a repeated 4-gram (see `metrics.looped_tokens`).
-        offered: `[P, T_max + 2, O]` how many children every node at depth d - 1 gets in a tree whose root is at each
-            position, of a drafter that may propose less than a tree has room for; else None.
     """
 
     ranks: np.ndarray
     last: np.ndarray
     looped: np.ndarray
-    offered: np.ndarray | None = None
 
     def of(self, prompts: np.ndarray | slice) -> PackedRanks:
         """Some of the trajectories."""
-        offered = None if self.offered is None else self.offered[prompts]
-        return PackedRanks(self.ranks[prompts], self.last[prompts], self.looped[prompts], offered)
+        return PackedRanks(self.ranks[prompts], self.last[prompts], self.looped[prompts])
 
 
 class Starts(NamedTuple):
@@ -45,4 +41,6 @@ def starts(packed: PackedRanks) -> Starts:
 
 def at_depth(ranks: np.ndarray, depth: int) -> np.ndarray:
     """`[P, S]` the ranks that hold `depth` levels below the root (see `PackedRanks`)."""
-    return ranks if ranks.ndim == 2 else ranks[:, :, min(depth, ranks.shape[2]) - 1]
+    if ranks.ndim == 2:
+        return ranks
+    return ranks[:, :, depth - 1] if depth <= ranks.shape[2] else np.full(ranks.shape[:2], -1, dtype=ranks.dtype)

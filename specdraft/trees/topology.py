@@ -192,6 +192,11 @@ class Topology:
     def is_chain(self) -> bool:
         return self.depth == self.num_nodes
 
+    @cached_property
+    def is_span(self) -> bool:
+        """Whether it is one sequence of best children."""
+        return self.is_chain and not self.ranks[1:].any()
+
     @property
     def sibling_closed(self) -> bool:
         """Whether every node's lower-ranked siblings are in the tree."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -12,11 +14,12 @@ import torch
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drawing
-from specdraft.drafters.base import Annotation, Expansion, Prefilled
+from specdraft.drafters.base import Annotation, Drafter, Expansion, Prefilled, Target
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import OUT_OF_MEMORY, ModelError, PromptError, ResultsError, did_you_mean
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
-from specdraft.replay.static import accepted_nodes, drafted_nodes
+from specdraft.replay.redraft import path_along
+from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.generate import Generation
@@ -69,6 +72,23 @@ class Recorded:
         """The text of a token."""
         tokenizer = self.combination.pair.target.tokenizer
         return lambda token: str(tokenizer.decode([token]))
+
+    @property
+    def tokens_unknown(self) -> bool:
+        """Whether only the models know what was drafted off the recorded path."""
+        return self.expansion is None and self.redrafter is None
+
+    @cached_property
+    def redrafter(self) -> Drafter | None:
+        """The drafter, if it drafts again along the text: it needs no model."""
+        files = self.combination.pair
+        if not files.drafter.traits.from_tokens:
+            return None
+        return files.drafter.load(None, Target(files.target, _no_model))
+
+
+def _no_model() -> NoReturn:
+    raise AssertionError("a drafter that drafts again reads tokens only")
 
 
 def find_prompt(spec: PromptSpec, prompt_id: str) -> Prompt:
@@ -125,7 +145,7 @@ def recorded(
         settings.max_new_tokens,
         store,
         draw,
-        combination.plan.nested,
+        None if combination.pair.drafter.traits.from_tokens else combination.plan.nested,
     )
     if traces is None:
         raise ResultsError(
@@ -147,7 +167,7 @@ def _with_models(
     ids, ending = {prompt.prompt_id: prompt_ids}, Ending(combination.settings.max_new_tokens, pair.eos_ids)
     traces = pair_traces(pair, ids, combination.sampling, ending, store, report, f"{combination.settings.seed}/0")
     expansion = None
-    if (nested := combination.plan.nested) is not None:
+    if (nested := combination.plan.nested) is not None and not pair.traits.from_tokens:
         trees = Expansions(pair, ids, traces, {prompt.prompt_id: nested}, store)
         trees.record(report)
         expansion = trees.of(prompt.prompt_id)
@@ -166,7 +186,7 @@ def replayed_steps(recording: Recorded) -> Iterator[ShownStep]:
     """
     at, last = 0, len(recording.trajectory.tokens) - 1
     drafted = (
-        _Drafted(recording.pair, recording.prompt_ids, recording.combination.plan, keep=recording.expansion is None)
+        _Drafted(recording.pair, recording.prompt_ids, recording.combination.plan, keep=recording.tokens_unknown)
         if recording.pair
         else None
     )
@@ -265,9 +285,11 @@ def _step(recording: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
     """The step that starts at position `at` of the trajectory."""
     tokens, ranks = recording.trajectory.tokens.tolist(), recording.annotation.ranks
     topology, nodes = _tree(recording, at)
-    deepest, depth = accepted_nodes(topology, ranks[None, at:].astype(np.int64))
-    accepted = topology.path_to(int(deepest[0, 0]))
-    end = at + int(depth[0, 0])
+    if recording.redrafter:
+        accepted = path_along(DraftTree(topology, [seen.token or 0 for seen in nodes]), tokens[at + 1 :])
+    else:
+        accepted = topology.path_to(int(accepted_nodes(topology, ranks[None, at:].astype(np.int64))[0][0, 0]))
+    end = at + len(accepted)
     cut = end == len(tokens) - 1
     bonus = None if cut else tokens[end + 1]
     nodes = _along(recording, at, nodes, topology, accepted, cut)
@@ -287,11 +309,12 @@ def _step(recording: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
 def _tree(recording: Recorded, at: int) -> tuple[Topology, list[Seen]]:
     """The tree of a start, with what a trace says of all its nodes."""
     plan, root = recording.combination.plan, Seen(int(recording.trajectory.tokens[at]), "root", 1.0, recorded=True)
+    if recording.redrafter:
+        recording.redrafter.begin(Prefilled([*recording.prompt_ids, *recording.trajectory.tokens[:at].tolist()]))
+        tree = recording.redrafter.draft(int(recording.trajectory.tokens[at]), plan)
+        return tree.topology, [root, *(Seen(token, "unused", recorded=True) for token in tree.token_list()[1:])]
     if plan.topology is not None:
-        topology, offered = plan.topology, recording.annotation.offered
-        if offered.shape[1]:
-            topology = topology.part(np.flatnonzero(drafted_nodes(topology, offered[at : at + 1])[0]).tolist())
-        return topology, [root, *[Seen(None, "unused")] * topology.num_nodes]
+        return plan.topology, [root, *[Seen(None, "unused")] * plan.topology.num_nodes]
     assert plan.nested is not None
     assert recording.expansion is not None
     parent, rank, token, total = (field[at, : plan.nodes] for field in recording.expansion)
@@ -347,7 +370,9 @@ def _why(
         return nothing_below(word, above)
     annotation = recording.annotation
     rank = int(at_depth(annotation.ranks[None], int(topology.depths[last]) + 1)[0, end + 1])
-    if rank < 0:
+    whole = recording.combination.plan.topology
+    copied = recording.redrafter is not None and (whole is None or whole.is_span)  # ranks are of look-ups at every node
+    if rank < 0 or copied:
         return f"after {quoted(word, above)} the target chose {quoted(word, bonus)}, which the drafter did not propose"
     prob = f" (p={number(float(annotation.top_probs[end + 1, rank]))})" if rank < annotation.top_ids.shape[1] else ""
     held = topology.ranks[children].tolist()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -7,34 +10,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.drafting import record_all
-from support.recorded import untimed
-from support.tallied import replay, replay_steps
 from transformers.generation import BaseStreamer
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 from specdraft.acceptance import Greedy
-from specdraft.bench.curve import CostCurve
 from specdraft.decoding.decode import Decoding, decode
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled, RecordedText
-from specdraft.drafters.ngram import Lookup, Ngram, NgramDrafter
+from specdraft.drafters.from_text import Reader
+from specdraft.drafters.ngram import Ngram, NgramDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
-from specdraft.prompts import Prompt
-from specdraft.replay.replayer import Replayer
-from specdraft.replay.static import pack
-from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
-from specdraft.traces.library import PairTraces
 from specdraft.trees.shapes import StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst
-from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
-from specdraft.trees.shapes.kary import Kary
-from specdraft.trees.shapes.wide import Wide
-from specdraft.trees.topology import Topology
 
 STOP = 0
 TEXTS = (
@@ -44,16 +35,91 @@ TEXTS = (
     "def f(x):\n    def f(x)",
 )
 NEW = 24
+TOKENS = st.lists(st.integers(0, 4), min_size=1, max_size=30)
+SIZES = st.integers(1, 4), st.integers(1, 12)
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 4), st.integers(1, 12))
+def reader_of(spec: Ngram, tokens: Sequence[int]) -> Reader:
+    """After some tokens, the second half of them pushed, and others pushed and taken back in between."""
+    drafter = NgramDrafter(spec, frozenset([STOP]))
+    drafter.begin(Prefilled(tokens[: len(tokens) // 2]))
+    reader = drafter._reader
+    for token in (1, 2, 1, 1):
+        reader.push(token)
+    drafter.rewind()
+    for token in tokens[len(tokens) // 2 :]:
+        reader.push(token)
+    return reader
+
+
+@given(TOKENS, *SIZES)
 def test_the_span_is_the_one_that_transformers_copies(tokens: list[int], longest: int, copied: int) -> None:
     spec = Ngram(max_matching_ngram_size=longest, num_output_tokens=copied)
-    lookup = Lookup(spec, frozenset([STOP]))
-    lookup.extend(tokens)
     theirs = PromptLookupCandidateGenerator(torch.tensor([STOP]), copied, longest, max_length=1000)
     candidates, _ = theirs.get_candidates(torch.tensor([tokens]))
-    assert lookup.span() == candidates[0, len(tokens) :].tolist()
+    span = reader_of(spec, tokens).span(copied)
+    assert span == candidates[0, len(tokens) :].tolist()
+    assert reader_of(spec, tokens).span(2) == span[:2]
+
+
+def matches(tokens: list[int], sizes: range) -> Iterator[tuple[int, int]]:
+    """Size and end of all earlier occurrences of the n-grams at the end, the largest and then the earliest first."""
+    for size in sizes:
+        for end in range(size, len(tokens)):
+            if tokens[end - size : end] == tokens[len(tokens) - size :]:
+                yield size, end
+
+
+def is_whole(tokens: list[int], size: int, end: int, copied: int) -> bool:
+    """As Saxena's function: a whole span behind it, and not right at the text's end."""
+    return end + copied <= len(tokens) and end < len(tokens) - size
+
+
+@pytest.mark.parametrize("variant", ["hf", "vllm", "original"])
+@given(TOKENS, *SIZES, st.integers(1, 4))
+def test_spans_and_children_by_the_rule_read_aloud(
+    variant: str, tokens: list[int], longest: int, copied: int, shortest: int
+) -> None:
+    spec = Ngram(
+        variant=variant,
+        max_matching_ngram_size=longest,
+        prompt_lookup_min=min(shortest, longest),
+        num_output_tokens=copied,
+    )
+    found = [*matches(tokens, range(min(longest, len(tokens) - 1), spec.prompt_lookup_min - 1, -1))]
+    if variant == "original":
+        found = [(size, end) for size, end in found if is_whole(tokens, size, end, copied)]
+    span = tokens[found[0][1] : found[0][1] + copied] if found else []
+    children = [*dict.fromkeys(tokens[end] for _, end in found)]
+    if variant == "hf":
+        span, children = ([*takewhile(lambda token: token != STOP, some)] for some in (span, children))
+    reader = reader_of(spec, tokens)
+    assert reader.span(copied) == span
+    assert reader.next_tokens(99) == children
+    assert reader.next_tokens(1) == children[:1] == span[:1]
+
+
+@given(TOKENS, *SIZES, st.integers(1, 9), st.sampled_from([0.0, 0.5, 1 / 3]))
+def test_the_tree_is_the_trie_of_all_occurrences(
+    tokens: list[int], longest: int, copied: int, nodes: int, least: float
+) -> None:
+    found = [*matches(tokens, range(min(longest, len(tokens) - 1), 0, -1))]
+    ends = [end for size, end in found if size == found[0][0]]
+    counts: Counter[tuple[int, ...]] = Counter()
+    for end in ends:
+        span = [*takewhile(lambda token: token != STOP, tokens[end : end + copied])]
+        counts.update(tuple(span[: depth + 1]) for depth in range(len(span)))
+    order = sorted((path for path, n in counts.items() if n >= least * len(ends)), key=lambda p: (-counts[p], p))
+    reader = reader_of(Ngram(variant="trie", max_matching_ngram_size=longest, num_output_tokens=copied), tokens)
+    paths: list[tuple[int, ...]] = [()]
+    for node in reader.tree(BestFirst(max_depth=20, max_children=20, min_prob=least).at(nodes)):
+        paths.append((*paths[node.parent], node.token))
+    assert paths[1:] == order[:nodes]
+    best: tuple[int, ...] = ()
+    while below := [path for path in counts if path[:-1] == best]:
+        best = min(below, key=lambda path: (-counts[path], path))
+    assert reader.span(copied) == [*best]
+    assert reader.next_tokens(1) == [*best[:1]] or not best  # a shorter n-gram may know more
 
 
 class Rounds(BaseStreamer):  # type: ignore[misc]
@@ -98,53 +164,6 @@ def test_rounds_are_those_of_transformers(text: str, pair: Pair) -> None:
     assert [step.tokens for step in decoding.steps] == streamer.rounds[1:]
 
 
-SOME = [Chain().at(1), Chain().at(4), Chain().at(10), Kary().at(6), Wide().at(3), Branching(factors=[1, 2, 1]).at(7)]
-GAPS = StaticPlan(Topology.from_paths([(1,), (0,), (0, 1), (1, 0)]))
-
-
-@pytest.mark.parametrize("plan", [*SOME, GAPS], ids=lambda plan: "/".join(map(str, plan.topology.paths[-1])))
-def test_replay_is_live_in_every_count(plan: StaticPlan, pair: Pair) -> None:
-    prompts, ending = [pair.encode(text) for text in TEXTS], Ending(NEW, pair.eos_ids)
-    texts = record_all(pair.target, prompts, ending)
-    said = pair.drafter.annotate(
-        [RecordedText(*text[:2]) for text in zip(prompts, (t.tokens for t in texts), strict=True)]
-    )
-    packed = pack([a.ranks for a in said], [t.tokens for t in texts], [a.offered for a in said])
-    replayed = zip(replay(plan.topology, packed), replay_steps(plan.topology, packed), prompts, strict=True)
-    for counted, steps, prompt in replayed:
-        decoding = live(pair, prompt, plan)
-        assert untimed(counted) == untimed(tally(decoding.first, decoding.steps, 0, 0))
-        assert [row[1] for row in steps] == [step.tree.num_nodes for step in decoding.steps]
-    assert sum(counted.accepted_tokens for counted in replay(Chain().at(4).topology, packed)) > 3
-
-
-def test_an_estimate_has_one_look_up_for_each_step(pair: Pair) -> None:
-    """And the verification of what was really drafted."""
-    prompts = {str(i): pair.encode(text) for i, text in enumerate(TEXTS)}
-    texts = record_all(pair.target, [*prompts.values()], Ending(NEW, pair.eos_ids))
-    said = pair.drafter.annotate([RecordedText(p, t.tokens) for p, t in zip(prompts.values(), texts, strict=True)])
-    traces = PairTraces(dict(zip(prompts, texts, strict=True)), dict(zip(prompts, said, strict=True)), {})
-    verify = {1: 5.0, 2: 6.0, 4: 8.0, 8: 12.0}
-    curve = CostCurve([*verify], [1.0] * 4, [*verify.values()], 5.0, 0.5, 0.0, 100.0, 70.0, 1, "made up")
-    replayer = Replayer(traces, [Prompt(name, "all", "") for name in prompts], curve, seed=0)
-    counted = replayer.run_plan(Chain().at(4), Greedy(), with_steps=True)
-    steps, sums = counted.steps, counted.sums
-    assert steps is not None
-    for number in range(len(prompts)):
-        taken = steps.drafted[steps.prompt == number]
-        assert sums["est_s"][number] == pytest.approx(100 + sum(1.0 + (4.0 + 1 + drafted) + 0.5 for drafted in taken))
-        assert sums["est_plain_s"][number] == 70 + 5 * (sums["new_tokens"][number] - 1)
-    assert len(set(steps.drafted.tolist())) > 1
-
-
-def test_what_is_offered_below_each_root() -> None:
-    drafter = NgramDrafter(Ngram(max_matching_ngram_size=1, num_output_tokens=3), frozenset([9]))
-    (said,) = drafter.annotate([RecordedText([5, 6, 9], np.array([5, 6, 7, 5]))])
-    assert said.offered.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]]  # 5 -> 6, cut before 9
-    assert said.ranks.tolist() == [[-1, -1, -1], [0, -1, -1], [-1, -1, -1], [-1, -1, -1]]
-    assert said.top_ids.shape == said.top_probs.shape == (4, 0)
-
-
 def test_what_is_recorded_with_it_depends_on_where_it_stops() -> None:
     facts = [NgramDrafter(Ngram(), frozenset(stops)).facts() for stops in ((), (1,), (2, 1), (1, 2))]
     assert facts[0] != facts[1] != facts[2] == facts[3]
@@ -161,6 +180,13 @@ def test_going_back_to_the_prompt_forgets_the_text() -> None:
     assert drafter.draft(2, Chain().at(4)).token_list() == first.token_list() == [2, 3, 1, 2]
 
 
+def test_ranks_are_those_of_look_ups_after_every_token() -> None:
+    drafter = NgramDrafter(Ngram(max_matching_ngram_size=1, num_output_tokens=3), frozenset([9]))
+    (said,) = drafter.annotate([RecordedText([5, 6, 5, 7, 9], np.array([5, 7, 5, 6, 9]))])
+    assert said.ranks.tolist() == [-1, 1, -1, 0, -1]  # after 7 only the stop is known, so 5 is not proposed
+    assert said.top_ids.shape == said.top_probs.shape == (5, 0)
+
+
 def test_a_tree_that_needs_scores_is_refused() -> None:
     drafter = NgramDrafter(Ngram(), frozenset())
     drafter.begin(Prefilled([1, 2, 1]))
@@ -174,6 +200,8 @@ def test_a_tree_that_needs_scores_is_refused() -> None:
         (Ngram(variant="hg"), "did you mean 'hf'"),
         (Ngram(num_output_tokens=0), r"drafter\.num_output_tokens=0"),
         (Ngram(max_matching_ngram_size=-1), r"drafter\.max_matching_ngram_size=-1"),
+        (Ngram(prompt_lookup_min=0), r"drafter\.prompt_lookup_min=0"),
+        (Ngram(prompt_lookup_min=3), r"prompt_lookup_min=3 .* at most drafter\.max_matching_ngram_size, 2"),
     ],
 )
 def test_parameters_out_of_range(spec: Ngram, message: str) -> None:

@@ -96,7 +96,7 @@ class EchoDrafter:
             for depth in range(1, min(4, count - 1 - root) + 1):
                 ranks[root + depth, depth - 1] = order.index(int(text.tokens[root + depth]))
         none, nothing = np.empty((count, 0)), np.zeros(count, dtype=np.float32)
-        return Annotation(ranks, none.astype(np.int32), none.astype(np.float32), nothing, none.astype(np.int32))
+        return Annotation(ranks, none.astype(np.int32), none.astype(np.float32), nothing)
 
     def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
         raise NotImplementedError

@@ -311,7 +311,8 @@ def test_ranks_that_depend_on_the_distance_from_the_root(topology: Topology, off
         path: RankPath = ()
         while (
             start + len(path) < 12
-            and (step := (*path, int(ranks[start + len(path) + 1, min(len(path), offsets - 1)]))) in paths
+            and len(path) < offsets  # below that nothing is proposed
+            and (step := (*path, int(ranks[start + len(path) + 1, len(path)]))) in paths
         ):
             path = step
         assert depth[start] == len(path)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from specdraft.replay.static import replay
+from specdraft.replay import static
+from specdraft.replay.static import take_steps
 from specdraft.results.counted import Counted, joined
 from specdraft.results.journal import Row
 from specdraft.results.metrics import Tally
@@ -36,7 +37,7 @@ def replayed(paths: Sequence[RankPath], steps: Sequence[Sequence[int]] = STEPS) 
     ranks = [-1, *(rank for step in steps for rank in step)]
     packed = PackedRanks(np.array([[*ranks, -1]]), np.array([len(ranks) - 1]), np.array([0]))
     nothing = dict.fromkeys(("est_s", "est_plain_s", "overlap", "judged_tokens"), np.zeros(1))
-    return replay(Topology.from_paths(paths), packed).with_sums(**nothing)
+    return static.replay(Topology.from_paths(paths), packed).with_sums(**nothing)
 
 
 def siblings(tables: Mapping[str, pd.DataFrame]) -> list[list[float]]:
@@ -76,11 +77,12 @@ def test_prompts_with_trees_of_their_own(tmp_path: Path) -> None:
 
 def test_a_drafter_that_proposes_less(tmp_path: Path) -> None:
     """Two steps accept 0; below the first one nothing was drafted."""
-    ranks = np.array([[-1, 0, 9, 0, 9, -1]])[:, :, None].repeat(2, 2)
-    offered = np.array([[[1, 0], [1, 1], [1, 1], [1, 1], [1, 1], [0, 0]]])
-    packed = PackedRanks(ranks, np.array([4]), np.array([0]), offered)
+    topology = Topology.from_paths([(0,), (0, 0)])
+    packed = PackedRanks(np.array([[-1, 0, 9, 0, 9, -1]]), np.array([4]), np.array([0]))
+    there = np.array([[True, True, False], [True, True, True]])
+    taken = take_steps(topology, packed)._replace(there=there)
     nothing = dict.fromkeys(("est_s", "est_plain_s", "overlap", "judged_tokens"), np.zeros(1))
-    counted = replay(Topology.from_paths([(0,), (0, 0)]), packed).with_sums(**nothing)
+    counted = static.counted(topology, packed, taken).with_sums(**nothing)
     assert of_parts(tmp_path, counted) == [[1, 0, 2, 2, 1, 0], [2, 0, 1, 0, 0, 0]]
 
 

@@ -49,7 +49,11 @@ def test_what_does_not_go_with_it_is_one_line(run: Run, tiny_pair_folders: PairF
         (["acceptance=recursive", "sampling.temperature=1"], "drafter=ngram only ranks them"),
         (["drafter.path=here"], "drafter=ngram has no weights"),
         (["drafter.max_matching_ngram_size=0"], "out of range"),
-        (["drafter.variant=vllm"], "not known"),
+        (["drafter.variant=vlm"], "did you mean 'vllm'"),
+        (["drafter.prompt_lookup_min=3"], "at most drafter.max_matching_ngram_size, 2"),
+        (["drafter.variant=trie", "tree=best_first", "tree.candidate_top_p=0.5"], "goes by counts"),
+        (["drafter.variant=trie", "tree=best_first", "tree.max_depth=11", "budget=16"], "makes at most 10"),
+        (["drafter.variant=trie", "pruning=ratio"], "looks at probabilities"),
     ):
         said = run("generate", "x", target, "drafter=ngram", *overrides)
         assert said.code == 2, overrides

@@ -160,4 +160,4 @@ class Said(NamedTuple):
         """Of one text of so many tokens."""
         ranks, top_ids, top_probs, entropy = (field[row, :count].copy() for field in self)
         ranks[0] = -1
-        return Annotation(ranks, top_ids, top_probs, entropy, np.empty((count, 0), dtype=np.int32))
+        return Annotation(ranks, top_ids, top_probs, entropy)

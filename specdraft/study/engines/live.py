@@ -20,6 +20,7 @@ from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
 from specdraft.replay.fit import resolve
 from specdraft.replay.folds import folds
+from specdraft.replay.redraft import earlier_texts
 from specdraft.replay.static import pack_traces
 from specdraft.results.journal import Row
 from specdraft.results.metrics import tally
@@ -56,6 +57,20 @@ class Text(NamedTuple):
     ids: list[int]
     repeat: int
     draw: str
+
+
+class Drafting(NamedTuple):
+    """What a text is drafted with.
+
+    Attributes:
+        plan: of the trees.
+        pruning: which of their nodes are sent.
+        earlier: see `Prefilled`.
+    """
+
+    plan: Plan
+    pruning: Pruning
+    earlier: list[list[int]]
 
 
 class FittedTrees:
@@ -105,6 +120,13 @@ class FittedTrees:
             )
             self._plans[key] = {self._names[index]: plan for plan, members in parts for index in members.tolist()}
         return self._plans[key][prompt.prompt_id]
+
+    def earlier(self, combination: Combination, prompt: Prompt, repeat: int) -> list[list[int]]:
+        """What the target made of the prompts before this one, if the drafter reads it: as recorded."""
+        if not self._pair.traits.earlier:
+            return []
+        texts = self._texts(combination, repeat).trajectories
+        return earlier_texts(prompt.prompt_id, {name: texts[name].tokens.tolist() for name in self._names})
 
     def temperature(self, combination: Combination, prompt: Prompt, repeat: int) -> float:
         """Of a prompt's calibrated scores."""
@@ -211,7 +233,8 @@ class LiveEngine:
             temperature = trees.temperature(first, *of_text) if first.pruning.fits_scores else 1.0
             predictor = trees.predictor(first, *of_text) if first.pruning.fits_predictor else None
             pruning = needs.pruning(first, temperature, plan.dynamic, predictor)
-            row = self._row(pair, first, text, plan, pruning, with_steps)
+            how = Drafting(plan, pruning, trees.earlier(first, *of_text))
+            row = self._row(pair, first, text, how, with_steps)
         except ResultsError:
             raise
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
@@ -219,18 +242,16 @@ class LiveEngine:
             return [*passed, *(Failed(c.identifier, text.prompt.prompt_id, why, 1) for c in trying)]
         return [*passed, Done([replace(row, combination=c.identifier, weights=c.weights) for c in trying])]
 
-    def _row(
-        self, pair: Pair, combination: Combination, text: Text, plan: Plan, pruning: Pruning, with_steps: bool
-    ) -> Row:
+    def _row(self, pair: Pair, combination: Combination, text: Text, how: Drafting, with_steps: bool) -> Row:
         verifier = Verifier.of(pair)
         plain = self._decode_plainly(pair, combination, verifier, text)
         started = time.perf_counter()
-        decoding = _decode(pair, combination, plan, pruning, verifier, text)
+        decoding = _decode(pair, combination, how, verifier, text)
         wall_s = time.perf_counter() - started
         tie = None
         if combination.sampling.greedy and combination.rule.lossless:
             tie = compare_greedy(pair.target, pair.target_check, text.ids, plain.tokens, decoding.tokens)
-        dynamic = plan.dynamic or pruning.prunes
+        dynamic = how.plan.dynamic or how.pruning.prunes
         counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, dynamic, decoding.prefill_s)
         steps = listed_steps(decoding.steps) if with_steps else None
         name, weights = combination.identifier, combination.weights
@@ -266,13 +287,11 @@ def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
     return list(runs.values())
 
 
-def _decode(
-    pair: Pair, combination: Combination, plan: Plan, pruning: Pruning, verifier: Verifier, text: Text
-) -> Decoding:
+def _decode(pair: Pair, combination: Combination, how: Drafting, verifier: Verifier, text: Text) -> Decoding:
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
-    setting = (plan, combination.rule, combination.sampling)
+    setting = (how.plan, combination.rule, combination.sampling)
     given = (*setting, text.ids, _ending(pair, combination), source)
-    return decode(verifier, pair.drafter, *given, pruning=pruning).finish()
+    return decode(verifier, pair.drafter, *given, pruning=how.pruning, earlier=how.earlier).finish()
 
 
 def listed_steps(steps: Iterable[Step]) -> list[list[int]]:

@@ -19,6 +19,7 @@ from specdraft.losslessness.certificate import near_ties
 from specdraft.prediction.predictor import Predictor
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
 from specdraft.replay.folds import folds
+from specdraft.replay.redraft import Redrafting
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results import reliability
 from specdraft.results.parts import ReplayedRows
@@ -107,7 +108,8 @@ class ReplayEngine:
         costs = self._costs(work, pair, time.perf_counter() - started, first)
         by = (dynamic, temperatures, predictors, self.store, self.note, self.watch)
         scores = scores_for_pruning(work, pair, group.combinations, prompt_ids, traces, *by)
-        replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic, scores)
+        redrafting = Redrafting(pair.drafter, prompt_ids, traces) if pair.traits.from_tokens else None
+        replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic, scores, redrafting)
         first_one = group.combinations[0]
         named = (first_one.sampling, first_one.settings.max_new_tokens, work.draw(group.repeats[0]))
         calibrations = [TextCalibration.of(*named, calibration)] if calibration else []
