@@ -18,7 +18,7 @@ from specdraft.report.findings import findings_of
 from specdraft.report.run_facts import run_facts
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
-from specdraft.results.reliability import ALL
+from specdraft.results.kept_tables import RELIABILITY
 
 TEXTS = {"pair": "zoo", "drafter": "model", "temperature": 0, "top_k": 0, "top_p": 1, "max_new_tokens": 64, "repeat": 0}
 SCORES = [  # scores, bin, nodes, predicted, accepted
@@ -43,7 +43,7 @@ def with_reliability(folder: Path) -> Path:
         for scores, depth, rank, nodes, predicted, accepted in PLACES
     ]  # fmt: skip
     write_study(folder)
-    pd.DataFrame(rows)[ALL].to_csv(folder / "reliability.csv", index=False)
+    pd.DataFrame(rows)[RELIABILITY.columns].to_csv(folder / "reliability.csv", index=False)
     return folder
 
 
@@ -106,26 +106,56 @@ def test_one_level_below_a_sibling(tmp_path: Path) -> None:
     )
 
 
-def test_what_pruning_costs(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "s", trees=("kary",), budgets=(4,), settings=(("greedy", 0), ("topk", 0)))
-    summary = pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False)
-    summary["acceptance"] = "greedy"
-    summary["pruning"] = ["threshold", "ratio"]
-    for column, values in {
-        "pruned_share": ["0.25", "0.5"],
-        "regret_tokens": ["0.05", "0.2"],
-        "regret_tokens_lo": ["0.04", "0.1"],
-        "regret_tokens_hi": ["0.06", "0.3"],
-    }.items():
-        summary[column] = values
-    summary.to_csv(folder / "summary.csv", index=False)
-    figure = pruning(canvas(folder))
-    assert figure is not None
-    assert figure.tables["pruning"][["policy", "pruned_share", "regret_tokens"]].values.tolist() == [
-        ["threshold", 0.25, 0.05],
-        ["ratio", 0.5, 0.2],
+PRUNED = [  # drafter, policy, share of nodes left out, tokens lost with their interval
+    ("model", "threshold-map0.03", 0.25, 0.05, 0.04, 0.06),
+    ("model", "threshold-map1e-05", 0.1, 0.03, 0.02, 0.04),
+    ("model", "ratio-pr0.5-sraw", 0.5, 0.2, 0.1, 0.3),
+    ("ngram", "threshold", 0.2, 0.3, 0.2, 0.4),
+    ("model", "none", 0.0, None, None, None),
+]
+LOST = ["pruned_share", "regret_tokens", "regret_tokens_lo", "regret_tokens_hi"]
+
+
+def pruned_study(folder: Path) -> Path:
+    write_study(folder, trees=("kary",), budgets=(4,))
+    (row,) = pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False).to_dict("records")
+    rows = [
+        row
+        | {"combination": f"{place:012x}", "drafter": drafter, "pruning": policy}
+        | dict(zip(LOST, lost, strict=True))
+        for place, (drafter, policy, *lost) in enumerate(PRUNED)
     ]
-    assert "by threshold on kary with 4 nodes: 25% of the nodes, 0.050 tokens" in plain(figure.caption)
+    pd.DataFrame(rows).to_csv(folder / "summary.csv", index=False)
+    return folder
+
+
+def test_what_pruning_costs(tmp_path: Path) -> None:
+    figure = pruning(canvas(pruned_study(tmp_path / "s")))
+    assert figure is not None and figure.spec is not None
+    assert figure.tables["pruning"][["panel", "policy", "curve", *LOST]].values.tolist() == [
+        ["zoo · model", "threshold-map0.03", "threshold", 0.25, 0.05, 0.04, 0.06],
+        ["zoo · model", "threshold-map1e-05", "threshold", 0.1, 0.03, 0.02, 0.04],
+        ["zoo · model", "ratio-pr0.5-sraw", "ratio-sraw", 0.5, 0.2, 0.1, 0.3],
+        ["zoo · ngram", "threshold", "threshold", 0.2, 0.3, 0.2, 0.4],
+    ]
+    assert (
+        "zoo · model: the least is lost per node left out by threshold-map0.03 on kary with 4 nodes: 25% of the "
+        in (said := plain(figure.caption))
+    )
+    assert "nodes, 0.050 tokens" in said
+
+
+def test_pruning_is_drawn_over_the_share_that_is_left_out(tmp_path: Path) -> None:
+    """A line for each policy, through the points of all its settings; and each point's interval."""
+    figure = pruning(canvas(pruned_study(tmp_path / "s")))
+    assert figure is not None and figure.spec is not None
+    lines, bars, points = figure.spec["spec"]["layer"]
+    assert [layer["mark"]["type"] for layer in (lines, bars, points)] == ["line", "rule", "point"]
+    for layer in (lines, bars, points):
+        assert (layer["encoding"]["x"]["field"], layer["encoding"]["color"]["field"]) == ("pruned_share", "shown")
+    assert lines["encoding"]["y"]["field"] == points["encoding"]["y"]["field"] == "regret_tokens"
+    assert [detail["field"] for detail in lines["encoding"]["detail"]] == ["curve", "budget"]
+    assert [bars["encoding"][end]["field"] for end in ("y", "y2")] == ["regret_tokens_lo", "regret_tokens_hi"]
 
 
 def test_the_fitted_temperatures_are_said(tmp_path: Path) -> None:

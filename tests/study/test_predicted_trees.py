@@ -68,11 +68,23 @@ def rows(outcome: Outcome) -> pd.DataFrame:
     return mine.set_index(["budget", "prompt_id"])[list(COUNTS)]
 
 
+def memory(folder: Path) -> dict[str, dict[str, float]]:
+    """Of each predictor, as the manifest says."""
+    used = json.loads((folder / "manifest.json").read_text())["predictors"]["tiny"]
+    return {name: about["memory"] for name, about in used.items()}
+
+
 def test_live_decoding_has_the_counts_of_replay(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
     asked = [*base, *predicted(saved(tmp_path / "p.safetensors", tiny_pair, network()))]
     replayed = rows(run_study(plan_study([*asked, "cost.measure=off"]), tmp_path / "replayed"))
     live = rows(run_study(plan_study([*asked, "engine=live"]), tmp_path / "live"))
     pd.testing.assert_frame_equal(replayed, live)
+    models = (tiny_pair.target.model, tiny_pair.drafter.model.model)  # type: ignore[attr-defined]
+    weights = sum(parameter.nbytes for model in models for parameter in model.parameters())
+    held = 4 * (37 * 4 + 4 + 4) + 8
+    for engine in ("replayed", "live"):
+        said = memory(tmp_path / engine)["p.safetensors"]
+        assert (said["megabytes"], said["percent"]) == pytest.approx((held / 1e6, 100 * held / weights))
     raw = rows(run_study(plan_study([*base, "tree=best_first", "cost.measure=off"]), tmp_path / "raw"))
     assert not raw.equals(replayed), "the network ranks as the drafter does: nothing is tested"
 
@@ -121,6 +133,10 @@ def test_without_a_file_each_half_is_told_by_a_predictor_of_the_other(
     pd.testing.assert_frame_equal(mine, other)
     assert set(mine.index.get_level_values("pruning")) == {"none", "ratio-spredictor"}
     assert mine["pruned_tokens"].sum() > 0
+    for outcome in (replayed, live):
+        (said,) = memory(outcome.out).items()
+        assert said[0] == "fitted to the other half of the prompts"
+        assert said[1]["megabytes"] == pytest.approx((4 * (31 * 32 + 32 + 32) + 8) / 1e6)
     pruned = [c for c in plan.combinations if c.fits_predictor]
     assert all(len(c.weights) == 3 for c in pruned), "rows are worth nothing for other prompts"
 
