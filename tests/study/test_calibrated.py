@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.asked import prompts_of, tiny_pair_of
 from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
@@ -24,16 +25,13 @@ from specdraft.study.run import Outcome, run_study
 from specdraft.traces.score_losses import score_losses
 from specdraft.trees.shapes.best_first import BestFirst
 
-TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was"), ("c", "code", "def f(x):"), ("d", "code", "x =")]
 GRID = ["tree=best_first,best_first-calibrated", "budget=3,6", "max_new_tokens=24", "cost.measure=off", "report=false"]
 
 
 @pytest.fixture(scope="module")
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"question_id": i, "category": c, "prompt": p}) + "\n" for i, c, p in TEXTS))
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
-    return [*pair, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}", *GRID]
+    prompts = prompts_of(tmp_path_factory.mktemp("prompts"))
+    return [*tiny_pair_of(tiny_pair_folders), *prompts, *GRID]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.asked import prompts_of, tiny_pair_of
 from support.tiny_models import PairFolders
 
 from specdraft.errors import ConfigError
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 
-TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was"), ("c", "code", "def f(x):"), ("d", "code", "x =")]
 GRID = ["tree=kary,best_first", "budget=6", "pruning=none,threshold,ratio", "pruning.min_acceptance_prob=1.0"]
 OFF = {"replay": ["cost.measure=off"], "live": []}
 KEYS = ["tree", "pruning", "prompt_id"]
@@ -22,10 +21,8 @@ COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tok
 
 @pytest.fixture(scope="module")
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"question_id": i, "category": c, "prompt": p}) + "\n" for i, c, p in TEXTS))
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
-    return [*pair, "prompts=jsonl", f"prompts.path={path}", "report=false", "max_new_tokens=10"]
+    prompts = prompts_of(tmp_path_factory.mktemp("prompts"))
+    return [*tiny_pair_of(tiny_pair_folders), *prompts, "report=false", "max_new_tokens=10"]
 
 
 @pytest.fixture(scope="module", autouse=True)
