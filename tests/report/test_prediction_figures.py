@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from support.made_studies import write_study
 
+from specdraft.report.figures.base import Figure
 from specdraft.report.figures.canvas import Canvas, canvas_of
 from specdraft.report.figures.pruning import pruning
 from specdraft.report.figures.reliability import reliability, survival
@@ -51,11 +52,24 @@ def canvas(folder: Path) -> Canvas:
     return canvas_of(findings_of(read_study(folder)))
 
 
+def drawn_by(figure: Figure | None) -> list[dict[str, str]]:
+    """What each layer draws: its mark, and channel -> column."""
+    assert figure is not None and figure.spec is not None
+    layers = figure.spec["spec"].get("layer", [figure.spec["spec"]])
+    return [
+        {"mark": layer["mark"]["type"]}
+        | {name: value["field"] for name, value in layer["encoding"].items() if "field" in value}
+        for layer in layers
+    ]
+
+
 def test_the_calibration_error_and_what_is_drawn(tmp_path: Path) -> None:
     figure = reliability(canvas(with_reliability(tmp_path / "s")))
     assert figure is not None and figure.spec is not None
     said = plain(figure.caption)
     assert "zoo: expected calibration error 0.110 by raw scores, 0.002 by calibrated scores." in said
+    curve = {"mark": "line", "x": "predicted", "y": "observed", "color": "scores"}
+    assert drawn_by(figure) == [{"mark": "line", "x": "v", "y": "v"}, curve]
     drawn = figure.tables["reliability"]
     assert drawn[["scores", "bin", "nodes"]].values.tolist() == [[s, b, n] for s, b, n, _, _ in SCORES[:4]]
     assert drawn["observed"].tolist() == pytest.approx([0.1, 0.8, 0.05, 0.75])
@@ -70,6 +84,22 @@ def test_survival_is_of_calibrated_scores_where_there_are_any(tmp_path: Path) ->
         ("predicted", 2, "rank 2"): 0.1, ("observed", 2, "rank 2"): 0.1,
     })  # fmt: skip
     assert "ranked by calibrated scores" in plain(figure.caption)
+    line = {"mark": "line", "x": "depth", "y": "share", "color": "child", "strokeDash": "which"}
+    assert drawn_by(figure) == [line]
+
+
+def test_texts_of_two_temperatures_are_two_panels(tmp_path: Path) -> None:
+    folder = with_reliability(tmp_path / "s")
+    table = pd.read_csv(folder / "reliability.csv")
+    pd.concat([table, table.assign(temperature=0.7, accepted=0)]).to_csv(folder / "reliability.csv", index=False)
+    figures = (reliability(canvas(folder)), survival(canvas(folder)))
+    for figure, name in zip(figures, ("reliability", "survival"), strict=True):
+        assert figure is not None
+        assert figure.tables[name]["panel"].unique().tolist() == ["zoo", "zoo · T=0.7"]
+    assert figures[0] is not None
+    said = plain(figures[0].caption)
+    assert "zoo: expected calibration error 0.110 by raw scores" in said
+    assert "zoo · T=0.7: expected calibration error 0.060 by raw scores" in said
 
 
 def test_what_a_study_does_not_have_is_absent(tmp_path: Path) -> None:
@@ -93,7 +123,9 @@ def test_one_level_below_a_sibling(tmp_path: Path) -> None:
     table = pd.read_csv(folder / "siblings.csv", dtype=str, keep_default_na=False)
     one = dict(table.iloc[0])
     rows: list[dict[str, Any]] = [
-        one | {"depth": depth, "rank": rank, "next_reached": reached, "next_accepted": accepted}
+        one
+        | {"depth": depth, "rank": rank, "reached": 999, "accepted": 777, "next_reached": reached}
+        | {"next_accepted": accepted}
         for depth, rank, reached, accepted in ((1, 0, 60, 45), (2, 0, 40, 35), (1, 1, 50, 20), (1, 2, 3, 3))
     ]
     pd.DataFrame(rows).to_csv(folder / "siblings.csv", index=False)
@@ -101,6 +133,8 @@ def test_one_level_below_a_sibling(tmp_path: Path) -> None:
     assert figure is not None
     drawn = figure.tables["siblings"]
     assert drawn[["rank", "rate"]].values.tolist() == [[1, 0.8], [2, 0.4]]  # depths pooled; too few below the third
+    line, points = ({"mark": mark, "x": "rank", "y": "rate", "color": "shown"} for mark in ("line", "point"))
+    assert drawn_by(figure) == [line | {"strokeDash": "shown"}, points | {"shape": "shown"}]
     assert "below a first choice the next level is accepted 80% of the times, below a second one 40%" in plain(
         figure.caption
     )
@@ -148,14 +182,14 @@ def test_what_pruning_costs(tmp_path: Path) -> None:
 def test_pruning_is_drawn_over_the_share_that_is_left_out(tmp_path: Path) -> None:
     """A line for each policy, through the points of all its settings; and each point's interval."""
     figure = pruning(canvas(pruned_study(tmp_path / "s")))
+    shared = {"x": "pruned_share", "color": "shown"}
+    assert drawn_by(figure) == [
+        shared | {"mark": "line", "y": "regret_tokens"},
+        shared | {"mark": "rule", "y": "regret_tokens_lo", "y2": "regret_tokens_hi"},
+        shared | {"mark": "point", "y": "regret_tokens", "shape": "curve"},
+    ]
     assert figure is not None and figure.spec is not None
-    lines, bars, points = figure.spec["spec"]["layer"]
-    assert [layer["mark"]["type"] for layer in (lines, bars, points)] == ["line", "rule", "point"]
-    for layer in (lines, bars, points):
-        assert (layer["encoding"]["x"]["field"], layer["encoding"]["color"]["field"]) == ("pruned_share", "shown")
-    assert lines["encoding"]["y"]["field"] == points["encoding"]["y"]["field"] == "regret_tokens"
-    assert [detail["field"] for detail in lines["encoding"]["detail"]] == ["curve", "budget"]
-    assert [bars["encoding"][end]["field"] for end in ("y", "y2")] == ["regret_tokens_lo", "regret_tokens_hi"]
+    assert [part["field"] for part in figure.spec["spec"]["layer"][0]["encoding"]["detail"]] == ["curve", "budget"]
 
 
 def test_the_fitted_temperatures_are_said(tmp_path: Path) -> None:

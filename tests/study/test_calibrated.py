@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from support.asked import prompts_of, tiny_pair_of
 from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
 from specdraft.config import Settings
+from specdraft.drafters.base import RecordedText
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.prediction.temperature import fit_temperature
@@ -20,7 +24,7 @@ from specdraft.replay.folds import folds
 from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.plan import plan_study
-from specdraft.study.recorded import record_texts
+from specdraft.study.recorded import RecordedTexts, record_texts
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces.score_losses import score_losses
 from specdraft.trees.shapes.best_first import BestFirst
@@ -82,6 +86,12 @@ def test_each_half_is_scored_with_the_temperature_of_the_other(
     ]
     assert fitted["of_folds"] == of_folds and of_folds[0] != of_folds[1]
     assert fitted["value"] == fit_temperature(losses.values()).value
+    told = pd.read_csv(replayed.out / "reliability.csv").query("what == 'survival' and depth == 1 and rank == 0")
+    first_choice = {
+        "raw": first_choices(tiny_pair, texts, [1.0] * 4),
+        "calibrated": first_choices(tiny_pair, texts, [of_folds[half] for half in fold]),
+    }
+    assert told.set_index("scores")["predicted"].to_dict() == pytest.approx(first_choice, abs=1e-5)
     for number, temperature in enumerate(of_folds):  # rows are those of a study at that temperature
         fixed = [o for o in base if not o.startswith("tree=")]
         given = ["tree=best_first-calibrated", f"tree.temperature={temperature}", *fixed]
@@ -92,6 +102,16 @@ def test_each_half_is_scored_with_the_temperature_of_the_other(
             pd.testing.assert_frame_equal(
                 mine.xs(name, level="prompt_id"), alone.xs(name, level="prompt_id"), check_like=True
             )
+
+
+def first_choices(pair: Pair, texts: RecordedTexts, temperatures: Sequence[float]) -> float:
+    """The mean probability of the drafter's first choice over all starts, each text at its own temperature."""
+    said = []
+    for name, temperature in zip(texts.names, temperatures, strict=True):
+        text = RecordedText(texts.prompt_ids[name], texts.traces.trajectories[name].tokens)
+        logits = torch.cat([*pair.drafter.logits_along([text], len(text.tokens))], 1)[0]  # before each of its tokens
+        said += (logits[1:] / temperature).softmax(-1).max(-1).values.tolist()
+    return float(np.mean(said))
 
 
 def test_rows_are_reused_and_made_again_where_prompts_are_added(base: list[str], tmp_path: Path) -> None:
