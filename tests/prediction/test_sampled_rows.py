@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,11 +15,17 @@ from specdraft.drafters.base import Expansion, NodeFeatures, RecordedText
 from specdraft.drafters.pair import Pair
 from specdraft.losslessness.enumeration import Prefix, Step, World, key
 from specdraft.prediction import cross_fitting
+from specdraft.prediction.calibration import Calibration
+from specdraft.prediction.cross_fitting import Fit
+from specdraft.prediction.predictors import Raw
 from specdraft.prediction.rows import Recorded, Rows, collect
 from specdraft.prompts import Prompt
+from specdraft.replay.folds import halves
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.engines import predictors
 from specdraft.study.recorded import record_texts
+from specdraft.study.recorded_trees import recorded_trees
+from specdraft.trees.shapes import NestedPlan
 from specdraft.trees.topology import Topology
 
 TREE = Topology([-1, 0, 0, 1, 1, 2], [0, 0, 1, 0, 2, 1])  # 0, 1, 0/0, 0/2, 1/1
@@ -63,30 +70,43 @@ def test_outcomes_are_those_of_the_enumerated_law(sampling: Sampling, soft: bool
         assert len(alone) > 10 and all(alone) == soft
 
 
-class SeenError(Exception):
-    """Ends a fit once its rows are known."""
+class Fitted(NamedTuple):
+    """One fit of a sweep, which learns nothing: to these rows, on these prompts."""
 
-    def __init__(self, rows: Rows) -> None:
-        super().__init__()
-        self.rows = rows
+    rows: Rows
+    prompts: list[int]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_sweep_fits_to_chances_too(
+def test_a_sweep_fits_each_half_to_the_other_and_to_chances(
     temperature: float, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def see(kind: str, rows: Rows, *given: object) -> None:
-        raise SeenError(rows)
+    fits: list[Fitted] = []
+    grown: dict[str, NestedPlan] = {}
+
+    def fit(kind: str, rows: Rows, some: np.ndarray, seed: int) -> Fit:
+        fits.append(Fitted(rows, some.tolist()))
+        return Fit(Raw((str(len(fits) - 1),)), {"none": Calibration()})
+
+    def trees(*given: Any) -> list[Recorded]:
+        grown.update(given[4])
+        return recorded_trees(*given)
 
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path))
     monkeypatch.setattr(predictors, "NODES", 6)
-    monkeypatch.setattr(cross_fitting, "fit", see)
+    monkeypatch.setattr(cross_fitting, "fit", fit)
+    monkeypatch.setattr("specdraft.study.recorded_trees.recorded_trees", trees)
     prompts, sampling = [Prompt("a", "x", "It was"), Prompt("b", "x", "x =")], Sampling(temperature)
     texts = record_texts(tiny_pair, prompts, "auto", sampling, Settings(max_new_tokens=8), 6)
-    given = (texts.prompt_ids, texts.traces, sampling, texts.calibrate(), 0, texts.store)
-    with pytest.raises(SeenError) as seen:
-        predictors.cross_fit_predictors(tiny_pair, prompts, *given)
-    rows = seen.value.rows
+    calibration, half = texts.calibrate(), halves(prompts, 0).tolist()
+    given = (texts.prompt_ids, texts.traces, sampling, calibration, 0, texts.store)
+    told = predictors.cross_fit_predictors(tiny_pair, prompts, *given)
+    assert sorted(half) == [0, 1] and calibration.folds[0].value != calibration.folds[1].value
+    for place, name in enumerate(("a", "b")):
+        mine = fits[int(told[name].about.groups[0])]
+        assert mine.prompts == [1 - place]
+        assert told[name].about.scores_temperature == grown[name].temperature == calibration.folds[half[place]].value
+    rows = fits[0].rows
     between = (rows.accepted > 0) & (rows.accepted < 1)
     assert rows.reached.sum() > 30 and not rows.accepted[~rows.reached].any()
     assert (between == (rows.reached if temperature else False)).all()

@@ -6,16 +6,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from support.asked import prompts_of, tiny_pair_of
+from support.drafting import draft_logits
 from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
 from specdraft.config import Settings
-from specdraft.drafters.base import RecordedText
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.prediction.temperature import fit_temperature
@@ -106,12 +105,9 @@ def test_each_half_is_scored_with_the_temperature_of_the_other(
 
 def first_choices(pair: Pair, texts: RecordedTexts, temperatures: Sequence[float]) -> float:
     """The mean probability of the drafter's first choice over all starts, each text at its own temperature."""
-    said = []
-    for name, temperature in zip(texts.names, temperatures, strict=True):
-        text = RecordedText(texts.prompt_ids[name], texts.traces.trajectories[name].tokens)
-        logits = torch.cat([*pair.drafter.logits_along([text], len(text.tokens))], 1)[0]  # before each of its tokens
-        said += (logits[1:] / temperature).softmax(-1).max(-1).values.tolist()
-    return float(np.mean(said))
+    each = zip(texts.names, temperatures, strict=True)
+    said = [(draft_logits(pair, texts, name) / temperature).softmax(-1).max(-1).values for name, temperature in each]
+    return float(torch.cat(said).mean())
 
 
 def test_rows_are_reused_and_made_again_where_prompts_are_added(base: list[str], tmp_path: Path) -> None:
