@@ -26,7 +26,7 @@ def pruning(canvas: Canvas) -> Figure | None:
     rows = canvas.findings.rows
     if "pruning" not in rows or "regret_tokens" not in rows:
         return None
-    rows = rows[rows["regret_tokens"].notna() & (rows["pruning"] != "none")]
+    rows = rows[rows["regret_tokens"].notna()]  # of whole trees it is empty
     if rows.empty:
         return None
     points = rows.assign(panel=_settings(canvas, rows), policy=rows["pruning"].map(visible))
