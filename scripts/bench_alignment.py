@@ -36,11 +36,12 @@ from specdraft.drafters.loaded.aligned import AffineMap, Head, HeadedModel
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.output_layer import LAST
-from specdraft.models.sizes import model_size
+from specdraft.models.sizes import FLOAT32_BYTES
 from specdraft.prediction.alignment import Affine, RidgeFits, choose_ridge
 from specdraft.prediction.alignment_heads import Heads
-from specdraft.prediction.alignment_quality import HeldOut, Quality, overhead
+from specdraft.prediction.alignment_quality import HeldOut, Quality
 from specdraft.prediction.alignment_refine import Refined, Training, refine
+from specdraft.prediction.overhead import overhead
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.static import pack, replay
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
@@ -172,11 +173,10 @@ def rows_of(name: str, text: Path, tokens: int, training: Training) -> Iterator[
     texts = texts_of(pair)
     heads, facts = fitted(pair, text, tokens, training)
     quality = judged(pair, texts, heads)
-    target, draft = map(model_size, pair.files.models)
     own = efficiencies(pair, texts, heads[0].logits)
     for head in heads:
         figures, refined = quality[head.name], head.refined
-        memory, of_map = overhead(head.parameters, target, draft), head.affine is not None
+        memory, of_map = overhead(head.parameters * FLOAT32_BYTES, pair.files.models), head.affine is not None
         about = {
             "pair": name,
             "head": head.name,

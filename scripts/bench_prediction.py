@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,21 +26,13 @@ from specdraft.prediction.mlp import Mlp
 from specdraft.prediction.predictors import models
 from specdraft.prediction.scores import weights
 from specdraft.results.files import to_csv, write_atomically
-from specdraft.results.intervals import Interval
+from specdraft.results.intervals import columns
+from specdraft.results.kept_tables import ABLATION, KeptTable
 from specdraft.study.fit_predictor import FittedPredictor, Learnt, fit_predictor, learn
 
 PAIRS = "zoo,zoo-distilled,zoo-tiny"
 SETTINGS = {"greedy": "sampling=greedy", "sampled at temperature 1": "sampling=sample"}
 Rows = list[dict[str, Any]]
-
-
-def cells(scores: Mapping[str, Interval], prefix: str = "") -> dict[str, Any]:
-    """`name`, `name_lo`, `name_hi` of each."""
-    return {
-        f"{prefix}{name}{end}": bound
-        for name, value in scores.items()
-        for end, bound in zip(("", "_lo", "_hi"), value, strict=True)
-    }
 
 
 def scores(fitted: FittedPredictor) -> Rows:
@@ -50,8 +42,8 @@ def scores(fitted: FittedPredictor) -> Rows:
     """
     return [
         {"what": one.what, "model": one.model, "calibration": one.calibration}
-        | cells(one.scores)
-        | cells({name: one.against_raw[name] for name in ("ece", "ece_debiased", "log_loss", "auroc")}, "change_")
+        | columns(one.scores)
+        | columns({name: one.against_raw[name] for name in ("ece", "ece_debiased", "log_loss", "auroc")}, "change_")
         for one in [*fitted.scored, *with_loops(fitted)]
     ]
 
@@ -64,14 +56,6 @@ def with_loops(fitted: FittedPredictor) -> list[Scored]:
     return [one for one in score_all(named, rows, weights(len(fold))) if one.model != "raw"]
 
 
-def ablation(fitted: FittedPredictor) -> Rows:
-    """A row for each group of features that is added."""
-    return [
-        {"added": step.added, "says": step.says} | cells(step.scores) | cells(step.gained, "gained_")
-        for step in fitted.ablation
-    ]
-
-
 def places(fitted: FittedPredictor) -> Rows:
     """Survival by depth and child rank (empty: all)."""
     return [
@@ -81,7 +65,7 @@ def places(fitted: FittedPredictor) -> Rows:
             "rank": place.rank if place.rank >= 0 else "",
         }
         | {"rows": place.rows, "predicted": place.predicted, "happened": place.happened}
-        | cells({name: place.scores[name] for name in ("ece_debiased", "brier", "auroc")})
+        | columns({name: place.scores[name] for name in ("ece_debiased", "brier", "auroc")})
         for place in fitted.places()
     ]
 
@@ -98,7 +82,6 @@ def reliability(fitted: FittedPredictor) -> Rows:
 
 TABLES: dict[str, Callable[[FittedPredictor], Rows]] = {
     "calibration.csv": scores,
-    "ablation.csv": ablation,
     "places.csv": places,
     "reliability.csv": reliability,
 }
@@ -115,8 +98,9 @@ def fitting_times(learnt: Learnt) -> dict[str, float]:
 
 
 def predictors(pairs: Iterable[str], out: Path, alignments: Path | None = None) -> None:
-    """Every pair under both settings, into the tables of `TABLES` and `predictors.json`."""
+    """Every pair under both settings, into the tables of `TABLES`, `ablation.csv` and `predictors.json`."""
     tables: dict[str, Rows] = {name: [] for name in TABLES}
+    ablation = KeptTable(ABLATION, out)
     facts: Rows = []
     for pair in pairs:
         for setting, override in SETTINGS.items():
@@ -126,12 +110,14 @@ def predictors(pairs: Iterable[str], out: Path, alignments: Path | None = None) 
             fitted = fit_predictor(learnt, ablation=True)
             for name, rows_of in TABLES.items():
                 tables[name] += [{"pair": pair, "sampling": setting} | row for row in rows_of(fitted)]
+            ablation.add(fitted.ablation_table())
             rows = learnt.rows
             counts = {"prompts": len(learnt.prompts), "nodes": len(rows.prompt), "reached": int(rows.reached.sum())}
             known = {"pair": pair, "sampling": setting, "scores_temperature": learnt.temperature}
             facts.append(known | counts | {"accepted": int(rows.accepted.sum()), "fit_cpu_s": fitting_times(learnt)})
     for name, listed in tables.items():
         write_atomically(out / name, to_csv(pd.DataFrame(listed)))
+    ablation.write()
     where = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     write_atomically(out / "predictors.json", json.dumps(where | {"fits": facts}, indent=1) + "\n")
 

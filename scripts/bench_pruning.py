@@ -29,7 +29,7 @@ from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.best_first import nodes_there, walk
 from specdraft.replay.calibration import FittedScores
 from specdraft.replay.fit import resolve
-from specdraft.replay.folds import folds
+from specdraft.replay.folds import halves
 from specdraft.replay.pruned import Scored, prune, replay_pruned
 from specdraft.replay.regret import as_many, at_random, in_hindsight, regret
 from specdraft.replay.replayer import dynamic_trees, limits
@@ -64,7 +64,7 @@ class Tree(NamedTuple):
 
 
 def drafted_trees(texts: RecordedTexts, shape: Shape, scores: dict[str, TreeScores], grown: Any) -> Iterator[Tree]:
-    fold = folds([prompt.category for prompt in texts.prompts], texts.seed)
+    fold = halves(texts.prompts, texts.seed)
     if shape.fits_scores:
         plan = shape.at(BUDGET).nested
         assert plan is not None
@@ -182,7 +182,7 @@ def of_pair(name: str, prompts: int | None) -> Iterator[dict[str, Any]]:
     given = (pair, texts.prompt_ids, texts.traces)
     best_first = [shape.at(BUDGET) for shape in shapes.values() if shape.fits_scores]
     grown = dynamic_trees(*given, best_first, texts.store, texts.recorded, fitted=FittedScores(calibrated))
-    fold = folds([prompt.category for prompt in listed], texts.seed)
+    fold = halves(listed, texts.seed)
     static = [
         some.plan.topology
         for shape in shapes.values()

@@ -28,6 +28,10 @@ def fit_predictor(
     alignment: Annotated[
         Path | None, typer.Option("--alignment", help="with --ablation: also what this alignment's features add")
     ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option("--study", help="with --ablation: the results folder of these texts, whose report shows it"),
+    ] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,14 +47,17 @@ def fit_predictor(
             check_file_writable(path, option, endings)
     if alignment and not ablation:
         raise ConfigError("--alignment FILE belongs to --ablation: a predictor that is kept does not read its features")
+    if study and not ablation:
+        raise ConfigError("--study DIR belongs to --ablation: that is what is written there")
     say_while_loading()
     from specdraft.prediction.predictor import save_predictor
     from specdraft.study import fit_predictor as fitting
+    from specdraft.study.ablation_table import write_ablation
     from specdraft.viewer.prediction_tables import predictor_tables
 
     groups = features.split(",") if features else None
     fitting.check_choice(model, calibration, groups or ())
-    learnt = fitting.learn(overrides or [], config_dir, say, alignment)
+    learnt = fitting.learn(overrides or [], config_dir, say, alignment, study)
     fitted = fitting.fit_predictor(learnt, model, calibration, ablation, groups)
     if as_json:
         typer.echo(json.dumps(fitted.as_dict()))
@@ -63,3 +70,6 @@ def fit_predictor(
     if rows:
         write_atomically(rows, csv_pieces(fitted.table()))
         say(f"{rows}: written")
+    if study:
+        write_ablation(study, fitted.ablation_table())
+        say(f"{study / 'ablation.csv'}: written; specdraft report {study} shows it")

@@ -15,7 +15,7 @@ from specdraft.models.placement import dtype_name, dtype_of, resolve_device
 from specdraft.models.weights import weight_files
 
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5}  # of a number, its scales left out
-FLOAT32_BYTES = 4  # of a logit
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)

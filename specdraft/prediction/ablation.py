@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from math import nan
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,9 +12,8 @@ from specdraft.prediction.cross_fitting import cross_fit
 from specdraft.prediction.features import GROUPS
 from specdraft.prediction.rows import Rows
 from specdraft.prediction.scores import difference, interval, replicates
-from specdraft.results.intervals import Interval
-
-SHOWN = ("log_loss", "auroc", "ece_debiased")
+from specdraft.results.intervals import Interval, columns
+from specdraft.results.kept_tables import ABLATED
 
 
 class Step(NamedTuple):
@@ -21,7 +21,7 @@ class Step(NamedTuple):
 
     Attributes:
         added: the group; `fitted` for the first model that is fitted, on the groups before it.
-        scores: `SHOWN`, of conditional acceptance.
+        scores: `ABLATED`, of conditional acceptance.
         gained: less those of the step before, paired; empty of the first step.
     """
 
@@ -41,6 +41,11 @@ class Step(NamedTuple):
             return ""
         return "adds" if self.helps else "harms" if self.gained["log_loss"].low > 0 else "adds nothing"
 
+    def as_row(self) -> dict[str, Any]:
+        """Its columns of `kept_tables.ABLATION`; what is gained is NaN of the first step."""
+        gained = self.gained or dict.fromkeys(ABLATED, Interval(nan, nan, nan))
+        return {"added": self.added, "says": self.says} | columns(self.scores) | columns(gained, "gained_")
+
 
 def ablate(rows: Rows, fold: np.ndarray, weights: np.ndarray, kind: str = "logistic", seed: int = 0) -> list[Step]:
     """Raw probability, its temperature, then a fitted model with one group more each time.
@@ -55,10 +60,10 @@ def ablate(rows: Rows, fold: np.ndarray, weights: np.ndarray, kind: str = "logis
     for added, model, groups in _steps(rows, kind):
         (said,) = cross_fit(model, rows, fold, seed, groups, ["none"])
         found = replicates(said.predictions(rows, "conditional"), weights)
-        scores = {name: interval(name, found[name], prompts) for name in SHOWN}
+        scores = {name: interval(name, found[name], prompts) for name in ABLATED}
         gained: dict[str, Interval] = {}
         if before is not None:
-            gained = {name: difference(found[name], before[name], prompts) for name in SHOWN}
+            gained = {name: difference(found[name], before[name], prompts) for name in ABLATED}
         steps.append(Step(added, scores, gained))
         before = found
     return steps

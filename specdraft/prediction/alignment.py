@@ -19,6 +19,7 @@ from operator import add
 import torch
 
 from specdraft.errors import ConfigError
+from specdraft.models.sizes import FLOAT32_BYTES
 
 RIDGES = (0.0, *(10.0**power for power in range(-8, 3)))  # to choose from, in parts of tr(S_xx) / d_d
 SMALLEST = 1e-12  # an eigenvalue of this part of the largest is none: float64 sums know no better
@@ -92,6 +93,11 @@ class Affine:
 
     weight: torch.Tensor
     bias: torch.Tensor
+
+    @property
+    def held_bytes(self) -> int:
+        """As it is used: `d_t d_d + d_t` float32."""
+        return (self.weight.numel() + self.bias.numel()) * FLOAT32_BYTES
 
     def squared_errors(self, sums: StateSums) -> torch.Tensor:
         """`[d_t]` the mean of `(y - W x - b)^2` over the positions of some sums, in closed form."""

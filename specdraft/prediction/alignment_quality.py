@@ -1,4 +1,4 @@
-"""How well an alignment does on states that it was not fitted to, and what memory it takes."""
+"""How well an alignment does on states that it was not fitted to."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from specdraft.models.sizes import ModelSize
 from specdraft.prediction.alignment import Affine, StateSums
 from specdraft.prediction.alignment_refine import Output
 
 QUANTILES = {"least": 0.0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75, "most": 1.0}
 LOGITS = 2**24  # that are there at a time: positions x ids
-MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
@@ -90,33 +88,6 @@ class HeldOut:
             self._cosine / n,
             {name: HeadFigures(self._agreed[name] / n, self._kl[name] / n) for name in self._heads},
         )
-
-
-@dataclass(frozen=True)
-class Overhead:
-    """The memory of what stands beside two models.
-
-    Attributes:
-        megabytes: 10^6 bytes.
-        percent: of the weights of both models.
-    """
-
-    megabytes: float
-    percent: float
-
-    def __str__(self) -> str:
-        return f"{self.megabytes:.3g} MB, {self.percent:.2g} % of both models' weights"
-
-
-def overhead(parameters: int, target: ModelSize, draft: ModelSize, item: int = 4) -> Overhead:
-    """The memory of so many parameters of `item` bytes: `d_t d_d + d_t` of an alignment."""
-    held = parameters * item
-    return Overhead(held / MEGABYTE, 100 * held / (target.weights_bytes + draft.weights_bytes))
-
-
-def alignment_parameters(affine: Affine) -> int:
-    """`d_t d_d + d_t`."""
-    return affine.weight.numel() + affine.bias.numel()
 
 
 def as_data(quality: Quality) -> dict[str, Any]:

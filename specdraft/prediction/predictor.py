@@ -73,10 +73,19 @@ class Predictor:
     def digest(self) -> str:
         """16 hex digits of all that it says: two files of one predictor need not be equal byte by byte."""
         said = hashlib.sha256(json.dumps(asdict(self.about), sort_keys=True).encode())
-        for arrays in (self.model.arrays(), self.calibration.arrays()):
+        for arrays in self._arrays:
             for name, array in sorted(arrays.items()):
                 said.update(f"{name}{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return said.hexdigest()[:16]
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory of its numbers."""
+        return sum(array.nbytes for arrays in self._arrays for array in arrays.values())
+
+    @property
+    def _arrays(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        return self.model.arrays(), self.calibration.arrays()
 
     def conditional(self, features: Features) -> np.ndarray:
         """`[...]` P(accepted | the parent was), of the shape that the features have."""

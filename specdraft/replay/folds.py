@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from specdraft.prompts import Prompt
 from specdraft.trees.shapes.fitted import FOLDS
 
-__all__ = ["FOLDS", "folds"]
+__all__ = ["FOLDS", "folds", "halves"]
+
+
+def halves(prompts: Iterable[Prompt], seed: int) -> np.ndarray:
+    """`[P]` the fold of each prompt (see `folds`)."""
+    return folds([prompt.category for prompt in prompts], seed)
 
 
 def folds(categories: Sequence[str], seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from specdraft.replay.best_first import Steps, Walked, fed_nodes, nodes_there, r
 from specdraft.replay.calibration import FittedScores
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
-from specdraft.replay.folds import folds
+from specdraft.replay.folds import halves
 from specdraft.replay.pruned import Scored, prune, replay_pruned
 from specdraft.replay.redraft import Redrafting
 from specdraft.replay.reliability import merged, reliability
@@ -80,7 +80,7 @@ class Replayer:
     ) -> None:
         self._scores, self._redrafting = scores or {}, redrafting
         self._packed = pack_traces(traces, [p.prompt_id for p in prompts])
-        self._fits = Fits(self._packed, folds([p.category for p in prompts], seed))
+        self._fits = Fits(self._packed, halves(prompts, seed))
         self._costs, self._expansions = costs, expansions or {}
         self._names = [p.prompt_id for p in prompts]
         records = [traces.records[p.prompt_id] for p in prompts] if traces.records else []

@@ -12,7 +12,8 @@ from specdraft.report.findings import Findings, findings_of
 from specdraft.report.leads import ALONE
 from specdraft.report.run_facts import Fact, run_facts
 from specdraft.report.study_files import StudyFiles, visible
-from specdraft.report.tables import Table, tables, winners_table
+from specdraft.report.table import Table
+from specdraft.report.tables import tables, winners_table
 from specdraft.report.texts import ASKED, QUESTION
 from specdraft.report.words import Text, names, say
 

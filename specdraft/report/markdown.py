@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from specdraft.report.document import Document
-from specdraft.report.tables import Table
+from specdraft.report.table import Table
 from specdraft.report.texts import LIMITS, METRICS, REFERENCES
 from specdraft.report.words import Name, Strong, Text
 

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from specdraft.errors import ResultsError
 from specdraft.report.document import Document
-from specdraft.report.tables import Table
+from specdraft.report.table import Table
 from specdraft.report.texts import LIMITS, METRICS, REFERENCES
 from specdraft.report.words import Name, Strong, Text
 from specdraft.results.files import write_atomically

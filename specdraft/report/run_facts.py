@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ def run_facts(study: StudyFiles) -> list[Fact]:
         *_models(about("models")),
         *_costs(about("costs")),
         *_calibrations(about("calibrations")),
+        *(Fact(f"{visible(one.pair)}, {visible(one.what)}", say("{}", one.held)) for one in memory_facts(study)),
         _fact("hardware", *_hardware(about("hardware"))),
         _fact("threads", about("threads")),
         _fact("software", _marked("Python ", about("python")), *_libraries(about("libraries"))),
@@ -96,6 +98,36 @@ def _calibrations(calibrations: Any) -> Iterator[Fact]:
                 said = "{} on {}: {} nats a token instead of {} at temperature 1"
                 what = say(said, f"{value:g}", visible(text), f"{loss:.3f}", f"{plain_loss:.3f}")
                 yield Fact(f"{visible(pair)}, calibrated temperature", what)
+
+
+class Beside(NamedTuple):
+    """What a pair has in memory beside its models, and how much that is."""
+
+    pair: str
+    what: str
+    held: str
+
+
+def memory_facts(study: StudyFiles) -> Iterator[Beside]:
+    """Alignments and predictors, as the manifest has them."""
+    for pair, roles in _items(study.about("models")):
+        said = roles.get("draft") if isinstance(roles, dict) else None
+        alignment = said.get("alignment") if isinstance(said, dict) else None
+        if isinstance(alignment, dict) and (held := _held(alignment.get("memory"))):
+            yield Beside(str(pair), f"alignment {alignment.get('file', '')}".rstrip(), held)
+    for pair, predictors in _items(study.about("predictors")):
+        for name, about in _items(predictors):
+            if isinstance(about, dict) and (held := _held(about.get("memory"))):
+                yield Beside(str(pair), f"predictor {name}", held)
+
+
+def _held(memory: Any) -> str | None:
+    """In words; an alignment's file has it as JSON."""
+    try:
+        known = json.loads(memory) if isinstance(memory, str) else memory
+        return f"{known['percent']:.2g} % of both models ({known['megabytes']:.3g} MB)"
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _circumstances(curve: dict[str, Any], measured: dict[str, Any]) -> Iterator[str]:

@@ -14,9 +14,8 @@ import pandas as pd
 
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
+from specdraft.results.kept_tables import ABLATION, RELIABILITY, TableKind
 from specdraft.results.metrics import COUNTS, PRUNED, RATIOS, TIMES
-from specdraft.results.reliability import FILE as RELIABILITY
-from specdraft.results.reliability import read_reliability
 from specdraft.results.study_tables import read_csv
 
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
@@ -108,8 +107,9 @@ def read_study(folder: Path) -> StudyFiles:
     details = {
         file: table for file in DETAIL_COLUMNS if (table := _read_detail(folder / file, wanted, notes)) is not None
     }
-    if (scored := _read_reliability(folder / RELIABILITY, notes)) is not None:
-        details[RELIABILITY] = scored
+    for kind in (RELIABILITY, ABLATION):
+        if (kept := _read_kept(kind, folder, notes)) is not None:
+            details[kind.file] = kept
     study = manifest.get("study")
     name = visible(study["name"] if isinstance(study, dict) and study.get("name") else folder.resolve().name)
     panels = list(dict.fromkeys(summary["panel"]))
@@ -228,14 +228,14 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
     return table[table["combination"].isin(combinations)]
 
 
-def _read_reliability(path: Path, notes: list[str]) -> pd.DataFrame | None:
-    """Only studies with dynamic trees have it."""
-    if not path.exists():
+def _read_kept(kind: TableKind, folder: Path, notes: list[str]) -> pd.DataFrame | None:
+    """A table that not every study has, or None; with a note where it is damaged."""
+    if not (folder / kind.file).exists():
         return None
     try:
-        return read_reliability(path)
+        return kind.read(folder)
     except ResultsError as error:
-        notes.append(f"{str(error).removeprefix(f'{path.parent}/')}: what is drawn from it is left out.")
+        notes.append(f"{str(error).removeprefix(f'{folder}/')}: what is drawn from it is left out.")
         return None
 
 

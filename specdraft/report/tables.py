@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from specdraft.report.findings import Findings
 from specdraft.report.leads import VERDICTS, Lead
+from specdraft.report.prediction_tables import ablation_table, promises_table
 from specdraft.report.study_files import StudyFiles, visible
-from specdraft.report.words import Text, say
+from specdraft.report.table import Table
+from specdraft.report.words import say
 from specdraft.results.intervals import number
 from specdraft.results.metrics import COUNTS, RATIOS, TIMES
 
@@ -17,22 +18,6 @@ BRIEF = ("tree", "budget", "block_efficiency", "block_efficiency_lo", "block_eff
          "acceptance_rate", "speedup", "est_speedup")  # fmt: skip
 WINNERS = ("setting", "nodes", "first", "tokens per pass [95 %]", "runner-up", "lead [95 %]", "verdict",
            "hindsight (reference)")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        brief: the columns that a Markdown page shows; empty for all.
-    """
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: Text = ()
-    brief: tuple[str, ...] = ()
 
 
 def winners_table(name: str, title: str, leads: Sequence[Lead], total: int) -> Table:
@@ -77,6 +62,9 @@ def tables(findings: Findings) -> Iterable[Table]:
     if leads := findings.leads:
         title = "The winner of each budget, and its lead over the runner-up"
         yield winners_table("winners", title, leads, len(leads))
+    for table in (promises_table(findings), ablation_table(findings.study)):
+        if table is not None:
+            yield table
     if len(findings.study.written):
         yield _summary_table(findings.study)
     if findings.study.failures:

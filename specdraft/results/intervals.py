@@ -44,6 +44,15 @@ class Interval(NamedTuple):
         return {"value": self.value, "lo": lo, "hi": hi}
 
 
+def columns(values: Mapping[str, Interval], prefix: str = "") -> dict[str, float]:
+    """As tables have them: `name`, `name_lo`, `name_hi` of each, with a prefix."""
+    return {
+        f"{prefix}{name}{end}": bound
+        for name, value in values.items()
+        for end, bound in zip(("", "_lo", "_hi"), value, strict=True)
+    }
+
+
 def number(value: float, digits: int = 2) -> str:
     """Two decimals, more where they would all be zero; a dash for nothing."""
     if value is None or isnan(value):

@@ -16,9 +16,8 @@ from yaml import YAMLError
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
+from specdraft.results.kept_tables import ABLATION, RELIABILITY
 from specdraft.results.metrics import RATIOS
-from specdraft.results.reliability import FILE as RELIABILITY
-from specdraft.results.reliability import read_reliability
 from specdraft.results.summary import RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS
 
@@ -60,6 +59,8 @@ class StudyTables:
         siblings: one row per combination, depth and child rank.
         steps: one row per verification step; None unless the study was run with `output.steps=true`.
         reliability: predicted and observed acceptance (see `replay.reliability`); None without best-first trees.
+        ablation: what each group of features adds to a predictor; None where nobody asked (see `specdraft fit
+            predictor --study`).
         manifest: what was run, on what.
         config: the resolved configuration.
     """
@@ -77,6 +78,7 @@ class StudyTables:
     siblings: pd.DataFrame
     steps: pd.DataFrame | None = None
     reliability: pd.DataFrame | None = None
+    ablation: pd.DataFrame | None = None
 
 
 def load_study(folder: str | Path) -> StudyTables:
@@ -90,9 +92,8 @@ def load_study(folder: str | Path) -> StudyTables:
     written = [file for file in COLUMNS if file != RECORDS and (file != "steps.csv" or (folder / file).exists())]
     config = _read_config(folder / "config.yaml")
     tables = {Path(file).stem: read_table(folder / file) for file in written}
-    scored = read_reliability(folder / RELIABILITY) if (folder / RELIABILITY).exists() else None
-    records = _read_records(folder, config)
-    return StudyTables(folder, manifest, config, records=records, reliability=scored, **tables)
+    kept = {Path(k.file).stem: k.read(folder) for k in (RELIABILITY, ABLATION) if (folder / k.file).exists()}
+    return StudyTables(folder, manifest, config, records=_read_records(folder, config), **tables, **kept)
 
 
 def _read_records(folder: Path, config: Mapping[str, Any]) -> pd.DataFrame | None:

@@ -18,11 +18,11 @@ from specdraft.drafters.pair import Pair, PairFiles, load_pair
 from specdraft.errors import ConfigError
 from specdraft.models.alignment_file import KIND
 from specdraft.models.output_layer import LAST
-from specdraft.models.sizes import model_size
 from specdraft.prediction.alignment import Affine, RidgeFits, StateSums, choose_ridge, reduced_rank
 from specdraft.prediction.alignment_heads import Heads
-from specdraft.prediction.alignment_quality import HeldOut, Overhead, Quality, alignment_parameters, as_data, overhead
+from specdraft.prediction.alignment_quality import HeldOut, Quality, as_data
 from specdraft.prediction.alignment_refine import Refined, Training, refine
+from specdraft.prediction.overhead import Overhead, overhead
 from specdraft.results.files import write_atomically
 from specdraft.study.alignment_texts import FitTexts, recorded_texts_to_fit, states_of, windows_to_fit
 from specdraft.study.plan import one_combination
@@ -208,7 +208,6 @@ def fit(pair: Pair, texts: FitTexts, asked: AlignmentFit) -> FittedAlignment:
     held_out = HeldOut(affine, {"aligned": heads.aligned(affine), "own": heads.of_draft}, heads.of_target)
     for _, x, y in states_of(pair, texts, [asked.folds]):
         held_out.add(x, y)
-    target, draft = map(model_size, pair.files.models)
-    memory = overhead(alignment_parameters(affine), target, draft)
+    memory = overhead(affine.held_bytes, pair.files.models)
     found = (ridge, fits.condition(ridge), rank, held_out.figures(), memory, refined)
     return FittedAlignment(pair.files, affine, texts.source, total.positions, *found)

@@ -20,13 +20,14 @@ from specdraft.models.spec import ModelSpec
 from specdraft.prediction.pruning import NoPruning, PruningPolicy
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.sampling.distribution import Sampling
+from specdraft.study.once import Once
 from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
-from specdraft.trees.shapes.base import Scorer
 from specdraft.trees.topology import Topology
 
 if TYPE_CHECKING:
     from specdraft.losslessness.live_texts import Case
+    from specdraft.prediction.tree_scores import PredictedScores
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Combination:
     pruning: PruningPolicy = field(default_factory=NoPruning)
     prompts_digest: str = ""  # of the study's prompts
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)  # those of the study
+    once: Once = field(default_factory=Once, compare=False, repr=False)  # the study's files
 
     @cached_property
     def identifier(self) -> str:
@@ -69,12 +71,14 @@ class Combination:
         )
 
     @cached_property
-    def scorer(self) -> Scorer | None:
+    def scorer(self) -> PredictedScores | None:
         """What ranks the nodes of its trees, if a predictor does. Raises `UserError` where its file does not do."""
         from specdraft.prediction.tree_scores import scores_of  # scipy, which most combinations do without
 
-        path = getattr(self.shape, "predictor", None)
-        return scores_of(path, self.pair, self.sampling) if path else None
+        if not (path := getattr(self.shape, "predictor", None)):
+            return None
+        told = ("tree", path, self.pair.weights, repr(self.sampling))
+        return self.once.of(told, lambda: scores_of(path, self.pair, self.sampling))
 
     @property
     def engine(self) -> str:

@@ -17,20 +17,21 @@ from specdraft.prediction.ablation import Step, ablate
 from specdraft.prediction.calibration import CALIBRATIONS
 from specdraft.prediction.cross_fitting import FEWEST, HeldOut, Scored, check_outcomes, cross_fit, fit, score_all
 from specdraft.prediction.features import GROUPS
+from specdraft.prediction.overhead import Overhead, overhead
 from specdraft.prediction.predictor import About, Predictor
 from specdraft.prediction.predictors import check_installed, models
 from specdraft.prediction.rows import Recorded, Rows, collect, of_positions
 from specdraft.prediction.scores import Bin, Place, by_place, even_edges, reliability, weights
 from specdraft.prompts import Prompt, load_prompts
-from specdraft.replay.folds import folds
+from specdraft.replay.folds import halves
+from specdraft.study.ablation_table import ablation_table, check_same_texts
 from specdraft.study.alignment_columns import alignment_columns
 from specdraft.study.combination import Combination, encode_all
 from specdraft.study.fitted_temperature import samples_texts
 from specdraft.study.plan import one_combination
 from specdraft.study.recorded import RecordedTexts, record_texts
+from specdraft.study.recorded_trees import recorded_trees
 from specdraft.study.refusals import refuse_engine
-from specdraft.traces.child_chances import child_chances
-from specdraft.traces.library import Expansions, recorded_texts
 from specdraft.traces.store import default_folder
 from specdraft.trees.shapes import NestedPlan
 
@@ -104,10 +105,20 @@ class FittedPredictor:
             }
         )
 
+    @property
+    def overhead(self) -> Overhead:
+        """The memory that the predictor takes beside the models."""
+        return overhead(self.predictor.held_bytes, self.learnt.combination.pair.models)
+
+    def ablation_table(self) -> pd.DataFrame:
+        """What each feature group adds, as a study's folder has it."""
+        return ablation_table(self.ablation, self.learnt.combination, len(self.learnt.prompts))
+
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         return {
             "predictor": asdict(self.predictor.about),
+            "memory": asdict(self.overhead),
             "prompts": len(self.learnt.prompts),
             "rows": len(self.learnt.rows.prompt),
             "reached": int(self.learnt.rows.reached.sum()),
@@ -158,6 +169,7 @@ def learn(
     config_dir: Path | None = None,
     recorded: Callable[[str], None] = lambda what: None,
     alignment: Path | None = None,
+    study: Path | None = None,
 ) -> Learnt:
     """The rows of a pair: trees along its texts; what is not in the store is recorded.
 
@@ -166,6 +178,7 @@ def learn(
         config_dir: the user's configs.
         recorded: called with a line of text for what takes a while.
         alignment: what it tells of nodes below the text joins their features, as the group `extra`.
+        study: the folder of a study, which must be of the same texts.
 
     Raises:
         ConfigError: trees have no probabilities, prompts are too few, or the overrides cannot be meant.
@@ -188,22 +201,18 @@ def learn(
             f"prompts: {len(prompts)}; a predictor is fitted on one half of them and scored on the other: expected "
             f"{FEWEST} or more"
         )
+    if study is not None:
+        check_same_texts(study, combination, prompts)
     template, depth = combination.prompts.chat_template, combination.limits.depth
     encode_all(combination.pair, prompts, template, settings, depth)  # what fails, fails at once
     pair = load_pair(combination.pair)
     texts = record_texts(pair, prompts, template, combination.sampling, settings, depth, recorded)
     plans, temperature = _plans(plan, texts)
-    trees = Expansions(pair, texts.prompt_ids, texts.traces, plans, texts.store, described=True)
-    trees.record(recorded)
-    read = recorded_texts(pair, [(texts.prompt_ids[name], texts.traces.trajectories[name]) for name in texts.names])
-    chances = _chances(combination, texts)
-    every = [
-        Recorded(text, trees.of(name), trees.nodes_of(name), chances.get(name))
-        for text, name in zip(read, texts.names, strict=True)
-    ]
+    given = (texts.prompt_ids, texts.traces, plans, combination.sampling, texts.store, recorded)
+    every = recorded_trees(pair, texts.names, *given)
     if alignment is not None:
         every = _aligned(every, pair, alignment, [texts.traces.annotations[name].top_ids for name in texts.names])
-    fold = folds([prompt.category for prompt in prompts], settings.seed)
+    fold = halves(prompts, settings.seed)
     return Learnt(combination, prompts, collect(every), fold, temperature)
 
 
@@ -213,14 +222,6 @@ def _aligned(every: Sequence[Recorded], pair: Pair, alignment: Path, children: S
         one._replace(extra=of_positions(table, one.expansion, one.text.tokens))
         for one, table in zip(every, tables, strict=True)
     ]
-
-
-def _chances(combination: Combination, texts: RecordedTexts) -> dict[str, np.ndarray]:
-    """Of sampled texts what `Recorded.chances` is, by prompt id."""
-    if combination.sampling.greedy:
-        return {}
-    given = (texts.pair, texts.prompt_ids, texts.traces, combination.sampling, texts.store, texts.recorded)
-    return {name: found.chances for name, found in child_chances(*given).items()}
 
 
 def _plans(plan: NestedPlan, texts: RecordedTexts) -> tuple[dict[str, NestedPlan], float]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from specdraft.results.reliability import Reliability
+from specdraft.results.kept_tables import RELIABILITY, KeptTable
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, Replayed
 from specdraft.study.failures import Failure, Failures, write_failures
@@ -45,7 +45,7 @@ class Ledger:
         self._by_name = {combination.identifier: combination for combination in plan.combinations}
         self._started = time.perf_counter()
         self.rows, self.failures = StudyRows(plan, out), Failures(out)
-        self.facts, self._reliability = Facts.of(read_manifest(out)), Reliability(out)
+        self.facts, self._reliability = Facts.of(read_manifest(out)), KeptTable(RELIABILITY, out)
         for line in self.rows.damaged:
             progress.note(f"{line}: its rows are made again")
 
@@ -66,7 +66,7 @@ class Ledger:
                 self._fail(event)
             case GivenUp(rows):
                 self._progress.advance(rows)
-            case Measured(pair, costs, near_ties, calibrations, reliability):
+            case Measured(pair, costs, near_ties, calibrations, reliability, predictors):
                 if costs is not None:
                     self.facts.costs[pair] = costs
                 if near_ties is not None:
@@ -75,6 +75,8 @@ class Ledger:
                     self.facts.calibrations.setdefault(pair, {})[texts] = fitted.as_dict()
                 if reliability is not None:
                     self._reliability.add(reliability)
+                if predictors:
+                    self.facts.predictors.setdefault(pair, {}).update(predictors)
 
     def fail_all(self, combinations: Iterable[Combination], error: str) -> None:
         """Write down that these combinations cannot run; the error, which they share, is said once."""

@@ -12,7 +12,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.certificate import certificate
 from specdraft.prompts import Prompt, digest_of_each
-from specdraft.replay.folds import FOLDS, folds
+from specdraft.replay.folds import FOLDS, halves
 from specdraft.results.comparisons import WHICH
 from specdraft.results.files import without_folders
 from specdraft.results.manifest import environment
@@ -31,6 +31,7 @@ class Facts:
         costs: pair -> what drafting and verifying cost with it.
         near_ties: pair -> near-ties of its recorded greedy texts.
         calibrations: pair -> texts -> the temperature that its scores were fitted to (see `Calibration.as_dict`).
+        predictors: pair -> name -> what ranks or prunes by prediction, with its memory (see `predictors_used`).
         rules: rule -> what enumeration says of it (see `Proof.as_dict`).
         live: pair -> what live text says of its rules, with `certify=true` (see `Checked`).
         earlier_s: seconds of the runs before this one.
@@ -41,6 +42,7 @@ class Facts:
     costs: dict[str, CostCurve]
     near_ties: dict[str, Any]
     calibrations: dict[str, dict[str, Any]]
+    predictors: dict[str, dict[str, Any]]
     rules: dict[str, Any]
     live: dict[str, list[dict[str, Any]]]
     earlier_s: float
@@ -71,6 +73,7 @@ class Facts:
             costs=_curves(manifest.get("costs", {})),
             near_ties={pair: dict(ties) for pair, ties in known.get("recorded", {}).items()},
             calibrations={pair: dict(texts) for pair, texts in manifest.get("calibrations", {}).items()},
+            predictors={pair: dict(used) for pair, used in manifest.get("predictors", {}).items()},
             rules={rule: dict(proof) for rule, proof in known.get("rules", {}).items()},
             live=live,
             earlier_s=float(manifest.get("wall_s", 0.0)),
@@ -148,6 +151,7 @@ def build_manifest(
         "models": facts.models,
         "costs": {pair: curve.as_dict() for pair, curve in facts.costs.items()},
         "calibrations": facts.calibrations,
+        **({"predictors": facts.predictors} if facts.predictors else {}),
         "prompts": len(plan.prompts),
         "prompt_digests": digest_of_each(plan.prompts),
         "plan_notes": list(plan.notes),
@@ -172,6 +176,6 @@ def build_manifest(
 
 def _halves(prompts: Sequence[Prompt], seed: int) -> dict[str, Any]:
     """The half that each prompt is in; it is scored with the trees of the other one."""
-    numbers = folds([prompt.category for prompt in prompts], seed).tolist()
+    numbers = halves(prompts, seed).tolist()
     of_prompts = dict(zip((prompt.prompt_id for prompt in prompts), numbers, strict=True))
     return {"folds": FOLDS, "seed": seed, "fold_of_each_prompt": of_prompts}

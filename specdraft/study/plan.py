@@ -26,6 +26,7 @@ from specdraft.prompts import Prompt, load_prompts, prompts_digest
 from specdraft.results.files import absolute_paths, without_folders
 from specdraft.results.tables import SCHEMA
 from specdraft.study.combination import Combination, model_label
+from specdraft.study.once import Once
 from specdraft.study.pair_names import named_points
 from specdraft.study.points import one_point, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
@@ -167,7 +168,9 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
 
 
-def _combination(point: Point, pair: PairFiles, digest: str = "", trees: Trees | None = None) -> Combination:
+def _combination(
+    point: Point, pair: PairFiles, digest: str = "", trees: Trees | None = None, once: Once | None = None
+) -> Combination:
     groups = point.groups
     return Combination(
         pair,
@@ -180,6 +183,7 @@ def _combination(point: Point, pair: PairFiles, digest: str = "", trees: Trees |
         groups["pruning"],
         digest,
         trees or Trees(),
+        once or Once(),
     )
 
 
@@ -214,11 +218,11 @@ def _combinations(
     points: Iterable[Point], pairs: dict[str, PairFiles], prompts: list[Prompt], trees: Trees
 ) -> tuple[list[Combination], list[tuple[str, str]]]:
     combinations: dict[str, Combination] = {}
-    skipped, digest = [], prompts_digest(prompts)
+    skipped, digest, once = [], prompts_digest(prompts), Once()
     _check_tree_names(points)
     for point in points:
-        shape = point.groups["tree"]
-        combination = _combination(point, pairs[repr((point.groups["pair"], point.groups["drafter"]))], digest, trees)
+        shape, files = point.groups["tree"], pairs[repr((point.groups["pair"], point.groups["drafter"]))]
+        combination = _combination(point, files, digest, trees, once)
         if why := misfit(combination, prompts):
             skipped.append((" ".join(point.overrides), why))
         elif combination.identifier not in combinations:

@@ -10,7 +10,7 @@ from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration, cross_fit
-from specdraft.replay.folds import folds
+from specdraft.replay.folds import halves
 from specdraft.replay.static import pack_traces
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import encode_all
@@ -57,7 +57,7 @@ class RecordedTexts:
     def calibrate(self) -> Calibration:
         """The temperatures of the drafter's scores. Raises `ResultsError` where traces cannot be written."""
         found = score_losses(self.pair, self.prompt_ids, self.traces, self.store, self.recorded)
-        return cross_fit(found, self.names, folds([prompt.category for prompt in self.prompts], self.seed))
+        return cross_fit(found, self.names, halves(self.prompts, self.seed))
 
 
 def record_texts(

@@ -37,7 +37,10 @@ def predictor_tables(fitted: FittedPredictor) -> Iterable[RenderableType]:
     if fitted.ablation:
         yield Text("What each group of features adds (conditional acceptance; in brackets the gain on the row above)")
         yield _ablation(fitted.ablation)
-    yield Text(f"kept: {about.model}, calibration {about.calibration}, fitted on all {about.prompts} prompts")
+    yield Text(
+        f"kept: {about.model}, calibration {about.calibration}, fitted on all {about.prompts} prompts; memory: "
+        f"{fitted.overhead}"
+    )
 
 
 def _table(*names: str) -> Table:

@@ -11,6 +11,7 @@ import pytest
 from support.command_line import Run
 
 from specdraft.prediction.predictor import load_predictor
+from specdraft.results.study_tables import load_study
 from specdraft.study.fit_predictor import default_file, learn
 
 SMALL = ("pair=zoo-tiny", "budget=6", "max_new_tokens=10")
@@ -21,15 +22,27 @@ def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
 
 
+def swept(run: Run, out: Path, prompts: int) -> Path:
+    """A study of the texts that are fitted to."""
+    asked = ["pair=zoo-tiny", "max_new_tokens=10", f"prompts.limit={prompts}", "tree=chain", "budget=1"]
+    assert run("sweep", *asked, "cost.measure=off", "report=false", "--out", out).code == 0
+    return out
+
+
 def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path) -> None:
-    out, table = tmp_path / "one.safetensors", tmp_path / "rows.csv"
+    out, table, study = tmp_path / "one.safetensors", tmp_path / "rows.csv", swept(run, tmp_path / "study", 8)
     said = run(
         "fit", "predictor", *SMALL, "prompts.limit=8", "--model", "logistic", "--calibration", "platt",
         "--features", "raw,place,loop",
-        "--out", str(out), "--rows", str(table), "--ablation", "--json",
+        "--out", str(out), "--rows", str(table), "--ablation", "--study", str(study), "--json",
     )  # fmt: skip
     assert said.code == 0, said.err
     told = json.loads(said.out)
+    # 27 weights and an intercept, a slope and an intercept, of 8 bytes each
+    assert told["memory"]["megabytes"] == 240 / 1e6
+    weights = sum(json.loads((study / "manifest.json").read_text())["models"]["zoo-tiny"][role]["parameters"] * 4
+                  for role in ("target", "draft"))  # fmt: skip
+    assert told["memory"]["percent"] == pytest.approx(100 * 240 / weights)
     scores = {(s["model"], s["calibration"], s["what"]): s["scores"] for s in told["scores"]}
     assert len(scores) == 5 * 5 * 2
     rows = pd.read_csv(table)
@@ -52,6 +65,16 @@ def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path)
         "parent",
         "loop",
     ]
+    kept = load_study(study).ablation
+    assert kept is not None
+    assert kept[["pair", "temperature", "max_new_tokens", "prompts"]].drop_duplicates().values.tolist() == [
+        ["zoo-tiny", 0, 10, 8]
+    ]
+    for row, step in zip(kept.to_dict("records"), told["ablation"], strict=True):
+        assert (row["added"], row["says"]) == (step["added"], step["says"])
+        assert row["log_loss"] == pytest.approx(step["scores"]["log_loss"]["value"], rel=1e-5)
+        gained = step["gained"].get("auroc", {}).get("lo", np.nan)
+        assert row["gained_auroc_lo"] == pytest.approx(gained, rel=1e-4, nan_ok=True)
     about = load_predictor(out).about
     assert (about.pair, about.model, about.calibration, about.prompts) == ("zoo-tiny", "logistic", "platt", 8)
     assert about.groups == ("raw", "place", "loop")
@@ -61,6 +84,12 @@ def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path)
     assert recorded == []
     assert len(learnt.rows.prompt) == told["rows"]
     assert default_file(learnt.combination) == tmp_path / "traces" / "predictor-zoo-tiny-model-greedy.safetensors"
+    others = ["prompts.limit=4", "--ablation", "--study", str(study)]
+    refused(run, others, f"--study {study}: it has other prompts than these 4; expected the same ones")
+    others.append("max_new_tokens=11")
+    refused(
+        run, others, f"--study {study}: expected a study that has rows of pair=zoo-tiny drafter=model temperature=0"
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,10 +105,16 @@ def test_it_writes_a_predictor_its_scores_and_its_rows(run: Run, tmp_path: Path)
         (["--features", "raw,lop"], "--features 'lop' is not known; did you mean 'loop'?"),
         (["--features", "raw", "--model", "isotonic"], "--features has no effect: --model isotonic reads"),
         (["--alignment", "one.safetensors"], "--alignment FILE belongs to --ablation"),
+        (["--study", "nowhere"], "--study DIR belongs to --ablation"),
+        (["--study", "nowhere", "--ablation"], "nowhere: no such folder; expected the folder of a finished study"),
         (["engine=live"], "engine=live has no effect in fit predictor"),
     ],
 )
 def test_bad_input_is_one_line(run: Run, arguments: list[str], says: str) -> None:
+    refused(run, arguments, says)
+
+
+def refused(run: Run, arguments: list[str], says: str) -> None:
     said = run("fit", "predictor", *SMALL, *arguments)
     line = next(line for line in said.err.splitlines() if line.startswith("error"))
     assert (said.code, said.out) == (2, "")

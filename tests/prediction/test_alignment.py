@@ -10,7 +10,7 @@ import torch
 
 from specdraft.errors import ConfigError
 from specdraft.prediction.alignment import Affine, RidgeFits, StateSums, choose_ridge, reduced_rank
-from specdraft.prediction.alignment_quality import HeldOut, overhead
+from specdraft.prediction.alignment_quality import HeldOut
 from specdraft.prediction.alignment_refine import Training, refine
 
 DRAFT, TARGET = 6, 4
@@ -195,13 +195,3 @@ def test_figures_are_those_of_all_states() -> None:
         assert found.heads[name].agreement == int((said.argmax(-1) == wanted.argmax(-1)).sum()) / 40
         assert found.heads[name].kl == pytest.approx(float((wanted.exp() * (wanted - said)).sum() / 40))
     assert 0 < found.heads["aligned"].agreement != found.heads["own"].agreement
-
-
-def test_memory_is_said_beside_both_models() -> None:
-    class Size:
-        def __init__(self, weights_bytes: int) -> None:
-            self.weights_bytes = weights_bytes
-
-    said = overhead(250_000, Size(6_000_000), Size(4_000_000))  # type: ignore[arg-type]
-    assert (said.megabytes, said.percent) == (1.0, 10.0)
-    assert str(said) == "1 MB, 10 % of both models' weights"

@@ -22,7 +22,8 @@ from specdraft.results.study_tables import COLUMNS, TEXT, StudyTables, load_stud
 from specdraft.results.tables import COMBINATION_KEYS, build_tables
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-TABLES = [file.removesuffix(".csv") for file in FILES if file.endswith(".csv") and file != "reliability.csv"]
+KEPT = ("reliability", "ablation")  # which not every study has
+TABLES = [name for file in FILES if (name := file.removesuffix(".csv")) != file and name not in KEPT]
 WHOLE = ("budget", "nodes", "depth", "top_k", "max_new_tokens", "repeat", "seed")
 NUMBERS = {"budget": 2, "nodes": 2, "depth": 2, "temperature": 0.7, "top_k": 0, "top_p": 1.0, "max_new_tokens": 64}
 
@@ -62,12 +63,12 @@ def test_the_tables_are_what_was_written(tmp_path: Path) -> None:
         table = getattr(study, name)
         assert not table.empty
         assert to_csv(table) == (tmp_path / f"{name}.csv").read_text(encoding="utf-8")
-    assert study.folder == tmp_path and study.reliability is None
+    assert (study.folder, study.reliability, study.ablation) == (tmp_path, None, None)
     assert (study.manifest["prompts"], study.config["tree"]) == (2, {"kind": "kary", "k": 2})
 
 
 def test_a_study_has_every_table_that_a_sweep_writes() -> None:
-    assert {field.name for field in fields(StudyTables)} == {"folder", "manifest", "config", "reliability", *TABLES}
+    assert {field.name for field in fields(StudyTables)} == {"folder", "manifest", "config", *KEPT, *TABLES}
     assert set(COLUMNS) == {f"{name}.csv" for name in TABLES}
 
 

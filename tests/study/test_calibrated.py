@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from support.asked import prompts_of, tiny_pair_of
+from support.drafting import draft_logits
 from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
@@ -19,21 +23,18 @@ from specdraft.replay.folds import folds
 from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.plan import plan_study
-from specdraft.study.recorded import record_texts
+from specdraft.study.recorded import RecordedTexts, record_texts
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces.score_losses import score_losses
 from specdraft.trees.shapes.best_first import BestFirst
 
-TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was"), ("c", "code", "def f(x):"), ("d", "code", "x =")]
 GRID = ["tree=best_first,best_first-calibrated", "budget=3,6", "max_new_tokens=24", "cost.measure=off", "report=false"]
 
 
 @pytest.fixture(scope="module")
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"question_id": i, "category": c, "prompt": p}) + "\n" for i, c, p in TEXTS))
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
-    return [*pair, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}", *GRID]
+    prompts = prompts_of(tmp_path_factory.mktemp("prompts"))
+    return [*tiny_pair_of(tiny_pair_folders), *prompts, *GRID]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,6 +85,12 @@ def test_each_half_is_scored_with_the_temperature_of_the_other(
     ]
     assert fitted["of_folds"] == of_folds and of_folds[0] != of_folds[1]
     assert fitted["value"] == fit_temperature(losses.values()).value
+    told = pd.read_csv(replayed.out / "reliability.csv").query("what == 'survival' and depth == 1 and rank == 0")
+    first_choice = {
+        "raw": first_choices(tiny_pair, texts, [1.0] * 4),
+        "calibrated": first_choices(tiny_pair, texts, [of_folds[half] for half in fold]),
+    }
+    assert told.set_index("scores")["predicted"].to_dict() == pytest.approx(first_choice, abs=1e-5)
     for number, temperature in enumerate(of_folds):  # rows are those of a study at that temperature
         fixed = [o for o in base if not o.startswith("tree=")]
         given = ["tree=best_first-calibrated", f"tree.temperature={temperature}", *fixed]
@@ -94,6 +101,13 @@ def test_each_half_is_scored_with_the_temperature_of_the_other(
             pd.testing.assert_frame_equal(
                 mine.xs(name, level="prompt_id"), alone.xs(name, level="prompt_id"), check_like=True
             )
+
+
+def first_choices(pair: Pair, texts: RecordedTexts, temperatures: Sequence[float]) -> float:
+    """The mean probability of the drafter's first choice over all starts, each text at its own temperature."""
+    each = zip(texts.names, temperatures, strict=True)
+    said = [(draft_logits(pair, texts, name) / temperature).softmax(-1).max(-1).values for name, temperature in each]
+    return float(torch.cat(said).mean())
 
 
 def test_rows_are_reused_and_made_again_where_prompts_are_added(base: list[str], tmp_path: Path) -> None:

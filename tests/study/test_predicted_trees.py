@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from support.asked import prompts_of, tiny_pair_of
 from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError, UserError
+from specdraft.prediction import tree_scores
 from specdraft.prediction.calibration import Calibration
 from specdraft.prediction.mlp import Mlp
-from specdraft.prediction.predictor import About, Predictor, save_predictor
+from specdraft.prediction.predictor import About, Predictor, load_predictor, save_predictor
 from specdraft.prediction.predictors import Conditional, Raw
 from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
-from specdraft.study.engines import predictors
+from specdraft.study.engines import predictors, pruning
 from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.trees.shapes.best_first import BestFirst
@@ -30,10 +33,10 @@ GROUPS = ("raw", "temperature", "place", "spread", "parent")
 
 @pytest.fixture(scope="module")
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("Once upon a time", "It was", "x = f(")))
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
-    return [*pair, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}", *GRID]
+    prompts = prompts_of(
+        tmp_path_factory.mktemp("prompts"), [{"prompt": text} for text in ("Once upon a time", "It was", "x = f(")]
+    )
+    return [*tiny_pair_of(tiny_pair_folders), *prompts, *GRID]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,11 +71,23 @@ def rows(outcome: Outcome) -> pd.DataFrame:
     return mine.set_index(["budget", "prompt_id"])[list(COUNTS)]
 
 
+def memory(folder: Path) -> dict[str, dict[str, float]]:
+    """Of each predictor, as the manifest says."""
+    used = json.loads((folder / "manifest.json").read_text())["predictors"]["tiny"]
+    return {name: about["memory"] for name, about in used.items()}
+
+
 def test_live_decoding_has_the_counts_of_replay(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
     asked = [*base, *predicted(saved(tmp_path / "p.safetensors", tiny_pair, network()))]
     replayed = rows(run_study(plan_study([*asked, "cost.measure=off"]), tmp_path / "replayed"))
     live = rows(run_study(plan_study([*asked, "engine=live"]), tmp_path / "live"))
     pd.testing.assert_frame_equal(replayed, live)
+    models = (tiny_pair.target.model, tiny_pair.drafter.model.model)  # type: ignore[attr-defined]
+    weights = sum(parameter.nbytes for model in models for parameter in model.parameters())
+    held = 4 * (37 * 4 + 4 + 4) + 8
+    for engine in ("replayed", "live"):
+        said = memory(tmp_path / engine)["p.safetensors"]
+        assert (said["megabytes"], said["percent"]) == pytest.approx((held / 1e6, 100 * held / weights))
     raw = rows(run_study(plan_study([*base, "tree=best_first", "cost.measure=off"]), tmp_path / "raw"))
     assert not raw.equals(replayed), "the network ranks as the drafter does: nothing is tested"
 
@@ -97,17 +112,32 @@ def test_rows_belong_to_what_the_file_holds(base: list[str], tiny_pair: Pair, tm
     assert before == names() and len(before) == 2
 
 
+def test_a_plan_reads_a_file_once(
+    base: list[str], tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once to rank and once to prune, whatever the number of combinations."""
+    path, read = saved(tmp_path / "p.safetensors", tiny_pair, network()), []
+
+    def counted(*given: Any) -> Predictor:
+        read.append(given[0])
+        return load_predictor(*given)
+
+    for module in (tree_scores, pruning):
+        monkeypatch.setattr(module, "load_predictor", counted)
+    pruned = ["pruning=none,ratio,levels", "pruning.scores=predictor", f"pruning.predictor={path}"]
+    plan = plan_study([*base, *predicted(path), *pruned])
+    assert sum(c.scorer is not None for c in plan.combinations) == 6
+    assert read == [path, path]
+
+
 def test_without_a_file_each_half_is_told_by_a_predictor_of_the_other(
     base: list[str], tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trees and pruning, live and replayed alike."""
     monkeypatch.setattr(predictors, "NODES", 12)
-    path, texts = (
-        tmp_path / "eight.jsonl",
-        ("Once upon", "It was", "x = f(", "Dear", "The end", "1 + 1", "She", "for i"),
-    )
-    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-    asked = [*(o for o in base if not o.startswith("prompts.path")), f"prompts.path={path}", "budget=6"]
+    texts = ("Once upon", "It was", "x = f(", "Dear", "The end", "1 + 1", "She", "for i")
+    eight = prompts_of(tmp_path, [{"prompt": text} for text in texts])
+    asked = [*(o for o in base if not o.startswith("prompts")), *eight, "budget=6"]
     asked += ["tree=best_first", "tree.scores=predictor", "pruning=none,ratio", "pruning.scores=predictor"]
     plan = plan_study([*asked, "cost.measure=off"])
     replayed, live = run_study(plan, tmp_path / "a"), run_study(plan_study([*asked, "engine=live"]), tmp_path / "b")
@@ -121,6 +151,10 @@ def test_without_a_file_each_half_is_told_by_a_predictor_of_the_other(
     pd.testing.assert_frame_equal(mine, other)
     assert set(mine.index.get_level_values("pruning")) == {"none", "ratio-spredictor"}
     assert mine["pruned_tokens"].sum() > 0
+    for outcome in (replayed, live):
+        (said,) = memory(outcome.out).items()
+        assert said[0] == "fitted to the other half of the prompts"
+        assert said[1]["megabytes"] == pytest.approx((4 * (31 * 32 + 32 + 32) + 8) / 1e6)
     pruned = [c for c in plan.combinations if c.fits_predictor]
     assert all(len(c.weights) == 3 for c in pruned), "rows are worth nothing for other prompts"
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.asked import prompts_of, tiny_pair_of
+from support.drafting import draft_logits
 from support.tiny_models import PairFolders
 
+from specdraft.config import Settings
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
+from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.sampling.distribution import Sampling
 from specdraft.study.plan import plan_study
+from specdraft.study.recorded import RecordedTexts, record_texts
 from specdraft.study.run import run_study
 
-TEXTS = [("a", "story", "Once upon a time"), ("b", "story", "It was"), ("c", "code", "def f(x):"), ("d", "code", "x =")]
 GRID = ["tree=kary,best_first", "budget=6", "pruning=none,threshold,ratio", "pruning.min_acceptance_prob=1.0"]
 OFF = {"replay": ["cost.measure=off"], "live": []}
 KEYS = ["tree", "pruning", "prompt_id"]
@@ -22,10 +27,8 @@ COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tok
 
 @pytest.fixture(scope="module")
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"question_id": i, "category": c, "prompt": p}) + "\n" for i, c, p in TEXTS))
-    pair = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
-    return [*pair, "prompts=jsonl", f"prompts.path={path}", "report=false", "max_new_tokens=10"]
+    prompts = prompts_of(tmp_path_factory.mktemp("prompts"))
+    return [*tiny_pair_of(tiny_pair_folders), *prompts, "report=false", "max_new_tokens=10"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,6 +109,38 @@ def test_halves_are_pruned_by_temperatures_of_their_own(base: list[str], tmp_pat
 def test_what_cannot_be(base: list[str], overrides: list[str], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         plan_study([*base, "tree=kary", "budget=4", *overrides])
+
+
+def test_a_single_node_is_sent_where_its_probability_is_enough(
+    base: list[str], tiny_pair: Pair, tmp_path: Path
+) -> None:
+    """Step by step in plain Python; calibrated scores of a prompt have the temperature of the other half."""
+    asked = ["tree=chain", "budget=1", "pruning=threshold", "pruning.min_acceptance_prob=0.6", *OFF["replay"]]
+    done = run_study(plan_study([*base, *asked, "pruning.scores=calibrated,raw"]), tmp_path / "study")
+    table = done.tables["records.csv"].astype(dict.fromkeys(KEYS, str)).set_index(["pruning", "prompt_id"])
+    prompts = load_prompts(PromptSpec(path=next(o for o in base if "prompts.path" in o).partition("=")[2]))
+    texts = record_texts(tiny_pair, prompts, "auto", Sampling(), Settings(max_new_tokens=10), 1)
+    fitted, differing = texts.calibrate().of_prompt, 0
+    for name in texts.names:
+        counts = {}
+        for policy, temperature in (("threshold-map0.6", fitted[name]), ("threshold-sraw-map0.6", 1.0)):
+            counts[policy] = chain_of_one(tiny_pair, texts, name, temperature)
+            assert table.loc[(policy, name), COUNTS[:3]].tolist() == counts[policy]
+        differing += len({tuple(each) for each in counts.values()}) > 1
+    assert differing, "calibrated scores prune as raw ones do: nothing is tested"
+
+
+def chain_of_one(pair: Pair, texts: RecordedTexts, name: str, temperature: float) -> list[int]:
+    """Steps, nodes sent and tokens accepted."""
+    likely, choice = (draft_logits(pair, texts, name) / temperature).softmax(-1).max(-1)
+    tokens = texts.traces.trajectories[name].tokens.tolist()
+    at, counts = 0, [0, 0, 0]
+    while at < len(tokens) - 1:
+        sent = bool(likely[at] >= 0.6)
+        accepted = sent and int(choice[at]) == tokens[at + 1]
+        counts = [count + more for count, more in zip(counts, (1, sent, accepted), strict=True)]
+        at += 1 + accepted
+    return counts
 
 
 def test_online_pruning_is_live_and_says_when_it_starts_anew(base: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""A draft model on its own: what it says along texts, without a pair."""
+"""A draft model on its own: what it says along texts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from specdraft.drafters.base import Annotation, Expansion, Prefilled, RecordedText
 from specdraft.drafters.loaded.model import ModelDrafter
+from specdraft.drafters.pair import Pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import LanguageModel
+from specdraft.study.recorded import RecordedTexts
 from specdraft.traces.record import Trajectory, record_trajectories
 from specdraft.trees.shapes import BestFirstPlan
 
@@ -37,3 +40,9 @@ def annotate(
 
 def expand(model: CachedModel, prompt: Sequence[int], tokens: np.ndarray, plan: BestFirstPlan) -> Expansion:
     return next(ModelDrafter(model).expand([RecordedText(prompt, tokens)], plan))
+
+
+def draft_logits(pair: Pair, texts: RecordedTexts, name: str) -> torch.Tensor:
+    """`[T, vocab]` what a pair's drafter says before each token of a text, the first aside."""
+    text = RecordedText(texts.prompt_ids[name], texts.traces.trajectories[name].tokens)
+    return torch.cat([*pair.drafter.logits_along([text], len(text.tokens))], 1)[0, 1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import altair as alt
@@ -10,49 +11,56 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, MOST_SPOKEN, Canvas
 from specdraft.report.figures.charts import facet
-from specdraft.report.study_files import visible
+from specdraft.report.study_files import panel_label, visible
 from specdraft.report.words import Name, Text, join, plural, say
 
 TITLE = "What pruning costs"
-SHOWN = ["panel", "shown", "policy", "budget", "pruned_share", "regret_tokens", "regret_tokens_lo", "regret_tokens_hi"]
+SHOWN = ["panel", "shown", "policy", "curve", "budget", "pruned_share",
+         "regret_tokens", "regret_tokens_lo", "regret_tokens_hi"]  # fmt: skip
+SETTING = re.compile(r"-[a-z]+\d[\d.]*(e-?\d+)?(?=-|$)")  # a number in a policy's name: `-map0.03`
 
 
 def pruning(canvas: Canvas) -> Figure | None:
-    """A point per pruned tree and policy; None where nothing was pruned and replayed."""
+    """A point per pruned tree and policy, a line through the settings of one policy; None where nothing was pruned and
+    replayed."""
     rows = canvas.findings.rows
     if "pruning" not in rows or "regret_tokens" not in rows:
         return None
-    rows = rows[rows["regret_tokens"].notna() & (rows["pruning"] != "none")]
+    rows = rows[rows["regret_tokens"].notna()]  # of whole trees it is empty
     if rows.empty:
         return None
-    points = rows.assign(panel=_settings(rows), policy=rows["pruning"].map(visible))
+    points = rows.assign(panel=_settings(canvas, rows), policy=rows["pruning"].map(visible))
+    points["curve"] = points["policy"].str.replace(SETTING, "", regex=True)
     panels = list(dict.fromkeys(points["panel"]))[:MOST_PANELS]
     table = points[points["panel"].isin(panels)].reset_index(drop=True)[SHOWN]
     note = say(
         "Lost per place of the texts at which a step could start: what the whole tree accepts there, less what is left "
-        "of it. Bars are 95 % intervals."
+        "of it. Bars are 95 % intervals; a line joins the settings of one policy on one tree."
     )
     caption = join([*(_gentlest(panel, table) for panel in panels[:MOST_SPOKEN]), note])
     return drawn("pruning", TITLE, caption, _chart(panels), {"pruning": table})
 
 
-def _settings(rows: pd.DataFrame) -> pd.Series[str]:
+def _settings(canvas: Canvas, rows: pd.DataFrame) -> list[str]:
     """A panel holds what differs by tree, budget and policy only."""
-    sampled = rows["temperature"].astype(float).map(lambda value: "" if value == 0 else f" · T={value:g}")
-    return rows["pair"].map(visible) + sampled
+    varying = [key for key in canvas.findings.study.varying if key != "pruning"]
+    keys = ["pair", *varying]
+    every = rows[keys].astype(str).itertuples(index=False, name=None)
+    return [panel_label(dict(zip(keys, values, strict=True)), varying) for values in every]
 
 
 def _chart(panels: list[str]) -> Any:
     x = alt.X("pruned_share:Q", title="nodes left out (share)", axis=alt.Axis(format="%"))
     y = alt.Y("regret_tokens:Q", title="accepted tokens lost per start")
-    colour, shape = alt.Color("shown:N", title="shape"), alt.Shape("policy:N", title="pruning")
+    colour, shape = alt.Color("shown:N", title="shape"), alt.Shape("curve:N", title="pruning")
+    lines = alt.Chart().mark_line(strokeWidth=1.2).encode(x=x, y=y, color=colour, detail=["curve:N", "budget:N"])
     ends = {"y": alt.Y("regret_tokens_lo:Q", title="accepted tokens lost per start"), "y2": "regret_tokens_hi:Q"}
     bars = alt.Chart().mark_rule(strokeWidth=1.2).encode(x=x, color=colour, **ends)
     tooltip = ["shown:N", "policy:N", "budget:Q", alt.Tooltip("pruned_share:Q", format=".1%")]
     tooltip.append(alt.Tooltip("regret_tokens:Q", format=".3f"))
     points = alt.Chart().mark_point(filled=True, size=55, opacity=1)
     points = points.encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip)
-    return facet(alt.layer(bars, points), named("pruning"), panels, height=240)
+    return facet(alt.layer(lines, bars, points), named("pruning"), panels, height=240)
 
 
 def _gentlest(panel: str, table: pd.DataFrame) -> Text:

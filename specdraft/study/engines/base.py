@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import pandas as pd
 
 from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration
+from specdraft.replay.folds import halves
 from specdraft.results.journal import Row
 from specdraft.results.parts import ReplayedRows
 from specdraft.sampling.distribution import Sampling
@@ -45,6 +47,11 @@ class Work:
     seed: int
     repeats: int
     with_steps: bool
+
+    @property
+    def halves(self) -> np.ndarray:
+        """`[P]` the half that each prompt is in: it is scored with what is fitted on the other one."""
+        return halves(self.prompts, self.seed)
 
     def due_prompts(self, combination: Combination, repeat: int) -> frozenset[str]:
         """The prompts whose row in a repeat is to be made."""
@@ -120,8 +127,9 @@ class Measured(NamedTuple):
         costs: None where nobody wants them.
         near_ties: of its recorded greedy texts; None where texts are sampled.
         calibrations: what its scores were fitted to, text by text: see `TextCalibration`.
-        reliability: how well its scores tell what is accepted, with the columns of `RELIABILITY_KEYS`; None where
+        reliability: how well its scores tell what is accepted, see `results.kept_tables.RELIABILITY`; None where
             nobody ranks by them.
+        predictors: what ranks or prunes in their place, by name, with its memory (see `predictors_used`).
     """
 
     pair: str
@@ -129,6 +137,7 @@ class Measured(NamedTuple):
     near_ties: dict[str, Any] | None = None
     calibrations: Sequence[TextCalibration] = ()
     reliability: pd.DataFrame | None = None
+    predictors: dict[str, dict[str, Any]] | None = None
 
 
 Event = Done | Replayed | Failed | GivenUp | Measured

@@ -19,7 +19,6 @@ from specdraft.prediction.predictor import Predictor
 from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
 from specdraft.replay.fit import resolve
-from specdraft.replay.folds import folds
 from specdraft.replay.redraft import earlier_texts
 from specdraft.replay.static import pack_traces
 from specdraft.results.journal import Row
@@ -27,7 +26,7 @@ from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
-from specdraft.study.engines.predictors import cross_fit_predictors, scorers_of
+from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import LiveNeeds
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
@@ -96,7 +95,7 @@ class FittedTrees:
         self._work, self._pair, self._prompt_ids, self._store, self._note = work, pair, prompt_ids, store, note
         self._watch = watch
         self._names = [prompt.prompt_id for prompt in work.prompts]
-        self._fold = folds([prompt.category for prompt in work.prompts], work.seed)
+        self._fold = work.halves
         self._traces: dict[Any, PairTraces] = {}
         self._packed: dict[Any, PackedRanks] = {}
         self._calibrated: dict[Any, TextCalibration] = {}
@@ -148,6 +147,11 @@ class FittedTrees:
             where = (self._store, self._note, self._watch)
             self._fitted[key] = cross_fit_predictors(self._pair, self._work.prompts, *given, *where)
         return self._fitted[key]
+
+    @property
+    def predictors(self) -> list[Predictor]:
+        """What was fitted so far to rank or prune."""
+        return [predictor for of_prompt in self._fitted.values() for predictor in of_prompt.values()]
 
     @property
     def calibrations(self) -> list[TextCalibration]:
@@ -209,8 +213,9 @@ class LiveEngine:
                         if isinstance(event, Failed):
                             failed.add(event.combination)
                         yield event
-        if trees.calibrations or needs.costs:
-            yield Measured(pair.label, needs.costs, calibrations=trees.calibrations)
+        used = predictors_used(pair, work.combinations, trees.predictors)
+        if trees.calibrations or needs.costs or used:
+            yield Measured(pair.label, needs.costs, calibrations=trees.calibrations, predictors=used)
 
     def _decode_twins(
         self,

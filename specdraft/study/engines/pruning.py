@@ -13,7 +13,6 @@ from specdraft.prediction.features import GROUPS
 from specdraft.prediction.predictor import Predictor, load_predictor, refuse_features
 from specdraft.prediction.pruning import PruningPolicy, ScoredPolicy
 from specdraft.replay.fit import resolve
-from specdraft.replay.folds import folds
 from specdraft.replay.replayer import Limits, limits
 from specdraft.replay.scores import TreeScores, score_trees
 from specdraft.replay.static import pack_traces
@@ -72,7 +71,9 @@ def predictor_of(combination: Combination) -> Predictor | None:
     Raises:
         ConfigError, ResultsError: see `load_predictor`; it reads what is not known while trees are pruned.
     """
-    return predictor_for(combination.pruning, combination.pair, combination.sampling)
+    policy, files, sampling = combination.pruning, combination.pair, combination.sampling
+    told = ("pruning", getattr(policy, "predictor", None), files.weights, repr(sampling))
+    return combination.once.of(told, lambda: predictor_for(policy, files, sampling))
 
 
 def predictor_for(policy: PruningPolicy, files: PairFiles, sampling: Sampling) -> Predictor | None:
@@ -125,11 +126,10 @@ def _nested(combinations: Iterable[Combination]) -> list[NestedPlan]:
 def _static(work: Work, combinations: Iterable[Combination], traces: PairTraces) -> list[Topology]:
     """The static trees of combinations, fitted ones as they are of each half of the prompts."""
     packed = pack_traces(traces, [prompt.prompt_id for prompt in work.prompts])
-    fold = folds([prompt.category for prompt in work.prompts], work.seed)
     plans = [
         some.plan
         for combination in combinations
         if not combination.together.dynamic
-        for some in resolve(combination.shape, combination.settings.budget, packed, fold)
+        for some in resolve(combination.shape, combination.settings.budget, packed, work.halves)
     ]
     return [plan.topology for plan in plans if plan.topology is not None]

@@ -18,14 +18,13 @@ from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
 from specdraft.prediction.predictor import Predictor
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
-from specdraft.replay.folds import folds
 from specdraft.replay.redraft import Redrafting
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
-from specdraft.results import reliability
+from specdraft.results.kept_tables import RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts, encode_prompts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
-from specdraft.study.engines.predictors import cross_fit_predictors, scorers_of
+from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
 from specdraft.traces.library import PairTraces, pair_traces
@@ -113,7 +112,8 @@ class ReplayEngine:
         first_one = group.combinations[0]
         named = (first_one.sampling, first_one.settings.max_new_tokens, work.draw(group.repeats[0]))
         calibrations = [TextCalibration.of(*named, calibration)] if calibration else []
-        return Prepared(replayer, Measured(pair.label, costs, ties, calibrations))
+        used = predictors_used(pair, group.combinations, predictors.values())
+        return Prepared(replayer, Measured(pair.label, costs, ties, calibrations, predictors=used))
 
     def _calibrate(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces
@@ -122,8 +122,7 @@ class ReplayEngine:
         if not any(combination.fits_scores for combination in group.combinations):
             return None
         found = score_losses(pair, prompt_ids, traces, self.store, self.note, self.watch)
-        fold = folds([prompt.category for prompt in work.prompts], work.seed)
-        return cross_fit(found, [prompt.prompt_id for prompt in work.prompts], fold)
+        return cross_fit(found, [prompt.prompt_id for prompt in work.prompts], work.halves)
 
     def _predictors(
         self,
@@ -164,9 +163,9 @@ class ReplayEngine:
 def _reliability(group: SameTexts, replayer: Replayer) -> pd.DataFrame | None:
     """How well the scores of this group's best-first trees tell what is accepted; None where it has no such trees."""
     keys = group.combinations[0].keys
-    texts = {name: keys[name] for name in reliability.KEYS} | {"repeat": group.repeats[0]}
+    texts = {name: keys[name] for name in TEXTS} | {"repeat": group.repeats[0]}
     tables = [table.assign(**texts, scores=scores) for scores, table in replayer.reliabilities().items()]
-    return pd.concat(tables)[reliability.ALL] if tables else None
+    return pd.concat(tables)[RELIABILITY.columns] if tables else None
 
 
 def _largest_first(combinations: Iterable[Combination]) -> list[Combination]:
