@@ -99,7 +99,7 @@ class Logistic(Conditional):
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     intercept: float = 0.0
     kind: ClassVar[str] = "logistic"
-    default_groups: ClassVar[tuple[str, ...]] = ("raw", "temperature", "place", "spread")
+    default_groups: ClassVar[tuple[str, ...]] = ("raw", "temperature", "place", "spread", "loop")
 
     @classmethod
     def fit(cls, features: Features, accepted: np.ndarray, watched: Watched, groups: Sequence[str]) -> Self:

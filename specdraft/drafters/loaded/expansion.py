@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
+from specdraft.drafters.grams import RecordedRoots, TextGrams
 from specdraft.drafters.loaded.ranking import at_one, best_children, spread
 from specdraft.models.batch import Batch, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
@@ -118,6 +119,8 @@ class Contexts:
         self._at_once = max(1, FED["cpu" if model.device.type == "cpu" else "cuda"] // len(texts))
         self._batch = Batch(model, [text.prompt_ids for text in texts])
         self._lengths = np.array([len(text.tokens) for text in texts])
+        self._prompts = np.array([len(text.prompt_ids) for text in texts])
+        self._grams = TextGrams(np.concatenate([text.prompt_ids, text.tokens]).astype(np.int64) for text in texts)
         ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
         self._longest = ids.shape[1]
         position = np.tile(np.arange(self._longest), len(texts))
@@ -189,7 +192,7 @@ class Contexts:
         nodes are the least likely to fall out of their trees. So no text waits for another one's levels.
         """
         context = starts
-        scores = self._scorer.begin(len(starts)) if self._scorer else None
+        scores = self._scorer.begin(self._before(starts)) if self._scorer else None
         self._add_children(growth, starts, growth.frontier, scores)
         while len(growth.frontier):
             nodes = growth.nodes_at(growth.frontier)
@@ -215,6 +218,10 @@ class Contexts:
         order = np.lexsort((first, row))
         turn = np.arange(len(edges)) - np.searchsorted(row[order], row[order])
         self._add(*np.divmod(edges[order[turn < self._at_once]], self._children))
+
+    def _before(self, starts: np.ndarray) -> RecordedRoots:
+        row = self._row[starts]
+        return RecordedRoots(self._grams, row, self._prompts[row] + self._trunk[starts])
 
     def _add_children(self, growth: Growth, here: np.ndarray, some: np.ndarray, scores: NodeScores | None) -> None:
         """The children of these nodes, whose contexts these are."""

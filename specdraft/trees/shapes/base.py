@@ -54,6 +54,20 @@ class NodeScores(Protocol):
         """Of the last children, those that become the next nodes, in the order of their numbers: `[k]` rows, ranks."""
 
 
+class TextsBefore(Protocol):
+    """The texts up to the roots of trees that grow, the roots included."""
+
+    def __len__(self) -> int:
+        """How many roots."""
+
+    @property
+    def last(self) -> np.ndarray:
+        """`[roots, 3]` the last tokens, the newest first; -1 before the beginning of a text."""
+
+    def had(self, root: np.ndarray, grams: np.ndarray) -> np.ndarray:
+        """`[m, K]` whether 4-grams (see `drafters.grams`) stand in the texts of these roots `[m]`."""
+
+
 class Scorer(Protocol):
     """What else than the drafter's own probabilities ranks nodes; equal ones rank alike."""
 
@@ -65,8 +79,8 @@ class Scorer(Protocol):
     def temperature(self) -> float:
         """Of `SaidChildren.tempered`."""
 
-    def begin(self, roots: int) -> NodeScores:
-        """Start over under so many roots."""
+    def begin(self, before: TextsBefore) -> NodeScores:
+        """Start over under these roots."""
 
 
 CROSS_FITTED = "cross-fitted"  # in the place of a predictor's file: a study fits one to its own texts
@@ -78,6 +92,10 @@ class DraftView(Protocol):
     @property
     def vocab(self) -> int:
         """How many tokens there are to choose from."""
+
+    @property
+    def before(self) -> TextsBefore:
+        """The text up to the root."""
 
     def grow(self, topology: Topology, depth: int) -> None:
         """Put the drafter's tokens on the nodes of `topology` at `depth`; the levels above are done."""

@@ -187,7 +187,7 @@ class BestFirstPlan:
         assert self.temperature is not None, "its temperature is fitted first"
         assert self.predictor is None, "its predictor is read first"
         growth = self.growth(1, view.vocab)
-        scores = self.scorer.begin(1) if self.scorer else None
+        scores = self.scorer.begin(view.before) if self.scorer else None
         scored = 0
         slot = {0: 0}  # node -> its turn among the nodes that were scored
         while len(growth.frontier):
