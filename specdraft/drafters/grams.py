@@ -12,11 +12,12 @@ NGRAM = 4  # as in `metrics.looped_tokens`
 NO_GRAM = np.uint64(2**64 - 1)  # sorted behind all others
 
 
-def hashed(grams: np.ndarray) -> np.ndarray:
-    """`[..., 4]` tokens -> `[...]` 64-bit numbers that are equal by chance about never."""
-    mixed = np.zeros(grams.shape[:-1], dtype=np.uint64)
-    for column in np.moveaxis(grams.astype(np.uint64), -1, 0):
-        mixed = _mixed(mixed ^ column)
+def hashed(*tokens: np.ndarray) -> np.ndarray:
+    """64-bit numbers of 4-grams, equal by chance about never; tokens of one shape, the newest first."""
+    mixed, *before = (some.astype(np.uint64, copy=False) for some in tokens)
+    mixed = _mixed(mixed)
+    for some in before:
+        mixed = _mixed(mixed ^ some)
     return mixed
 
 
@@ -29,15 +30,13 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 def child_grams(last: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """`[m, K]` the 4-grams, as numbers, that children `tokens` `[m, K]` end after nodes whose last tokens are `last`
     `[m, 3]`, the newest first."""
-    before = np.broadcast_to(last[:, None, :], (*tokens.shape, NGRAM - 1))
-    return hashed(np.concatenate([tokens[..., None], before], -1))
+    return hashed(tokens, *(last[:, [back]] for back in range(NGRAM - 1)))
 
 
 def _ended(text: np.ndarray) -> np.ndarray:
     """`[L - 3]` the 4-grams of a text `[L]`, in the order in which they end."""
-    if len(text) < NGRAM:
-        return np.empty(0, dtype=np.uint64)
-    return hashed(np.lib.stride_tricks.sliding_window_view(text, NGRAM)[:, ::-1])
+    count = max(len(text) + 1 - NGRAM, 0)
+    return hashed(*(text[start : start + count] for start in reversed(range(NGRAM))))
 
 
 class TextGrams:
@@ -142,8 +141,8 @@ class GrowingText:
     def known(self) -> np.ndarray:
         """Its 4-grams, sorted, and `NO_GRAM`."""
         if self._read < len(self._tokens):
-            new = np.sort(_ended(np.array(self._tokens[max(self._read + 1 - NGRAM, 0) :], dtype=np.int64)))
-            self._known = np.insert(self._known, np.searchsorted(self._known, new), new)
+            new = _ended(np.array(self._tokens[max(self._read + 1 - NGRAM, 0) :]))
+            self._known = np.sort(np.concatenate([self._known, new]))
             self._read = len(self._tokens)
         return self._known
 
@@ -181,4 +180,4 @@ class LiveRoot:
     @cached_property
     def _own(self) -> np.ndarray:
         """`[1]` the 4-gram that the root ends."""
-        return hashed(self._newest)
+        return hashed(*self._newest.T)

@@ -14,7 +14,7 @@ def loops(expansion: Expansion, text: RecordedText) -> np.ndarray:
     """`[T, N]` whether a node ends a 4-gram that ended before: in the prompt, the text, or its own path."""
     context = np.concatenate([np.asarray(text.prompt_ids, dtype=np.int64), text.tokens.astype(np.int64)])
     root = len(text.prompt_ids) + np.arange(len(expansion.parent))[:, None]
-    mine = hashed(_path_tokens(expansion, context, root))
+    mine = hashed(*_path_tokens(expansion, context, root))
     depth = depths(expansion.parent)
     whole = (root + depth >= NGRAM - 1) & (depth > 0)
     end = np.broadcast_to(root + 1, mine.shape)
@@ -27,8 +27,8 @@ def loops(expansion: Expansion, text: RecordedText) -> np.ndarray:
     return repeated
 
 
-def _path_tokens(expansion: Expansion, context: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """`[T, N, 4]` the tokens that end at each node, itself first; -1 before the text."""
+def _path_tokens(expansion: Expansion, context: np.ndarray, root: np.ndarray) -> list[np.ndarray]:
+    """Four times `[T, N]`: the tokens that end at each node, itself first; -1 before the text."""
     shape = expansion.parent.shape
     current = np.broadcast_to(np.arange(1, shape[1] + 1), shape)  # a place in the order, 0 and below: in the text
     found = []
@@ -36,7 +36,7 @@ def _path_tokens(expansion: Expansion, context: np.ndarray, root: np.ndarray) ->
         in_text = context[np.maximum(root + np.minimum(current, 0), 0)]
         found.append(np.where(current > 0, above(expansion.token, current), np.where(root + current < 0, -1, in_text)))
         current = np.where(current > 0, above(expansion.parent, current), current - 1)
-    return np.stack(found, -1)
+    return found
 
 
 class GrowingPaths:

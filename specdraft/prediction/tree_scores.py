@@ -30,6 +30,11 @@ class PredictedScores:
     temperature: float
     predictor: Predictor = field(compare=False, repr=False)
 
+    @property
+    def only_tempered(self) -> bool:
+        """See `Scorer.only_tempered`."""
+        return self.predictor.model.only_tempered
+
     def begin(self, before: TextsBefore) -> NodeScores:
         """See `Scorer.begin`."""
         return _Nodes(self.predictor, before)

@@ -156,7 +156,7 @@ def test_loops_of_a_tree_that_grows_are_those_of_a_plain_search() -> None:
 def test_texts_side_by_side_keep_their_4_grams_apart() -> None:
     texts = [np.array(text) for text in ([1, 2, 3, 4, 5], [3, 4, 5], [5, 1, 2, 3, 4, 1, 2, 3, 4])]
     grams = TextGrams(texts)
-    asked = hashed(np.array([[4, 3, 2, 1], [5, 4, 3, 2], [3, 5, 4, 3]]))
+    asked = hashed(*np.array([[4, 3, 2, 1], [5, 4, 3, 2], [3, 5, 4, 3]]).T)
     for text, whole in enumerate(texts):
         for end in range(len(whole) + 1):
             said = grams.stand(asked, np.full(3, text), np.full(3, end))

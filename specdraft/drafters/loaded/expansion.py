@@ -15,7 +15,7 @@ import torch
 
 from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
 from specdraft.drafters.grams import RecordedRoots, TextGrams
-from specdraft.drafters.loaded.ranking import at_one, best_children, spread
+from specdraft.drafters.loaded.ranking import at_one, best_children, children_and_spread
 from specdraft.models.batch import Batch, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
 from specdraft.trees.growth import GrownTrees, Growth, add_scored
@@ -129,7 +129,7 @@ class Contexts:
         self._tokens = np.empty((0, self._children), dtype=np.int64)
         self._log_probs = np.empty((0, self._children))
         self._below = np.full((len(position), self._children), -1)
-        self._featured, self._describes = featured, featured or plan.scorer is not None
+        self._featured, self._describes = featured, featured or bool(plan.scorer and not plan.scorer.only_tempered)
         self._said = np.empty((0, SAID if self._describes else 0), dtype=np.float32)
         self._read(ids)
         self._kept = len(position)
@@ -154,8 +154,9 @@ class Contexts:
 
     def _children_of(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`[m, K]` tokens and log-probabilities, `[m, SAID]` what else the distribution says, if that is wanted."""
-        said = spread(logits) if self._describes else np.empty((len(logits), 0), dtype=np.float32)
-        return *best_children(logits, self._children, self._temperature), said
+        if self._describes:
+            return children_and_spread(logits, self._children, self._temperature)
+        return *best_children(logits, self._children, self._temperature), np.empty((len(logits), 0), dtype=np.float32)
 
     def of_trunk(self, row: np.ndarray, position: np.ndarray) -> np.ndarray:
         """The contexts of trajectories' tokens."""
@@ -227,6 +228,9 @@ class Contexts:
         """The children of these nodes, whose contexts these are."""
         if scores is None:
             growth.add(self._tokens[here], self._log_probs[here], some)
+            return
+        if not self._describes:
+            add_scored(growth, scores, SaidChildren.only_tempered(self._tokens[here], self._log_probs[here]), some)
             return
         tempered, (entropy, best, second) = self._log_probs[here], self._said[here].T.astype(np.float64)
         raw = at_one(tempered, best, self._temperature)

@@ -35,6 +35,8 @@ class SaidChildren(NamedTuple):
         log_probs: `[m, K]` float64, the logarithms of their probabilities at temperature 1; `tempered`: at another one.
         entropy, second: `[m]` of the distribution at temperature 1: nats, and the logarithm of its second largest
             probability.
+
+    To a scorer that reads no more than `tempered` the others mean nothing.
     """
 
     tokens: np.ndarray
@@ -42,6 +44,12 @@ class SaidChildren(NamedTuple):
     tempered: np.ndarray
     entropy: np.ndarray
     second: np.ndarray
+
+    @classmethod
+    def only_tempered(cls, tokens: np.ndarray, tempered: np.ndarray) -> SaidChildren:
+        """For a scorer that reads no more."""
+        nothing = np.zeros(len(tokens))
+        return cls(tokens, tempered, tempered, nothing, nothing)
 
 
 class NodeScores(Protocol):
@@ -78,6 +86,10 @@ class Scorer(Protocol):
     @property
     def temperature(self) -> float:
         """Of `SaidChildren.tempered`."""
+
+    @property
+    def only_tempered(self) -> bool:
+        """Whether it reads no more of `SaidChildren`; the rest costs as much again."""
 
     def begin(self, before: TextsBefore) -> NodeScores:
         """Start over under these roots."""

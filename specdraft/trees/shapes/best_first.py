@@ -15,6 +15,7 @@ from specdraft.trees.shapes.base import (
     BaseShape,
     DraftView,
     Limits,
+    SaidChildren,
     Scorer,
     check_budget,
     check_positive,
@@ -198,6 +199,9 @@ class BestFirstPlan:
             scored += len(growth.frontier)
             if self.scorer is None or scores is None:
                 growth.add(*view.score(*asked, self.temperature))
+            elif self.scorer.only_tempered:
+                said = SaidChildren.only_tempered(*view.score(*asked, self.scorer.temperature))
+                add_scored(growth, scores, said)
             else:
                 add_scored(growth, scores, view.describe(*asked, self.scorer.temperature))
         grown = growth.trees()
