@@ -2,16 +2,16 @@
 
     python scripts/bench_scoring.py [PAIR ...] [--prompts 8] [--rounds 5] [--new-tokens 64] [--out FILE.csv]
 
-A pruned step says itself what it spent on scoring and pruning (`predict_s`). Of best-first trees the predictor's scores
-are worked out and put away, so that the trees are those of calibrated scores, and processor seconds are compared with
-theirs. Prompts and rounds are interleaved; the median of the rounds counts, and their range is shown.
+A pruned step says itself what it spent on scoring and pruning (`predict_s`); of best-first trees it is what was spent in
+the scorer. The predictor is the default one of `specdraft fit predictor`. Prompts and rounds are interleaved; the median
+of the rounds counts, and their range is shown.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,10 +34,11 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.study.fit_predictor import Learnt, learn
 from specdraft.trees.shapes import Plan, Shape
 from specdraft.trees.shapes.base import NodeScores, SaidChildren, TextsBefore
-from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.published import Published
+from specdraft.trees.step import Step
 
 PAIRS = ["zoo", "zoo-distilled", "zoo-tiny"]
 BUDGET = 16
@@ -45,11 +46,12 @@ Decoder = Callable[[list[int], Plan, Pruning], Decoding]
 
 
 @dataclass(frozen=True)
-class PutAway:
-    """A scorer whose scores are worked out and not used: trees are those of the tempered probabilities."""
+class Timed:
+    """A scorer whose seconds are summed in `spent_s`, the only element of a list."""
 
     scorer: PredictedScores
-    name: str = "put away"
+    spent_s: list[float] = field(default_factory=lambda: [0.0], compare=False)
+    name: str = "timed"
 
     @property
     def temperature(self) -> float:
@@ -60,36 +62,42 @@ class PutAway:
         return self.scorer.only_tempered
 
     def begin(self, before: TextsBefore) -> NodeScores:
-        return _PutAway(self.scorer.begin(before))
+        scores = self.timed(self.scorer.begin)(before)
+        return TimedScores(self.timed(scores.children), self.timed(scores.keep))
+
+    def timed(self, does: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any) -> Any:
+            started = time.perf_counter()
+            done = does(*given)
+            self.spent_s[0] += time.perf_counter() - started
+            return done
+
+        return timed
 
 
-class _PutAway:
-    def __init__(self, levels: NodeScores) -> None:
-        self._levels, self.keep = levels, levels.keep
+@dataclass(frozen=True)
+class TimedScores:
+    """See `NodeScores`."""
 
-    def children(self, above: np.ndarray, said: SaidChildren) -> np.ndarray:
-        self._levels.children(above, said)
-        return said.tempered
+    children: Callable[[np.ndarray, SaidChildren], np.ndarray]
+    keep: Callable[[np.ndarray, np.ndarray], None]
 
 
 def spent_of_pruned(decoder: Decoder, ids: list[int], plan: Plan, pruning: Pruning) -> tuple[float, float]:
     """Seconds of scoring and pruning, and of all of the steps."""
     steps = decoder(ids, plan, pruning).finish().steps
-    predict_s = sum(step.predict_s for step in steps)
-    return predict_s, predict_s + sum(step.draft_s + step.verify_s + step.other_s for step in steps)
+    return sum(step.predict_s for step in steps), seconds_of(steps)
 
 
-def spent_of_ranked(decoder: Decoder, ids: list[int], ranked: Plan, plain: Plan) -> tuple[float, float]:
-    """Processor seconds of scoring, and of all of the steps, scoring included."""
-    taken, nodes = [], []
-    for plan in (plain, ranked):
-        decoding = decoder(ids, plan, WHOLE)
-        started = time.process_time()
-        decoding.finish()
-        taken.append(time.process_time() - started)
-        nodes.append([step.tree.topology.parents.tolist() for step in decoding.steps])
-    assert nodes[0] == nodes[1], "the trees differ, so their times do not compare"
-    return taken[1] - taken[0], taken[1]
+def spent_of_ranked(decoder: Decoder, ids: list[int], plan: BestFirstPlan, scorer: Timed) -> tuple[float, float]:
+    """Seconds in the scorer, and of all of the steps."""
+    scorer.spent_s[0] = 0.0
+    steps = decoder(ids, plan.scored_by(scorer), WHOLE).finish().steps
+    return scorer.spent_s[0], seconds_of(steps)
+
+
+def seconds_of(steps: Sequence[Step]) -> float:
+    return sum(step.draft_s + step.predict_s + step.verify_s + step.other_s for step in steps)
 
 
 def of_pair(name: str, prompts: int, rounds: int, new_tokens: int) -> list[dict[str, Any]]:
@@ -140,10 +148,9 @@ def ways_of(predictor: Predictor) -> dict[tuple[str, str], Callable[..., Any]]:
         for scores in ("calibrated", "predictor"):
             ways[f"pruned {shape.label}", scores] = pruned(shape, scores)
     for nodes in (BUDGET, 64):
-        plain = BestFirst().at(nodes).at_temperature(temperature)
-        ranked = plain.scored_by(PutAway(PredictedScores("", temperature, predictor)))
-        ways[f"best_first {nodes}", "predictor"] = lambda decoder, ids, ranked=ranked, plain=plain: spent_of_ranked(
-            decoder, ids, ranked, plain
+        ranked = (BestFirst().at(nodes), Timed(PredictedScores("", temperature, predictor)))
+        ways[f"best_first {nodes}", "predictor"] = lambda decoder, ids, ranked=ranked: spent_of_ranked(
+            decoder, ids, *ranked
         )
     return ways
 

@@ -9,7 +9,7 @@ import torch
 
 from specdraft.drafters.grams import NGRAM, GrowingText, hashed
 from specdraft.drafters.loaded.ranking import log_probs_of_nodes, said_nodes
-from specdraft.prediction.features import Features
+from specdraft.prediction.features import Features, only_tempered
 from specdraft.prediction.predictor import Predictor
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
@@ -85,8 +85,7 @@ class TreeReader:
         logits, row = tree.chosen_from
         given = (logits, torch.from_numpy(row[1:]).to(logits.device), tree.tokens[1:], self._temperature)
         if self._predictor.model.only_tempered:
-            known = {"depth": read.depth, "rank": read.rank, "tempered": log_probs_of_nodes(*given), "loop": loop}
-            return Features(**dict.fromkeys(Features._fields, read.none) | known | {"extra": read.no_columns})
+            return only_tempered(read.depth, read.rank, log_probs_of_nodes(*given), loop)
         said = said_nodes(*given)
         return Features(
             read.depth,

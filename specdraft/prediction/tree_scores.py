@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from specdraft.drafters.pair import PairFiles
-from specdraft.prediction.features import Features, Siblings, roots
+from specdraft.prediction.features import Features, Siblings, only_tempered, roots
 from specdraft.prediction.loops import GrowingPaths
 from specdraft.prediction.predictor import Predictor, load_predictor, refuse_features
 from specdraft.sampling.distribution import Sampling
@@ -37,7 +37,8 @@ class PredictedScores:
 
     def begin(self, before: TextsBefore) -> NodeScores:
         """See `Scorer.begin`."""
-        return _Nodes(self.predictor, before)
+        nodes = _TemperedNodes if self.only_tempered else _Nodes
+        return nodes(self.predictor, before)
 
 
 class _Nodes:
@@ -66,6 +67,28 @@ class _Nodes:
             self._kept = [Features(*(np.concatenate(fields) for fields in zip(*self._kept, strict=True)))]
             self._first = [0]
         return self._kept[-1].at(nodes - self._first[-1])
+
+
+class _TemperedNodes:
+    """See `NodeScores`; for a predictor that need not know more of a node than how deep it is."""
+
+    def __init__(self, predictor: Predictor, before: TextsBefore) -> None:
+        self._predictor = predictor
+        self._paths = GrowingPaths(before) if "loop" in predictor.about.groups else None
+        self._depth = np.zeros(len(before), dtype=np.int64)
+        self._above = self._depth
+
+    def children(self, above: np.ndarray, said: SaidChildren) -> np.ndarray:
+        self._above, shape = above, said.tokens.shape
+        loop = self._paths.loops(above, said.tokens) if self._paths else np.zeros(shape, dtype=bool)
+        depth = np.broadcast_to(self._depth[above, None] + 1, shape)
+        rank = np.broadcast_to(np.arange(shape[1]), shape)
+        return self._predictor.log_conditional(only_tempered(depth, rank, said.tempered, loop))
+
+    def keep(self, rows: np.ndarray, ranks: np.ndarray) -> None:
+        self._depth = np.concatenate([self._depth, self._depth[self._above[rows]] + 1])
+        if self._paths:
+            self._paths.keep(rows, ranks)
 
 
 def scores_of(path: str, files: PairFiles, sampling: Sampling) -> PredictedScores:
