@@ -9,22 +9,15 @@ from functools import cached_property
 import numpy as np
 
 NGRAM = 4  # as in `metrics.looped_tokens`
-NO_GRAM = np.uint64(2**64 - 1)  # sorted behind all others
+NO_GRAM = np.int64(2**63 - 1)  # sorted behind all others
+PLACES = tuple(np.random.default_rng(0).integers(2**63, size=NGRAM + 1) | 1)  # factors of four tokens, and of a text
 
 
 def hashed(*tokens: np.ndarray) -> np.ndarray:
-    """64-bit numbers of 4-grams, equal by chance about never; tokens of one shape, the newest first."""
-    mixed, *before = (some.astype(np.uint64, copy=False) for some in tokens)
-    mixed = _mixed(mixed)
-    for some in before:
-        mixed = _mixed(mixed ^ some)
-    return mixed
-
-
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    mixed = numbers * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    return mixed
+    """64-bit numbers of 4-grams, equal by chance about never: sums that wrap around. Of arrays that broadcast, the
+    newest tokens first."""
+    total: np.ndarray = sum(some.astype(np.int64, copy=False) * by for some, by in zip(tokens, PLACES, strict=False))
+    return total
 
 
 def child_grams(last: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -82,7 +75,8 @@ class TextGrams:
 
 def _in_text(grams: np.ndarray, text: np.ndarray) -> np.ndarray:
     """4-grams of different texts are different numbers."""
-    return _mixed(grams ^ _mixed(text.astype(np.uint64) + np.uint64(1)))
+    apart: np.ndarray = grams + text * PLACES[-1]
+    return apart
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class GrowingPaths:
 
     def __init__(self, before: TextsBefore) -> None:
         self._before, self._last, self._root = before, before.last, np.arange(len(before))
-        self._ended = np.empty((len(before), 0), dtype=np.uint64)  # [nodes, depth] the 4-grams that end on each path
+        self._ended = np.empty((len(before), 0), dtype=np.int64)  # [nodes, depth] the 4-grams that end on each path
         self._above, self._tokens, self._grams = self._root, self._last, self._ended  # of the last children
 
     def loops(self, above: np.ndarray, tokens: np.ndarray) -> np.ndarray:
