@@ -42,7 +42,10 @@ def fit_predictor(
         if path:
             check_file_writable(path, option, endings)
     if alignment and not ablation:
-        raise ConfigError("--alignment FILE belongs to --ablation: a predictor that is kept does not read its features")
+        raise ConfigError(
+            "--alignment FILE belongs to --ablation: where trees are grown and pruned the draft model's states are not "
+            "at hand, so a predictor that is kept reads none; drafter=aligned drafter.path=FILE drafts through it"
+        )
     say_while_loading()
     from specdraft.prediction.predictor import save_predictor
     from specdraft.study import fit_predictor as fitting
