@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +20,8 @@ import pandas as pd
 import torch
 import typer
 
-from specdraft.prediction.cross_fitting import Scored, cross_fit, fit, score_all
-from specdraft.prediction.mlp import Mlp
+from specdraft.prediction.cross_fitting import fit
 from specdraft.prediction.predictors import models
-from specdraft.prediction.scores import weights
 from specdraft.results.files import to_csv, write_atomically
 from specdraft.results.intervals import columns
 from specdraft.results.kept_tables import ABLATION, KeptTable
@@ -36,24 +33,13 @@ Rows = list[dict[str, Any]]
 
 
 def scores(fitted: FittedPredictor) -> Rows:
-    """A row for each model, calibration, and kind of prediction; `change_` is against the drafter's own probability.
-
-    `mlp+loop` reads the loop flag too, which is not known while a tree grows.
-    """
+    """A row for each model, calibration, and kind of prediction; `change_` is against the drafter's own probability."""
     return [
         {"what": one.what, "model": one.model, "calibration": one.calibration}
         | columns(one.scores)
         | columns({name: one.against_raw[name] for name in ("ece", "ece_debiased", "log_loss", "auroc")}, "change_")
-        for one in [*fitted.scored, *with_loops(fitted)]
+        for one in fitted.scored
     ]
-
-
-def with_loops(fitted: FittedPredictor) -> list[Scored]:
-    """The network with one group of features more."""
-    rows, fold = fitted.learnt.rows, fitted.learnt.fold
-    said = cross_fit("mlp", rows, fold, groups=(*Mlp.default_groups, "loop"))
-    named = [fitted.raw, *(replace(one, model="mlp+loop") for one in said)]
-    return [one for one in score_all(named, rows, weights(len(fold))) if one.model != "raw"]
 
 
 def places(fitted: FittedPredictor) -> Rows:

@@ -46,7 +46,10 @@ def fit_predictor(
         if path:
             check_file_writable(path, option, endings)
     if alignment and not ablation:
-        raise ConfigError("--alignment FILE belongs to --ablation: a predictor that is kept does not read its features")
+        raise ConfigError(
+            "--alignment FILE belongs to --ablation: where trees are grown and pruned the draft model's states are not "
+            "at hand, so a predictor that is kept reads none; drafter=aligned drafter.path=FILE drafts through it"
+        )
     if study and not ablation:
         raise ConfigError("--study DIR belongs to --ablation: that is what is written there")
     say_while_loading()

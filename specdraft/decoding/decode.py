@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -126,7 +126,8 @@ def _steps(
         emitted, root = emitted + len(tokens), tokens[-1]
         kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)
         spent = draft_s, verify_s, clock.lap()
-        yield Step(tree, nodes, tokens, cut, *spent, accepted.tried, kept, pruned, predict_s)
+        whole = replace(drafted, chosen_from=None) if pruned else None
+        yield Step(tree, nodes, tokens, cut, *spent, accepted.tried, kept, pruned, predict_s, whole)
 
 
 def choose(probs: torch.Tensor, sampling: Sampling, source: Source) -> int:

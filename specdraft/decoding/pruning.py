@@ -9,13 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
-from specdraft.drafters.loaded.ranking import spread
+from specdraft.decoding.drafted_features import TreeReader
+from specdraft.drafters.loaded.ranking import log_probs_of_nodes
 from specdraft.prediction.online import OnlineAcceptance
 from specdraft.prediction.predictor import Predictor
 from specdraft.prediction.pruning import Drafted, NoPruning, PruningPolicy
 from specdraft.prediction.pruning.base import Costs
-from specdraft.prediction.rows import tree_features
 from specdraft.prediction.survival import cumulative
 from specdraft.trees.draft_tree import DraftTree
 
@@ -71,12 +70,13 @@ class Pruner:
 
     Args:
         how: the policy.
-        prompt_ids: what a predictor looks for repetitions in, with what follows.
+        prompt_ids: what a predictor reads, with what follows.
         online: what is learnt from the prompt's steps; None: nothing is.
     """
 
     def __init__(self, how: Pruning, prompt_ids: Sequence[int], online: OnlineAcceptance | None = None) -> None:
-        self._how, self._online, self._before = how, online, list(prompt_ids)
+        self._how, self._online = how, online
+        self._reader = TreeReader(prompt_ids, how.predictor) if how.predictor else None
         self._own = np.zeros(0)  # [n] what was said of the nodes of the last tree
 
     @property
@@ -101,20 +101,13 @@ class Pruner:
 
     def _conditional(self, tree: DraftTree) -> np.ndarray:
         """`[n]` logarithms of what is said of each node, given that its parent is accepted."""
-        predictor = self._how.predictor
-        if predictor is None:
-            return log_probs(tree, self._how.temperature)
-        trees, nodes = described(tree, predictor.about.scores_temperature)
-        assert nodes is not None
-        text = RecordedText(self._before, np.array(tree.token_list()[:1]))
-        said: np.ndarray = predictor.log_conditional(tree_features(trees, nodes, text))[0]
-        return said
+        return log_probs(tree, self._how.temperature) if self._reader is None else self._reader.log_conditional(tree)
 
     def learn(self, sent: Sent, accepted: Sequence[int], root: int) -> None:
         """Of the last tree, below `root`, these nodes of what was sent were accepted."""
-        if self._how.predictor is not None:
+        if self._reader is not None:
             tokens = sent.tree.token_list()
-            self._before += [root, *(tokens[node] for node in accepted)]
+            self._reader.commit([root, *(tokens[node] for node in accepted)])
         if self._online is None or not sent.tree.num_nodes:
             return
         topology = sent.tree.topology
@@ -124,27 +117,9 @@ class Pruner:
         self._online.learn(self._own[nodes[tried] - 1], topology.depths[tried], taken)
 
 
-def described(tree: DraftTree, temperature: float) -> Described:
-    """One tree as replay has it: `[1, n]`, scored at a temperature, with what the drafter said. One transfer."""
-    assert tree.chosen_from is not None and isinstance(tree.tokens, torch.Tensor)
-    logits, row = tree.chosen_from
-    plain = torch.log_softmax(logits, -1)
-    tempered = plain if temperature == 1 else torch.log_softmax(logits / temperature, -1)
-    said, rows = spread(logits), torch.from_numpy(row[1:]).to(logits.device)
-    own, scored = (some[rows, tree.tokens[1:]].double().cpu().numpy()[None] for some in (plain, tempered))
-    topology = tree.topology
-    parent, rank = topology.parents[None, 1:], topology.ranks[None, 1:]
-    total = cumulative(parent, topology.depths[None, 1:], scored)
-    tokens = np.array(tree.token_list())[None, 1:]
-    nodes = NodeFeatures(own.astype(np.float32), *np.moveaxis(said[row[1:]], -1, 0)[:, None])
-    return Described(Expansion(parent, rank, tokens, total), nodes)
-
-
 def log_probs(tree: DraftTree, temperature: float) -> np.ndarray:
     """`[n]` float64: the logarithm of softmax(logits / temperature) of each draft node's token. One transfer."""
     assert tree.chosen_from is not None and isinstance(tree.tokens, torch.Tensor)
     logits, row = tree.chosen_from
-    scaled = torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
     rows = torch.from_numpy(row[1:]).to(logits.device)
-    values: np.ndarray = scaled[rows, tree.tokens[1:]].double().cpu().numpy()
-    return values
+    return log_probs_of_nodes(logits, rows, tree.tokens[1:], temperature)

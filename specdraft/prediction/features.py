@@ -103,6 +103,12 @@ def children(above: Features, siblings: Siblings) -> Features:
     )
 
 
+def only_tempered(depth: np.ndarray, rank: np.ndarray, tempered: np.ndarray, loop: np.ndarray) -> Features:
+    """Nodes for a predictor that reads no more of them; the other fields mean nothing."""
+    known = {"depth": depth, "rank": rank, "tempered": tempered, "loop": loop}
+    return Features(**dict.fromkeys(Features._fields, tempered) | known | {"extra": tempered[..., None][..., :0]})
+
+
 def log_odds(log_prob: np.ndarray) -> np.ndarray:
     """`log(p / (1 - p))` of `log p`, finite."""
     bounded = np.maximum(log_prob, LEAST)

@@ -1,30 +1,24 @@
-"""Does a draft node end a 4-gram that stands in the context already? Of recorded trees, and of a tree that grows."""
+"""Does a draft node end a 4-gram that stands in the context already? Of recorded trees, and of trees that grow."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
 from specdraft.drafters.base import Expansion, RecordedText
+from specdraft.drafters.grams import NGRAM, NO_GRAM, TextGrams, child_grams, hashed
 from specdraft.prediction.tree_walks import above, depths
-
-NGRAM = 4  # as in `metrics.looped_tokens`
+from specdraft.trees.shapes.base import TextsBefore
 
 
 def loops(expansion: Expansion, text: RecordedText) -> np.ndarray:
     """`[T, N]` whether a node ends a 4-gram that ended before: in the prompt, the text, or its own path."""
     context = np.concatenate([np.asarray(text.prompt_ids, dtype=np.int64), text.tokens.astype(np.int64)])
-    first = len(text.prompt_ids)
-    grams = hashed(np.stack([_shifted(context, back) for back in range(NGRAM)], -1))
-    known, ended = np.unique(grams, return_index=True)  # a 4-gram, and where it ended first
-    root = first + np.arange(len(expansion.parent))[:, None]
-    path = _path_tokens(expansion, context, root)
-    mine = hashed(path)
-    place = np.minimum(np.searchsorted(known, mine), len(known) - 1)
+    root = len(text.prompt_ids) + np.arange(len(expansion.parent))[:, None]
+    mine = hashed(*_path_tokens(expansion, context, root))
     depth = depths(expansion.parent)
     whole = (root + depth >= NGRAM - 1) & (depth > 0)
-    before: np.ndarray = (known[place] == mine) & (ended[place] <= root)
+    end = np.broadcast_to(root + 1, mine.shape)
+    before = TextGrams([context]).stand(mine, np.zeros(mine.shape, dtype=np.int64), end)
     ancestor = expansion.parent.astype(np.int64)
     while (ancestor > 0).any():
         before |= (ancestor > 0) & (above(mine, ancestor) == mine)
@@ -33,8 +27,8 @@ def loops(expansion: Expansion, text: RecordedText) -> np.ndarray:
     return repeated
 
 
-def _path_tokens(expansion: Expansion, context: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """`[T, N, 4]` the tokens that end at each node, itself first; -1 before the text."""
+def _path_tokens(expansion: Expansion, context: np.ndarray, root: np.ndarray) -> list[np.ndarray]:
+    """Four times `[T, N]`: the tokens that end at each node, itself first; -1 before the text."""
     shape = expansion.parent.shape
     current = np.broadcast_to(np.arange(1, shape[1] + 1), shape)  # a place in the order, 0 and below: in the text
     found = []
@@ -42,58 +36,36 @@ def _path_tokens(expansion: Expansion, context: np.ndarray, root: np.ndarray) ->
         in_text = context[np.maximum(root + np.minimum(current, 0), 0)]
         found.append(np.where(current > 0, above(expansion.token, current), np.where(root + current < 0, -1, in_text)))
         current = np.where(current > 0, above(expansion.parent, current), current - 1)
-    return np.stack(found, -1)
+    return found
 
 
-def _shifted(context: np.ndarray, back: int) -> np.ndarray:
-    return np.concatenate([np.full(min(back, len(context)), -1), context[: max(len(context) - back, 0)]])
-
-
-def hashed(grams: np.ndarray) -> np.ndarray:
-    """`[..., 4]` tokens -> `[...]` 64-bit numbers that are equal by chance about never."""
-    mixed = np.zeros(grams.shape[:-1], dtype=np.uint64)
-    for column in np.moveaxis(grams.astype(np.uint64), -1, 0):
-        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        mixed ^= mixed >> np.uint64(29)
-    return mixed
-
-
-class Grams:
-    """The 4-grams of a text that grows by what is committed.
+class GrowingPaths:
+    """The paths to the nodes of trees that grow, which have the numbers of `Growth`; see `NodeScores`.
 
     Args:
-        tokens: the text so far.
+        before: the texts up to the roots.
     """
 
-    def __init__(self, tokens: Sequence[int]) -> None:
-        self._end, self._known = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint64)
-        self.commit(tokens)
+    def __init__(self, before: TextsBefore) -> None:
+        self._before, self._last, self._root = before, before.last, np.arange(len(before))
+        self._ended = np.empty((len(before), 0), dtype=np.int64)  # [nodes, depth] the 4-grams that end on each path
+        self._above, self._tokens, self._grams = self._root, self._last, self._ended  # of the last children
 
-    def commit(self, tokens: Sequence[int]) -> None:
-        """Tokens that follow."""
-        text = np.concatenate([self._end, np.asarray(tokens, dtype=np.int64)])
-        if len(text) >= NGRAM:
-            ended = np.lib.stride_tricks.sliding_window_view(text, NGRAM)[:, ::-1]
-            self._known = np.union1d(self._known, hashed(ended))
-        self._end = text[1 - NGRAM :]
-
-    @property
-    def last(self) -> np.ndarray:
-        """`[3]` the text's last tokens, the newest first; -1 before its beginning."""
-        newest = self._end[::-1]
-        return np.concatenate([newest, np.full(NGRAM - 1 - len(newest), -1)])
-
-    def loops(self, grams: np.ndarray, on_path: np.ndarray) -> np.ndarray:
-        """`[m, K]` whether the 4-grams that these children end (see `child_grams`) stood in the text, or among those
-        that the nodes above them end, `[m, d]`."""
-        above = (grams[:, :, None] == on_path[:, None, :]).any(-1)
-        repeated: np.ndarray = above | np.isin(grams, self._known)
+    def loops(self, above: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """`[m, K]` whether children of nodes `[m]` end a 4-gram that stands before them: in the text, or on their own
+        path."""
+        self._above, self._tokens, self._grams = above, tokens, child_grams(self._last[above], tokens)
+        on_path = (self._grams[:, :, None] == self._ended[above][:, None, :]).any(-1)
+        repeated: np.ndarray = on_path | self._before.had(self._root[above], self._grams)
         return repeated
 
-
-def child_grams(last: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """`[m, K]` the 4-grams, as numbers, that children `tokens` `[m, K]` end after nodes whose last tokens are `last`
-    `[m, 3]`, the newest first."""
-    shape = (*tokens.shape, 1)
-    before = np.broadcast_to(last[:, None, :], (*tokens.shape, NGRAM - 1))
-    return hashed(np.concatenate([tokens.reshape(shape), before], -1))
+    def keep(self, rows: np.ndarray, ranks: np.ndarray) -> None:
+        """See `NodeScores.keep`."""
+        parent = self._above[rows]
+        token, gram = (field[rows, ranks][:, None] for field in (self._tokens, self._grams))
+        self._last = np.concatenate([self._last, np.concatenate([token, self._last[parent, :-1]], 1)])
+        self._root = np.concatenate([self._root, self._root[parent]])
+        path = np.concatenate([gram, self._ended[parent]], 1)
+        deeper = (path[:, -1] != NO_GRAM).any()
+        known = np.pad(self._ended, ((0, 0), (0, 1)), constant_values=NO_GRAM) if deeper else self._ended
+        self._ended = np.concatenate([known, path if deeper else path[:, :-1]])

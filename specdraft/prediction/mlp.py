@@ -28,7 +28,11 @@ class Mlp(Conditional):
     out: np.ndarray = field(default_factory=lambda: np.zeros(0))
     out_bias: float = 0.0
     kind: ClassVar[str] = "mlp"
-    default_groups: ClassVar[tuple[str, ...]] = ("raw", "temperature", "place", "spread")  # known while a tree grows
+    default_groups: ClassVar[tuple[str, ...]] = (
+        "temperature",
+        "place",
+        "loop",
+    )  # others add next to nothing, and cost
 
     @classmethod
     def fit(cls, features: Features, accepted: np.ndarray, watched: Watched, groups: Sequence[str]) -> Self:

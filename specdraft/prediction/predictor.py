@@ -119,13 +119,21 @@ class Predictor:
         if files.weights != (about.target_weights, about.draft_weights):
             raise ConfigError(
                 f"{path}: this predictor was fitted to pair {about.pair} with drafter={about.drafter}; the weights of "
-                f"pair {files.label} are others: specdraft fit predictor pair={files.spec.name} makes one for it"
+                f"pair {files.label} are others: specdraft fit predictor pair={files.spec.name}{_drafter(files)} makes "
+                "one for it"
             )
         if sampling != about.sampling:
             raise ConfigError(
                 f"{path}: this predictor was fitted under {_said(about.sampling)}; expected {_said(sampling)}, "
                 "as a target that samples otherwise accepts other tokens"
             )
+
+
+def _drafter(files: PairFiles) -> str:
+    """What names a drafter that is not the pair's draft model."""
+    drafter = files.drafter
+    path = f" drafter.path={drafter.path}" if drafter.path else ""
+    return "" if drafter.kind == "model" else f" drafter={drafter.kind}{path}"
 
 
 def _said(sampling: Sampling) -> str:

@@ -42,6 +42,11 @@ class Conditional:
         """`[...]` log-odds, of the shape that the features have."""
         raise NotImplementedError
 
+    @property
+    def only_tempered(self) -> bool:
+        """Whether `Features.tempered` is all that it reads of what the drafter says."""
+        return set(self.groups) <= {"temperature", "place", "loop"}
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but `groups`, for a file."""
         return {one.name: np.asarray(getattr(self, one.name)) for one in fields(self) if one.name != "groups"}
@@ -70,6 +75,10 @@ class Raw(Conditional):
     def fit(cls, features: Features, accepted: np.ndarray, watched: Watched, groups: Sequence[str]) -> Self:
         return cls()
 
+    @property
+    def only_tempered(self) -> bool:
+        return False
+
     def logits(self, features: Features) -> np.ndarray:
         return log_odds(features.log_prob)
 
@@ -90,7 +99,7 @@ class Tempered(Conditional):
 
 @dataclass(frozen=True, eq=False)
 class Logistic(Conditional):
-    """Logistic regression: log-odds of draft probabilities, entropy, margin, an intercept per depth and child rank.
+    """Logistic regression: log-odds of draft probabilities, repetitions, an intercept per depth and child rank.
 
     Attributes:
         weights: `[F]` for the columns as they are; `intercept`: a number.
@@ -99,7 +108,7 @@ class Logistic(Conditional):
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     intercept: float = 0.0
     kind: ClassVar[str] = "logistic"
-    default_groups: ClassVar[tuple[str, ...]] = ("raw", "temperature", "place", "spread")
+    default_groups: ClassVar[tuple[str, ...]] = ("temperature", "place", "loop")
 
     @classmethod
     def fit(cls, features: Features, accepted: np.ndarray, watched: Watched, groups: Sequence[str]) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -12,8 +14,13 @@ def cumulative(parent: np.ndarray, depth: np.ndarray, log_prob: np.ndarray) -> n
         parent, depth: `[V, N]` see `pruning.Drafted`.
         log_prob: `[V, N]` of each node, given its parent; at most 0.
     """
-    reached = np.zeros((parent.shape[0], parent.shape[1] + 1))
-    for level in range(1, int(depth.max(initial=0)) + 1):
-        row, place = np.nonzero(depth == level)
-        reached[row, place + 1] = reached[row, parent[row, place]] + log_prob[row, place]
-    return reached[:, 1:]
+    nodes = parent.shape[1] + 1
+    reached = np.zeros(parent.shape[0] * nodes)
+    level = depth.ravel()
+    order = np.argsort(level, kind="stable")
+    ends = np.cumsum(np.bincount(level))
+    row, place = np.divmod(order, nodes - 1) if len(order) else (order, order)
+    here, above, own = row * nodes + place + 1, row * nodes + parent.ravel()[order], log_prob.ravel()[order]
+    for first, end in pairwise(ends.tolist()):
+        reached[here[first:end]] = reached[above[first:end]] + own[first:end]
+    return reached.reshape(-1, nodes)[:, 1:]

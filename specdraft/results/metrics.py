@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
+from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
 from specdraft.trees.topology import RankPath
 
@@ -179,6 +180,30 @@ def _count_nodes(step: Step, positions: dict[int, list[int]], nodes: dict[RankPa
             node = nodes[topology.paths[child]]
             node[0] += 1
             node[1] += child in on_path
+
+
+def lost_to_pruning(steps: Sequence[Step]) -> int:
+    """Accepted tokens that steps of one text would have had on top with the whole trees, each from where it started.
+
+    What follows is the text's whatever the tree, for children that are chosen by rank and a lossless rule.
+    """
+    lost, following = 0, [token for step in steps for token in step.tokens]
+    for step in steps:
+        if step.whole is not None:
+            lost += _along(step.whole, following) - step.accepted_tokens
+        following = following[len(step.tokens) :]
+    return lost
+
+
+def _along(tree: DraftTree, following: Sequence[int]) -> int:
+    """How many of these tokens a tree holds on one path from its root."""
+    tokens, node = tree.token_list(), 0
+    for depth, token in enumerate(following):
+        below = [child for child in tree.topology.children[node] if tokens[child] == token]
+        if not below:
+            return depth
+        node = below[0]
+    return len(following)
 
 
 def looped_tokens(tokens: Sequence[int], gram: int = 4, repeats: int = 3) -> int:

@@ -24,14 +24,16 @@ from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DrafterSpec
 from specdraft.drafters import registry as drafters
-from specdraft.drafters.pair import Pair, pair_of_models
+from specdraft.drafters.aligned import Aligned
+from specdraft.drafters.draft_model import Model
+from specdraft.drafters.pair import Pair, load_pair, pair_of_models
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
 from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prediction.pruning import registry as policies
 from specdraft.prediction.tree_scores import scores_of
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.fit import fit_on_all
-from specdraft.results.metrics import Tally, tally
+from specdraft.results.metrics import Tally, lost_to_pruning, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.engines.pruning import predictor_for
@@ -51,12 +53,15 @@ class Generation:
         text, token_ids: the continuation, without the prompt.
         steps: every verification step, with its tree.
         tally: counts and seconds.
+        lost_tokens: accepted tokens that pruning lost, each step's from where it started; None where that is not known
+            (the text depends on the tree, as a rule is lossy).
     """
 
     text: str
     token_ids: list[int]
     steps: list[Step]
     tally: Tally
+    lost_tokens: int | None = None
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -84,6 +89,11 @@ class Generation:
         return self._ratio(self.tally.pruned_tokens, self.tally.proposed_tokens)
 
     @property
+    def regret_tokens(self) -> float | None:
+        """Accepted tokens that pruning lost per step; None where that is not known, or without a step."""
+        return None if self.lost_tokens is None else self._ratio(self.lost_tokens, self.tally.steps)
+
+    @property
     def tokens_per_s(self) -> float:
         """New tokens per second, prefill included."""
         return self.tally.new_tokens / self.tally.wall_s
@@ -103,12 +113,16 @@ class Generation:
             "new_tokens": counts.new_tokens,
             "pruned_tokens": self.pruned_tokens,
         }
-        data |= {name: getattr(self, name) for name in ("acceptance_rate", "acceptance_length", "block_efficiency")}
+        ratios = ("acceptance_rate", "acceptance_length", "block_efficiency", "pruned_share", "regret_tokens")
+        data |= {name: getattr(self, name) for name in ratios}
         return data | self.seconds | ({} if self.speedup is None else {"speedup": self.speedup})
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Where the time went (`predict_s`: scoring and pruning); empty of a replayed prompt."""
+        """Where the time went; empty of a replayed prompt.
+
+        `predict_s` is scoring and pruning; what ranks the nodes of best-first trees is part of `draft_s`.
+        """
         if isnan(self.tally.wall_s):
             return {}
         parts = ("prefill_s", "draft_s", "predict_s", "verify_s", "other_s", "wall_s")
@@ -129,6 +143,7 @@ class SpeculativeDecoder:
         pruning: which drafted nodes are sent to the target: a policy, or the name of one with its default parameters.
         scores: what a tree or a policy that is named goes by: `raw`, `calibrated` or `predictor`.
         predictor: a file, for `scores="predictor"`.
+        alignment: a file of `specdraft fit alignment`: the pair drafts through it, as with `drafter=aligned`.
         max_new_tokens: the most tokens of a continuation.
         acceptance: the acceptance rule; under sampling one that fits it (`specdraft.acceptance`), as `Recursive()`.
         sampling: how tokens are chosen.
@@ -157,7 +172,9 @@ class SpeculativeDecoder:
         pruning: PruningPolicy | str = "none",
         scores: str | None = None,
         predictor: str | None = None,
+        alignment: str | None = None,
     ) -> None:
+        pair = pair if alignment is None else _aligned(pair, alignment)
         by = {name: value for name, value in (("scores", scores), ("predictor", predictor)) if value is not None}
         shape: Shape = _named(tree, registry(), "tree", by) if isinstance(tree, str) else tree
         policy: PruningPolicy = _named(pruning, policies(), "pruning", by) if isinstance(pruning, str) else pruning
@@ -259,7 +276,9 @@ class SpeculativeDecoder:
         """A decoded prompt and the seconds that it took, as one result."""
         dynamic = self.plan.dynamic or self.pruning.prunes
         counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
-        return Generation(self.pair.decode(decoding.tokens), decoding.tokens, decoding.steps, counted)
+        known = self.rule.lossless and self.rule.draw == "rank"
+        lost = lost_to_pruning(decoding.steps) if known else None
+        return Generation(self.pair.decode(decoding.tokens), decoding.tokens, decoding.steps, counted, lost)
 
     def _encode(self, prompt: Prompt, chat_template: str) -> list[int]:
         if isinstance(prompt, str):
@@ -275,6 +294,16 @@ class SpeculativeDecoder:
         started = time.perf_counter()
         decode_plainly(Verifier.of(self.pair), self.sampling, prompt_ids, ending, source)
         return time.perf_counter() - started
+
+
+def _aligned(pair: Pair, alignment: str) -> Pair:
+    """The pair with its draft model read through an alignment. Raises `ConfigError`."""
+    if type(pair.files.drafter) is not Model:
+        raise ConfigError(
+            f"alignment={alignment} maps the states of a pair's draft model; this pair has drafter="
+            f"{pair.files.drafter.label}: expected drafter=model"
+        )
+    return load_pair(pair.files.spec, Aligned(path=alignment), pair)
 
 
 def _planned(shape: Shape, budget: int, texts: RecordedTexts | None) -> Plan:

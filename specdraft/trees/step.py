@@ -40,6 +40,7 @@ class Step:
             scoring and pruning.
         tried: every coin flip in the order in which it was made, whatever the end of the text then left out.
         pruned: drafted nodes that were left out of the tree.
+        whole: the tree before nodes were left out, where any were.
         logits: `[n + 1, vocab]` the target's after each node, where a step is watched.
     """
 
@@ -54,6 +55,7 @@ class Step:
     logits: torch.Tensor | None = field(default=None, repr=False)
     pruned: int = 0
     predict_s: float = 0.0
+    whole: DraftTree | None = None
 
     @property
     def accepted_tokens(self) -> int:

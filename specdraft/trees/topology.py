@@ -182,7 +182,10 @@ class Topology:
         kept = np.asarray(nodes, dtype=np.int64)
         place = np.full(len(self) + 1, -1)  # the last stands for the root's parent
         place[kept] = np.arange(len(kept))
-        part = Topology(place[self.parents[kept]], self.ranks[kept])
+        part = Topology.__new__(Topology)  # what holds of the whole tree holds of a part, if it has all parents
+        part.parents, part.ranks = place[self.parents[kept]], self.ranks[kept]
+        if kept[0] != 0 or (part.parents >= np.arange(len(kept))).any() or (part.parents[1:] < 0).any():
+            raise TreeError("a part of a tree has the root first, and every other node after its parent")
         known = vars(self)  # what is known of the whole tree is known of its part
         vars(part).update({name: known[name][kept] for name in ("depths",) if name in known})
         vars(part).update({name: known[name][np.ix_(kept, kept)] for name in ("ancestors",) if name in known})

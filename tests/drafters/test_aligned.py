@@ -14,6 +14,7 @@ from support.recorded import untimed
 from support.tallied import replay, replay_dynamic
 from support.tiny_models import PairFolders, byte_tokenizer
 
+from specdraft import SpeculativeDecoder
 from specdraft.acceptance import Greedy, Recursive
 from specdraft.decoding.decode import Ending, decode, decode_plainly
 from specdraft.decoding.verifier import Verifier
@@ -238,3 +239,17 @@ def test_models_in_memory_have_no_alignment(tiny_pair: Pair, file: Path) -> None
     models = (tiny_pair.target.model, tiny_pair.drafter.model.model)
     with pytest.raises(ConfigError, match=r"needs models in folders: an alignment names their weights"):
         pair_of_models(*models, byte_tokenizer(), Aligned(path=str(file)))
+
+
+def test_a_decoder_drafts_through_an_alignment(tiny_pair: Pair, aligned: Pair, file: Path) -> None:
+    through, wanted = (
+        [step.tree.token_list() for step in decoder.generate("Once upon a time").steps]
+        for decoder in (
+            SpeculativeDecoder(tiny_pair, "kary", 6, 24, alignment=str(file)),
+            SpeculativeDecoder(aligned, "kary", 6, 24),
+        )
+    )
+    plain = SpeculativeDecoder(tiny_pair, "kary", 6, 24).generate("Once upon a time").steps
+    assert through == wanted != [step.tree.token_list() for step in plain]
+    with pytest.raises(ConfigError, match=r"this pair has drafter=aligned-near: expected drafter=model$"):
+        SpeculativeDecoder(aligned, alignment=str(file))

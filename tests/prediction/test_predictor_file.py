@@ -56,8 +56,9 @@ def test_survival_is_the_product_down_the_path() -> None:
     assert predictor.survival(nodes(), parent) == pytest.approx(np.array(wanted))
 
 
-def files(weights: tuple[str, str] = WEIGHTS) -> Any:
-    return SimpleNamespace(weights=weights, label="mine", spec=SimpleNamespace(name="mine"))
+def files(weights: tuple[str, str] = WEIGHTS, kind: str = "model", path: str | None = None) -> Any:
+    drafter = SimpleNamespace(kind=kind, path=path)
+    return SimpleNamespace(weights=weights, label="mine", spec=SimpleNamespace(name="mine"), drafter=drafter)
 
 
 def refused(path: Path, *wanted: Any) -> str:
@@ -76,6 +77,8 @@ def test_another_pair_or_sampling_is_refused(tmp_path: Path) -> None:
         f"{path}: this predictor was fitted to pair zoo with drafter=model; the weights of pair mine are others: "
         "specdraft fit predictor pair=mine makes one for it"
     )
+    aligned = refused(path, files(other, "aligned", "map.safetensors"), Sampling())
+    assert "fit predictor pair=mine drafter=aligned drafter.path=map.safetensors makes one" in aligned
     assert refused(path, files(), Sampling(temperature=1.0)) == (
         f"{path}: this predictor was fitted under sampling.temperature=0, sampling.top_k=0, sampling.top_p=1; expected "
         "sampling.temperature=1, sampling.top_k=0, sampling.top_p=1, as a target that samples otherwise accepts other "

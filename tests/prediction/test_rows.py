@@ -11,7 +11,8 @@ from support.drafting import record_all, texts_of
 from support.recorded import small
 
 from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
-from specdraft.prediction.loops import Grams, child_grams, hashed
+from specdraft.drafters.grams import GrowingText, RecordedRoots, TextGrams, hashed
+from specdraft.prediction.loops import GrowingPaths
 from specdraft.prediction.rows import Recorded, collect, of_positions, survival, tree_features
 from specdraft.trees.shapes.best_first import BestFirst
 
@@ -136,19 +137,32 @@ def round_and_round() -> Recorded:
 def test_loops_of_a_tree_that_grows_are_those_of_a_plain_search() -> None:
     rng, found = np.random.default_rng(0), 0
     for cut in (0, 2, 3, 5, 8, 8, 8, 8, 60):
-        text, path = rng.integers(0, 3, cut).tolist(), rng.integers(0, 2, 6).tolist()
-        grams = Grams(text[: cut // 2])
-        grams.commit(text[cut // 2 :])
-        whole = [*text, *path]
-        before = np.array([[*path[::-1], *grams.last][:3]])
-        padded = [-1, -1, -1, *whole]
-        ended = hashed(np.array([padded[end - 4 : end][::-1] for end in range(len(padded) - 5, len(padded) + 1)]))[None]
-        tokens = np.arange(3)[None]
-        said = grams.loops(child_grams(before, tokens), ended)
-        wanted = [contains(whole, [*whole[-3:], token]) for token in range(3)]
-        assert said.tolist() == [wanted]
-        found += sum(wanted) - sum(contains(text, [*whole[-3:], token]) for token in range(3))
+        text, path = rng.integers(0, 3, cut).tolist(), rng.integers(0, 2, 8).tolist()
+        growing = GrowingText(text[: cut // 2])
+        assert len(growing.known) == max(1, cut // 2 - 2)
+        growing.commit(text[cut // 2 :])
+        recorded = RecordedRoots(TextGrams([np.ones(9), np.array([*text, *path])]), np.array([1]), np.array([cut + 1]))
+        for before in (growing.until(path[0]), recorded):
+            paths = GrowingPaths(before)
+            for depth in range(1, 8):
+                whole = [*text, *path[:depth]]
+                wanted = [contains(whole, [*whole[-3:], token]) for token in range(3)]
+                assert paths.loops(np.array([depth - 1]), np.arange(3)[None]).tolist() == [wanted]
+                paths.keep(np.array([0]), np.array([path[depth]]))
+                found += sum(wanted) - sum(contains(text, [*whole[-3:], token]) for token in range(3))
     assert found  # some stood on the path alone
+
+
+def test_texts_side_by_side_keep_their_4_grams_apart() -> None:
+    texts = [np.array(text) for text in ([1, 2, 3, 4, 5], [3, 4, 5], [5, 1, 2, 3, 4, 1, 2, 3, 4])]
+    grams = TextGrams(texts)
+    asked = hashed(*np.array([[4, 3, 2, 1], [5, 4, 3, 2], [3, 5, 4, 3]]).T)
+    for text, whole in enumerate(texts):
+        for end in range(len(whole) + 1):
+            said = grams.stand(asked, np.full(3, text), np.full(3, end))
+            wanted = [contains(whole[:end].tolist(), gram) for gram in ([1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 3])]
+            assert said.tolist() == wanted
+    assert grams.last(np.array([0, 1, 2]), np.array([5, 2, 1])).tolist() == [[5, 4, 3], [4, 3, -1], [5, -1, -1]]
 
 
 def contains(whole: list[int], gram: list[int]) -> bool:

@@ -5,11 +5,14 @@ import torch
 from support.tiny_models import PairFolders, byte_tokenizer, tiny_llama, tiny_pair_models
 
 from specdraft import SpeculativeDecoder
-from specdraft.acceptance import Recursive
+from specdraft.acceptance import AcceptanceRule, Recursive, TopK, Typical
+from specdraft.drafters.base import Prefilled
 from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError, ModelError, PromptError
+from specdraft.prediction.pruning.ratio import Ratio
 from specdraft.sampling.distribution import Sampling
+from specdraft.trees.shapes.kary import Kary
 
 PROMPT = "Once upon a time"
 
@@ -96,3 +99,36 @@ def test_the_same_target_with_another_drafter(tiny_pair: Pair, tiny_pair_folders
     looked_up = load_pair(tiny_pair_folders.spec(), Ngram(), target_of=tiny_pair)
     assert looked_up.target is tiny_pair.target
     assert (tiny_pair.label, looked_up.label) == ("tiny", "tiny with ngram")
+
+
+@pytest.mark.parametrize("rule", [None, TopK()], ids=["greedy", "sampled"])
+def test_what_pruning_lost_is_what_whole_trees_accept_at_the_same_starts(
+    tiny_pair: Pair, rule: AcceptanceRule | None
+) -> None:
+    sampling = None if rule is None else Sampling(temperature=0.3)
+    setting = (tiny_pair, "kary", 14, 40, rule, sampling)
+    pruned = SpeculativeDecoder(*setting, pruning=Ratio(pruning_ratio=0.6, scores="raw")).generate(PROMPT)
+    text = [*tiny_pair.encode(PROMPT), *pruned.token_ids]
+    lost, start = 0, len(text) - len(pruned.token_ids)
+    for step in pruned.steps:
+        tiny_pair.drafter.begin(Prefilled(text[:start]))
+        tree = tiny_pair.drafter.draft(text[start], Kary().at(14))
+        tokens, node, accepted = tree.token_list(), 0, 0
+        for token in text[start + 1 :]:
+            node = next((child for child in tree.topology.children[node] if tokens[child] == token), 0)
+            if not node:
+                break
+            accepted += 1
+        lost, start = lost + accepted - step.accepted_tokens, start + len(step.tokens)
+    assert pruned.lost_tokens == lost > 0
+    assert pruned.regret_tokens == pytest.approx(lost / len(pruned.steps))
+    data = pruned.as_data()
+    assert data["regret_tokens"] == pruned.regret_tokens and 0.5 < data["pruned_share"] < 0.7
+    parts = ("prefill_s", "draft_s", "predict_s", "verify_s", "other_s")
+    assert sum(data[part] for part in parts) == pytest.approx(data["wall_s"], rel=1e-9) and data["predict_s"] > 0
+
+
+def test_what_pruning_lost_is_known_where_the_text_does_not_depend_on_the_tree(tiny_pair: Pair) -> None:
+    assert SpeculativeDecoder(tiny_pair, "kary", 6, 12).generate(PROMPT).lost_tokens == 0
+    lossy = SpeculativeDecoder(tiny_pair, "kary", 6, 12, Typical(), Sampling(temperature=1.0)).generate(PROMPT)
+    assert lossy.lost_tokens is None and lossy.regret_tokens is None

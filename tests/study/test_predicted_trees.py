@@ -13,13 +13,19 @@ from support.asked import prompts_of, tiny_pair_of
 from support.tiny_models import PairFolders
 
 from specdraft import SpeculativeDecoder
-from specdraft.drafters.pair import Pair
+from specdraft.acceptance import Greedy
+from specdraft.decoding.decode import decode
+from specdraft.decoding.ending import Ending
+from specdraft.decoding.verifier import Verifier
+from specdraft.drafters.base import RecordedText
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError, UserError
 from specdraft.prediction import tree_scores
 from specdraft.prediction.calibration import Calibration
 from specdraft.prediction.mlp import Mlp
 from specdraft.prediction.predictor import About, Predictor, load_predictor, save_predictor
 from specdraft.prediction.predictors import Conditional, Raw
+from specdraft.prediction.tree_scores import PredictedScores
 from specdraft.results.metrics import COUNTS
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.engines import predictors, pruning
@@ -28,7 +34,7 @@ from specdraft.study.run import Outcome, run_study
 from specdraft.trees.shapes.best_first import BestFirst
 
 GRID = ["budget=3,7", "max_new_tokens=24", "report=false"]
-GROUPS = ("raw", "temperature", "place", "spread", "parent")
+GROUPS = ("raw", "temperature", "place", "spread", "parent", "loop")
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +52,23 @@ def _traces(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield
 
 
-def network() -> Mlp:
+def network(loops: bool = True) -> Mlp:
     """One that knows nothing of acceptance, but reads everything; never quite sure, or all nodes are alike."""
     rng = np.random.default_rng(0)
-    width = 2 + 2 + 24 + 3 + 6
-    return Mlp(GROUPS, *(rng.normal(size=s).astype(np.float32) / 8 for s in ((width, 4), (4,), (4,))), -1.0)
+    width = 2 + 2 + 24 + 3 + 6 + 1
+    hidden, bias, out = (rng.normal(size=s).astype(np.float32) / 8 for s in ((width, 4), (4,), (4,)))
+    hidden[-1] = 9 * np.sign(out) if loops else 0
+    return Mlp(GROUPS, hidden, bias, out, -1.0)
+
+
+def predictor_of(pair: Pair, model: Conditional, sampling: Sampling | None = None) -> Predictor:
+    named = (pair.files.spec.name, "model", *pair.files.weights)
+    about = About(*named, sampling or Sampling(), 0.5, model.kind, "none", model.groups, 3, 100)
+    return Predictor(model, Calibration(), about)
 
 
 def saved(path: Path, pair: Pair, model: Conditional, sampling: Sampling | None = None) -> Path:
-    named = (pair.files.spec.name, "model", *pair.files.weights)
-    about = About(*named, sampling or Sampling(), 0.5, model.kind, "none", model.groups, 3, 100)
-    save_predictor(Predictor(model, Calibration(), about), path)
+    save_predictor(predictor_of(pair, model, sampling), path)
     return path
 
 
@@ -90,6 +102,24 @@ def test_live_decoding_has_the_counts_of_replay(base: list[str], tiny_pair: Pair
         assert (said["megabytes"], said["percent"]) == pytest.approx((held / 1e6, 100 * held / weights))
     raw = rows(run_study(plan_study([*base, "tree=best_first", "cost.measure=off"]), tmp_path / "raw"))
     assert not raw.equals(replayed), "the network ranks as the drafter does: nothing is tested"
+
+
+@pytest.mark.parametrize("name", ["zoo-tiny", pytest.param("zoo", marks=pytest.mark.slow)])
+def test_repetitions_are_read_alike_live_and_replayed(name: str) -> None:
+    pair, found = load_pair(name), []
+    prompt = pair.encode("one two three, one two three, one")
+    for loops in (True, False):
+        plan = BestFirst().at(12).scored_by(PredictedScores("", 0.5, predictor_of(pair, network(loops))))
+        text = decode(Verifier.of(pair), pair.drafter, plan, Greedy(), Sampling(), prompt, Ending(40, frozenset()))
+        steps = text.finish().steps
+        (trees,) = pair.drafter.expand([RecordedText(prompt, np.array(text.tokens))], plan)
+        starts = np.cumsum([0, *(len(step.tokens) for step in steps[:-1])])
+        for start, step in zip(starts, steps, strict=True):
+            grown = step.tree.topology
+            assert grown.parents[1:].tolist() == trees.parent[start].tolist()
+            assert step.tree.token_list()[1:] == trees.token[start].tolist()
+        found.append(trees.token)
+    assert len(starts) > 5 and not np.array_equal(*found), "no node repeats what stood before: nothing is tested"
 
 
 def test_one_that_repeats_the_drafter_has_its_trees(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
@@ -193,7 +223,7 @@ def test_files_of_other_texts_and_features_are_refused(base: list[str], tiny_pai
     with pytest.raises(ConfigError, match=r"was fitted under sampling\.temperature=1"):
         plan_study([*base, *predicted(path)])
     rng = np.random.default_rng(0)
-    reader = Mlp(("loop",), *(rng.normal(size=s).astype(np.float32) for s in ((1, 4), (4,), (4,))), 0.0)
-    with pytest.raises(ConfigError, match="reads the features loop; expected raw"):
+    reader = Mlp(("extra",), *(rng.normal(size=s).astype(np.float32) for s in ((0, 4), (4,), (4,))), 0.0)
+    with pytest.raises(ConfigError, match="reads the features extra; expected raw"):
         BestFirst(scores="predictor", predictor=str(path)).limits(4)
         plan_study([*base, *predicted(saved(path, tiny_pair, reader))])

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
-from specdraft.drafters.loaded.ranking import at_one, best_children, spread
+from specdraft.drafters.grams import RecordedRoots, TextGrams
+from specdraft.drafters.loaded.ranking import at_one, best_children, children_and_spread
 from specdraft.models.batch import Batch, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
 from specdraft.trees.growth import GrownTrees, Growth, add_scored
@@ -118,6 +119,8 @@ class Contexts:
         self._at_once = max(1, FED["cpu" if model.device.type == "cpu" else "cuda"] // len(texts))
         self._batch = Batch(model, [text.prompt_ids for text in texts])
         self._lengths = np.array([len(text.tokens) for text in texts])
+        self._prompts = np.array([len(text.prompt_ids) for text in texts])
+        self._grams = TextGrams(np.concatenate([text.prompt_ids, text.tokens]).astype(np.int64) for text in texts)
         ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
         self._longest = ids.shape[1]
         position = np.tile(np.arange(self._longest), len(texts))
@@ -126,7 +129,7 @@ class Contexts:
         self._tokens = np.empty((0, self._children), dtype=np.int64)
         self._log_probs = np.empty((0, self._children))
         self._below = np.full((len(position), self._children), -1)
-        self._featured, self._describes = featured, featured or plan.scorer is not None
+        self._featured, self._describes = featured, featured or bool(plan.scorer and not plan.scorer.only_tempered)
         self._said = np.empty((0, SAID if self._describes else 0), dtype=np.float32)
         self._read(ids)
         self._kept = len(position)
@@ -151,8 +154,9 @@ class Contexts:
 
     def _children_of(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`[m, K]` tokens and log-probabilities, `[m, SAID]` what else the distribution says, if that is wanted."""
-        said = spread(logits) if self._describes else np.empty((len(logits), 0), dtype=np.float32)
-        return *best_children(logits, self._children, self._temperature), said
+        if self._describes:
+            return children_and_spread(logits, self._children, self._temperature)
+        return *best_children(logits, self._children, self._temperature), np.empty((len(logits), 0), dtype=np.float32)
 
     def of_trunk(self, row: np.ndarray, position: np.ndarray) -> np.ndarray:
         """The contexts of trajectories' tokens."""
@@ -189,7 +193,7 @@ class Contexts:
         nodes are the least likely to fall out of their trees. So no text waits for another one's levels.
         """
         context = starts
-        scores = self._scorer.begin(len(starts)) if self._scorer else None
+        scores = self._scorer.begin(self._before(starts)) if self._scorer else None
         self._add_children(growth, starts, growth.frontier, scores)
         while len(growth.frontier):
             nodes = growth.nodes_at(growth.frontier)
@@ -216,10 +220,17 @@ class Contexts:
         turn = np.arange(len(edges)) - np.searchsorted(row[order], row[order])
         self._add(*np.divmod(edges[order[turn < self._at_once]], self._children))
 
+    def _before(self, starts: np.ndarray) -> RecordedRoots:
+        row = self._row[starts]
+        return RecordedRoots(self._grams, row, self._prompts[row] + self._trunk[starts])
+
     def _add_children(self, growth: Growth, here: np.ndarray, some: np.ndarray, scores: NodeScores | None) -> None:
         """The children of these nodes, whose contexts these are."""
         if scores is None:
             growth.add(self._tokens[here], self._log_probs[here], some)
+            return
+        if not self._describes:
+            add_scored(growth, scores, SaidChildren.only_tempered(self._tokens[here], self._log_probs[here]), some)
             return
         tempered, (entropy, best, second) = self._log_probs[here], self._said[here].T.astype(np.float64)
         raw = at_one(tempered, best, self._temperature)

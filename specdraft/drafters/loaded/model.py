@@ -20,6 +20,7 @@ from specdraft.drafters.base import (
     Prefilled,
     RecordedText,
 )
+from specdraft.drafters.grams import GrowingText
 from specdraft.drafters.loaded.expansion import describe_trees, expand
 from specdraft.drafters.loaded.ranking import rank_tokens
 from specdraft.drafters.loaded.scoring import score
@@ -53,23 +54,25 @@ class ModelDrafter:
         self._prepared: PreparedTopology | None = None
         self._missing = self._no_token = torch.empty(0, dtype=torch.long, device=model.device)
         self._slot: dict[int, int] = {}  # node of the last tree -> its slot among those fed for it
-        self._prompt_length = 0
+        self._prompt_ids: Sequence[int] = ()
+        self._text = GrowingText()
 
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
         self.model.reset()
         if prompt.token_ids:
             self.model.prefill(prompt.token_ids)
-        self._missing, self._prompt_length = self._no_token, len(prompt.token_ids)
+        self._missing, self._prompt_ids = self._no_token, prompt.token_ids
+        self._text = GrowingText(prompt.token_ids)
 
     def rewind(self) -> None:
         """See `Drafter.rewind`."""
-        self.model.rewind(self._prompt_length)
-        self._missing = self._no_token
+        self.model.rewind(len(self._prompt_ids))
+        self._missing, self._text = self._no_token, GrowingText(self._prompt_ids)
 
     def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """See `Drafter.draft`: one forward per level."""
-        work = TreeInWork(self.model, self._missing, root, drawing, self._prepared)
+        work = TreeInWork(self.model, self._missing, root, drawing, self._text.until(root), self._prepared)
         tree = plan.expand(work)
         self._slot, self._prepared = work.slot, work.prepared
         return tree
@@ -81,6 +84,8 @@ class ModelDrafter:
         leaf = accepted_nodes[-1:] if len(fed) <= len(accepted_nodes) else []
         assert isinstance(tree.tokens, torch.Tensor)
         self._missing = tree.tokens[leaf[0] : leaf[0] + 1] if leaf else self._no_token
+        tokens = tree.token_list()
+        self._text.commit([tokens[node] for node in (0, *accepted_nodes)])
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
         """See `Drafter.annotate`: teacher-forced, in slices."""

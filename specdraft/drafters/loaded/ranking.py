@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
 from specdraft.trees.shapes.base import SaidChildren
+
+SPREAD = 3  # numbers of a distribution that predictors learn from: see `spread`
 
 
 def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
@@ -62,9 +66,55 @@ def log_probs_of(logits: torch.Tensor, tokens: torch.Tensor, temperature: float)
 
 def said_children(logits: torch.Tensor, count: int, temperature: float) -> SaidChildren:
     """What a drafter says after some nodes: `[m, vocab]` logits."""
-    tokens, tempered = best_children(logits, count, temperature)
-    entropy, best, second = spread(logits).T.astype(np.float64)
+    tokens, tempered, said = children_and_spread(logits, count, temperature)
+    entropy, best, second = said.T.astype(np.float64)
     return SaidChildren(tokens, at_one(tempered, best, temperature), tempered, entropy, second)
+
+
+def children_and_spread(
+    logits: torch.Tensor, count: int, temperature: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `best_children`, and as `spread`; one transfer."""
+    tokens = rank_tokens(logits, count)
+    said = _spread(logits - logits.gather(-1, tokens[:, :1]), tokens[:, :1])
+    whole = _on_host(torch.cat([tokens.double(), log_probs_of(logits, tokens, temperature), said], -1))
+    return whole[:, :count].astype(np.int64), whole[:, count:-SPREAD], whole[:, -SPREAD:].astype(np.float32)
+
+
+def log_probs_of_nodes(logits: torch.Tensor, row: torch.Tensor, tokens: torch.Tensor, temperature: float) -> np.ndarray:
+    """`[n]` float64 as `log_probs_of`, of tokens `[n]` each after a row `[n]` of the logits `[m, vocab]`. One
+    transfer."""
+    if temperature == 1:
+        return _on_host(torch.log_softmax(logits, -1)[row, tokens].double())
+    best = logits.amax(-1)
+    total = (logits - best[:, None]).mul_(1 / temperature).exp_().sum(-1)
+    return _on_host(((logits[row, tokens] - best[row]) / temperature - total.log()[row]).double())
+
+
+def _on_host(values: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = values.cpu().numpy()
+    return array
+
+
+class SaidNodes(NamedTuple):
+    """What a drafter says of the n nodes of a tree: see `Features`; `[n]` each, float32."""
+
+    log_prob: np.ndarray
+    tempered: np.ndarray
+    entropy: np.ndarray
+    best: np.ndarray
+    second: np.ndarray
+
+
+def said_nodes(logits: torch.Tensor, row: torch.Tensor, tokens: torch.Tensor, temperature: float) -> SaidNodes:
+    """Of nodes with these tokens `[n]`, each chosen from a row `[n]` of the logits `[m, vocab]`. One transfer."""
+    best, at = logits.max(-1, keepdim=True)
+    below = logits - best
+    log_total = (below * (1 / temperature)).exp_().sum(-1).log_()
+    chosen = below[row, tokens]
+    said = _spread(below, at)[row]
+    own = torch.stack([chosen + said[:, 1], chosen / temperature - log_total[row]], -1)
+    return SaidNodes(*_on_host(torch.cat([own, said], -1).T.contiguous()))
 
 
 def at_one(tempered: np.ndarray, best: np.ndarray, temperature: float) -> np.ndarray:
@@ -75,6 +125,15 @@ def at_one(tempered: np.ndarray, best: np.ndarray, temperature: float) -> np.nda
 
 def spread(logits: torch.Tensor) -> np.ndarray:
     """`[m, 3]` float32: entropy in nats and the logarithms of the two largest probabilities, of `[m, vocab]` logits."""
-    log_probs = torch.log_softmax(logits, -1)
-    entropy = -log_probs.mul(log_probs.exp()).nansum(-1)  # 0 * -inf of an id that the drafter does not have
-    return torch.cat([entropy[:, None], log_probs.topk(2, -1).values], -1).float().cpu().numpy()
+    best, at = logits.max(-1, keepdim=True)
+    return _spread(logits - best, at).cpu().numpy()
+
+
+def _spread(below: torch.Tensor, best: torch.Tensor) -> torch.Tensor:
+    """See `spread`; of logits `[m, vocab]` whose largest is 0, which are used up, and where that is, `[m, 1]`."""
+    exp = below.exp()
+    total = exp.sum(-1)
+    log_total = total.log()
+    entropy = log_total - exp.mul_(below).nansum(-1) / total  # 0 * -inf of an id that the drafter does not have
+    second = below.scatter_(-1, best, -torch.inf).amax(-1)
+    return torch.stack([entropy, -log_total, second - log_total], -1)

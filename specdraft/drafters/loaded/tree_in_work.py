@@ -16,7 +16,7 @@ from specdraft.models.language_model import tail_mask
 from specdraft.sampling.distribution import standardise
 from specdraft.sampling.randomness import draw_children
 from specdraft.trees.draft_tree import ChosenFrom, DraftTree
-from specdraft.trees.shapes.base import SaidChildren
+from specdraft.trees.shapes.base import SaidChildren, TextsBefore
 from specdraft.trees.topology import Topology
 
 
@@ -78,6 +78,7 @@ class TreeInWork:
         missing: `[0 or 1]` the committed token that is not in the cache yet.
         root: the root's token.
         drawing: how children are chosen.
+        before: see `shapes.DraftView.before`.
         prepared: of the topology that was grown last, used again if it is this one.
 
     Attributes:
@@ -91,6 +92,7 @@ class TreeInWork:
         missing: torch.Tensor,
         root: int,
         drawing: Drawing,
+        before: TextsBefore,
         prepared: PreparedTopology | None = None,
     ) -> None:
         self._model, self._missing, self._drawing = model, missing, drawing
@@ -102,6 +104,7 @@ class TreeInWork:
         self._seen = np.empty((0, 0), dtype=bool)  # which scored node sees which
         self.slot: dict[int, int] = {}
         self.prepared = prepared
+        self.before = before
 
     @property
     def vocab(self) -> int:

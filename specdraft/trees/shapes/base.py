@@ -35,6 +35,8 @@ class SaidChildren(NamedTuple):
         log_probs: `[m, K]` float64, the logarithms of their probabilities at temperature 1; `tempered`: at another one.
         entropy, second: `[m]` of the distribution at temperature 1: nats, and the logarithm of its second largest
             probability.
+
+    To a scorer that reads no more than `tempered` the others mean nothing.
     """
 
     tokens: np.ndarray
@@ -42,6 +44,12 @@ class SaidChildren(NamedTuple):
     tempered: np.ndarray
     entropy: np.ndarray
     second: np.ndarray
+
+    @classmethod
+    def only_tempered(cls, tokens: np.ndarray, tempered: np.ndarray) -> SaidChildren:
+        """For a scorer that reads no more."""
+        nothing = np.zeros(len(tokens))
+        return cls(tokens, tempered, tempered, nothing, nothing)
 
 
 class NodeScores(Protocol):
@@ -52,6 +60,20 @@ class NodeScores(Protocol):
 
     def keep(self, rows: np.ndarray, ranks: np.ndarray) -> None:
         """Of the last children, those that become the next nodes, in the order of their numbers: `[k]` rows, ranks."""
+
+
+class TextsBefore(Protocol):
+    """The texts up to the roots of trees that grow, the roots included."""
+
+    def __len__(self) -> int:
+        """How many roots."""
+
+    @property
+    def last(self) -> np.ndarray:
+        """`[roots, 3]` the last tokens, the newest first; -1 before the beginning of a text."""
+
+    def had(self, root: np.ndarray, grams: np.ndarray) -> np.ndarray:
+        """`[m, K]` whether 4-grams (see `drafters.grams`) stand in the texts of these roots `[m]`."""
 
 
 class Scorer(Protocol):
@@ -65,8 +87,12 @@ class Scorer(Protocol):
     def temperature(self) -> float:
         """Of `SaidChildren.tempered`."""
 
-    def begin(self, roots: int) -> NodeScores:
-        """Start over under so many roots."""
+    @property
+    def only_tempered(self) -> bool:
+        """Whether it reads no more of `SaidChildren`; the rest costs as much again."""
+
+    def begin(self, before: TextsBefore) -> NodeScores:
+        """Start over under these roots."""
 
 
 CROSS_FITTED = "cross-fitted"  # in the place of a predictor's file: a study fits one to its own texts
@@ -78,6 +104,10 @@ class DraftView(Protocol):
     @property
     def vocab(self) -> int:
         """How many tokens there are to choose from."""
+
+    @property
+    def before(self) -> TextsBefore:
+        """The text up to the root."""
 
     def grow(self, topology: Topology, depth: int) -> None:
         """Put the drafter's tokens on the nodes of `topology` at `depth`; the levels above are done."""

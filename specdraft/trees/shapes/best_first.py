@@ -15,6 +15,7 @@ from specdraft.trees.shapes.base import (
     BaseShape,
     DraftView,
     Limits,
+    SaidChildren,
     Scorer,
     check_budget,
     check_positive,
@@ -187,7 +188,7 @@ class BestFirstPlan:
         assert self.temperature is not None, "its temperature is fitted first"
         assert self.predictor is None, "its predictor is read first"
         growth = self.growth(1, view.vocab)
-        scores = self.scorer.begin(1) if self.scorer else None
+        scores = self.scorer.begin(view.before) if self.scorer else None
         scored = 0
         slot = {0: 0}  # node -> its turn among the nodes that were scored
         while len(growth.frontier):
@@ -198,6 +199,9 @@ class BestFirstPlan:
             scored += len(growth.frontier)
             if self.scorer is None or scores is None:
                 growth.add(*view.score(*asked, self.temperature))
+            elif self.scorer.only_tempered:
+                said = SaidChildren.only_tempered(*view.score(*asked, self.scorer.temperature))
+                add_scored(growth, scores, said)
             else:
                 add_scored(growth, scores, view.describe(*asked, self.scorer.temperature))
         grown = growth.trees()
