@@ -24,10 +24,8 @@ from specdraft.trees.shapes.base import NodeScores, SaidChildren
 
 NODES_OF_A_TEXT = 2048  # of the trees of one text that are grown together: what a context may have to look at
 NODES = {"cpu": 2048, "cuda": 65536}  # of all texts that are grown together; side by side they wait for each other
-FED = {
-    "cpu": 128,
-    "cuda": 2048,
-}  # contexts of a forward at most: more fill it, but more of them fall out of their trees
+# contexts of a forward at most: more fill it, but more of them fall out of their trees
+FED = {"cpu": 256, "cuda": 2048}
 SAID = 3  # numbers of a distribution that predictors learn from: see `NodeFeatures`
 
 
