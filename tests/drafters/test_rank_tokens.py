@@ -58,7 +58,7 @@ def test_infinities_stand_at_the_ends() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("count", [1, 50])
+@pytest.mark.parametrize("count", [1, 9, 50])
 def test_low_precision_has_the_same_order(dtype: torch.dtype, count: int) -> None:
     logits = torch.randn(3, 500, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert rank_tokens(logits, count).tolist() == by_stable_sort(logits, count)

@@ -9,26 +9,37 @@ import torch
 
 from specdraft.trees.shapes.base import SaidChildren
 
+BLOCK = 16  # tokens, on a processor
+
 SPREAD = 3  # numbers of a distribution that predictors learn from: see `spread`
 
 
 def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
     """The `count` most probable tokens of each row, best first: `[m, vocab]` -> `[m, count]` ids.
 
-    Ordered by (-logit, token id), which `torch.topk` alone does not promise for equals.
+    Ordered by (-logit, token id), which `torch.topk` does not promise for equals.
     """
     if count == 1:
         return logits.argmax(-1, keepdim=True)
     if logits.device.type != "cpu":
         return rank_by_key(logits, count)
-    more = min(count + 1, logits.shape[-1])
-    values, ids = logits.float().topk(more, dim=-1)
-    unsure = values[:, more - 1] == values[:, count - 1]  # an equal of the last one was left out: the right one?
-    values, (ids, order) = values[:, :count], ids[:, :count].sort(-1)
-    ranked = ids.gather(-1, values.gather(-1, order).sort(stable=True, dim=-1, descending=True).indices)
-    if more > count and unsure.any():
-        ranked[unsure] = rank_by_key(logits[unsure], count)
-    return ranked
+    return _rank_on_host(logits.float().contiguous(), count)
+
+
+def _rank_on_host(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """As many blocks as tokens are wanted hold a token each that is not below the lowest of their best ones, so none
+    below that is wanted: the few others are sorted, and so all equals of the last one are among them."""
+    rows, vocab = logits.shape
+    blocks = vocab // BLOCK
+    if blocks < count:
+        return logits.sort(dim=-1, descending=True, stable=True).indices[:, :count]
+    best = logits[:, : blocks * BLOCK].view(rows, BLOCK, blocks).amax(1).numpy()  # of each block
+    least = np.partition(best, blocks - count, axis=1)[:, blocks - count]
+    values = logits.numpy()
+    row, token = np.divmod(np.flatnonzero(values >= least[:, None]), vocab)
+    order = np.lexsort((-values[row, token], row))  # stable: the lower id first
+    first = np.searchsorted(row, np.arange(rows))
+    return torch.from_numpy(token[order[first[:, None] + np.arange(count)]])
 
 
 def rank_by_key(logits: torch.Tensor, count: int) -> torch.Tensor:
