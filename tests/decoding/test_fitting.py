@@ -159,7 +159,9 @@ class TestDrafters:
     def test_what_goes_by_offset_has_no_predictor_and_no_expected_values(self) -> None:
         heads = DrafterTraits(deepest=3, by_offset=True)
         shape = registry()["best_first"](max_depth=3, scores="predictor")  # type: ignore[call-arg]
-        why = "a predictor reads what a drafter says after each token; drafter=toy proposes by the distance from the root"
+        why = (
+            "a predictor reads what a drafter says after each token; drafter=toy proposes by the distance from the root"
+        )
         assert together(shape=shape, traits=heads, drafter="toy").misfit == why
         drawn = together("kary", rule="recursive", traits=heads, drafter="toy")
         assert drawn.runs == "live"

@@ -24,7 +24,8 @@ class Sequoia(FittedShape):
     def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
         """See `Shape.fit`."""
         levels = self.levels(packed)
-        tree = best_tree(self._acceptance(packed, levels), node_budget, max_depth=levels, max_children=self.max_children)
+        acceptance = self._acceptance(packed, levels)
+        tree = best_tree(acceptance, node_budget, max_depth=levels, max_children=self.max_children)
         return Topology.from_paths(tree.paths)
 
     def _acceptance(self, packed: PackedRanks, levels: int) -> np.ndarray:
