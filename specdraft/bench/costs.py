@@ -151,7 +151,7 @@ def _rests_of_steps(verifier: Verifier, drafter: Drafter, ids: list[int]) -> Ite
 
 def _selections(verifier: Verifier, drafter: Drafter, ids: list[int], curve: CostCurve) -> Iterator[float]:
     """Seconds that a level of a dynamic tree takes in each step on top of what the curve says."""
-    plan = _Remembering(**vars(BestFirst(max_depth=4).at(16)))
+    plan = _Remembering(**vars(BestFirst(max_depth=min(4, drafter.traits.deepest or 4)).at(16)))
     for step in _short_run(verifier, drafter, plan, ids):
         fed = plan.grown[-1].fed  # of all levels that were drafted: the tree may have no node of the last ones
         known = curve.dynamic_steps_s(np.array([fed]), np.array([step.tree.num_nodes]))

@@ -9,7 +9,7 @@ from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
 from specdraft.drafters.base import DrafterTraits
 from specdraft.errors import ConfigError
-from specdraft.prediction.pruning import NoPruning, PruningPolicy
+from specdraft.prediction.pruning import NoPruning, PruningPolicy, ScoredPolicy
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
@@ -53,7 +53,10 @@ class Together:
     @property
     def limits(self) -> Limits:
         """Of the tree; raises `ConfigError` for a budget or a parameter out of range."""
-        return self.trees.limits(self.shape, self.budget)
+        limits, traits = self.trees.limits(self.shape, self.budget), self.traits
+        if traits.deepest is None or not (self.shape.fitted and traits.by_offset):
+            return limits
+        return limits._replace(depth=min(limits.depth, traits.deepest))  # the ranks say how many levels there are
 
     @property
     def plan(self) -> Plan | None:
@@ -90,6 +93,8 @@ class Together:
             return "with pruning.online=true what is pruned depends on the steps before it"
         if self.plan and self.topology is None and self.plan.nested is None and not self.traits.from_tokens:
             return f"tree={self.shape.kind} differs from step to step, and a budget's trees are no parts of larger ones"
+        if self.traits.by_offset and rule.replay == "record" and not self.sampling.greedy:
+            return f"the distributions of drafter={self.drafter} depend on the distance from the root"
         return None if rule.replay == "rank" else self._expected_only()
 
     def _expected_only(self) -> str | None:
@@ -177,8 +182,26 @@ class Together:
         deepest = traits.copies if traits.from_tokens and copied else traits.deepest
         if deepest is not None and self.limits.depth > deepest:
             levels = f"{self.limits.depth} levels" if self.topology is not None else f"up to {self.limits.depth} levels"
-            return f"{shape.label} has {levels}; drafter={self.drafter} makes at most {deepest}"
-        return None
+            lower = f" (tree.max_depth={deepest} fits)" if hasattr(shape, "max_depth") else ""
+            return f"{shape.label} has {levels}; drafter={self.drafter} makes at most {deepest}{lower}"
+        return self._predicted_by_offset()
+
+    def _predicted_by_offset(self) -> str | None:
+        """Why no predictor scores this drafter's nodes: what it learns from is what a drafter says after tokens."""
+        plan = self.plan.nested if self.plan else None
+        by_plan = plan is not None and (plan.scorer is not None or plan.predictor is not None)
+        by_policy = isinstance(self.pruning, ScoredPolicy) and self.pruning.scored_by.startswith("predictor")
+        return self.no_predictor if by_plan or by_policy else None
+
+    @property
+    def no_predictor(self) -> str | None:
+        """Why no predictor learns of this drafter, or None."""
+        if not self.traits.by_offset:
+            return None
+        return (
+            f"a predictor reads what a drafter says after each token; drafter={self.drafter} proposes by the distance "
+            "from the root"
+        )
 
     def _no_own_tree(self) -> str | None:
         """Why a drafter without probabilities has no tree of this shape."""

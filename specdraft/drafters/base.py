@@ -40,7 +40,9 @@ class DrafterTraits:
         probabilities: it gives the distribution that its tokens come from.
         draws: it can draw a node's children at random; otherwise it proposes by rank only.
         deepest: draft levels at most; None: as many as are asked for.
-        by_offset: what it proposes depends on the distance from the root, not on the tokens before alone.
+        by_offset: what it proposes depends on the distance from the root, not on the tokens before alone; where there
+            is one distribution a position (`Annotation.top_ids`, `Drafter.logits_along`), it is that of the root's
+            children.
         from_tokens: its proposals follow from tokens, without a forward, and may leave any part of a tree empty: replay
             drafts again along the recorded text (see `replay.redraft`).
         copies: of those, levels of a chain, which is copied at once, and of a tree of its own, at most.
@@ -346,3 +348,8 @@ class DrafterSpec:
     def as_dict(self) -> dict[str, Any]:
         """Its parameters."""
         return asdict(self)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Its parameters but for where its weights are."""
+        return {name: value for name, value in self.as_dict().items() if name != "path"}

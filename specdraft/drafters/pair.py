@@ -105,7 +105,8 @@ class PairFiles:
         """
         for files in self.models:
             files.check_supported()
-        if self.draft and (differing := self._differing(self.target.tokenizer, self.draft.tokenizer)):
+        own = self.draft and self.draft.tokenizer is not self.target.tokenizer
+        if self.draft and own and (differing := self._differing(self.target.tokenizer, self.draft.tokenizer)):
             raise ModelError(
                 f"pair {self.spec.name}: the tokenizers of {self.target.spec.path} and {self.draft.spec.path} differ "
                 f"(first at {differing[0]!r}); both models must read the same token ids"
@@ -335,10 +336,13 @@ def pair_of_models(target_model: Any, draft_model: Any, tokenizer: Any, drafter:
     drafter.check()
     spec = PairSpec("in-memory", ModelSpec("target"), ModelSpec("draft"))
     draft, in_memory = None, ModelInMemory(spec.target, target_model, tokenizer)
-    if drafter.weights(spec) is spec.draft:
+    weights = drafter.weights(spec)
+    if weights is spec.draft:
         if draft_model is None:
             raise ConfigError(f"drafter={drafter.kind} needs a draft model")
         draft = drafter.complete(ModelInMemory(spec.draft, draft_model, tokenizer), spec, in_memory)
+    elif weights is not None:
+        draft = drafter.complete(find_model(weights, "drafter"), spec, in_memory)
     files = PairFiles(spec, drafter, in_memory, draft)
     files.check()
     return _loaded(files)

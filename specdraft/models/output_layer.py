@@ -29,7 +29,9 @@ class OutputLayer:
     def __init__(self, model: LanguageModel, name: str) -> None:
         layer = model.model.get_output_embeddings()
         if not isinstance(layer, torch.nn.Linear) or not layer.weight.is_floating_point():
-            raise ModelError(f"{name}: its output layer is {type(layer).__name__}; an alignment needs a linear one")
+            raise ModelError(
+                f"{name}: its output layer is {type(layer).__name__}; a head on its states needs a linear one"
+            )
         bias: torch.Tensor | None = layer.bias
         self.weight, self._bias = layer.weight.detach(), None if bias is None else bias.detach()
         self._cap = getattr(model.model.config.get_text_config(), "final_logit_softcapping", None)
@@ -55,5 +57,5 @@ class OutputLayer:
         if not apart <= TOLERANCE * logits[..., : model.vocab].abs().max():
             raise ModelError(
                 f"{name}: its logits are not its output layer on its last state (they are scaled, or it is no such "
-                "model); an alignment needs that"
+                "model); a head on its states needs that"
             )

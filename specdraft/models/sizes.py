@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import psutil
@@ -11,6 +12,7 @@ import torch
 
 from specdraft.errors import ModelError
 from specdraft.models.files import ModelFiles
+from specdraft.models.head_files import HeadFiles
 from specdraft.models.placement import dtype_name, dtype_of, resolve_device
 from specdraft.models.weights import weight_files
 
@@ -40,6 +42,8 @@ class ModelSize:
 
 def model_size(files: ModelFiles) -> ModelSize:
     """The size of a model; raises `ModelError` where its config makes none."""
+    if isinstance(files, HeadFiles):
+        return _head_size(files)
     model, text = files.skeleton, files.config.get_text_config()
     item = dtype_of(files).itemsize
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -53,6 +57,11 @@ def model_size(files: ModelFiles) -> ModelSize:
         int(text.vocab_size) * FLOAT32_BYTES,
         not quantised and files.spec.quantize == "none",
     )
+
+
+def _head_size(files: HeadFiles) -> ModelSize:
+    numbers = sum(map(prod, files.shapes.values()))
+    return ModelSize(numbers, numbers, numbers * dtype_of(files.target).itemsize, 0, 0, exact=True)
 
 
 def state_bytes(text: Any, item: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from specdraft.errors import ModelError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEADS = "medusa_lm_head.safetensors"  # what heads are called beside a model's name for them
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf")
 MOST_HEADER_BYTES = 100_000_000  # as safetensors has it
 LAYER = re.compile(r"\.\d+\.")
@@ -25,8 +26,8 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: there are none, a shard is missing, or the index names files elsewhere; without the folder's name.
     """
-    if (folder / SINGLE).exists():
-        names = [SINGLE]
+    if single := [name for name in (SINGLE, HEADS) if (folder / name).exists()]:
+        names = single[:1]
     elif (folder / INDEX).is_file():
         names = _shards(folder / INDEX)
     else:
@@ -34,7 +35,7 @@ def weight_files(folder: Path) -> list[Path]:
     for name in names:
         if not (folder / name).is_file():
             problem = "is a folder; expected a file" if (folder / name).is_dir() else "is missing"
-            raise ModelError(f"{name} {problem}{f' ({INDEX} names it)' if name != SINGLE else ''}")
+            raise ModelError(f"{name} {problem}{'' if single else f' ({INDEX} names it)'}")
     return [folder / name for name in names]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from specdraft.drafters.base import Expansion
 from specdraft.results.counted import Counted, NodeCounts, StepCounts
-from specdraft.trees.ranks import PackedRanks
+from specdraft.trees.ranks import PackedRanks, at_depth
 from specdraft.trees.shapes import NestedPlan
 from specdraft.trees.topology import RankPath
 
@@ -85,7 +85,7 @@ def _follow(
     for depth in range(levels + 1):
         below = parent == on_path[:, depth, None]
         at = np.minimum(position + depth + 1, ranks.shape[1] - 1)
-        on_path[:, depth + 1] = _place(below & (rank == ranks[prompt, at][:, None]))
+        on_path[:, depth + 1] = _place(below & (rank == at_depth(ranks, depth + 1)[prompt, at][:, None]))
     assert (on_path[starts, -1] == NEVER).all()
     return on_path
 

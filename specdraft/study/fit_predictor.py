@@ -195,6 +195,8 @@ def learn(
     plan = together.plan.nested if together.plan else None
     if plan is None:
         raise ConfigError(f"tree={combination.shape.kind}: a predictor learns from best-first trees; leave it out")
+    if why := together.no_predictor:
+        raise ConfigError(why)
     prompts, settings = load_prompts(combination.prompts), combination.settings
     if len(prompts) < FEWEST:
         raise ConfigError(

@@ -175,5 +175,6 @@ def _expanding(files: PairFiles, size: Size, group: Sequence[Combination]) -> It
     if files.drafter.traits.from_tokens:
         return
     for plan in largest_nested(combination.together.plan for combination in group).values():
-        tokens = size.prompts * group[0].settings.max_new_tokens * plan.nodes * EXPANDED
+        fed = 1 if files.drafter.traits.by_offset else plan.nodes * EXPANDED
+        tokens = size.prompts * group[0].settings.max_new_tokens * fed
         yield Stage(files.label, "expand", "prompts", size.prompts, tokens * size.draft_s, by_models=True)

@@ -315,7 +315,8 @@ def _drafts(about: Mapping[str, Any], files: PairFiles) -> bool:
     facts = about["draft"]
     if files.draft is None:
         return bool(facts.get("drafter") == files.drafter.as_dict())
-    return bool(facts.get("weights") == files.draft.weights_hash)
+    told = facts.get("drafter", files.drafter.parameters)  # of weights that several drafters may share
+    return bool(facts.get("weights") == files.draft.weights_hash and told == files.drafter.parameters)
 
 
 def both_models(pair: Pair) -> dict[str, Any]:

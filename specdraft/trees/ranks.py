@@ -22,6 +22,11 @@ class PackedRanks(NamedTuple):
     last: np.ndarray
     looped: np.ndarray
 
+    @property
+    def levels(self) -> int | None:
+        """Levels below the root at which the drafter proposes anything; None: all of them."""
+        return None if self.ranks.ndim == 2 else self.ranks.shape[2]
+
     def of(self, prompts: np.ndarray | slice) -> PackedRanks:
         """Some of the trajectories."""
         return PackedRanks(self.ranks[prompts], self.last[prompts], self.looped[prompts])

@@ -336,12 +336,13 @@ def _along(
     trajectory."""
     tokens, (_, top_ids, top_probs, *_) = recording.trajectory.tokens, recording.annotation
     known = list(nodes)
+    lowest = at + 1 if recording.combination.pair.drafter.traits.by_offset else len(tokens)  # whose top_ids are theirs
     for position, node in enumerate([0, *accepted], start=at + 1):
         if position >= len(tokens):
             break
         for child in topology.children[node]:
             rank = int(topology.ranks[child])
-            if known[child].token is None and rank < top_ids.shape[1]:
+            if known[child].token is None and rank < top_ids.shape[1] and position <= lowest:
                 known[child] = Seen(
                     int(top_ids[position, rank]), "unused", float(top_probs[position, rank]), recorded=True
                 )
@@ -374,7 +375,8 @@ def _why(
     copied = recording.redrafter is not None and (whole is None or whole.is_span)  # ranks are of look-ups at every node
     if rank < 0 or copied:
         return f"after {quoted(word, above)} the target chose {quoted(word, bonus)}, which the drafter did not propose"
-    prob = f" (p={number(float(annotation.top_probs[end + 1, rank]))})" if rank < annotation.top_ids.shape[1] else ""
+    listed = rank < annotation.top_ids.shape[1] and not (last and recording.combination.pair.drafter.traits.by_offset)
+    prob = f" (p={number(float(annotation.top_probs[end + 1, rank]))})" if listed else ""
     held = topology.ranks[children].tolist()
     closed = len(held) > 1 and held == list(range(held[0], held[-1] + 1))
     ranks = f"ranks {held[0]} to {held[-1]}" if closed else f"rank {', '.join(map(str, held))}"

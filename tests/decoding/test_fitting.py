@@ -139,11 +139,34 @@ class TestDrafters:
         assert together("kary", traits=shallow).misfit is None
         for tree in ("best_first", "sequoia"):
             why = together(tree, traits=shallow, drafter="toy").misfit
-            assert why == f"{tree} has up to 8 levels; drafter=toy makes at most 3"
+            assert why == f"{tree} has up to 8 levels; drafter=toy makes at most 3 (tree.max_depth=3 fits)"
             limited = registry()[tree](max_depth=3)  # type: ignore[call-arg]
             assert together(shape=limited, traits=shallow).misfit is None
         with pytest.raises(ConfigError, match="makes at most 3"):
             together("sequoia", traits=shallow).refuse_fit()
+
+    def test_a_fitted_tree_is_as_deep_as_ranks_by_offset(self) -> None:
+        heads = DrafterTraits(deepest=3, by_offset=True)
+        for tree in ("measured", "sequoia"):
+            case = together(tree, traits=heads, drafter="toy")
+            assert (case.misfit, case.limits.depth) == (None, 3)
+        narrow = together(shape=registry()["measured"](max_children=1), traits=heads)  # type: ignore[call-arg]
+        assert narrow.misfit == "measured-mc1 has room for 3 nodes only; budget=8 does not fit"
+        assert together("best_first", traits=heads, drafter="toy").misfit == (
+            "best_first has up to 8 levels; drafter=toy makes at most 3 (tree.max_depth=3 fits)"
+        )
+
+    def test_what_goes_by_offset_has_no_predictor_and_no_expected_values(self) -> None:
+        heads = DrafterTraits(deepest=3, by_offset=True)
+        shape = registry()["best_first"](max_depth=3, scores="predictor")  # type: ignore[call-arg]
+        why = (
+            "a predictor reads what a drafter says after each token; drafter=toy proposes by the distance from the root"
+        )
+        assert together(shape=shape, traits=heads, drafter="toy").misfit == why
+        drawn = together("kary", rule="recursive", traits=heads, drafter="toy")
+        assert drawn.runs == "live"
+        assert drawn.live_only == "the distributions of drafter=toy depend on the distance from the root"
+        assert together("kary", rule="topk", traits=heads).live_only is None
 
     def test_a_state_that_outlasts_a_step_is_decoded_live(self) -> None:
         lasting = DrafterTraits(lasting_state=True)

@@ -32,5 +32,5 @@ def test_gradients_reach_states_only() -> None:
 def test_another_layer_is_refused() -> None:
     model = random_model("llama")
     model.set_output_embeddings(torch.nn.Bilinear(2, 2, 2))
-    with pytest.raises(ModelError, match="mine: its output layer is Bilinear; an alignment needs a linear one"):
+    with pytest.raises(ModelError, match="mine: its output layer is Bilinear; a head on its states needs a linear one"):
         OutputLayer(CachedModel(model, SMALL_VOCAB), "mine")

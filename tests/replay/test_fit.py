@@ -162,6 +162,31 @@ def test_sequoia_is_the_best_tree_for_the_shares(seed: int) -> None:
     assert max(map(len, topology.children)) <= 3
 
 
+def by_offset(*texts: list[list[int]]) -> PackedRanks:
+    """Ranks of heads: each text has a row for each position after the first, a number for each distance."""
+    ranks = [np.array([[-1] * len(text[0]), *text]) for text in texts]
+    return pack(ranks, [np.arange(len(text)) for text in ranks])
+
+
+class TestRanksByOffset:
+    """Of a head that is right wherever its token stands, and one that is right at its second choice."""
+
+    ONE = by_offset([[0, -1], [0, 1], [0, 1], [0, 1]])
+
+    def test_shares(self) -> None:
+        assert rank_shares(self.ONE, 3, 1).tolist() == [1, 0, 0]
+        assert rank_shares(self.ONE, 3, 2).tolist() == [0, 1, 0]  # of the three starts with two tokens after them
+
+    @pytest.mark.parametrize("shape", [Measured(), Sequoia()])
+    def test_a_tree_follows_each_depths_own_ranks(self, shape: FittedShape) -> None:
+        assert (0, 1) in shape.fit(3, self.ONE).paths
+        assert shape.fit(9, self.ONE).depth == 2  # below that there is no proposal, whatever the room
+
+    def test_room_is_what_the_levels_leave(self) -> None:
+        for shape in (Measured(max_children=2), Sequoia(max_children=2)):
+            assert shape.fit(20, self.ONE).num_nodes == 6
+
+
 class TestFittedTrees:
     FOLD = np.array([0, 1, 0, 1, 1, 0])
     SHAPES = (Measured(), Sequoia(), Measured(max_depth=2, max_children=3))

@@ -12,9 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.command_line import Run
+from support.drafting import record_all
+from support.medusa import fitted_heads
 from support.tiny_models import PairFolders
 
 from specdraft.commands.options import DONE, USAGE
+from specdraft.decoding.ending import Ending
 from specdraft.drafters import registry
 from specdraft.drafters.pair import Pair
 from specdraft.report.writing import write_report
@@ -54,8 +57,12 @@ def studied(
     hashes = dict(zip(("target", "draft"), (files.weights_hash for files in tiny_pair.files.models), strict=True))
     weights = {"weight": torch.eye(32) * 1.1, "bias": torch.full((32,), 0.1)}
     save_file(weights, folder / "map.safetensors", {"kind": "alignment", **hashes})
+    prompt_ids = [tiny_pair.encode(text) for text in TEXTS]
+    texts = record_all(tiny_pair.target, prompt_ids, Ending(14, tiny_pair.eos_ids))
+    heads = fitted_heads(folder / "heads", tiny_pair.target, prompt_ids, texts)
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in hashes]
-    pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", "pair.name=tiny", "max_new_tokens=14"]
+    pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", f"pair.heads.medusa={heads}", "pair.name=tiny"]
+    pair += ["max_new_tokens=14"]
     prompts = ["prompts=jsonl", f"prompts.path={folder / 'p.jsonl'}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(folder / "traces"))

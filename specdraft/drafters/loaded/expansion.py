@@ -73,7 +73,7 @@ def _side_by_side(
         rows = np.repeat(np.arange(len(texts)), here)
         position = first + np.arange(len(rows)) - np.repeat(np.cumsum(here) - here, here)
         trees, nodes = contexts.grow(contexts.of_trunk(rows, position), plan)
-        grown = (*_as_expansion(trees), *nodes)
+        grown = (*as_expansion(trees), *nodes)
         for row in np.flatnonzero(here):
             parts[row].append([field[rows == row] for field in grown])
     whole = [[np.concatenate(fields) for fields in zip(*part, strict=True)] for part in parts]
@@ -85,7 +85,8 @@ def _nothing(plan: NestedPlan, featured: bool) -> list[np.ndarray]:
     return [empty.astype(np.int16), empty.astype(np.int16), empty.astype(np.int32), empty, *[features] * featured * 4]
 
 
-def _as_expansion(trees: GrownTrees) -> Expansion:
+def as_expansion(trees: GrownTrees) -> Expansion:
+    """Grown trees as they are kept."""
     return Expansion(
         trees.parent.astype(np.int16),
         trees.rank.astype(np.int16),

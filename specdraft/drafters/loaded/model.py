@@ -22,7 +22,7 @@ from specdraft.drafters.base import (
 )
 from specdraft.drafters.grams import GrowingText
 from specdraft.drafters.loaded.expansion import describe_trees, expand
-from specdraft.drafters.loaded.ranking import rank_tokens
+from specdraft.drafters.loaded.ranking import rank_tokens, ranks_of
 from specdraft.drafters.loaded.scoring import score
 from specdraft.drafters.loaded.tree_in_work import PreparedTopology, TreeInWork
 from specdraft.models.batch import along, logits_at_once
@@ -151,15 +151,11 @@ class Said(NamedTuple):
     @classmethod
     def of(cls, logits: torch.Tensor, tokens: torch.Tensor) -> Said:
         """`logits` `[B, m, vocab]` before each of `tokens` `[B, m]`."""
-        score = logits.gather(-1, tokens[..., None])
-        ids = torch.arange(logits.shape[-1], device=logits.device)
-        ranks = (logits > score).sum(-1) + ((logits == score) & (ids < tokens[..., None])).sum(-1)
-        ranks[score[..., 0] == -torch.inf] = -1  # an id that the drafter does not have
         top = rank_tokens(logits.flatten(0, -2), min(TOP_K, logits.shape[-1])).view(*tokens.shape, -1)
         log_probs = torch.log_softmax(logits, -1)
         top_probs = log_probs.gather(-1, top).exp()
         entropy = -log_probs.mul(log_probs.exp()).nansum(-1)  # 0 * -inf of an id that it does not have
-        return cls(*(value.cpu().numpy() for value in (ranks.int(), top.int(), top_probs, entropy)))
+        return cls(*(value.cpu().numpy() for value in (ranks_of(logits, tokens), top.int(), top_probs, entropy)))
 
     def annotation(self, row: int, count: int) -> Annotation:
         """Of one text of so many tokens."""

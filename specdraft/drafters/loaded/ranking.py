@@ -53,6 +53,15 @@ def rank_by_key(logits: torch.Tensor, count: int) -> torch.Tensor:
     return ((ordered << 32) - ids).topk(count, dim=-1).indices
 
 
+def ranks_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """`[..., vocab]` logits, `[...]` tokens -> `[...]` int32 the rank of each token; -1 of an id that has no logit."""
+    score = logits.gather(-1, tokens[..., None])
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    ranks = (logits > score).sum(-1) + ((logits == score) & (ids < tokens[..., None])).sum(-1)
+    ranks[score[..., 0] == -torch.inf] = -1
+    return ranks.int()
+
+
 def best_children(logits: torch.Tensor, count: int, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """The `count` most probable tokens of each row and the logarithms of their probabilities, on the host.
 

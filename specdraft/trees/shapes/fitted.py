@@ -38,6 +38,10 @@ class FittedShape(BaseShape):
         """Raise `ConfigError`: without traces there is no tree."""
         raise ConfigError(f"tree={self.kind} is fitted to traces; there is no tree before")
 
+    def levels(self, packed: PackedRanks) -> int:
+        """Draft levels at most: no more than the drafter has."""
+        return min(self.max_depth, packed.levels or self.max_depth)
+
     @abstractmethod
     def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
         """See `Shape.fit`."""

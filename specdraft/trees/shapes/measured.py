@@ -23,11 +23,11 @@ class Measured(FittedShape):
 
     def fit(self, node_budget: int, packed: PackedRanks) -> Topology:
         """See `Shape.fit`."""
-        return measured_tree(packed, node_budget, self.max_depth, self.max_children).topology
+        return measured_tree(packed, node_budget, self.levels(packed), self.max_children).topology
 
     def fits(self, packed: PackedRanks) -> Callable[[int], Topology]:
         """See `Shape.fits`."""
-        trees = MeasuredTrees(packed, self.max_depth, self.max_children)
+        trees = MeasuredTrees(packed, self.levels(packed), self.max_children)
         return lambda node_budget: trees.at(node_budget).topology
 
 
