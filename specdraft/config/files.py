@@ -37,7 +37,8 @@ def bundled_config_dir() -> Path:
 def _composed(folder: Path, texts: frozenset[tuple[Path, bytes]], choices: tuple[str, ...]) -> DictConfig:
     """`sweep.yaml` of a folder that holds these files, as Hydra composes it: a tenth of a second, so once. Copy it."""
     with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-        return compose("sweep", overrides=list(choices))
+        composed: DictConfig = compose("sweep", overrides=list(choices))
+        return composed
 
 
 class ConfigFiles:
