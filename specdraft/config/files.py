@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from copy import deepcopy
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -32,6 +33,14 @@ def bundled_config_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+@lru_cache(maxsize=32)
+def _composed(folder: Path, texts: frozenset[tuple[Path, bytes]], choices: tuple[str, ...]) -> DictConfig:
+    """`sweep.yaml` of a folder that holds these files, as Hydra composes it: a tenth of a second, so once. Copy it."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+        composed: DictConfig = compose("sweep", overrides=list(choices))
+        return composed
+
+
 class ConfigFiles:
     """The config folders as Hydra sees them: the user's files laid over the bundled ones."""
 
@@ -44,7 +53,6 @@ class ConfigFiles:
     def __enter__(self) -> ConfigFiles:
         with ExitStack() as stack:
             self.folder = self._overlay(stack) if self._user or self._plugins else bundled_config_dir()
-            stack.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(self.folder.resolve())))
             self.groups = {path.name for path in self.folder.iterdir() if path.is_dir()} | {"experiment"}
             self._stack = stack.pop_all()
         return self
@@ -96,12 +104,16 @@ class ConfigFiles:
     @cached_property
     def _plain(self) -> bool:
         """Whether `sweep.yaml` is the bundled one, and no file of a group says anything of another group."""
-        files = [path for path in self.folder.rglob("*.yaml") if path.is_file()]
-        texts = {path.relative_to(self.folder): path.read_bytes() for path in files}
+        texts = dict(self._texts)
         if texts.pop(Path(SWEEP)) != (bundled_config_dir() / SWEEP).read_bytes():
             return False
         groups = (text for path, text in texts.items() if path.parts[0] != "experiment")
         return not any(word in text for text in groups for word in (b"defaults", b"@package"))
+
+    @cached_property
+    def _texts(self) -> frozenset[tuple[Path, bytes]]:
+        files = (path for path in self.folder.rglob("*.yaml") if path.is_file())
+        return frozenset((path.relative_to(self.folder), path.read_bytes()) for path in files)
 
     def compose(self, choices: list[str]) -> DictConfig:
         """`sweep.yaml` with these `group=choice` overrides."""
@@ -110,7 +122,7 @@ class ConfigFiles:
             if choice not in (known := self.choices(group)):
                 raise ConfigError(f"{group}={choice}: there is no such {group}{did_you_mean(choice, known)}")
         try:
-            composed: DictConfig = compose("sweep", overrides=choices)
+            composed = deepcopy(_composed(self.folder, self._texts, tuple(choices)))
             refuse_resolvers(OmegaConf.to_container(composed), ", ".join(choices) or "sweep.yaml")
             return composed
         except (HydraException, OmegaConfBaseException) as error:

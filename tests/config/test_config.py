@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Callable
 from itertools import product
 from math import prod
@@ -467,6 +468,19 @@ class TestComposedOnce:
         monkeypatch.setattr(ConfigFiles, "_plain", False)
         assert compose_study([*self.GRID], schemas()).points == quick.points
         assert len(quick.points) == 32
+
+    def test_a_changed_file_is_read_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = Path(shutil.copytree(bundled_config_dir(), tmp_path / "configs"))
+        monkeypatch.setattr("specdraft.config.files.bundled_config_dir", lambda: folder)
+        found = []
+        for k in (3, 4):
+            (folder / "tree" / "kary.yaml").write_text(f"kind: kary\nk: {k}\n")
+            for _ in range(2):
+                with ConfigFiles(None, schemas()) as files:
+                    tree = files.compose(["tree=kary"])["tree"]
+                found.append(tree["k"])
+                tree["k"] = 0  # a copy, whoever has it
+        assert found == [3, 3, 4, 4]
 
     def test_a_file_with_defaults_of_its_own_is_composed(self, tmp_path: Path) -> None:
         (tmp_path / "tree").mkdir()

@@ -53,11 +53,11 @@ def untimed_rows(events: Iterable[Event]) -> list[dict[str, Any]]:
     return listed
 
 
-def run_elsewhere(work: Work, engine: str, traces: Path) -> list[Event]:
-    """In a new process, which gets the pickled work only and loads the pair itself."""
+def run_elsewhere(works: dict[str, Work], traces: Path) -> dict[str, list[Event]]:
+    """Each engine in its turn in a new process, which gets the pickled work only and loads the pair itself."""
     with get_context("spawn").Pool(1) as pool:
-        events: list[Event] = pickle.loads(pool.apply(_events, (pickle.dumps(work), engine, traces)))
-    return events
+        made = [(name, pool.apply(_events, (pickle.dumps(work), name, traces))) for name, work in works.items()]
+    return {name: pickle.loads(events) for name, events in made}
 
 
 def _events(pickled: bytes, engine: str, traces: Path) -> bytes:
