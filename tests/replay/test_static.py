@@ -316,7 +316,7 @@ def test_ranks_that_depend_on_the_distance_from_the_root(topology: Topology, off
         ):
             path = step
         assert depth[start] == len(path)
-    same = pack([np.repeat(ranks[:, :1], 3, 1)], [np.arange(13)])
+    same = pack([np.repeat(ranks[:, :1], 8, 1)], [np.arange(13)])  # as deep as any of these trees
     plain = pack([ranks[:, 0]], [np.arange(13)])
     assert list(map(untimed, replay(topology, same))) == list(map(untimed, replay(topology, plain)))
     assert measured_tree(same, 5, 4, 3)[1] == measured_tree(plain, 5, 4, 3)[1]
