@@ -146,6 +146,7 @@ class TestPrediction:
             "budget=2",
             "sampling=sample",
             "acceptance=rejection",
+            "report=false",
             "--out",
             tmp_path / "out",
         )
@@ -259,6 +260,7 @@ class TestStudy:
             "sampling.temperature=0.5",
             "tree=chain,kary",
             "budget=6",
+            "report=false",
             *more,
             "--out",
             out,

@@ -44,8 +44,8 @@ def case(rule: AcceptanceRule, sampling: Sampling = SAMPLED, tree: str = "kary",
     return Case.of(registry()[tree](), budget, rule, sampling, 8)
 
 
-def check(pair: Pair, *cases: Case, texts: int = 120) -> list[Checked]:
-    return check_live(pair, cases, PROMPTS, texts, 0, lambda what: None)
+def check(pair: Pair, *cases: Case, texts: int = 120, prompts: str = "ab") -> list[Checked]:
+    return check_live(pair, cases, {name: PROMPTS[name] for name in prompts}, texts, 0, lambda what: None)
 
 
 class TestCells:
@@ -148,9 +148,9 @@ class Worst(Greedy):
 
 class TestLive:
     def test_sampled_text_follows_the_target(self, tiny_pair: Pair) -> None:
-        found = check(
-            tiny_pair, case(Recursive()), case(TopK(), Sampling(0.7, top_p=0.8)), case(Rejection(), tree="chain")
-        )
+        found = check(tiny_pair, case(Recursive()))
+        others = case(TopK(), Sampling(0.7, top_p=0.8)), case(Rejection(), tree="chain")
+        found += check(tiny_pair, *others, prompts="a")
         assert [one.rule for one in found] == ["recursive", "topk", "rejection"]
         assert all(one.passed and one.kind == "chi-square" for one in found), found
         assert [test["prompt_id"] for test in found[0].tests] == ["a", "b"]
@@ -158,7 +158,10 @@ class TestLive:
 
     def test_a_fault_is_found(self, tiny_pair: Pair) -> None:
         wrong, right = check(
-            tiny_pair, *(case(rule, Sampling(0.5), "chain") for rule in (TakesAll(), Rejection())), texts=150
+            tiny_pair,
+            *(case(rule, Sampling(0.5), "chain") for rule in (TakesAll(), Rejection())),
+            texts=150,
+            prompts="a",
         )
         assert (wrong.passed, right.passed) == (False, True)
         assert wrong.verdict.startswith("NOT lossless: ")
@@ -170,7 +173,8 @@ class TestLive:
         assert not check(tiny_pair, case(Recursive()))[0].passed
 
     def test_greedy_text_is_compared(self, tiny_pair: Pair) -> None:
-        right, wrong, sampled = check(tiny_pair, case(Greedy(), PLAIN_TEXT), case(Worst(), PLAIN_TEXT), case(TopK()))
+        cases = case(Greedy(), PLAIN_TEXT), case(Worst(), PLAIN_TEXT), case(TopK())
+        right, wrong, sampled = check(tiny_pair, *cases, texts=20)
         assert (right.passed, right.kind, sampled.kind) == (True, "greedy", "chi-square")
         assert right.verdict == "the text of 2 of 2 prompts is that of transformers' own greedy decoding"
         assert not wrong.passed
