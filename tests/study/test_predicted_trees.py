@@ -96,7 +96,7 @@ def test_live_decoding_has_the_counts_of_replay(base: list[str], tiny_pair: Pair
     pd.testing.assert_frame_equal(replayed, live)
     models = (tiny_pair.target.model, tiny_pair.drafter.model.model)  # type: ignore[attr-defined]
     weights = sum(parameter.nbytes for model in models for parameter in model.parameters())
-    held = 4 * (37 * 4 + 4 + 4) + 8
+    held = 4 * (38 * 4 + 4 + 4) + 8
     for engine in ("replayed", "live"):
         said = memory(tmp_path / engine)["p.safetensors"]
         assert (said["megabytes"], said["percent"]) == pytest.approx((held / 1e6, 100 * held / weights))
@@ -184,7 +184,7 @@ def test_without_a_file_each_half_is_told_by_a_predictor_of_the_other(
     for outcome in (replayed, live):
         (said,) = memory(outcome.out).items()
         assert said[0] == "fitted to the other half of the prompts"
-        assert said[1]["megabytes"] == pytest.approx((4 * (31 * 32 + 32 + 32) + 8) / 1e6)
+        assert said[1]["megabytes"] == pytest.approx((4 * (27 * 32 + 32 + 32) + 8) / 1e6)
     pruned = [c for c in plan.combinations if c.fits_predictor]
     assert all(len(c.weights) == 3 for c in pruned), "rows are worth nothing for other prompts"
 
