@@ -107,8 +107,8 @@ class TreeReader:
 
     def _repeated(self, read: ReadTopology, tokens: list[int]) -> np.ndarray:
         """`[n]` whether nodes end a 4-gram that stands in the text before, the root included, or above them."""
-        text, known = [*[-1] * (NGRAM - 1), *self._text.end], self._text.known
+        text = [*[-1] * (NGRAM - 1), *self._text.end]
         grams = hashed(*np.array([*text[1 - NGRAM :], *tokens])[read.back])
         on_path = ((grams[1:, None] == grams) & read.above).any(1)
-        repeated: np.ndarray = on_path | (known[np.searchsorted(known, grams[1:])] == grams[1:])
+        repeated: np.ndarray = on_path | self._text.had(grams[1:])
         return repeated

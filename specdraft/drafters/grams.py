@@ -131,6 +131,12 @@ class GrowingText:
         """The last tokens, three at most."""
         return self._tokens[1 - NGRAM :]
 
+    def had(self, grams: np.ndarray) -> np.ndarray:
+        """Whether each of these 4-grams stands in it."""
+        known = self.known
+        there: np.ndarray = known[np.searchsorted(known, grams)] == grams
+        return there
+
     @property
     def known(self) -> np.ndarray:
         """Its 4-grams, sorted, and `NO_GRAM`."""
@@ -162,8 +168,7 @@ class LiveRoot:
 
     def had(self, root: np.ndarray, grams: np.ndarray) -> np.ndarray:
         """See `TextsBefore.had`."""
-        known = self._text.known
-        there: np.ndarray = (known[np.searchsorted(known, grams)] == grams) | (grams == self._own)
+        there: np.ndarray = self._text.had(grams) | (grams == self._own)
         return there
 
     @cached_property

@@ -5,7 +5,7 @@ Letters in shapes: B rows of a batch, q tokens of a row that are fed, S slots of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -99,9 +99,14 @@ class Batch:
         return {"full_attention": full, "sliding_attention": sliding} if layout.mixed else sliding
 
 
+def by_device(model: LanguageModel, limits: Mapping[str, int]) -> int:
+    """Of limits for a `cpu` and for others (`cuda`), that of the model's device."""
+    return limits["cpu" if model.device.type == "cpu" else "cuda"]
+
+
 def logits_at_once(model: LanguageModel, rows: int) -> int:
     """How many tokens of each row a forward may give the logits of."""
-    tokens = LOGITS["cpu" if model.device.type == "cpu" else "cuda"] // model.width
+    tokens = by_device(model, LOGITS) // model.width
     return max(1, max(tokens, LEAST_TOKENS) // rows)
 
 

@@ -28,11 +28,7 @@ class Mlp(Conditional):
     out: np.ndarray = field(default_factory=lambda: np.zeros(0))
     out_bias: float = 0.0
     kind: ClassVar[str] = "mlp"
-    default_groups: ClassVar[tuple[str, ...]] = (
-        "temperature",
-        "place",
-        "loop",
-    )  # others add next to nothing, and cost
+    default_groups: ClassVar[tuple[str, ...]] = ("temperature", "place", "loop")  # others cost, and add next to nothing
 
     @classmethod
     def fit(cls, features: Features, accepted: np.ndarray, watched: Watched, groups: Sequence[str]) -> Self:

@@ -42,22 +42,10 @@ def redraft(
     drafter.begin(Prefilled(text.prompt_ids, earlier=earlier))
     while at < len(tokens) - 1:
         tree = drafter.draft(tokens[at], plan)
-        accepted = path_along(tree, tokens[at + 1 :])
+        accepted = tree.path_along(tokens[at + 1 :])
         drafter.commit(tree, accepted)
         yield Redrafted(at, tree, accepted)
         at += len(accepted) + 1
-
-
-def path_along(tree: DraftTree, following: Sequence[int]) -> list[int]:
-    """The nodes that hold these tokens, one below the other, as far as there are any."""
-    proposed, children = tree.token_list(), tree.topology.children
-    path: list[int] = []
-    for token in following:
-        node = next((child for child in children[path[-1] if path else 0] if proposed[child] == token), None)
-        if node is None:
-            break
-        path.append(node)
-    return path
 
 
 class Redrafting:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
 from specdraft.trees.topology import RankPath
 
@@ -190,20 +189,9 @@ def lost_to_pruning(steps: Sequence[Step]) -> int:
     lost, following = 0, [token for step in steps for token in step.tokens]
     for step in steps:
         if step.whole is not None:
-            lost += _along(step.whole, following) - step.accepted_tokens
+            lost += len(step.whole.path_along(following)) - step.accepted_tokens
         following = following[len(step.tokens) :]
     return lost
-
-
-def _along(tree: DraftTree, following: Sequence[int]) -> int:
-    """How many of these tokens a tree holds on one path from its root."""
-    tokens, node = tree.token_list(), 0
-    for depth, token in enumerate(following):
-        below = [child for child in tree.topology.children[node] if tokens[child] == token]
-        if not below:
-            return depth
-        node = below[0]
-    return len(following)
 
 
 def looped_tokens(tokens: Sequence[int], gram: int = 4, repeats: int = 3) -> int:

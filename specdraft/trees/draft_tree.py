@@ -125,6 +125,17 @@ class DraftTree:
             return visible
         return torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
 
+    def path_along(self, following: Sequence[int]) -> list[int]:
+        """The nodes that hold these tokens, one below the other from the root's child on, as far as there are any."""
+        proposed, children = self.token_list(), self.topology.children
+        path: list[int] = []
+        for token in following:
+            node = next((child for child in children[path[-1] if path else 0] if proposed[child] == token), None)
+            if node is None:
+                break
+            path.append(node)
+        return path
+
     def token_list(self) -> list[int]:
         """Tokens as plain integers (from a GPU: one transfer)."""
         return [int(token) for token in _on_host(self.tokens)]

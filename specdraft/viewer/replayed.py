@@ -18,7 +18,6 @@ from specdraft.drafters.base import Annotation, Drafter, Expansion, Prefilled, T
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import OUT_OF_MEMORY, ModelError, PromptError, ResultsError, did_you_mean
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
-from specdraft.replay.redraft import path_along
 from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
 from specdraft.study.combination import Combination, encode_prompts
@@ -286,7 +285,7 @@ def _step(recording: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
     tokens, ranks = recording.trajectory.tokens.tolist(), recording.annotation.ranks
     topology, nodes = _tree(recording, at)
     if recording.redrafter:
-        accepted = path_along(DraftTree(topology, [seen.token or 0 for seen in nodes]), tokens[at + 1 :])
+        accepted = DraftTree(topology, [seen.token or 0 for seen in nodes]).path_along(tokens[at + 1 :])
     else:
         accepted = topology.path_to(int(accepted_nodes(topology, ranks[None, at:].astype(np.int64))[0][0, 0]))
     end = at + len(accepted)

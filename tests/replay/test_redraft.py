@@ -21,7 +21,7 @@ from specdraft.drafters.base import Prefilled, RecordedText
 from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
-from specdraft.replay.redraft import Redrafting, path_along, redraft
+from specdraft.replay.redraft import Redrafting, redraft
 from specdraft.replay.replayer import Replayer
 from specdraft.replay.static import pack_traces
 from specdraft.results.counted import Counted
@@ -140,7 +140,7 @@ def test_an_estimate_has_its_look_ups_and_what_was_really_drafted(tiny_pair: Pai
 
 def test_a_path_is_followed_by_tokens() -> None:
     tree = DraftTree.from_paths([(0,), (1,), (1, 0), (1, 2)], 9, [4, 5, 6, 7])
-    paths = [path_along(tree, following) for following in ([5, 7, 7], [5, 6], [4, 6], [8], [])]
+    paths = [tree.path_along(following) for following in ([5, 7, 7], [5, 6], [4, 6], [8], [])]
     assert paths == [[2, 4], [2, 3], [1], [], []]
 
 
@@ -156,7 +156,7 @@ def test_a_sampled_text_is_replayed_start_by_start(tiny_pair: Pair, tmp_path: Pa
     at, steps, accepted = 0, 0, 0
     while at < len(text) - 1:
         pair.drafter.begin(Prefilled([*prompts["a"], *text[:at]]))
-        path = path_along(pair.drafter.draft(text[at], plan), text[at + 1 :])
+        path = pair.drafter.draft(text[at], plan).path_along(text[at + 1 :])
         at, steps, accepted = at + len(path) + 1, steps + 1, accepted + len(path)
     assert (sums["steps"][0], sums["accepted_tokens"][0], sums["new_tokens"][0]) == (steps, accepted, len(text))
     assert accepted

@@ -15,8 +15,8 @@ import torch
 
 from specdraft.drafters.base import Described, Expansion, NodeFeatures, RecordedText
 from specdraft.drafters.grams import RecordedRoots, TextGrams
-from specdraft.drafters.loaded.ranking import at_one, best_children, children_and_spread
-from specdraft.models.batch import Batch, causal, logits_at_once
+from specdraft.drafters.loaded.ranking import SPREAD, at_one, best_children, children_and_spread
+from specdraft.models.batch import Batch, by_device, causal, logits_at_once
 from specdraft.models.language_model import LanguageModel, padded
 from specdraft.trees.growth import GrownTrees, Growth, add_scored
 from specdraft.trees.shapes import NestedPlan
@@ -26,7 +26,6 @@ NODES_OF_A_TEXT = 2048  # of the trees of one text that are grown together: what
 NODES = {"cpu": 2048, "cuda": 65536}  # of all texts that are grown together; side by side they wait for each other
 # contexts of a forward at most: more fill it, but more of them fall out of their trees
 FED = {"cpu": 256, "cuda": 2048}
-SAID = 3  # numbers of a distribution that predictors learn from: see `NodeFeatures`
 
 
 @torch.inference_mode()
@@ -50,11 +49,15 @@ def describe_trees(model: LanguageModel, texts: Sequence[RecordedText], plan: Ne
 def _in_parts(
     model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan, featured: bool
 ) -> Iterator[Described]:
-    longest = max(len(text.tokens) for text in texts)
-    together = min(longest, starts_at_once(plan)) * plan.nodes
-    count = max(1, NODES["cpu" if model.device.type == "cpu" else "cuda"] // together)
+    count = texts_at_once(model, texts, plan)
     for first in range(0, len(texts), count):
         yield from _side_by_side(model, texts[first : first + count], plan, featured)
+
+
+def texts_at_once(model: LanguageModel, texts: Sequence[RecordedText], plan: NestedPlan) -> int:
+    """How many texts are grown side by side."""
+    longest = max(len(text.tokens) for text in texts)
+    return max(1, by_device(model, NODES) // (min(longest, starts_at_once(plan)) * plan.nodes))
 
 
 def starts_at_once(plan: NestedPlan) -> int:
@@ -115,9 +118,8 @@ class Contexts:
         self._scorer = plan.scorer
         self._model, self._children = model, plan.looked_at(model.vocab)
         self._temperature = plan.temperature if plan.scorer is None else plan.scorer.temperature
-        self._at_once = max(1, FED["cpu" if model.device.type == "cpu" else "cuda"] // len(texts))
+        self._at_once = max(1, by_device(model, FED) // len(texts))
         self._batch = Batch(model, [text.prompt_ids for text in texts])
-        self._lengths = np.array([len(text.tokens) for text in texts])
         self._prompts = np.array([len(text.prompt_ids) for text in texts])
         self._grams = TextGrams(np.concatenate([text.prompt_ids, text.tokens]).astype(np.int64) for text in texts)
         ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
@@ -129,7 +131,7 @@ class Contexts:
         self._log_probs = np.empty((0, self._children))
         self._below = np.full((len(position), self._children), -1)
         self._featured, self._describes = featured, featured or bool(plan.scorer and not plan.scorer.only_tempered)
-        self._said = np.empty((0, SAID if self._describes else 0), dtype=np.float32)
+        self._said = np.empty((0, SPREAD if self._describes else 0), dtype=np.float32)
         self._read(ids)
         self._kept = len(position)
         following = np.append(ids[:, 1:].cpu().numpy(), np.full((len(texts), 1), -1), 1).reshape(-1, 1)
@@ -152,7 +154,7 @@ class Contexts:
         self._tokens, self._log_probs, self._said = (part.reshape(len(self._row), part.shape[-1]) for part in whole)
 
     def _children_of(self, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`[m, K]` tokens and log-probabilities, `[m, SAID]` what else the distribution says, if that is wanted."""
+        """`[m, K]` tokens and log-probabilities, `[m, SPREAD]` what else the distribution says, if that is wanted."""
         if self._describes:
             return children_and_spread(logits, self._children, self._temperature)
         return *best_children(logits, self._children, self._temperature), np.empty((len(logits), 0), dtype=np.float32)
@@ -201,7 +203,7 @@ class Contexts:
             self._feed_first(above[soon], nodes.rank[soon], growth.place[soon])
             here = self._below[above, nodes.rank]
             some, here = growth.frontier[here >= 0], here[here >= 0]
-            context = np.concatenate([context, np.full(some[-1] + 1 - min(len(context), some[-1] + 1), -1)])
+            context = np.concatenate([context, np.full(max(some[-1] + 1 - len(context), 0), -1)])
             context[some] = here
             self._add_children(growth, here, some, scores)
         return context
@@ -271,7 +273,8 @@ class Contexts:
         self, tokens: np.ndarray, row: np.ndarray, place: np.ndarray, trunk: np.ndarray, branch: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The children of new contexts, in as many forwards as their logits need."""
-        texts, width = len(self._lengths), logits_at_once(self._model, len(self._lengths))
+        texts = len(self._prompts)
+        width = logits_at_once(self._model, texts)
         best_tokens = np.empty((len(tokens), self._children), dtype=np.int64)
         log_probs = np.empty((len(tokens), self._children))
         said = np.empty((len(tokens), self._said.shape[1]), dtype=np.float32)

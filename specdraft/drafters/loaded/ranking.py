@@ -10,7 +10,6 @@ import torch
 from specdraft.trees.shapes.base import SaidChildren
 
 BLOCK = 16  # tokens, on a processor
-
 SPREAD = 3  # numbers of a distribution that predictors learn from: see `spread`
 
 
@@ -79,9 +78,15 @@ def log_probs_of(logits: torch.Tensor, tokens: torch.Tensor, temperature: float)
     if temperature == 1:
         return torch.log_softmax(logits, -1).gather(-1, tokens)
     best = logits.amax(-1, keepdim=True)
-    # a log-softmax of sharp logits takes five times as long on a processor: most of its exponentials are denormal
-    total = (logits - best).mul_(1 / temperature).exp_().sum(-1, keepdim=True)
-    return (logits.gather(-1, tokens) - best) / temperature - total.log()
+    return (logits.gather(-1, tokens) - best) / temperature - _log_total((logits - best).mul_(1 / temperature))[:, None]
+
+
+def _log_total(scaled: torch.Tensor) -> torch.Tensor:
+    """`[m]` the logarithm of the sum of exponentials of `[m, vocab]` whose largest is 0, and which are used up.
+
+    A log-softmax of sharp logits takes five times as long on a processor: most of its exponentials are denormal.
+    """
+    return scaled.exp_().sum(-1).log_()
 
 
 def said_children(logits: torch.Tensor, count: int, temperature: float) -> SaidChildren:
@@ -107,8 +112,8 @@ def log_probs_of_nodes(logits: torch.Tensor, row: torch.Tensor, tokens: torch.Te
     if temperature == 1:
         return _on_host(torch.log_softmax(logits, -1)[row, tokens].double())
     best = logits.amax(-1)
-    total = (logits - best[:, None]).mul_(1 / temperature).exp_().sum(-1)
-    return _on_host(((logits[row, tokens] - best[row]) / temperature - total.log()[row]).double())
+    total = _log_total((logits - best[:, None]).mul_(1 / temperature))
+    return _on_host(((logits[row, tokens] - best[row]) / temperature - total[row]).double())
 
 
 def _on_host(values: torch.Tensor) -> np.ndarray:
@@ -130,7 +135,7 @@ def said_nodes(logits: torch.Tensor, row: torch.Tensor, tokens: torch.Tensor, te
     """Of nodes with these tokens `[n]`, each chosen from a row `[n]` of the logits `[m, vocab]`. One transfer."""
     best, at = logits.max(-1, keepdim=True)
     below = logits - best
-    log_total = (below * (1 / temperature)).exp_().sum(-1).log_()
+    log_total = _log_total(below * (1 / temperature))
     chosen = below[row, tokens]
     said = _spread(below, at)[row]
     own = torch.stack([chosen + said[:, 1], chosen / temperature - log_total[row]], -1)

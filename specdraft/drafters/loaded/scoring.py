@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Described, Expansion, GivenTrees, NodeFeatures, RecordedText
-from specdraft.drafters.loaded.expansion import NODES, Contexts, starts_at_once
+from specdraft.drafters.loaded.expansion import Contexts, starts_at_once, texts_at_once
 from specdraft.models.language_model import LanguageModel
 from specdraft.trees.shapes import BestFirstPlan
 
@@ -35,9 +35,7 @@ def score(
         featured: also say what the draft model said in them.
     """
     limits = _limits(trees, temperature)
-    longest = max(len(text.tokens) for text in texts)
-    together = min(longest, starts_at_once(limits)) * limits.nodes
-    count = max(1, NODES["cpu" if model.device.type == "cpu" else "cuda"] // together)
+    count = texts_at_once(model, texts, limits)
     for first in range(0, len(texts), count):
         here = slice(first, first + count)
         yield from _side_by_side(model, texts[here], trees[here], limits, featured)
