@@ -107,7 +107,9 @@ def heat_trees(folder: Path, tree: str, budget: int, pair: str | None = None) ->
 def _lengths(folder: Path) -> dict[str, float]:
     """Each combination's acceptance length, as far as there is a summary."""
     try:
-        summary = pd.read_csv(folder / "summary.csv", usecols=["combination", "acceptance_length"])
+        summary = pd.read_csv(
+            folder / "summary.csv", usecols=["combination", "acceptance_length"], dtype={"combination": str}
+        )
     except (OSError, ValueError):
         return {}
     return {str(name): float(value) for name, value in summary.dropna().itertuples(index=False, name=None)}
@@ -116,7 +118,7 @@ def _lengths(folder: Path) -> dict[str, float]:
 def _nodes(folder: Path) -> pd.DataFrame:
     path, wanted = folder / "nodes.csv", {*DETAIL_KEYS, *DETAILS["nodes.csv"]}
     try:
-        table = from_csv(pd.read_csv(path, dtype={"rank_path": str, "tree": str, "pair": str}))
+        table = from_csv(pd.read_csv(path, dtype=dict.fromkeys(("combination", "rank_path", "tree", "pair"), str)))
     except FileNotFoundError as error:
         raise ResultsError(f"{path}: there is no such file; expected the folder of a finished study") from error
     except (OSError, ValueError) as error:

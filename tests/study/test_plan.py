@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support.tiny_models import PairFolders
 
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ConfigError, ModelError, PromptError
-from specdraft.study.combination import encode_prompts
+from specdraft.study.combination import encode_prompts, short_name
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.points import shape_of
 
@@ -203,3 +205,17 @@ def test_equal_trees_are_run_once_in_whatever_order_their_nodes_are_listed(base:
         for how, overrides in {"greedy": [], "drawn": ["sampling=sample", "acceptance=recursive"]}.items()
     }
     assert {how: len(found) for how, found in run_keys.items()} == {"greedy": 1, "drawn": 1}
+
+
+@pytest.mark.parametrize(
+    ("digest", "name"),
+    [
+        ("09af09874123a567", "09af09874123"),
+        ("409887841234a567", "09887841234a"),
+        ("12345e678901234a", "5e678901234a"),
+        ("e12345678901a234", "e12345678901"),
+    ],
+)
+def test_no_reader_takes_a_combination_for_a_number(digest: str, name: str) -> None:
+    assert short_name(digest.ljust(64, "0")) == name
+    assert pd.read_csv(StringIO(f"combination\n{name}\n"))["combination"].tolist() == [name]
