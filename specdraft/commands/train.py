@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from specdraft.training.card import Made
 
-app = typer.Typer(no_args_is_help=True, help="Drafters that learn from a target: Medusa heads, draft models.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Drafters that learn from a target: Medusa heads, draft models, models of the last few tokens.",
+)
 Out = Annotated[Path, typer.Option("--out", help="the folder to write; a killed run goes on in it")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over (the default goes on)")]
 
@@ -54,13 +57,30 @@ def draft(
     _train("draft", overrides, out, config_dir, fresh, as_json)
 
 
+@app.command("nano")
+def nano(
+    out: Out,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model of the last few tokens on a target's distribution, for which a level of a tree costs next to
+    nothing.
+
+    train.span tokens, train.width, train.inner; also train.text, train.continued, train.steps, train.positions,
+    train.lr, train.held_out. drafter=nano drafter.path=DIR drafts with what is written.
+    """
+    _train("nano", overrides, out, config_dir, fresh, as_json)
+
+
 def _train(
     kind: str, overrides: list[str] | None, out: Path, config_dir: Path | None, fresh: bool, as_json: bool
 ) -> None:
     say_while_loading()
     from specdraft.training import run
 
-    train = {"medusa": run.train_medusa, "draft": run.train_draft}[kind]
+    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano}[kind]
     with shown_progress(console(stderr=True)) as progress:
         made = train(overrides or [], out, config_dir, fresh, progress)
     if as_json:

@@ -12,7 +12,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.output_layer import OutputLayer
 from specdraft.training.loop import Objective
-from specdraft.training.settings import DraftTraining
+from specdraft.training.settings import DraftTraining, NanoTraining, Training
 from specdraft.training.states import TextStates
 from specdraft.training.windows import Teacher, Windows
 
@@ -51,8 +51,17 @@ def new_draft_model(pair: Pair, asked: DraftTraining) -> Any:
     return model.to(pair.target.device).train()
 
 
-def draft_objective(pair: Pair, model: Any, states: TextStates, asked: DraftTraining) -> Objective:
-    """Cross-entropy to the target's distribution."""
+def new_window_model(pair: Pair, asked: NanoTraining) -> Any:
+    """A model of the last few tokens, its weights at random."""
+    from specdraft.models.window_model import WindowConfig, WindowModel
+
+    torch.manual_seed(asked.seed)
+    config = WindowConfig(pair.target.vocab, asked.span, asked.width, asked.inner)
+    return WindowModel(config).to(pair.target.device).train()
+
+
+def draft_objective(pair: Pair, model: Any, states: TextStates, asked: Training) -> Objective:
+    """Cross-entropy to the target's distribution, of any causal model of tokens."""
     teacher = Teacher(pair.target, OutputLayer(pair.target, pair.files.target.spec.path), states)
     windows = Windows(states, asked.positions, pair.target.vocab, pair.target.device, asked.seed)
 

@@ -16,6 +16,7 @@ import torch
 from specdraft.config import override_groups, own_keys
 from specdraft.drafters.draft_model import Model
 from specdraft.drafters.medusa import Medusa
+from specdraft.drafters.nano import Nano
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError
 from specdraft.models.files import first_line
@@ -28,12 +29,12 @@ from specdraft.study.refusals import refuse_without_effect
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.training.card import Made, card
-from specdraft.training.draft_model import draft_objective, new_draft_model
+from specdraft.training.draft_model import draft_objective, new_draft_model, new_window_model
 from specdraft.training.held_out import held_out
 from specdraft.training.joint import TARGET, joint_objective
 from specdraft.training.loop import Trained, train
 from specdraft.training.medusa import medusa_objective
-from specdraft.training.settings import DraftTraining, MedusaTraining, Training
+from specdraft.training.settings import DraftTraining, MedusaTraining, NanoTraining, Training
 from specdraft.training.states import TextStates, text_states
 from specdraft.training.texts import Texts, gather_texts
 
@@ -88,13 +89,29 @@ def train_draft(overrides: list[str], out: Path, config_dir: Path | None, fresh:
     """A draft model; see `train_medusa`, with `DraftTraining`."""
     with _enough_memory():
         asked, job = _begin("draft", DraftTraining, overrides, out, config_dir, fresh, watch)
-        model = new_draft_model(job.pair, asked)
-        trained = train(draft_objective(job.pair, model, job.states, asked), asked, job.about, job.work, job.watch)
-        _write_model(model, asked, job, job.out)
+        trained, parameters = _distil(new_draft_model(job.pair, asked), asked, job)
+        job.pair.files.target.tokenizer.save_pretrained(out)
         spec = job.pair.files.spec
         written = replace(spec, draft=ModelSpec(str(job.out), device=spec.target.device))
         drafting = load_pair(written, Model(), target_of=job.pair)
-        return _finish("A draft model", asked, job, trained, _count(dict(model.named_parameters())), drafting)
+        return _finish("A draft model", asked, job, trained, parameters, drafting, f"pair.draft.path={out}")
+
+
+def train_nano(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """A model of the last few tokens; see `train_medusa`, with `NanoTraining`."""
+    with _enough_memory():
+        asked, job = _begin("nano", NanoTraining, overrides, out, config_dir, fresh, watch)
+        trained, parameters = _distil(new_window_model(job.pair, asked), asked, job)
+        drafting = load_pair(job.pair.files.spec, Nano(path=str(out)), target_of=job.pair)
+        kind = "A model of the last few tokens"
+        return _finish(kind, asked, job, trained, parameters, drafting, f"drafter=nano drafter.path={out}")
+
+
+def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
+    """Train and write a model that learns the target's distribution; how that went, and how many numbers it has."""
+    trained = train(draft_objective(job.pair, model, job.states, asked), asked, job.about, job.work, job.watch)
+    _write_model(model, asked, job, job.out)
+    return trained, _count(dict(model.named_parameters()))
 
 
 def _medusa(job: Job, asked: MedusaTraining) -> Made:
@@ -102,7 +119,7 @@ def _medusa(job: Job, asked: MedusaTraining) -> Made:
     trained = train(objective, asked, job.about, job.work, job.watch)
     _write_heads(objective.parameters, asked, job)
     drafting = load_pair(job.pair.files.spec, Medusa(path=str(job.out), heads=asked.heads), target_of=job.pair)
-    return _finish("Medusa heads", asked, job, trained, _count(objective.parameters), drafting)
+    return _finish("Medusa heads", asked, job, trained, _count(objective.parameters), drafting, _use(job, asked))
 
 
 def _joint(job: Job, asked: MedusaTraining) -> Made:
@@ -110,11 +127,19 @@ def _joint(job: Job, asked: MedusaTraining) -> Made:
     trained = train(objective, asked, job.about, job.work, job.watch)
     heads = {name: tensor for name, tensor in objective.parameters.items() if not name.startswith(TARGET)}
     _write_model(model, asked, job, job.out / WHOLE)
+    job.pair.files.target.tokenizer.save_pretrained(job.out / WHOLE)
     _write_heads(heads, asked, job)
     spec = job.pair.files.spec
     spec = replace(spec, target=ModelSpec(str(job.out / WHOLE), device=spec.target.device))
     drafting = load_pair(spec, Medusa(path=str(job.out), heads=asked.heads))
-    return _finish("A target and its Medusa heads", asked, job, trained, _count(objective.parameters), drafting)
+    use = f"pair.target.path={job.out / WHOLE} {_use(job, asked)}"
+    kind, parameters = "A target and its Medusa heads", _count(objective.parameters)
+    return _finish(kind, asked, job, trained, parameters, drafting, use)
+
+
+def _use(job: Job, asked: MedusaTraining) -> str:
+    heads = f" drafter.heads={asked.heads}" if asked.heads != Medusa.heads else ""
+    return f"drafter=medusa drafter.path={job.out}{heads}"
 
 
 def _begin(
@@ -158,14 +183,13 @@ def _claim(out: Path, fresh: bool) -> None:
 
 
 def _write_model(model: Any, asked: Training, job: Job, folder: Path) -> None:
-    """A model with the target's tokenizer, as a folder that a pair may name."""
+    """A model as a folder that a pair or a drafter may name; the weights come last."""
     temporary = job.work / "model"
     model.to(getattr(torch, asked.dtype)).eval()
     model.generation_config = job.pair.target.model.generation_config
     model.save_pretrained(temporary)
-    job.pair.files.target.tokenizer.save_pretrained(temporary)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors"):  # weights come last
+    for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors"):
         path.replace(folder / path.name)
 
 
@@ -181,14 +205,10 @@ def _write_heads(parameters: Mapping[str, torch.Tensor], asked: MedusaTraining, 
     write_atomically(job.out / HEADS, save(held, {"format": "pt"}))
 
 
-def _finish(kind: str, asked: Training, job: Job, trained: Trained, parameters: int, drafting: Pair) -> Made:
+def _finish(kind: str, asked: Training, job: Job, trained: Trained, parameters: int, drafting: Pair, use: str) -> Made:
     """Try what was written, describe it, and put away what was needed on the way."""
     target = job.pair.files.target
     held = held_out(drafting, job.texts.held_out, job.store, job.watch)
-    use = f"pair.draft.path={job.out}" if isinstance(asked, DraftTraining) else f"drafter=medusa drafter.path={job.out}"
-    if isinstance(asked, MedusaTraining):
-        use += f" drafter.heads={asked.heads}" if asked.heads != Medusa.heads else ""
-        use = f"pair.target.path={job.out / WHOLE} {use}" if asked.joint else use
     learnt = len(job.texts.learnt), len(job.states.ids)
     made = Made(kind, target.spec.path, target.weights_hash, job.texts.source, *learnt, parameters, trained, held, use)
     write_atomically(job.out / CARD, card(made, asked))

@@ -115,6 +115,25 @@ class MedusaTraining(Training):
 
 
 @dataclass
+class NanoTraining(Training):
+    """A model of the last few tokens that learns the target's distribution.
+
+    Attributes:
+        span: tokens that it sees, the last one included.
+        width: of its embeddings; `inner`: between its two matrices.
+    """
+
+    span: int = 6
+    width: int = 96
+    inner: int = 384
+    lr: float = 3e-3
+    dtype: str = "float32"
+
+    def _least(self) -> dict[str, int]:
+        return {"span": 1, "width": 2, "inner": 1}
+
+
+@dataclass
 class DraftTraining(Training):
     """A draft model of the target's architecture that learns its distribution (Hinton et al. 2015).
 

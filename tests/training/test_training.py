@@ -290,3 +290,13 @@ def test_too_little_to_learn_from(run: Run, base: list[str], tmp_path: Path) -> 
     told = run("train", "medusa", base[0], "--out", tmp_path / "out")
     assert told.code == USAGE
     assert "nothing to learn from is named" in told.err
+
+
+def test_a_model_of_the_last_tokens_drafts(run: Run, base: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "nano"
+    said = run("train", "nano", *base, "train.span=3", "train.width=8", "train.inner=16", "train.lr=0.01", "--out", out)
+    assert said.code == 0, said.err
+    assert "tokens a step" in said.out
+    words = [base[0], "drafter=nano", f"drafter.path={out}", "tree=kary", "budget=4", "max_new_tokens=8"]
+    drafted = run("generate", "nine green", *words, "--json")
+    assert drafted.code == 0, drafted.err
