@@ -223,9 +223,9 @@ def test_no_reader_takes_a_combination_for_a_number(digest: str, name: str) -> N
 
 def test_a_drafter_without_weights_is_left_out_of_a_grid(tiny_pair_folders: PairFolders) -> None:
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
-    plan = plan_study([*pair, "drafter=medusa,model", "tree=chain", "budget=2,3"])
+    plan = plan_study([*pair, "drafter=medusa,model", "tree=chain", "budget=2,3", "max_prompt_tokens=99"])
     assert {c.pair.drafter.kind for c in plan.combinations} == {"model"}
     why = "drafter.path is empty; drafter=medusa needs weights (heads of pair custom: none)"
     assert [reason for _, reason in plan.skipped] == [why, why]
     with pytest.raises(ConfigError, match="drafter=medusa needs weights"):
-        plan_study([*pair, "drafter=medusa", "tree=chain", "budget=2,3"])
+        plan_study([*pair, "drafter=medusa", "tree=chain", "max_prompt_tokens=99"])
