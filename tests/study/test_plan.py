@@ -225,7 +225,7 @@ def test_a_drafter_without_weights_is_left_out_of_a_grid(tiny_pair_folders: Pair
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
     plan = plan_study([*pair, "drafter=medusa,model", "tree=chain", "budget=2,3", "max_prompt_tokens=99"])
     assert {c.pair.drafter.kind for c in plan.combinations} == {"model"}
-    why = "drafter.path is empty; drafter=medusa needs weights (heads of pair custom: none)"
+    why = "drafter.path is empty; drafter=medusa needs weights (heads of pair target+draft: none)"
     assert [reason for _, reason in plan.skipped] == [why, why]
     with pytest.raises(ConfigError, match="drafter=medusa needs weights"):
         plan_study([*pair, "drafter=medusa", "tree=chain", "max_prompt_tokens=99"])
