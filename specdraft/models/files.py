@@ -70,6 +70,13 @@ class ModelFiles:
                 part.return_dict, part.output_attentions, part.output_hidden_states = True, False, False
             return config
 
+    @property
+    def model_class(self) -> Any:
+        """What reads its weights and builds it."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer; raises `ModelError` where there is none."""

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from support.command_line import Run
 from support.drafting import record_all
 from support.medusa import fitted_heads
-from support.tiny_models import PairFolders
+from support.tiny_models import PairFolders, window_model
 
 from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.ending import Ending
@@ -62,7 +62,9 @@ def studied(
     texts = record_all(tiny_pair.target, prompt_ids, Ending(14, tiny_pair.eos_ids))
     heads = fitted_heads(folder / "heads", tiny_pair.target, prompt_ids, texts)
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in hashes]
+    nano = window_model(folder / "nano")
     pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", f"pair.heads.medusa={heads}", "pair.name=tiny"]
+    pair += [f"pair.heads.nano={nano}"]
     pair += ["max_new_tokens=14"]
     prompts = ["prompts=jsonl", f"prompts.path={folder / 'p.jsonl'}"]
     with pytest.MonkeyPatch.context() as patch:
