@@ -32,6 +32,7 @@ from specdraft.study.points import one_point, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
 from specdraft.study.refusals import refuse_bundled_path, refuse_costs_off, refuse_costs_unused, refuse_study_keys
 from specdraft.study.remembered import check_once, encode_once
+from specdraft.study.turns import refuse_swept_answers
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees import shapes
@@ -133,6 +134,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     combinations, skipped = _combinations(points, pairs, without, prompts, trees)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
+    refuse_swept_answers(prompts, combinations)
     refuse_costs_unused(settings, {combination.engine for combination in combinations})
     _check_predictors(combinations)
     refuse_costs_off(settings, (combination.pruning for combination in combinations))
