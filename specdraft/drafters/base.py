@@ -313,6 +313,9 @@ class DrafterSpec:
     def check(self) -> None:
         """Raise `ConfigError` for parameters out of range."""
 
+    def check_target(self, target: ModelFiles) -> None:
+        """Raise `ConfigError` where it cannot draft for this target."""
+
     def weights(self, pair: PairSpec) -> ModelSpec | None:
         """Which weights it drafts with; None of a drafter without any.
 

@@ -28,7 +28,8 @@ __all__ = [
     "spread",
 ]
 
-KINDS = ("bundled", "jsonl", "hf")
+BUNDLED = {"bundled": "prompts.jsonl", "instruct": "instruct.jsonl"}  # kind -> its file in the package
+KINDS = (*BUNDLED, "jsonl", "hf")
 CHAT_TEMPLATES = ("auto", "none")
 FILE_ENDINGS = (".jsonl", ".json")
 SYSTEM_ROLES = ("system", "developer")
@@ -70,7 +71,7 @@ class PromptSpec:
                 raise ConfigError(
                     f"prompts.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}"
                 )
-        if self.kind != "bundled" and not self.path:
+        if self.kind not in BUNDLED and not self.path:
             raise ConfigError(f"prompts.path is empty; prompts.kind={self.kind} needs one")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"prompts.limit={self.limit} is out of range; expected 1 or more")
@@ -93,10 +94,11 @@ class PromptSpec:
             )
 
     def _refuse_without_effect(self) -> None:
-        if self.kind == "bundled" and self.path:
-            raise ConfigError(
-                f"prompts.path={self.path}: no such file; prompts=hf takes a dataset, and prompts=bundled no path"
-            )
+        if self.kind in BUNDLED and self.path:
+            why = f"prompts={self.kind} takes no path; leave one of them out"
+            if self.kind == "bundled":
+                why = "no such file; prompts=hf takes a dataset, and prompts=bundled no path"
+            raise ConfigError(f"prompts.path={self.path}: {why}")
         for name, kinds in (("column", ("jsonl", "hf")), ("split", ("hf",))):
             if getattr(self, name) is not None and self.kind not in kinds:
                 raise ConfigError(
@@ -112,7 +114,7 @@ class PromptSpec:
     @property
     def label(self) -> str:
         """What the `prompts` column says."""
-        return "bundled" if self.kind == "bundled" else Path(self.path or "").name
+        return self.kind if self.kind in BUNDLED else Path(self.path or "").name
 
 
 def load_prompts(spec: PromptSpec) -> list[Prompt]:
@@ -160,8 +162,8 @@ def digest_of_each(prompts: Iterable[Prompt]) -> dict[str, str]:
 
 
 def _bundled(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
-    text = files("specdraft").joinpath("bundled/prompts.jsonl").read_text(encoding="utf-8")
-    return _parse_lines("bundled prompts", text.splitlines())
+    text = files("specdraft").joinpath("bundled", BUNDLED[spec.kind]).read_text(encoding="utf-8")
+    return _parse_lines(f"{spec.kind} prompts", text.splitlines())
 
 
 def _jsonl(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
@@ -200,7 +202,7 @@ def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
         yield f"{spec.path}, row {number}", parse_row(f"{spec.path}, row {number}", row, number, spec.column)
 
 
-_READERS = {"bundled": _bundled, "jsonl": _jsonl, "hf": _hf}
+_READERS = dict.fromkeys(BUNDLED, _bundled) | {"jsonl": _jsonl, "hf": _hf}
 
 
 def _parse_lines(source: str, lines: Iterable[str], column: str | None = None) -> Iterator[tuple[str, Prompt]]:

@@ -68,22 +68,11 @@ def pair_traces(
         watch: told of the stages record, annotate and judge.
         rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
     """
-    prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
-    store = store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
+    store = _labelled(store, pair, prompts)
     recorder = Recorder(pair, store, recorded, watch)
+    trajectories = pair_trajectories(pair, prompts, sampling, ending, store, recorded, draw, watch)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
-
-    def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
-        generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
-        listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)
-        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators, steps.gained):
-            yield some[row], trajectory
-        steps.end()
-
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
-    longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
-    note = f"recorded {{}} trajectories of {target}"
-    trajectories = recorder.complete(Trajectory, abouts, longest, texts, note, ending)
     about_annotations = {
         name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()
     }
@@ -115,6 +104,37 @@ def pair_traces(
     note = f"judged {{}} sampled texts of {target} with {drafter}"
     records = recorder.complete_records(rules, about_records, lengths, judged, note)
     return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
+
+
+def pair_trajectories(
+    pair: Pair,
+    prompts: Mapping[str, Sequence[int]],
+    sampling: Sampling,
+    ending: Ending,
+    store: TraceStore,
+    recorded: Callable[[str], None] = lambda what: None,
+    draw: str = "",
+    watch: Watch = UNWATCHED,
+) -> dict[str, Trajectory]:
+    """The target's texts of every prompt, without what a drafter says along them; see `pair_traces`."""
+    recorder = Recorder(pair, _labelled(store, pair, prompts), recorded, watch)
+    abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
+
+    def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
+        generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
+        listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)
+        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators, steps.gained):
+            yield some[row], trajectory
+        steps.end()
+
+    longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
+    note = f"recorded {{}} trajectories of {pair.files.target.spec.path}"
+    return recorder.complete(Trajectory, abouts, longest, texts, note, ending)
+
+
+def _labelled(store: TraceStore, pair: Pair, prompts: Mapping[str, Sequence[int]]) -> TraceStore:
+    prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
+    return store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
 
 
 def lengths_of(prompts: Mapping[str, Sequence[int]], traces: PairTraces) -> dict[str, int]:
