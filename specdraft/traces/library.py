@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any, NamedTuple, TypeVar
 
 from specdraft.acceptance import AcceptanceRule
@@ -245,19 +246,20 @@ class Expansions:
             "budget": plan.nodes,
             "max_depth": plan.depth,
             "max_children": plan.max_children,
-            **_scored_by(plan),
+            **_grown_by(plan),
         }
 
 
-SCORED_BY = ("temperature", "predictor", "top_p")
+GROWN_BY = ("temperature", "predictor", "top_p", "margin")
 
 
-def _scored_by(plan: NestedPlan) -> dict[str, Any]:
-    """What the scores of a plan's nodes depend on, beside the drafter."""
+def _grown_by(plan: NestedPlan) -> dict[str, Any]:
+    """What a plan's trees depend on, beside the drafter and their limits."""
     assert plan.temperature is not None, "its temperature is fitted first"
     scored: dict[str, Any] = {} if plan.temperature == 1 else {"temperature": plan.temperature}
     scored |= {"predictor": plan.scorer.name} if plan.scorer else {}
-    return scored | ({} if plan.top_p == 1 else {"top_p": plan.top_p})
+    scored |= {} if plan.top_p == 1 else {"top_p": plan.top_p}
+    return scored | ({} if plan.margin == inf else {"margin": plan.margin})
 
 
 class FoundTraces(NamedTuple):
@@ -311,7 +313,7 @@ def _find_expansion(
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
     for trace in traces:
-        alike = {name: trace.about[name] for name in SCORED_BY if name in trace.about} == _scored_by(plan)
+        alike = {name: trace.about[name] for name in GROWN_BY if name in trace.about} == _grown_by(plan)
         if _says(trace.about, wanted) and alike and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth
