@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from math import nan
+from math import isfinite, nan
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from specdraft.bench.methods import Measured, typical
@@ -72,10 +71,10 @@ def method_tables(
         pd.concat([_summary(part, name, keys) for name, part in sets.items() if len(part)], ignore_index=True)
         for keys in (["method"], ["method", "category"])
     )
-    summary = names.merge(summary, "left", "method").assign(
-        timing_width=lambda table: table["method"].map(widths).replace(np.inf, nan),
-        reason=lambda table: table["method"].map(reasons).fillna(""),
-    )
+    summary = names.merge(summary, "left", "method")
+    known = [widths.get(name, nan) for name in summary["method"]]
+    why = [reasons.get(name, "") for name in summary["method"]]
+    summary = summary.assign(timing_width=[width if isfinite(width) else nan for width in known], reason=why)
     by_category = names[["method", "kind"]].merge(by_category, "inner", "method")
     return MethodTables(_records(measured)[TURNS], summary, by_category)
 
@@ -96,6 +95,6 @@ def _of(one: Measured, name: str) -> float:
 
 def _summary(records: pd.DataFrame, texts: str, keys: list[str]) -> pd.DataFrame:
     """Sums, ratios and intervals of one set of prompts."""
-    table = summarise(records, keys + ["depth"])
+    table = summarise(records, [*keys, "depth"])
     prompts = records.groupby(keys, sort=False)["prompt_id"].nunique().rename("prompts").reset_index()
     return table.merge(prompts, on=keys).assign(texts=texts)[[*keys, "texts", "prompts", *FIGURES]]

@@ -37,7 +37,9 @@ class MethodsReport:
     def json(self) -> str:
         """`benchmark_results.json`."""
         summary, by_category = (_rows(table) for table in (self.tables.summary, self.tables.by_category))
-        return json.dumps(self.facts | {"summary": summary, "by_category": by_category}, indent=1, allow_nan=False) + "\n"
+        return (
+            json.dumps(self.facts | {"summary": summary, "by_category": by_category}, indent=1, allow_nan=False) + "\n"
+        )
 
     def write(self, folder: Path) -> None:
         """Write all files, each as a whole. Raises `ResultsError`."""

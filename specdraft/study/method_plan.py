@@ -204,7 +204,9 @@ def _misplaced(point: Point) -> str:
     where = "specdraft sweep engine=live measures it"
     if shape.fitted or shape.fits_scores or pruning.fits_scores:
         what = f"tree={shape.kind}" if shape.fitted or shape.fits_scores else f"pruning={pruning.kind}"
-        return f"{what} is fitted to texts of other prompts; {where} (or write a fitted tree: tree=paths tree.file=FILE)"
+        return (
+            f"{what} is fitted to texts of other prompts; {where} (or write a fitted tree: tree=paths tree.file=FILE)"
+        )
     return f"drafter={drafter.label} reads a study's earlier prompts; {where}" if drafter.traits.earlier else ""
 
 

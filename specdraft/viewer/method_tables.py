@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from specdraft.bench.method_tables import MethodTables
 
-NUMBERS = ("Throughput", "Acceptance rate", "Tokens per step", "Speed-up", "Drafting", "Verifying")
-PARTS = {"Drafting": "draft_s", "Verifying": "verify_s"}
+NUMBERS = ("Throughput", "Acceptance rate", "Tokens per step", "Speed-up")
 
 
 def method_lines(tables: MethodTables, facts: Mapping[str, Any]) -> Iterable[RenderableType]:
@@ -49,11 +48,12 @@ def _methods(summary: pd.DataFrame, facts: Mapping[str, Any]) -> Table:
     threads = facts["environment"].get("threads")
     few = facts["prompt_count"] < FEWEST_PROMPTS
     about = f"no interval: fewer than {FEWEST_PROMPTS} prompts" if few else "in brackets: 95 % intervals over prompts"
+    about = f"throughput: tokens per second; {about}"
     title = f"{facts['pair']}: {what}, {threads} thread{'' if threads == 1 else 's'}"
     table = Table(box=SIMPLE_HEAD, title=plain_text(title), caption=about, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("Method", overflow="fold")
+    table.add_column("Method", overflow="fold", min_width=16)
     for name in NUMBERS:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name == "Speed-up")
     for row in summary.to_dict("records"):
         table.add_row(Text(plain_text(str(row["method"]))), *_cells(row))
     return table
@@ -62,13 +62,11 @@ def _methods(summary: pd.DataFrame, facts: Mapping[str, Any]) -> Table:
 def _cells(row: Mapping[Any, Any]) -> list[str]:
     if isnan(row["wall_s"]):
         return ["–"] * len(NUMBERS)
-    shares = [f"{part:.0%}" if not isnan(part := row[name] / row["wall_s"]) else "–" for name in PARTS.values()]
     return [
         f"{row['tokens_per_s']:.1f}",
         number(row["acceptance_rate"]),
         number(row["block_efficiency"]),
         str(Interval.of(row, "speedup")),
-        *shares,
     ]
 
 
