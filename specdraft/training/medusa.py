@@ -80,7 +80,7 @@ class HeadsOfStates:
     ) -> None:
         self._target, self._states, self._asked = pair.target, states, asked
         self._heads = blocks_of(parameters, asked)
-        self._said = Candidates(output, pair.target.vocab, states.ids, asked)
+        self._said = Candidates(output, pair.target.vocab, states.learnt_ids, asked)
         self._runs = _runs(states, asked.heads)  # [runs, 2]
         if not len(self._runs):
             raise ConfigError(f"no text is longer than train.heads={asked.heads} heads need; nothing can be learnt")
@@ -140,7 +140,7 @@ class Candidates:
     Args:
         output: what makes logits.
         vocab: V.
-        ids: of the texts.
+        ids: of the texts, as far as they are learnt from.
         asked: `candidates` and `seed`.
 
     Attributes:
