@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from specdraft.trees.step import Step
 from specdraft.trees.topology import RankPath
 
@@ -207,11 +209,14 @@ def looped_tokens(tokens: Sequence[int], gram: int = 4, repeats: int = 3) -> int
 
 def add_ratios(table: pd.DataFrame, ratios: Iterable[str] = RATIOS) -> pd.DataFrame:
     """The table with a column per ratio; empty where the denominator is 0."""
-    table = table.copy()
+    import pandas as pd
+
+    found = {}
     for name in ratios:
         terms, denominator = RATIOS[name]
-        table[name] = table[list(terms)].sum(axis=1, skipna=False) / table[denominator].where(table[denominator] > 0)
-    return table
+        above, below = sum(table[term].to_numpy(float) for term in terms), table[denominator].to_numpy(float)
+        found[name] = above / np.where(below > 0, below, nan)
+    return pd.concat([table, pd.DataFrame(found, index=table.index)], axis=1)
 
 
 def possible(ratio: str, depth: float = inf) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from support.command_line import Run
 from support.drafting import record_all
 from support.medusa import fitted_heads
-from support.tiny_models import PairFolders
+from support.tiny_models import PairFolders, window_model
 
 from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.ending import Ending
@@ -28,6 +28,7 @@ from specdraft.study.run import run_study
 
 KINDS = sorted(registry())
 TEXTS = ["one two one two one two one", "def f(x): def f(x): def"]
+UNTRAINED = {"early_exit"}  # a random model's first layers say little
 SPANS_ONLY = {"ngram"}  # by its default variant: no tree of its own
 
 
@@ -61,7 +62,9 @@ def studied(
     texts = record_all(tiny_pair.target, prompt_ids, Ending(14, tiny_pair.eos_ids))
     heads = fitted_heads(folder / "heads", tiny_pair.target, prompt_ids, texts)
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in hashes]
+    nano = window_model(folder / "nano")
     pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", f"pair.heads.medusa={heads}", "pair.name=tiny"]
+    pair += [f"pair.heads.nano={nano}"]
     pair += ["max_new_tokens=14"]
     prompts = ["prompts=jsonl", f"prompts.path={folder / 'p.jsonl'}"]
     with pytest.MonkeyPatch.context() as patch:
@@ -79,7 +82,8 @@ def test_a_kind_in_every_command(kind: str, studied: Studied, run: Run) -> None:
     pd.testing.assert_frame_equal(live, replayed)
     trees = {"chain", "measured"} | (set() if kind in SPANS_ONLY else {"best_first"})
     assert set(live.index.get_level_values("tree")) == trees
-    assert (live.groupby("tree")["accepted_tokens"].sum() > 0).all()
+    accepted = live.groupby("tree")["accepted_tokens"].sum() > 0
+    assert accepted["chain"] if kind in UNTRAINED else accepted.all()
     assert kind in studied.report
     shown = run("generate", TEXTS[0], *studied.pair, f"drafter={kind}", "tree=kary", "budget=4", "--json")
     assert shown.code == DONE

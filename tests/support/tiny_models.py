@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from specdraft.models.gate import AttentionLayout
 from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.models.window_model import WindowConfig, WindowModel
 
 BOS, EOS = 0, 1
 VOCAB = 258  # <s>, </s> and the 256 bytes
@@ -98,6 +99,15 @@ def byte_tokenizer(*, chat_template: str | None = None, extra_tokens: tuple[str,
     )
     fast.chat_template = chat_template
     return fast
+
+
+def window_model(folder: Path, vocab: int = VOCAB) -> Path:
+    """A random model of the last few tokens, saved."""
+    torch.manual_seed(4)
+    model = WindowModel(WindowConfig(vocab, 3, 16, 32))
+    model.outer.weight.data *= 4
+    model.save_pretrained(folder)
+    return folder
 
 
 def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
