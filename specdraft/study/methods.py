@@ -14,7 +14,7 @@ from specdraft.decoding.decode import decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
-from specdraft.drafters.pair import Pair, load_pair
+from specdraft.drafters.pair import Pair, PairFiles, load_pair
 from specdraft.errors import UserError
 from specdraft.losslessness.ties import compare_greedy
 from specdraft.models.language_model import Assistance, LanguageModel
@@ -49,6 +49,7 @@ class MethodsRun:
     device: str = ""
     wall_s: float = 0.0
     environment: dict[str, Any] = field(default_factory=dict)
+    _pairs: dict[str, Pair] = field(default_factory=dict)
 
     def run(self, progress: Progress | None = None) -> None:
         """Load and measure. Raises `UserError` where the target cannot be loaded, or plain decoding fails."""
@@ -77,11 +78,18 @@ class MethodsRun:
                 self.missing[planned.name] = planned.reason
             else:
                 try:
-                    methods.append(self._method(planned, load_pair(planned.files, target_of=target)))
+                    methods.append(self._method(planned, self._pair(planned.files, target)))
                 except Exception as error:  # another method may still run
                     self.missing[planned.name] = explain(error)
             watch.done(1)
         return methods
+
+    def _pair(self, files: PairFiles, target: Pair) -> Pair:
+        """A pair with its weights in memory: methods that differ in their trees share it."""
+        key = repr((files.spec, files.drafter))
+        if key not in self._pairs:
+            self._pairs[key] = load_pair(files, target_of=target)
+        return self._pairs[key]
 
     def _method(self, planned: PlannedMethod, pair: Pair) -> Method:
         groups, settings = planned.point.groups, planned.point.settings
@@ -103,11 +111,18 @@ class MethodsRun:
         for name, spec in self.plan.spec.chosen_peers.items():
             try:
                 if spec.assisted:
-                    assistant = assistant or _assistant(self.plan, target)
+                    assistant = assistant or self._assistant(target)
                 methods.append(Method(name, _Peer(self.plan, target, _assistance(spec, assistant))))
             except Exception as error:  # another peer may still run
                 self.missing[name] = explain(error)
         return methods
+
+    def _assistant(self, target: Pair) -> LanguageModel:
+        if self.plan.assistant is None:
+            raise UserError(self.plan.no_assistant)
+        drafter = self._pair(self.plan.assistant, target).drafter
+        assert isinstance(drafter, ModelDrafter)
+        return drafter.model
 
     @property
     def failed(self) -> dict[str, str]:
@@ -217,14 +232,6 @@ def _counted(tokens: list[int], wall_s: float, steps: int = 0) -> Decoded:
     """A text of the target alone (`steps`: its forwards after the prefill, where they are known)."""
     looped = looped_tokens(tokens)
     return Decoded(tokens, Tally(steps, 0, 0, steps, len(tokens), looped, wall_s=wall_s))
-
-
-def _assistant(plan: MethodsPlan, target: Pair) -> LanguageModel:
-    if plan.assistant is None:
-        raise UserError(plan.no_assistant)
-    drafter = load_pair(plan.assistant, target_of=target).drafter
-    assert isinstance(drafter, ModelDrafter)
-    return drafter.model
 
 
 def _assistance(spec: PeerSpec, assistant: LanguageModel | None) -> Assistance:

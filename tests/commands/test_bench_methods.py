@@ -13,6 +13,7 @@ from support.tiny_models import PairFolders
 from specdraft.bench import methods as turns
 from specdraft.commands.options import DONE, SOME_FAILED
 from specdraft.config import bundled_config_dir
+from specdraft.report.methods import MethodsReport
 from specdraft.study import methods as runs
 from specdraft.study.method_plan import plan_methods
 
@@ -90,15 +91,6 @@ def test_every_method_has_its_row_beside_plain_decoding_and_the_peers(
     assert "mark" in (out / "figures" / "methods-by-category.vl.json").read_text()
 
 
-def test_chosen_methods_as_json(run: Run, said: list[object], tmp_path: Path) -> None:
-    done = run(*said, "bench.only=[n-gram,lookup]", "bench.max_rounds=1", "prompts.limit=2", "--json")
-    written = json.loads(done.out)
-    assert done.code == DONE
-    assert [*dict.fromkeys(row["method"] for row in written["summary"])] == ["autoregressive", "n-gram", "lookup"]
-    assert (written["rounds"], written["narrow"]) == (1, False)
-    assert done.out == (tmp_path / "out" / "benchmark_results.json").read_text()
-
-
 @pytest.mark.parametrize(
     ("override", "why"),
     [
@@ -145,6 +137,7 @@ def test_what_is_measured_when_it_is_interrupted_is_written(
         turn(self, prompt, number, which)  # type: ignore[arg-type]
 
     monkeypatch.setattr(turns.Rounds, "_turn", interrupted)
+    monkeypatch.setattr(MethodsReport, "charts", lambda self: {})
     done = run(*said, "bench.only=[n-gram]")
     assert done.code == 130
     assert len(pd.read_csv(tmp_path / "out" / "methods.csv")) == 2 * 2
@@ -161,8 +154,13 @@ def test_another_text_than_plain_decoding_fails_its_method(
         return decoded._replace(tokens=[(token + 1) % 258 for token in decoded.tokens])
 
     monkeypatch.setattr(runs._Ours, "__call__", other_text)
-    done = run(*said, "bench.only=[n-gram,lookup]", "bench.max_rounds=1")
+    monkeypatch.setattr(MethodsReport, "charts", lambda self: {})
+    done = run(*said, "bench.only=[n-gram,lookup]", "bench.max_rounds=1", "prompts.limit=2", "--json")
     assert done.code == SOME_FAILED
+    written = json.loads(done.out)
+    assert [*dict.fromkeys(row["method"] for row in written["summary"])] == ["autoregressive", "n-gram", "lookup"]
+    assert (written["rounds"], written["narrow"]) == (1, False)
+    assert done.out == (tmp_path / "out" / "benchmark_results.json").read_text()
     summary = pd.read_csv(tmp_path / "out" / "summary.csv").drop_duplicates("method").set_index("method")
     assert "bug: the text differs from plain greedy decoding at token 0" in summary.loc["n-gram", "reason"]
     assert summary.loc["lookup", "speedup"] > 0
