@@ -23,6 +23,7 @@ class Row:
 
     Attributes:
         weights: digests of the target's and the drafter's weights, and of all prompts where the tree was fitted.
+        timed_out: the text ended because its time was over.
     """
 
     combination: str
@@ -33,6 +34,7 @@ class Row:
     tally: Tally
     tie: dict[str, Any] | None = None
     steps: list[list[int]] | None = None
+    timed_out: bool = False
 
     @property
     def key(self) -> tuple[str, tuple[str, ...], str, int]:
@@ -54,6 +56,7 @@ class Row:
         }
         values |= {"repeat": self.repeat, "tally": tally}
         values |= {name: value for name in ("tie", "steps") if (value := getattr(self, name)) is not None}
+        values |= {"timed_out": True} if self.timed_out else {}
         return json.dumps(values, separators=(",", ":"))
 
     @classmethod
@@ -72,7 +75,7 @@ class Row:
         counts = [*tally["positions"].values(), *tally["nodes"].values(), tally["lengths"].values()]
         _check_types([number for numbers in counts for number in numbers], float)
         row = (values["row"], weights, values["prompt_id"], values["category"], values["repeat"], Tally(**tally))
-        return cls(*row, values.get("tie"), values.get("steps"))
+        return cls(*row, values.get("tie"), values.get("steps"), values.get("timed_out", False))
 
 
 def _check_types(values: Iterable[Any], kind: type) -> None:

@@ -220,8 +220,8 @@ def test_one_load_and_plain_decoding_per_pair(
     plan: StudyPlan, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain: list[Any] = []
-    decode_plainly = live.decode_plainly
-    monkeypatch.setattr(live, "decode_plainly", lambda *given: plain.append(given) or decode_plainly(*given))
+    plain_tokens = live.plain_tokens
+    monkeypatch.setattr(live, "plain_tokens", lambda *given: plain.append(given) or plain_tokens(*given))
     run_study(plan, tmp_path / "out")
     assert (watch.loaded, len(plain), len(watch.decoded)) == (1, PROMPTS, 5 * PROMPTS)
 
