@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.results.files import cannot_write
-from specdraft.results.metrics import SECONDS, Tally
+from specdraft.results.metrics import UNKNOWN, Tally
 
 WHOLE = ("budget", "nodes", "depth", "max_new_tokens", "seed")  # key columns that are whole numbers
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
@@ -47,7 +47,7 @@ class Row:
         tally["lengths"] = sorted(self.tally.lengths.items())
         tally["positions"] = sorted(self.tally.positions.items())
         tally["nodes"] = sorted(self.tally.nodes.items())
-        tally |= {name: None if isnan(tally[name]) else tally[name] for name in SECONDS}
+        tally |= {name: None if isnan(tally[name]) else tally[name] for name in UNKNOWN}
         values: dict[str, Any] = {
             "row": self.combination,
             "weights": self.weights,
@@ -66,7 +66,7 @@ class Row:
         tally["lengths"] = Counter({int(a): n for a, n in tally["lengths"]})
         tally["positions"] = {int(d): list(n) for d, n in tally["positions"]}
         tally["nodes"] = {tuple(path): list(n) for path, n in tally["nodes"]}
-        tally |= {name: nan if tally[name] is None else tally[name] for name in SECONDS}
+        tally |= {name: nan if tally.get(name) is None else tally[name] for name in UNKNOWN}  # earlier rows lack some
         weights = tuple(values["weights"])
         _check_types([values["row"], values["prompt_id"], values["category"], *weights], str)
         _check_types([values["repeat"]], int)

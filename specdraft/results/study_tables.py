@@ -17,13 +17,13 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, RELIABILITY
-from specdraft.results.metrics import RATIOS
-from specdraft.results.summary import RATIOS_WITH_ENDS, SUMS
+from specdraft.results.metrics import PERPLEXITY, RATIOS
+from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order
-    "records.csv": [*KEYS, *SUMS, *RATIOS],
+    "records.csv": [*KEYS, *SUMS, *RATIOS, PERPLEXITY],
     "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS],
     "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS],
     "comparisons.csv": COMPARISON_COLUMNS,
@@ -113,7 +113,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise ResultsError(f"{path}: cannot be read as a table; {EXPECTED}") from error
     columns = COLUMNS[RECORDS]
     _check_columns(path, columns, [str(name) for name in table.columns])
-    return table[columns].astype({column: _type_of(column, RECORDS) for column in columns})
+    return table.reindex(columns=columns).astype({column: _type_of(column, RECORDS) for column in columns})
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -121,14 +121,17 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise ResultsError(f"{path}: there is no such file; {EXPECTED}")
     columns = COLUMNS[path.name]
-    _check_columns(path, columns, [*map(str, read_csv(path, nrows=0))])
-    types = {column: _type_of(column, path.name) for column in columns}
-    blank = {column: [""] for column in columns if types[column] == "float64"}
-    return read_csv(path, usecols=columns, dtype=types, keep_default_na=False, na_values=blank)[columns]
+    header = [*map(str, read_csv(path, nrows=0))]
+    _check_columns(path, columns, header)
+    types = {column: _type_of(column, path.name) for column in columns if column in header}
+    blank = {column: [""] for column, kind in types.items() if kind == "float64"}
+    table = read_csv(path, usecols=[*types], dtype=types, keep_default_na=False, na_values=blank)
+    return table.reindex(columns=columns)
 
 
 def _check_columns(path: Path, columns: Sequence[str], header: Sequence[str]) -> None:
-    if missing := [column for column in columns if column not in header]:
+    missing = [column for column in columns if column not in header]
+    if missing := [column for column in missing if column.removesuffix("_lo").removesuffix("_hi") not in LATER]:
         raise ResultsError(f"{path}: has no column {', '.join(missing)}; expected a table of this version of specdraft")
 
 

@@ -201,8 +201,9 @@ class SpeculativeDecoder:
             drafter=drafter.label,
             pruning=policy,
         ).refuse()
-        limits = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens, "max_time_s": max_time_s}
-        self._settings = Settings(**limits, seed=seed)
+        self._settings = Settings(
+            max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, max_time_s=max_time_s, seed=seed
+        )
         self._settings.check()
         self._watched = watched
         fitted = shape.fitted or shape.fits_scores or policy.fits_scores

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from support.asked import prompts_of, tiny_pair_of
+import torch
+from support.asked import TALES_AND_CODE, prompts_of, tiny_pair_of
+from support.made_studies import write_study
 from support.tiny_models import PairFolders
 from support.written import rows_in
 
+from specdraft import SpeculativeDecoder, load_study
+from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
+from specdraft.report.findings import findings_of
+from specdraft.report.study_files import read_study
+from specdraft.report.text_tables import quality_table, sizes_table
 from specdraft.results.metrics import COUNTS
 from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
@@ -33,7 +41,7 @@ def study(base: list[str], out: Path, *overrides: str) -> Outcome:
 def rows_of(outcome: Outcome) -> pd.DataFrame:
     """Without those of the reference."""
     records = outcome.tables["records.csv"].astype({"tree": str})
-    return records[records["tree"] != "hindsight"]
+    return records[records["tree"].str.startswith("adaptive")]
 
 
 def test_replay_is_live_at_every_budget(base: list[str], tmp_path: Path) -> None:
@@ -74,3 +82,45 @@ def test_texts_that_their_time_ends(base: list[str], tmp_path: Path) -> None:
 def test_a_time_without_effect(base: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^max_time_s=5\.0 has no effect: nothing is decoded live"):
         plan_study([*base, "tree=kary", "max_time_s=5"])
+
+
+def test_texts_are_as_probable_as_they_are(base: list[str], tiny_pair: Pair, tmp_path: Path) -> None:
+    """Lossless texts have plain decoding's likelihood, whatever the tree; those of a rule that takes too much lose."""
+    lossless = study(base, tmp_path / "equal", "tree=kary,adaptive", "budget=6", "engine=live")
+    summary = lossless.tables["summary.csv"]
+    assert summary["nll_over_plain"].tolist() == [0, 0]
+    assert summary["perplexity"].tolist() == pytest.approx(np.exp(summary["nll"]).tolist())
+    pair, total, count = tiny_pair, 0.0, 0
+    for prompt in TALES_AND_CODE:
+        ids = pair.encode(prompt["prompt"])
+        tokens = SpeculativeDecoder(pair, "kary", 6, max_new_tokens=8).generate(ids).token_ids
+        for place, token in enumerate(tokens):
+            total -= float(torch.log_softmax(pair.target.after([*ids, *tokens[:place]]).double(), -1)[token])
+        count += len(tokens)
+    assert summary["nll"].tolist() == pytest.approx([total / count] * 2, rel=1e-5)
+    loose = ["acceptance=typical", "acceptance.delta=1e-9", "sampling=sample", "tree=paths", "tree.paths=[[200]]"]
+    lossy = study(base, tmp_path / "lossy", *loose)
+    row = lossy.tables["summary.csv"].iloc[0]
+    assert row["nll_over_plain"] == pytest.approx(row["nll"] - row["plain_nll"])
+    assert row["nll_over_plain"] > 0.05
+    read = load_study(lossy.out)
+    assert read.summary["nll_over_plain"][0] == pytest.approx(row["nll_over_plain"], rel=1e-4)
+    page = "\n".join(" ".join(cells) for cells in quality_rows(lossy.out))
+    assert "typical" in page and f"{row['plain_nll']:.3f}" in page
+
+
+def test_the_sizes_of_trees_are_in_the_report(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "made", trees=("adaptive", "chain"), budgets=(9,), live=True)
+    (adaptive, chain), sizes = pd.read_csv(folder / "summary.csv", dtype=str)["combination"], [1, 2, 2, 3, 9]
+    steps = [(name, size) for name, each in ((adaptive, sizes), (chain, [9] * 5)) for size in each]
+    pd.DataFrame(steps, columns=["combination", "drafted_tokens"]).to_csv(folder / "steps.csv", index=False)
+    table = sizes_table(findings_of(read_study(folder)))
+    assert table is not None
+    assert table.rows == [("zoo", "adaptive", "9", "5", "3.4", "1", "1", "2", "9", "9")]
+    (folder / "steps.csv").unlink()
+    assert sizes_table(findings_of(read_study(folder))) is None
+
+
+def quality_rows(folder: Path) -> list[tuple[str, ...]]:
+    table = quality_table(findings_of(read_study(folder)))
+    return [] if table is None else list(table.rows)

@@ -15,6 +15,7 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.ties import compare_greedy
+from specdraft.models.likelihood import nll
 from specdraft.prediction.predictor import Predictor
 from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
@@ -40,10 +41,11 @@ from specdraft.trees.step import Step
 
 
 class PlainText(NamedTuple):
-    """What the target alone makes of a prompt, and how many seconds each beginning of that takes."""
+    """What the target alone makes of a prompt, how many seconds each beginning of that takes, and its `nll`."""
 
     tokens: list[int]
     until_s: list[float]
+    nll: float
 
     def wall_s(self, tokens: int) -> float:
         """Seconds of so many tokens, or of all of them where there are fewer."""
@@ -264,6 +266,7 @@ class LiveEngine:
         dynamic = how.plan.dynamic or how.pruning.prunes
         plain_s = plain.wall_s(len(alike))
         counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
+        counted.score(_nll_of(pair, text, decoding.tokens, plain), _nll_of(pair, text, alike, plain), len(alike))
         steps = listed_steps(decoding.steps) if with_steps else None
         name, weights = combination.identifier, combination.weights
         named = (name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat)
@@ -279,8 +282,13 @@ class LiveEngine:
             for token in plain_tokens(verifier, sampling, text.ids, ending, _source(pair, combination, text)):
                 tokens.append(token)
                 until_s.append(time.perf_counter() - started)
-            self.plain[key] = PlainText(tokens, until_s)
+            self.plain[key] = PlainText(tokens, until_s, nll(pair.target, text.ids, tokens))
         return self.plain[key]
+
+
+def _nll_of(pair: Pair, text: Text, tokens: list[int], plain: PlainText) -> float:
+    """Of a text under the target; that of plain decoding is known."""
+    return plain.nll if tokens == plain.tokens else nll(pair.target, text.ids, tokens)
 
 
 def _text_of(combination: Combination, repeat: int) -> int | None:
@@ -305,8 +313,9 @@ def _decode(pair: Pair, combination: Combination, how: Drafting, verifier: Verif
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
     setting = (how.plan, combination.rule, combination.sampling)
     given = (*setting, text.ids, _ending(pair, combination), source)
-    more = {"pruning": how.pruning, "earlier": how.earlier, "max_time_s": combination.settings.max_time_s}
-    return decode(verifier, pair.drafter, *given, **more).finish()
+    limit_s = combination.settings.max_time_s
+    decoding = decode(verifier, pair.drafter, *given, pruning=how.pruning, earlier=how.earlier, max_time_s=limit_s)
+    return decoding.finish()
 
 
 def listed_steps(steps: Iterable[Step]) -> list[list[int]]:
