@@ -23,7 +23,7 @@ PROMPT = "Once upon a time"
 
 @pytest.fixture(scope="module")
 def decoder() -> SpeculativeDecoder:
-    return SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), tree="kary", max_new_tokens=16)
+    return SpeculativeDecoder.from_models(*tiny_pair_models(2), byte_tokenizer(), tree="kary", max_new_tokens=16)
 
 
 def test_models_in_memory_decode_as_those_on_disk(decoder: SpeculativeDecoder, tiny_pair: Pair) -> None:
@@ -72,7 +72,7 @@ def test_sampling_in_memory_is_repeatable() -> None:
     options = {"acceptance": Recursive(), "sampling": Sampling(1.0), "max_new_tokens": 12, "tree": "kary"}
     texts = []
     for seed in (1, 1, 2):
-        made = SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), seed=seed, **options)
+        made = SpeculativeDecoder.from_models(*tiny_pair_models(2), byte_tokenizer(), seed=seed, **options)
         texts.append(made.generate(PROMPT).token_ids)
     assert texts[0] == texts[1] != texts[2]
 
@@ -80,7 +80,7 @@ def test_sampling_in_memory_is_repeatable() -> None:
 def test_a_drafter_without_a_model() -> None:
     target, _ = tiny_pair_models()
     made = SpeculativeDecoder.from_models(target, None, byte_tokenizer(), "ngram", budget=4, max_new_tokens=12)
-    plain = SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), max_new_tokens=12)
+    plain = SpeculativeDecoder.from_models(*tiny_pair_models(2), byte_tokenizer(), max_new_tokens=12)
     assert made.generate(PROMPT).token_ids == plain.generate(PROMPT).token_ids
     assert made.pair.drafter.describe()["kind"] == Ngram.kind
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from support.tiny_models import PairFolders, byte_tokenizer, save_model, tiny_pair_models
+from support.tiny_models import PairFolders, byte_tokenizer, save_model, save_pair, tiny_pair_models
 from support.written import rows_in
 
 from specdraft.decoding.verifier import Verifier
@@ -52,6 +52,12 @@ WRITTEN = {
     "manifest.json",
     "config.yaml",
 }
+
+
+@pytest.fixture(scope="module")
+def tiny_pair_folders(tmp_path_factory: pytest.TempPathFactory) -> PairFolders:
+    """With the layer more that a wrong mask shows in."""
+    return save_pair(tmp_path_factory.mktemp("tiny-pair"))
 
 
 @pytest.fixture(scope="module")
