@@ -17,13 +17,13 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, RELIABILITY
-from specdraft.results.metrics import RATIOS
-from specdraft.results.summary import RATIOS_WITH_ENDS, SUMS
+from specdraft.results.metrics import PERPLEXITY, RATIOS
+from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order
-    "records.csv": [*KEYS, *SUMS, *RATIOS],
+    "records.csv": [*KEYS, *SUMS, *RATIOS, PERPLEXITY],
     "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS],
     "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS],
     "comparisons.csv": COMPARISON_COLUMNS,
@@ -116,7 +116,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     columns = COLUMNS[RECORDS]
     _check_columns(path, columns, [str(name) for name in table.columns])
     types = {column: _type_of(column, RECORDS) for column in columns}
-    return table.assign(**_before(table.columns))[columns].astype(types)
+    return table.assign(**_before(table.columns)).reindex(columns=columns).astype(types)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -126,11 +126,10 @@ def read_table(path: Path) -> pd.DataFrame:
     columns = COLUMNS[path.name]
     header = [*map(str, read_csv(path, nrows=0))]
     _check_columns(path, columns, header)
-    types = {column: _type_of(column, path.name) for column in columns}
-    blank = {column: [""] for column in columns if types[column] == "float64"}
-    written = [column for column in columns if column in header]
-    table = read_csv(path, usecols=written, dtype=types, keep_default_na=False, na_values=blank)
-    return table.assign(**_before(header))[columns]
+    types = {column: _type_of(column, path.name) for column in columns if column in header}
+    blank = {column: [""] for column, kind in types.items() if kind == "float64"}
+    table = read_csv(path, usecols=[*types], dtype=types, keep_default_na=False, na_values=blank)
+    return table.assign(**_before(header)).reindex(columns=columns)
 
 
 def _before(header: Collection[str]) -> dict[str, Any]:
@@ -138,7 +137,8 @@ def _before(header: Collection[str]) -> dict[str, Any]:
 
 
 def _check_columns(path: Path, columns: Sequence[str], header: Sequence[str]) -> None:
-    if missing := [column for column in columns if column not in (*header, *BEFORE)]:
+    missing = [column for column in columns if column not in (*header, *BEFORE)]
+    if missing := [column for column in missing if column.removesuffix("_lo").removesuffix("_hi") not in LATER]:
         raise ResultsError(f"{path}: has no column {', '.join(missing)}; expected a table of this version of specdraft")
 
 

@@ -144,7 +144,13 @@ class Combination:
         decides |= {"pruning": self.pruning.identity()} if self.pruning.prunes else {}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         decides |= {"system": self.prompts.system} if self.prompts.system else {}
+        decides |= {"max_time_s": limit} if (limit := self._limit_s) else {}
         return short_name(hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest())
+
+    @property
+    def _limit_s(self) -> float | None:
+        """Of each text, where it is decoded live."""
+        return self.settings.max_time_s if self.engine == "live" else None
 
     @property
     def fits_scores(self) -> bool:
@@ -180,6 +186,7 @@ class Combination:
             settings.max_prompt_tokens,
             self.engine,
             *([repr(self.pruning)] if self.pruning.prunes else []),
+            *([self._limit_s] if self._limit_s else []),
         )
 
     def describe(self) -> str:

@@ -30,7 +30,13 @@ from specdraft.study.once import Once
 from specdraft.study.pair_names import named_points
 from specdraft.study.points import one_point, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
-from specdraft.study.refusals import refuse_bundled_path, refuse_costs_off, refuse_costs_unused, refuse_study_keys
+from specdraft.study.refusals import (
+    refuse_bundled_path,
+    refuse_costs_off,
+    refuse_costs_unused,
+    refuse_study_keys,
+    refuse_time_unused,
+)
 from specdraft.study.remembered import check_once, encode_once
 from specdraft.study.turns import refuse_swept_answers
 from specdraft.traces.memory import StoredMemory
@@ -135,7 +141,9 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
     refuse_swept_answers(prompts, combinations)
-    refuse_costs_unused(settings, {combination.engine for combination in combinations})
+    engines = {combination.engine for combination in combinations}
+    refuse_costs_unused(settings, engines)
+    refuse_time_unused(settings, engines)
     _check_predictors(combinations)
     refuse_costs_off(settings, (combination.pruning for combination in combinations))
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]

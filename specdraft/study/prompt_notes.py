@@ -77,6 +77,14 @@ def notes_on_encoding(encoded: Mapping[str, EncodedPrompt], most: int | None, pa
     return notes
 
 
+def notes_on_time(timed_out: Sequence[bool]) -> list[PromptNote]:
+    """Whether live texts ended because their time (`max_time_s`) was over: of each text."""
+    if not (count := sum(timed_out)):
+        return []
+    text = f"{count} of {len(timed_out)} live texts ended early: their time (max_time_s) was over"
+    return [PromptNote("timed out", count, text)]
+
+
 def notes_on_rows(there: Mapping[str, int], prompts: Sequence[Prompt]) -> list[PromptNote]:
     """Whether combinations have not been run on all prompts: prompts may be added to a study, or a sweep is killed.
 

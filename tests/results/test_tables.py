@@ -51,11 +51,21 @@ COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "cat
 COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens", "pruned_tokens"]
 TIMES = ["wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s"]
 MEASURED = ["acceptance_rate", "acceptance_length", "block_efficiency", "tokens_per_s", "speedup", "loop_share"]
-RATIOS = [*MEASURED[:5], "est_tokens_per_s", "est_speedup", "alpha", "loop_share", "pruned_share", "regret_tokens"]
+RATIOS = [
+    *MEASURED[:5],
+    "est_tokens_per_s",
+    "est_speedup",
+    "alpha",
+    "loop_share",
+    "pruned_share",
+    "regret_tokens",
+    "nll",
+    "plain_nll",
+]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
-WITH_INTERVALS = [f"{name}{end}" for name in RATIOS for end in ("", "_lo", "_hi")]
+WITH_INTERVALS = [f"{name}{end}" for name in [*RATIOS, "perplexity", "nll_over_plain"] for end in ("", "_lo", "_hi")]
 COLUMNS = {
-    "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS],
+    "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS, "perplexity"],
     "summary.csv": [*COMBINATION_KEYS, *COUNTS, *TIMES, *WITH_INTERVALS],
     "by_category.csv": [*COMBINATION_KEYS, "category", *COUNTS, *TIMES, *WITH_INTERVALS],
     "lengths.csv": [*DETAIL_KEYS, "acceptance_length", "steps"],

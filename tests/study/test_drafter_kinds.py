@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from support.command_line import Run
 from support.drafting import record_all
 from support.medusa import fitted_heads
-from support.tiny_models import PairFolders, window_model
+from support.tiny_models import PairFolders, save_pair, window_model
 
 from specdraft.commands.options import DONE, USAGE
 from specdraft.decoding.ending import Ending
 from specdraft.drafters import registry
-from specdraft.drafters.pair import Pair
+from specdraft.drafters.pair import Pair, load_pair
 from specdraft.report.writing import write_report
 from specdraft.results.metrics import COUNTS
 from specdraft.study.engines import replay
@@ -47,6 +47,17 @@ def records(overrides: list[str], engine: str, out: Path) -> pd.DataFrame:
     run_study(plan_study([*overrides, f"engine={engine}", "report=false"]), out)
     table = pd.read_csv(out / "records.csv")
     return table[table["tree"] != "hindsight"].set_index(["drafter", "tree", "prompt_id"]).sort_index()[list(COUNTS)]
+
+
+@pytest.fixture(scope="module")
+def tiny_pair_folders(tmp_path_factory: pytest.TempPathFactory) -> PairFolders:
+    """With the layer more that makes texts that repeat themselves."""
+    return save_pair(tmp_path_factory.mktemp("tiny-pair"))
+
+
+@pytest.fixture(scope="module")
+def tiny_pair(tiny_pair_folders: PairFolders) -> Pair:
+    return load_pair(tiny_pair_folders.spec())
 
 
 @pytest.fixture(scope="module")
