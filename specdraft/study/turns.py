@@ -53,6 +53,8 @@ def _answered(
     watch: Watch,
 ) -> list[Prompt]:
     """The prompts with the answers in them: what is asked first of all of them, then what follows, and so on."""
+    if not any(prompt.earlier for prompt in prompts):
+        return list(prompts)
     whole = {prompt.prompt_id: prompt for prompt in prompts if not prompt.earlier}
     templated = pair.files.reader(combinations[0].prompts.chat_template).templated
     ending = Ending(combinations[0].settings.max_new_tokens, pair.eos_ids)

@@ -19,6 +19,7 @@ from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError, PromptError
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import PromptSpec, digest_of_each, load_prompts, prompts_digest
+from specdraft.replay.folds import folds, halves
 from specdraft.results.metrics import COUNTS
 from specdraft.results.prompt_sums import prompt_sums
 from specdraft.study.engines import replay
@@ -107,7 +108,7 @@ def test_a_row_a_turn_live_and_replayed(folder: Path) -> None:
     assert list(live.index) == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("c", 1), ("c", 2)]
     assert live["accepted_tokens"].sum() > 0
     pd.testing.assert_frame_equal(live, replayed)
-    pd.testing.assert_frame_equal(first, replayed.xs(1, level="turn", drop_level=False))
+    pd.testing.assert_frame_equal(first, replayed[replayed.index.get_level_values("turn") == 1])
     (sums,) = prompt_sums(live.reset_index().assign(category="x"), np.zeros(6, dtype=np.int64), ["steps"])
     assert sums.sums["steps"].tolist() == [live["steps"].groupby("prompt_id").sum().tolist()]  # resampled together
 
@@ -164,5 +165,10 @@ def test_turns_of_the_bundled_instructions() -> None:
     first, every = (load_prompts(PromptSpec("instruct", turns=turns)) for turns in ("first", "all"))
     assert (len(first), len(every)) == (98, 98 + 18)
     assert prompts_digest([prompt for prompt in every if not prompt.earlier]) == prompts_digest(first)
+    half, of_first = halves(every, 7), halves(first, 7)
+    assert of_first.tolist() == folds([prompt.category for prompt in first], 7).tolist()
+    assert half[[not prompt.earlier for prompt in every]].tolist() == of_first.tolist()
+    follows = [place for place, prompt in enumerate(every) if prompt.earlier]
+    assert [half[place] for place in follows] == [half[place - 1] for place in follows]  # unseen by what scores them
     limited = load_prompts(PromptSpec("instruct", turns="all", limit=6))
     assert [prompt.prompt_id for prompt in limited][:3] == ["1", "1@turn2", "19"]
