@@ -63,7 +63,6 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         self.inner = torch.nn.Linear(config.window * width, inner)
         self.outer = torch.nn.Linear(inner, width)
         self.bias = torch.nn.Parameter(torch.zeros(config.vocab_size))
-        self.register_buffer("back", torch.arange(config.window), persistent=False)
         self.post_init()
         self.generation_config = GenerationConfig()
 
@@ -119,12 +118,13 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         self, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`[B, q, N]` ids of the windows that end at these positions, the last token first, and which there are."""
-        places = wanted[..., None] - self.back  # [B, q, N]
+        places = wanted[..., None] - torch.arange(self.config.window, device=wanted.device)  # [B, q, N]
         if mask is None:
             there, slots = places >= 0, places.clamp(min=0)
         else:
             shown = (positions[:, None, None] == places[..., None]).logical_and_((mask == 0)[:, :, None])
-            there, slots = shown.max(-1)  # of [B, q, N, S]
+            slots = (shown * torch.arange(1, tokens.shape[1] + 1, device=tokens.device)).amax(-1)  # the last one
+            there, slots = slots > 0, (slots - 1).clamp_(min=0)
         return tokens.gather(1, slots.flatten(1)).view(places.shape), there
 
     def _logits(self, windows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:

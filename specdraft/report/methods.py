@@ -110,9 +110,9 @@ def _times(rows: pd.DataFrame) -> Any:
     long = table.assign(method=rows["method"]).melt("method", var_name="part", value_name="ms").dropna()
     domain = [*parts.values(), "all of it"]
     scale = alt.Scale(domain=domain, range=[*(PARTS[part] for part in parts.values()), GREY])
-    data = alt.InlineData(values=long.to_dict("records"))
+    rows_of_parts: Any = long.to_dict("records")
     return (
-        alt.Chart(data)
+        alt.Chart(alt.InlineData(values=rows_of_parts))
         .mark_bar()
         .encode(
             y=alt.Y("method:N", sort=rows["method"].tolist(), title=None, axis=alt.Axis(labels=False)),

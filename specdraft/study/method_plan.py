@@ -165,8 +165,12 @@ def plan_methods(overrides: list[str], config_dir: Path | None = None) -> Method
 def _unsaid(defaults: list[str], overrides: list[str]) -> list[str]:
     """The defaults that stand: `prompts=instruct` beside `prompts.limit=8`, not beside another `prompts.path`."""
     said = set(override_keys(overrides))
-    instead = ((text, {key, f"{key}.path", f"{key}.kind"}) for text, key in zip(defaults, override_keys(defaults)))
-    return [text for text, keys in instead if said.isdisjoint(keys)]
+
+    def stands(text: str) -> bool:
+        (key,) = override_keys([text])
+        return said.isdisjoint({key, f"{key}.path", f"{key}.kind"})
+
+    return [text for text in defaults if stands(text)]
 
 
 def _refuse(overrides: Iterable[str]) -> None:
