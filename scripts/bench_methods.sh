@@ -13,7 +13,7 @@ methods() { "$venv/bin/specdraft" bench methods "$@" ${more[@]+"${more[@]}"}; }
 
 methods --out results/methods/zoo
 if [ "$folder" ]; then
-    pair=(bench=methods-smollm2 pair.name=smollm2 "pair.target.path=$folder" "pair.draft.path=$folder-layers8")
+    pair=(bench=methods-smollm2 pair=smollm2-layers8 pair.name=smollm2 "pair.target.path=$folder" "pair.draft.path=$folder-layers8")
     methods "${pair[@]}" --out results/methods/smollm2
     lookups='["n-gram","n-gram from 3 tokens","suffix","suffix from 2 tokens","transformers","transformers prompt lookup"]'
     methods "${pair[@]}" "bench.only=$lookups" prompts.limit=18 --out results/methods/smollm2-lookup

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.bench.methods import Until
-from specdraft.config import Point, Settings, own_group, unless_said
+from specdraft.config import Point, Settings, override_keys, own_group
 from specdraft.drafters.draft_model import Model
 from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import PairFiles, find_pair
@@ -148,7 +148,7 @@ def plan_methods(overrides: list[str], config_dir: Path | None = None) -> Method
     spec, rest = own_group("bench", "methods", overrides, MethodsSpec, config_dir)
     spec.check()
     _refuse(rest)
-    common = [*unless_said(rest, dict(text.split("=", 1) for text in spec.defaults)), *rest, "engine=live"]
+    common = [*_unsaid(spec.defaults, rest), *rest, "engine=live"]
     base = _point("no method", common, config_dir)
     methods = [_planned(name, said, common, base, config_dir) for name, said in spec.chosen.items()]
     prompt_spec: PromptSpec = base.groups["prompts"]
@@ -160,6 +160,17 @@ def plan_methods(overrides: list[str], config_dir: Path | None = None) -> Method
     wanted = any(peer.assisted for peer in spec.chosen_peers.values())
     assistant = _found(base.groups["pair"], Model()) if wanted else (None, "")
     return MethodsPlan(spec, base.settings, prompt_spec, prompts, ids, target, *assistant, methods)
+
+
+def _unsaid(defaults: list[str], overrides: list[str]) -> list[str]:
+    """The defaults that stand: `prompts=instruct` beside `prompts.limit=8`, not beside another `prompts.path`."""
+    said = set(override_keys(overrides))
+
+    def stands(text: str) -> bool:
+        (key,) = override_keys([text])
+        return said.isdisjoint({key, f"{key}.path", f"{key}.kind"})
+
+    return [text for text in defaults if stands(text)]
 
 
 def _refuse(overrides: Iterable[str]) -> None:

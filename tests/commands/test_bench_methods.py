@@ -170,3 +170,5 @@ def test_another_text_than_plain_decoding_fails_its_method(
 def test_bundled_files_of_methods_can_be_meant(name: str) -> None:
     plan = plan_methods([f"bench={name}", "pair=zoo", "prompts.limit=2"])
     assert len(plan.methods) >= 5 and plan.spec.chosen_peers
+    assert (plan.settings.max_new_tokens, len(plan.prompts)) == ({"methods": 64, "methods-smollm2": 48}[name], 2)
+    assert plan.prompt_spec.label == {"methods": "bundled", "methods-smollm2": "instruct"}[name]
