@@ -102,6 +102,7 @@ def _table(made: Made) -> Table:
         "loss": f"{log[0]['loss']:.3f} -> {log[-1]['loss']:.3f} in {log[-1]['step']:.0f} steps",
         f"chain of {held.depth} on {held.texts} held-out texts": f"{held.block_efficiency:.3f} tokens a step",
         "accepted at each depth": depths,
+        "tokens in loops": f"{held.loop_share:.0%}",
         "draft with it": made.use,
     }
     for name, value in rows.items():

@@ -9,12 +9,11 @@ Letters: B rows, q tokens that are fed, S slots of the cache with them, N tokens
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 class WindowConfig(PretrainedConfig):  # type: ignore[misc]
@@ -42,6 +41,13 @@ class WindowConfig(PretrainedConfig):  # type: ignore[misc]
         self.num_hidden_layers = 1
         self.eos_token_id = None  # where texts end is the target's business
         super().__init__(**others)
+
+
+class Said(NamedTuple):
+    """What a forward gives, as the outputs of `transformers` name it."""
+
+    logits: torch.Tensor
+    hidden_states: None = None
 
 
 class WindowModel(PreTrainedModel):  # type: ignore[misc]
@@ -83,7 +89,7 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         past_key_values: Any = None,
         logits_to_keep: int | torch.Tensor = 0,
         **others: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> Said:
         """`[B, q]` ids -> `[B, kept, vocab]` logits, as the models of `transformers` do.
 
         Args:
@@ -101,12 +107,12 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         position_ids = position_ids.expand_as(input_ids)
         tokens, positions = input_ids, position_ids
         if past_key_values is not None:
-            kept = past_key_values.update(input_ids[:, None, :, None], position_ids[:, None, :, None], 0)
-            tokens, positions = (part[:, 0, :, 0] for part in kept)
+            keys, values = past_key_values.update(input_ids[:, None, :, None], position_ids[:, None, :, None], 0)
+            tokens, positions = keys[:, 0, :, 0], values[:, 0, :, 0]
         some = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         wanted = position_ids[:, some]
         mask = None if attention_mask is None else attention_mask[:, 0, some]
-        return CausalLMOutputWithPast(logits=self._logits(*self._windows(tokens, positions, wanted, mask)))
+        return Said(self._logits(*self._windows(tokens, positions, wanted, mask)))
 
     def _windows(
         self, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
@@ -116,10 +122,10 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         if mask is None:
             there, slots = places >= 0, places.clamp(min=0)
         else:
-            shown = (mask == 0)[:, :, None] & (positions[:, None, None] == places[..., None])  # [B, q, N, S]
-            there, slots = shown.max(-1)
-        rows = torch.arange(len(tokens), device=tokens.device)[:, None, None]
-        return tokens[rows, slots], there
+            shown = (positions[:, None, None] == places[..., None]).logical_and_((mask == 0)[:, :, None])
+            slots = (shown * torch.arange(1, tokens.shape[1] + 1, device=tokens.device)).amax(-1)  # the last one
+            there, slots = slots > 0, (slots - 1).clamp_(min=0)
+        return tokens.gather(1, slots.flatten(1)).view(places.shape), there
 
     def _logits(self, windows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
         embedded = self.embedding(windows) * there[..., None]

@@ -19,16 +19,16 @@ from specdraft.results.summary import SUMS, summarise
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat",
-        "seed", "engine"]  # fmt: skip
-COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
+        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "turn", "category",
+        "repeat", "seed", "engine"]  # fmt: skip
+COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "positions.csv": ["depth", "reached", "accepted"],
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
     "siblings.csv": ["depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
-    "steps.csv": ["prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
+    "steps.csv": ["prompt_id", "turn", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
 }
 
 

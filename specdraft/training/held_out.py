@@ -26,6 +26,7 @@ class HeldOut(NamedTuple):
         depth: of the chain.
         block_efficiency: tokens of a step, the bonus token included.
         by_depth: of the steps that got so far, how many accepted one more token: depth 1 first.
+        loop_share: of the tokens, those that a loop makes easy (see `results.metrics`).
     """
 
     texts: int
@@ -33,6 +34,7 @@ class HeldOut(NamedTuple):
     depth: int
     block_efficiency: float
     by_depth: list[float]
+    loop_share: float
 
 
 def held_out(pair: Pair, prompts: dict[str, list[int]], store: TraceStore, watch: Watch) -> HeldOut:
@@ -49,4 +51,6 @@ def held_out(pair: Pair, prompts: dict[str, list[int]], store: TraceStore, watch
     steps, emitted = (int(done.sums[name].sum()) for name in ("steps", "new_tokens"))
     shares = np.divide(done.accepted, done.reached, out=np.zeros(depth), where=done.reached > 0)
     efficiency = (emitted - len(prompts)) / steps if steps else 0.0
-    return HeldOut(len(prompts), emitted, depth, round(efficiency, 4), [round(float(share), 4) for share in shares])
+    by_depth = [round(float(share), 4) for share in shares]
+    loops = round(float(done.sums["looped_tokens"].sum()) / emitted, 4)
+    return HeldOut(len(prompts), emitted, depth, round(efficiency, 4), by_depth, loops)

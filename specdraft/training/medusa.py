@@ -1,11 +1,13 @@
 """Medusa heads that learn from recorded states of the target (Cai et al. 2024, section 2.2).
 
 Head k, from 0, reads the state after token s and is asked what the target says after token s + 1 + k, where the root is
-token s + 1. Letters: m places, K heads, V ids, h numbers of a state.
+token s + 1. Letters: m places, K heads, V ids, C of them that are compared,
+h numbers of a state.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -76,16 +78,18 @@ class HeadsOfStates:
         states: TextStates,
         asked: MedusaTraining,
     ) -> None:
-        self._target, self._output, self._states, self._asked = pair.target, output, states, asked
+        self._target, self._states, self._asked = pair.target, states, asked
         self._heads = blocks_of(parameters, asked)
+        self._said = Candidates(output, pair.target.vocab, states.learnt_ids, asked)
         self._runs = _runs(states, asked.heads)  # [runs, 2]
         if not len(self._runs):
             raise ConfigError(f"no text is longer than train.heads={asked.heads} heads need; nothing can be learnt")
-        self._at_once = max(1, NUMBERS // pair.target.vocab // RUN)  # runs
+        self._at_once = max(1, NUMBERS // self._said.count // RUN)  # runs
 
     def step(self, step: int) -> dict[str, torch.Tensor]:
         """See `Objective.losses`."""
         runs = self._runs_of(step)
+        self._said.choose(step)
         count = int((runs[:, 1] - runs[:, 0]).sum())
         losses = torch.zeros(len(self._heads))
         for first in range(0, len(runs), self._at_once):
@@ -104,32 +108,74 @@ class HeadsOfStates:
 
     def _learn(self, places: np.ndarray, count: int) -> torch.Tensor:
         """`[K]` the heads' losses at places `[m]`, summed over them and divided by `count`; gradients are added."""
-        said = places[:, None] + 1 + np.arange(len(self._heads))  # [m, K]
-        wanted, which = np.unique(said, return_inverse=True)
+        asked = places[:, None] + 1 + np.arange(len(self._heads))  # [m, K]
+        wanted, which = np.unique(asked, return_inverse=True)
         here, labels = self._at(places), self._labels(wanted)
         losses = []
         for number, blocks in enumerate(self._heads):
             states = here
             for block in blocks:
                 states = block(states)
-            logits = self._target.of_texts(self._output(states))[:, : self._target.vocab]
-            rows = torch.from_numpy(which.reshape(said.shape)[:, number]).to(labels.device)
-            loss = F.cross_entropy(logits, labels[rows], reduction="sum") / count
-            (loss * self._asked.decay**number).backward()  # type: ignore[no-untyped-call]
+            rows = torch.from_numpy(which.reshape(asked.shape)[:, number]).to(labels.device)
+            loss = F.cross_entropy(self._said.logits(states), labels[rows], reduction="sum") / count
+            torch.autograd.backward(loss * self._asked.decay**number)
             losses.append(loss.detach().cpu())
         return torch.stack(losses)
 
     def _labels(self, places: np.ndarray) -> torch.Tensor:
-        """`[u, V]` what the target says at these places, or `[u]` the tokens that follow them."""
+        """`[u, C]` what the target says at these places, or `[u]` the tokens that follow them."""
         if self._asked.labels == "text":
-            return torch.from_numpy(self._states.ids[places + 1]).to(self._target.device)
+            return self._said.place_of(self._states.ids[places + 1])
         with torch.no_grad():
-            logits = self._target.of_texts(self._output(self._at(places)))[:, : self._target.vocab]
-            return torch.softmax(logits, -1)
+            return torch.softmax(self._said.logits(self._at(places)), -1)
 
     def _at(self, places: np.ndarray) -> torch.Tensor:
         """`[m, h]` float32 states."""
         return self._states.states[torch.from_numpy(places)].to(self._target.device).float()
+
+
+class Candidates:
+    """The ids that a step compares: all, or those of the texts and some others that stand for the rest.
+
+    Args:
+        output: what makes logits.
+        vocab: V.
+        ids: of the texts, as far as they are learnt from.
+        asked: `candidates` and `seed`.
+
+    Attributes:
+        count: C, how many ids are compared.
+    """
+
+    def __init__(self, output: OutputLayer, vocab: int, ids: np.ndarray, asked: MedusaTraining) -> None:
+        self._output, self._seed, device = output, asked.seed, output.weight.device
+        there = np.zeros(vocab, dtype=bool)
+        there[ids] = True
+        self._texts, self._others = np.flatnonzero(there), np.flatnonzero(~there)
+        self._drawn = min(asked.candidates or vocab, len(self._others))
+        self._ids = torch.arange(vocab, device=device)
+        self._stands_for = torch.zeros(vocab, device=device)
+        self.count = len(self._texts) + self._drawn
+
+    def choose(self, step: int) -> None:
+        """The ids of a step."""
+        if self._drawn == len(self._others):
+            return  # all of them, always
+        drawn = np.random.default_rng([self._seed, step]).choice(self._others, self._drawn, replace=False)
+        chosen, device = np.concatenate([self._texts, drawn]), self._output.weight.device
+        self._ids = torch.from_numpy(chosen).to(device)
+        self._stands_for = torch.zeros(len(chosen), device=device)
+        self._stands_for[len(self._texts) :] = math.log(len(self._others) / self._drawn)
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """`[m, h]` -> `[m, C]`."""
+        return self._output(states, self._ids) + self._stands_for
+
+    def place_of(self, ids: np.ndarray) -> torch.Tensor:
+        """`[u]` where ids of the texts stand among the candidates."""
+        if self._drawn < len(self._others):
+            ids = np.searchsorted(self._texts, ids)
+        return torch.from_numpy(ids).to(self._output.weight.device)
 
 
 def _runs(states: TextStates, heads: int) -> np.ndarray:

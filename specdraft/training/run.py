@@ -94,7 +94,7 @@ def train_draft(overrides: list[str], out: Path, config_dir: Path | None, fresh:
         spec = job.pair.files.spec
         written = replace(spec, draft=ModelSpec(str(job.out), device=spec.target.device))
         drafting = load_pair(written, Model(), target_of=job.pair)
-        return _finish("A draft model", asked, job, trained, parameters, drafting, f"pair.draft.path={out}")
+        return _finish("A draft model", asked, job, trained, parameters, drafting, "pair.draft.path=DIR")
 
 
 def train_nano(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
@@ -104,7 +104,7 @@ def train_nano(overrides: list[str], out: Path, config_dir: Path | None, fresh: 
         trained, parameters = _distil(new_window_model(job.pair, asked), asked, job)
         drafting = load_pair(job.pair.files.spec, Nano(path=str(out)), target_of=job.pair)
         kind = "A model of the last few tokens"
-        return _finish(kind, asked, job, trained, parameters, drafting, f"drafter=nano drafter.path={out}")
+        return _finish(kind, asked, job, trained, parameters, drafting, "drafter=nano drafter.path=DIR")
 
 
 def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
@@ -119,7 +119,7 @@ def _medusa(job: Job, asked: MedusaTraining) -> Made:
     trained = train(objective, asked, job.about, job.work, job.watch)
     _write_heads(objective.parameters, asked, job)
     drafting = load_pair(job.pair.files.spec, Medusa(path=str(job.out), heads=asked.heads), target_of=job.pair)
-    return _finish("Medusa heads", asked, job, trained, _count(objective.parameters), drafting, _use(job, asked))
+    return _finish("Medusa heads", asked, job, trained, _count(objective.parameters), drafting, _use(asked))
 
 
 def _joint(job: Job, asked: MedusaTraining) -> Made:
@@ -132,14 +132,13 @@ def _joint(job: Job, asked: MedusaTraining) -> Made:
     spec = job.pair.files.spec
     spec = replace(spec, target=ModelSpec(str(job.out / WHOLE), device=spec.target.device))
     drafting = load_pair(spec, Medusa(path=str(job.out), heads=asked.heads))
-    use = f"pair.target.path={job.out / WHOLE} {_use(job, asked)}"
+    use = f"pair.target.path=DIR/{WHOLE} {_use(asked)}"
     kind, parameters = "A target and its Medusa heads", _count(objective.parameters)
     return _finish(kind, asked, job, trained, parameters, drafting, use)
 
 
-def _use(job: Job, asked: MedusaTraining) -> str:
-    heads = f" drafter.heads={asked.heads}" if asked.heads != Medusa.heads else ""
-    return f"drafter=medusa drafter.path={job.out}{heads}"
+def _use(asked: MedusaTraining) -> str:
+    return "drafter=medusa drafter.path=DIR" + (f" drafter.heads={asked.heads}" if asked.heads != Medusa.heads else "")
 
 
 def _begin(

@@ -87,6 +87,8 @@ class MedusaTraining(Training):
         blocks: residual blocks of a head.
         decay: head k counts `decay ** k`, from 0.
         labels: the target's distribution, or the text's tokens alone.
+        candidates: of the ids that no text has, how many a step compares, drawn anew each time and weighted for the
+            others (sampled softmax, Jean et al. 2015); left out: all. It saves most of a large vocabulary's time.
         joint: train the target with its heads (Medusa-2, section 2.2.2), towards the distribution that it had.
         heads_weight: what the heads' loss counts beside the target's own, with `joint`.
         target_lr: the target's learning rate, with `joint`.
@@ -96,6 +98,7 @@ class MedusaTraining(Training):
     blocks: int = 1
     decay: float = 0.8
     labels: str = "distribution"
+    candidates: int | None = None
     joint: bool = False
     heads_weight: float = 0.2
     target_lr: float = 1e-4
@@ -107,11 +110,13 @@ class MedusaTraining(Training):
         for key in ("decay", "heads_weight", "target_lr"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"train.{key}={getattr(self, key)} is out of range; expected more than 0")
-        if self.joint and self.labels == "text":
-            raise ConfigError("train.joint learns from the target's distribution; leave train.labels=text out")
+        if self.joint and (self.labels == "text" or self.candidates is not None):
+            raise ConfigError(
+                "train.joint learns from the whole distribution; leave train.labels=text and train.candidates out"
+            )
 
     def _least(self) -> dict[str, int]:
-        return {"heads": 1, "blocks": 1}
+        return {"heads": 1, "blocks": 1, "candidates": 1}
 
 
 @dataclass

@@ -43,6 +43,12 @@ class TextStates(NamedTuple):
     first: np.ndarray
     states: torch.Tensor
 
+    @property
+    def learnt_ids(self) -> np.ndarray:
+        """The tokens that are learnt from."""
+        bounds = zip(self.starts[:-1] + self.first, self.starts[1:], strict=True)
+        return np.concatenate([self.ids[begin:end] for begin, end in bounds])
+
 
 def text_states(pair: Pair, texts: Sequence[TrainingText], folder: Path, watch: Watch) -> TextStates:
     """The target's states along texts, which are read once: they stay in `folder` until it is deleted.

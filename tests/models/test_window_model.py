@@ -92,3 +92,10 @@ def test_bad_input(run: Run, tiny_pair_folders: PairFolders, tmp_path: Path) -> 
         assert (told.code, told.out) == (USAGE, "")
         assert said in " ".join(told.err.split())
         assert told.err.count("\n") <= 2
+
+
+def test_a_saved_one_says_the_same(model: WindowModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
+    with torch.inference_mode():
+        torch.testing.assert_close(WindowModel.from_pretrained(tmp_path).eval()(ids).logits, model(ids).logits)

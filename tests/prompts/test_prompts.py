@@ -127,7 +127,7 @@ def test_jsonl_schemas(tmp_path: Path) -> None:
         {"question_id": None, "category": None, "prompt": "nulls are absences"},
     )
     assert load_prompts(spec) == [
-        Prompt("81", "writing", "first", 2),
+        Prompt("81", "writing", "first", 2, following=("second",)),
         Prompt("3", "all", "plain \u00e9\u2028text"),
         Prompt("4", "all", "nulls are absences"),
     ]
@@ -139,7 +139,11 @@ CASES: list[tuple[bytes, dict[str, Any], list[Prompt]]] = [
     (b'{"question": "How many oars?"}', {"column": "question"}, [Prompt("1", "all", "How many oars?")]),
     (b'{"task_id": "Demo/7", "prompt": "def add(a, b):\\n"}', {}, [Prompt("Demo/7", "all", "def add(a, b):\n")]),
     (b'{"question_id": 3, "task_id": "Demo/7", "prompt": "a"}', {}, [Prompt("3", "all", "a")]),
-    (b'{"said": ["one", "two", "three"]}', {"column": "said"}, [Prompt("1", "all", "one", 3)]),
+    (
+        b'{"said": ["one", "two", "three"]}',
+        {"column": "said"},
+        [Prompt("1", "all", "one", 3, following=("two", "three"))],
+    ),
     (b'{"prompt": "p", "instruction": "i"}', {}, [Prompt("1", "all", "p")]),
     (
         b'\n[{"instruction": "Name three ships.", "input": "", "output": ""},\n'

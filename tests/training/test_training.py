@@ -19,7 +19,7 @@ from specdraft.models.output_layer import OutputLayer
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.training.draft_model import draft_objective, new_draft_model
 from specdraft.training.joint import TARGET, joint_objective
-from specdraft.training.medusa import RUN, medusa_objective, shuffled
+from specdraft.training.medusa import RUN, Candidates, medusa_objective, shuffled
 from specdraft.training.run import CARD, HEADS, LOG, WORK, train_draft, train_medusa
 from specdraft.training.settings import DraftTraining, MedusaTraining
 from specdraft.training.states import TextStates, text_states
@@ -125,6 +125,27 @@ def test_heads_learn_what_the_target_says_further_on(tiny_pair: Pair, states: Te
     torch.testing.assert_close(said["loss"], whole.detach(), rtol=1e-4, atol=1e-5)
     (slow,) = torch.autograd.grad(whole, [given["0.0.linear.weight"]])
     torch.testing.assert_close(gradients["0.0.linear.weight"], slow, rtol=1e-3, atol=1e-5)
+
+
+def test_some_ids_stand_for_the_others(tiny_pair: Pair, states: TextStates) -> None:
+    """Over many draws the sum of exponentials is that of all ids."""
+    output, ids = OutputLayer(tiny_pair.target, "target"), states.ids % 50
+    said = Candidates(output, 258, ids, MedusaTraining(candidates=60))
+    at, (known,) = states.states[:4].float() / 10, np.unique(ids)[None]
+    totals = []
+    for step in range(200):
+        said.choose(step)
+        logits = said.logits(at)
+        assert logits.shape == (4, said.count) == (4, len(known) + 60)
+        torch.testing.assert_close(logits[:, : len(known)], output(at)[:, known])
+        totals.append(logits.exp().sum(-1))
+    assert torch.stack(totals).std(0).min() > 0
+    torch.testing.assert_close(torch.stack(totals).mean(0), output(at).exp().sum(-1), rtol=0.03, atol=0.0)
+    assert known[said.place_of(ids[:9])].tolist() == ids[:9].tolist()
+    whole = Candidates(output, 258, ids, MedusaTraining(candidates=10_000))
+    whole.choose(3)
+    torch.testing.assert_close(whole.logits(at), output(at))
+    assert whole.place_of(ids[:9]).tolist() == ids[:9].tolist()
 
 
 def test_a_draft_model_learns_what_the_target_says(tiny_pair: Pair, states: TextStates) -> None:
@@ -267,7 +288,7 @@ def test_a_draft_model_drafts(run: Run, base: list[str], tmp_path: Path) -> None
         ("medusa", ["train.lr=0"], "train.lr=0"),
         ("medusa", ["tree=chain"], "tree=chain has no effect in train medusa"),
         ("medusa", ["train.text=nowhere.txt"], "train.text=nowhere.txt: No such file or directory; expected a file or"),
-        ("medusa", ["train.joint=true", "train.labels=text"], "leave train.labels=text out"),
+        ("medusa", ["train.joint=true", "train.labels=text"], "leave train.labels=text and train.candidates out"),
         ("draft", ["train.width=13"], "train.width=13 is no multiple of 4 attention heads"),
         ("draft", ["train.heads=3"], "train.heads"),
     ],

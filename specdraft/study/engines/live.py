@@ -25,11 +25,12 @@ from specdraft.replay.static import pack_traces
 from specdraft.results.journal import Row
 from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
-from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import LiveNeeds
 from specdraft.study.failures import explain
+from specdraft.study.turns import read_prompts
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
@@ -205,7 +206,7 @@ class LiveEngine:
 
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
-        prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
+        prompt_ids = read_prompts(pair, work.prompts, work.combinations, self.store, self.note, self.watch)
         runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note, self.watch)
         needs = LiveNeeds.of(pair, work.combinations, self.store, self.watch)
         self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
