@@ -105,7 +105,7 @@ def test_grid_is_a_product(small: Path) -> None:
         ("budget=choice(2,4)", [2, 4]),
         ("budget=sort(3,1,2)", [1, 2, 3]),
         ("tree=glob(be*)", ["beam", "best_first", "best_first-calibrated"]),
-        ("tree=glob(*a*,exclude=[b*,p*,m*,eag*,seq*])", ["chain", "kary"]),
+        ("tree=glob(*a*,exclude=[b*,p*,m*,eag*,seq*])", ["adaptive", "chain", "kary"]),
     ],
 )
 def test_sweep_grammar(small: Path, override: str, values: list[object] | None) -> None:

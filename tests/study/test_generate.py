@@ -78,7 +78,7 @@ def test_sampling_in_memory_is_repeatable() -> None:
 
 
 def test_a_drafter_without_a_model() -> None:
-    target, _ = tiny_pair_models()
+    target, _ = tiny_pair_models(2)
     made = SpeculativeDecoder.from_models(target, None, byte_tokenizer(), "ngram", budget=4, max_new_tokens=12)
     plain = SpeculativeDecoder.from_models(*tiny_pair_models(2), byte_tokenizer(), max_new_tokens=12)
     assert made.generate(PROMPT).token_ids == plain.generate(PROMPT).token_ids
@@ -86,7 +86,7 @@ def test_a_drafter_without_a_model() -> None:
 
 
 def test_what_cannot_be_a_pair_is_refused() -> None:
-    target, draft = tiny_pair_models()
+    target, draft = tiny_pair_models(2)
     with pytest.raises(ConfigError, match="drafter=model needs a draft model"):
         SpeculativeDecoder.from_models(target, None, byte_tokenizer())
     with pytest.raises(ConfigError, match="did you mean 'ngram'"):
