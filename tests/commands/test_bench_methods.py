@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -78,12 +79,13 @@ def test_every_method_has_its_row_beside_plain_decoding_and_the_peers(
         "Method",
         "Throughput",
         "Acceptance",
-        "Tokens per",
+        "per step",
         "Speed-up",
         "draft model",
         "Speed-up by category",
     ):
         assert column in done.out
+    assert re.search(r"draft model .*\d \[\d\.\d\d, \d\.\d\d\]", done.out)  # whole, in 80 columns
     assert "medusa: drafter.path=zoo:medusa: " in done.out
     assert (out / "figures" / "methods.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "methods.html").read_text()
