@@ -6,6 +6,7 @@ python scripts/model_card.py [--study results/reference]
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from transformers import AutoConfig
 ROOT = Path(__file__).resolve().parent.parent
 ZOO = ROOT / "specdraft" / "zoo"
 SHOWN = (("chain", 4), ("chain", 8), ("kary", 8), ("measured", 16), ("measured", 64))
+HEADS, OF_HEADS = ("medusa", "nano"), (("chain", 4), ("kary", 8), ("measured", 16), ("medusa", 63))
 
 TEXT = """# Bundled models
 
@@ -54,6 +56,14 @@ intervals over prompts. Median share of looping text: {loops:.2f} (see `loop_sha
 
 {acceptance}
 
+## Drafters that are no draft model
+
+*medusa*: four Medusa heads on the target's last state, tied to its output layer (`drafter=medusa`). *nano*: a model of the last five
+tokens (`drafter=nano`). Both learnt what the target says along training text and along its own greedy continuations
+(`scripts/train_heads.sh`); their folders have a card each. On the same prompts, replayed (`results/drafters/zoo`):
+
+{heads}
+
 ## Training
 
 AdamW, cosine schedule, sequences of {seq_len} tokens, batches of {batch}; recipe in `scripts/train_zoo.yaml`, seed {seed}, loss log in
@@ -78,21 +88,21 @@ def parameters(name: str) -> int:
     return int(c.vocab_size * c.hidden_size + c.num_hidden_layers * per_layer + c.hidden_size)
 
 
-def acceptance(study: Path) -> tuple[str, pd.DataFrame]:
-    """Block efficiency of a few trees for each pair."""
-    summary = pd.read_csv(study / "summary.csv")
+def acceptance(summary: pd.DataFrame, column: str, names: Sequence[str], shown: Sequence[tuple[str, int]]) -> str:
+    """Block efficiency of a few trees for each pair, or each drafter."""
     rows = []
-    for pair, group in summary.groupby("pair", sort=False):
-        cells = []
-        for tree, budget in SHOWN:
+    for name in names:
+        group, cells = summary[summary[column] == name], []
+        for tree, budget in shown:
             one = group[(group["tree"] == tree) & (group["budget"] == budget)].iloc[0]
             cells.append(f"{one.block_efficiency:.2f} [{one.block_efficiency_lo:.2f}, {one.block_efficiency_hi:.2f}]")
-        rows.append([f"`{pair}`", *cells])
-    return table(["pair", *(f"{tree} {budget}" for tree, budget in SHOWN)], rows), summary
+        rows.append([f"`{name}`", *cells])
+    return table([column, *(f"{tree} {budget}" for tree, budget in shown)], rows)
 
 
 def main(
     study: Annotated[Path, typer.Option(help="a replayed default study")] = ROOT / "results" / "reference",
+    drafters: Annotated[Path, typer.Option(help="that of drafters")] = ROOT / "results" / "drafters" / "zoo",
 ) -> None:
     recipe = OmegaConf.load(ROOT / "scripts" / "train_zoo.yaml")
     corpus = json.loads((ZOO / "corpus.json").read_text())
@@ -112,7 +122,7 @@ def main(
         for name, row in last.iterrows()
         for spec in [recipe.models[name]]
     ]
-    accepted, summary = acceptance(study)
+    summary, by_drafter = (pd.read_csv(folder / "summary.csv") for folder in (study, drafters))
     records = pd.read_csv(study / "records.csv")
     text = TEXT.format(
         vocab=recipe.tokenizer.vocab_size,
@@ -133,7 +143,8 @@ def main(
         prompts=records["prompt_id"].nunique(),
         new_tokens=summary["max_new_tokens"].iloc[0],
         loops=records.drop_duplicates("prompt_id")["loop_share"].median(),
-        acceptance=accepted,
+        acceptance=acceptance(summary, "pair", list(summary["pair"].unique()), SHOWN),
+        heads=acceptance(by_drafter, "drafter", HEADS, OF_HEADS),
         seq_len=recipe.training.seq_len,
         batch=recipe.training.batch,
         seed=recipe.seed,

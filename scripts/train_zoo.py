@@ -325,6 +325,7 @@ def main(
     work: Annotated[Path, typer.Option(help="checkpoints, samples")] = ROOT / "zoo_work",
     only: Annotated[list[str] | None, typer.Option(help="train these models only")] = None,
     smoke: Annotated[bool, typer.Option(help="a few steps of everything, to try the script")] = False,
+    text_only: Annotated[Path | None, typer.Option(help="write the training text as JSONL, and train nothing")] = None,
 ) -> None:
     cfg = OmegaConf.load(config)
     assert isinstance(cfg, DictConfig)
@@ -334,8 +335,12 @@ def main(
         for name in cfg.models:
             cfg.models[name].tokens = 8 * 4 * 64
     torch.set_num_threads(cfg.threads)
-    work.mkdir(parents=True, exist_ok=True)
     corpus = read_corpus(data, cfg)
+    if text_only:
+        rows = [{"domain": domain, "text": text} for domain, texts in corpus.train.items() for text in texts]
+        text_only.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return
+    work.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(corpus, cfg.tokenizer.vocab_size, work / "tokenizer")
     ids = {
         part: {d: encode(tokenizer, docs) for d, docs in getattr(corpus, part).items()}

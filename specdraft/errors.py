@@ -22,6 +22,10 @@ class ConfigError(UserError):
     """A key, group or value of the configuration."""
 
 
+class NoWeightsError(ConfigError):
+    """A drafter whose weights nobody names: in a grid it is left out."""
+
+
 class TreeError(UserError):
     """A tree that cannot be built."""
 

@@ -14,11 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from support.command_line import Run, Said
-from support.tiny_models import (
-    PairFolders,
-    save_model,
-    tiny_pair_models,
-)
+from support.tiny_models import PairFolders, save_pair
 from transformers.utils import logging as transformers_logging
 
 from specdraft import cli
@@ -54,9 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="session")
 def tiny_pair_folders(tmp_path_factory: pytest.TempPathFactory) -> PairFolders:
     """A target and a draft model as saved folders. Do not write into them."""
-    folder = tmp_path_factory.mktemp("tiny-pair")
-    target, draft = tiny_pair_models()
-    return PairFolders(save_model(folder / "target", target), save_model(folder / "draft", draft))
+    return save_pair(tmp_path_factory.mktemp("tiny-pair"))
 
 
 @pytest.fixture(scope="session")

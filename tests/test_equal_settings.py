@@ -28,6 +28,7 @@ from specdraft.losslessness.enumeration import PLAIN, Step, World
 from specdraft.losslessness.enumeration import shape as complete
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.shapes import Plan, Shape, StaticPlan, registry
+from specdraft.trees.shapes.adaptive import Adaptive
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.branching import Branching
@@ -57,6 +58,8 @@ SHAPES: list[tuple[Shape, Shape, int]] = [
     (Published(name="medusa/mc_sim_7b_63"), Paths(paths=MEDUSA), 63),
     (BestFirst(max_children=1), Chain(), BUDGET),
     (BestFirst(max_depth=1), Wide(), BUDGET),
+    (Adaptive(max_nodes_per_level=1), Chain(), BUDGET),
+    (Adaptive(max_depth=1, margin=1e9), Wide(), BUDGET),
     (Measured(max_children=1), Chain(), BUDGET),
     (Hindsight(max_children=1), Chain(), BUDGET),
     (Hindsight(max_children=BUDGET, max_depth=1), Wide(), BUDGET),

@@ -26,8 +26,8 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.traces.watch import UNWATCHED, Watch
-from specdraft.trees.growth import Growth
 from specdraft.trees.shapes import Plan
+from specdraft.trees.shapes.base import Growing
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.step import Step
@@ -162,9 +162,9 @@ def _selections(verifier: Verifier, drafter: Drafter, ids: list[int], curve: Cos
 class _Remembering(BestFirstPlan):
     """A plan that keeps how its trees grew."""
 
-    grown: list[Growth] = field(default_factory=list)
+    grown: list[Growing] = field(default_factory=list)
 
-    def growth(self, roots: int, vocab: int) -> Growth:
+    def growth(self, roots: int, vocab: int, whole: bool = False) -> Growing:
         """See `BestFirstPlan.growth`."""
-        self.grown.append(super().growth(roots, vocab))
+        self.grown.append(super().growth(roots, vocab, whole))
         return self.grown[-1]

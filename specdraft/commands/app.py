@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from specdraft.commands import certify, doctor, fit, generate, report, sweep, theory, traces, trees
+from specdraft.commands import bench, certify, doctor, fit, generate, heads, report, sweep, theory, traces, train, trees
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,3 +36,6 @@ for command in (
 app.add_typer(trees.app, name="trees")
 app.add_typer(traces.app, name="traces")
 app.add_typer(fit.app, name="fit")
+app.add_typer(train.app, name="train")
+app.add_typer(bench.app, name="bench")
+app.add_typer(heads.app, name="heads")

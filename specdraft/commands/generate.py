@@ -61,6 +61,7 @@ def generate(
         seed=settings.seed,
         fitted_on=combination.prompts,
         pruning=combination.pruning,
+        max_time_s=settings.max_time_s,
     )
     _present(watched(decoder, combination, prompt, encoded.ids), html, not no_live, as_json)
 
@@ -111,8 +112,10 @@ def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> 
     if html:
         write_page(shown, html)
     if as_json:
-        typer.echo(json.dumps(result.as_data()))
+        typer.echo(json.dumps(result.as_data() | {"trees": shown.trees_as_data()}))
     else:
         terminal.print(totals_text(shown, result), highlight=False)
     if html:
         say(f"{html}: written")
+    if result.timed_out:
+        say("note: the text ended early: its time (max_time_s) was over")

@@ -15,7 +15,7 @@ from specdraft.config.files import bundled_config_dir
 from specdraft.config.json_files import read_json
 from specdraft.config.kinds import kinds_in, label
 from specdraft.config.overrides import override_groups, override_keys, override_text, unless_said
-from specdraft.config.own_keys import own_keys
+from specdraft.config.own_keys import own_group, own_keys
 from specdraft.config.points import Point
 from specdraft.config.settings import OutputSpec, Settings
 from specdraft.config.typed import Schema, typed
@@ -34,6 +34,7 @@ __all__ = [
     "override_groups",
     "override_keys",
     "override_text",
+    "own_group",
     "own_keys",
     "read_json",
     "typed",

@@ -101,6 +101,19 @@ class ConfigFiles:
         composed: DictConfig = self.compose([*chosen, f"{group}={choice}"])[group]
         return composed
 
+    def alone(self, group: str, choice: str) -> DictConfig:
+        """What a file says of a group that belongs to one command: nothing is composed. Raises `ConfigError`."""
+        if choice not in (known := self.choices(group)):
+            raise ConfigError(f"{group}={choice}: there is no such {group}{did_you_mean(choice, known)}")
+        try:
+            content = OmegaConf.load(self.folder / group / f"{choice}.yaml")
+        except (OSError, YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"{group}={choice}: not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, DictConfig):
+            raise ConfigError(f"{group}={choice}: expected keys and values")
+        refuse_resolvers(OmegaConf.to_container(content), f"{group}/{choice}.yaml")
+        return content
+
     @cached_property
     def _plain(self) -> bool:
         """Whether `sweep.yaml` is the bundled one, and no file of a group says anything of another group."""

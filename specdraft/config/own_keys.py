@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from specdraft.config.overrides import override_groups, parse
+from specdraft.config.files import ConfigFiles
+from specdraft.config.overrides import override_groups, override_keys, parse
 from specdraft.config.typed import typed
 from specdraft.errors import ConfigError
 
@@ -17,13 +19,36 @@ def own_keys(name: str, overrides: list[str], schema: type) -> tuple[Any, list[s
     Raises:
         ConfigError: such an override cannot be parsed, is swept, or names no field or a value of another type.
     """
+    return _over(OmegaConf.create({}), name, overrides, schema)
+
+
+def own_group(
+    name: str, default: str, overrides: list[str], schema: type, config_dir: Path | None = None
+) -> tuple[Any, list[str]]:
+    """As `own_keys`, over what a file of the group of this name says: `name=FILE` chooses it, else it is `default`.
+
+    Raises:
+        ConfigError: as `own_keys`; there is no such file, or it says what `schema` does not know.
+    """
+    chosen = [text for text in overrides if override_keys([text]) == [name]]
+    file = str(_value(chosen[-1])) if chosen else default
+    with ConfigFiles(config_dir, {}) as files:
+        node = files.alone(name, file)
+    return _over(node, name, [text for text in overrides if text not in chosen], schema)
+
+
+def _over(node: DictConfig, name: str, overrides: list[str], schema: type) -> tuple[Any, list[str]]:
     mine = [text for text, group in zip(overrides, override_groups(overrides), strict=True) if group == name]
-    node = OmegaConf.create({})
-    for override in map(parse, mine):
-        if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: one value at a time")
-        key = override.key_or_group.removeprefix(f"{name}.")
-        if key == name:
-            raise ConfigError(f"{override.input_line}: expected {name}.KEY=VALUE")
-        OmegaConf.update(node, key, override.value(), force_add=True)
+    for text in mine:
+        value = _value(text)
+        if (key := parse(text).key_or_group.removeprefix(f"{name}.")) == name:
+            raise ConfigError(f"{text}: expected {name}.KEY=VALUE")
+        OmegaConf.update(node, key, value, force_add=True)
     return typed(name, node, schema), [text for text in overrides if text not in mine]
+
+
+def _value(text: str) -> Any:
+    override = parse(text)
+    if override.is_sweep_override():
+        raise ConfigError(f"{override.input_line}: one value at a time")
+    return override.value()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from specdraft.errors import ConfigError, check_name, did_you_mean
@@ -43,6 +44,7 @@ class Settings:
     budget: int = 8
     max_new_tokens: int = 64
     max_prompt_tokens: int | None = None
+    max_time_s: float | None = None  # no step of a live text is begun later than so many seconds after its prompt
     engine: str = "auto"
     seed: int = 0
     repeats: int = 1
@@ -59,6 +61,8 @@ class Settings:
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ConfigError(f"{key}={value} is out of range; expected {least} or more")
+        if self.max_time_s is not None and not 0 < self.max_time_s < inf:
+            raise ConfigError(f"max_time_s={self.max_time_s} is out of range; expected seconds, above 0")
         cores = os.cpu_count() or 1
         if self.threads is not None and not 1 <= self.threads <= cores:
             raise ConfigError(

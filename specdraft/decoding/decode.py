@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import torch
 
@@ -29,11 +30,13 @@ class Decoding:
         first: the token that follows the prompt, from the prefill.
         steps: the verification steps so far.
         prefill_s: seconds in which both models read the prompt.
+        ending: when the text is over.
     """
 
     first: int
     steps: list[Step] = field(default_factory=list)
     prefill_s: float = 0.0
+    ending: Ending = field(default_factory=lambda: Ending(1))
     _coming: Iterator[Step] = field(default_factory=lambda: iter(()))
 
     def __iter__(self) -> Iterator[Step]:
@@ -45,6 +48,12 @@ class Decoding:
     def tokens(self) -> list[int]:
         """Everything emitted so far."""
         return [self.first, *(token for step in self.steps for token in step.tokens)]
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the text, once it is finished, ended because its time was over."""
+        tokens = self.tokens
+        return not self.ending.reached(len(tokens), tokens[-1])
 
     def finish(self) -> Decoding:
         """Decode to the end."""
@@ -67,6 +76,7 @@ def decode(
     earlier: Sequence[Sequence[int]] = (),
     again: bool = False,
     watched: bool = False,
+    max_time_s: float | None = None,
 ) -> Decoding:
     """Decode one prompt; the prompt is read at once, every step when it is asked for.
 
@@ -83,7 +93,9 @@ def decode(
         earlier: see `Prefilled`.
         again: verifier and drafter hold this very prompt from the last time: it is not read again.
         watched: keep what is needed to show a step: draft probabilities, and the target's logits.
+        max_time_s: no step is begun later than so many seconds after this call.
     """
+    until = inf if max_time_s is None else time.perf_counter() + max_time_s
     clock = Clock(verifier.model.device)
     prompt = verifier.rewind() if again else verifier.prefill(prompt_ids)
     root = choose(standardise(prompt.logits[None], sampling), sampling, source)
@@ -93,8 +105,8 @@ def decode(
         drafter.begin(Prefilled(prompt_ids, prompt.hidden, earlier))
     drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes)
     pruner = pruning.begin(prompt_ids)
-    steps = _steps(verifier, drafter, plan, rule, drawing, pruner, root, ending)
-    return Decoding(root, prefill_s=clock.lap(), _coming=steps)
+    steps = _steps(verifier, drafter, plan, rule, drawing, pruner, root, ending, until)
+    return Decoding(root, prefill_s=clock.lap(), ending=ending, _coming=steps)
 
 
 def _steps(
@@ -106,9 +118,10 @@ def _steps(
     pruner: Pruner,
     root: int,
     ending: Ending,
+    until: float,
 ) -> Iterator[Step]:
     emitted, clock = 1, Clock(verifier.model.device)
-    while not ending.reached(emitted, root):
+    while not ending.reached(emitted, root) and time.perf_counter() < until:
         clock.restart()
         drafted = drafter.draft(root, plan, drawing)
         draft_s = clock.lap()
@@ -159,10 +172,18 @@ def decode_plainly(
     verifier: Verifier, sampling: Sampling, prompt_ids: list[int], ending: Ending, source: Source = NO_SOURCE
 ) -> list[int]:
     """The target alone, one token per forward, over the same cache code: the reference for text and speed."""
-    logits = verifier.prefill(prompt_ids).logits
-    tokens: list[int] = []
+    return list(plain_tokens(verifier, sampling, prompt_ids, ending, source))
+
+
+def plain_tokens(
+    verifier: Verifier, sampling: Sampling, prompt_ids: list[int], ending: Ending, source: Source = NO_SOURCE
+) -> Iterator[int]:
+    """See `decode_plainly`: each token as it is there."""
+    logits, emitted = verifier.prefill(prompt_ids).logits, 0
     while True:
-        tokens.append(choose(standardise(logits[None], sampling), sampling, source))
-        if ending.reached(len(tokens), tokens[-1]):
-            return tokens
-        logits = verifier.model.extend(tokens[-1])
+        token = choose(standardise(logits[None], sampling), sampling, source)
+        emitted += 1
+        yield token
+        if ending.reached(emitted, token):
+            return
+        logits = verifier.model.extend(token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 
 from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
@@ -87,15 +88,23 @@ class Together:
         rule = self.rule
         if rule.replay == "none":
             return f"acceptance={rule.kind} has no replay"
-        if self.traits.lasting_state:
-            return f"the state of drafter={self.drafter} outlasts a step, so a tree depends on the steps before it"
-        if self.pruning.adapts:
-            return "with pruning.online=true what is pruned depends on the steps before it"
+        if why := self._depends_on_the_run():
+            return why
         if self.plan and self.topology is None and self.plan.nested is None and not self.traits.from_tokens:
             return f"tree={self.shape.kind} differs from step to step, and a budget's trees are no parts of larger ones"
         if self.traits.by_offset and rule.replay == "record" and not self.sampling.greedy:
             return f"the distributions of drafter={self.drafter} depend on the distance from the root"
         return None if rule.replay == "rank" else self._expected_only()
+
+    def _depends_on_the_run(self) -> str | None:
+        """Why a step's tree is not known from the text before it."""
+        if self.traits.lasting_state:
+            return f"the state of drafter={self.drafter} outlasts a step, so a tree depends on the steps before it"
+        if self.pruning.adapts:
+            return "with pruning.online=true what is pruned depends on the steps before it"
+        if self.shape.timed:
+            return f"tree={self.shape.kind} with tree.max_step_s depends on how long drafting takes"
+        return None
 
     def _expected_only(self) -> str | None:
         """Why expected values do not do, or cannot be had."""
@@ -206,7 +215,7 @@ class Together:
     def _no_own_tree(self) -> str | None:
         """Why a drafter without probabilities has no tree of this shape."""
         kind, plan = self.shape.kind, self.plan.nested if self.plan else None
-        if not self.traits.counts or plan is None:
+        if not self.traits.counts or plan is None or plan.margin < inf:
             return f"tree={kind} chooses nodes by their probability, and drafter={self.drafter} gives none"
         if plan.scorer or plan.predictor or plan.temperature != 1 or plan.top_p < 1:
             return (

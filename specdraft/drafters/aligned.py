@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from specdraft.drafters.base import Target
 from specdraft.drafters.draft_model import Model
-from specdraft.errors import ConfigError
+from specdraft.errors import ConfigError, NoWeightsError
 from specdraft.models.alignment_file import find_alignment
 from specdraft.models.files import ModelFiles
 from specdraft.models.spec import ModelSpec, PairSpec
@@ -42,7 +42,7 @@ class Aligned(Model):
         """See `DrafterSpec.complete`: the alignment, which must be this pair's."""
         named = self.path or pair.heads.get(self.kind)
         if named is None:
-            raise ConfigError(
+            raise NoWeightsError(
                 f"drafter.path is empty; drafter={self.kind} needs an alignment (specdraft fit alignment "
                 f"pair={pair.name} --out FILE.safetensors makes one)"
             )

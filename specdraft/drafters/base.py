@@ -15,7 +15,7 @@ import numpy as np
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.config import label
-from specdraft.errors import ConfigError
+from specdraft.errors import ConfigError, NoWeightsError
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, Source
@@ -313,11 +313,15 @@ class DrafterSpec:
     def check(self) -> None:
         """Raise `ConfigError` for parameters out of range."""
 
+    def check_target(self, target: ModelFiles) -> None:
+        """Raise `ConfigError` where it cannot draft for this target."""
+
     def weights(self, pair: PairSpec) -> ModelSpec | None:
         """Which weights it drafts with; None of a drafter without any.
 
         Raises:
-            ConfigError: neither `drafter.path` nor the pair says where they are; or a path is given and there are none.
+            NoWeightsError: neither `drafter.path` nor the pair says where they are.
+            ConfigError: a path is given and there are none.
         """
         if not self.traits.owns_weights:
             if self.path is not None:
@@ -326,7 +330,7 @@ class DrafterSpec:
         path = self.path or pair.heads.get(self.kind)
         if path is None:
             known = f"heads of pair {pair.name}: {', '.join(sorted(pair.heads)) or 'none'}"
-            raise ConfigError(f"drafter.path is empty; drafter={self.kind} needs weights ({known})")
+            raise NoWeightsError(f"drafter.path is empty; drafter={self.kind} needs weights ({known})")
         return ModelSpec(path, dtype=pair.target.dtype, device=pair.target.device)
 
     def complete(self, weights: ModelFiles, pair: PairSpec, target: ModelFiles) -> ModelFiles:

@@ -102,7 +102,9 @@ class PairFiles:
 
         Raises:
             ModelError: a model cannot verify or draft trees, or the tokenizers differ.
+            ConfigError: the drafter is not for this target.
         """
+        self.drafter.check_target(self.target)
         for files in self.models:
             files.check_supported()
         own = self.draft and self.draft.tokenizer is not self.target.tokenizer

@@ -27,7 +27,7 @@ ADAPTER = "adapter_config.json"
 # The engine chooses these, whatever a config.json says: attention by SDPA where a model has it, else eager.
 CHOSEN: dict[str, Any] = {"attn_implementation": None, "experts_implementation": None}
 # what is known of a folder without reading weights, and takes `transformers` to find out
-REMEMBERED = ("known_ids", "context_length", "rotary_switch", "eos_ids", "stored_dtype", "quantised", "dated")
+REMEMBERED = ("known_ids", "context_length", "rotary_switch", "eos_ids", "stored_dtype", "quantised", "dated", "layers")
 SPEAKING = (OSError, ValueError)  # errors whose text says what is wrong; of others the type is said too
 
 
@@ -69,6 +69,13 @@ class ModelFiles:
             for part in (config, config.get_text_config()):
                 part.return_dict, part.output_attentions, part.output_hidden_states = True, False, False
             return config
+
+    @property
+    def model_class(self) -> Any:
+        """What reads its weights and builds it."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -163,6 +170,11 @@ class ModelFiles:
     def quantised(self) -> bool:
         """Whether the weights are stored in packed numbers."""
         return getattr(self.config.get_text_config(), "quantization_config", None) is not None
+
+    @cached_property
+    def layers(self) -> int:
+        """How many layers it has."""
+        return int(self.config.get_text_config().num_hidden_layers)
 
     @cached_property
     def dated(self) -> bool:

@@ -5,13 +5,16 @@ Letters in shapes: B rows of a batch, q tokens that are fed, T + 1 tokens of a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from specdraft.models.few_tokens import FewTokens
 from specdraft.models.files import eos_ids
 from specdraft.models.gate import attention_layout
 
@@ -32,6 +35,33 @@ class Forward(NamedTuple):
 
     logits: torch.Tensor
     hidden: torch.Tensor | None = None
+
+
+class Assistance(NamedTuple):
+    """What `transformers` may draft with in its own `generate`.
+
+    Attributes:
+        assistant: a smaller model; None: there is none.
+        of_assistant: generation settings of it that are not the default ones.
+        prompt_lookup_num_tokens: tokens that are copied from the text so far; None: nothing is looked up.
+    """
+
+    assistant: LanguageModel | None = None
+    of_assistant: Mapping[str, Any] = {}
+    prompt_lookup_num_tokens: int | None = None
+
+
+UNASSISTED = Assistance()
+
+
+@contextmanager
+def generating(model: Any, settings: Any) -> Iterator[None]:
+    """A model with other generation settings, for as long as it lasts."""
+    before, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
 class LanguageModel:
@@ -60,9 +90,15 @@ class LanguageModel:
         wanted = {"output_hidden_states": True} if layers else {}
         if self.width > self._readable:
             token_ids = token_ids.where(token_ids < self._readable, self._stand_in)
-        out = self.model(input_ids=token_ids, **wanted, **inputs)
+        few = self._few_tokens
+        run = few.forward if few is not None and few.suits(token_ids, inputs) else self.model
+        out = run(input_ids=token_ids, **wanted, **inputs)
         hidden = torch.stack([out.hidden_states[layer] for layer in layers], 2) if layers else None
         return self.of_texts(out.logits), hidden
+
+    @cached_property
+    def _few_tokens(self) -> FewTokens | None:
+        return FewTokens.of(self.model)
 
     def of_texts(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits `[..., rows]` of an output layer as those of the ids that texts have: `[..., width]` float32."""
@@ -77,7 +113,13 @@ class LanguageModel:
         return DynamicCache()
 
     @torch.inference_mode()
-    def generate(self, token_ids: Sequence[int], max_new_tokens: int, eos_ids: Iterable[int]) -> list[int]:
+    def generate(
+        self,
+        token_ids: Sequence[int],
+        max_new_tokens: int,
+        eos_ids: Iterable[int],
+        assistance: Assistance = UNASSISTED,
+    ) -> list[int]:
         """What `transformers`' own greedy decoding makes of some tokens: the code that this package is checked with.
 
         Settings of the checkpoint that change the distribution (a repetition penalty, say) are left out; ids that no
@@ -92,13 +134,16 @@ class LanguageModel:
             eos_token_id=sorted(eos_ids) or None,
             pad_token_id=0,
             suppress_tokens=list(range(self.vocab, rows)) or None,
+            prompt_lookup_num_tokens=assistance.prompt_lookup_num_tokens,
         )
         ids = torch.tensor([list(token_ids)], device=self.device)
-        settings, self.model.generation_config = self.model.generation_config, plain
-        try:
-            text = self.model.generate(ids, attention_mask=torch.ones_like(ids))
-        finally:
-            self.model.generation_config = settings
+        options: dict[str, Any] = {}
+        with ExitStack() as stack:
+            stack.enter_context(generating(self.model, plain))
+            if assistance.assistant is not None:
+                options["assistant_model"] = draft = assistance.assistant.model
+                stack.enter_context(generating(draft, GenerationConfig(**assistance.of_assistant)))
+            text = self.model.generate(ids, attention_mask=torch.ones_like(ids), **options)
         continued: list[int] = text[0, ids.shape[1] :].tolist()
         return continued
 

@@ -40,7 +40,7 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
     """
     if files.in_memory is not None:
         return CachedModel(files.in_memory.eval(), files.vocab(text_vocab), text_vocab)
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
     from transformers.utils import logging as transformers_logging
 
     check_loadable(files)
@@ -60,7 +60,7 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
     transformers_logging.disable_progress_bar()
     with reading(files.spec.path, "the weights cannot be loaded"):
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(files.folder, output_loading_info=True, **options)
+            model, report = files.model_class.from_pretrained(files.folder, output_loading_info=True, **options)
             model = model if "device_map" in options else model.to(device)
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(f"out of memory on {device}") from error

@@ -98,17 +98,27 @@ def medusa_names(folder: Path, shapes: Shapes, width: int, rows: int, where: str
     Raises:
         ConfigError: they are no Medusa heads in a known layout, not all there, or another target's.
     """
-    layout, full = _layout(shapes, where)
-    names = _heads(layout, full, where)
+    layout, _ = _layout(shapes, where)
+    names = names_of(shapes, where)
     settings = read_json(folder / "config.json", f"{where}: config.json")
     told = settings.get(layout.layers_key) if isinstance(settings, dict) else None
     if isinstance(told, int) and told != (there := len(names.heads[0].blocks)):
         raise ConfigError(f"{where}: config.json says {layout.layers_key}={told}, and each head has {there} blocks")
+    check_shapes(names, shapes, width, rows, where)
+    return names
+
+
+def names_of(shapes: Shapes, where: str) -> MedusaNames:
+    """What tensors are by their names alone; arguments and errors as `medusa_names`."""
+    return _heads(*_layout(shapes, where), where)
+
+
+def check_shapes(names: MedusaNames, shapes: Shapes, width: int, rows: int, where: str) -> None:
+    """Raise `ConfigError` for a tensor that is not a head's of such a target; arguments as `medusa_names`."""
     for name, expected in _expected_shapes(names, shapes, width, rows):
         if shapes[name] != expected:
             told_shape, wanted = (" x ".join(map(str, shape)) for shape in (shapes[name], expected))
             raise ConfigError(f"{where}: {name} is {told_shape}; heads of this target have {wanted}")
-    return names
 
 
 def _layout(shapes: Shapes, where: str) -> tuple[Layout, dict[str, str]]:

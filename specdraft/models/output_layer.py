@@ -42,10 +42,13 @@ class OutputLayer:
         """Numbers of a state."""
         return int(self.weight.shape[1])
 
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """`[..., d]` -> `[..., rows]` float32, on the device of the states."""
+    def __call__(self, states: torch.Tensor, some: torch.Tensor | None = None) -> torch.Tensor:
+        """`[..., d]` -> `[..., rows]` float32, on the device of the states; of `some` `[m]` rows only."""
         here = states.to(self.weight.device, self.weight.dtype)
-        logits = F.linear(here, self.weight, self._bias).to(states.device).float()
+        weight, bias = self.weight, self._bias
+        if some is not None:
+            weight, bias = weight[some], None if bias is None else bias[some]
+        logits = F.linear(here, weight, bias).to(states.device).float()
         return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
     @torch.inference_mode()

@@ -7,7 +7,6 @@ are from sequential ones in the model's own type is rounding, and said beside it
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from specdraft.errors import UnsupportedModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import CHECK_TREE, PROMPT_TOKENS, SelfCheck
+from specdraft.models.first_layers import first_layers_config
 from specdraft.models.gate import rotary_scalings
 from specdraft.models.language_model import tail_mask
 
@@ -98,11 +98,7 @@ def _layers_of_every_kind(config: Any) -> int:
 
 def _first_layers(model: Any, layers: int) -> Any:
     """A float32 copy; of a quantised model, whose weights cannot be copied, with weights drawn at random."""
-    config = copy.deepcopy(model.config)
-    text, device = config.get_text_config(), model.get_input_embeddings().weight.device
-    if kinds := getattr(text, "layer_types", None):
-        text.layer_types = list(kinds)[:layers]
-    text.num_hidden_layers = layers
+    config, device = first_layers_config(model.config, layers), model.get_input_embeddings().weight.device
     quantised = getattr(config, "quantization_config", None) is not None
     if quantised:
         del config.quantization_config

@@ -15,21 +15,27 @@ from typing import Any
 
 from specdraft.errors import ConfigError, PromptError, check_name, did_you_mean
 from specdraft.prompts.rows import Message, Prompt, is_text, parse_row
+from specdraft.prompts.turns import TurnName, name_of_turn, turn_of_name, turns_of
 
 __all__ = [
     "SYSTEM_ROLES",
     "Message",
     "Prompt",
     "PromptSpec",
+    "TurnName",
     "digest_of_each",
     "is_text",
     "load_prompts",
+    "name_of_turn",
     "prompts_digest",
     "spread",
+    "turn_of_name",
 ]
 
-KINDS = ("bundled", "jsonl", "hf")
+BUNDLED = {"bundled": "prompts.jsonl", "instruct": "instruct.jsonl"}  # kind -> its file in the package
+KINDS = (*BUNDLED, "jsonl", "hf")
 CHAT_TEMPLATES = ("auto", "none")
+TURNS = ("first", "all")
 FILE_ENDINGS = (".jsonl", ".json")
 SYSTEM_ROLES = ("system", "developer")
 
@@ -45,6 +51,8 @@ class PromptSpec:
         limit: at most so many prompts, taken from the categories in turn.
         categories: these categories only.
         chat_template: `auto` uses the target's template if it has one; `none` never does.
+        turns: of prompts with several: `first`, or `all`, each a prompt of its own (`81`, `81@turn2`) with the target's
+            own greedy answers to those before it.
         system: a system prompt in front of every prompt; it has its place in a chat template only.
     """
 
@@ -56,6 +64,7 @@ class PromptSpec:
     categories: list[str] | None = None
     chat_template: str = "auto"
     system: str | None = None
+    turns: str = "first"
 
     def __post_init__(self) -> None:
         if self.kind == "bundled" and self.path:
@@ -65,12 +74,12 @@ class PromptSpec:
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range, and for those that mean nothing for this kind."""
-        for name, known in (("kind", KINDS), ("chat_template", CHAT_TEMPLATES)):
+        for name, known in (("kind", KINDS), ("chat_template", CHAT_TEMPLATES), ("turns", TURNS)):
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"prompts.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}"
                 )
-        if self.kind != "bundled" and not self.path:
+        if self.kind not in BUNDLED and not self.path:
             raise ConfigError(f"prompts.path is empty; prompts.kind={self.kind} needs one")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"prompts.limit={self.limit} is out of range; expected 1 or more")
@@ -93,10 +102,11 @@ class PromptSpec:
             )
 
     def _refuse_without_effect(self) -> None:
-        if self.kind == "bundled" and self.path:
-            raise ConfigError(
-                f"prompts.path={self.path}: no such file; prompts=hf takes a dataset, and prompts=bundled no path"
-            )
+        if self.kind in BUNDLED and self.path:
+            why = f"prompts={self.kind} takes no path; leave one of them out"
+            if self.kind == "bundled":
+                why = "no such file; prompts=hf takes a dataset, and prompts=bundled no path"
+            raise ConfigError(f"prompts.path={self.path}: {why}")
         for name, kinds in (("column", ("jsonl", "hf")), ("split", ("hf",))):
             if getattr(self, name) is not None and self.kind not in kinds:
                 raise ConfigError(
@@ -112,7 +122,7 @@ class PromptSpec:
     @property
     def label(self) -> str:
         """What the `prompts` column says."""
-        return "bundled" if self.kind == "bundled" else Path(self.path or "").name
+        return self.kind if self.kind in BUNDLED else Path(self.path or "").name
 
 
 def load_prompts(spec: PromptSpec) -> list[Prompt]:
@@ -134,7 +144,10 @@ def load_prompts(spec: PromptSpec) -> list[Prompt]:
                     f"prompts.categories: no prompt is of category {category!r}{did_you_mean(category, known)}"
                 )
         prompts = [p for p in prompts if p.category in spec.categories]
-    return spread(prompts, spec.limit) if spec.limit else prompts
+    prompts = spread(prompts, spec.limit) if spec.limit else prompts
+    if spec.turns == "first":
+        return prompts
+    return [turn for prompt in prompts for turn in turns_of(f"{spec.label}: prompt {prompt.prompt_id!r}", prompt)]
 
 
 def spread(prompts: list[Prompt], limit: int) -> list[Prompt]:
@@ -150,7 +163,10 @@ def spread(prompts: list[Prompt], limit: int) -> list[Prompt]:
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
     """A digest of ids, categories, texts and what stands before them: studies with equal digests had equal prompts."""
-    said = [[p.prompt_id, p.category, p.text, *([p.before] if p.before else [])] for p in prompts]
+    said = [
+        [p.prompt_id, p.category, p.text, *filter(None, (p.before, {"earlier": p.earlier} if p.earlier else None))]
+        for p in prompts
+    ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
@@ -160,8 +176,8 @@ def digest_of_each(prompts: Iterable[Prompt]) -> dict[str, str]:
 
 
 def _bundled(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
-    text = files("specdraft").joinpath("bundled/prompts.jsonl").read_text(encoding="utf-8")
-    return _parse_lines("bundled prompts", text.splitlines())
+    text = files("specdraft").joinpath("bundled", BUNDLED[spec.kind]).read_text(encoding="utf-8")
+    return _parse_lines(f"{spec.kind} prompts", text.splitlines())
 
 
 def _jsonl(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
@@ -200,7 +216,7 @@ def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
         yield f"{spec.path}, row {number}", parse_row(f"{spec.path}, row {number}", row, number, spec.column)
 
 
-_READERS = {"bundled": _bundled, "jsonl": _jsonl, "hf": _hf}
+_READERS = dict.fromkeys(BUNDLED, _bundled) | {"jsonl": _jsonl, "hf": _hf}
 
 
 def _parse_lines(source: str, lines: Iterable[str], column: str | None = None) -> Iterator[tuple[str, Prompt]]:
@@ -240,6 +256,11 @@ def _checked(rows: Iterator[tuple[str, Prompt]]) -> Iterator[Prompt]:
     seen: dict[str, str] = {}
     for where, prompt in rows:
         check_name(f"{where}: question_id", prompt.prompt_id, PromptError)
+        if turn_of_name(prompt.prompt_id).turn > 1:
+            raise PromptError(
+                f"{where}: question_id {prompt.prompt_id!r} is what a further turn of a prompt is called; expected "
+                "another id"
+            )
         check_name(f"{where}: category", prompt.category, PromptError)
         if prompt.prompt_id in seen:
             raise PromptError(

@@ -28,6 +28,8 @@ class Prompt(NamedTuple):
         turns: how many turns its row has; the first is measured.
         before: the messages in front of the text: a system prompt, earlier turns.
         after: how many messages its row has behind the text, which are not measured.
+        following: the texts of the further turns.
+        earlier: the texts of the turns in front, of which the target's answers are not known yet (see `turns.py`).
     """
 
     prompt_id: str
@@ -36,6 +38,8 @@ class Prompt(NamedTuple):
     turns: int = 1
     before: tuple[Message, ...] = ()
     after: int = 0
+    following: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
 
 class _Asked(NamedTuple):
@@ -45,6 +49,7 @@ class _Asked(NamedTuple):
     turns: int = 1
     before: tuple[Message, ...] = ()
     after: int = 0
+    following: tuple[str, ...] = ()
 
 
 def is_text(text: str) -> bool:
@@ -92,7 +97,7 @@ def _asked(where: str, row: dict[str, Any], column: str | None) -> _Asked:
     turns = [value] if isinstance(value, str) else value
     if not (isinstance(turns, list) and turns and isinstance(turns[0], str) and turns[0]):
         raise PromptError(f"{where}: expected {wanted}")
-    return _Asked(turns[0], len(turns))
+    return _Asked(turns[0], len(turns), following=tuple(turns[1:]))
 
 
 def _conversation(where: str, messages: Any) -> _Asked:

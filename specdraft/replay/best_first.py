@@ -144,9 +144,12 @@ def take_steps(walked: Walked, packed: PackedRanks, there: np.ndarray) -> Steps:
 def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
     """`[V, D]` how many nodes were fed to make each level of each step's tree, 0 where there is no such level.
 
-    A level is made from the nodes above it that were better than the last of a full tree when it was made; of those,
-    the ones that better nodes pushed out of the largest recorded tree are not known and are left out.
+    Of trees that grow adaptively they are known. Of best-first ones a level is made from the nodes above it that were
+    better than the last of a full tree when it was made; of those, the ones that better nodes pushed out of the largest
+    recorded tree are not known and are left out.
     """
+    if plan.margin < np.inf:
+        return _fed_adaptively(walked, steps, plan)
     depth, value = walked.depth[steps.start], walked.log_prob[steps.start]
     there = (depth > 0) & (value >= plan.least)
     fed = np.zeros((len(depth), plan.depth), dtype=np.int64)
@@ -156,6 +159,24 @@ def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
         place = np.cumsum(among, axis=1)
         last = np.max(value, axis=1, initial=-np.inf, where=among & (place == plan.nodes))
         fed[:, level] = (among & (depth == level) & (place <= plan.nodes) & (value > last[:, None])).sum(1)
+    return fed
+
+
+def _fed_adaptively(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
+    """See `fed_nodes`; a tree's own nodes say what was expanded (see `Adaptive`)."""
+    there = nodes_there(walked, plan)[steps.start]
+    depth, value = np.where(there, walked.depth[steps.start], 0), walked.log_prob[steps.start]
+    parents = np.zeros((len(there), there.shape[1] + 1), dtype=bool)
+    row, place = np.nonzero(there)
+    parents[row, walked.parent[steps.start][row, place]] = True
+    fed = np.zeros((len(depth), plan.depth), dtype=np.int64)
+    fed[:, 0] = 1
+    for level in range(1, plan.depth):
+        last = depth == level
+        leaf = last | (there & (depth < level) & ~parents[:, 1:])
+        best = np.max(value, axis=1, initial=-np.inf, where=leaf)
+        full = (there & (depth <= level)).sum(1) >= plan.nodes
+        fed[:, level] = (last & (value >= best[:, None] - plan.margin)).sum(1) * ~full
     return fed
 
 

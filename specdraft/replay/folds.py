@@ -6,15 +6,20 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from specdraft.prompts import Prompt
+from specdraft.prompts import Prompt, turn_of_name
 from specdraft.trees.shapes.fitted import FOLDS
 
 __all__ = ["FOLDS", "folds", "halves"]
 
 
 def halves(prompts: Iterable[Prompt], seed: int) -> np.ndarray:
-    """`[P]` the fold of each prompt (see `folds`)."""
-    return folds([prompt.category for prompt in prompts], seed)
+    """`[P]` the fold of each prompt (see `folds`); all turns of a prompt are in one."""
+    ids, categories = [], dict[str, str]()
+    for prompt in prompts:
+        ids.append(turn_of_name(prompt.prompt_id).prompt_id)
+        categories.setdefault(ids[-1], prompt.category)
+    of_prompt = dict(zip(categories, folds([*categories.values()], seed), strict=True))
+    return np.array([of_prompt[name] for name in ids], dtype=np.int64)
 
 
 def folds(categories: Sequence[str], seed: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ class Limits(NamedTuple):
     temperature: float | None
     top_p: float
     scorer: str = ""
+    margin: float = inf
 
     @property
     def scores(self) -> str:
@@ -128,7 +130,7 @@ class Replayer:
         """How well the scores of best-first trees tell what is accepted, by what the trees are ranked by; see
         `reliability`."""
         blocks = [np.arange(start, min(start + BLOCK, len(self._names))) for start in range(0, len(self._names), BLOCK)]
-        largest = {which.scores: which for which in self._expansions}
+        largest = {which.scores: which for which in self._expansions if which.margin == inf}
         return {
             scores: merged(reliability(self._walk(which, block), self._packed.of(block)) for block in blocks)
             for scores, which in largest.items()
@@ -259,7 +261,7 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
     scorer = plan.scorer.name if plan.scorer else plan.predictor or ""
-    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p, scorer)
+    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p, scorer, plan.margin)
 
 
 def dynamic_trees(

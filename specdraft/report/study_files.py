@@ -15,8 +15,9 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
 from specdraft.results.kept_tables import ABLATION, RELIABILITY, TableKind
-from specdraft.results.metrics import COUNTS, PRUNED, RATIOS, TIMES
+from specdraft.results.metrics import COUNTS, PRUNED, TIMES
 from specdraft.results.study_tables import read_csv
+from specdraft.results.summary import LATER, RATIOS_WITH_ENDS
 
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
 NEEDED = ["combination", "pair", "tree", "budget", "steps", "block_efficiency"]
@@ -26,20 +27,21 @@ NUMERIC = [
     *COUNTS,
     *PRUNED,
     *TIMES,
-    *(name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")),
+    *RATIOS_WITH_ENDS,
 ]
 DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
     "positions.csv": ("depth", "reached", "accepted"),
     "nodes.csv": ("rank_path", "reached", "accepted"),
+    "steps.csv": ("drafted_tokens",),
     "siblings.csv": ("rank", "next_reached", "next_accepted"),
     "comparisons.csv": ("tree_a", "tree_b", "metric", "difference", "difference_lo", "difference_hi"),
 }
-OPTIONAL = ("siblings.csv",)  # earlier studies have none
+OPTIONAL = ("siblings.csv", "steps.csv")  # earlier studies have none, or nobody asked
 TEXT_COLUMNS = {"rank_path", "tree_a", "tree_b", "metric", "combination"}
 EXPECTED = "expected a folder that `specdraft sweep` wrote"
 MOST_NAMED = 6
-ALPHA = ("alpha", "alpha_lo", "alpha_hi")  # earlier studies have none
+EARLIER_LACK = {f"{name}{end}" for name in ("alpha", *LATER) for end in ("", "_lo", "_hi")}  # earlier studies have none
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -136,7 +138,7 @@ def _with_numbers(written: pd.DataFrame, path: Path, notes: list[str]) -> pd.Dat
     absent = [name for name in NUMERIC if name not in written]
     for column in absent:
         summary[column] = np.nan
-    if lacking := [name for name in absent if name not in ALPHA]:
+    if lacking := [name for name in absent if name not in EARLIER_LACK]:
         notes.append(f"summary.csv has no column {_named(lacking)}: figures and tables that need it are left out.")
     if foreign := [str(name) for name in written if name not in {*NUMERIC, *GROUP_KEYS, "combination", "tree"}]:
         notes.append(

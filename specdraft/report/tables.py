@@ -9,9 +9,11 @@ from specdraft.report.leads import VERDICTS, Lead
 from specdraft.report.prediction_tables import ablation_table, promises_table
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.table import Table
+from specdraft.report.text_tables import quality_table, sizes_table
 from specdraft.report.words import say
 from specdraft.results.intervals import number
-from specdraft.results.metrics import COUNTS, RATIOS, TIMES
+from specdraft.results.metrics import COUNTS, TIMES
+from specdraft.results.summary import RATIOS_WITH_ENDS
 
 ESTIMATES = ("est_tokens_per_s", "est_speedup")
 BRIEF = ("tree", "budget", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi", "acceptance_length",
@@ -62,7 +64,8 @@ def tables(findings: Findings) -> Iterable[Table]:
     if leads := findings.leads:
         title = "The winner of each budget, and its lead over the runner-up"
         yield winners_table("winners", title, leads, len(leads))
-    for table in (promises_table(findings), ablation_table(findings.study)):
+    others = (promises_table(findings), ablation_table(findings.study), quality_table(findings), sizes_table(findings))
+    for table in others:
         if table is not None:
             yield table
     if len(findings.study.written):
@@ -74,8 +77,8 @@ def tables(findings: Findings) -> Iterable[Table]:
 def _summary_table(study: StudyFiles) -> Table:
     """All combinations, with the columns that hold anything."""
     written = study.written
-    ratios = [name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")]
-    wanted = ["pair", *study.varying, "tree", "budget", "nodes", "depth", *COUNTS, *ratios, *TIMES, "combination"]
+    counted = (*COUNTS, *RATIOS_WITH_ENDS, *TIMES)
+    wanted = ["pair", *study.varying, "tree", "budget", "nodes", "depth", *counted, "combination"]
     columns = [name for name in dict.fromkeys(wanted) if name in written and (written[name] != "").any()]
     rows = list(written[columns].map(visible).itertuples(index=False, name=None))
     estimates = " Columns that begin with est_ are estimates." if set(columns) & set(ESTIMATES) else ""

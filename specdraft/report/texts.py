@@ -41,6 +41,11 @@ METRICS = (
         "Never measurements.",
     ),
     (
+        "nll, perplexity",
+        "of the text under the target at temperature 1, in nats a token, and its exponential: live decoding only. "
+        "plain_nll is that of plain decoding's texts of the same prompts, nll_over_plain the paired difference.",
+    ),
+    (
         "loop_share",
         f"share of tokens that end the third or later occurrence of a 4-gram: above {MOST_LOOPING}, acceptance "
         "measures loops.",

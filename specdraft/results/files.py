@@ -108,14 +108,14 @@ def csv_pieces(table: pd.DataFrame) -> Iterator[str]:
     yield ",".join(map(_quoted, table.columns)) + "\n"
     for start in range(0, len(table), PIECE):
         piece = table.iloc[start : start + PIECE]
-        cells = zip(*(_cells(piece[name]) for name in table.columns), strict=True)
+        cells = zip(*(_cells(column) for _, column in piece.items()), strict=True)
         yield "\n".join(map(",".join, cells)) + "\n"
 
 
 def _cells(column: pd.Series[Any]) -> list[str]:
     """A column's cells: each distinct value is written once."""
-    codes, values = pd.factorize(column)
-    written = map("{:.6g}".format, values.tolist()) if is_float_dtype(column) else map(_cell, values)
+    codes, values = pd.factorize(column.array)
+    written = map("{:.6g}".format, values.tolist()) if is_float_dtype(column.dtype) else map(_cell, values)
     texts = np.array([*written, ""], dtype=object)  # the last one is for what is not there
     cells: list[str] = texts[codes].tolist()
     return cells

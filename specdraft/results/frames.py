@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from specdraft.prompts import turn_of_name
 from specdraft.results.counted import REPLAYED
 from specdraft.results.files import rank_path_text
 from specdraft.results.journal import Row
@@ -27,11 +28,11 @@ class Frames(NamedTuple):
     """Rows with their details; `combination` is a number, the place among all combinations.
 
     Attributes:
-        rows: `combination`, `repeat`, `prompt_id`, `category`, and every number.
+        rows: `combination`, `repeat`, `prompt_id`, `turn`, `category`, and every number.
         lengths: `combination`, `acceptance_length`, `steps`.
         positions: `combination`, `depth`, `reached`, `accepted`.
         nodes: `combination`, `rank_path`, `dynamic`, and every number of `NodeCounts`.
-        steps: `combination`, `prompt_id`, `repeat`, and what `steps.csv` says of a step.
+        steps: `combination`, `prompt_id`, `turn`, `repeat`, and what `steps.csv` says of a step.
     """
 
     rows: pd.DataFrame
@@ -66,7 +67,18 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     for name in frame.columns.intersection(TEXTS):
         texts = pd.Categorical(frame[name])
         columns[name] = texts.reorder_categories(sorted(texts.categories))
+    if "prompt_id" in columns:
+        columns |= _by_turn(columns["prompt_id"])
     return frame.assign(**columns).reset_index(drop=True)
+
+
+def _by_turn(names: pd.Categorical) -> dict[str, Any]:
+    """`prompt_id` and `turn` of what turns are called."""
+    turns = [turn_of_name(name) for name in names.categories]
+    ids = sorted({turn.prompt_id for turn in turns})
+    codes = np.array([ids.index(turn.prompt_id) for turn in turns], dtype=np.int64)
+    numbers = np.array([turn.turn for turn in turns], dtype=np.int64)
+    return {"prompt_id": pd.Categorical.from_codes(codes[names.codes], pd.Index(ids)), "turn": numbers[names.codes]}
 
 
 def _frames_of_rows(rows: Sequence[Row], place: Mapping[str, int]) -> Frames:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.results.files import cannot_write
-from specdraft.results.metrics import SECONDS, Tally
+from specdraft.results.metrics import UNKNOWN, Tally
 
 WHOLE = ("budget", "nodes", "depth", "max_new_tokens", "seed")  # key columns that are whole numbers
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
@@ -23,6 +23,7 @@ class Row:
 
     Attributes:
         weights: digests of the target's and the drafter's weights, and of all prompts where the tree was fitted.
+        timed_out: the text ended because its time was over.
     """
 
     combination: str
@@ -33,6 +34,7 @@ class Row:
     tally: Tally
     tie: dict[str, Any] | None = None
     steps: list[list[int]] | None = None
+    timed_out: bool = False
 
     @property
     def key(self) -> tuple[str, tuple[str, ...], str, int]:
@@ -45,7 +47,7 @@ class Row:
         tally["lengths"] = sorted(self.tally.lengths.items())
         tally["positions"] = sorted(self.tally.positions.items())
         tally["nodes"] = sorted(self.tally.nodes.items())
-        tally |= {name: None if isnan(tally[name]) else tally[name] for name in SECONDS}
+        tally |= {name: None if isnan(tally[name]) else tally[name] for name in UNKNOWN}
         values: dict[str, Any] = {
             "row": self.combination,
             "weights": self.weights,
@@ -54,6 +56,7 @@ class Row:
         }
         values |= {"repeat": self.repeat, "tally": tally}
         values |= {name: value for name in ("tie", "steps") if (value := getattr(self, name)) is not None}
+        values |= {"timed_out": True} if self.timed_out else {}
         return json.dumps(values, separators=(",", ":"))
 
     @classmethod
@@ -63,7 +66,7 @@ class Row:
         tally["lengths"] = Counter({int(a): n for a, n in tally["lengths"]})
         tally["positions"] = {int(d): list(n) for d, n in tally["positions"]}
         tally["nodes"] = {tuple(path): list(n) for path, n in tally["nodes"]}
-        tally |= {name: nan if tally[name] is None else tally[name] for name in SECONDS}
+        tally |= {name: nan if tally.get(name) is None else tally[name] for name in UNKNOWN}  # earlier rows lack some
         weights = tuple(values["weights"])
         _check_types([values["row"], values["prompt_id"], values["category"], *weights], str)
         _check_types([values["repeat"]], int)
@@ -72,7 +75,7 @@ class Row:
         counts = [*tally["positions"].values(), *tally["nodes"].values(), tally["lengths"].values()]
         _check_types([number for numbers in counts for number in numbers], float)
         row = (values["row"], weights, values["prompt_id"], values["category"], values["repeat"], Tally(**tally))
-        return cls(*row, values.get("tie"), values.get("steps"))
+        return cls(*row, values.get("tie"), values.get("steps"), values.get("timed_out", False))
 
 
 def _check_types(values: Iterable[Any], kind: type) -> None:

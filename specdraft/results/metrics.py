@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from specdraft.trees.step import Step
 from specdraft.trees.topology import RankPath
 
@@ -31,8 +33,12 @@ HELPERS = (
     "proposed_tokens",
     "lost_tokens",
     "starts",
+    "nll_sum",
+    "scored_tokens",
+    "plain_nll_sum",
+    "plain_tokens",
 )  # summed for ratios, not written
-SECONDS = (
+UNKNOWN = (
     "wall_s",
     "prefill_s",
     "draft_s",
@@ -41,6 +47,10 @@ SECONDS = (
     "plain_s",
     "est_s",
     "est_plain_s",
+    "nll_sum",
+    "scored_tokens",
+    "plain_nll_sum",
+    "plain_tokens",
 )  # NaN: the engine has none
 # ratio -> (numerator terms, denominator)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -55,7 +65,10 @@ RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "loop_share": (("looped_tokens",), "new_tokens"),
     "pruned_share": (("pruned_tokens",), "proposed_tokens"),
     "regret_tokens": (("lost_tokens",), "starts"),
+    "nll": (("nll_sum",), "scored_tokens"),
+    "plain_nll": (("plain_nll_sum",), "plain_tokens"),
 }
+PERPLEXITY = "perplexity"  # exp of `nll`
 SHARES = ("acceptance_rate", "alpha", "loop_share", "pruned_share")
 MOST_LOOPING = 0.3  # with a larger loop_share, acceptance measures loops
 
@@ -84,6 +97,8 @@ class Tally:
         wall_s, prefill_s, draft_s, predict_s, verify_s: measured seconds, of live decoding only; `predict_s` is
             scoring and pruning.
         plain_s: measured seconds of plain decoding of the same prompt.
+        nll_sum, plain_nll_sum: minus the sum of the logarithms of the target's probabilities (temperature 1) of the
+            text's tokens, `scored_tokens` of them, and of those of plain decoding; of live decoding only.
         est_s, est_plain_s: the same two estimated from the pair's cost curve, of replayed decoding only.
     """
 
@@ -105,12 +120,21 @@ class Tally:
     plain_s: float = nan
     est_s: float = nan
     est_plain_s: float = nan
+    nll_sum: float = nan
+    scored_tokens: float = nan
+    plain_nll_sum: float = nan
+    plain_tokens: float = nan
     lengths: Counter[int] = field(default_factory=Counter)
     positions: Mapping[int, Sequence[float]] = field(default_factory=dict)
     nodes: Mapping[RankPath, Sequence[float]] = field(default_factory=dict)
     dynamic: bool = False
     overlap: float = 0.0
     judged_tokens: int = 0
+
+    def score(self, nll_sum: float, plain_nll_sum: float, plain_tokens: int) -> None:
+        """Write down how probable the text is, and that of plain decoding."""
+        self.nll_sum, self.scored_tokens = nll_sum, self.new_tokens
+        self.plain_nll_sum, self.plain_tokens = plain_nll_sum, plain_tokens
 
     @property
     def other_s(self) -> float:
@@ -206,12 +230,16 @@ def looped_tokens(tokens: Sequence[int], gram: int = 4, repeats: int = 3) -> int
 
 
 def add_ratios(table: pd.DataFrame, ratios: Iterable[str] = RATIOS) -> pd.DataFrame:
-    """The table with a column per ratio; empty where the denominator is 0."""
-    table = table.copy()
+    """The table with a column per ratio, and `perplexity`; empty where the denominator is 0."""
+    import pandas as pd
+
+    found = {}
     for name in ratios:
         terms, denominator = RATIOS[name]
-        table[name] = table[list(terms)].sum(axis=1, skipna=False) / table[denominator].where(table[denominator] > 0)
-    return table
+        above, below = sum(table[term].to_numpy(float) for term in terms), table[denominator].to_numpy(float)
+        found[name] = above / np.where(below > 0, below, nan)
+    found |= {PERPLEXITY: np.exp(found["nll"])} if "nll" in found else {}
+    return pd.concat([table, pd.DataFrame(found, index=table.index)], axis=1)
 
 
 def possible(ratio: str, depth: float = inf) -> tuple[float, float]:

@@ -34,7 +34,12 @@ class PromptSums:
 
 def group_numbers(records: pd.DataFrame, keys: list[str]) -> np.ndarray:
     """`[rows]` the number of each row's group, in the order in which they appear."""
-    return records.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    numbers = np.zeros(len(records), dtype=np.int64)
+    for key in keys:
+        codes, values = pd.factorize(records[key], use_na_sentinel=False)
+        if len(values) > 1:
+            numbers, _ = pd.factorize(numbers * len(values) + codes)
+    return numbers
 
 
 def prompt_sums(records: pd.DataFrame, groups: np.ndarray, terms: list[str]) -> Iterator[PromptSums]:

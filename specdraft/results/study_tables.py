@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, RELIABILITY
-from specdraft.results.metrics import RATIOS
-from specdraft.results.summary import RATIOS_WITH_ENDS, SUMS
+from specdraft.results.metrics import PERPLEXITY, RATIOS
+from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order
-    "records.csv": [*KEYS, *SUMS, *RATIOS],
+    "records.csv": [*KEYS, *SUMS, *RATIOS, PERPLEXITY],
     "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS],
     "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS],
     "comparisons.csv": COMPARISON_COLUMNS,
@@ -31,25 +31,27 @@ COLUMNS = {  # file -> its columns, in order
 }
 TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "acceptance", "prompts",
         "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
-WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "repeat", "seed"}
+WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed"}
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
     "lengths.csv": {"acceptance_length"},
     "siblings.csv": {"rank"},
     "steps.csv": {"step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"},
 }
+BEFORE = {"turn": 1}  # columns that earlier studies do not have, and what they would say
 
 
 @dataclass(frozen=True, eq=False)
 class StudyTables:
     """A study's results.
 
-    Identifiers and labels are text, `budget`, `nodes`, `depth`, `top_k`, `max_new_tokens`, `repeat` and `seed` are
-    int64; counts, seconds and ratios are float64, and NaN where the file has nothing. See `results/metrics.py` for what
-    the columns mean.
+    Identifiers and labels are text, `budget`, `nodes`, `depth`, `top_k`, `max_new_tokens`, `turn`, `repeat` and `seed`
+    are int64; counts, seconds and ratios are float64, and NaN where the file has nothing. See `results/metrics.py` for
+    what the columns mean.
 
     Attributes:
         folder: where the study was read.
-        records: one row per combination, prompt and repeat; None where the study was run with `output.records=none`.
+        records: one row per combination, prompt, turn and repeat; None where the study was run with
+            `output.records=none`.
         summary: one row per combination, with 95 % intervals (`_lo`, `_hi`).
         by_category: one row per combination and category of prompts.
         comparisons: one row per two trees at one budget and metric: their paired difference.
@@ -113,7 +115,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise ResultsError(f"{path}: cannot be read as a table; {EXPECTED}") from error
     columns = COLUMNS[RECORDS]
     _check_columns(path, columns, [str(name) for name in table.columns])
-    return table[columns].astype({column: _type_of(column, RECORDS) for column in columns})
+    types = {column: _type_of(column, RECORDS) for column in columns}
+    return table.assign(**_before(table.columns)).reindex(columns=columns).astype(types)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -121,14 +124,21 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise ResultsError(f"{path}: there is no such file; {EXPECTED}")
     columns = COLUMNS[path.name]
-    _check_columns(path, columns, [*map(str, read_csv(path, nrows=0))])
-    types = {column: _type_of(column, path.name) for column in columns}
-    blank = {column: [""] for column in columns if types[column] == "float64"}
-    return read_csv(path, usecols=columns, dtype=types, keep_default_na=False, na_values=blank)[columns]
+    header = [*map(str, read_csv(path, nrows=0))]
+    _check_columns(path, columns, header)
+    types = {column: _type_of(column, path.name) for column in columns if column in header}
+    blank = {column: [""] for column, kind in types.items() if kind == "float64"}
+    table = read_csv(path, usecols=[*types], dtype=types, keep_default_na=False, na_values=blank)
+    return table.assign(**_before(header)).reindex(columns=columns)
+
+
+def _before(header: Collection[str]) -> dict[str, Any]:
+    return {column: value for column, value in BEFORE.items() if column not in header}
 
 
 def _check_columns(path: Path, columns: Sequence[str], header: Sequence[str]) -> None:
-    if missing := [column for column in columns if column not in header]:
+    missing = [column for column in columns if column not in (*header, *BEFORE)]
+    if missing := [column for column in missing if column.removesuffix("_lo").removesuffix("_hi") not in LATER]:
         raise ResultsError(f"{path}: has no column {', '.join(missing)}; expected a table of this version of specdraft")
 
 

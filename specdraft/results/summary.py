@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from specdraft.results.bounds import bounds, ratios_of_sums
-from specdraft.results.metrics import COUNTS, HELPERS, PRUNED, RATIOS, TIMES, add_ratios, possible
+from specdraft.results.bounds import bounds, bounds_of_differences, ratios_of_sums
+from specdraft.results.metrics import COUNTS, HELPERS, PERPLEXITY, PRUNED, RATIOS, TIMES, add_ratios, possible
 from specdraft.results.prompt_sums import group_numbers, prompt_sums
 
 ENDS = ("lo", "hi")
 SUMS = [*COUNTS, *PRUNED, *TIMES]
-RATIOS_WITH_ENDS = [name for ratio in RATIOS for name in (ratio, *(f"{ratio}_{end}" for end in ENDS))]
+OVER_PLAIN = "nll_over_plain"  # paired, prompt by prompt
+LATER = ("nll", "plain_nll", PERPLEXITY, OVER_PLAIN)  # with their ends: earlier studies have none
+RATIOS_WITH_ENDS = [
+    name for ratio in (*RATIOS, PERPLEXITY, OVER_PLAIN) for name in (ratio, *(f"{ratio}_{end}" for end in ENDS))
+]
 
 
 def summarise(records: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -27,11 +31,15 @@ def summarise(records: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     sums = records[terms].groupby(groups, sort=True).sum(min_count=1)
     table = add_ratios(pd.concat([records[keys].iloc[first].reset_index(drop=True), sums], axis=1))
     depths = table["depth"].to_numpy(float)
-    limits = {ratio: np.full((len(table), 2), np.nan) for ratio in RATIOS}
+    limits = {ratio: np.full((len(table), 2), np.nan) for ratio in (*RATIOS, OVER_PLAIN)}
     for alike in prompt_sums(records, groups, terms):
-        for ratio, found in limits.items():
-            possible_ends = ends(ratio, depths[alike.groups])
-            found[alike.groups] = bounds(ratios_of_sums(*alike.terms_of(ratio)), alike.categories, possible_ends)
+        ratios = {ratio: ratios_of_sums(*alike.terms_of(ratio)) for ratio in RATIOS}
+        for ratio, given in ratios.items():
+            limits[ratio][alike.groups] = bounds(given, alike.categories, ends(ratio, depths[alike.groups]))
+        paired = bounds_of_differences(ratios["nll"], ratios["plain_nll"], alike.categories)
+        limits[OVER_PLAIN][alike.groups] = paired
+    limits[PERPLEXITY] = np.exp(limits["nll"])
+    table[OVER_PLAIN] = table["nll"] - table["plain_nll"]
     columns = {f"{ratio}_{end}": found[:, place] for ratio, found in limits.items() for place, end in enumerate(ENDS)}
     return pd.concat([table, pd.DataFrame(columns)], axis=1)[[*keys, *SUMS, *RATIOS_WITH_ENDS]]
 

@@ -19,16 +19,16 @@ from specdraft.results.summary import SUMS, summarise
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "category", "repeat",
-        "seed", "engine"]  # fmt: skip
-COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
+        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "turn", "category",
+        "repeat", "seed", "engine"]  # fmt: skip
+COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "positions.csv": ["depth", "reached", "accepted"],
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
     "siblings.csv": ["depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
-    "steps.csv": ["prompt_id", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
+    "steps.csv": ["prompt_id", "turn", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
 }
 
 
@@ -38,7 +38,7 @@ def build_tables(
     """File name -> table, for rows of any number of combinations: of the journal, and those that were replayed."""
     place = {name: index for index, name in enumerate(combinations)}
     frames = frames_of(rows, replayed, place)
-    keys = pd.DataFrame(list(combinations.values()), columns=COMBINATION_KEYS)
+    keys = _categorical(pd.DataFrame(list(combinations.values()), columns=COMBINATION_KEYS))
     records = records_table(frames.rows, keys)
     summary, by_category = (summarise(records, [*COMBINATION_KEYS, *more]) for more in ([], ["category"]))
     details = {
@@ -64,23 +64,21 @@ def records_table(rows: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: see `Frames`.
-        keys: a row per combination, in the order of their numbers.
+        keys: a row per combination, in the order of their numbers; texts are categorical.
     """
     ordered = rows.sort_values(["combination", "repeat"], kind="stable")
     return add_ratios(_with_keys(ordered, keys)[[*KEYS, *SUMS, *HELPERS]])
 
 
+def _categorical(keys: pd.DataFrame) -> pd.DataFrame:
+    """Key columns with their texts as categories."""
+    return keys.astype({name: "category" for name, kind in keys.dtypes.items() if not is_numeric_dtype(kind)})
+
+
 def _with_keys(table: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
-    """A table with the key columns of its combinations in place of their numbers; texts are categorical."""
-    which = table["combination"].to_numpy()
-    columns = {
-        str(name): column if is_numeric_dtype(column) else column.astype("category") for name, column in keys.items()
-    }
-    return (
-        table.drop(columns="combination")
-        .reset_index(drop=True)
-        .assign(**{name: column.take(which).array for name, column in columns.items()})
-    )
+    """A table with the key columns of its combinations in place of their numbers."""
+    own = keys.take(table["combination"].to_numpy()).reset_index(drop=True)
+    return pd.concat([own, table.drop(columns="combination").reset_index(drop=True)], axis=1)
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,10 +12,12 @@ from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import Proof, prove
 from specdraft.losslessness.live_texts import FEWEST, LEVEL, TEXTS, Checked, check_live, pick
-from specdraft.study.combination import case_of, encode_prompts
+from specdraft.study.combination import case_of
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
 from specdraft.study.refusals import refuse_engine, refuse_study_keys, refuse_without_effect
+from specdraft.study.turns import read_prompts
+from specdraft.traces.store import TraceStore, default_folder
 
 DEFAULTS = {
     "pair": "zoo",
@@ -115,7 +117,7 @@ def certify(
     loaded: Pair | None = None
     for files, combinations in plan.by_pair().items():
         loaded = load_pair(files, target_of=loaded)
-        prompts = encode_prompts(files, plan.prompts, combinations)
+        prompts = read_prompts(loaded, plan.prompts, combinations, TraceStore(default_folder()))
         picked = pick(map(case_of, combinations))
         checks = check_live(loaded, picked, prompts, texts, plan.settings.seed, lambda what: progress.done(1))
         for case, checked in zip(picked, checks, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,12 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Settings
 from specdraft.decoding.fitting import Together
 from specdraft.drafters.pair import EncodedPrompt, PairFiles
-from specdraft.errors import PromptError
+from specdraft.errors import ConfigError, PromptError
 from specdraft.models.placement import dtype_label
 from specdraft.models.spec import ModelSpec
 from specdraft.prediction.pruning import NoPruning, PruningPolicy
 from specdraft.prompts import Prompt, PromptSpec
+from specdraft.prompts.turns import after_answer
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.once import Once
 from specdraft.trees.made import Trees
@@ -143,7 +144,13 @@ class Combination:
         decides |= {"pruning": self.pruning.identity()} if self.pruning.prunes else {}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         decides |= {"system": self.prompts.system} if self.prompts.system else {}
+        decides |= {"max_time_s": limit} if (limit := self._limit_s) else {}
         return short_name(hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest())
+
+    @property
+    def _limit_s(self) -> float | None:
+        """Of each text, where it is decoded live."""
+        return self.settings.max_time_s if self.engine == "live" else None
 
     @property
     def fits_scores(self) -> bool:
@@ -179,6 +186,7 @@ class Combination:
             settings.max_prompt_tokens,
             self.engine,
             *([repr(self.pruning)] if self.pruning.prunes else []),
+            *([self._limit_s] if self._limit_s else []),
         )
 
     def describe(self) -> str:
@@ -232,9 +240,12 @@ def encode_for(
 
 
 def encode_all(
-    files: PairFiles, prompts: Iterable[Prompt], template: str, settings: Settings, depth: int
+    files: PairFiles, prompts: Sequence[Prompt], template: str, settings: Settings, depth: int
 ) -> dict[str, list[int]]:
-    """Token ids of every prompt, by prompt id, with room for `depth` draft levels. Raises as `encode_prompts`."""
+    """Token ids of every prompt, by prompt id, with room for `depth` draft levels. Raises as `encode_prompts`; and
+    `ConfigError` for a turn that waits for the target's answers."""
+    if any(prompt.earlier for prompt in prompts):
+        raise ConfigError("prompts.turns=all is for specdraft sweep and certify; leave it out")
     encoded = _encode_each(files, prompts, template, settings, depth)
     return {name: prompt.ids for name, prompt in encoded.items()}
 
@@ -245,10 +256,23 @@ def _encode_each(
     encoded = {}
     for prompt in prompts:
         try:
-            encoded[prompt.prompt_id] = files.encode_to_fit(prompt.text, template, settings, depth, prompt.before)
+            encoded[prompt.prompt_id] = _encode(files, prompt, template, settings, depth)
         except PromptError as error:
             raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
     return encoded
+
+
+def _encode(files: PairFiles, prompt: Prompt, template: str, settings: Settings, depth: int) -> EncodedPrompt:
+    """A prompt's token ids; of one that waits for answers, as many as it may have with them."""
+    if not prompt.earlier:
+        return files.encode_to_fit(prompt.text, template, settings, depth, prompt.before)
+    templated = files.reader(template).templated
+    whole = prompt._replace(text=prompt.earlier[0])
+    for text in (*prompt.earlier[1:], prompt.text):
+        whole = after_answer(whole, "", prompt._replace(text=text), templated)
+    encoded = files.encode_to_fit(whole.text, template, settings, depth, whole.before)
+    answers = encoded.ids[-1:] * (settings.max_new_tokens * len(prompt.earlier))
+    return encoded._replace(ids=files.fit([*encoded.ids, *answers], settings, depth))
 
 
 def model_label(spec: ModelSpec) -> str:

@@ -55,6 +55,7 @@ class Generation:
         tally: counts and seconds.
         lost_tokens: accepted tokens that pruning lost, each step's from where it started; None where that is not known
             (the text depends on the tree, as a rule is lossy).
+        timed_out: the text ended because its time was over (`max_time_s`).
     """
 
     text: str
@@ -62,6 +63,7 @@ class Generation:
     steps: list[Step]
     tally: Tally
     lost_tokens: int | None = None
+    timed_out: bool = False
 
     @property
     def acceptance_rate(self) -> float | None:
@@ -112,6 +114,7 @@ class Generation:
             "steps": counts.steps,
             "new_tokens": counts.new_tokens,
             "pruned_tokens": self.pruned_tokens,
+            "timed_out": self.timed_out,
         }
         ratios = ("acceptance_rate", "acceptance_length", "block_efficiency", "pruned_share", "regret_tokens")
         data |= {name: getattr(self, name) for name in ratios}
@@ -151,10 +154,12 @@ class SpeculativeDecoder:
         watched: also keep in every step what is needed to show it (see `decode`).
         max_prompt_tokens: longer prompts are cut to this on the left.
         fitted_on: the prompts that a fitted shape, or calibrated scores, are fitted on; all bundled ones if not given.
+        max_time_s: no step is begun later than so many seconds after the prompt: the text ends there.
+        parameters: of a tree that is named, as `margin=2.0` of `adaptive`.
 
     Raises:
-        ConfigError: there is no such tree or policy, the budget does not fit it, a number is out of range, or tree,
-            rule, sampling, pruning and drafter do not go together.
+        ConfigError: there is no such tree, parameter or policy, the budget does not fit it, a number is out of range,
+            or tree, rule, sampling, pruning and drafter do not go together.
     """
 
     def __init__(
@@ -173,12 +178,15 @@ class SpeculativeDecoder:
         scores: str | None = None,
         predictor: str | None = None,
         alignment: str | None = None,
+        max_time_s: float | None = None,
+        **parameters: Any,
     ) -> None:
         pair = pair if alignment is None else _aligned(pair, alignment)
         by = {name: value for name, value in (("scores", scores), ("predictor", predictor)) if value is not None}
-        shape: Shape = _named(tree, registry(), "tree", by) if isinstance(tree, str) else tree
+        shape: Shape = _named(tree, registry(), "tree", by | parameters) if isinstance(tree, str) else tree
         policy: PruningPolicy = _named(pruning, policies(), "pruning", by) if isinstance(pruning, str) else pruning
         _refuse_unused(by, tree, pruning, shape, policy)
+        _refuse_unknown(parameters, tree, shape)
         self.pair, self.shape, self.max_new_tokens = pair, shape, max_new_tokens
         self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
         drafter = pair.files.drafter
@@ -193,7 +201,9 @@ class SpeculativeDecoder:
             drafter=drafter.label,
             pruning=policy,
         ).refuse()
-        self._settings = Settings(max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, seed=seed)
+        self._settings = Settings(
+            max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, max_time_s=max_time_s, seed=seed
+        )
         self._settings.check()
         self._watched = watched
         fitted = shape.fitted or shape.fits_scores or policy.fits_scores
@@ -249,7 +259,8 @@ class SpeculativeDecoder:
         ending, verifier = Ending(self.max_new_tokens, self.pair.eos_ids), Verifier.of(self.pair)
         setting = (self.plan, self.rule, self.sampling)
         given = (verifier, self.pair.drafter, *setting, prompt_ids, ending, source)
-        return decode(*given, pruning=self.pruning, watched=self._watched)
+        limit_s = self._settings.max_time_s
+        return decode(*given, pruning=self.pruning, watched=self._watched, max_time_s=limit_s)
 
     def generate(self, prompt: Prompt, chat_template: str = "auto", compare: bool = False) -> Generation:
         """Decode one prompt.
@@ -278,7 +289,8 @@ class SpeculativeDecoder:
         counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
         known = self.rule.lossless and self.rule.draw == "rank"
         lost = lost_to_pruning(decoding.steps) if known else None
-        return Generation(self.pair.decode(decoding.tokens), decoding.tokens, decoding.steps, counted, lost)
+        text, timed_out = self.pair.decode(decoding.tokens), decoding.timed_out
+        return Generation(text, decoding.tokens, decoding.steps, counted, lost, timed_out)
 
     def _encode(self, prompt: Prompt, chat_template: str) -> list[int]:
         if isinstance(prompt, str):
@@ -325,6 +337,14 @@ def _named(name: str, known: dict[str, Any], group: str, parameters: Mapping[str
         raise ConfigError(f"{group}={name!r}: there is no such {group}{did_you_mean(name, known)}")
     has = {parameter.name for parameter in fields(known[name])}
     return known[name](**{key: value for key, value in (parameters or {}).items() if key in has})
+
+
+def _refuse_unknown(parameters: Mapping[str, Any], tree: Shape | str, shape: Shape) -> None:
+    """Raise `ConfigError` for a parameter that the named tree does not have."""
+    known = sorted({field.name for field in fields(type(shape))} - {"kind"}) if isinstance(tree, str) else []  # type: ignore[arg-type]
+    for key, value in parameters.items():
+        if key not in known:
+            raise ConfigError(f"{key}={value!r}: tree={shape.kind} has no such parameter{did_you_mean(key, known)}")
 
 
 def _refuse_unused(

@@ -18,6 +18,7 @@ from specdraft.study.folder import read_manifest, write_manifest, write_tables
 from specdraft.study.manifest import Facts, build_manifest
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
+from specdraft.study.prompt_notes import notes_on_time
 from specdraft.study.rows import StudyRows
 
 
@@ -100,7 +101,10 @@ class Ledger:
         """Write every file: the union of this run and earlier ones. Raises `ResultsError`."""
         self.rows.close()
         failures = self._standing_failures()
-        tables = self.rows.tables({failure.combination for failure in failures})
+        failed = {failure.combination for failure in failures}
+        for note in notes_on_time(self.rows.current(failed).timed_out):
+            self._progress.note(note.text)
+        tables = self.rows.tables(failed)
         write_tables(self._out, tables, self._plan.shared_config, self._plan.settings.output.records)
         self._reliability.write()
         write_failures(self._out, failures, self._plan.private_paths)

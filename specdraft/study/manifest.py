@@ -18,7 +18,7 @@ from specdraft.results.files import without_folders
 from specdraft.results.manifest import environment
 from specdraft.study.failures import Failure
 from specdraft.study.plan import StudyPlan
-from specdraft.study.prompt_notes import notes_on_rows
+from specdraft.study.prompt_notes import notes_on_rows, notes_on_time
 from specdraft.study.rows import Current
 
 
@@ -156,7 +156,12 @@ def build_manifest(
         "prompt_digests": digest_of_each(plan.prompts),
         "plan_notes": list(plan.notes),
         "prompt_notes": [
-            note.as_dict() for note in (*plan.prompt_notes, *notes_on_rows(current.prompts, plan.prompts))
+            note.as_dict()
+            for note in (
+                *plan.prompt_notes,
+                *notes_on_rows(current.prompts, plan.prompts),
+                *notes_on_time(current.timed_out),
+            )
         ],
         "combinations": len(current.counts),
         "skipped": without_folders(

@@ -20,7 +20,7 @@ from specdraft.config import (
 )
 from specdraft.drafters.on_demand import Memory
 from specdraft.drafters.pair import PairFiles, find_pair
-from specdraft.errors import ConfigError, PromptError
+from specdraft.errors import ConfigError, NoWeightsError, PromptError
 from specdraft.models.placement import check_loadable, dtype_label
 from specdraft.prompts import Prompt, load_prompts, prompts_digest
 from specdraft.results.files import absolute_paths, without_folders
@@ -30,8 +30,15 @@ from specdraft.study.once import Once
 from specdraft.study.pair_names import named_points
 from specdraft.study.points import one_point, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
-from specdraft.study.refusals import refuse_bundled_path, refuse_costs_off, refuse_costs_unused, refuse_study_keys
+from specdraft.study.refusals import (
+    refuse_bundled_path,
+    refuse_costs_off,
+    refuse_costs_unused,
+    refuse_study_keys,
+    refuse_time_unused,
+)
 from specdraft.study.remembered import check_once, encode_once
+from specdraft.study.turns import refuse_swept_answers
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees import shapes
@@ -129,11 +136,14 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     prompts = load_prompts(prompt_spec)
     points = named_points(study.points)
     memory = StoredMemory(TraceStore(default_folder()))
-    pairs = _find_pairs(points, weights, memory)
-    combinations, skipped = _combinations(points, pairs, prompts, trees)
+    pairs, without = _find_pairs(points, weights, memory)
+    combinations, skipped = _combinations(points, pairs, without, prompts, trees)
     if not combinations:
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
-    refuse_costs_unused(settings, {combination.engine for combination in combinations})
+    refuse_swept_answers(prompts, combinations)
+    engines = {combination.engine for combination in combinations}
+    refuse_costs_unused(settings, engines)
+    refuse_time_unused(settings, engines)
     _check_predictors(combinations)
     refuse_costs_off(settings, (combination.pruning for combination in combinations))
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
@@ -187,16 +197,25 @@ def _combination(
     )
 
 
-def _find_pairs(points: Iterable[Point], weights: bool, memory: Memory) -> dict[str, PairFiles]:
-    """Each pair's files, checked; one `ModelFiles` for a model that several pairs share."""
+def _find_pairs(
+    points: Iterable[Point], weights: bool, memory: Memory
+) -> tuple[dict[str, PairFiles], dict[str, NoWeightsError]]:
+    """Each pair's files, checked, one `ModelFiles` for a model that several pairs share; and the pairs whose drafter's
+    weights nobody names, if there are others.
+    """
     pairs: dict[str, PairFiles] = {}
+    without: dict[str, NoWeightsError] = {}
     names: dict[tuple[str, ...], str] = {}
     for point in points:
         spec, drafter = point.groups["pair"], point.groups["drafter"]
         key = repr((spec, drafter))
-        if key in pairs:
+        if key in pairs or key in without:
             continue
-        files = find_pair(spec, drafter, weights)
+        try:
+            files = find_pair(spec, drafter, weights)
+        except NoWeightsError as error:
+            without[key] = error
+            continue
         labels = [model_label(model.spec) for model in files.models]
         columns = (spec.name, drafter.label, *labels, dtype_label(files.target))
         if names.setdefault(columns, key) != key:
@@ -211,17 +230,27 @@ def _find_pairs(points: Iterable[Point], weights: bool, memory: Memory) -> dict[
             check_loadable(model)
         if weights:
             pairs[key].check_memory()
-    return pairs
+    if not pairs:
+        raise next(iter(without.values()))
+    return pairs, without
 
 
 def _combinations(
-    points: Iterable[Point], pairs: dict[str, PairFiles], prompts: list[Prompt], trees: Trees
+    points: Iterable[Point],
+    pairs: dict[str, PairFiles],
+    without: dict[str, NoWeightsError],
+    prompts: list[Prompt],
+    trees: Trees,
 ) -> tuple[list[Combination], list[tuple[str, str]]]:
     combinations: dict[str, Combination] = {}
     skipped, digest, once = [], prompts_digest(prompts), Once()
     _check_tree_names(points)
     for point in points:
-        shape, files = point.groups["tree"], pairs[repr((point.groups["pair"], point.groups["drafter"]))]
+        shape, key = point.groups["tree"], repr((point.groups["pair"], point.groups["drafter"]))
+        if key in without:
+            skipped.append((" ".join(point.overrides), str(without[key])))
+            continue
+        files = pairs[key]
         combination = _combination(point, files, digest, trees, once)
         if why := misfit(combination, prompts):
             skipped.append((" ".join(point.overrides), why))

@@ -16,7 +16,7 @@ class PromptNote:
     """One thing to know.
 
     Attributes:
-        kind: `first turn`, `reply`, `date`, `cut`, `marked twice` or `missing`.
+        kind: `first turn`, `later turn`, `reply`, `date`, `cut`, `marked twice` or `missing`.
         prompts: how many prompts it is about.
         text: a line for people.
         pair: whose tokenizer or template it is; empty where it is about the prompts alone.
@@ -37,7 +37,13 @@ def notes_on_turns(prompts: Sequence[Prompt]) -> list[PromptNote]:
     of, several, answered = len(prompts), sum(p.turns > 1 for p in prompts), sum(p.after > 0 for p in prompts)
     turns = f"only the first turn is measured of {several} of {of} prompts, which have more"
     replies = f"{answered} of {of} prompts are measured up to their last turn of the user; what follows is left out"
-    notes = [PromptNote("first turn", several, turns), PromptNote("reply", answered, replies)]
+    later = sum(bool(p.earlier) for p in prompts)
+    context = f"{later} of {of} prompts are later turns: the target's own greedy answers stand before them"
+    notes = [
+        PromptNote("first turn", several, turns),
+        PromptNote("later turn", later, context),
+        PromptNote("reply", answered, replies),
+    ]
     return [note for note in notes if note.prompts]
 
 
@@ -69,6 +75,14 @@ def notes_on_encoding(encoded: Mapping[str, EncodedPrompt], most: int | None, pa
         )
         notes.append(PromptNote("marked twice", twice, text, pair))
     return notes
+
+
+def notes_on_time(timed_out: Sequence[bool]) -> list[PromptNote]:
+    """Whether live texts ended because their time (`max_time_s`) was over: of each text."""
+    if not (count := sum(timed_out)):
+        return []
+    text = f"{count} of {len(timed_out)} live texts ended early: their time (max_time_s) was over"
+    return [PromptNote("timed out", count, text)]
 
 
 def notes_on_rows(there: Mapping[str, int], prompts: Sequence[Prompt]) -> list[PromptNote]:

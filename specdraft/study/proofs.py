@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from specdraft.drafters.pair import Pair
 from specdraft.errors import OUT_OF_MEMORY, ModelError
 from specdraft.models.memory import out_of_gpu_memory
-from specdraft.study.combination import Combination, case_of, encode_prompts
+from specdraft.study.combination import Combination, case_of
 from specdraft.study.plan import StudyPlan
+from specdraft.study.turns import read_prompts
+from specdraft.traces.store import TraceStore, default_folder
 from specdraft.traces.watch import UNWATCHED, Watch
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def check_pair(
     """
     from specdraft.losslessness.live_texts import TEXTS, check_live, pick
 
-    prompt_ids = encode_prompts(pair.files, plan.prompts[:CHECKED_PROMPTS], combinations)
+    store = TraceStore(default_folder())
+    prompt_ids = read_prompts(pair, plan.prompts[:CHECKED_PROMPTS], combinations, store)
     picked = pick(map(case_of, combinations))
     watch.stage("certify", len(picked), "checks")
     try:

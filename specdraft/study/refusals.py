@@ -52,6 +52,12 @@ def refuse_costs_unused(settings: Settings, engines: Iterable[str]) -> None:
         raise ConfigError(f"cost.measure={measure} has no effect: nothing is replayed, and live times are measured")
 
 
+def refuse_time_unused(settings: Settings, engines: Iterable[str]) -> None:
+    """Raise `ConfigError` where texts are given a time and none is decoded live."""
+    if settings.max_time_s is not None and "live" not in engines:
+        raise ConfigError(f"max_time_s={settings.max_time_s} has no effect: nothing is decoded live (engine=live)")
+
+
 def refuse_costs_off(settings: Settings, policies: Iterable[PruningPolicy]) -> None:
     """Raise `ConfigError` where a policy weighs costs and none are to be measured."""
     kinds = [policy.kind for policy in policies if policy.needs_costs]

@@ -17,6 +17,7 @@ def check_once(files: PairFiles, memory: Memory) -> None:
     if kept := memory.recall(about):
         for model, facts in zip(files.models, kept["models"], strict=True):
             model.remember(facts)
+        files.drafter.check_target(files.target)
         return
     files.check()
     memory.keep(about, {"models": [model.remembered() for model in files.models]})

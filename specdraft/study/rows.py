@@ -38,6 +38,11 @@ class Current(NamedTuple):
     prompts: dict[str, int]
 
     @property
+    def timed_out(self) -> list[bool]:
+        """Of each live text, whether it ended because its time was over."""
+        return [row.timed_out for row in self.rows]
+
+    @property
     def ties(self) -> list[dict[str, Any]]:
         """Where live text differs from plain decoding, and rounding decides."""
         return [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in self.rows if r.tie]

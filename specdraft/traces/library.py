@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any, NamedTuple, TypeVar
 
 from specdraft.acceptance import AcceptanceRule
@@ -68,22 +69,11 @@ def pair_traces(
         watch: told of the stages record, annotate and judge.
         rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
     """
-    prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
-    store = store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
+    store = _labelled(store, pair, prompts)
     recorder = Recorder(pair, store, recorded, watch)
+    trajectories = pair_trajectories(pair, prompts, sampling, ending, store, recorded, draw, watch)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
-
-    def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
-        generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
-        listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)
-        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators, steps.gained):
-            yield some[row], trajectory
-        steps.end()
-
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
-    longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
-    note = f"recorded {{}} trajectories of {target}"
-    trajectories = recorder.complete(Trajectory, abouts, longest, texts, note, ending)
     about_annotations = {
         name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()
     }
@@ -115,6 +105,37 @@ def pair_traces(
     note = f"judged {{}} sampled texts of {target} with {drafter}"
     records = recorder.complete_records(rules, about_records, lengths, judged, note)
     return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
+
+
+def pair_trajectories(
+    pair: Pair,
+    prompts: Mapping[str, Sequence[int]],
+    sampling: Sampling,
+    ending: Ending,
+    store: TraceStore,
+    recorded: Callable[[str], None] = lambda what: None,
+    draw: str = "",
+    watch: Watch = UNWATCHED,
+) -> dict[str, Trajectory]:
+    """The target's texts of every prompt, without what a drafter says along them; see `pair_traces`."""
+    recorder = Recorder(pair, _labelled(store, pair, prompts), recorded, watch)
+    abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
+
+    def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
+        generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
+        listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)
+        for row, trajectory in record_trajectories(pair.target, listed, ending, sampling, generators, steps.gained):
+            yield some[row], trajectory
+        steps.end()
+
+    longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
+    note = f"recorded {{}} trajectories of {pair.files.target.spec.path}"
+    return recorder.complete(Trajectory, abouts, longest, texts, note, ending)
+
+
+def _labelled(store: TraceStore, pair: Pair, prompts: Mapping[str, Sequence[int]]) -> TraceStore:
+    prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
+    return store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
 
 
 def lengths_of(prompts: Mapping[str, Sequence[int]], traces: PairTraces) -> dict[str, int]:
@@ -225,19 +246,20 @@ class Expansions:
             "budget": plan.nodes,
             "max_depth": plan.depth,
             "max_children": plan.max_children,
-            **_scored_by(plan),
+            **_grown_by(plan),
         }
 
 
-SCORED_BY = ("temperature", "predictor", "top_p")
+GROWN_BY = ("temperature", "predictor", "top_p", "margin")
 
 
-def _scored_by(plan: NestedPlan) -> dict[str, Any]:
-    """What the scores of a plan's nodes depend on, beside the drafter."""
+def _grown_by(plan: NestedPlan) -> dict[str, Any]:
+    """What a plan's trees depend on, beside the drafter and their limits."""
     assert plan.temperature is not None, "its temperature is fitted first"
     scored: dict[str, Any] = {} if plan.temperature == 1 else {"temperature": plan.temperature}
     scored |= {"predictor": plan.scorer.name} if plan.scorer else {}
-    return scored | ({} if plan.top_p == 1 else {"top_p": plan.top_p})
+    scored |= {} if plan.top_p == 1 else {"top_p": plan.top_p}
+    return scored | ({} if plan.margin == inf else {"margin": plan.margin})
 
 
 class FoundTraces(NamedTuple):
@@ -291,7 +313,7 @@ def _find_expansion(
     """Trees of this budget or a larger one, with limits that give the same trees."""
     wanted = {"kind": "expansion", "annotation": annotation, "max_children": plan.max_children}
     for trace in traces:
-        alike = {name: trace.about[name] for name in SCORED_BY if name in trace.about} == _scored_by(plan)
+        alike = {name: trace.about[name] for name in GROWN_BY if name in trace.about} == _grown_by(plan)
         if _says(trace.about, wanted) and alike and trace.about["budget"] >= plan.nodes:
             levels = trace.about["max_depth"]
             unlimited = levels == trace.about["budget"] <= plan.max_depth

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from specdraft.trees.shapes.base import NodeScores, SaidChildren
+    from specdraft.trees.shapes.base import Growing, NodeScores, SaidChildren
 
 
 class Nodes(NamedTuple):
@@ -44,6 +44,34 @@ class GrownTrees(NamedTuple):
     rank: np.ndarray
     token: np.ndarray
     log_prob: np.ndarray
+
+    @classmethod
+    def of(cls, kept: np.ndarray, all_nodes: Nodes, root: np.ndarray, roots: int, node_budget: int) -> GrownTrees:
+        """The trees out of these nodes, by root, each root's in their order.
+
+        Args:
+            kept: numbers of nodes.
+            all_nodes, root: of every node.
+            roots, node_budget: see `Growth`.
+        """
+        nodes, row = Nodes(*(field[kept] for field in all_nodes)), root[kept]
+        turn = np.arange(len(row)) - np.searchsorted(row, np.arange(roots))[row]
+        place = np.zeros(len(root), dtype=np.int64)
+        place[kept] = turn + 1
+
+        def laid_out(values: np.ndarray, empty: int) -> np.ndarray:
+            table = np.full((roots, node_budget), empty, dtype=values.dtype)
+            table[row, turn] = values
+            return table
+
+        return cls(
+            np.bincount(row, minlength=roots),
+            laid_out(kept, -1),
+            laid_out(place[nodes.parent], -1),
+            laid_out(nodes.rank, -1),
+            laid_out(nodes.token, -1),
+            laid_out(nodes.log_prob, 0),
+        )
 
 
 class Growth:
@@ -166,26 +194,7 @@ class Growth:
     def trees(self) -> GrownTrees:
         """Every root's tree."""
         kept = self._in_order()
-        nodes, root = self.nodes_at(kept), self._root[kept]
-        sizes = np.bincount(root, minlength=self._roots)
-        turn = np.arange(len(root)) - np.searchsorted(root, np.arange(self._roots))[root]
-        place = np.zeros(len(self._root), dtype=np.int64)
-        place[kept] = turn + 1
-
-        def laid_out(values: np.ndarray, empty: int) -> np.ndarray:
-            table = np.full((self._roots, self.node_budget), empty, dtype=values.dtype)
-            table[root, turn] = values
-            return table
-
-        parent = laid_out(place[nodes.parent], -1)
-        return GrownTrees(
-            sizes,
-            laid_out(kept, -1),
-            parent,
-            laid_out(nodes.rank, -1),
-            laid_out(nodes.token, -1),
-            laid_out(nodes.log_prob, 0),
-        )
+        return GrownTrees.of(kept, self._all, self._root, self._roots, self.node_budget)
 
 
 def _by_root(root: np.ndarray, value: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -196,7 +205,7 @@ def _by_root(root: np.ndarray, value: np.ndarray, depth: np.ndarray) -> np.ndarr
     return order[np.argsort(root[order].astype(short), kind="stable")]
 
 
-def add_scored(growth: Growth, scores: NodeScores, said: SaidChildren, some: np.ndarray | None = None) -> None:
+def add_scored(growth: Growing, scores: NodeScores, said: SaidChildren, some: np.ndarray | None = None) -> None:
     """As `Growth.add`, with what drafters say of the children scored by something else than their probabilities."""
     expanded = growth.frontier if some is None else some
     growth.add(said.tokens, scores.children(expanded, said), expanded)

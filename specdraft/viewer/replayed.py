@@ -22,6 +22,7 @@ from specdraft.replay.static import accepted_nodes
 from specdraft.results.metrics import tally
 from specdraft.study.combination import Combination, encode_prompts
 from specdraft.study.generate import Generation
+from specdraft.study.turns import read_prompts
 from specdraft.traces.library import Expansions, find_traces, pair_traces
 from specdraft.traces.record import Trajectory
 from specdraft.traces.store import TraceStore
@@ -134,7 +135,15 @@ def recorded(
         except ModelError as error:
             reason = f"the models cannot be loaded ({error})"
         else:
+            if prompt.earlier:
+                listed = load_prompts(combination.prompts)
+                turns = listed[listed.index(prompt) - len(prompt.earlier) :][: 1 + len(prompt.earlier)]
+                prompt_ids = read_prompts(pair, turns, [combination], store, report)[prompt_id]
             return _with_models(combination, prompt, prompt_ids, store, pair, report)
+    if prompt.earlier:
+        raise PromptError(
+            f"prompt {prompt_id!r} waits for the target's answers to earlier turns, which take the models: {reason}"
+        )
     settings = combination.settings
     draw = f"{settings.seed}/0"
     traces = find_traces(

@@ -133,8 +133,12 @@ class Shown:
             "prompt": [{"text": plain_text(piece.text), "mark": piece.mark} for piece in self.before_reply],
             "first": self.first,
             "words": words,
-            "steps": [_step_data(step) for step in self.steps],
+            "steps": self.trees_as_data(),
         }
+
+    def trees_as_data(self) -> list[dict[str, Any]]:
+        """Every step's tree: its nodes with their cumulative scores, the best path by score, the accepted path."""
+        return [_step_data(step) for step in self.steps]
 
 
 class Showing(Protocol):

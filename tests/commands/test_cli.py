@@ -538,13 +538,23 @@ class TestFit:
 
 class TestGenerate:
     def test_json(self, run: Run, pair: list[str]) -> None:
-        said = run("generate", "Hello there", *pair, "tree=kary", "budget=3", "max_new_tokens=7", "--json")
+        said = run("generate", "Hello there", *pair, "tree=adaptive", "budget=9", "max_new_tokens=7", "--json")
         assert (said.code, said.err) == (DONE, "")
         found = json.loads(said.out)
         assert found["new_tokens"] == len(found["token_ids"]) <= 7
         seconds = ["prefill_s", "draft_s", "verify_s", "other_s", "wall_s"]
         assert {"text", "steps", "acceptance_rate", "acceptance_length", *seconds} <= found.keys()
         assert found["block_efficiency"] == pytest.approx((found["new_tokens"] - 1) / found["steps"])
+        assert found["timed_out"] is False
+        assert len(found["trees"]) == found["steps"]
+        emitted = found["token_ids"][:1]
+        for tree in found["trees"]:
+            nodes, scores = tree["nodes"], [node["cumulative_log_prob"] for node in tree["nodes"]]
+            leaves = [n for n in range(len(nodes)) if all(node["parent"] != n for node in nodes)]
+            assert all(scores[n] <= scores[node["parent"]] for n, node in enumerate(nodes) if n)
+            assert tree["best"][-1] == max(leaves, key=lambda n: scores[n])
+            emitted += [nodes[n]["token"] for n in tree["accepted"]] + [tree["bonus"]] * (tree["bonus"] is not None)
+        assert emitted == found["token_ids"]
 
     def test_text(self, run: Run, pair: list[str]) -> None:
         out = run("generate", "[bold]Hello", *pair, "tree=kary", "budget=3", "max_new_tokens=7").out

@@ -131,6 +131,26 @@ def test_any_tree_with_a_draft_that_is_sampled_in_its_own_way(
     assert Step(World(vocab, seed, likeness), topology, rule, target, drawn).distance() < EXACT
 
 
+class Heads(World):
+    """A draft that proposes by the distance from the root, whatever the tokens before, as heads on one state do."""
+
+    def _logits(self, prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
+        return super()._logits(prefix)[0], super()._logits((-1, len(prefix)))[1]
+
+
+@pytest.mark.parametrize("label", ["t1", "top-p"])
+@pytest.mark.parametrize("tree", ["chain-3", "2-2", "1-3"])
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_children_that_heads_draw(kind: str, tree: str, label: str) -> None:
+    (vocab, topology), sampling = (CHAINS | TREES)[tree], SAMPLINGS[label]
+    if LOSSLESS[kind].misfit(sampling, chain=topology.is_chain) is not None:
+        return
+    world = Heads(vocab)
+    assert torch.equal(world.draft((0, 1), key(sampling)), world.draft((1, 0), key(sampling)))
+    assert not torch.equal(world.draft((), key(sampling)), world.draft((1,), key(sampling)))
+    assert Step(world, topology, LOSSLESS[kind], sampling, sampling).distance() < EXACT
+
+
 def test_typical_acceptance_is_lossy() -> None:
     distances = {
         f"{tree} {label}": Step(World(vocab), topology, Typical(), sampling, sampling).distance()

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -66,6 +67,57 @@ def test_no_bundled_prompt_was_trained_on(texts: Any) -> None:
     assert not seen
 
 
+def instruct_rows() -> list[dict[str, Any]]:
+    text = files("specdraft").joinpath("bundled/instruct.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_instruct() -> None:
+    prompts, rows = load_prompts(PromptSpec("instruct")), instruct_rows()
+    assert Counter(p.category for p in prompts) == dict.fromkeys(
+        ("translation", "summarization", "qa", "math_reasoning", "rag"), 16
+    ) | {"multi_turn": 18}
+    assert len({p.prompt_id for p in prompts}) == len({p.text for p in prompts}) == 98
+    assert PromptSpec("instruct").label == "instruct"
+    for row in rows:
+        several, read = row["category"] == "multi_turn", row["category"] in ("summarization", "rag")
+        named = {"kind"} if several else {"source"} if read else set()
+        assert set(row) == {"question_id", "category", "turns"} | named
+        assert len(row["turns"]) == (2 if several else 1)
+        assert all(20 < len(turn) < 2000 and turn == turn.strip() for turn in row["turns"])
+        assert not read or len(row["turns"][0]) > 450
+
+
+def test_no_instruction_repeats_another_or_a_public_benchmark() -> None:
+    """No 8 words in a row; of the benchmarks those that are here."""
+    seen: dict[tuple[str, ...], str] = {}
+    for row in instruct_rows():
+        own = set().union(*map(grams, row["turns"]))
+        assert not own & seen.keys()
+        seen |= dict.fromkeys(own, row["question_id"])
+    assert len(seen) > 5000
+    public = [CORPUS / "gsm8k_train.jsonl", CORPUS.parent / "prompts" / "humaneval.jsonl"]
+    for path in filter(Path.is_file, public):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            shared = grams(" ".join(row.get("turns", [row.get("question")]))) & seen.keys()
+            assert not shared, (path.name, seen[shared.pop()])
+
+
+def test_passages_stand_in_the_work_that_they_name() -> None:
+    if not CORPUS.is_dir():
+        pytest.skip("the works are not here")
+    works = {path.stem.split("_")[-1]: " ".join(path.read_text().split()) for path in CORPUS.glob("*.txt")}
+    checked = 0
+    for row in (row for row in instruct_rows() if "source" in row):
+        texts = [text for last_word, text in works.items() if last_word in row["source"].lower()]
+        for passage in (part for part in row["turns"][0].split("\n\n") if len(part) > 300):
+            words = passage.split(maxsplit=6)[6]  # without what may stand before it in its paragraph
+            assert any(words in text for text in texts), row["question_id"]
+            checked += 1
+    assert checked == 35
+
+
 def test_jsonl_schemas(tmp_path: Path) -> None:
     spec = jsonl(
         tmp_path / "p.jsonl",
@@ -75,7 +127,7 @@ def test_jsonl_schemas(tmp_path: Path) -> None:
         {"question_id": None, "category": None, "prompt": "nulls are absences"},
     )
     assert load_prompts(spec) == [
-        Prompt("81", "writing", "first", 2),
+        Prompt("81", "writing", "first", 2, following=("second",)),
         Prompt("3", "all", "plain \u00e9\u2028text"),
         Prompt("4", "all", "nulls are absences"),
     ]
@@ -87,7 +139,11 @@ CASES: list[tuple[bytes, dict[str, Any], list[Prompt]]] = [
     (b'{"question": "How many oars?"}', {"column": "question"}, [Prompt("1", "all", "How many oars?")]),
     (b'{"task_id": "Demo/7", "prompt": "def add(a, b):\\n"}', {}, [Prompt("Demo/7", "all", "def add(a, b):\n")]),
     (b'{"question_id": 3, "task_id": "Demo/7", "prompt": "a"}', {}, [Prompt("3", "all", "a")]),
-    (b'{"said": ["one", "two", "three"]}', {"column": "said"}, [Prompt("1", "all", "one", 3)]),
+    (
+        b'{"said": ["one", "two", "three"]}',
+        {"column": "said"},
+        [Prompt("1", "all", "one", 3, following=("two", "three"))],
+    ),
     (b'{"prompt": "p", "instruction": "i"}', {}, [Prompt("1", "all", "p")]),
     (
         b'\n[{"instruction": "Name three ships.", "input": "", "output": ""},\n'
@@ -138,6 +194,10 @@ def test_files_that_cannot_be_meant(tmp_path: Path, written: bytes, words: str) 
     [
         ({"path": "org/questions"}, "prompts.path=org/questions: no such file; prompts=hf takes a dataset"),
         ({"column": "text"}, "prompts.column=text has no effect: it is for prompts=jsonl and hf"),
+        (
+            {"kind": "instruct", "path": "p.jsonl"},
+            "prompts.path=p.jsonl: prompts=instruct takes no path; leave one of them out",
+        ),
         ({"split": "train"}, "prompts.split=train has no effect: it is for prompts=hf"),
         ({"path": "p.jsonl", "split": "test"}, "and these are prompts=jsonl; leave it out"),
     ],

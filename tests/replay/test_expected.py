@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -458,8 +458,11 @@ def law(texts: Any) -> dict[tuple[int, ...], float]:
     return dict(found)
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize("tree", ["chain", "wide", pytest.param("branching", marks=pytest.mark.slow)])
+QUICK = [("chain", "length"), ("wide", "eos")]  # of every tree and every ending
+REST = [pytest.param(*case, marks=pytest.mark.slow) for case in product(EXACT_TREES, ENDS) if case not in QUICK]
+
+
+@pytest.mark.parametrize(("tree", "ends"), [*QUICK, *REST])
 @pytest.mark.parametrize(
     "rule", [rule() for rule in registry().values() if rule.lossless and not rule.greedy_only], ids=lambda r: r.kind
 )

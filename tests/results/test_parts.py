@@ -74,7 +74,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ]
         assert made["lengths.csv"][["acceptance_length", "steps"]].to_numpy().tolist() == [[1, 18], [1, 9]]
         steps = made["steps.csv"].query("prompt_id == 'y'")
-        assert steps.iloc[:, -7:].to_numpy().tolist() == [["y", 0, s, 2, 1, int(s < 2), int(s == 2)] for s in range(3)]
+        listed = [["y", 1, 0, s, 2, 1, int(s < 2), int(s == 2)] for s in range(3)]
+        assert steps.iloc[:, -8:].to_numpy().tolist() == listed
 
 
 def test_a_node_of_a_dynamic_tree_is_weighed_over_all_steps(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from specdraft.results.tables import COMBINATION_KEYS, build_tables
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 KEPT = ("reliability", "ablation")  # which not every study has
 TABLES = [name for file in FILES if (name := file.removesuffix(".csv")) != file and name not in KEPT]
-WHOLE = ("budget", "nodes", "depth", "top_k", "max_new_tokens", "repeat", "seed")
+WHOLE = ("budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed")
 NUMBERS = {"budget": 2, "nodes": 2, "depth": 2, "temperature": 0.7, "top_k": 0, "top_p": 1.0, "max_new_tokens": 64}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from specdraft.results.bounds import bounds, ratios_of_sums
+from specdraft.results.bounds import bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.metrics import HELPERS
 from specdraft.results.summary import ends, summarise
 
@@ -24,6 +24,8 @@ TERMS = {
     "loop_share": (["looped_tokens"], "new_tokens"),
     "pruned_share": (["pruned_tokens"], "proposed_tokens"),
     "regret_tokens": (["lost_tokens"], "starts"),
+    "nll": (["nll_sum"], "scored_tokens"),
+    "plain_nll": (["plain_nll_sum"], "plain_tokens"),
 }
 LEAST_AND_MOST = {
     "acceptance_rate": (0, 1),
@@ -55,6 +57,10 @@ def records(groups: int = 5, prompts: int = 9, seed: int = 0) -> pd.DataFrame:
                 4 * steps,
                 0.3 * steps,
                 2 * steps,
+                seconds * (steps + 1),
+                (steps + 1) * seconds / seconds,
+                2.0 + seconds + prompt,
+                9.0 * seconds / seconds,
             )
             keys = {"combination": f"c{group}", "tree": "kary", "depth": 3}
             keys |= {"prompt_id": f"q{prompt}", "category": "ab"[prompt % 2]}
@@ -77,6 +83,11 @@ def one_by_one(given: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
             low, high = bounds(ratios, codes, LEAST_AND_MOST.get(ratio, (0, np.inf)))[0]
             value = above.sum() / under.sum() if under.sum() > 0 else np.nan
             row |= {ratio: value, f"{ratio}_lo": low, f"{ratio}_hi": high}
+        row |= {f"perplexity{end}": np.exp(row[f"nll{end}"]) for end in ("", "_lo", "_hi")}
+        both = (("nll_sum", "scored_tokens"), ("plain_nll_sum", "plain_tokens"))
+        sides = [ratios_of_sums(*prompts[list(names)].to_numpy(float).T[:, None]) for names in both]
+        low, high = bounds_of_differences(*sides, pd.factorize(prompts.index.get_level_values("category"))[0])[0]
+        row |= {"nll_over_plain": row["nll"] - row["plain_nll"], "nll_over_plain_lo": low, "nll_over_plain_hi": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -87,6 +98,7 @@ def test_all_at_once_are_as_one_by_one(keys: list[str], categorical: bool) -> No
     given = records(prompts=9 if len(keys) == 3 else 14)
     expected = one_by_one(given, keys)
     assert expected["block_efficiency_lo"].notna().all() and expected["speedup_lo"].isna().any()
+    assert (expected["nll_over_plain_hi"] > expected["nll_over_plain_lo"]).any()
     if categorical:
         given = given.astype(dict.fromkeys(["combination", "tree", "category", "prompt_id"], "category"))
     found = summarise(given, keys)

@@ -41,20 +41,31 @@ KEYS = [
     "max_new_tokens",
     "prompts",
     "prompt_id",
+    "turn",
     "category",
     "repeat",
     "seed",
     "engine",
 ]
-COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "category", "repeat")]
+COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens", "pruned_tokens"]
 TIMES = ["wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s"]
 MEASURED = ["acceptance_rate", "acceptance_length", "block_efficiency", "tokens_per_s", "speedup", "loop_share"]
-RATIOS = [*MEASURED[:5], "est_tokens_per_s", "est_speedup", "alpha", "loop_share", "pruned_share", "regret_tokens"]
+RATIOS = [
+    *MEASURED[:5],
+    "est_tokens_per_s",
+    "est_speedup",
+    "alpha",
+    "loop_share",
+    "pruned_share",
+    "regret_tokens",
+    "nll",
+    "plain_nll",
+]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
-WITH_INTERVALS = [f"{name}{end}" for name in RATIOS for end in ("", "_lo", "_hi")]
+WITH_INTERVALS = [f"{name}{end}" for name in [*RATIOS, "perplexity", "nll_over_plain"] for end in ("", "_lo", "_hi")]
 COLUMNS = {
-    "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS],
+    "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS, "perplexity"],
     "summary.csv": [*COMBINATION_KEYS, *COUNTS, *TIMES, *WITH_INTERVALS],
     "by_category.csv": [*COMBINATION_KEYS, "category", *COUNTS, *TIMES, *WITH_INTERVALS],
     "lengths.csv": [*DETAIL_KEYS, "acceptance_length", "steps"],
@@ -63,14 +74,14 @@ COLUMNS = {
     "siblings.csv": [*DETAIL_KEYS, "depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
 }
 OWN_KEYS = {
-    "records.csv": ["prompt_id", "repeat"],
+    "records.csv": ["prompt_id", "turn", "repeat"],
     "summary.csv": [],
     "by_category.csv": ["category"],
     "lengths.csv": ["acceptance_length"],
     "positions.csv": ["depth"],
     "nodes.csv": ["rank_path"],
     "siblings.csv": ["depth", "rank"],
-    "steps.csv": ["prompt_id", "repeat", "step"],
+    "steps.csv": ["prompt_id", "turn", "repeat", "step"],
 }
 
 
@@ -347,6 +358,7 @@ class TestTables:
         assert list(listed) == [
             *DETAIL_KEYS,
             "prompt_id",
+            "turn",
             "repeat",
             "step",
             "drafted_tokens",
@@ -354,7 +366,7 @@ class TestTables:
             "bonus_tokens",
             "cut",
         ]
-        assert list(listed.values())[-7:] == ["q1", "0", "0", "3", "2", "1", "0"]
+        assert list(listed.values())[-8:] == ["q1", "1", "0", "0", "3", "2", "1", "0"]
 
     def test_without_rows(self) -> None:
         for file, table in build_tables([], {"x": combination("x")}).items():

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.tiny_models import PairFolders, byte_tokenizer, tiny_llama, tiny_pair_models
 
 from specdraft import SpeculativeDecoder
 from specdraft.acceptance import AcceptanceRule, Recursive, TopK, Typical
+from specdraft.decoding import decode
 from specdraft.drafters.base import Prefilled
 from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import Pair, load_pair
@@ -19,7 +23,7 @@ PROMPT = "Once upon a time"
 
 @pytest.fixture(scope="module")
 def decoder() -> SpeculativeDecoder:
-    return SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), tree="kary", max_new_tokens=16)
+    return SpeculativeDecoder.from_models(*tiny_pair_models(2), byte_tokenizer(), tree="kary", max_new_tokens=16)
 
 
 def test_models_in_memory_decode_as_those_on_disk(decoder: SpeculativeDecoder, tiny_pair: Pair) -> None:
@@ -68,21 +72,21 @@ def test_sampling_in_memory_is_repeatable() -> None:
     options = {"acceptance": Recursive(), "sampling": Sampling(1.0), "max_new_tokens": 12, "tree": "kary"}
     texts = []
     for seed in (1, 1, 2):
-        made = SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), seed=seed, **options)
+        made = SpeculativeDecoder.from_models(*tiny_pair_models(2), byte_tokenizer(), seed=seed, **options)
         texts.append(made.generate(PROMPT).token_ids)
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_a_drafter_without_a_model() -> None:
-    target, _ = tiny_pair_models()
+    target, _ = tiny_pair_models(2)
     made = SpeculativeDecoder.from_models(target, None, byte_tokenizer(), "ngram", budget=4, max_new_tokens=12)
-    plain = SpeculativeDecoder.from_models(*tiny_pair_models(), byte_tokenizer(), max_new_tokens=12)
+    plain = SpeculativeDecoder.from_models(*tiny_pair_models(2), byte_tokenizer(), max_new_tokens=12)
     assert made.generate(PROMPT).token_ids == plain.generate(PROMPT).token_ids
     assert made.pair.drafter.describe()["kind"] == Ngram.kind
 
 
 def test_what_cannot_be_a_pair_is_refused() -> None:
-    target, draft = tiny_pair_models()
+    target, draft = tiny_pair_models(2)
     with pytest.raises(ConfigError, match="drafter=model needs a draft model"):
         SpeculativeDecoder.from_models(target, None, byte_tokenizer())
     with pytest.raises(ConfigError, match="did you mean 'ngram'"):
@@ -132,3 +136,40 @@ def test_what_pruning_lost_is_known_where_the_text_does_not_depend_on_the_tree(t
     assert SpeculativeDecoder(tiny_pair, "kary", 6, 12).generate(PROMPT).lost_tokens == 0
     lossy = SpeculativeDecoder(tiny_pair, "kary", 6, 12, Typical(), Sampling(temperature=1.0)).generate(PROMPT)
     assert lossy.lost_tokens is None and lossy.regret_tokens is None
+
+
+def test_adaptive_trees_by_name_with_parameters(decoder: SpeculativeDecoder) -> None:
+    limits = {"max_nodes_per_level": 3, "margin": 2.0, "budget": 20}
+    made = SpeculativeDecoder(decoder.pair, tree="adaptive", max_new_tokens=16, max_time_s=1000, **limits)
+    found = made.generate(PROMPT)
+    assert found.token_ids == decoder.generate(PROMPT).token_ids
+    assert not found.timed_out
+    sizes = {step.tree.num_nodes for step in found.steps}
+    assert 3 < max(sizes) <= 20
+    widths = [step.tree.topology.depths.tolist().count(depth) for step in found.steps for depth in range(1, 9)]
+    assert max(widths) == 3
+
+
+def test_a_parameter_that_the_tree_does_not_have(decoder: SpeculativeDecoder) -> None:
+    with pytest.raises(ConfigError, match=r"^margn=2: tree=adaptive has no such parameter; did you mean 'margin'\? "):
+        SpeculativeDecoder(decoder.pair, tree="adaptive", margn=2)
+    with pytest.raises(ConfigError, match=r"^k=2: tree=kary has no such parameter"):
+        SpeculativeDecoder(decoder.pair, tree=Kary(), k=2)
+
+
+def test_a_text_ends_where_its_time_is_over(decoder: SpeculativeDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves a second each time it is read: some steps are made, no more are begun."""
+    seconds = itertools.count()
+    timed = SpeculativeDecoder(decoder.pair, tree="kary", max_new_tokens=16, max_time_s=10)
+    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    found, whole = timed.generate(PROMPT), decoder.generate(PROMPT)
+    assert (found.timed_out, whole.timed_out) == (True, False)
+    assert 0 < len(found.steps) < len(whole.steps)
+    assert found.token_ids == whole.token_ids[: len(found.token_ids)]
+    assert found.as_data()["timed_out"] is True
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("inf")])
+def test_no_time(decoder: SpeculativeDecoder, limit: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^max_time_s={limit} is out of range; expected seconds, above 0$"):
+        SpeculativeDecoder(decoder.pair, max_time_s=limit)

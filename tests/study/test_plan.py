@@ -219,3 +219,13 @@ def test_equal_trees_are_run_once_in_whatever_order_their_nodes_are_listed(base:
 def test_no_reader_takes_a_combination_for_a_number(digest: str, name: str) -> None:
     assert short_name(digest.ljust(64, "0")) == name
     assert pd.read_csv(StringIO(f"combination\n{name}\n"))["combination"].tolist() == [name]
+
+
+def test_a_drafter_without_weights_is_left_out_of_a_grid(tiny_pair_folders: PairFolders) -> None:
+    pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
+    plan = plan_study([*pair, "drafter=medusa,model", "tree=chain", "budget=2,3", "max_prompt_tokens=99"])
+    assert {c.pair.drafter.kind for c in plan.combinations} == {"model"}
+    why = "drafter.path is empty; drafter=medusa needs weights (heads of pair target+draft: none)"
+    assert [reason for _, reason in plan.skipped] == [why, why]
+    with pytest.raises(ConfigError, match="drafter=medusa needs weights"):
+        plan_study([*pair, "drafter=medusa", "tree=chain", "max_prompt_tokens=99"])

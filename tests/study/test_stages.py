@@ -217,7 +217,7 @@ class TestForecast:
             monkeypatch.setattr(module.psutil, "cpu_count", lambda: 2)
             return [stage.guess_s for stage in forecast(plan, plan.by_pair(), lambda combination: 3)]
 
-        assert guesses(0.5) == guesses(2.0) == [guess / 3 for guess in guesses(6.0)]
+        assert guesses(0.5) == guesses(2.0) == pytest.approx([guess / 3 for guess in guesses(6.0)])
 
 
 class TestCosts:

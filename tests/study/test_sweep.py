@@ -21,7 +21,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from support.tiny_models import PairFolders, byte_tokenizer, save_model, tiny_pair_models
+from support.tiny_models import PairFolders, byte_tokenizer, save_model, save_pair, tiny_pair_models
 from support.written import rows_in
 
 from specdraft.decoding.verifier import Verifier
@@ -52,6 +52,12 @@ WRITTEN = {
     "manifest.json",
     "config.yaml",
 }
+
+
+@pytest.fixture(scope="module")
+def tiny_pair_folders(tmp_path_factory: pytest.TempPathFactory) -> PairFolders:
+    """With the layer more that a wrong mask shows in."""
+    return save_pair(tmp_path_factory.mktemp("tiny-pair"))
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +226,8 @@ def test_one_load_and_plain_decoding_per_pair(
     plan: StudyPlan, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain: list[Any] = []
-    decode_plainly = live.decode_plainly
-    monkeypatch.setattr(live, "decode_plainly", lambda *given: plain.append(given) or decode_plainly(*given))
+    plain_tokens = live.plain_tokens
+    monkeypatch.setattr(live, "plain_tokens", lambda *given: plain.append(given) or plain_tokens(*given))
     run_study(plan, tmp_path / "out")
     assert (watch.loaded, len(plain), len(watch.decoded)) == (1, PROMPTS, 5 * PROMPTS)
 

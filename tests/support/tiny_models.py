@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from specdraft.models.gate import AttentionLayout
 from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.models.window_model import WindowConfig, WindowModel
 
 BOS, EOS = 0, 1
 VOCAB = 258  # <s>, </s> and the 256 bytes
@@ -100,6 +101,15 @@ def byte_tokenizer(*, chat_template: str | None = None, extra_tokens: tuple[str,
     return fast
 
 
+def window_model(folder: Path, vocab: int = VOCAB) -> Path:
+    """A random model of the last few tokens, saved."""
+    torch.manual_seed(4)
+    model = WindowModel(WindowConfig(vocab, 3, 16, 32))
+    model.outer.weight.data *= 4
+    model.save_pretrained(folder)
+    return folder
+
+
 def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     """A random Llama whose logits are not flat."""
     settings = {
@@ -128,15 +138,21 @@ def random_model(name: str, attention: str | None = None) -> Any:
     ).eval()
 
 
-def tiny_pair_models() -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
+def tiny_pair_models(layers: int = 3) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
     """A target, and a draft that has all its weights but the last, quieter layer."""
-    target, draft = tiny_llama(), tiny_llama(num_hidden_layers=2)
+    target, draft = (tiny_llama(num_hidden_layers=count) for count in (layers, layers - 1))
     with torch.no_grad():
         target.model.layers[-1].self_attn.o_proj.weight *= 0.3
         target.model.layers[-1].mlp.down_proj.weight *= 0.3
     shared = {name: weight for name, weight in target.state_dict().items() if name in draft.state_dict()}
     draft.load_state_dict(shared)
     return target, draft
+
+
+def save_pair(folder: Path, layers: int = 3) -> PairFolders:
+    """The tiny pair in a folder."""
+    target, draft = tiny_pair_models(layers)
+    return PairFolders(save_model(folder / "target", target), save_model(folder / "draft", draft))
 
 
 def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:

@@ -19,9 +19,9 @@ from specdraft.drafters.loaded.ranking import SPREAD, at_one, best_children, chi
 from specdraft.models.batch import Batch, by_device, causal, logits_at_once
 from specdraft.models.branches import Branches
 from specdraft.models.language_model import LanguageModel, padded
-from specdraft.trees.growth import GrownTrees, Growth, add_scored
+from specdraft.trees.growth import GrownTrees, add_scored
 from specdraft.trees.shapes import NestedPlan
-from specdraft.trees.shapes.base import NodeScores, SaidChildren
+from specdraft.trees.shapes.base import Growing, NodeScores, SaidChildren
 
 NODES_OF_A_TEXT = 4096  # of the trees of one text that are grown together
 NODES = {"cpu": 8192, "cuda": 65536}  # of all texts that are grown together; side by side they wait for each other
@@ -168,14 +168,14 @@ class Contexts:
 
     def grow(self, starts: np.ndarray, plan: NestedPlan) -> tuple[GrownTrees, Sequence[np.ndarray]]:
         """The trees of these starts, and the fields of `NodeFeatures` if they are wanted."""
-        growth = Growth(len(starts), plan.nodes, plan.depth, self._children, top_p=plan.top_p)
+        growth = plan.growth(len(starts), self._model.vocab, whole=True)
         context = self._grow(growth, starts)
         trees = growth.trees()
         nodes = self._node_features(trees, growth, context)
         self.forget()
         return trees, nodes
 
-    def _node_features(self, trees: GrownTrees, growth: Growth, context: np.ndarray) -> Sequence[np.ndarray]:
+    def _node_features(self, trees: GrownTrees, growth: Growing, context: np.ndarray) -> Sequence[np.ndarray]:
         if not self._featured:
             return []
         parent = growth.nodes_at(np.maximum(trees.nodes, 0)).parent
@@ -189,7 +189,7 @@ class Contexts:
         own = said[..., 1] + self._temperature * behind  # at temperature 1
         return [own.astype(np.float32), *np.moveaxis(said, -1, 0)]
 
-    def _grow(self, growth: Growth, starts: np.ndarray) -> np.ndarray:
+    def _grow(self, growth: Growing, starts: np.ndarray) -> np.ndarray:
         """`[nodes]` the context of each node that was expanded.
 
         A node is expanded as soon as its context was fed; of those that were not, each text feeds the ones whose
@@ -227,7 +227,7 @@ class Contexts:
         row = self._row[starts]
         return RecordedRoots(self._grams, row, self._prompts[row] + self._trunk[starts])
 
-    def _add_children(self, growth: Growth, here: np.ndarray, some: np.ndarray, scores: NodeScores | None) -> None:
+    def _add_children(self, growth: Growing, here: np.ndarray, some: np.ndarray, scores: NodeScores | None) -> None:
         """The children of these nodes, whose contexts these are."""
         if scores is None:
             growth.add(self._tokens[here], self._log_probs[here], some)

@@ -37,7 +37,6 @@ from specdraft.errors import ConfigError
 from specdraft.models.batch import logits_at_once
 from specdraft.models.cached_model import CachedModel
 from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.growth import Growth
 from specdraft.trees.shapes import NestedPlan, Plan
 
 
@@ -228,7 +227,7 @@ class Best(NamedTuple):
 def _grown(best: Best, plan: NestedPlan) -> Expansion:
     """Best-first trees of all starts."""
     starts = len(best.tokens)
-    growth = Growth(starts, plan.nodes, plan.depth, best.tokens.shape[2], top_p=plan.top_p)
+    growth = plan.growth(starts, best.tokens.shape[2], whole=True)
     start = np.arange(starts)  # of each node
     while len(growth.frontier):
         said = start[growth.frontier], growth.nodes_at(growth.frontier).depth

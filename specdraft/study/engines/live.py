@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from specdraft.decoding.decode import Decoding, decode, decode_plainly
+from specdraft.decoding.decode import Decoding, decode, plain_tokens
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.pruning import Pruning
 from specdraft.decoding.text_seeds import text_generator
@@ -15,6 +15,7 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.ties import compare_greedy
+from specdraft.models.likelihood import nll
 from specdraft.prediction.predictor import Predictor
 from specdraft.prompts import Prompt
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
@@ -24,11 +25,12 @@ from specdraft.replay.static import pack_traces
 from specdraft.results.journal import Row
 from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
-from specdraft.study.combination import Combination, encode_prompts
+from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import LiveNeeds
 from specdraft.study.failures import explain
+from specdraft.study.turns import read_prompts
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
@@ -40,10 +42,15 @@ from specdraft.trees.step import Step
 
 
 class PlainText(NamedTuple):
-    """What the target alone makes of a prompt, and in how many seconds."""
+    """What the target alone makes of a prompt, how many seconds each beginning of that takes, and its `nll`."""
 
     tokens: list[int]
-    wall_s: float
+    until_s: list[float]
+    nll: float
+
+    def wall_s(self, tokens: int) -> float:
+        """Seconds of so many tokens, or of all of them where there are fewer."""
+        return self.until_s[min(tokens, len(self.until_s)) - 1]
 
 
 PlainTexts = dict[tuple[Any, ...], PlainText]  # by all that a plain text depends on
@@ -199,7 +206,7 @@ class LiveEngine:
 
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
-        prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
+        prompt_ids = read_prompts(pair, work.prompts, work.combinations, self.store, self.note, self.watch)
         runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note, self.watch)
         needs = LiveNeeds.of(pair, work.combinations, self.store, self.watch)
         self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
@@ -253,14 +260,18 @@ class LiveEngine:
         started = time.perf_counter()
         decoding = _decode(pair, combination, how, verifier, text)
         wall_s = time.perf_counter() - started
-        tie = None
+        tie, cut_off = None, decoding.timed_out
+        alike = plain.tokens[: len(decoding.tokens) if cut_off else None]
         if combination.sampling.greedy and combination.rule.lossless:
-            tie = compare_greedy(pair.target, pair.target_check, text.ids, plain.tokens, decoding.tokens)
+            tie = compare_greedy(pair.target, pair.target_check, text.ids, alike, decoding.tokens)
         dynamic = how.plan.dynamic or how.pruning.prunes
-        counted = tally(decoding.first, decoding.steps, wall_s, plain.wall_s, dynamic, decoding.prefill_s)
+        plain_s = plain.wall_s(len(alike))
+        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
+        counted.score(_nll_of(pair, text, decoding.tokens, plain), _nll_of(pair, text, alike, plain), len(alike))
         steps = listed_steps(decoding.steps) if with_steps else None
         name, weights = combination.identifier, combination.weights
-        return Row(name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat, counted, tie, steps)
+        named = (name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat)
+        return Row(*named, counted, tie, steps, cut_off)
 
     def _decode_plainly(self, pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> PlainText:
         """The target alone on this prompt, once for all pairs that share the target."""
@@ -268,10 +279,17 @@ class LiveEngine:
         model = (target.weights_hash, repr(target.spec), pair.target.vocab)
         key = (*model, tuple(text.ids), ending, repr(sampling), text.draw)
         if key not in self.plain:
-            started = time.perf_counter()
-            tokens = decode_plainly(verifier, sampling, text.ids, ending, _source(pair, combination, text))
-            self.plain[key] = PlainText(tokens, time.perf_counter() - started)
+            started, tokens, until_s = time.perf_counter(), [], []
+            for token in plain_tokens(verifier, sampling, text.ids, ending, _source(pair, combination, text)):
+                tokens.append(token)
+                until_s.append(time.perf_counter() - started)
+            self.plain[key] = PlainText(tokens, until_s, nll(pair.target, text.ids, tokens))
         return self.plain[key]
+
+
+def _nll_of(pair: Pair, text: Text, tokens: list[int], plain: PlainText) -> float:
+    """Of a text under the target; that of plain decoding is known."""
+    return plain.nll if tokens == plain.tokens else nll(pair.target, text.ids, tokens)
 
 
 def _text_of(combination: Combination, repeat: int) -> int | None:
@@ -296,7 +314,9 @@ def _decode(pair: Pair, combination: Combination, how: Drafting, verifier: Verif
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
     setting = (how.plan, combination.rule, combination.sampling)
     given = (*setting, text.ids, _ending(pair, combination), source)
-    return decode(verifier, pair.drafter, *given, pruning=how.pruning, earlier=how.earlier).finish()
+    limit_s = combination.settings.max_time_s
+    decoding = decode(verifier, pair.drafter, *given, pruning=how.pruning, earlier=how.earlier, max_time_s=limit_s)
+    return decoding.finish()
 
 
 def listed_steps(steps: Iterable[Step]) -> list[list[int]]:

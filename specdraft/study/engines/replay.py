@@ -22,11 +22,12 @@ from specdraft.replay.redraft import Redrafting
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.kept_tables import RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
-from specdraft.study.combination import Combination, SameTexts, by_texts, encode_prompts
+from specdraft.study.combination import Combination, SameTexts, by_texts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
+from specdraft.study.turns import read_prompts
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
@@ -60,7 +61,8 @@ class ReplayEngine:
 
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
-        prompt_ids = encode_prompts(work.pair, work.prompts, work.combinations)
+        store = self.store.labelled(prompts=work.combinations[0].prompts.label)
+        prompt_ids = read_prompts(pair, work.prompts, work.combinations, store, self.note, self.watch)
         groups = [group for group in by_texts(work.combinations, work.repeats) if _rows_of(work, group)]
         for number, group in enumerate(groups):
             yield from self._replay_group(work, pair, group, prompt_ids, first=number == 0)

@@ -24,7 +24,7 @@ from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import RankPath, Topology
 
 if TYPE_CHECKING:
-    from specdraft.trees.growth import Growth
+    from specdraft.trees.growth import GrownTrees, Nodes
 
 
 class SaidChildren(NamedTuple):
@@ -171,14 +171,35 @@ class Plan(Protocol):
         """Draft one tree."""
 
 
+class Growing(Protocol):
+    """Trees that grow under several roots; see `Growth`."""
+
+    node_budget: int
+    max_children: int
+    frontier: np.ndarray
+    place: np.ndarray
+    ahead: np.ndarray
+    newest: np.ndarray
+    fed: list[int]
+
+    def nodes_at(self, numbers: np.ndarray) -> Nodes:
+        """These nodes."""
+
+    def add(self, tokens: np.ndarray, log_probs: np.ndarray, some: np.ndarray | None = None) -> None:
+        """Children of the frontier, or of some of it; the next frontier follows."""
+
+    def trees(self) -> GrownTrees:
+        """Every root's tree."""
+
+
 class NestedPlan(Plan, Protocol):
     """Trees that differ from step to step, where those of a smaller budget are parts of the larger ones: one
     recording of the largest budget serves all (see `traces` and `replay.best_first`)."""
 
     @property
     def max_depth(self) -> int:
-        """Draft levels at most; plans with equal `max_depth`, `max_children`, `temperature` and `top_p` share what is
-        recorded."""
+        """Draft levels at most; plans with equal `max_depth`, `max_children`, `temperature`, `top_p` and `margin` share
+        what is recorded."""
 
     @property
     def max_children(self) -> int:
@@ -197,6 +218,11 @@ class NestedPlan(Plan, Protocol):
         """Of a node's children only the smallest set of so much probability is considered; 1: all."""
 
     @property
+    def margin(self) -> float:
+        """How far below the best leaf a node of a tree that grows adaptively may be (see `Adaptive`); infinite: trees
+        are best-first ones."""
+
+    @property
     def scorer(self) -> Scorer | None:
         """What ranks nodes in the place of the drafter's own probabilities."""
 
@@ -213,8 +239,8 @@ class NestedPlan(Plan, Protocol):
     def at_temperature(self, temperature: float) -> NestedPlan:
         """The plan with a temperature that was fitted."""
 
-    def growth(self, roots: int, vocab: int) -> Growth:
-        """Trees under so many roots, not grown yet."""
+    def growth(self, roots: int, vocab: int, whole: bool = False) -> Growing:
+        """Trees under so many roots, not grown yet; `whole`: `least` is left to whoever reads them."""
 
 
 class Limits(NamedTuple):
@@ -263,6 +289,10 @@ class Shape(Protocol):
     @property
     def fits_predictor(self) -> bool:
         """Whether that is a predictor."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether its trees depend on how long drafting takes."""
 
     @property
     def label(self) -> str:
@@ -324,6 +354,11 @@ class BaseShape(ABC):
     @property
     def fits_predictor(self) -> bool:
         """Likewise."""
+        return False
+
+    @property
+    def timed(self) -> bool:
+        """No: most trees take the time that they take."""
         return False
 
     @property

@@ -14,6 +14,7 @@ from specdraft.trees.shapes.base import (
     CROSS_FITTED,
     BaseShape,
     DraftView,
+    Growing,
     Limits,
     SaidChildren,
     Scorer,
@@ -143,6 +144,7 @@ class BestFirstPlan:
         top_p: see `BestFirst.candidate_top_p`.
         scorer: ranks nodes in the place of the drafter's probabilities.
         predictor: the file of a scorer that is not there yet, or `CROSS_FITTED`.
+        margin: see `NestedPlan.margin`.
     """
 
     nodes: int
@@ -153,6 +155,7 @@ class BestFirstPlan:
     top_p: float = 1.0
     scorer: Scorer | None = None
     predictor: str | None = None
+    margin: float = inf
     dynamic: ClassVar[bool] = True
     topology: ClassVar[None] = None
 
@@ -162,7 +165,7 @@ class BestFirstPlan:
         return min(self.nodes, self.max_depth)
 
     @property
-    def nested(self) -> BestFirstPlan:
+    def nested(self) -> BestFirstPlan | None:
         """See `Plan.nested`."""
         return self
 
@@ -174,9 +177,10 @@ class BestFirstPlan:
         """See `NestedPlan.scored_by`."""
         return replace(self, scorer=scorer, predictor=None)
 
-    def growth(self, roots: int, vocab: int) -> Growth:
-        """Trees under so many roots, not grown yet."""
-        return Growth(roots, self.nodes, self.depth, self.looked_at(vocab), self.least, self.top_p)
+    def growth(self, roots: int, vocab: int, whole: bool = False) -> Growing:
+        """See `NestedPlan.growth`."""
+        least = -inf if whole else self.least
+        return Growth(roots, self.nodes, self.depth, self.looked_at(vocab), least, self.top_p)
 
     def looked_at(self, vocab: int) -> int:
         """See `NestedPlan.looked_at`."""

@@ -176,7 +176,7 @@ class TestPlainTexts:
         plain: PlainTexts = {}
         first = list(LiveEngine(TraceStore(traces), plain=plain).run(works["live"], pair))
         assert len(plain) == 2 * 2 * len(TEXTS)  # greedy and sampled, two repeats
-        monkeypatch.setattr(live, "decode_plainly", lambda *given: pytest.fail("decoded again"))
+        monkeypatch.setattr(live, "plain_tokens", lambda *given: pytest.fail("decoded again"))
         again = list(LiveEngine(TraceStore(traces), plain=plain).run(works["live"], pair))
         assert untimed_rows(first) == untimed_rows(again) == alone["live"]
         assert [row.tally.plain_s for row in rows_of(first)] == [row.tally.plain_s for row in rows_of(again)]

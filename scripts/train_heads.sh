@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The bundled drafters beside the draft models: scripts/train_heads.sh DATA OUT [SMOLLM2]
+# DATA: the folder that scripts/train_zoo.py reads. SMOLLM2: a folder of SmolLM2-135M-Instruct
+# (scripts/fetch_smollm2.py); left out: only what goes with the bundled target. A run that was stopped goes on.
+set -euo pipefail
+data=${1:?folder with the training text}
+out=${2:?folder to write}
+smollm2=${3:-}
+cd "$(dirname "$0")/.."
+python=.venv/bin/python
+specdraft=.venv/bin/specdraft
+mkdir -p "$out"
+zoo=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=300000 train.continued=1500 train.window=128 train.positions=1024)
+
+[ -e "$out/zoo.jsonl" ] || $python scripts/train_zoo.py --data "$data" --text-only "$out/zoo.jsonl"
+[ -e "$out/medusa/README.md" ] || $specdraft train medusa "${zoo[@]}" train.blocks=2 train.steps=1200 train.lr=2e-3 \
+    train.save_every=50 --out "$out/medusa"
+[ -e "$out/nano/README.md" ] || $specdraft train nano "${zoo[@]}" train.span=5 train.width=48 train.inner=128 \
+    train.steps=2500 train.lr=4e-3 train.save_every=50 --out "$out/nano"
+if [ -n "$smollm2" ] && [ ! -e "$out/smollm2-medusa/README.md" ]; then
+    $python scripts/training_prompts.py --data "$data" --out "$out/prompts.jsonl" \
+        --unlike specdraft/bundled/instruct.jsonl
+    $specdraft train medusa "pair.target.path=$smollm2" prompts=jsonl "prompts.path=$out/prompts.jsonl" \
+        max_new_tokens=96 train.candidates=2048 train.steps=600 train.positions=1024 train.lr=1e-3 \
+        train.save_every=50 --out "$out/smollm2-medusa"
+fi

@@ -1,0 +1,110 @@
+"""`specdraft train`: drafters that learn from the target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, say, say_while_loading, shown_progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from specdraft.training.card import Made
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Drafters that learn from a target: Medusa heads, draft models, models of the last few tokens.",
+)
+Out = Annotated[Path, typer.Option("--out", help="the folder to write; a killed run goes on in it")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="start over (the default goes on)")]
+
+
+@app.command("medusa")
+def medusa(
+    out: Out,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train Medusa heads on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+    Heads read the target's last state and share its output layer. Also train.heads, train.blocks, train.continued,
+    train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
+    train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
+    """
+    _train("medusa", overrides, out, config_dir, fresh, as_json)
+
+
+@app.command("draft")
+def draft(
+    out: Out,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+    It has the target's architecture with train.layers layers, train.width, train.inner and train.attention_heads. Also
+    train.continued, train.steps, train.positions, train.lr, train.dtype, train.held_out. pair.draft.path=DIR drafts
+    with what is written.
+    """
+    _train("draft", overrides, out, config_dir, fresh, as_json)
+
+
+@app.command("nano")
+def nano(
+    out: Out,
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model of the last few tokens on a target's distribution, for which a level of a tree costs next to
+    nothing.
+
+    train.span tokens, train.width, train.inner; also train.text, train.continued, train.steps, train.positions,
+    train.lr, train.held_out. drafter=nano drafter.path=DIR drafts with what is written.
+    """
+    _train("nano", overrides, out, config_dir, fresh, as_json)
+
+
+def _train(
+    kind: str, overrides: list[str] | None, out: Path, config_dir: Path | None, fresh: bool, as_json: bool
+) -> None:
+    say_while_loading()
+    from specdraft.training import run
+
+    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano}[kind]
+    with shown_progress(console(stderr=True)) as progress:
+        made = train(overrides or [], out, config_dir, fresh, progress)
+    if as_json:
+        typer.echo(json.dumps(made.as_dict()))
+    else:
+        console().print(_table(made))
+    say(f"{out}: written")
+
+
+def _table(made: Made) -> Table:
+    from rich.table import Table
+
+    held, log = made.held_out, made.trained.log
+    table = Table("", "", title=f"{made.kind} for {made.target}")
+    depths = ", ".join(f"{share:.3f}" for share in held.by_depth)
+    rows = {
+        "learnt from": f"{made.source}: {made.texts:,} texts, {made.tokens:,} tokens",
+        "parameters": f"{made.parameters:,}",
+        "loss": f"{log[0]['loss']:.3f} -> {log[-1]['loss']:.3f} in {log[-1]['step']:.0f} steps",
+        f"chain of {held.depth} on {held.texts} held-out texts": f"{held.block_efficiency:.3f} tokens a step",
+        "accepted at each depth": depths,
+        "tokens in loops": f"{held.loop_share:.0%}",
+        "draft with it": made.use,
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

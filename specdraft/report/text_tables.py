@@ -1,0 +1,81 @@
+"""The tables of what live texts are worth, and of how large trees were that differ from step to step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from specdraft.report.findings import Findings
+from specdraft.report.study_files import visible
+from specdraft.report.table import Table
+from specdraft.report.words import Text, plural, say
+from specdraft.results.intervals import Interval, number
+
+QUALITY_COLUMNS = (
+    "pair",
+    "rule",
+    "T",
+    "tree",
+    "nodes",
+    "perplexity [95 %]",
+    "nll",
+    "plain nll",
+    "nll over plain [95 %]",
+)
+SIZES_COLUMNS = ("pair", "tree", "budget", "steps", "mean", "least", "10 %", "median", "90 %", "most")
+SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
+SAME = 1e-6  # nats a token that six digits of two sums may differ by
+
+
+def quality_table(findings: Findings) -> Table | None:
+    """How probable live texts are to the target, beside plain decoding's; None where nothing was decoded live."""
+    rows = findings.rows[findings.rows["nll"].notna()]
+    if rows.empty:
+        return None
+    equal = rows["nll_over_plain"].abs() <= SAME
+    other, note = rows[~equal], _about_equal(int(equal.sum()), len(rows))
+    listed = [_quality_row(row) for _, row in other.iterrows()]
+    return Table("quality", "How probable the texts are to the target", QUALITY_COLUMNS, listed, note)
+
+
+def _about_equal(equal: int, count: int) -> Text:
+    return say(
+        "nll: nats a token of the text under the target, temperature 1; nll over plain: less that of plain decoding's "
+        "texts of the same prompts, paired. Sampled texts differ by chance. {} of {} have plain decoding's nll and are "
+        "not listed.",
+        equal,
+        plural(count, "live combination"),
+    )
+
+
+def _quality_row(row: pd.Series[Any]) -> tuple[str, ...]:
+    over = Interval.of(row, "nll_over_plain")
+    names = (row["pair"], row["acceptance"], row["temperature"], row["shown"], row["nodes"])
+    values = (str(Interval.of(row, "perplexity")), number(row["nll"], 3), number(row["plain_nll"], 3), f"{over:+.3f}")
+    return (*map(_said, names), *values)
+
+
+def sizes_table(findings: Findings) -> Table | None:
+    """How many nodes the trees had that differ from step to step; None where no steps were listed."""
+    steps = findings.study.details.get("steps.csv")
+    if steps is None or steps.empty:
+        return None
+    sizes = steps.groupby("combination")["drafted_tokens"]
+    rows = findings.rows.drop_duplicates("combination").set_index("combination")
+    differ = [(row, of_one) for name, of_one in sizes for _, row in rows[rows.index == name].iterrows()]
+    listed = [_sizes_row(row, of_one) for row, of_one in differ if of_one.nunique() > 1]
+    if not listed:
+        return None
+    note = say("Draft nodes that were sent to the target in a step, over the steps of all prompts.")
+    return Table("sizes", "How large trees were that differ from step to step", SIZES_COLUMNS, listed, note)
+
+
+def _sizes_row(row: pd.Series[Any], sizes: pd.Series[Any]) -> tuple[str, ...]:
+    names = (row["pair"], row["shown"], row["budget"])
+    shares = (f"{size:g}" for size in sizes.quantile(list(SHARES), interpolation="nearest"))
+    return (*map(_said, names), f"{len(sizes):,}", f"{sizes.mean():.1f}", *shares)
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else visible(value)

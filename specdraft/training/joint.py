@@ -1,0 +1,77 @@
+"""Medusa-2: a target learns together with its heads, towards what it said before (Cai et al. 2024, section 2.2.2).
+
+The paper's joint loss with self-distillation: the target's own distribution, of recorded states, is what both the
+trained target and its heads are asked for, `L_target + heads_weight * sum_k decay^k L_k`; the heads' weight rises with
+the learning rate's warm-up, as in its second stage.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from specdraft.drafters.pair import Pair
+from specdraft.models.output_layer import OutputLayer
+from specdraft.training.loop import Objective
+from specdraft.training.medusa import blocks_of, new_heads
+from specdraft.training.settings import MedusaTraining
+from specdraft.training.states import TextStates
+from specdraft.training.windows import Teacher, Window, Windows
+
+TARGET = "target."  # stands before the names of its parameters
+
+
+def joint_objective(pair: Pair, states: TextStates, asked: MedusaTraining) -> tuple[Any, Objective]:
+    """A copy of the target that learns, and the objective: its parameters, named behind `TARGET`, and its heads'."""
+    teacher_output = OutputLayer(pair.target, pair.files.target.spec.path)
+    teacher_output.weight = teacher_output.weight.clone()
+    teacher = Teacher(pair.target, teacher_output, states)
+    model = copy.deepcopy(pair.target.model).float().train()
+    heads = new_heads(asked.heads, asked.blocks, teacher_output.width, pair.target.device)
+    windows = Windows(states, asked.positions, pair.target.vocab, pair.target.device, asked.seed)
+    learning = Joint(model, blocks_of(heads, asked), teacher, asked)
+
+    def step(number: int) -> dict[str, torch.Tensor]:
+        rise = min(1.0, (number + 1) / max(1, round(asked.warmup * asked.steps)))
+        parts = [learning.learn(part, share, rise) for part, share in windows.of_step(number)]
+        target, of_heads = (torch.stack(losses).sum() for losses in zip(*parts, strict=True))
+        return {"loss": target + asked.heads_weight * rise * of_heads, "target": target, "heads": of_heads}
+
+    own = {f"{TARGET}{name}": parameter for name, parameter in model.named_parameters()}
+    return model, Objective({**heads, **own}, step, dict.fromkeys(own, asked.target_lr))
+
+
+class Joint:
+    """The joint loss of a target and its heads.
+
+    Args:
+        model: the target that learns.
+        heads: the blocks of each head.
+        teacher: what the target said before.
+        asked: the weights of the losses.
+    """
+
+    def __init__(self, model: Any, heads: Any, teacher: Teacher, asked: MedusaTraining) -> None:
+        self._model, self._heads, self._teacher, self._asked = model, heads, teacher, asked
+
+    def learn(self, part: Window, share: float, rise: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The target's loss and its heads' at the places of some texts; gradients are added."""
+        states = self._model.base_model(part.ids, use_cache=False).last_hidden_state[part.row, part.column]
+        wanted = self._teacher.probs(part.place)
+        target = self._loss(states, wanted) * share
+        of_heads = torch.zeros((), device=states.device)
+        for number, blocks in enumerate(self._heads):
+            here = torch.nonzero(part.left > number)[:, 0]  # a place later in the same text is there
+            inside = states[here]
+            for block in blocks:
+                inside = block(inside)
+            of_heads = of_heads + self._asked.decay**number * self._loss(inside, wanted[here + 1 + number]) * share
+        torch.autograd.backward(target + self._asked.heads_weight * rise * of_heads)
+        return target.detach().cpu(), of_heads.detach().cpu()
+
+    def _loss(self, states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        logits = self._model.get_output_embeddings()(states)[:, : wanted.shape[1]]
+        return F.cross_entropy(logits, wanted)

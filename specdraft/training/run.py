@@ -1,0 +1,233 @@
+"""`specdraft train`: from overrides to a folder that `drafter.path=` or `pair.draft.path=` takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pandas as pd
+import torch
+
+from specdraft.config import override_groups, own_keys
+from specdraft.drafters.draft_model import Model
+from specdraft.drafters.medusa import Medusa
+from specdraft.drafters.nano import Nano
+from specdraft.drafters.pair import Pair, load_pair
+from specdraft.errors import ResultsError
+from specdraft.models.files import first_line
+from specdraft.models.memory import out_of_memory
+from specdraft.models.spec import ModelSpec
+from specdraft.results.files import check_folder_writable, to_csv, write_atomically
+from specdraft.study.combination import Combination
+from specdraft.study.plan import one_combination
+from specdraft.study.refusals import refuse_without_effect
+from specdraft.traces.store import TraceStore
+from specdraft.traces.watch import Watch
+from specdraft.training.card import Made, card
+from specdraft.training.draft_model import draft_objective, new_draft_model, new_window_model
+from specdraft.training.held_out import held_out
+from specdraft.training.joint import TARGET, joint_objective
+from specdraft.training.loop import Trained, train
+from specdraft.training.medusa import medusa_objective
+from specdraft.training.settings import DraftTraining, MedusaTraining, NanoTraining, Training
+from specdraft.training.states import TextStates, text_states
+from specdraft.training.texts import Texts, gather_texts
+
+WORK, CARD, LOG = ".training", "README.md", "training_log.csv"
+WITHOUT_EFFECT = ("drafter", "tree", "budget", "acceptance", "pruning", "engine", "experiment", "most_combinations")
+HEADS, WHOLE = "medusa_lm_head.safetensors", "target"
+Asked = TypeVar("Asked", bound=Training)
+
+
+class Job(NamedTuple):
+    """What is trained on, and where it goes."""
+
+    pair: Pair
+    combination: Combination
+    texts: Texts
+    states: TextStates
+    about: dict[str, Any]
+    out: Path
+    watch: Watch
+
+    @property
+    def work(self) -> Path:
+        """What is needed while training, and deleted after it."""
+        return self.out / WORK
+
+    @property
+    def store(self) -> TraceStore:
+        """Of what the target writes for training only."""
+        return TraceStore(self.work / "traces")
+
+
+def train_medusa(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """Medusa heads, or with `train.joint` a target with its heads.
+
+    Args:
+        overrides: in Hydra's grammar; `train.*` as in `MedusaTraining`.
+        out: the folder that is written; what a killed run left there is gone on with.
+        config_dir: the user's configs.
+        fresh: start over.
+        watch: told how far it is.
+
+    Raises:
+        ConfigError, PromptError, ModelError, ResultsError: see `gather_texts`, `text_states`, `train`; or `out` holds
+            something else.
+    """
+    with _enough_memory():
+        asked, job = _begin("medusa", MedusaTraining, overrides, out, config_dir, fresh, watch)
+        return _joint(job, asked) if asked.joint else _medusa(job, asked)
+
+
+def train_draft(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """A draft model; see `train_medusa`, with `DraftTraining`."""
+    with _enough_memory():
+        asked, job = _begin("draft", DraftTraining, overrides, out, config_dir, fresh, watch)
+        trained, parameters = _distil(new_draft_model(job.pair, asked), asked, job)
+        job.pair.files.target.tokenizer.save_pretrained(out)
+        spec = job.pair.files.spec
+        written = replace(spec, draft=ModelSpec(str(job.out), device=spec.target.device))
+        drafting = load_pair(written, Model(), target_of=job.pair)
+        return _finish("A draft model", asked, job, trained, parameters, drafting, "pair.draft.path=DIR")
+
+
+def train_nano(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """A model of the last few tokens; see `train_medusa`, with `NanoTraining`."""
+    with _enough_memory():
+        asked, job = _begin("nano", NanoTraining, overrides, out, config_dir, fresh, watch)
+        trained, parameters = _distil(new_window_model(job.pair, asked), asked, job)
+        drafting = load_pair(job.pair.files.spec, Nano(path=str(out)), target_of=job.pair)
+        kind = "A model of the last few tokens"
+        return _finish(kind, asked, job, trained, parameters, drafting, "drafter=nano drafter.path=DIR")
+
+
+def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
+    """Train and write a model that learns the target's distribution; how that went, and how many numbers it has."""
+    trained = train(draft_objective(job.pair, model, job.states, asked), asked, job.about, job.work, job.watch)
+    _write_model(model, asked, job, job.out)
+    return trained, _count(dict(model.named_parameters()))
+
+
+def _medusa(job: Job, asked: MedusaTraining) -> Made:
+    objective = medusa_objective(job.pair, job.states, asked)
+    trained = train(objective, asked, job.about, job.work, job.watch)
+    _write_heads(objective.parameters, asked, job)
+    drafting = load_pair(job.pair.files.spec, Medusa(path=str(job.out), heads=asked.heads), target_of=job.pair)
+    return _finish("Medusa heads", asked, job, trained, _count(objective.parameters), drafting, _use(asked))
+
+
+def _joint(job: Job, asked: MedusaTraining) -> Made:
+    model, objective = joint_objective(job.pair, job.states, asked)
+    trained = train(objective, asked, job.about, job.work, job.watch)
+    heads = {name: tensor for name, tensor in objective.parameters.items() if not name.startswith(TARGET)}
+    _write_model(model, asked, job, job.out / WHOLE)
+    job.pair.files.target.tokenizer.save_pretrained(job.out / WHOLE)
+    _write_heads(heads, asked, job)
+    spec = job.pair.files.spec
+    spec = replace(spec, target=ModelSpec(str(job.out / WHOLE), device=spec.target.device))
+    drafting = load_pair(spec, Medusa(path=str(job.out), heads=asked.heads))
+    use = f"pair.target.path=DIR/{WHOLE} {_use(asked)}"
+    kind, parameters = "A target and its Medusa heads", _count(objective.parameters)
+    return _finish(kind, asked, job, trained, parameters, drafting, use)
+
+
+def _use(asked: MedusaTraining) -> str:
+    return "drafter=medusa drafter.path=DIR" + (f" drafter.heads={asked.heads}" if asked.heads != Medusa.heads else "")
+
+
+def _begin(
+    kind: str,
+    schema: type[Asked],
+    overrides: list[str],
+    out: Path,
+    config_dir: Path | None,
+    fresh: bool,
+    watch: Watch,
+) -> tuple[Asked, Job]:
+    """Everything before the first step; all that needs no forward is checked before the first one."""
+    command = f"train {kind}"
+    asked, others = own_keys("train", overrides, schema)
+    asked.check()
+    refuse_without_effect(command, others, WITHOUT_EFFECT, "it trains a drafter and runs no tree")
+    combination = one_combination(command, [*others, "drafter=ngram"], config_dir)
+    prompts_said = "prompts" in override_groups(others)
+    _claim(out, fresh)
+    pair = load_pair(combination.pair)
+    store = TraceStore(out / WORK / "traces")
+    texts = gather_texts(pair, combination, asked, prompts_said, store, watch)
+    states = text_states(pair, texts.learnt, out / WORK, watch)
+    about: dict[str, Any] = {"kind": kind, "target": pair.files.weights[0], "tokens": len(states.ids)}
+    about["asked"] = asdict(replace(asked, save_every=1))
+    return asked, Job(pair, combination, texts, states, about, out, watch)
+
+
+def _claim(out: Path, fresh: bool) -> None:
+    """Make the folder, or go on with one that a killed run left; raises `ResultsError` where it is something else."""
+    known = {WORK, CARD, LOG, HEADS, WHOLE}
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if there and not fresh and WORK not in there:
+        what = "is trained already" if LOG in there else "holds other files"
+        raise ResultsError(f"--out {out}: {what}; choose another folder, or start over with --fresh")
+    if fresh and there - known and LOG not in there:
+        raise ResultsError(f"--out {out}: holds other files; choose another folder")
+    if fresh:
+        shutil.rmtree(out / WORK, ignore_errors=True)
+    check_folder_writable(out / WORK)
+
+
+def _write_model(model: Any, asked: Training, job: Job, folder: Path) -> None:
+    """A model as a folder that a pair or a drafter may name; the weights come last."""
+    temporary = job.work / "model"
+    model.to(getattr(torch, asked.dtype)).eval()
+    model.generation_config = job.pair.target.model.generation_config
+    model.save_pretrained(temporary)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        path.replace(folder / path.name)
+
+
+def _write_heads(parameters: Mapping[str, torch.Tensor], asked: MedusaTraining, job: Job) -> None:
+    from safetensors.torch import save
+
+    base = job.pair.files.target.spec.path.rpartition("/")[2]
+    config: dict[str, Any] = {"medusa_num_heads": asked.heads, "medusa_num_layers": asked.blocks}
+    config |= {"base_model_name_or_path": base}
+    write_atomically(job.out / "config.json", json.dumps(config, indent=1) + "\n")
+    dtype = getattr(torch, asked.dtype)
+    held = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in parameters.items()}
+    write_atomically(job.out / HEADS, save(held, {"format": "pt"}))
+
+
+def _finish(kind: str, asked: Training, job: Job, trained: Trained, parameters: int, drafting: Pair, use: str) -> Made:
+    """Try what was written, describe it, and put away what was needed on the way."""
+    target = job.pair.files.target
+    held = held_out(drafting, job.texts.held_out, job.store, job.watch)
+    learnt = len(job.texts.learnt), len(job.states.ids)
+    made = Made(kind, target.spec.path, target.weights_hash, job.texts.source, *learnt, parameters, trained, held, use)
+    write_atomically(job.out / CARD, card(made, asked))
+    write_atomically(job.out / LOG, to_csv(pd.DataFrame(trained.log)))
+    shutil.rmtree(job.work)
+    return made
+
+
+def _count(parameters: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in parameters.values())
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ResultsError(
+            f"out of memory while training ({first_line(error)}); try a smaller train.positions or train.window; what "
+            "was done is kept"
+        ) from error

@@ -1,0 +1,107 @@
+"""What the target says along texts, kept on disk: its last states, from which its output layer makes everything else.
+
+Letters: N tokens of all texts side by side, h numbers of a state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from specdraft.drafters.pair import Pair
+from specdraft.errors import ResultsError
+from specdraft.models.memory import tokens_that_fit
+from specdraft.models.output_layer import LAST
+from specdraft.models.placement import device_type_of
+from specdraft.results.files import cannot_write, write_atomically
+from specdraft.traces.batches import READ_TOKENS, batches, in_memory, most_rows
+from specdraft.traces.watch import Watch
+from specdraft.training.texts import TrainingText
+
+STATES, DONE = "states.bin", "states.json"
+UNREAD = np.zeros(1, dtype=np.int64)  # what follows a text, of which no state is wanted
+
+
+class TextStates(NamedTuple):
+    """Texts side by side, and the target's state after each of their tokens.
+
+    Attributes:
+        ids: `[N]` int64 the tokens.
+        starts: `[texts + 1]` where each text begins, and the end.
+        first: `[texts]` the first place of each text that is learnt from, counted from its beginning.
+        states: `[N, h]` bfloat16, after the final norm; pages of a file.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    first: np.ndarray
+    states: torch.Tensor
+
+    @property
+    def learnt_ids(self) -> np.ndarray:
+        """The tokens that are learnt from."""
+        bounds = zip(self.starts[:-1] + self.first, self.starts[1:], strict=True)
+        return np.concatenate([self.ids[begin:end] for begin, end in bounds])
+
+
+def text_states(pair: Pair, texts: Sequence[TrainingText], folder: Path, watch: Watch) -> TextStates:
+    """The target's states along texts, which are read once: they stay in `folder` until it is deleted.
+
+    Raises:
+        ResultsError: there is no room for them.
+    """
+    starts = np.cumsum([0, *(len(text.ids) for text in texts)])
+    ids = np.concatenate([np.asarray(text.ids, dtype=np.int64) for text in texts])
+    first = np.array([text.first for text in texts])
+    about = {"target": pair.files.weights[0], "texts": hashlib.sha256(ids.tobytes() + starts.tobytes()).hexdigest()}
+    width = int(pair.target.model.get_output_embeddings().weight.shape[1])
+    there = _told(folder / DONE) == about
+    watch.stage("read", 0 if there else len(texts), "texts")
+    states = _pages(folder / STATES, len(ids), width, there)
+    if not there:
+        _read(pair, texts, starts, states, watch)
+        write_atomically(folder / DONE, json.dumps(about))
+    return TextStates(ids, starts, first, states)
+
+
+def _told(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _pages(path: Path, tokens: int, width: int, there: bool) -> torch.Tensor:
+    """`[tokens, width]` bfloat16 in a file. The room is taken at once, so that it does not run out later."""
+    size = tokens * width * torch.bfloat16.itemsize
+    if not (there and path.stat().st_size == size):
+        try:
+            with path.open("wb") as file:
+                for _ in range(0, size, 2**24):
+                    file.write(bytes(min(2**24, size - file.tell())))
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise cannot_write(path, error) from error
+    return torch.from_file(str(path), shared=True, size=tokens * width, dtype=torch.bfloat16).view(tokens, width)
+
+
+def _read(pair: Pair, texts: Sequence[TrainingText], starts: np.ndarray, states: torch.Tensor, watch: Watch) -> None:
+    def read(names: Sequence[str]) -> Any:
+        ids = [texts[int(name)].ids for name in names]
+        yield from zip(names, pair.target.states_along(ids, [UNREAD] * len(ids), [LAST]), strict=True)
+
+    target = pair.files.target
+    lengths = {str(i): len(text.ids) for i, text in enumerate(texts)}
+    fitting = min(tokens_that_fit(target), READ_TOKENS)
+    for names in batches(lengths, most_rows(device_type_of(target)), fitting):
+        for name, said in in_memory(read, names):
+            states[starts[int(name)] : starts[int(name) + 1]] = said[:, 0]
+            watch.done(1)
+        if not states[starts[int(names[0])]].isfinite().all():
+            raise ResultsError(f"{target.spec.path}: its states are no numbers along a text; nothing can be learnt")

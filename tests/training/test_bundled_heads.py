@@ -1,0 +1,45 @@
+"""The bundled heads, on the prompts of the default study: what their card promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from specdraft.decoding.ending import Ending
+from specdraft.drafters.medusa import Medusa
+from specdraft.drafters.pair import load_pair
+from specdraft.models.files import zoo_folder
+from specdraft.prompts import PromptSpec, load_prompts
+from specdraft.replay.static import pack_traces, replay
+from specdraft.sampling.distribution import Sampling
+from specdraft.traces.library import pair_traces
+from specdraft.traces.store import TraceStore
+from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.published import Published
+
+BUNDLED_MIB = 16
+
+
+@pytest.mark.slow
+def test_what_medusa_heads_get_accepted(tmp_path: Path) -> None:
+    pair = load_pair("zoo", Medusa())
+    ids = {prompt.prompt_id: pair.encode(prompt.text) for prompt in load_prompts(PromptSpec())}
+    traces = pair_traces(pair, ids, Sampling(), Ending(64, pair.eos_ids), TraceStore(tmp_path))
+    packed, found = pack_traces(traces, list(ids)), {}
+    for name, shape in {"chain": Chain(), "medusa": Published()}.items():
+        topology = shape.at(4).topology
+        assert topology is not None
+        sums = replay(topology, packed).sums
+        found[name] = float((sums["new_tokens"].sum() - len(ids)) / sums["steps"].sum())
+    assert found["chain"] >= 1.3
+    assert found["medusa"] >= 1.8
+
+
+def test_they_are_small() -> None:
+    heads = [
+        path for path in zoo_folder().rglob("*.safetensors") if not path.parent.name.startswith(("target", "draft"))
+    ]
+    assert len(heads) >= 2
+    assert sum(path.stat().st_size for path in heads) <= BUNDLED_MIB * 2**20
+    assert max(path.stat().st_size for path in heads if "smollm2" in path.parent.name or "medusa" in path.name) <= 3e6
