@@ -19,7 +19,7 @@ from support.written import rows_in
 from specdraft.bench.curve import CostCurve
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.results.journal import Journal
-from specdraft.results.metrics import SECONDS
+from specdraft.results.metrics import UNKNOWN
 from specdraft.study.engines import live, replay
 from specdraft.study.engines.base import Done, Due, Failed, GivenUp, Measured, Work
 from specdraft.study.engines.live import LiveEngine, PlainTexts
@@ -249,7 +249,7 @@ class TestEvents:
         again = pickle.loads(pickle.dumps(events))
         assert untimed_rows(again) == untimed_rows(events)
         assert list(map(type, again)) == list(map(type, events))
-        assert all(getattr(row.tally, name) is not None for row in rows_of(again) for name in SECONDS)
+        assert all(getattr(row.tally, name) is not None for row in rows_of(again) for name in UNKNOWN)
 
 
 def test_a_plain_text_is_not_that_of_another_length(base: list[str], pair: Pair, tmp_path: Path) -> None:
