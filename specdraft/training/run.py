@@ -19,6 +19,7 @@ from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.nano import Nano
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ResultsError
+from specdraft.models.facts import naming
 from specdraft.models.files import first_line
 from specdraft.models.memory import out_of_memory
 from specdraft.models.spec import ModelSpec
@@ -195,7 +196,7 @@ def _write_model(model: Any, asked: Training, job: Job, folder: Path) -> None:
 def _write_heads(parameters: Mapping[str, torch.Tensor], asked: MedusaTraining, job: Job) -> None:
     from safetensors.torch import save
 
-    base = job.pair.files.target.spec.path.rpartition("/")[2]
+    base = naming(job.pair.files.target)["path"]
     config: dict[str, Any] = {"medusa_num_heads": asked.heads, "medusa_num_layers": asked.blocks}
     config |= {"base_model_name_or_path": base}
     write_atomically(job.out / "config.json", json.dumps(config, indent=1) + "\n")
@@ -209,7 +210,9 @@ def _finish(kind: str, asked: Training, job: Job, trained: Trained, parameters: 
     target = job.pair.files.target
     held = held_out(drafting, job.texts.held_out, job.store, job.watch)
     learnt = len(job.texts.learnt), len(job.states.ids)
-    made = Made(kind, target.spec.path, target.weights_hash, job.texts.source, *learnt, parameters, trained, held, use)
+    made = Made(
+        kind, naming(target)["path"], target.weights_hash, job.texts.source, *learnt, parameters, trained, held, use
+    )
     write_atomically(job.out / CARD, card(made, asked))
     write_atomically(job.out / LOG, to_csv(pd.DataFrame(trained.log)))
     shutil.rmtree(job.work)
