@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,9 +18,9 @@ from specdraft.drafters.draft_model import Model
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.nano import Nano
 from specdraft.drafters.pair import Pair, load_pair
-from specdraft.errors import ResultsError
+from specdraft.errors import ConfigError, ModelError, PromptError, ResultsError
 from specdraft.models.facts import naming
-from specdraft.models.files import first_line
+from specdraft.models.files import ModelFiles, first_line
 from specdraft.models.memory import out_of_memory
 from specdraft.models.spec import ModelSpec
 from specdraft.results.files import check_folder_writable, to_csv, write_atomically
@@ -30,7 +30,7 @@ from specdraft.study.refusals import refuse_without_effect
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.training.card import Made, card
-from specdraft.training.draft_model import draft_objective, new_draft_model, new_window_model
+from specdraft.training.draft_model import check_sizes, draft_objective, new_draft_model, new_window_model
 from specdraft.training.held_out import held_out
 from specdraft.training.joint import TARGET, joint_objective
 from specdraft.training.loop import Trained, train
@@ -89,7 +89,7 @@ def train_medusa(overrides: list[str], out: Path, config_dir: Path | None, fresh
 def train_draft(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
     """A draft model; see `train_medusa`, with `DraftTraining`."""
     with _enough_memory():
-        asked, job = _begin("draft", DraftTraining, overrides, out, config_dir, fresh, watch)
+        asked, job = _begin("draft", DraftTraining, overrides, out, config_dir, fresh, watch, check_sizes)
         trained, parameters = _distil(new_draft_model(job.pair, asked), asked, job)
         job.pair.files.target.tokenizer.save_pretrained(out)
         spec = job.pair.files.spec
@@ -150,6 +150,7 @@ def _begin(
     config_dir: Path | None,
     fresh: bool,
     watch: Watch,
+    check: Callable[[ModelFiles, Asked], None] = lambda target, asked: None,
 ) -> tuple[Asked, Job]:
     """Everything before the first step; all that needs no forward is checked before the first one."""
     command = f"train {kind}"
@@ -158,18 +159,37 @@ def _begin(
     refuse_without_effect(command, others, WITHOUT_EFFECT, "it trains a drafter and runs no tree")
     combination = one_combination(command, [*others, "drafter=ngram"], config_dir)
     prompts_said = "prompts" in override_groups(others)
-    _claim(out, fresh)
-    pair = load_pair(combination.pair)
-    store = TraceStore(out / WORK / "traces")
-    texts = gather_texts(pair, combination, asked, prompts_said, store, watch)
+    check(combination.pair.target, asked)
+    with _claimed(out, fresh):
+        pair = load_pair(combination.pair)
+        store = TraceStore(out / WORK / "traces")
+        texts = gather_texts(pair, combination, asked, prompts_said, store, watch)
     states = text_states(pair, texts.learnt, out / WORK, watch)
     about: dict[str, Any] = {"kind": kind, "target": pair.files.weights[0], "tokens": len(states.ids)}
     about["asked"] = asdict(replace(asked, save_every=1))
     return asked, Job(pair, combination, texts, states, about, out, watch)
 
 
+@contextmanager
+def _claimed(out: Path, fresh: bool) -> Iterator[None]:
+    """Make the folder, or go on with one that a killed run left; of what cannot be meant nothing stays.
+
+    Raises:
+        ResultsError: it holds something else.
+    """
+    new, begun = not out.exists(), (out / WORK).exists()
+    _claim(out, fresh)
+    try:
+        yield
+    except (ConfigError, PromptError, ModelError):
+        if not begun:
+            shutil.rmtree(out / WORK)
+        if new:
+            out.rmdir()
+        raise
+
+
 def _claim(out: Path, fresh: bool) -> None:
-    """Make the folder, or go on with one that a killed run left; raises `ResultsError` where it is something else."""
     known = {WORK, CARD, LOG, HEADS, WHOLE}
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if there and not fresh and WORK not in there:
