@@ -48,6 +48,10 @@ def _config(target: ModelFiles, asked: DraftTraining) -> Any:
         text.hidden_size, text.intermediate_size = asked.width, 4 * asked.width
     if asked.width is not None or asked.attention_heads is not None:
         text.head_dim = text.hidden_size // text.num_attention_heads
+        if text.head_dim % 2:
+            raise ConfigError(
+                f"train.width, train.attention_heads: {text.head_dim} numbers of a head; expected an even number"
+            )
     text.intermediate_size = asked.inner or text.intermediate_size
     return config
 
@@ -78,9 +82,9 @@ def draft_objective(pair: Pair, model: Any, states: TextStates, asked: Training)
 
     def step(number: int) -> dict[str, torch.Tensor]:
         total = torch.zeros(())
-        for part, share in windows.of_step(number):
+        for part, (count,) in windows.of_step(number):
             logits = model(part.ids, use_cache=False).logits[part.row, part.column, : pair.target.vocab].float()
-            loss = F.cross_entropy(logits, teacher.probs(part.place)) * share
+            loss = F.cross_entropy(logits, teacher.probs(part.place), reduction="sum") / count
             torch.autograd.backward(loss)
             total += loss.detach().cpu()
         return {"loss": total}

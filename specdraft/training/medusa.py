@@ -153,7 +153,7 @@ class Candidates:
         there[ids] = True
         self._texts, self._others = np.flatnonzero(there), np.flatnonzero(~there)
         self._drawn = min(asked.candidates or vocab, len(self._others))
-        self._ids = torch.arange(vocab, device=device)
+        self._ids: torch.Tensor | None = None  # all
         self._stands_for = torch.zeros(vocab, device=device)
         self.count = len(self._texts) + self._drawn
 
@@ -169,7 +169,8 @@ class Candidates:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """`[m, h]` -> `[m, C]`."""
-        return self._output(states, self._ids) + self._stands_for
+        logits = self._output(states, self._ids)
+        return logits[..., : len(self._stands_for)] + self._stands_for.to(logits.device)
 
     def place_of(self, ids: np.ndarray) -> torch.Tensor:
         """`[u]` where ids of the texts stand among the candidates."""

@@ -56,18 +56,32 @@ def text_states(pair: Pair, texts: Sequence[TrainingText], folder: Path, watch: 
     Raises:
         ResultsError: there is no room for them.
     """
-    starts = np.cumsum([0, *(len(text.ids) for text in texts)])
-    ids = np.concatenate([np.asarray(text.ids, dtype=np.int64) for text in texts])
-    first = np.array([text.first for text in texts])
-    about = {"target": pair.files.weights[0], "texts": hashlib.sha256(ids.tobytes() + starts.tobytes()).hexdigest()}
+    starts, ids, first = _side_by_side(texts)
+    about = {"target": pair.files.weights[0], "dtype": str(pair.target.dtype), "texts": digest_of(texts)}
     width = int(pair.target.model.get_output_embeddings().weight.shape[1])
-    there = _told(folder / DONE) == about
+    size, path = len(ids) * width * torch.bfloat16.itemsize, folder / STATES
+    there = _told(folder / DONE) == about and path.is_file() and path.stat().st_size == size
     watch.stage("read", 0 if there else len(texts), "texts")
-    states = _pages(folder / STATES, len(ids), width, there)
+    if not there:
+        (folder / DONE).unlink(missing_ok=True)
+        _take_room(path, size)
+    states = torch.from_file(str(path), shared=True, size=len(ids) * width, dtype=torch.bfloat16).view(len(ids), width)
     if not there:
         _read(pair, texts, starts, states, watch)
         write_atomically(folder / DONE, json.dumps(about))
     return TextStates(ids, starts, first, states)
+
+
+def digest_of(texts: Sequence[TrainingText]) -> str:
+    """Of all tokens, and of where what is learnt begins."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in _side_by_side(texts))).hexdigest()
+
+
+def _side_by_side(texts: Sequence[TrainingText]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """See `TextStates`: `starts`, `ids`, `first`."""
+    starts = np.cumsum([0, *(len(text.ids) for text in texts)])
+    ids = np.concatenate([np.asarray(text.ids, dtype=np.int64) for text in texts])
+    return starts, ids, np.array([text.first for text in texts])
 
 
 def _told(path: Path) -> Any:
@@ -77,18 +91,15 @@ def _told(path: Path) -> Any:
         return None
 
 
-def _pages(path: Path, tokens: int, width: int, there: bool) -> torch.Tensor:
-    """`[tokens, width]` bfloat16 in a file. The room is taken at once, so that it does not run out later."""
-    size = tokens * width * torch.bfloat16.itemsize
-    if not (there and path.stat().st_size == size):
-        try:
-            with path.open("wb") as file:
-                for _ in range(0, size, 2**24):
-                    file.write(bytes(min(2**24, size - file.tell())))
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise cannot_write(path, error) from error
-    return torch.from_file(str(path), shared=True, size=tokens * width, dtype=torch.bfloat16).view(tokens, width)
+def _take_room(path: Path, size: int) -> None:
+    """Write so many zeros at once, so that room does not run out later."""
+    try:
+        with path.open("wb") as file:
+            for _ in range(0, size, 2**24):
+                file.write(bytes(min(2**24, size - file.tell())))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
 
 
 def _read(pair: Pair, texts: Sequence[TrainingText], starts: np.ndarray, states: torch.Tensor, watch: Watch) -> None:
@@ -103,5 +114,5 @@ def _read(pair: Pair, texts: Sequence[TrainingText], starts: np.ndarray, states:
         for name, said in in_memory(read, names):
             states[starts[int(name)] : starts[int(name) + 1]] = said[:, 0]
             watch.done(1)
-        if not states[starts[int(names[0])]].isfinite().all():
+        if not all(states[starts[int(name)] : starts[int(name) + 1]].isfinite().all() for name in names):
             raise ResultsError(f"{target.spec.path}: its states are no numbers along a text; nothing can be learnt")

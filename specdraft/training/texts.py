@@ -155,7 +155,7 @@ def _documents(path: Path) -> Iterator[str]:
 
 
 def _rows(path: Path, text: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

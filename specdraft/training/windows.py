@@ -51,14 +51,16 @@ class Windows:
         self._each = max(1, min(len(lengths), round(positions / float(lengths.mean()))))
         self._at_once = max(1, NUMBERS // vocab // int(lengths.max()))
 
-    def of_step(self, step: int) -> Iterator[tuple[Window, float]]:
-        """The texts of a step in parts that memory has room for, and the share of its places that each has."""
+    def of_step(self, step: int, further: int = 0) -> Iterator[tuple[Window, list[int]]]:
+        """The texts of a step in parts, and of the whole step how many places are learnt from, and how many of them at
+        least 1, 2, ... `further` tokens follow. A part is one text at least, however long it is."""
         turns = np.arange(step * self._each, (step + 1) * self._each)
         texts = shuffled(len(self._states.first), turns, self._seed)
         parts = [self._window(texts[at : at + self._at_once]) for at in range(0, len(texts), self._at_once)]
-        count = sum(len(part.place) for part in parts)
+        left = torch.cat([part.left for part in parts])
+        counts = [len(left), *(int((left > number).sum()) for number in range(further))]
         for part in parts:
-            yield part, len(part.place) / count
+            yield part, counts
 
     def _window(self, texts: np.ndarray) -> Window:
         begin, length, first = (
