@@ -91,6 +91,9 @@ def test_every_method_has_its_row_beside_plain_decoding_and_the_peers(
     page = (out / "methods.html").read_text()
     assert '"draft model"' in page and "specdraftEmbed" in page and 'src="http' not in page
     assert "mark" in (out / "figures" / "methods-by-category.vl.json").read_text()
+    panels = json.loads((out / "figures" / "methods.vl.json").read_text())["hconcat"]
+    shown = [panels[0]["layer"][2], panels[1]]
+    assert [one["encoding"]["y"]["scale"]["domain"] for one in shown] == [[n for n in names if n != "medusa"]] * 2
 
 
 @pytest.mark.parametrize(
