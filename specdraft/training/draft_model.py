@@ -77,7 +77,7 @@ def new_window_model(pair: Pair, asked: NanoTraining) -> Any:
 
 def draft_objective(pair: Pair, model: Any, states: TextStates, asked: Training) -> Objective:
     """Cross-entropy to the target's distribution, of any causal model of tokens."""
-    teacher = Teacher(pair.target, OutputLayer(pair.target, pair.files.target.spec.path), states)
+    teacher = Teacher(OutputLayer(pair.target, pair.files.target.spec.path), pair.target.vocab, states)
     windows = Windows(states, asked.positions, pair.target.vocab, pair.target.device, asked.seed)
 
     def step(number: int) -> dict[str, torch.Tensor]:

@@ -27,14 +27,11 @@ TARGET = "target."  # stands before the names of its parameters
 
 def joint_objective(pair: Pair, states: TextStates, asked: MedusaTraining) -> tuple[Any, Objective]:
     """A copy of the target that learns, and the objective: its parameters, named behind `TARGET`, and its heads'."""
-    teacher_output = OutputLayer(pair.target, pair.files.target.spec.path)
-    teacher_output.weight = teacher_output.weight.clone()
-    own_output = OutputLayer(pair.target, pair.files.target.spec.path)
-    teacher = Teacher(pair.target, teacher_output, states)
+    output = OutputLayer(pair.target, pair.files.target.spec.path)  # what learns is a copy: it stays as it is
     model = copy.deepcopy(pair.target.model).float().train()
-    heads = new_heads(asked.heads, asked.blocks, teacher_output.width, pair.target.device)
+    heads = new_heads(asked.heads, asked.blocks, output.width, pair.target.device)
     windows = Windows(states, asked.positions, pair.target.vocab, pair.target.device, asked.seed)
-    learning = Joint(model, blocks_of(heads, asked), teacher, own_output, asked)
+    learning = Joint(model, blocks_of(heads, asked), Teacher(output, pair.target.vocab, states), output, asked)
 
     def step(number: int) -> dict[str, torch.Tensor]:
         rise = min(1.0, (number + 1) / max(1, round(asked.warmup * asked.steps)))

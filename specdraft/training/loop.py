@@ -20,6 +20,7 @@ from specdraft.training.settings import Training
 
 CHECKPOINT = "checkpoint.pt"
 LOGGED = 25  # steps of a row of the loss log
+NUMBERS = 2**24  # of logits that an objective makes at once
 
 
 @dataclass
@@ -143,3 +144,9 @@ def checkpoint(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
     if saved["about"] != json.dumps(about, sort_keys=True):
         raise ResultsError(f"{path}: is of another training (settings, texts or weights); --fresh starts over")
     return saved
+
+
+def shuffled(count: int, turns: np.ndarray, seed: int) -> np.ndarray:
+    """Which of `count` things has each turn, where each has one before any has a second."""
+    rounds = {number: np.random.default_rng([seed, number]).permutation(count) for number in set(turns // count)}
+    return np.array([rounds[turn // count][turn % count] for turn in turns])

@@ -16,16 +16,12 @@ import torch
 
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
-from specdraft.models.memory import tokens_that_fit
-from specdraft.models.output_layer import LAST
-from specdraft.models.placement import device_type_of
 from specdraft.results.files import cannot_write, write_atomically
-from specdraft.traces.batches import READ_TOKENS, batches, in_memory, most_rows
+from specdraft.traces.last_states import last_states
 from specdraft.traces.watch import Watch
 from specdraft.training.texts import TrainingText
 
 STATES, DONE = "states.bin", "states.json"
-UNREAD = np.zeros(1, dtype=np.int64)  # what follows a text, of which no state is wanted
 
 
 class TextStates(NamedTuple):
@@ -42,6 +38,10 @@ class TextStates(NamedTuple):
     starts: np.ndarray
     first: np.ndarray
     states: torch.Tensor
+
+    def at(self, places: np.ndarray, device: torch.device) -> torch.Tensor:
+        """`[m, h]` float32 the states of some places."""
+        return self.states[torch.from_numpy(places)].to(device).float()
 
     @property
     def learnt_ids(self) -> np.ndarray:
@@ -103,16 +103,10 @@ def _take_room(path: Path, size: int) -> None:
 
 
 def _read(pair: Pair, texts: Sequence[TrainingText], starts: np.ndarray, states: torch.Tensor, watch: Watch) -> None:
-    def read(names: Sequence[str]) -> Any:
-        ids = [texts[int(name)].ids for name in names]
-        yield from zip(names, pair.target.states_along(ids, [UNREAD] * len(ids), [LAST]), strict=True)
-
-    target = pair.files.target
-    lengths = {str(i): len(text.ids) for i, text in enumerate(texts)}
-    fitting = min(tokens_that_fit(target), READ_TOKENS)
-    for names in batches(lengths, most_rows(device_type_of(target)), fitting):
-        for name, said in in_memory(read, names):
-            states[starts[int(name)] : starts[int(name) + 1]] = said[:, 0]
-            watch.done(1)
-        if not all(states[starts[int(name)] : starts[int(name) + 1]].isfinite().all() for name in names):
-            raise ResultsError(f"{target.spec.path}: its states are no numbers along a text; nothing can be learnt")
+    ids = {str(number): text.ids for number, text in enumerate(texts)}
+    for name, (said,) in last_states([pair.target], pair.files.target, ids):
+        if not said.isfinite().all():
+            where = pair.files.target.spec.path
+            raise ResultsError(f"{where}: its states are no numbers along a text; nothing can be learnt")
+        states[starts[int(name)] : starts[int(name) + 1]] = said
+        watch.done(1)

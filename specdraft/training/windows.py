@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from specdraft.models.cached_model import CachedModel
 from specdraft.models.output_layer import OutputLayer
-from specdraft.training.medusa import NUMBERS, shuffled
+from specdraft.training.loop import NUMBERS, shuffled
 from specdraft.training.states import TextStates
 
 
@@ -81,16 +80,15 @@ class Teacher:
     """What the target says along recorded texts.
 
     Args:
-        target: the target.
-        output: its output layer, as it was when the states were recorded.
-        states: these.
+        output: its output layer.
+        vocab: V.
+        states: of the texts.
     """
 
-    def __init__(self, target: CachedModel, output: OutputLayer, states: TextStates) -> None:
-        self._target, self._output, self._states = target, output, states
+    def __init__(self, output: OutputLayer, vocab: int, states: TextStates) -> None:
+        self._output, self._vocab, self._states = output, vocab, states
 
     @torch.no_grad()
     def probs(self, place: np.ndarray) -> torch.Tensor:
         """`[m, V]` its distribution after these tokens."""
-        here = self._states.states[torch.from_numpy(place)].to(self._target.device).float()
-        return torch.softmax(self._target.of_texts(self._output(here))[:, : self._target.vocab], -1)
+        return torch.softmax(self._output(self._states.at(place, self._output.weight.device))[:, : self._vocab], -1)
