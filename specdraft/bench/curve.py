@@ -92,6 +92,13 @@ class CostCurve:
         return said
 
     @property
+    def believed(self) -> CostCurve:
+        """The same without doubts, for whoever says of the estimates what they are."""
+        plain_s = min(self.plain_s, self.verify_s[0] + self.other_s)
+        measured = replace(self.measured, unreliable=()) if self.measured else None
+        return replace(self, plain_s=plain_s, measured=measured)
+
+    @property
     def timings(self) -> dict[tuple[str, int], Timing]:
         """Quantity and number of tokens (0 where that does not matter) -> what was timed."""
         spread = self.measured.quartiles if self.measured else {}
