@@ -69,7 +69,7 @@ def _prompts() -> str:
 def _models() -> str:
     from specdraft.models.files import zoo_folder
 
-    names = sorted(path.parent.name for path in Path(zoo_folder()).glob("*/model.safetensors"))
+    names = sorted({path.parent.name for path in Path(zoo_folder()).glob("*/*.safetensors")})
     if not names:
         raise FileNotFoundError(f"no bundled models in {zoo_folder()}")
     return ", ".join(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,55 +24,43 @@ Out = Annotated[Path, typer.Option("--out", help="the folder to write; a killed 
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over (the default goes on)")]
 
 
-@app.command("medusa")
-def medusa(
-    out: Out,
-    overrides: Overrides = None,
-    config_dir: ConfigDir = None,
-    fresh: Fresh = False,
-    as_json: AsJson = False,
-) -> None:
-    """Train Medusa heads on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+HELP = {
+    "medusa": """Train Medusa heads on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
-    Heads read the target's last state and share its output layer. Also train.heads, train.blocks, train.continued,
-    train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
-    train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
-    """
-    _train("medusa", overrides, out, config_dir, fresh, as_json)
+Heads read the target's last state and share its output layer. Also train.heads, train.blocks, train.continued,
+train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
+train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
+""",
+    "draft": """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
+It has the target's architecture with train.layers layers, train.width, train.inner and train.attention_heads. Also
+train.continued, train.steps, train.positions, train.lr, train.dtype, train.held_out. pair.draft.path=DIR drafts
+with what is written.
+""",
+    "nano": """Train a model of the last few tokens on a target's distribution, for which a level of a tree costs
+next to nothing.
 
-@app.command("draft")
-def draft(
-    out: Out,
-    overrides: Overrides = None,
-    config_dir: ConfigDir = None,
-    fresh: Fresh = False,
-    as_json: AsJson = False,
-) -> None:
-    """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
-
-    It has the target's architecture with train.layers layers, train.width, train.inner and train.attention_heads. Also
-    train.continued, train.steps, train.positions, train.lr, train.dtype, train.held_out. pair.draft.path=DIR drafts
-    with what is written.
-    """
-    _train("draft", overrides, out, config_dir, fresh, as_json)
+train.span tokens, train.width, train.inner; also train.text, train.continued, train.steps, train.positions,
+train.lr, train.held_out. drafter=nano drafter.path=DIR drafts with what is written.
+""",
+}
 
 
-@app.command("nano")
-def nano(
-    out: Out,
-    overrides: Overrides = None,
-    config_dir: ConfigDir = None,
-    fresh: Fresh = False,
-    as_json: AsJson = False,
-) -> None:
-    """Train a model of the last few tokens on a target's distribution, for which a level of a tree costs next to
-    nothing.
+def _command(kind: str) -> Callable[..., None]:
+    def command(
+        out: Out,
+        overrides: Overrides = None,
+        config_dir: ConfigDir = None,
+        fresh: Fresh = False,
+        as_json: AsJson = False,
+    ) -> None:
+        _train(kind, overrides, out, config_dir, fresh, as_json)
 
-    train.span tokens, train.width, train.inner; also train.text, train.continued, train.steps, train.positions,
-    train.lr, train.held_out. drafter=nano drafter.path=DIR drafts with what is written.
-    """
-    _train("nano", overrides, out, config_dir, fresh, as_json)
+    return command
+
+
+for name, text in HELP.items():
+    app.command(name, help=text)(_command(name))
 
 
 def _train(

@@ -29,20 +29,22 @@ class Batch:
 
     Attributes:
         logits: `[B, vocab]` float32 after each prompt's last token.
+        prompt_lengths: `[B]` tokens of each prompt; `width`: of the longest one.
         slots: how many slots there are behind the prompts.
     """
 
     @torch.inference_mode()
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
         self._model, self._cache, device = model, model.new_cache(), model.device
-        self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)[:, None]
+        self.prompt_lengths = np.array([len(prompt) for prompt in prompts])
+        self._lengths = torch.from_numpy(self.prompt_lengths).to(device)[:, None]
         ids = padded(prompts, device)
-        self._width, self.slots = ids.shape[1], 0
-        self._positions = torch.arange(self._width, device=device)[None].expand_as(ids)  # [B, slots] of each slot
+        self.width, self.slots = ids.shape[1], 0
+        self._positions = torch.arange(self.width, device=device)[None].expand_as(ids)  # [B, slots] of each slot
         self._prompts = self._positions < self._lengths  # [B, width] which of their slots hold a token
         ends, order = (self._lengths[:, 0] - 1).sort()
         at_once = max(1, PREFILL_TOKENS // len(ids))
-        runs = range(0, self._width, at_once)
+        runs = range(0, self.width, at_once)
         parts = [self._prefill(ids, slice(first, first + at_once), ends, order) for first in runs]
         self.logits = torch.cat(parts)[order.argsort()]
 
@@ -74,29 +76,40 @@ class Batch:
         logits, _ = self._model.forward(
             tokens,
             position_ids=positions,
-            attention_mask=self._masks(positions, seen),
+            attention_mask=additive_masks(self._model, self._visible(seen, len(tokens)), positions, self._positions),
             past_key_values=self._cache,
             use_cache=True,
         )
         self.slots += tokens.shape[1]
         return logits
 
-    def forget(self, slots: int) -> None:
-        """Keep so many slots behind the prompts only."""
-        self._cache.crop(slots - self.slots)
-        self._positions, self.slots = self._positions[:, : self._width + slots], slots
+    def _visible(self, seen: torch.Tensor, rows: int) -> torch.Tensor:
+        prompts = self._prompts[:, None].expand(-1, seen.shape[1], -1)
+        return torch.cat([prompts, seen.expand(rows, -1, -1)], 2)
 
-    def _masks(self, positions: torch.Tensor, seen: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive `[B, 1, q, width + slots + q]`."""
-        rows, count = positions.shape
-        visible = torch.cat([self._prompts[:, None].expand(-1, count, -1), seen.expand(rows, -1, -1)], 2)
-        layout, dtype = self._model.layout, self._model.dtype
-        full = tail_mask(visible, dtype)[:, None]
-        if layout.window is None:
-            return full
-        outside = positions[:, :, None] - self._positions[:, None] >= layout.window
-        sliding = full.masked_fill(outside[:, None], torch.finfo(dtype).min)
-        return {"full_attention": full, "sliding_attention": sliding} if layout.mixed else sliding
+    def states(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of each layer, `[B, heads, width + slots, d]`."""
+        return [(layer.keys, layer.values) for layer in self._cache.layers]
+
+
+def additive_masks(
+    model: LanguageModel, visible: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """Additive `[B, 1, q, s]`, for each kind of layer if they differ, of what tokens may see, `[B, q, s]`.
+
+    Args:
+        model: the model.
+        visible: see above.
+        positions: `[B, q]` of the tokens.
+        slots: `[B, s]` the positions of what is there, the tokens themselves included.
+    """
+    full = tail_mask(visible, model.dtype)[:, None]
+    window = model.layout.window
+    if window is None:
+        return full
+    outside = positions[:, :, None] - slots[:, None] >= window
+    sliding = full.masked_fill(outside[:, None], torch.finfo(model.dtype).min)
+    return {"full_attention": full, "sliding_attention": sliding} if model.layout.mixed else sliding
 
 
 def by_device(model: LanguageModel, limits: Mapping[str, int]) -> int:

@@ -48,7 +48,10 @@ class OutputLayer:
         weight, bias = self.weight, self._bias
         if some is not None:
             weight, bias = weight[some], None if bias is None else bias[some]
-        logits = F.linear(here, weight, bias).to(states.device).float()
+        return self.capped(F.linear(here, weight, bias).to(states.device).float())
+
+    def capped(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits as the model caps them, if it does."""
         return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
     @torch.inference_mode()

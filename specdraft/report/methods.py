@@ -82,11 +82,16 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
+def _in_order(rows: pd.DataFrame) -> Any:
+    """Methods from top to bottom: the same in panels that stand side by side, whatever each of them lacks."""
+    return alt.Scale(domain=list(dict.fromkeys(rows["method"])))
+
+
 def _speedups(rows: pd.DataFrame, height: int = 24) -> Any:
     """Bars from plain decoding on, with their intervals."""
     data = rows.to_json(orient="records")
     base = alt.Chart(alt.InlineData(values=json.loads(data))).properties(height=alt.Step(height), width=360)
-    y = alt.Y("method:N", sort=None, title=None)
+    y = alt.Y("method:N", scale=_in_order(rows), title=None)
     colour = alt.Color("kind:N", title="decoded by", scale=alt.Scale(domain=[*KINDS], range=[*KINDS.values()]))
     points = base.mark_point(filled=True, size=70).encode(
         x=alt.X("speedup:Q", title="speed-up over plain decoding", scale=alt.Scale(zero=False)),
@@ -115,7 +120,7 @@ def _times(rows: pd.DataFrame) -> Any:
         alt.Chart(alt.InlineData(values=rows_of_parts))
         .mark_bar()
         .encode(
-            y=alt.Y("method:N", sort=rows["method"].tolist(), title=None, axis=alt.Axis(labels=False)),
+            y=alt.Y("method:N", scale=_in_order(rows), title=None, axis=alt.Axis(labels=False)),
             x=alt.X("sum(ms):Q", title="time per new token (ms)"),
             color=alt.Color("part:N", title="time for", scale=scale),
             tooltip=["method:N", "part:N", alt.Tooltip("sum(ms):Q", format=".2f")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +12,12 @@ import torch
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ConfigError
-from specdraft.models.memory import tokens_that_fit
-from specdraft.models.output_layer import LAST
-from specdraft.models.placement import device_type
 from specdraft.prompts import load_prompts
 from specdraft.study.combination import Combination
 from specdraft.study.recorded import record_texts
-from specdraft.traces.batches import READ_TOKENS, batches, in_memory, most_rows
+from specdraft.traces.last_states import last_states
 
 LEAST_WINDOW = 8  # tokens of a last window that is not whole
-NOTHING_MORE = np.zeros(1, dtype=np.int64)  # a text of one token, which is not read
 
 
 class FitTexts(NamedTuple):
@@ -80,7 +76,11 @@ def windows_to_fit(files: PairFiles, named: str, window: int, most: int | None, 
         ConfigError: the file cannot be read, or is too short.
     """
     tokenizer = files.target.tokenizer
-    ids = [i for i in tokenizer.encode(_read(named), add_special_tokens=False) if i < files.target.known_ids][:most]
+    ids = [
+        i
+        for i in tokenizer.encode(plain_text("fit.text", named), add_special_tokens=False)
+        if i < files.target.known_ids
+    ][:most]
     mark = [tokenizer.bos_token_id] if tokenizer.encode("")[:1] == [tokenizer.bos_token_id] else []
     step = window - len(mark)
     texts = [[*mark, *ids[first : first + step]] for first in range(0, len(ids), step)]
@@ -89,12 +89,13 @@ def windows_to_fit(files: PairFiles, named: str, window: int, most: int | None, 
     return FitTexts(_enough(texts, parts, f"windows of {window} tokens"), where, Path(named).name)
 
 
-def _read(named: str) -> str:
+def plain_text(key: str, named: str | Path, expected: str = "a file of plain text") -> str:
+    """What a file holds that a key names. Raises `ConfigError` where it cannot be read."""
     try:
         return Path(named).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(f"fit.text={named}: {reason}; expected a file of plain text") from error
+        raise ConfigError(f"{key}={named}: {reason}; expected {expected}") from error
 
 
 def _enough(texts: list[list[int]], parts: int, of: str) -> list[list[int]]:
@@ -110,15 +111,6 @@ def states_of(pair: Pair, texts: FitTexts, some: Sequence[int]) -> Iterator[Stat
     """Both models' states along the texts of these parts, text by text; of a text's first token, before which nothing
     stands, none."""
     assert isinstance(pair.drafter, ModelDrafter)
-    models = (pair.drafter.model, pair.target)
-
-    def read(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        ids = [texts.texts[int(name)] for name in names]
-        both = (model.states_along(ids, [NOTHING_MORE] * len(ids), [LAST]) for model in models)
-        yield from zip(names, zip(*both, strict=True), strict=True)
-
-    lengths = {str(i): len(text) for i, text in enumerate(texts.texts) if int(texts.parts[i]) in some}
-    target = pair.files.target
-    for names in batches(lengths, most_rows(device_type(target.spec)), min(tokens_that_fit(target), READ_TOKENS)):
-        for name, (draft, target_states) in in_memory(read, names):
-            yield States(int(texts.parts[int(name)]), draft[1:, 0], target_states[1:, 0])
+    ids = {str(i): text for i, text in enumerate(texts.texts) if int(texts.parts[i]) in some}
+    for name, (draft, target) in last_states((pair.drafter.model, pair.target), pair.files.target, ids):
+        yield States(int(texts.parts[int(name)]), draft[1:], target[1:])

@@ -15,15 +15,24 @@ from specdraft.models.spec import PairSpec
 def named_points(points: Sequence[Point]) -> list[Point]:
     """The points, their pairs called by the models' folders where these were set by hand: `target+draft`.
 
-    Where two different pairs would have one name, the later one's folders are named with more of their paths.
+    Where two different pairs would have one name, the later one's folders are named with more of their paths. A target
+    that was set by hand, of no pair that was named, has no heads but those that were set too.
     """
     names: dict[str, PairSpec] = {}
     named = []
-    for point in points:
+    for point in map(_with_own_heads, points):
         keys, spec = set(override_keys(point.overrides)), point.groups["pair"]
         by_hand = {"pair.target.path", "pair.draft.path"} & keys and "pair.name" not in keys
         named.append(_named(point, replace(spec, name=""), names) if by_hand else point)
     return named
+
+
+def _with_own_heads(point: Point) -> Point:
+    keys, spec = set(override_keys(point.overrides)), point.groups["pair"]
+    if "pair.target.path" not in keys or "pair" in keys:
+        return point
+    own = {kind: path for kind, path in spec.heads.items() if f"pair.heads.{kind}" in keys}
+    return replace(point, groups={**point.groups, "pair": replace(spec, heads=own)})
 
 
 def _named(point: Point, spec: PairSpec, names: dict[str, PairSpec]) -> Point:

@@ -71,8 +71,8 @@ def pair_traces(
     """
     store = _labelled(store, pair, prompts)
     recorder = Recorder(pair, store, recorded, watch)
-    trajectories = pair_trajectories(pair, prompts, sampling, ending, store, recorded, draw, watch)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
+    trajectories = _trajectories(recorder, abouts, pair, prompts, sampling, ending, draw, watch)
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
     about_annotations = {
         name: _about_annotation(pair, store.key(about), trajectories[name]) for name, about in abouts.items()
@@ -120,7 +120,19 @@ def pair_trajectories(
     """The target's texts of every prompt, without what a drafter says along them; see `pair_traces`."""
     recorder = Recorder(pair, _labelled(store, pair, prompts), recorded, watch)
     abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
+    return _trajectories(recorder, abouts, pair, prompts, sampling, ending, draw, watch)
 
+
+def _trajectories(
+    recorder: Recorder,
+    abouts: Mapping[str, Mapping[str, Any]],
+    pair: Pair,
+    prompts: Mapping[str, Sequence[int]],
+    sampling: Sampling,
+    ending: Ending,
+    draw: str,
+    watch: Watch,
+) -> dict[str, Trajectory]:
     def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
         listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)

@@ -20,6 +20,7 @@ from specdraft.training.settings import Training
 
 CHECKPOINT = "checkpoint.pt"
 LOGGED = 25  # steps of a row of the loss log
+NUMBERS = 2**24  # of logits that an objective makes at once
 
 
 @dataclass
@@ -67,12 +68,13 @@ def train(objective: Objective, asked: Training, about: dict[str, Any], folder: 
     optimizer, schedule = _optimizer(objective, asked)
     trained, first = Trained(), 0
     recent: list[dict[str, float]] = []  # losses that are in no row yet
-    if saved := _checkpoint(folder / CHECKPOINT, about):
+    if saved := checkpoint(folder, about):
         for name, parameter in parameters.items():
             parameter.data.copy_(saved["parameters"][name])
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
         trained, first, recent = Trained(saved["log"], saved["seconds"]), saved["step"], saved["recent"]
+        del saved
     watch.stage("train", asked.steps - first, "steps")
     before, begun = trained.seconds, time.perf_counter()
     for step in range(first, asked.steps):
@@ -80,7 +82,9 @@ def train(objective: Objective, asked: Training, about: dict[str, Any], folder: 
         recent.append({name: float(loss) for name, loss in objective.losses(step).items()})
         if not all(map(np.isfinite, recent[-1].values())):
             raise ResultsError(f"step {step + 1}: the loss is no number; a smaller train.lr may help")
-        torch.nn.utils.clip_grad_norm_(parameters.values(), asked.clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), asked.clip)
+        if not norm.isfinite():
+            raise ResultsError(f"step {step + 1}: the gradient is no number; a smaller train.lr may help")
         optimizer.step()
         schedule.step()
         trained.seconds = before + time.perf_counter() - begun
@@ -124,13 +128,25 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, held.getvalue())
 
 
-def _checkpoint(path: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+def checkpoint(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """What a killed run left, on the host; None where there is nothing.
+
+    Raises:
+        ResultsError: it cannot be read, or is of another training.
+    """
+    path = folder / CHECKPOINT
     if not path.exists():
         return None
     try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
         raise ResultsError(f"{path}: cannot be read; --fresh starts over") from error
     if saved["about"] != json.dumps(about, sort_keys=True):
         raise ResultsError(f"{path}: is of another training (settings, texts or weights); --fresh starts over")
     return saved
+
+
+def shuffled(count: int, turns: np.ndarray, seed: int) -> np.ndarray:
+    """Which of `count` things has each turn, where each has one before any has a second."""
+    rounds = {number: np.random.default_rng([seed, number]).permutation(count) for number in set(turns // count)}
+    return np.array([rounds[turn // count][turn % count] for turn in turns])

@@ -18,12 +18,11 @@ from specdraft.drafters.loaded.medusa import Block
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.output_layer import OutputLayer
-from specdraft.training.loop import Objective
+from specdraft.training.loop import NUMBERS, Objective, shuffled
 from specdraft.training.settings import MedusaTraining
 from specdraft.training.states import TextStates
 
 RUN = 64  # places in a row that are learnt together: what the target says is made once for all heads
-NUMBERS = 2**24  # of logits that are made at once
 
 
 def medusa_objective(pair: Pair, states: TextStates, asked: MedusaTraining) -> Objective:
@@ -78,7 +77,7 @@ class HeadsOfStates:
         states: TextStates,
         asked: MedusaTraining,
     ) -> None:
-        self._target, self._states, self._asked = pair.target, states, asked
+        self._device, self._states, self._asked = pair.target.device, states, asked
         self._heads = blocks_of(parameters, asked)
         self._said = Candidates(output, pair.target.vocab, states.learnt_ids, asked)
         self._runs = _runs(states, asked.heads)  # [runs, 2]
@@ -110,7 +109,7 @@ class HeadsOfStates:
         """`[K]` the heads' losses at places `[m]`, summed over them and divided by `count`; gradients are added."""
         asked = places[:, None] + 1 + np.arange(len(self._heads))  # [m, K]
         wanted, which = np.unique(asked, return_inverse=True)
-        here, labels = self._at(places), self._labels(wanted)
+        here, labels = self._states.at(places, self._device), self._labels(wanted)
         losses = []
         for number, blocks in enumerate(self._heads):
             states = here
@@ -127,11 +126,7 @@ class HeadsOfStates:
         if self._asked.labels == "text":
             return self._said.place_of(self._states.ids[places + 1])
         with torch.no_grad():
-            return torch.softmax(self._said.logits(self._at(places)), -1)
-
-    def _at(self, places: np.ndarray) -> torch.Tensor:
-        """`[m, h]` float32 states."""
-        return self._states.states[torch.from_numpy(places)].to(self._target.device).float()
+            return torch.softmax(self._said.logits(self._states.at(places, self._device)), -1)
 
 
 class Candidates:
@@ -153,7 +148,7 @@ class Candidates:
         there[ids] = True
         self._texts, self._others = np.flatnonzero(there), np.flatnonzero(~there)
         self._drawn = min(asked.candidates or vocab, len(self._others))
-        self._ids = torch.arange(vocab, device=device)
+        self._ids: torch.Tensor | None = None  # all
         self._stands_for = torch.zeros(vocab, device=device)
         self.count = len(self._texts) + self._drawn
 
@@ -169,7 +164,8 @@ class Candidates:
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """`[m, h]` -> `[m, C]`."""
-        return self._output(states, self._ids) + self._stands_for
+        logits = self._output(states, self._ids)
+        return logits[..., : len(self._stands_for)] + self._stands_for.to(logits.device)
 
     def place_of(self, ids: np.ndarray) -> torch.Tensor:
         """`[u]` where ids of the texts stand among the candidates."""
@@ -188,9 +184,3 @@ def _all_runs(states: TextStates, heads: int) -> Iterator[tuple[int, int]]:
         last = end - 1 - heads
         for place in range(begin + first, last, RUN):
             yield place, min(place + RUN, last)
-
-
-def shuffled(count: int, turns: np.ndarray, seed: int) -> np.ndarray:
-    """Which of `count` things has each turn, where each has one before any has a second."""
-    rounds = {number: np.random.default_rng([seed, number]).permutation(count) for number in set(turns // count)}
-    return np.array([rounds[turn // count][turn % count] for turn in turns])

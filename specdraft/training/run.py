@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,9 +18,11 @@ from specdraft.drafters.draft_model import Model
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.nano import Nano
 from specdraft.drafters.pair import Pair, load_pair
-from specdraft.errors import ResultsError
-from specdraft.models.files import first_line
+from specdraft.errors import ConfigError, ModelError, PromptError, ResultsError
+from specdraft.models.facts import naming
+from specdraft.models.files import ModelFiles, first_line
 from specdraft.models.memory import out_of_memory
+from specdraft.models.output_layer import OutputLayer
 from specdraft.models.spec import ModelSpec
 from specdraft.results.files import check_folder_writable, to_csv, write_atomically
 from specdraft.study.combination import Combination
@@ -29,18 +31,20 @@ from specdraft.study.refusals import refuse_without_effect
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.training.card import Made, card
-from specdraft.training.draft_model import draft_objective, new_draft_model, new_window_model
+from specdraft.training.draft_model import check_sizes, draft_objective, new_draft_model, new_window_model
 from specdraft.training.held_out import held_out
 from specdraft.training.joint import TARGET, joint_objective
-from specdraft.training.loop import Trained, train
+from specdraft.training.loop import Trained, checkpoint, train
 from specdraft.training.medusa import medusa_objective
 from specdraft.training.settings import DraftTraining, MedusaTraining, NanoTraining, Training
-from specdraft.training.states import TextStates, text_states
+from specdraft.training.states import TextStates, digest_of, text_states
 from specdraft.training.texts import Texts, gather_texts
 
 WORK, CARD, LOG = ".training", "README.md", "training_log.csv"
 WITHOUT_EFFECT = ("drafter", "tree", "budget", "acceptance", "pruning", "engine", "experiment", "most_combinations")
 HEADS, WHOLE = "medusa_lm_head.safetensors", "target"
+WRITTEN = (CARD, LOG, HEADS, "config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "*.jinja",
+           "special_tokens_map.json")  # fmt: skip
 Asked = TypeVar("Asked", bound=Training)
 
 
@@ -88,7 +92,7 @@ def train_medusa(overrides: list[str], out: Path, config_dir: Path | None, fresh
 def train_draft(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
     """A draft model; see `train_medusa`, with `DraftTraining`."""
     with _enough_memory():
-        asked, job = _begin("draft", DraftTraining, overrides, out, config_dir, fresh, watch)
+        asked, job = _begin("draft", DraftTraining, overrides, out, config_dir, fresh, watch, check_sizes)
         trained, parameters = _distil(new_draft_model(job.pair, asked), asked, job)
         job.pair.files.target.tokenizer.save_pretrained(out)
         spec = job.pair.files.spec
@@ -149,6 +153,7 @@ def _begin(
     config_dir: Path | None,
     fresh: bool,
     watch: Watch,
+    check: Callable[[ModelFiles, Asked], None] = lambda target, asked: None,
 ) -> tuple[Asked, Job]:
     """Everything before the first step; all that needs no forward is checked before the first one."""
     command = f"train {kind}"
@@ -157,27 +162,52 @@ def _begin(
     refuse_without_effect(command, others, WITHOUT_EFFECT, "it trains a drafter and runs no tree")
     combination = one_combination(command, [*others, "drafter=ngram"], config_dir)
     prompts_said = "prompts" in override_groups(others)
-    _claim(out, fresh)
-    pair = load_pair(combination.pair)
-    store = TraceStore(out / WORK / "traces")
-    texts = gather_texts(pair, combination, asked, prompts_said, store, watch)
+    check(combination.pair.target, asked)
+    context = combination.pair.target.context_length
+    if context is not None and asked.window > context:
+        raise ConfigError(f"train.window={asked.window} is more than the target's context of {context}")
+    with _claimed(out, fresh):
+        pair = load_pair(combination.pair)
+        OutputLayer(pair.target, pair.files.target.spec.path)  # says what cannot be learnt from
+        store = TraceStore(out / WORK / "traces")
+        texts = gather_texts(pair, combination, asked, prompts_said, store, watch)
+    about: dict[str, Any] = {"kind": kind, "target": pair.files.weights[0], "texts": digest_of(texts.learnt)}
+    about |= {"dtype": str(pair.target.dtype), "asked": asdict(replace(asked, save_every=1, text=None))}
+    checkpoint(out / WORK, about)  # before anything of it is overwritten
     states = text_states(pair, texts.learnt, out / WORK, watch)
-    about: dict[str, Any] = {"kind": kind, "target": pair.files.weights[0], "tokens": len(states.ids)}
-    about["asked"] = asdict(replace(asked, save_every=1))
     return asked, Job(pair, combination, texts, states, about, out, watch)
 
 
+@contextmanager
+def _claimed(out: Path, fresh: bool) -> Iterator[None]:
+    """Make the folder, or go on with one that a killed run left; of what cannot be meant nothing stays.
+
+    Raises:
+        ResultsError: it holds something else.
+    """
+    new, begun = not out.exists(), (out / WORK).exists()
+    _claim(out, fresh)
+    try:
+        yield
+    except (ConfigError, PromptError, ModelError):
+        if not begun:
+            shutil.rmtree(out / WORK)
+        if new:
+            out.rmdir()
+        raise
+
+
 def _claim(out: Path, fresh: bool) -> None:
-    """Make the folder, or go on with one that a killed run left; raises `ResultsError` where it is something else."""
-    known = {WORK, CARD, LOG, HEADS, WHOLE}
     there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if there and not fresh and WORK not in there:
-        what = "is trained already" if LOG in there else "holds other files"
-        raise ResultsError(f"--out {out}: {what}; choose another folder, or start over with --fresh")
-    if fresh and there - known and LOG not in there:
+    if there and not there & {WORK, LOG}:
         raise ResultsError(f"--out {out}: holds other files; choose another folder")
-    if fresh:
-        shutil.rmtree(out / WORK, ignore_errors=True)
+    if LOG in there and not fresh:
+        raise ResultsError(f"--out {out}: is trained already; choose another folder, or start over with --fresh")
+    if fresh and there:
+        for folder in (WORK, WHOLE):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        for path in (path for pattern in WRITTEN for path in out.glob(pattern)):
+            path.unlink()
     check_folder_writable(out / WORK)
 
 
@@ -195,7 +225,7 @@ def _write_model(model: Any, asked: Training, job: Job, folder: Path) -> None:
 def _write_heads(parameters: Mapping[str, torch.Tensor], asked: MedusaTraining, job: Job) -> None:
     from safetensors.torch import save
 
-    base = job.pair.files.target.spec.path.rpartition("/")[2]
+    base = naming(job.pair.files.target)["path"]
     config: dict[str, Any] = {"medusa_num_heads": asked.heads, "medusa_num_layers": asked.blocks}
     config |= {"base_model_name_or_path": base}
     write_atomically(job.out / "config.json", json.dumps(config, indent=1) + "\n")
@@ -208,11 +238,13 @@ def _finish(kind: str, asked: Training, job: Job, trained: Trained, parameters: 
     """Try what was written, describe it, and put away what was needed on the way."""
     target = job.pair.files.target
     held = held_out(drafting, job.texts.held_out, job.store, job.watch)
-    learnt = len(job.texts.learnt), len(job.states.ids)
-    made = Made(kind, target.spec.path, target.weights_hash, job.texts.source, *learnt, parameters, trained, held, use)
+    learnt = len(job.texts.learnt), len(job.states.learnt_ids)
+    made = Made(
+        kind, naming(target)["path"], target.weights_hash, job.texts.source, *learnt, parameters, trained, held, use
+    )
     write_atomically(job.out / CARD, card(made, asked))
     write_atomically(job.out / LOG, to_csv(pd.DataFrame(trained.log)))
-    shutil.rmtree(job.work)
+    shutil.rmtree(job.work)  # a run that is killed here is trained already
     return made
 
 

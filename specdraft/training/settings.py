@@ -50,6 +50,7 @@ class Training:
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
         least = {"tokens": 1, "window": 16, "continued": 0, "beginning": 2, "held_out": 2, "steps": 1, "positions": 1}
+        least |= {"seed": 0}
         for key, low in {**least, "save_every": 1, **self._least()}.items():
             value = getattr(self, key)
             if value is not None and value < low:

@@ -16,16 +16,12 @@ import torch
 
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
-from specdraft.models.memory import tokens_that_fit
-from specdraft.models.output_layer import LAST
-from specdraft.models.placement import device_type_of
 from specdraft.results.files import cannot_write, write_atomically
-from specdraft.traces.batches import READ_TOKENS, batches, in_memory, most_rows
+from specdraft.traces.last_states import last_states
 from specdraft.traces.watch import Watch
 from specdraft.training.texts import TrainingText
 
 STATES, DONE = "states.bin", "states.json"
-UNREAD = np.zeros(1, dtype=np.int64)  # what follows a text, of which no state is wanted
 
 
 class TextStates(NamedTuple):
@@ -43,6 +39,10 @@ class TextStates(NamedTuple):
     first: np.ndarray
     states: torch.Tensor
 
+    def at(self, places: np.ndarray, device: torch.device) -> torch.Tensor:
+        """`[m, h]` float32 the states of some places."""
+        return self.states[torch.from_numpy(places)].to(device).float()
+
     @property
     def learnt_ids(self) -> np.ndarray:
         """The tokens that are learnt from."""
@@ -56,18 +56,32 @@ def text_states(pair: Pair, texts: Sequence[TrainingText], folder: Path, watch: 
     Raises:
         ResultsError: there is no room for them.
     """
-    starts = np.cumsum([0, *(len(text.ids) for text in texts)])
-    ids = np.concatenate([np.asarray(text.ids, dtype=np.int64) for text in texts])
-    first = np.array([text.first for text in texts])
-    about = {"target": pair.files.weights[0], "texts": hashlib.sha256(ids.tobytes() + starts.tobytes()).hexdigest()}
+    starts, ids, first = _side_by_side(texts)
+    about = {"target": pair.files.weights[0], "dtype": str(pair.target.dtype), "texts": digest_of(texts)}
     width = int(pair.target.model.get_output_embeddings().weight.shape[1])
-    there = _told(folder / DONE) == about
+    size, path = len(ids) * width * torch.bfloat16.itemsize, folder / STATES
+    there = _told(folder / DONE) == about and path.is_file() and path.stat().st_size == size
     watch.stage("read", 0 if there else len(texts), "texts")
-    states = _pages(folder / STATES, len(ids), width, there)
+    if not there:
+        (folder / DONE).unlink(missing_ok=True)
+        _take_room(path, size)
+    states = torch.from_file(str(path), shared=True, size=len(ids) * width, dtype=torch.bfloat16).view(len(ids), width)
     if not there:
         _read(pair, texts, starts, states, watch)
         write_atomically(folder / DONE, json.dumps(about))
     return TextStates(ids, starts, first, states)
+
+
+def digest_of(texts: Sequence[TrainingText]) -> str:
+    """Of all tokens, and of where what is learnt begins."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in _side_by_side(texts))).hexdigest()
+
+
+def _side_by_side(texts: Sequence[TrainingText]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """See `TextStates`: `starts`, `ids`, `first`."""
+    starts = np.cumsum([0, *(len(text.ids) for text in texts)])
+    ids = np.concatenate([np.asarray(text.ids, dtype=np.int64) for text in texts])
+    return starts, ids, np.array([text.first for text in texts])
 
 
 def _told(path: Path) -> Any:
@@ -77,31 +91,22 @@ def _told(path: Path) -> Any:
         return None
 
 
-def _pages(path: Path, tokens: int, width: int, there: bool) -> torch.Tensor:
-    """`[tokens, width]` bfloat16 in a file. The room is taken at once, so that it does not run out later."""
-    size = tokens * width * torch.bfloat16.itemsize
-    if not (there and path.stat().st_size == size):
-        try:
-            with path.open("wb") as file:
-                for _ in range(0, size, 2**24):
-                    file.write(bytes(min(2**24, size - file.tell())))
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise cannot_write(path, error) from error
-    return torch.from_file(str(path), shared=True, size=tokens * width, dtype=torch.bfloat16).view(tokens, width)
+def _take_room(path: Path, size: int) -> None:
+    """Write so many zeros at once, so that room does not run out later."""
+    try:
+        with path.open("wb") as file:
+            for _ in range(0, size, 2**24):
+                file.write(bytes(min(2**24, size - file.tell())))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
 
 
 def _read(pair: Pair, texts: Sequence[TrainingText], starts: np.ndarray, states: torch.Tensor, watch: Watch) -> None:
-    def read(names: Sequence[str]) -> Any:
-        ids = [texts[int(name)].ids for name in names]
-        yield from zip(names, pair.target.states_along(ids, [UNREAD] * len(ids), [LAST]), strict=True)
-
-    target = pair.files.target
-    lengths = {str(i): len(text.ids) for i, text in enumerate(texts)}
-    fitting = min(tokens_that_fit(target), READ_TOKENS)
-    for names in batches(lengths, most_rows(device_type_of(target)), fitting):
-        for name, said in in_memory(read, names):
-            states[starts[int(name)] : starts[int(name) + 1]] = said[:, 0]
-            watch.done(1)
-        if not states[starts[int(names[0])]].isfinite().all():
-            raise ResultsError(f"{target.spec.path}: its states are no numbers along a text; nothing can be learnt")
+    ids = {str(number): text.ids for number, text in enumerate(texts)}
+    for name, (said,) in last_states([pair.target], pair.files.target, ids):
+        if not said.isfinite().all():
+            where = pair.files.target.spec.path
+            raise ResultsError(f"{where}: its states are no numbers along a text; nothing can be learnt")
+        states[starts[int(name)] : starts[int(name) + 1]] = said
+        watch.done(1)

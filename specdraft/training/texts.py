@@ -14,6 +14,7 @@ from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ConfigError, PromptError
 from specdraft.prompts import load_prompts
 from specdraft.sampling.distribution import Sampling
+from specdraft.study.alignment_texts import plain_text
 from specdraft.study.combination import Combination, encode_all
 from specdraft.traces.library import pair_trajectories
 from specdraft.traces.store import TraceStore, default_folder
@@ -143,11 +144,7 @@ def _documents(path: Path) -> Iterator[str]:
         for file in files:
             yield from _documents(file)
         return
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(f"train.text={path}: {reason}; expected a file or folder of text") from error
+    text = plain_text("train.text", path, "a file or folder of text")
     if path.suffix == ".jsonl":
         yield from _rows(path, text)
     else:
@@ -155,7 +152,7 @@ def _documents(path: Path) -> Iterator[str]:
 
 
 def _rows(path: Path, text: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

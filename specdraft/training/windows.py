@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from specdraft.models.cached_model import CachedModel
 from specdraft.models.output_layer import OutputLayer
-from specdraft.training.medusa import NUMBERS, shuffled
+from specdraft.training.loop import NUMBERS, shuffled
 from specdraft.training.states import TextStates
 
 
@@ -51,14 +50,16 @@ class Windows:
         self._each = max(1, min(len(lengths), round(positions / float(lengths.mean()))))
         self._at_once = max(1, NUMBERS // vocab // int(lengths.max()))
 
-    def of_step(self, step: int) -> Iterator[tuple[Window, float]]:
-        """The texts of a step in parts that memory has room for, and the share of its places that each has."""
+    def of_step(self, step: int, further: int = 0) -> Iterator[tuple[Window, list[int]]]:
+        """The texts of a step in parts, and of the whole step how many places are learnt from, and how many of them at
+        least 1, 2, ... `further` tokens follow. A part is one text at least, however long it is."""
         turns = np.arange(step * self._each, (step + 1) * self._each)
         texts = shuffled(len(self._states.first), turns, self._seed)
         parts = [self._window(texts[at : at + self._at_once]) for at in range(0, len(texts), self._at_once)]
-        count = sum(len(part.place) for part in parts)
+        left = torch.cat([part.left for part in parts])
+        counts = [len(left), *(int((left > number).sum()) for number in range(further))]
         for part in parts:
-            yield part, len(part.place) / count
+            yield part, counts
 
     def _window(self, texts: np.ndarray) -> Window:
         begin, length, first = (
@@ -79,16 +80,15 @@ class Teacher:
     """What the target says along recorded texts.
 
     Args:
-        target: the target.
-        output: its output layer, as it was when the states were recorded.
-        states: these.
+        output: its output layer.
+        vocab: V.
+        states: of the texts.
     """
 
-    def __init__(self, target: CachedModel, output: OutputLayer, states: TextStates) -> None:
-        self._target, self._output, self._states = target, output, states
+    def __init__(self, output: OutputLayer, vocab: int, states: TextStates) -> None:
+        self._output, self._vocab, self._states = output, vocab, states
 
     @torch.no_grad()
     def probs(self, place: np.ndarray) -> torch.Tensor:
         """`[m, V]` its distribution after these tokens."""
-        here = self._states.states[torch.from_numpy(place)].to(self._target.device).float()
-        return torch.softmax(self._target.of_texts(self._output(here))[:, : self._target.vocab], -1)
+        return torch.softmax(self._output(self._states.at(place, self._output.weight.device))[:, : self._vocab], -1)

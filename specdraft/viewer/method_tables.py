@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from specdraft.bench.method_tables import MethodTables
 
-NUMBERS = ("Throughput", "Acceptance rate", "Tokens per step", "Speed-up")
+NUMBERS = ("Throughput", "Acceptance\nrate", "Tokens\nper step", "Speed-up")
 
 
 def method_lines(tables: MethodTables, facts: Mapping[str, Any]) -> Iterable[RenderableType]:

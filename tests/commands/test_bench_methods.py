@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -59,7 +60,7 @@ def test_every_method_has_its_row_beside_plain_decoding_and_the_peers(
     every = summary[summary["texts"] != "loop_share <= 0.3"].set_index("method")
     assert list(every.index) == names
     assert every["reason"].dropna().index.tolist() == ["medusa"]
-    assert every.loc["medusa", "reason"].startswith("drafter.path is empty; drafter=medusa needs weights")
+    assert every.loc["medusa", "reason"].startswith("drafter.path is empty; drafter=medusa needs")
     measured = every.drop("medusa")
     assert (measured["prompts"] == 5).all() and (measured["tokens_per_s"] > 0).all()
     assert (every.loc["autoregressive", "speedup"], every.loc["autoregressive", "block_efficiency"]) == (1.0, 1.0)
@@ -78,17 +79,21 @@ def test_every_method_has_its_row_beside_plain_decoding_and_the_peers(
         "Method",
         "Throughput",
         "Acceptance",
-        "Tokens per",
+        "per step",
         "Speed-up",
         "draft model",
         "Speed-up by category",
     ):
         assert column in done.out
-    assert "medusa: drafter.path is empty" in done.out
+    assert re.search(r"draft model .*\d \[\d\.\d\d, \d\.\d\d\]", done.out)  # whole, in 80 columns
+    assert "medusa: drafter.path is empty; " in done.out
     assert (out / "figures" / "methods.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "methods.html").read_text()
     assert '"draft model"' in page and "specdraftEmbed" in page and 'src="http' not in page
     assert "mark" in (out / "figures" / "methods-by-category.vl.json").read_text()
+    panels = json.loads((out / "figures" / "methods.vl.json").read_text())["hconcat"]
+    shown = [panels[0]["layer"][2], panels[1]]
+    assert [one["encoding"]["y"]["scale"]["domain"] for one in shown] == [[n for n in names if n != "medusa"]] * 2
 
 
 @pytest.mark.parametrize(

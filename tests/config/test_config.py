@@ -18,11 +18,13 @@ from specdraft.config import (
     load_group,
     override_groups,
     override_keys,
+    own_group,
     unless_said,
 )
 from specdraft.config.files import ConfigFiles
 from specdraft.errors import ConfigError
 from specdraft.study.generate import SpeculativeDecoder
+from specdraft.study.method_plan import MethodsSpec
 from specdraft.study.points import schemas, shape_of
 from specdraft.trees.shapes import registry
 
@@ -212,6 +214,9 @@ def test_every_bundled_file_composes(path: Path) -> None:
     group, name = path.parts[0], str(Path(*path.parts[1:]))
     if group == "experiment":
         assert compose(None, f"experiment={name}").points
+        return
+    if group == "bench":
+        own_group(group, name, [], MethodsSpec)[0].check()
         return
     loaded = load_group(group, name, schemas()[group])
     if group == "pair":

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specdraft.drafters.loaded import ranking
 from specdraft.drafters.loaded.model import Said
 from specdraft.drafters.loaded.ranking import log_probs_of, rank_by_key, rank_tokens
 
@@ -80,8 +81,10 @@ def test_the_rank_of_a_recorded_token_among_equals_is_by_token_id() -> None:
     assert made.top_ids[0].tolist() == [1, 2, 4, 0, 5, 3]
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-def test_probabilities_at_a_temperature(temperature: float) -> None:
+@pytest.mark.parametrize("cached", [700, 2**17])  # two rows at a time, or all
+@pytest.mark.parametrize("temperature", [0.01, 0.3, 1.0, 2.0])
+def test_probabilities_at_a_temperature(temperature: float, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "CACHED", cached)
     logits = 4 * torch.randn(16, 300, generator=torch.Generator().manual_seed(0))
     logits[0, 3] = -torch.inf
     tokens = logits.topk(9).indices

@@ -15,6 +15,7 @@ from specdraft.drafters.base import Expansion
 from specdraft.drafters.loaded import expansion as expand_module
 from specdraft.drafters.pair import load_pair
 from specdraft.models import batch as batch_module
+from specdraft.models.branches import Branches
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay import best_first
 from specdraft.replay.best_first import fed_nodes, nodes_there, take_steps, walk
@@ -113,15 +114,15 @@ def test_each_context_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for start in range(len(tokens) - 1):
         alone.begin(prefilled([*prompt, *tokens[:start].tolist()]))
         alone.draft(int(tokens[start]), plan)
-    fed = 0
-    append = batch_module.Batch.append
+    fed = len(tokens) - 1
+    feed = Branches.feed
 
-    def counting(batch: Any, tokens: Any, *rest: Any) -> Any:
+    def counting(branches: Branches, tokens: np.ndarray, *rest: Any) -> Any:
         nonlocal fed
-        fed += tokens.numel()
-        return append(batch, tokens, *rest)
+        fed += len(tokens)
+        return feed(branches, tokens, *rest)
 
-    monkeypatch.setattr(batch_module.Batch, "append", counting)
+    monkeypatch.setattr(Branches, "feed", counting)
     expand(pair.drafter.model, prompt, tokens, plan)
     assert len(tokens) < fed < 0.9 * sum(map(sum, alone.fed))
 

@@ -1,19 +1,5 @@
 """Studies decode a lot: the tiny pair has a layer less here, which is a third of a forward."""
 
-from __future__ import annotations
+from support.smaller_pair import tiny_pair, tiny_pair_folders
 
-import pytest
-from support.tiny_models import PairFolders, save_pair
-
-from specdraft.drafters.pair import Pair, load_pair
-
-
-@pytest.fixture(scope="session")
-def tiny_pair_folders(tmp_path_factory: pytest.TempPathFactory) -> PairFolders:
-    """A target and a draft model as saved folders. Do not write into them."""
-    return save_pair(tmp_path_factory.mktemp("tinier-pair"), layers=2)
-
-
-@pytest.fixture(scope="session")
-def tiny_pair(tiny_pair_folders: PairFolders) -> Pair:
-    return load_pair(tiny_pair_folders.spec())
+__all__ = ["tiny_pair", "tiny_pair_folders"]

@@ -229,3 +229,13 @@ def test_a_drafter_without_weights_is_left_out_of_a_grid(tiny_pair_folders: Pair
     assert [reason for _, reason in plan.skipped] == [why, why]
     with pytest.raises(ConfigError, match="drafter=medusa needs weights"):
         plan_study([*pair, "drafter=medusa", "tree=chain", "max_prompt_tokens=99"])
+
+
+def test_a_target_set_by_hand_has_its_own_heads(tiny_pair_folders: PairFolders) -> None:
+    """Those of the bundled pair, which nobody named, are not its."""
+    target, small = f"pair.target.path={tiny_pair_folders.target}", ["max_prompt_tokens=99", "tree=chain", "budget=2"]
+    with pytest.raises(ConfigError, match=r"drafter=medusa needs weights \(heads of pair"):
+        plan_study([target, "drafter=medusa", *small])
+    for named in (["pair=zoo", target], [target, "pair.heads.medusa=zoo:medusa"]):
+        with pytest.raises(ConfigError, match="heads of this target have 32 x 32"):
+            plan_study([*named, "drafter=medusa", *small])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,17 @@ from support.tiny_models import PairFolders
 from specdraft.commands.options import USAGE
 from specdraft.drafters.pair import Pair
 from specdraft.models.output_layer import OutputLayer
+from specdraft.study.plan import one_combination
+from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
+from specdraft.training import windows
 from specdraft.training.draft_model import draft_objective, new_draft_model
 from specdraft.training.joint import TARGET, joint_objective
 from specdraft.training.medusa import RUN, Candidates, medusa_objective, shuffled
 from specdraft.training.run import CARD, HEADS, LOG, WORK, train_draft, train_medusa
 from specdraft.training.settings import DraftTraining, MedusaTraining
 from specdraft.training.states import TextStates, text_states
-from specdraft.training.texts import TrainingText
+from specdraft.training.texts import TrainingText, gather_texts
 
 TEXT = "".join(
     f"{n} green bottles hang on the wall, and if one of them falls there are {n - 1}.\n" for n in range(60, 9, -1)
@@ -50,6 +54,11 @@ def states(tiny_pair: Pair, tmp_path: Path) -> TextStates:
         TrainingText(generator.integers(2, 258, size).tolist(), first) for size, first in ((90, 0), (5, 0), (40, 7))
     ]
     return text_states(tiny_pair, texts, tmp_path, UNWATCHED)
+
+
+def texts_of(states: TextStates) -> list[TrainingText]:
+    bounds = zip(states.starts[:-1], states.starts[1:], states.first, strict=True)
+    return [TrainingText(states.ids[begin:end].tolist(), int(first)) for begin, end, first in bounds]
 
 
 def some_weights(parameters: dict[str, torch.nn.Parameter]) -> None:
@@ -82,9 +91,7 @@ class TestStates:
             torch.testing.assert_close(states.states[begin:end].float(), expected, atol=0.02, rtol=0.01)
 
     def test_are_read_once(self, tiny_pair: Pair, states: TextStates, tmp_path: Path) -> None:
-        texts = [
-            TrainingText(states.ids[a:b].tolist()) for a, b in zip(states.starts[:-1], states.starts[1:], strict=True)
-        ]
+        texts = texts_of(states)
         states.states[0, 0] = 77.0
         assert text_states(tiny_pair, texts, tmp_path, UNWATCHED).states[0, 0] == 77
         changed = [TrainingText([9, *texts[0].ids[1:]]), *texts[1:]]
@@ -178,6 +185,47 @@ def test_a_joint_loss_is_the_targets_and_its_heads(tiny_pair: Pair, states: Text
     assert not any(p.grad is not None for p in tiny_pair.target.model.parameters())
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_parts_of_a_step_add_up(
+    tiny_pair: Pair, states: TextStates, joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that memory has no room for is the same step, also where a part has no place for the last head."""
+
+    def learnt() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        if joint:
+            objective = joint_objective(tiny_pair, states, MedusaTraining(heads=6, joint=True, positions=1000))[1]
+        else:
+            asked = DraftTraining(layers=1, positions=1000)
+            objective = draft_objective(tiny_pair, new_draft_model(tiny_pair, asked), states, asked)
+        losses = objective.losses(0)
+        return losses, {name: p.grad.clone() for name, p in objective.parameters.items() if p.grad is not None}
+
+    whole, gradients = learnt()
+    monkeypatch.setattr(windows, "NUMBERS", 1)  # a text at a time
+    parts, summed = learnt()
+    for name, loss in whole.items():
+        torch.testing.assert_close(parts[name], loss, rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(summed[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_of_prompts_only_the_answers_are_learnt(
+    tiny_pair: Pair, tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"prompt": f"What is {n}?"}) for n in range(12)))
+    words = [f"pair.target.path={tiny_pair_folders.target}", "drafter=ngram", "prompts=jsonl"]
+    combination = one_combination("train", [*words, f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=5"])
+    asked = MedusaTraining(held_out=4)
+    texts = gather_texts(tiny_pair, combination, asked, True, TraceStore(tmp_path / "own"), UNWATCHED)
+    assert (len(texts.learnt), len(texts.held_out)) == (9, 3)
+    prompts = [tiny_pair.encode(f"What is {n}?") for n in range(12)]
+    assert list(texts.held_out.values()) == prompts[3::4]
+    for text in texts.learnt:
+        assert text.ids[: text.first + 1] in prompts  # the last token of the prompt is what the answer is said after
+        assert 0 < len(text.ids) - text.first - 1 <= 5
+
+
 def test_each_has_a_turn_before_any_has_a_second() -> None:
     turns = shuffled(5, np.arange(15), 1).reshape(3, 5)
     assert [sorted(row) for row in turns.tolist()] == [[0, 1, 2, 3, 4]] * 3
@@ -233,8 +281,42 @@ class TestMedusa:
         assert (said.code, said.out) == (USAGE, "")
         assert "is of another training (settings, texts or weights); --fresh starts over" in said.err
         assert run("train", "medusa", *base, "train.lr=0.5", "--out", out, "--fresh").code == 0
+        assert "target" not in os.listdir(out)
         again = run("train", "medusa", *base, "--out", out)
         assert (again.code, "is trained already" in again.err) == (USAGE, True)
+
+    def test_another_text_is_not_gone_on_with(self, run: Run, base: list[str], tmp_path: Path) -> None:
+        out, path = tmp_path / "out", tmp_path / "text.txt"
+        path.write_text(TEXT)
+        mine = [*base, f"train.text={path}"]
+        with pytest.raises(KeyboardInterrupt):
+            train_medusa(mine, out, None, False, Stop(6))
+        path.write_text(TEXT.replace("green", "brown"))  # as many tokens
+        said = run("train", "medusa", *mine, "--out", out)
+        assert (said.code, "is of another training" in said.err) == (USAGE, True)
+        path.write_text(TEXT)
+        assert run("train", "medusa", *mine, "--out", out).code == 0  # nothing of it was overwritten
+
+    def test_states_that_were_cut_short_are_read_anew(
+        self, tiny_pair: Pair, states: TextStates, tmp_path: Path
+    ) -> None:
+        texts, expected = texts_of(states), states.states.clone()
+        for damage in (lambda path: path.write_bytes(b"short"), Path.unlink):
+            damage(tmp_path / "states.bin")
+            assert torch.equal(text_states(tiny_pair, texts, tmp_path, UNWATCHED).states, expected)
+
+    def test_starting_over_as_another_kind(self, run: Run, base: list[str], tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        train_draft([*base, "train.steps=2"], out, None, False, UNWATCHED)
+        (out / "notes.txt").write_text("mine")
+        said = run("train", "medusa", *base, "train.steps=2", "--out", out, "--fresh")
+        assert said.code == 0, said.err
+        assert {path.name for path in out.iterdir()} == {HEADS, "config.json", CARD, LOG, "notes.txt"}
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "README.md").write_text("mine")
+        said = run("train", "medusa", *base, "--out", other, "--fresh")
+        assert (said.code, (other / "README.md").read_text()) == (USAGE, "mine")
 
     def test_prompts_and_their_answers(
         self, run: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -261,12 +343,11 @@ class TestMedusa:
             "generate", "nine green", base[0], *words[1:], "tree=chain", "budget=2", "max_new_tokens=8", "--json"
         )
         assert alone.code == 0, alone.err
-        assert not torch.equal(
-            *(
-                load_file(Path(p) / "model.safetensors")["lm_head.weight"].float()
-                for p in (out / "target", base[0].partition("=")[2])
-            )
+        before, after = (
+            load_file(folder / "model.safetensors")["lm_head.weight"]
+            for folder in (Path(base[0].partition("=")[2]), out / "target")
         )
+        assert not torch.equal(before.bfloat16(), after)
 
 
 def test_a_draft_model_drafts(run: Run, base: list[str], tmp_path: Path) -> None:
@@ -286,6 +367,9 @@ def test_a_draft_model_drafts(run: Run, base: list[str], tmp_path: Path) -> None
         ("medusa", ["train.stepps=3"], "did you mean"),
         ("medusa", ["train.labels=truth"], "train.labels=truth is not known"),
         ("medusa", ["train.lr=0"], "train.lr=0"),
+        ("medusa", ["train.seed=-1"], "train.seed=-1 is out of range"),
+        ("medusa", ["train.window=600"], "train.window=600 is more than the target's context of 512"),
+        ("draft", ["train.width=12"], "3 numbers of a head; expected an even number"),
         ("medusa", ["tree=chain"], "tree=chain has no effect in train medusa"),
         ("medusa", ["train.text=nowhere.txt"], "train.text=nowhere.txt: No such file or directory; expected a file or"),
         ("medusa", ["train.joint=true", "train.labels=text"], "leave train.labels=text and train.candidates out"),
@@ -297,17 +381,17 @@ def test_bad_input(run: Run, base: list[str], tmp_path: Path, kind: str, words: 
     told = run("train", kind, *base, *words, "--out", tmp_path / "out")
     assert (told.code, told.out) == (USAGE, "")
     assert said in told.err and "Traceback" not in told.err
-    assert not (tmp_path / "out" / HEADS).exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_little_to_learn_from(run: Run, base: list[str], tmp_path: Path) -> None:
     short, empty = tmp_path / "short.txt", tmp_path / "empty.txt"
     short.write_text("Only a few words.")
     empty.write_text("")
-    for path, windows in ((short, 1), (empty, 0)):
+    for path, count in ((short, 1), (empty, 0)):
         told = run("train", "medusa", *base, f"train.text={path}", "--out", tmp_path / "out")
         assert told.code == USAGE
-        assert f"train.text={path}: {windows} windows of 48 tokens are too few to learn from" in told.err
+        assert f"train.text={path}: {count} windows of 48 tokens are too few to learn from" in told.err
     told = run("train", "medusa", base[0], "--out", tmp_path / "out")
     assert told.code == USAGE
     assert "nothing to learn from is named" in told.err

@@ -17,15 +17,16 @@ from specdraft.drafters.base import Described, Expansion, NodeFeatures, Recorded
 from specdraft.drafters.grams import RecordedRoots, TextGrams
 from specdraft.drafters.loaded.ranking import SPREAD, at_one, best_children, children_and_spread
 from specdraft.models.batch import Batch, by_device, causal, logits_at_once
+from specdraft.models.branches import Branches
 from specdraft.models.language_model import LanguageModel, padded
 from specdraft.trees.growth import GrownTrees, add_scored
 from specdraft.trees.shapes import NestedPlan
 from specdraft.trees.shapes.base import Growing, NodeScores, SaidChildren
 
-NODES_OF_A_TEXT = 2048  # of the trees of one text that are grown together: what a context may have to look at
-NODES = {"cpu": 2048, "cuda": 65536}  # of all texts that are grown together; side by side they wait for each other
+NODES_OF_A_TEXT = 4096  # of the trees of one text that are grown together
+NODES = {"cpu": 8192, "cuda": 65536}  # of all texts that are grown together; side by side they wait for each other
 # contexts of a forward at most: more fill it, but more of them fall out of their trees
-FED = {"cpu": 256, "cuda": 2048}
+FED = {"cpu": 512, "cuda": 2048}
 
 
 @torch.inference_mode()
@@ -105,8 +106,8 @@ class Contexts:
 
     Attributes of a context, `[c]` each:
         row: its text.
-        trunk: how many tokens of the trajectory it sees; `branch`: `[c, depth]` the slots of what it sees beyond
-            them, itself the last, -1 where nothing is.
+        trunk: how many tokens of the trajectory it sees; `branch`: `[c, depth]` what it sees beyond them, as
+            `Branches` numbers it, itself the last, -1 where nothing is.
         tokens, log_probs, below: `[c, K]` its children, and the contexts that they lead to, -1 where not fed.
     """
 
@@ -119,7 +120,6 @@ class Contexts:
         self._model, self._children = model, plan.looked_at(model.vocab)
         self._temperature = plan.temperature if plan.scorer is None else plan.scorer.temperature
         self._at_once = max(1, by_device(model, FED) // len(texts))
-        self._batch = Batch(model, [text.prompt_ids for text in texts])
         self._prompts = np.array([len(text.prompt_ids) for text in texts])
         self._grams = TextGrams(np.concatenate([text.prompt_ids, text.tokens]).astype(np.int64) for text in texts)
         ids = padded([text.tokens.tolist() for text in texts], model.device)  # [B, longest]
@@ -132,13 +132,15 @@ class Contexts:
         self._below = np.full((len(position), self._children), -1)
         self._featured, self._describes = featured, featured or bool(plan.scorer and not plan.scorer.only_tempered)
         self._said = np.empty((0, SPREAD if self._describes else 0), dtype=np.float32)
-        self._read(ids)
+        batch = Batch(model, [text.prompt_ids for text in texts])
+        self._read(batch, ids)
+        self._branches = Branches(model, batch)
         self._kept = len(position)
         following = np.append(ids[:, 1:].cpu().numpy(), np.full((len(texts), 1), -1), 1).reshape(-1, 1)
         context, rank = np.nonzero(self._tokens == following)
         self._below[context, rank] = context + 1
 
-    def _read(self, ids: torch.Tensor) -> None:
+    def _read(self, batch: Batch, ids: torch.Tensor) -> None:
         """Feed the trajectories, in slices."""
         at_once = logits_at_once(self._model, len(ids))
         children = []
@@ -146,7 +148,7 @@ class Contexts:
             some = ids[:, first : first + at_once]
             count, device = some.shape[1], ids.device
             offsets = torch.arange(first, first + count, device=device)[None]
-            logits = self._batch.append(some, offsets, causal(first, count, device))
+            logits = batch.append(some, offsets, causal(first, count, device))
             children.append(
                 [part.reshape(len(ids), count, part.shape[-1]) for part in self._children_of(logits.flatten(0, 1))]
             )
@@ -252,16 +254,14 @@ class Contexts:
 
     def _add(self, parents: np.ndarray, ranks: np.ndarray) -> None:
         """Feed the children `ranks` `[m]` of the contexts `parents` `[m]`."""
-        count, row = len(parents), self._row[parents]
-        self._below[parents, ranks] = len(self._row) + np.arange(count)
-        order = np.argsort(row, kind="stable")
-        place = np.empty(count, dtype=np.int64)  # [m] its turn among the new ones of its text
-        place[order] = np.arange(count) - np.searchsorted(row[order], row[order])
-        slot, depth = self._batch.slots + place, (self._branch[parents] >= 0).sum(1)
-        branch = self._branch[parents]
-        branch[np.arange(count), depth] = slot
-        trunk = self._trunk[parents]
-        children = self._feed(self._tokens[parents, ranks], row, place, trunk, branch)
+        order = np.lexsort((*self._branch[parents].T[::-1], self._trunk[parents], self._row[parents]))
+        parents, ranks = parents[order], ranks[order]  # what sees the same stands together
+        count, row, trunk, above = len(parents), self._row[parents], self._trunk[parents], self._branch[parents]
+        numbers = len(self._row) + np.arange(count)
+        self._below[parents, ranks] = numbers
+        children = self._feed(self._tokens[parents, ranks], row, trunk, above)
+        branch = above.copy()
+        branch[np.arange(count), (above >= 0).sum(1)] = numbers - self._kept
         self._row = np.concatenate([self._row, row])
         self._trunk, self._branch = np.concatenate([self._trunk, trunk]), np.concatenate([self._branch, branch])
         self._tokens = np.concatenate([self._tokens, children[0]])
@@ -269,37 +269,18 @@ class Contexts:
         self._said = np.concatenate([self._said, children[2]])
         self._below = np.concatenate([self._below, np.full((count, self._children), -1)])
 
-    def _feed(
-        self, tokens: np.ndarray, row: np.ndarray, place: np.ndarray, trunk: np.ndarray, branch: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The children of new contexts, in as many forwards as their logits need."""
-        texts = len(self._prompts)
-        width = logits_at_once(self._model, texts)
-        best_tokens = np.empty((len(tokens), self._children), dtype=np.int64)
-        log_probs = np.empty((len(tokens), self._children))
-        said = np.empty((len(tokens), self._said.shape[1]), dtype=np.float32)
-        for first in range(0, int(place.max()) + 1, width):
-            some = np.flatnonzero((place >= first) & (place < first + width))
-            at, column, count = row[some], place[some] - first, int(place[some].max()) - first + 1
-            ids, offsets = np.zeros((2, texts, count), dtype=np.int64)
-            ids[at, column] = tokens[some]
-            offsets[at, column] = trunk[some] + (branch[some] >= 0).sum(1) - 1
-            seen = np.zeros((texts, count, self._batch.slots + count), dtype=bool)
-            seen[at, column, : self._longest] = np.arange(self._longest) < trunk[some][:, None]
-            which, step = np.nonzero(branch[some] >= 0)
-            seen[at[which], column[which], branch[some][which, step]] = True
-            logits = self._batch.append(*(torch.from_numpy(a).to(self._model.device) for a in (ids, offsets, seen)))
-            flat = logits.flatten(0, 1)
-            if len(some) < len(flat):
-                flat = flat[torch.from_numpy(at * count + column).to(flat.device)]
-            else:
-                some = some[np.argsort(at * count + column)]
-            best_tokens[some], log_probs[some], said[some] = self._children_of(flat)
-        return best_tokens, log_probs, said
+    def _feed(self, *contexts: np.ndarray) -> list[np.ndarray]:
+        """The children of new contexts (see `Branches.feed`), in as many forwards as their logits need."""
+        at_once = logits_at_once(self._model, 1)
+        parts = []
+        for first in range(0, len(contexts[0]), at_once):
+            logits = self._branches.feed(*(field[first : first + at_once] for field in contexts))
+            parts.append([field[logits.place] for field in self._children_of(logits.padded)])
+        return [np.concatenate(fields) for fields in zip(*parts, strict=True)]
 
     def forget(self) -> None:
         """Drop what hangs below the trajectories."""
-        self._batch.forget(self._longest)
+        self._branches.forget()
         for name in ("_row", "_trunk", "_branch", "_tokens", "_log_probs", "_said", "_below"):
             setattr(self, name, getattr(self, name)[: self._kept])
         self._below[self._below >= self._kept] = -1

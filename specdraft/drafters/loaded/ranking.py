@@ -10,6 +10,9 @@ import torch
 from specdraft.trees.shapes.base import SaidChildren
 
 BLOCK = 16  # tokens, on a processor
+FEW = 2**16  # logits; of fewer `torch.topk` is the faster one
+CACHED = 2**17  # logits that a processor's cache holds
+LEAST_EXPONENT = -80.0  # below, what is added to a sum of at least 1 is lost in any case
 SPREAD = 3  # numbers of a distribution that predictors learn from: see `spread`
 
 
@@ -22,7 +25,12 @@ def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
         return logits.argmax(-1, keepdim=True)
     if logits.device.type != "cpu":
         return rank_by_key(logits, count)
-    return _rank_on_host(logits.float().contiguous(), count)
+    logits = logits.float()
+    if logits.numel() <= FEW and count < logits.shape[-1]:
+        best = logits.topk(count + 1)
+        if bool((best.values[:, :-1] > best.values[:, 1:]).all()):  # no equals: there is one order
+            return best.indices[:, :count]
+    return _rank_on_host(logits.contiguous(), count)
 
 
 def _rank_on_host(logits: torch.Tensor, count: int) -> torch.Tensor:
@@ -36,9 +44,12 @@ def _rank_on_host(logits: torch.Tensor, count: int) -> torch.Tensor:
     least = np.partition(best, blocks - count, axis=1)[:, blocks - count]
     values = logits.numpy()
     row, token = np.divmod(np.flatnonzero(values >= least[:, None]), vocab)
-    order = np.lexsort((-values[row, token], row))  # stable: the lower id first
-    first = np.searchsorted(row, np.arange(rows))
-    return torch.from_numpy(token[order[first[:, None] + np.arange(count)]])
+    few = np.bincount(row, minlength=rows)
+    place = row, np.arange(len(row)) - np.repeat(np.cumsum(few) - few, few)
+    tokens, negated = np.zeros((rows, few.max()), dtype=np.int64), np.full((rows, few.max()), np.inf, np.float32)
+    tokens[place], negated[place] = token, -values[row, token]
+    order = np.argsort(negated, axis=1, kind="stable")  # of equals the lower id is first
+    return torch.from_numpy(np.take_along_axis(tokens, order[:, :count], 1))
 
 
 def rank_by_key(logits: torch.Tensor, count: int) -> torch.Tensor:
@@ -74,19 +85,23 @@ def best_children(logits: torch.Tensor, count: int, temperature: float = 1.0) ->
 
 
 def log_probs_of(logits: torch.Tensor, tokens: torch.Tensor, temperature: float) -> torch.Tensor:
-    """`[m, k]` logarithms of the probabilities softmax(logits / temperature) of some tokens of each row."""
+    """`[m, k]` logarithms of the probabilities softmax(logits / temperature) of each row's tokens, the best first."""
     if temperature == 1:
         return torch.log_softmax(logits, -1).gather(-1, tokens)
-    best = logits.amax(-1, keepdim=True)
-    return (logits.gather(-1, tokens) - best) / temperature - _log_total((logits - best).mul_(1 / temperature))[:, None]
+    chosen = logits.gather(-1, tokens)
+    best = chosen[:, :1]
+    return (chosen - best) / temperature - _log_total(logits, best, temperature)[:, None]
 
 
-def _log_total(scaled: torch.Tensor) -> torch.Tensor:
-    """`[m]` the logarithm of the sum of exponentials of `[m, vocab]` whose largest is 0, and which are used up.
+def _log_total(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> torch.Tensor:
+    """`[m]` the logarithm of the sum of exponentials of (logits - best) / temperature, of `[m, vocab]` and `[m, 1]`.
 
-    A log-softmax of sharp logits takes five times as long on a processor: most of its exponentials are denormal.
+    On a processor in slices that its cache holds, and without denormal exponentials, which take five times as long.
     """
-    return scaled.exp_().sum(-1).log_()
+    rows = max(1, CACHED // logits.shape[-1] if logits.device.type == "cpu" else len(logits))
+    slices = [slice(first, first + rows) for first in range(0, max(1, len(logits)), rows)]
+    scaled = ((logits[s] - best[s]).mul_(1 / temperature).clamp_min_(LEAST_EXPONENT) for s in slices)
+    return torch.cat([part.exp_().sum(-1) for part in scaled]).log_()
 
 
 def said_children(logits: torch.Tensor, count: int, temperature: float) -> SaidChildren:
@@ -112,7 +127,7 @@ def log_probs_of_nodes(logits: torch.Tensor, row: torch.Tensor, tokens: torch.Te
     if temperature == 1:
         return _on_host(torch.log_softmax(logits, -1)[row, tokens].double())
     best = logits.amax(-1)
-    total = _log_total((logits - best[:, None]).mul_(1 / temperature))
+    total = _log_total(logits, best[:, None], temperature)
     return _on_host(((logits[row, tokens] - best[row]) / temperature - total[row]).double())
 
 
@@ -135,7 +150,7 @@ def said_nodes(logits: torch.Tensor, row: torch.Tensor, tokens: torch.Tensor, te
     """Of nodes with these tokens `[n]`, each chosen from a row `[n]` of the logits `[m, vocab]`. One transfer."""
     best, at = logits.max(-1, keepdim=True)
     below = logits - best
-    log_total = _log_total(below * (1 / temperature))
+    log_total = _log_total(logits, best, temperature)
     chosen = below[row, tokens]
     said = _spread(below, at)[row]
     own = torch.stack([chosen + said[:, 1], chosen / temperature - log_total[row]], -1)
