@@ -1,4 +1,4 @@
-"""`specdraft bench`: what takes how long on this machine."""
+"""`specdraft bench`: what things cost here; one file a benchmark."""
 
 from __future__ import annotations
 
