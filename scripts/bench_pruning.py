@@ -3,9 +3,10 @@
     python scripts/bench_pruning.py                     # the bundled pairs -> results/prediction/pruning.csv
     python scripts/bench_pruning.py zoo-tiny --prompts 10 --out /tmp/pruning.csv
 
-Greedy, 64 new tokens, the trees of 16 nodes and Medusa's 63; temperatures are fitted on one half of the prompts and
-used on the other one. Every reference sends as many nodes as the policy that it stands
-beside. One threshold more is the one that leaves out a quarter of the nodes. Costs are this machine's.
+Greedy, 64 new tokens, the trees of 16 nodes and Medusa's 63; temperatures and predictors are fitted on one half of the
+prompts and used on the other one. Every reference sends as many nodes as the policy that it stands beside: also the
+predictor, whose trees are those of the calibrated scores. One threshold more is the one that leaves out a quarter of
+the nodes. Costs are this machine's.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from specdraft.replay.scores import TreeScores, score_trees
 from specdraft.results.bounds import bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.files import to_csv, write_atomically
 from specdraft.sampling.distribution import Sampling
+from specdraft.study.engines.predictors import cross_fit_predictors
 from specdraft.study.recorded import RecordedTexts, record_texts
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import Shape, registry
@@ -51,16 +53,18 @@ TREES: dict[str, dict[str, Any]] = {
 BUDGET = 16
 THRESHOLDS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 RATIOS = (0.25, 0.5)
+OTHERS = ("raw", "predictor")  # scores beside the calibrated ones
 OUT = Path(__file__).parents[1] / "results" / "prediction" / "pruning.csv"
 
 
 class Tree(NamedTuple):
-    """The drafted trees of one half of the prompts, or of all, by both kinds of scores."""
+    """The drafted trees of one half of the prompts, or of all, by every kind of scores."""
 
     prompts: np.ndarray
     packed: PackedRanks
     calibrated: Scored
     raw: Scored
+    predictor: Scored
 
 
 def drafted_trees(texts: RecordedTexts, shape: Shape, scores: dict[str, TreeScores], grown: Any) -> Iterator[Tree]:
@@ -76,7 +80,7 @@ def drafted_trees(texts: RecordedTexts, shape: Shape, scores: dict[str, TreeScor
             kind: Scored(walked, there, np.concatenate([one.log_prob for one in found]), dynamic=True)
             for kind, found in survival.items()
         }
-        yield Tree(everyone, texts.ranks, by["calibrated"], by["raw"])
+        yield Tree(everyone, texts.ranks, **by)
         return
     for some, prompts in resolve(shape, BUDGET, texts.ranks, fold):
         assert some.topology is not None
@@ -84,7 +88,7 @@ def drafted_trees(texts: RecordedTexts, shape: Shape, scores: dict[str, TreeScor
         for kind, found in scores.items():
             walked = walk(packed, found.of_static(some.topology, [texts.names[place] for place in prompts]))
             by[kind] = Scored(walked, walked.depth > 0, walked.log_prob, dynamic=False)
-        yield Tree(prompts, packed, by["calibrated"], by["raw"])
+        yield Tree(prompts, packed, **by)
 
 
 class Way(NamedTuple):
@@ -100,7 +104,7 @@ def ways(trees: list[Tree], costs: CostCurve) -> Iterator[Way]:
     """Policies, and beside each what else sends as many nodes."""
     yield Way("none", "", np.nan, [tree.calibrated.there for tree in trees])
     yield Way("oracle", "", np.nan, [in_hindsight(tree.calibrated) for tree in trees])
-    for kind in ("calibrated", "raw"):
+    for kind in ("calibrated", *OTHERS):
         kept = [prune(getattr(tree, kind), Adaptive(), costs) for tree in trees]
         yield Way("adaptive", kind, np.nan, kept)
     thresholds = sorted([*THRESHOLDS, quarter_less(trees)])
@@ -109,11 +113,14 @@ def ways(trees: list[Tree], costs: CostCurve) -> Iterator[Way]:
         rng = np.random.default_rng(0)
         kept = [prune(tree.calibrated, policy, costs) for tree in trees]
         yield Way(policy.kind, "calibrated", parameter, kept)
-        if isinstance(policy, Ratio):
-            raw = [prune(tree.raw, policy, costs) for tree in trees]
-        else:
-            raw = [as_many(t.raw, t.raw.log_survival, int(some.sum())) for t, some in zip(trees, kept, strict=True)]
-        yield Way(policy.kind, "raw", parameter, raw)
+        for kind in OTHERS:
+            of_kind = [getattr(tree, kind) for tree in trees]
+            if isinstance(policy, Ratio):
+                other = [prune(scored, policy, costs) for scored in of_kind]
+            else:
+                alike = zip(of_kind, kept, strict=True)
+                other = [as_many(scored, scored.log_survival, int(some.sum())) for scored, some in alike]
+            yield Way(policy.kind, kind, parameter, other)
         random = [at_random(t.calibrated, some.sum(1), rng) for t, some in zip(trees, kept, strict=True)]
         yield Way(policy.kind, "random", parameter, random)
 
@@ -178,7 +185,8 @@ def of_pair(name: str, prompts: int | None) -> Iterator[dict[str, Any]]:
     depth = max(shape.limits(BUDGET).depth for shape in shapes.values())
     listed = load_prompts(spec)
     texts = record_texts(pair, listed, spec.chat_template, Sampling(), Settings(), depth)
-    calibrated = texts.calibrate().of_prompt
+    calibration = texts.calibrate()
+    calibrated = calibration.of_prompt
     given = (pair, texts.prompt_ids, texts.traces)
     best_first = [shape.at(BUDGET) for shape in shapes.values() if shape.fits_scores]
     grown = dynamic_trees(*given, best_first, texts.store, texts.recorded, fitted=FittedScores(calibrated))
@@ -189,10 +197,16 @@ def of_pair(name: str, prompts: int | None) -> Iterator[dict[str, Any]]:
         if not shape.fits_scores
         for some in resolve(shape, BUDGET, texts.ranks, fold)
     ]
-    temperatures = {"calibrated": calibrated, "raw": dict.fromkeys(texts.names, 1.0)}
+    predictors = cross_fit_predictors(
+        pair, listed, *given[1:], Sampling(), calibration, texts.seed, texts.store, texts.recorded
+    )
+    temperatures = {"calibrated": calibrated, "raw": dict.fromkeys(texts.names, 1.0), "predictor": calibrated}
     topologies = [topology for topology in static if topology is not None]
     scores = {
-        kind: score_trees(*given, topologies, grown, of_prompt, texts.store) for kind, of_prompt in temperatures.items()
+        kind: score_trees(
+            *given, topologies, grown, of_prompt, texts.store, predictors=predictors if kind == "predictor" else None
+        )
+        for kind, of_prompt in temperatures.items()
     }
     largest = 1 + max(shape.limits(BUDGET).nodes for shape in shapes.values())
     costs = pair_costs(pair, texts.store, largest)

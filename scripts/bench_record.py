@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -105,25 +106,31 @@ def expansion(pair: Any, prompts: int) -> dict[str, float]:
 
 
 def study_part(checkout: Path, pair: str, prompts: int) -> float:
-    """Seconds that a checkout's own best-first trees add to its default study, once texts are recorded."""
+    """Seconds that a checkout's own best-first trees add to its default study, which loads the models and records."""
     (grid,) = (
         line for line in (checkout / "configs" / "sweep.yaml").read_text().splitlines() if "  tree: chain," in line
     )
     (tree,) = (name for name in grid.split("tree: ")[1].split(",") if name.startswith("best_first"))
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"PYTHONPATH": str(checkout), "SPECDRAFT_TRACES": f"{folder}/traces"}
 
-        def swept(shape: str, out: str) -> float:
-            words = ["sweep", f"pair={pair}", f"tree={shape}", f"prompts.limit={prompts}", "report=false", "--out", out]
-            command = [sys.executable, "-c", "from specdraft.cli import main; main()", *words]
+        def swept(shapes: str, limit: int, traces: str) -> float:
+            environment = os.environ | {"PYTHONPATH": str(checkout), "SPECDRAFT_TRACES": f"{folder}/{traces}"}
+            words = ["sweep", f"pair={pair}", f"tree={shapes}", f"prompts.limit={limit}", "report=false"]
+            program = [sys.executable, "-c", "from specdraft.cli import main; main()"]
             began = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(command, env=environment, cwd=folder, capture_output=True, check=True)
+            done = subprocess.run(
+                [*program, *words, "--out", f"{shapes}-{limit}"],
+                env=environment, cwd=folder, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                raise SystemExit(f"{checkout}: {done.stderr.strip().splitlines()[-1]}")
             ended = resource.getrusage(resource.RUSAGE_CHILDREN)
             return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
 
-        swept("chain", "recorded")  # and its costs are measured
-        without = swept("chain", "without")
-        return swept(tree, "with") - without
+        swept("chain", 1, "with")  # costs are measured, which takes as long as it may
+        shutil.copytree(f"{folder}/with", f"{folder}/without")
+        without = swept("chain", prompts, "without")
+        return swept(f"chain,{tree}", prompts, "with") - without
 
 
 def measured(checkout: Path, *arguments: str) -> dict[str, float]:

@@ -1,45 +1,54 @@
-"""What drafting and verifying cost with a pair: measured warm, synchronised, as medians."""
+"""What drafting and verifying cost with a pair: measured warm, in turns, synchronised, as medians."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from itertools import islice
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
 import psutil
 import torch
+from scipy.optimize import isotonic_regression
 
 from specdraft.acceptance import Greedy
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.bench.curve import Circumstances, CostCurve
 from specdraft.bench.kept import LARGEST, LEAST_S, date_of, device_name, within_context
-from specdraft.bench.measuring import Allowance, Timing, endless, sizes_up_to
+from specdraft.bench.load import LoadMeter
+from specdraft.bench.measuring import Cell, Timing, in_turns, sizes_up_to
+from specdraft.bench.trust import TWIN, Key, doubts
 from specdraft.decoding.decode import Clock, choose, decode
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters.base import Drafter, Prefilled
+from specdraft.drafters.base import Prefilled
 from specdraft.drafters.pair import Pair
-from specdraft.models.cached_model import CachedModel
-from specdraft.models.language_model import tail_mask
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.traces.watch import UNWATCHED, Watch
+from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan
 from specdraft.trees.shapes.base import Growing
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.wide import Wide
 from specdraft.trees.step import Step
+from specdraft.trees.topology import Topology
 
-SHORT = 4  # of the committed tokens while measuring, runs behind them have a fourth as many
+IN_A_ROW = 4  # steps of plain decoding that are timed together, as nothing is drafted between them
+STEPS = 2  # of a short run: the last is timed, the one before it prepares what later steps find
+RECHECK_S, RECHECKED = 2.0, ("plain_s", "verify_s", "draft_level_s")
+PREFILLS = 5  # rounds in which prompts are read
 
 
-class OfSize(NamedTuple):
-    """What was timed with so many tokens."""
+class Selection(NamedTuple):
+    """A step with a dynamic tree: how many nodes were fed for each level, how many there are, seconds of it all."""
 
-    draft_level: Timing
-    verify: Timing
+    fed: list[int]
+    nodes: int
+    seconds: float
 
 
 def measure_costs(
@@ -48,6 +57,7 @@ def measure_costs(
     limit_s: float = LEAST_S,
     watch: Watch = UNWATCHED,
     now: Callable[[], float] = time.perf_counter,
+    meter: LoadMeter | None = None,
 ) -> CostCurve:
     """Measure a pair on the device that it is on.
 
@@ -57,105 +67,193 @@ def measure_costs(
         limit_s: seconds that it may take; every quantity is timed once at least.
         watch: told of every quantity that is timed.
         now: the clock of the limit.
+        meter: tells what else the processor does.
     """
-    prefix, largest = within_context(pair, largest)
-    ids = torch.randint(0, pair.target.vocab, (prefix,), generator=torch.Generator().manual_seed(0)).tolist()
-    target, verifier, load = pair.target, Verifier.of(pair), psutil.getloadavg()[0]
-    allowance = Allowance(limit_s, 2 * len(sizes_up_to(largest)) + 5, watch, now)
-
-    def timed(run: Callable[[], object]) -> Timing:
-        return allowance.time(partial(_lap, Clock(target.device), run))
-
-    def timed_size(size: int) -> OfSize:
-        return OfSize(timed(partial(pair.drafter.rehearse, size)), timed(partial(_verify, target, size)))
-
-    rest = {"target_prefill_s": timed(lambda: verifier.prefill(ids))}
-    prompt = Prefilled(ids, verifier.rewind().hidden)
-    rest["draft_prefill_s"] = timed(lambda: pair.drafter.begin(prompt))
-    by_size = {1: timed_size(1), largest: timed_size(largest)}
-    for size in sizes_up_to(largest)[1:-1]:
-        if allowance.is_behind:
-            allowance.skip(2)
-        else:
-            by_size[size] = timed_size(size)
-    rest["plain_s"] = allowance.time(endless(lambda: _plain_steps(verifier, prefix)).__next__)
-    rest["other_s"] = allowance.time(endless(lambda: _rests_of_steps(verifier, pair.drafter, ids)).__next__)
-    curve = _curve(pair, by_size, rest)
-    if pair.traits.probabilities:
-        rest["select_s"] = allowance.time(endless(lambda: _selections(verifier, pair.drafter, ids, curve)).__next__)
-    target.reset()
-    pair.drafter.begin(Prefilled([], None if prompt.hidden is None else prompt.hidden[:0]))
-    seconds = round(allowance.spent_s, 3)
-    measured = Circumstances(date_of(time.time()), round(load, 2), seconds, _quartiles(by_size, rest))
-    return replace(_curve(pair, by_size, rest), measured=measured)
+    started, load, meter = now(), psutil.getloadavg()[0], meter or LoadMeter()
+    stand = Stand(pair, *within_context(pair, largest))
+    timed = in_turns(stand.cells(), limit_s, watch, now, meter.start)
+    elsewhere = meter.elsewhere()
+    timings = {(t.cell.quantity, t.cell.size): t.timing for t in timed if t.cell.quantity != "select_s"}
+    why = doubts(timings, elsewhere)
+    curve = _curve(pair, timings, believed=not why)
+    if stand.selections:
+        timings["select_s", 0] = selection = _selection_s(stand.selections, curve)
+        curve = replace(curve, select_s=max(selection.median, 0.0))
+    stand.leave()
+    used = None if isnan(elsewhere.used) else round(elsewhere.used, 2)
+    spent = (date_of(time.time()), round(load, 2), round(now() - started, 3), _quartiles(timings))
+    return replace(curve, measured=Circumstances(*spent, used, elsewhere.cores, tuple(why)))
 
 
-def _curve(pair: Pair, by_size: Mapping[int, OfSize], rest: Mapping[str, Timing]) -> CostCurve:
-    ascending = [by_size[size] for size in sorted(by_size)]
+def confirms(
+    pair: Pair,
+    curve: CostCurve,
+    now: Callable[[], float] = time.perf_counter,
+    meter: LoadMeter | None = None,
+) -> bool:
+    """Whether a pair still costs what was measured once, as far as `RECHECK_S` seconds on a quiet machine tell."""
+    meter, size = meter or LoadMeter(), curve.sizes[len(curve.sizes) // 2]
+    stand = Stand(pair, within_context(pair, curve.sizes[-1])[0], size)
+    cells = [cell for cell in stand.cells() if cell.quantity in RECHECKED and cell.size in (0, 1, size)]
+    timed = in_turns(cells, RECHECK_S, now=now, begin=meter.start)
+    stand.leave()
+    known = curve.timings
+    return not meter.elsewhere().disturbs and not any(
+        t.timing.differs(known[t.cell.quantity, t.cell.size]) for t in timed
+    )
+
+
+class Stand:
+    """A pair with a prompt in both its models, ready to be timed; whatever is timed leaves it like that.
+
+    Args:
+        pair: target and drafter.
+        prefix: committed tokens.
+        largest: tokens of the largest forward.
+
+    Attributes:
+        selections: steps with dynamic trees, each time that they were timed.
+    """
+
+    def __init__(self, pair: Pair, prefix: int, largest: int) -> None:
+        self._pair, self._largest = pair, largest
+        generator = torch.Generator().manual_seed(0)
+        self._ids = torch.randint(0, pair.target.vocab, (prefix,), generator=generator).tolist()
+        self._verifier, self._clock = Verifier.of(pair), Clock(pair.target.device)
+        self._prompt = Prefilled(self._ids, self._verifier.prefill(self._ids).hidden)
+        pair.drafter.begin(self._prompt)
+        self.selections: list[Selection] = []
+
+    def cells(self) -> list[Cell]:
+        """Everything that costs are made of; what a step of drafting and verifying takes in turns stands side by
+        side."""
+        sizes = sizes_up_to(self._largest)
+        needed = (1, min(2, self._largest), self._largest)
+        middle = sizes[len(sizes) // 2]
+        cells = [
+            Cell("target_prefill_s", self._timed(self._read_target), most=PREFILLS),
+            Cell("draft_prefill_s", self._timed(self._read_draft), most=PREFILLS),
+            self._verification(TWIN, middle, spare=middle not in needed),
+        ]
+        for size in sizes:
+            spare = size not in needed
+            drafting = self._timed(lambda size=size: self._pair.drafter.rehearse(size))  # type: ignore[misc]
+            cells += [Cell("draft_level_s", drafting, size, spare), self._verification("verify_s", size, spare)]
+        cells += [Cell("plain_s", self._plain), Cell("other_s", self._rest_of_a_step)]
+        if self._pair.traits.probabilities:
+            cells.append(Cell("select_s", self._selection, varies=True))
+        return cells
+
+    def leave(self) -> None:
+        """Forget the prompt."""
+        hidden = self._prompt.hidden
+        self._pair.target.reset()
+        self._pair.drafter.begin(Prefilled([], None if hidden is None else hidden[:0]))
+
+    def _timed(self, run: Callable[[], object]) -> Callable[[], float]:
+        def sample() -> float:
+            self._clock.restart()
+            run()
+            return self._clock.lap()
+
+        return sample
+
+    def _read_target(self) -> None:
+        self._verifier.prefill(self._ids)
+
+    def _read_draft(self) -> None:
+        self._pair.drafter.begin(self._prompt)
+
+    def _verification(self, quantity: str, size: int, spare: bool) -> Cell:
+        """The target's forward over a tree of so many tokens, root included, as a step has it."""
+        target, verifier = self._pair.target, Verifier.of(self._pair)
+        topology = Wide().at(size - 1).topology if size > 1 else Topology([-1])
+        tree = DraftTree(topology, torch.arange(size, device=target.device) % target.vocab)
+        forward = self._timed(lambda: verifier.verify(tree))
+
+        def sample() -> float:
+            seconds = forward()
+            target.commit([])
+            return seconds
+
+        return Cell(quantity, sample, size, spare)
+
+    def _plain(self) -> float:
+        """Seconds of a step of plain decoding, as `decode_plainly` takes it; the first one only makes it warm."""
+        logits, laps = self._verifier.rewind().logits, []
+        for _ in range(IN_A_ROW):
+            self._clock.restart()
+            token = choose(standardise(logits[None], Sampling()), Sampling(), NO_SOURCE)
+            logits = self._pair.target.extend(token)
+            laps.append(self._clock.lap())
+        self._verifier.rewind()
+        return sum(laps[1:]) / (IN_A_ROW - 1)
+
+    def _rest_of_a_step(self) -> float:
+        """Seconds of all but drafting and verifying."""
+        return self._step(Chain().at(min(4, self._pair.traits.deepest or 4))).other_s
+
+    def _selection(self) -> float:
+        """Seconds of a step with a dynamic tree."""
+        plan = _Remembering(**vars(BestFirst(max_depth=min(4, self._pair.traits.deepest or 4)).at(16)))
+        step = self._step(plan)
+        fed = plan.grown[-1].fed  # of all levels that were drafted: the tree may have no node of the last ones
+        self.selections.append(Selection(fed, step.tree.num_nodes, step.draft_s + step.verify_s + step.other_s))
+        return self.selections[-1].seconds
+
+    def _step(self, plan: Plan) -> Step:
+        """A step of a live run behind the prompt."""
+        drafter, ending = self._pair.drafter, Ending(1 + STEPS * (1 + plan.depth))
+        run = decode(self._verifier, drafter, plan, Greedy(), Sampling(), self._ids, ending, again=True)
+        step = list(islice(run, STEPS))[-1]
+        self._verifier.rewind()
+        drafter.rewind()
+        return step
+
+
+def _curve(pair: Pair, timings: Mapping[Key, Timing], believed: bool) -> CostCurve:
+    """The medians. Of costs that are believed in, those that break the machine's order by less than their spread are
+    put right: more tokens cost no less, and a step no less than a token of plain decoding."""
+    sizes = sorted(size for quantity, size in timings if quantity == "verify_s")
+    medians = {quantity: timing.median for (quantity, size), timing in timings.items() if not size}
+    levels, verify = (_rising([timings[name, size].median for size in sizes]) for name in ("draft_level_s", "verify_s"))
+    plain_s = medians["plain_s"]
     return CostCurve(
-        sorted(by_size),
-        [of_size.draft_level.median for of_size in ascending],
-        [of_size.verify.median for of_size in ascending],
-        rest["plain_s"].median,
-        rest["other_s"].median,
-        max(rest["select_s"].median, 0.0) if "select_s" in rest else 0.0,
-        rest["target_prefill_s"].median + rest["draft_prefill_s"].median,
-        rest["target_prefill_s"].median,
+        sizes,
+        levels,
+        verify,
+        min(plain_s, verify[0] + medians["other_s"]) if believed else plain_s,
+        medians["other_s"],
+        0.0,
+        medians["target_prefill_s"] + medians["draft_prefill_s"],
+        medians["target_prefill_s"],
         torch.get_num_threads(),
         device_name(pair),
     )
 
 
-def _quartiles(by_size: Mapping[int, OfSize], rest: Mapping[str, Timing]) -> dict[str, list[list[float]]]:
-    ascending = [by_size[size] for size in sorted(by_size)]
-    timings = {"draft_level_s": [of_size.draft_level for of_size in ascending]}
-    timings |= {"verify_s": [of_size.verify for of_size in ascending]}
-    timings |= {name: [timing] for name, timing in rest.items()}
-    return {name: [[timing.low, timing.high] for timing in timings[name]] for name in sorted(timings)}
+def _rising(seconds: list[float]) -> list[float]:
+    """The nearest numbers that never fall (least squares): neighbours that do are pooled."""
+    rising: list[float] = isotonic_regression(seconds).x.tolist()
+    return rising
 
 
-def _lap(clock: Clock, run: Callable[[], object]) -> float:
-    clock.restart()
-    run()
-    return clock.lap()
+def _selection_s(selections: list[Selection], curve: CostCurve) -> Timing:
+    """Seconds that a level of a dynamic tree takes on top of what the curve says."""
+    extra = []
+    for fed, nodes, seconds in selections[1:] or selections:  # the first one warms up
+        known = curve.dynamic_steps_s(np.array([fed]), np.array([nodes]))
+        extra.append((seconds - float(known[0])) / len(fed))
+    return Timing.of(extra)
 
 
-def _verify(model: CachedModel, size: int) -> None:
-    """A forward over `size` siblings after the prefix, which stays as it was."""
-    tokens = torch.arange(size, device=model.device) % model.vocab
-    tail = tail_mask(torch.eye(size, dtype=torch.bool, device=model.device), model.dtype)
-    model.append(tokens, torch.zeros_like(tokens), tail)
-    model.commit([])
-
-
-def _plain_steps(verifier: Verifier, steps: int) -> Iterator[float]:
-    """Seconds of each step of plain decoding behind the prefix, as `decode_plainly` takes them."""
-    logits, clock = verifier.rewind().logits, Clock(verifier.model.device)
-    for _ in range(max(1, steps // SHORT)):
-        clock.restart()
-        logits = verifier.model.extend(choose(standardise(logits[None], Sampling()), Sampling(), NO_SOURCE))
-        yield clock.lap()
-
-
-def _short_run(verifier: Verifier, drafter: Drafter, plan: Plan, ids: list[int]) -> Iterator[Step]:
-    """The steps of a live run behind the prefix, which both models hold."""
-    ending = Ending(max(2, len(ids) // SHORT))
-    yield from decode(verifier, drafter, plan, Greedy(), Sampling(), ids, ending, again=True)
-
-
-def _rests_of_steps(verifier: Verifier, drafter: Drafter, ids: list[int]) -> Iterator[float]:
-    """Seconds of all but drafting and verifying in each step."""
-    for step in _short_run(verifier, drafter, Chain().at(min(4, drafter.traits.deepest or 4)), ids):
-        yield step.other_s
-
-
-def _selections(verifier: Verifier, drafter: Drafter, ids: list[int], curve: CostCurve) -> Iterator[float]:
-    """Seconds that a level of a dynamic tree takes in each step on top of what the curve says."""
-    plan = _Remembering(**vars(BestFirst(max_depth=min(4, drafter.traits.deepest or 4)).at(16)))
-    for step in _short_run(verifier, drafter, plan, ids):
-        fed = plan.grown[-1].fed  # of all levels that were drafted: the tree may have no node of the last ones
-        known = curve.dynamic_steps_s(np.array([fed]), np.array([step.tree.num_nodes]))
-        yield (step.draft_s + step.verify_s + step.other_s - float(known[0])) / len(fed)
+def _quartiles(timings: Mapping[Key, Timing]) -> dict[str, list[list[float]]]:
+    found: dict[str, list[list[float]]] = {}
+    for quantity, size in sorted(timings):
+        timing = timings[quantity, size]
+        if quantity != TWIN:
+            found.setdefault(quantity, []).append([timing.low, timing.high])
+    return found
 
 
 @dataclass(frozen=True)

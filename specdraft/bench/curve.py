@@ -5,13 +5,15 @@ An estimate of time from counts: prefills + steps x (draft levels + verification
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from math import nan
 from typing import Any
 
 import numpy as np
 
+from specdraft.bench.measuring import Timing, deviation
 from specdraft.prediction.pruning import StepCosts
 from specdraft.trees.topology import Topology
 
@@ -25,12 +27,22 @@ class Circumstances:
         load: processes that wanted a core, mean of the minute before.
         seconds: that measuring took.
         quartiles: quantity -> the lower and the upper quartile of the timings of each of its values.
+        elsewhere: cores that other work used meanwhile, of the `cores` that there were; None where nobody could tell.
+        unreliable: why these costs say little; empty where they can be trusted.
     """
 
     date: str
     load: float
     seconds: float
     quartiles: dict[str, list[list[float]]]
+    elsewhere: float | None = None
+    cores: int = 0
+    unreliable: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Circumstances:
+        """Out of what `asdict` gave."""
+        return cls(**{**values, "unreliable": tuple(values.get("unreliable", ()))})
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,63 @@ class CostCurve:
     def of(cls, values: Mapping[str, Any]) -> CostCurve:
         """Out of what `as_dict` gave. Raises `TypeError` where it is something else."""
         measured = values.get("measured")
-        return cls(**{**values, "measured": Circumstances(**measured) if measured else None})
+        return cls(**{**values, "measured": Circumstances.of(measured) if measured else None})
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why no time should be estimated from these costs; empty where they can be trusted.
+
+        No step costs less than one without any nodes. As long as that is no less than a token of plain decoding, no
+        estimated speed-up exceeds the block efficiency: `(T + a p) / (T + s p) <= a / s` for a tokens in s <= a steps.
+        """
+        said = self.measured.unreliable if self.measured else ()
+        least_s = self.verify_s[0] + self.other_s
+        if self.plain_s > least_s and not said:
+            return (f"a token of plain decoding ({self.plain_s:.3g} s) is dearer than any step ({least_s:.3g} s)",)
+        return said
+
+    @property
+    def believed(self) -> CostCurve:
+        """The same without doubts, for whoever says of the estimates what they are."""
+        plain_s = min(self.plain_s, self.verify_s[0] + self.other_s)
+        measured = replace(self.measured, unreliable=()) if self.measured else None
+        return replace(self, plain_s=plain_s, measured=measured)
+
+    @property
+    def timings(self) -> dict[tuple[str, int], Timing]:
+        """Quantity and number of tokens (0 where that does not matter) -> what was timed."""
+        spread = self.measured.quartiles if self.measured else {}
+        alone = [0]
+        found: dict[tuple[str, int], Timing] = {}
+        for name, sizes in {"verify_s": self.sizes, "draft_level_s": self.sizes, "plain_s": alone}.items():
+            medians = np.atleast_1d(getattr(self, name)).tolist()
+            ends = spread.get(name) or [[median, median] for median in medians]
+            found |= {(name, size): Timing(m, *e) for size, m, e in zip(sizes, medians, ends, strict=True)}
+        return found
+
+    @cached_property
+    def varied(self) -> list[CostCurve]:
+        """This curve with one of its numbers at a time larger by a standard deviation of its own timings, not of their
+        median: costs of another hour differ by more than many timings of this one tell."""
+        spread = self.measured.quartiles if self.measured else {}
+        curves = []
+        for name in ("draft_level_s", "verify_s"):
+            for place, ends in enumerate(spread.get(name, [])):
+                seconds = [*getattr(self, name)]
+                seconds[place] += deviation(*ends)
+                curves.append(self._with(name, seconds))
+        for name in ("plain_s", "other_s", "select_s"):
+            curves += [self._with(name, getattr(self, name) + deviation(*ends)) for ends in spread.get(name, [])]
+        for ends in spread.get("target_prefill_s", []):
+            both = {part: getattr(self, part) + deviation(*ends) for part in ("prefill_s", "target_prefill_s")}
+            curves.append(replace(self, **both))
+        for ends in spread.get("draft_prefill_s", []):
+            curves.append(replace(self, prefill_s=self.prefill_s + deviation(*ends)))
+        return curves
+
+    def _with(self, name: str, value: Any) -> CostCurve:
+        changed: dict[str, Any] = {name: value}
+        return replace(self, **changed)
 
     def step_s(self, topology: Topology) -> float:
         """Seconds of one verification step with this tree."""
@@ -103,6 +171,38 @@ class CostCurve:
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
         return asdict(self)
+
+
+def estimates(
+    costs: CostCurve, new_tokens: np.ndarray, seconds: Callable[[CostCurve], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`[P]` each: the estimates of time of prompts, and what the spread of the costs leaves open (see
+    `metrics.Tally`); empty where costs cannot be trusted.
+
+    The costs' errors are independent: each moves the seconds by what one standard deviation of it does, and the moves
+    add in squares. On all prompts they act alike, so the sums over prompts are those of the deviations.
+
+    Args:
+        costs: measured.
+        new_tokens: `[P]` that were emitted.
+        seconds: gives `[P]` seconds of decoding with a tree, by costs.
+    """
+    known = np.nan if costs.doubts else 1.0
+    spent, plain = known * seconds(costs), known * costs.plain_decode_s(new_tokens)
+    moved, ratio_moved = np.zeros_like(spent), np.zeros_like(spent)
+    for one in costs.varied:
+        share, plain_share = seconds(one) / spent - 1, one.plain_decode_s(new_tokens) / plain - 1
+        moved, ratio_moved = moved + share**2, ratio_moved + (plain_share - share) ** 2
+    spread = {"est_s_spread": spent * np.sqrt(moved), "est_speedup_spread": spent * np.sqrt(ratio_moved)}
+    return {"est_s": spent, "est_plain_s": plain, **spread}
+
+
+def not_reliable(pair: str, doubts: Sequence[str]) -> str:
+    """What is said in the place of estimates, and what to do."""
+    return (
+        f"time: not reliable here for {pair}, because {doubts[0]}, so nothing is estimated; on a quiet machine, the "
+        "same command with cost.measure=again measures again"
+    )
 
 
 NOT_MEASURED = CostCurve([1, 2], [nan, nan], [nan, nan], nan, nan, nan, nan, nan, 0, "")  # its estimates are empty

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ LEAST_S, SHARE = 30.0, 0.1  # measuring takes at most so many seconds, or this s
 
 LISTS = ("sizes", "draft_level_s", "verify_s")
 NUMBERS = ("plain_s", "other_s", "select_s", "prefill_s", "target_prefill_s")
-HOW, QUARTILES = "measured", "quartiles."  # as they are stored: date, load and seconds; and of each quantity
+HOW, WHY = "measured", "unreliable"  # as they are stored: numbers, and texts as the bytes of JSON
+QUARTILES = "quartiles."  # and of each quantity
 
 
 def pair_costs(
@@ -32,7 +35,8 @@ def pair_costs(
     again: bool = False,
     watch: Watch = UNWATCHED,
 ) -> CostCurve:
-    """The pair's costs on this machine: kept with the traces, measured where they are missing or of smaller trees.
+    """The pair's costs on this machine: kept with the traces, measured where they are missing, of smaller trees, not
+    to be trusted, or contradicted by a look at the pair now.
 
     Args:
         pair, largest, limit_s, watch: see `costs.measure_costs`.
@@ -40,15 +44,29 @@ def pair_costs(
         again: measure whatever is stored.
     """
     about = _about(pair)
-    stored = None if again else _read(store.get(about), about)
-    if stored is not None and stored.sizes[-1] >= within_context(pair, largest)[1]:
+    stored = _read(store.get(about), about)
+    good = stored is not None and not stored.doubts
+    if stored is not None and good and not again and _holds(pair, stored, within_context(pair, largest)[1]):
         watch.stage("costs", 0, "timings")
         return stored
     from specdraft.bench import costs
 
     curve = costs.measure_costs(pair, largest, limit_s, watch)
-    store.put(about, _tensors(curve))
+    if not (good and curve.doubts):  # what can be trusted is not given up for what cannot
+        store.put(about, _tensors(curve))
     return curve
+
+
+def _holds(pair: Pair, curve: CostCurve, largest: int) -> bool:
+    """Whether it is known for forwards as large as that, and the pair still costs that. Of models that would have to be
+    read for it, and take a while, nobody asks."""
+    if curve.sizes[-1] < largest:
+        return False
+    if not ({"target", "drafter"} <= vars(pair).keys() or pair.files.bundled):
+        return True
+    from specdraft.bench import costs
+
+    return costs.confirms(pair, curve)
 
 
 def within_context(pair: Pair, largest: int) -> tuple[int, int]:
@@ -65,19 +83,23 @@ def _tensors(curve: CostCurve) -> dict[str, np.ndarray]:
     tensors |= {name: np.array([getattr(curve, name)]) for name in NUMBERS}
     measured = curve.measured
     when = datetime.fromisoformat(measured.date).timestamp()
-    tensors |= {HOW: np.array([when, measured.load, measured.seconds])}
+    used = nan if measured.elsewhere is None else measured.elsewhere
+    tensors |= {HOW: np.array([when, measured.load, measured.seconds, used, measured.cores])}
+    tensors |= {WHY: np.frombuffer(json.dumps(measured.unreliable).encode(), np.uint8)}
     return tensors | {QUARTILES + name: np.array(values) for name, values in measured.quartiles.items()}
 
 
 def _read(tensors: Mapping[str, np.ndarray] | None, about: Mapping[str, Any]) -> CostCurve | None:
     """The curve of stored numbers; None where there are none, or others."""
     names = {name for name in tensors or {} if not name.startswith(QUARTILES)}
-    if tensors is None or names != {*LISTS, *NUMBERS, HOW}:
+    if tensors is None or names != {*LISTS, *NUMBERS, HOW, WHY}:
         return None
     values: dict[str, Any] = {n: tensors[n].tolist() for n in LISTS} | {n: float(tensors[n][0]) for n in NUMBERS}
-    when, load, seconds = tensors[HOW].tolist()
+    when, load, seconds, used, cores = tensors[HOW].tolist()
+    why = tuple(json.loads(tensors[WHY].tobytes()))
     quartiles = {n.removeprefix(QUARTILES): v.tolist() for n, v in sorted(tensors.items()) if n.startswith(QUARTILES)}
-    measured = Circumstances(date_of(when), load, seconds, quartiles)
+    known = None if isnan(used) else used
+    measured = Circumstances(date_of(when), load, seconds, quartiles, known, int(cores), why)
     return CostCurve(**values, threads=about["threads"], device=about["device"], measured=measured)
 
 

@@ -53,7 +53,7 @@ def sweep(
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
     from specdraft.study.run import run_study
-    from specdraft.viewer.tables import NARROW, skipped_lines, summary_lines, summary_tables
+    from specdraft.viewer.tables import NARROW, cost_lines, skipped_lines, summary_lines, summary_tables
 
     errors = console(stderr=True)
     for line in [*(f"note: {note}" for note in plan.all_notes), *skipped_lines(plan.skipped)]:
@@ -66,11 +66,15 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
     if as_json:
         rows = json.loads(summary.to_json(orient="records"))
         names = {"study": plan.settings.name, "out": str(folder), "combinations": len(rows)}
+        for line in cost_lines(outcome.costs):
+            errors.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
         typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
     else:
         narrow = console().width < NARROW
         for shown in summary_lines(summary) if narrow else summary_tables(summary):
             console().print(shown, markup=False, highlight=False)
+        for line in cost_lines(outcome.costs):
+            console().print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
         done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
         console().print(done, markup=False, highlight=False, soft_wrap=True)
     if reported is not None:

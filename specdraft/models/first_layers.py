@@ -9,6 +9,7 @@ import torch
 
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.few_tokens import suit_few_tokens
 
 
 def first_layers_config(config: Any, layers: int) -> Any:
@@ -49,4 +50,5 @@ def share_first_layers(model: CachedModel, layers: int, name: str) -> CachedMode
     if missing or lacking:
         raise ModelError(f"{name}: its first {layers} layers alone are no such model: {(missing or lacking)[0]} is new")
     short.generation_config = whole.generation_config
-    return type(model)(short.eval().requires_grad_(False), model.vocab, model.width)
+    few = suit_few_tokens(short.eval().requires_grad_(False))
+    return type(model)(few, model.vocab, model.width)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from specdraft.models.few_tokens import FewTokens
 from specdraft.models.files import eos_ids
 from specdraft.models.gate import attention_layout
 
@@ -90,15 +88,9 @@ class LanguageModel:
         wanted = {"output_hidden_states": True} if layers else {}
         if self.width > self._readable:
             token_ids = token_ids.where(token_ids < self._readable, self._stand_in)
-        few = self._few_tokens
-        run = few.forward if few is not None and few.suits(token_ids, inputs) else self.model
-        out = run(input_ids=token_ids, **wanted, **inputs)
+        out = self.model(input_ids=token_ids, **wanted, **inputs)
         hidden = torch.stack([out.hidden_states[layer] for layer in layers], 2) if layers else None
         return self.of_texts(out.logits), hidden
-
-    @cached_property
-    def _few_tokens(self) -> FewTokens | None:
-        return FewTokens.of(self.model)
 
     def of_texts(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits `[..., rows]` of an output layer as those of the ids that texts have: `[..., width]` float32."""

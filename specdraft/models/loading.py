@@ -9,6 +9,7 @@ import torch
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
+from specdraft.models.few_tokens import suit_few_tokens
 from specdraft.models.files import CHOSEN, ModelFiles, reading
 from specdraft.models.placement import check_loadable, dtype_of, resolve_device
 
@@ -69,7 +70,7 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
             f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
         )
     _check_numbers(files.spec.path, model)
-    return CachedModel(model.eval(), files.vocab(text_vocab), text_vocab)
+    return CachedModel(suit_few_tokens(model.eval()), files.vocab(text_vocab), text_vocab)
 
 
 @torch.inference_mode()

@@ -63,6 +63,7 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         self.inner = torch.nn.Linear(config.window * width, inner)
         self.outer = torch.nn.Linear(inner, width)
         self.bias = torch.nn.Parameter(torch.zeros(config.vocab_size))
+        self.window: int = config.window
         self.post_init()
         self.generation_config = GenerationConfig()
 
@@ -104,7 +105,8 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         if position_ids is None:
             before = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = torch.arange(before, before + input_ids.shape[1], device=input_ids.device)[None]
-        position_ids = position_ids.expand_as(input_ids)
+        if position_ids.shape != input_ids.shape:
+            position_ids = position_ids.expand_as(input_ids)
         tokens, positions = input_ids, position_ids
         if past_key_values is not None:
             keys, values = past_key_values.update(input_ids[:, None, :, None], position_ids[:, None, :, None], 0)
@@ -118,13 +120,12 @@ class WindowModel(PreTrainedModel):  # type: ignore[misc]
         self, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`[B, q, N]` ids of the windows that end at these positions, the last token first, and which there are."""
-        places = wanted[..., None] - torch.arange(self.config.window, device=wanted.device)  # [B, q, N]
+        places = wanted[..., None] - torch.arange(self.window, device=wanted.device)  # [B, q, N]
         if mask is None:
             there, slots = places >= 0, places.clamp(min=0)
         else:
             shown = (positions[:, None, None] == places[..., None]).logical_and_((mask == 0)[:, :, None])
-            slots = (shown * torch.arange(1, tokens.shape[1] + 1, device=tokens.device)).amax(-1)  # the last one
-            there, slots = slots > 0, (slots - 1).clamp_(min=0)
+            there, slots = shown.max(-1)  # of a position a token sees one slot
         return tokens.gather(1, slots.flatten(1)).view(places.shape), there
 
     def _logits(self, windows: torch.Tensor, there: torch.Tensor) -> torch.Tensor:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from specdraft.acceptance import AcceptanceRule
-from specdraft.bench.curve import CostCurve
+from specdraft.bench.curve import CostCurve, estimates
 from specdraft.drafters.pair import Pair
 from specdraft.prediction.pruning import NoPruning, PruningPolicy, ScoredPolicy
 from specdraft.prompts import Prompt
-from specdraft.replay.best_first import Steps, Walked, fed_nodes, nodes_there, replay_dynamic, walk
+from specdraft.replay.best_first import Walked, fed_nodes, nodes_there, replay_dynamic, walk
 from specdraft.replay.calibration import FittedScores
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
@@ -181,7 +181,7 @@ class Replayer:
             part = part._replace(ranks=np.where(part.ranks > 0, -1, part.ranks))
         taken = take_steps(topology, part, self._static_walk(topology, part, (block.tobytes(), rule.replay)))
         done = counted(topology, part, taken, with_steps)
-        return self._with_estimates(done, self._costs.decode_s(topology, done.sums["steps"]))
+        return self._with_estimates(done, lambda costs: costs.decode_s(topology, done.sums["steps"]))
 
     def _static_walk(self, topology: Topology, part: PackedRanks, of: Hashable) -> NestedWalk:
         """The last one is kept: smaller budgets of its shape want it."""
@@ -192,20 +192,30 @@ class Replayer:
     def _replay_redrafted(self, redrafting: Redrafting, plan: Plan, block: np.ndarray, with_steps: bool) -> Counted:
         drafts = redrafting.along([self._names[place] for place in block], plan)
         done = drafts.counted(plan, self._packed.of(block), with_steps)
-        each = self._costs.dynamic_steps_s(drafts.looked_up(plan)[:, None], drafts.sizes)
-        spent = np.bincount(drafts.prompt, weights=each, minlength=len(block))
-        return self._with_estimates(done, self._costs.prefill_s + spent)
+        fed = drafts.looked_up(plan)[:, None]
+
+        def seconds(costs: CostCurve) -> np.ndarray:
+            each = costs.dynamic_steps_s(fed, drafts.sizes)
+            return costs.prefill_s + np.bincount(drafts.prompt, weights=each, minlength=len(block))
+
+        return self._with_estimates(done, seconds)
 
     def _replay_expected(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray) -> Counted:
         rows = _rows(block)
         records = {name: values[rows] for name, values in self._records.items()}
         done = replay_sampled(topology, rule_weights(topology, rule, records), self._packed.of(rows))
-        return self._with_estimates(done, self._costs.decode_s(topology, done.sums["steps"]))
+        return self._with_estimates(done, lambda costs: costs.decode_s(topology, done.sums["steps"]))
 
     def _replay_nested(self, plan: NestedPlan, block: np.ndarray, with_steps: bool) -> Counted:
         walked = self._walk(limits(plan), block)
         done, steps = replay_dynamic(walked, self._packed.of(block), plan, with_steps)
-        return self._with_estimates(done, self._seconds(walked, steps, plan))
+        fed = fed_nodes(walked, steps, plan)
+
+        def seconds(costs: CostCurve) -> np.ndarray:
+            each = costs.dynamic_steps_s(fed, steps.size)
+            return costs.prefill_s + np.bincount(walked.prompt[steps.start], weights=each, minlength=len(block))
+
+        return self._with_estimates(done, seconds)
 
     def _replay_pruned(self, plan: Plan, policy: ScoredPolicy, block: np.ndarray, with_steps: bool) -> Counted:
         part, scored = self._packed.of(block), self._scored(plan, policy.scored_by, block)
@@ -216,10 +226,13 @@ class Replayer:
         else:
             assert plan.topology is not None
             fed = np.broadcast_to(plan.topology.parents_by_level, (len(steps.start), plan.depth))
-        costs = self._costs.of_steps(fed, plan.nodes, plan.dynamic)
-        spent = costs.fixed_s + costs.verify_s[steps.size]
-        summed = np.bincount(scored.walked.prompt[steps.start], weights=spent, minlength=len(block))
-        return self._with_estimates(done, self._costs.prefill_s + summed)
+
+        def seconds(costs: CostCurve) -> np.ndarray:
+            of_steps = costs.of_steps(fed, plan.nodes, plan.dynamic)
+            each = of_steps.fixed_s + of_steps.verify_s[steps.size]
+            return costs.prefill_s + np.bincount(scored.walked.prompt[steps.start], weights=each, minlength=len(block))
+
+        return self._with_estimates(done, seconds)
 
     def _scored(self, plan: Plan, kind: str, block: np.ndarray) -> Scored:
         """The drafted trees of one block of prompts, scored."""
@@ -242,14 +255,9 @@ class Replayer:
             self._walked = key, walk(self._packed.of(block), expansions)
         return self._walked[1]
 
-    def _seconds(self, walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
-        """`[P]` estimated seconds."""
-        each = self._costs.dynamic_steps_s(fed_nodes(walked, steps, plan), steps.size)
-        summed = np.bincount(walked.prompt[steps.start], weights=each, minlength=len(walked.first))
-        return self._costs.prefill_s + summed
-
-    def _with_estimates(self, done: Counted, seconds: np.ndarray) -> Counted:
-        return done.with_sums(est_s=seconds, est_plain_s=self._costs.plain_decode_s(done.sums["new_tokens"]))
+    def _with_estimates(self, done: Counted, seconds: Callable[[CostCurve], np.ndarray]) -> Counted:
+        """With what `seconds` says of costs, prompt by prompt; without any where they cannot be trusted."""
+        return done.with_sums(**estimates(self._costs, done.sums["new_tokens"], seconds))
 
 
 def _rows(block: np.ndarray) -> slice | np.ndarray:

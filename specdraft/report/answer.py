@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from specdraft.report.findings import Findings, fair
 from specdraft.report.leads import ALONE, CLEAR, EQUAL, UNKNOWN, Lead
+from specdraft.report.run_facts import doubted_costs
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Strong, Text, join, plural, say
 from specdraft.results.intervals import Interval, number
@@ -201,6 +202,9 @@ def _in_time(findings: Findings) -> list[Text]:
                 against_one(speed),
             )
         )
+    for line in doubted_costs(findings.study):
+        what, why = line.split(":", 1)
+        texts.append(say("{}{}.", Strong(what.capitalize() + ":"), why))
     return texts
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from specdraft.bench.curve import CostCurve, not_reliable
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.words import Name, Text, plural, say
 
@@ -136,10 +137,23 @@ def _circumstances(curve: dict[str, Any], measured: dict[str, Any]) -> Iterator[
         yield plural(threads, "thread")
     if isinstance(load := measured.get("load"), int | float):
         yield f"load {load:.1f}"
+    if isinstance(used := measured.get("elsewhere"), int | float):
+        yield f"other work used {used:.1f} of {plural(int(measured.get('cores') or 0), 'core')}"
     if isinstance(seconds := measured.get("seconds"), int | float):
         yield f"in {seconds:,.0f} s"
     if (spread := _spread(curve, measured)) is not None:
         yield f"quartiles of verification up to {spread:.0%} of the median apart"
+
+
+def doubted_costs(study: StudyFiles) -> Iterator[str]:
+    """A line for each pair whose costs cannot be trusted."""
+    for pair, values in _items(study.about("costs")):
+        try:
+            doubts = CostCurve.of(values).doubts
+        except (TypeError, AttributeError, LookupError):  # of another version, or not as expected
+            continue
+        if doubts:
+            yield visible(not_reliable(str(pair), [str(doubts[0])]))
 
 
 def _spread(curve: dict[str, Any], measured: dict[str, Any]) -> float | None:

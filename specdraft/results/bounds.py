@@ -103,6 +103,25 @@ def bounds_of_differences(
     return _within(differences, _by_prompts(there, of), possible)
 
 
+def with_error(values: np.ndarray, ends: np.ndarray, share: np.ndarray, most: np.ndarray | None = None) -> np.ndarray:
+    """`[n, 2]` intervals that also hold an error which has nothing to do with the prompts: by their logarithms, two
+    independent deviations add in squares.
+
+    Args:
+        values: `[n]` above 0.
+        ends: `[n, 2]` their intervals over prompts; NaN stays NaN.
+        share: `[n]` the error's standard deviation as a share of the value; NaN: there is none.
+        most: `[n]` what no end exceeds, as far as it is known.
+    """
+    normal = float(special.ndtri((1 + LEVEL) / 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = np.hypot(np.log(ends / values[:, None]), normal * np.nan_to_num(share)[:, None])
+    wider: np.ndarray = values[:, None] * np.exp(reach * [-1, 1])
+    if most is not None:
+        wider[:, 1] = np.fmin(wider[:, 1], np.fmax(most, values))
+    return wider
+
+
 def _by_prompts(there: np.ndarray, of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """`[n, 2]` what `of(rows, columns)` gives for rows of a `[n, P]` mask that are equal; NaN with too few prompts."""
     ends = np.full((len(there), 2), np.nan)

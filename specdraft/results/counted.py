@@ -22,6 +22,8 @@ REPLAYED = (
     "proposed_tokens",
     "lost_tokens",
     "starts",
+    "est_s_spread",
+    "est_speedup_spread",
 )  # what replay says of a prompt
 
 

@@ -37,6 +37,8 @@ HELPERS = (
     "scored_tokens",
     "plain_nll_sum",
     "plain_tokens",
+    "est_s_spread",
+    "est_speedup_spread",
 )  # summed for ratios, not written
 UNKNOWN = (
     "wall_s",
@@ -51,6 +53,8 @@ UNKNOWN = (
     "scored_tokens",
     "plain_nll_sum",
     "plain_tokens",
+    "est_s_spread",
+    "est_speedup_spread",
 )  # NaN: the engine has none
 # ratio -> (numerator terms, denominator)
 RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -68,6 +72,10 @@ RATIOS: dict[str, tuple[tuple[str, ...], str]] = {
     "nll": (("nll_sum",), "scored_tokens"),
     "plain_nll": (("plain_nll_sum",), "plain_tokens"),
 }
+COSTS_SPREAD = {
+    "est_tokens_per_s": "est_s_spread",
+    "est_speedup": "est_speedup_spread",
+}  # over `est_s`: what costs vary
 PERPLEXITY = "perplexity"  # exp of `nll`
 SHARES = ("acceptance_rate", "alpha", "loop_share", "pruned_share")
 MOST_LOOPING = 0.3  # with a larger loop_share, acceptance measures loops
@@ -100,6 +108,8 @@ class Tally:
         nll_sum, plain_nll_sum: minus the sum of the logarithms of the target's probabilities (temperature 1) of the
             text's tokens, `scored_tokens` of them, and of those of plain decoding; of live decoding only.
         est_s, est_plain_s: the same two estimated from the pair's cost curve, of replayed decoding only.
+        est_s_spread: standard deviation of `est_s` by the spread of the costs; `est_speedup_spread`: that of
+            `est_plain_s / est_s`, as a share of itself, times `est_s`.
     """
 
     steps: float = 0
@@ -124,6 +134,8 @@ class Tally:
     scored_tokens: float = nan
     plain_nll_sum: float = nan
     plain_tokens: float = nan
+    est_s_spread: float = nan
+    est_speedup_spread: float = nan
     lengths: Counter[int] = field(default_factory=Counter)
     positions: Mapping[int, Sequence[float]] = field(default_factory=dict)
     nodes: Mapping[RankPath, Sequence[float]] = field(default_factory=dict)

@@ -65,12 +65,14 @@ class ReplayedRows(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where rows are: the line of a file, the prompts that they are of, and whether their steps are listed."""
+    """Where rows are: the line of a file, the prompts that they are of, whether their steps are listed, and whether
+    their times are estimated."""
 
     file: str
     line: int
     prompt_ids: frozenset[str]
     with_steps: bool
+    estimated: bool
 
 
 class Parts:
@@ -101,10 +103,11 @@ class Parts:
     def _note(self, file: str, part: pa.Table) -> None:
         """What is replayed again stands in place of what was there of the same prompts."""
         names = (part[name].to_pylist() for name in ("combination", "weights", "repeat", "with_steps"))
-        for line, (combination, weights, repeat, steps, prompts) in enumerate(zip(*names, _prompts(part), strict=True)):
+        known = zip(*names, _prompts(part), _estimated(part), strict=True)
+        for line, (combination, weights, repeat, steps, prompts, estimated) in enumerate(known):
             before = self._stored.setdefault((combination, tuple(weights), repeat), [])
             before[:] = [stored for stored in before if stored.prompt_ids.isdisjoint(prompts)]
-            before.append(Stored(file, line, prompts, steps))
+            before.append(Stored(file, line, prompts, steps, estimated))
 
     def add(self, rows: Sequence[ReplayedRows]) -> None:
         """Write a part. Raises `ResultsError`."""
@@ -226,6 +229,11 @@ def _whole(part: pa.Table) -> bool:
     long = {name: pc.list_value_length(part[name]) for names in LISTS.values() for name in names}
     together = all(long[name].equals(long[first]) for first, names in LISTS.items() for name in names)
     return together and not any(column.null_count for column in part.columns)
+
+
+def _estimated(part: pa.Table) -> list[bool]:
+    """Whether each line's times are."""
+    return [not np.isnan(seconds).any() for seconds in part["est_s"].to_pylist()]
 
 
 def _prompts(part: pa.Table) -> list[frozenset[str]]:

@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from specdraft.results.bounds import bounds, bounds_of_differences, ratios_of_sums
-from specdraft.results.metrics import COUNTS, HELPERS, PERPLEXITY, PRUNED, RATIOS, TIMES, add_ratios, possible
+from specdraft.results.bounds import bounds, bounds_of_differences, ratios_of_sums, with_error
+from specdraft.results.metrics import (
+    COSTS_SPREAD,
+    COUNTS,
+    HELPERS,
+    PERPLEXITY,
+    PRUNED,
+    RATIOS,
+    TIMES,
+    add_ratios,
+    possible,
+)
 from specdraft.results.prompt_sums import group_numbers, prompt_sums
 
 ENDS = ("lo", "hi")
@@ -38,6 +48,10 @@ def summarise(records: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
             limits[ratio][alike.groups] = bounds(given, alike.categories, ends(ratio, depths[alike.groups]))
         paired = bounds_of_differences(ratios["nll"], ratios["plain_nll"], alike.categories)
         limits[OVER_PLAIN][alike.groups] = paired
+    for ratio, spread in COSTS_SPREAD.items():
+        share = (sums[spread] / sums["est_s"]).to_numpy(float)
+        most = limits["block_efficiency"][:, 1] if ratio == "est_speedup" else None
+        limits[ratio] = with_error(table[ratio].to_numpy(float), limits[ratio], share, most)
     limits[PERPLEXITY] = np.exp(limits["nll"])
     table[OVER_PLAIN] = table["nll"] - table["plain_nll"]
     columns = {f"{ratio}_{end}": found[:, place] for ratio, found in limits.items() for place, end in enumerate(ENDS)}

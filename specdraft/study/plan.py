@@ -38,6 +38,7 @@ from specdraft.study.refusals import (
     refuse_time_unused,
 )
 from specdraft.study.remembered import check_once, encode_once
+from specdraft.study.sizing import sizing
 from specdraft.study.turns import refuse_swept_answers
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
@@ -190,7 +191,7 @@ def _combination(
         point.settings,
         groups["prompts"],
         point.overrides,
-        groups["pruning"],
+        sizing(groups["tree"], groups["pruning"]),
         digest,
         trees or Trees(),
         once or Once(),
@@ -251,7 +252,11 @@ def _combinations(
             skipped.append((" ".join(point.overrides), str(without[key])))
             continue
         files = pairs[key]
-        combination = _combination(point, files, digest, trees, once)
+        try:
+            combination = _combination(point, files, digest, trees, once)
+        except ConfigError as error:
+            skipped.append((" ".join(point.overrides), str(error)))
+            continue
         if why := misfit(combination, prompts):
             skipped.append((" ".join(point.overrides), why))
         elif combination.identifier not in combinations:

@@ -157,8 +157,10 @@ class StudyRows:
         with_steps = self._plan.settings.output.steps
         if combination.engine == "replay":
             due = self._prompts
+            again = self._plan.settings.cost.measure == "again"  # what is not estimated is replayed for that
             for stored in self._parts.of((name, weights, repeat)):
-                due = due - stored.prompt_ids if stored.with_steps or not with_steps else due
+                if stored.with_steps >= with_steps and stored.estimated >= again:
+                    due = due - stored.prompt_ids
             return due
         there = {prompt: self._journal.rows.get((name, weights, prompt, repeat)) for prompt in self._prompts}
         return frozenset(prompt for prompt, row in there.items() if row is None or (with_steps and row.steps is None))

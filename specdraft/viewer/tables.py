@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from specdraft.bench.curve import CostCurve, not_reliable
 from specdraft.errors import plain_text
 from specdraft.results.intervals import FEWEST_PROMPTS, Interval
 from specdraft.results.metrics import MOST_LOOPING
@@ -119,6 +120,11 @@ def skipped_lines(skipped: Sequence[tuple[str, str]]) -> list[str]:
         return [plain_text(f"skipped: {what}: {reason}") for what, reason in skipped]
     reasons = Counter(reason for _, reason in skipped)
     return [f"skipped {n} combinations (--dry-run lists them): {reason}" for reason, n in reasons.items()]
+
+
+def cost_lines(costs: Mapping[str, CostCurve]) -> list[str]:
+    """A line for each pair whose costs cannot be trusted: why, and what to do."""
+    return [not_reliable(pair, curve.doubts) for pair, curve in costs.items() if curve.doubts]
 
 
 def _settings(summary: pd.DataFrame) -> list[str]:

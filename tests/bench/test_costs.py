@@ -4,22 +4,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from math import isfinite, isnan
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
 from specdraft.bench import costs as cost
 from specdraft.bench import kept, measuring
-from specdraft.bench.costs import measure_costs
-from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve
+from specdraft.bench.costs import confirms, measure_costs
+from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve, estimates
 from specdraft.bench.kept import pair_costs
+from specdraft.bench.load import Elsewhere, LoadMeter
 from specdraft.decoding import decode
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram, NgramDrafter
@@ -48,9 +51,9 @@ CURVE = CostCurve(
     threads=1,
     device="made up",
 )
-MEASURED = Circumstances(
-    "2026-01-02T03:04:05+00:00", 1.5, 12.25, {"verify_s": [[99.0, 101.0]] * 4, "plain_s": [[89, 92]]}
-)
+SPREAD = {"verify_s": [[99.0, 101.0]] * 4, "plain_s": [[89, 92]]}
+MEASURED = Circumstances("2026-01-02T03:04:05+00:00", 1.5, 12.25, SPREAD, 0.25, 2)
+DISTURBED = replace(MEASURED, elsewhere=1.5, unreliable=("other work used 1.5 of 2 cores", "and so on"))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,53 @@ def test_plain_decoding() -> None:
     assert CURVE.plain_decode_s(11) == 700 + 10 * 90
 
 
+def test_what_the_spread_of_costs_leaves_open_is_what_drawn_costs_say() -> None:
+    """Against costs that are drawn from their spreads, a thousand times."""
+    rng, sizes = np.random.default_rng(0), [[95.0, 105.0], [104.0, 116.0], [140.0, 160.0], [180.0, 200.0]]
+    quartiles = {"verify_s": sizes, "plain_s": [[87, 93]], "draft_level_s": [[0.9, 1.1]] * 4, "other_s": [[0.4, 0.6]]}
+    quartiles |= {"select_s": [[0.2, 0.3]], "target_prefill_s": [[650, 750]], "draft_prefill_s": [[290, 310]]}
+    curve = replace(CURVE, measured=replace(MEASURED, quartiles=quartiles))
+    tree, steps, new = Chain().at(3).topology, np.array([30, 5]), np.array([60, 9])
+    found = estimates(curve, new, lambda costs: costs.decode_s(tree, steps))
+    drawn = []
+    for _ in range(1000):
+        draw = {
+            n: getattr(CURVE, n) + rng.normal(0, (q[0][1] - q[0][0]) / 1.349) for n, q in quartiles.items() if n in ONE
+        }
+        draw |= {n: [v + rng.normal(0, (high - low) / 1.349) for v, (low, high) in zip(getattr(CURVE, n), quartiles[n],
+                 strict=True)] for n in ("verify_s", "draft_level_s")}  # fmt: skip
+        target_s, draft_s = draw["target_prefill_s"], 300 + rng.normal(0, 20 / 1.349)
+        costs = replace(CURVE, **draw | {"prefill_s": target_s + draft_s})
+        drawn.append((costs.decode_s(tree, steps), costs.plain_decode_s(new)))
+    spent, plain = np.array(drawn).transpose(1, 0, 2)
+    assert found["est_s"] == pytest.approx(curve.decode_s(tree, steps))
+    assert found["est_s_spread"] == pytest.approx(spent.std(0), rel=0.1)
+    ratio = plain / spent
+    assert found["est_speedup_spread"] / found["est_s"] == pytest.approx(ratio.std(0) / ratio.mean(0), rel=0.1)
+    summed = spent.sum(1).std() / spent.sum(1).mean()  # of both prompts: what is off is off for both
+    assert found["est_s_spread"].sum() / found["est_s"].sum() == pytest.approx(summed, rel=0.1)
+
+
+ONE = ("plain_s", "other_s", "select_s", "target_prefill_s")
+SECONDS = st.floats(1e-3, 10)
+
+
+@given(st.data(), SECONDS, SECONDS, st.lists(st.integers(1, 9), min_size=1, max_size=30))
+def test_no_estimate_exceeds_the_block_efficiency(
+    data: st.DataObject, plain_s: float, other_s: float, tokens: list[int]
+) -> None:
+    """Whatever was measured: where it would, the costs are doubted."""
+    verify = sorted(data.draw(st.lists(SECONDS, min_size=3, max_size=3)))
+    prompt_s, draft_prompt_s = data.draw(SECONDS), data.draw(SECONDS)
+    rest = (0.0, prompt_s + draft_prompt_s, prompt_s, 1, "made up")
+    curve = CostCurve([1, 2, 8], [1e-3] * 3, verify, plain_s, other_s, *rest)
+    emitted, efficiency = np.array([sum(tokens)]), sum(tokens) / len(tokens)
+    shapes = [Topology([-1]), Chain().at(3).topology, Wide().at(9).topology]
+    estimates = [curve.plain_decode_s(1 + emitted) / curve.decode_s(s, np.array([len(tokens)])) for s in shapes]
+    assert curve.doubts or max(float(estimate[0]) for estimate in estimates) <= efficiency * (1 + 1e-12)
+    assert bool(curve.doubts) == (plain_s > verify[0] + other_s)
+
+
 def test_each_level_of_a_dynamic_tree_costs_its_selection_too() -> None:
     """Two steps: levels from 1 and 2 parents, 3 nodes; one level from 1 parent, 1 node."""
     found = CURVE.dynamic_steps_s(np.array([[1, 2, 0], [1, 0, 0]]), np.array([3, 1]))
@@ -108,6 +158,9 @@ def test_a_curve_goes_into_a_manifest_and_comes_out_of_it() -> None:
     assert again == curve
     assert again.measured == MEASURED
     assert CostCurve.of(CURVE.as_dict()).measured is None
+    doubted = CostCurve.of(json.loads(json.dumps(replace(CURVE, measured=DISTURBED).as_dict())))
+    assert doubted.measured == DISTURBED
+    assert doubted.doubts == ("other work used 1.5 of 2 cores", "and so on")
     with pytest.raises(TypeError):
         CostCurve.of({"sizes": [1]})
 
@@ -115,16 +168,55 @@ def test_a_curve_goes_into_a_manifest_and_comes_out_of_it() -> None:
 class TestPairCosts:
     @pytest.fixture
     def measured(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-        """What was measured (made up, rather)."""
+        """What was measured (made up, rather); every look at the pair confirms it."""
         calls: list[tuple[Any, ...]] = []
+        self.how = MEASURED
 
         def measure(pair: Pair, largest: int, limit_s: float, watch: Watch) -> CostCurve:
             calls.append((pair, largest, limit_s, watch))
             sizes = [1, 2, 4, largest]
-            return replace(CURVE, sizes=sizes, device=kept.device_name(pair), measured=MEASURED)
+            return replace(CURVE, sizes=sizes, device=kept.device_name(pair), measured=self.how)
 
         monkeypatch.setattr(cost, "measure_costs", measure)
+        monkeypatch.setattr(cost, "confirms", lambda pair, curve: True)
         return calls
+
+    def test_measured_again_if_the_pair_does_not_cost_that_any_more(
+        self, tiny_pair: Pair, store: TraceStore, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[CostCurve] = []
+        monkeypatch.setattr(cost, "confirms", lambda pair, curve: bool(asked.append(curve)))
+        first = pair_costs(tiny_pair, store, 8)
+        assert not asked
+        pair_costs(tiny_pair, store, 8)
+        assert asked == [first]
+        assert len(measured) == 2
+
+    def test_what_cannot_be_trusted_is_measured_each_time_and_takes_no_place(
+        self, tiny_pair: Pair, store: TraceStore, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.how = DISTURBED
+        assert pair_costs(tiny_pair, store, 8).measured == DISTURBED
+        self.how = MEASURED
+        assert pair_costs(tiny_pair, store, 8).measured == MEASURED
+        self.how = DISTURBED
+        assert pair_costs(tiny_pair, store, 8, again=True).measured == DISTURBED
+        assert len(measured) == 3
+        with monkeypatch.context() as patch:
+            patch.setattr(cost, "confirms", lambda pair, curve: False)
+            assert pair_costs(tiny_pair, store, 8).measured == DISTURBED
+        assert pair_costs(tiny_pair, store, 8).measured == MEASURED  # the trusted ones are still there
+
+    def test_models_that_would_have_to_be_read_are_not_asked(
+        self, tiny_pair: Pair, store: TraceStore, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*given: Any) -> bool:
+            raise AssertionError("it was asked")
+
+        monkeypatch.setattr(cost, "confirms", refuse)
+        pair_costs(tiny_pair, store, 8)
+        unread = SimpleNamespace(**{n: getattr(tiny_pair, n) for n in ("files", "target_facts", "draft_facts")})
+        assert pair_costs(unread, store, 8).measured == MEASURED  # type: ignore[arg-type]
 
     def test_measured_once(self, tiny_pair: Pair, store: TraceStore, measured: list[Any]) -> None:
         first = pair_costs(tiny_pair, store, 8)
@@ -213,7 +305,9 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quickly")
 def test_measuring_leaves_the_models_empty(tiny_pair: Pair) -> None:
-    check_measured(measure_costs(tiny_pair, 65), [1, 3, 8, 23, 65])
+    curve = measure_costs(tiny_pair, 65)
+    check_measured(curve, [1, 2, 4, 8, 16, 32, 64, 65])
+    confirms(tiny_pair, curve)
     for model in (tiny_pair.target, tiny_pair.drafter.model):
         assert (model.length, model.pending) == (0, 0)
 
@@ -222,29 +316,42 @@ def test_measuring_leaves_the_models_empty(tiny_pair: Pair) -> None:
 def test_how_it_was_measured(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost.psutil, "getloadavg", lambda: (3.5, 1.0, 1.0))
     before = datetime.now(UTC).replace(microsecond=0)
-    curve = measure_costs(tiny_pair, 8)
+    curve = measure_costs(tiny_pair, 8, meter=Meter(1.25))
     measured = curve.measured
     assert measured is not None
     assert before <= datetime.fromisoformat(measured.date) <= datetime.now(UTC)
     assert measured.load == 3.5
     assert 0 < measured.seconds < 60
+    assert (measured.elsewhere, measured.cores) == (1.25, 2)
+    assert measured.unreliable[0] == "other work used 1.2 of 2 cores while costs were measured"
     lengths = {name: len(quartiles) for name, quartiles in measured.quartiles.items()}
     alone = ("target_prefill_s", "draft_prefill_s", "plain_s", "other_s", "select_s")
-    assert lengths == {"draft_level_s": 3, "verify_s": 3} | dict.fromkeys(alone, 1)
-    for name in ("draft_level_s", "verify_s"):
-        of_each = zip(measured.quartiles[name], getattr(curve, name), strict=True)
-        assert all(low <= median <= high for (low, high), median in of_each)
+    assert lengths == {"draft_level_s": 4, "verify_s": 4} | dict.fromkeys(alone, 1)
 
 
 @pytest.mark.usefixtures("quickly")
 def test_a_short_context_and_a_small_vocabulary(tmp_path: Path) -> None:
     """A context of 128 positions, which GPT-2 has in a table; 96 tokens, fewer than the largest size."""
     models = {"gpt2": random_model("gpt2"), "llama": random_model("llama"), "long": tiny_llama(vocab_size=SMALL_VOCAB)}
+    powers = [2**power for power in range(7)]
     for name, model in models.items():
         folder = save_model(tmp_path / name, model)
         pair = load_pair(PairSpec(name, ModelSpec(str(folder), device="cpu"), ModelSpec(str(folder), device="cpu")))
         assert (pair.files.shared_ids, pair.files.context_length) == (SMALL_VOCAB, 512 if name == "long" else 128)
-        check_measured(measure_costs(pair, 128), [1, 3, 11, 38, 128] if name == "long" else [1, 4, 16, 64])
+        check_measured(measure_costs(pair, 128), [*powers, 128] if name == "long" else powers)
+
+
+class Meter(LoadMeter):
+    """Says what it was told to."""
+
+    def __init__(self, used: float = 0.0) -> None:
+        self._used = used
+
+    def start(self) -> None:
+        """Nothing is read."""
+
+    def elsewhere(self) -> Elsewhere:
+        return Elsewhere(self._used, 2)
 
 
 class Spent:
@@ -279,42 +386,39 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
     """On a machine that now and then does something else in between: medians do not see it, means would."""
     spent = Spent()
 
-    class Disturbed(decode.Clock):
-        laps = 0
+    chance = Random(0)
 
+    class Disturbed(decode.Clock):
         def lap(self) -> float:
-            self.laps += 1
-            spent.now += 1000.0 * (self.laps % 3 == 2)
+            spent.now += 1000.0 * (chance.random() < 0.1)
             return super().lap()
 
     class Keeping(ModelDrafter):
-        commits = 0
-
         def commit(self, *given: Any) -> None:
             super().commit(*given)
-            self.commits += 1
-            spent.now += 400.0 if self.commits % 4 == 3 else 0.25
+            spent.now += 400.0 if chance.random() < 0.1 else 0.25
 
-    add, adds = Growth.add, count()
+    add = Growth.add
 
     def choosing(self: Growth, *given: Any) -> None:
-        spent.now += 400.0 if next(adds) == 2 else 0.125
+        spent.now += 400.0 if chance.random() < 0.05 else 0.125
         add(self, *given)
 
     monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(cost, "Clock", Disturbed)
     monkeypatch.setattr(kept, "PREFIX", 64)
-    monkeypatch.setattr(measuring, "MOST", 7)
+    monkeypatch.setattr(measuring, "MOST", 15)
     monkeypatch.setattr(Growth, "add", choosing)
     model = tiny_pair.drafter.model
     drafter = Keeping(Timed(model, spent, 3.0, 1.0, 0.0), tiny_pair.drafter.files, tiny_pair.drafter.check)
     pair = replace(tiny_pair, target=Timed(tiny_pair.target, spent, 7.0, 2.0, 0.5), drafter=drafter)
-    curve = measure_costs(pair, 32, limit_s=1e9, now=spent.perf_counter)
+    curve = measure_costs(pair, 32, limit_s=1e9, now=spent.perf_counter, meter=Meter())
+    assert curve.doubts == ()
     assert curve.target_prefill_s == pytest.approx(7)
     assert curve.prefill_s == pytest.approx(7 + 3)
-    assert curve.sizes == [1, 3, 10, 32]
-    assert curve.verify_s == pytest.approx([2.5, 3.5, 7, 18])
-    assert curve.draft_level_s == pytest.approx([1, 1, 1, 1])
+    assert curve.sizes == [1, 2, 4, 8, 16, 32]
+    assert curve.verify_s == pytest.approx([2.5, 3, 4, 6, 10, 18])
+    assert curve.draft_level_s == pytest.approx([1] * 6)
     assert curve.plain_s == pytest.approx(2.5)  # a step over one token; the prompt is not part of it
     assert curve.other_s == pytest.approx(0.25)
     assert curve.select_s == pytest.approx(
@@ -329,8 +433,31 @@ def test_a_slow_pair_is_measured_at_few_sizes(tiny_pair: Pair, monkeypatch: pyte
     model = tiny_pair.drafter.model
     drafter = ModelDrafter(Timed(model, spent, 20.0, 20.0, 0.0), tiny_pair.drafter.files, tiny_pair.drafter.check)
     pair = replace(tiny_pair, target=Timed(tiny_pair.target, spent, 20.0, 20.0, 0.0), drafter=drafter)
-    curve = measure_costs(pair, 65, limit_s=60.0, now=spent.perf_counter)
-    assert curve.sizes == [1, 65]
-    assert curve.verify_s == [20.0, 20.0]
-    # two prompts, two sizes of both models, a plain step, and two steps with up to four levels
-    assert spent.now <= 20 * (2 + 4 + 1 + 2 * 5)
+    curve = measure_costs(pair, 65, limit_s=60.0, now=spent.perf_counter, meter=Meter())
+    assert curve.sizes == [1, 2, 65]
+    assert curve.verify_s == [20.0, 20.0, 20.0]
+    assert curve.doubts == ()
+    # two prompts, twice; three sizes of both models; four plain steps; twice two steps with up to four levels
+    assert spent.now <= 20 * (4 + 6 + 4 + 4 * 5)
+
+
+def test_a_look_at_the_pair_confirms_what_it_costs(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = Spent()
+    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    monkeypatch.setattr(kept, "PREFIX", 64)
+    monkeypatch.setattr(measuring, "MOST", 5)
+
+    def slowed(factor: float) -> Pair:
+        model = tiny_pair.drafter.model
+        drafter = ModelDrafter(Timed(model, spent, 0.003, 0.001, 0.0), tiny_pair.drafter.files, tiny_pair.drafter.check)
+        target = Timed(tiny_pair.target, spent, 0.007, 0.002 * factor, 0.0005 * factor)
+        return replace(tiny_pair, target=target, drafter=drafter)
+
+    curve = measure_costs(slowed(1), 8, now=spent.perf_counter, meter=Meter())
+    begun = spent.now
+    assert confirms(slowed(1), curve, spent.perf_counter, Meter())
+    assert spent.now - begun < 2
+    assert confirms(slowed(1.05), curve, spent.perf_counter, Meter())  # less than a tenth
+    assert not confirms(slowed(1.3), curve, spent.perf_counter, Meter())
+    assert not confirms(slowed(0.7), curve, spent.perf_counter, Meter())
+    assert not confirms(slowed(1), curve, spent.perf_counter, Meter(1.5))  # nobody can tell on a busy machine

@@ -1,16 +1,21 @@
-"""The output layer of a few tokens: the model's own logits, and where it is left to the model."""
+"""Linear layers over a few tokens: the model's own outputs, and where it is left to its own layers."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
-from support.tiny_models import random_model, tiny_llama
+import torch.nn.functional as F
+from support.tiny_models import PairFolders, byte_tokenizer, random_model, tiny_llama
 
+from specdraft.drafters.draft_model import Model
+from specdraft.drafters.pair import load_pair, pair_of_models
 from specdraft.models import few_tokens
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.few_tokens import FewTokens
+from specdraft.models.few_tokens import FewTokenLinear, suit_few_tokens
+from specdraft.models.first_layers import share_first_layers
 from specdraft.models.language_model import tail_mask
 from specdraft.trees.topology import Topology
 
@@ -37,55 +42,84 @@ def biased() -> Any:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "gpt_neox", "opt", "qwen3", "biased"])
-def test_logits_and_states_are_the_models_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_and_states_are_the_models_own(name: str) -> None:
     model = biased() if name == "biased" else random_model(name, "eager")
-    few = tree_logits(model, (-1, 1))
-    assert CachedModel(model, 96)._few_tokens is not None
-    monkeypatch.setattr(FewTokens, "of", lambda model: None)
     own = tree_logits(model, (-1, 1))
+    few = tree_logits(suit_few_tokens(copy.deepcopy(model)), (-1, 1))
     assert (few.logits - own.logits).abs().max() < 1e-5 * own.logits.abs().max()
-    assert torch.equal(few.hidden, own.hidden)
+    assert (few.hidden - own.hidden).abs().max() < 1e-5 * own.hidden.abs().max()
 
 
-def test_the_layer_is_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two to eight tokens go this way, one and nine do not, nor do those whose last logits alone are wanted."""
-    asked = []
-    forward = FewTokens.forward
-
-    def counting(self: FewTokens, **inputs: Any) -> Any:
-        asked.append(inputs["input_ids"].shape[1])
-        return forward(self, **inputs)
-
-    model = CachedModel(tiny_llama(), 258)
-    assert model._few_tokens is not None
-    monkeypatch.setattr(FewTokens, "forward", counting)
-    for count in (1, 2, 8, 9):
-        model.forward(torch.arange(count)[None])
-    model.forward(torch.arange(4)[None], logits_to_keep=1)
-    model.forward(torch.arange(8).reshape(2, 4))
-    assert asked == [2, 8]
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 5), (1, 8), (1, 9), (2, 4), (3,), (0, 4)])
+def test_every_shape_gives_what_a_linear_layer_gives(bias: bool, shape: tuple[int, ...]) -> None:
+    layer = torch.nn.Linear(16, 12, bias=bias)
+    states = torch.randn(*shape, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(FewTokenLinear(layer)(states), layer(states))
+    torch.testing.assert_close(FewTokenLinear(layer)(states[..., :1, :]), layer(states[..., :1, :]))
 
 
-class Scaled(torch.nn.Module):
-    """A model that does to its logits what its output layer does not."""
+def orders(layer: Any, counts: list[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of tokens that are not left to the layer's own order."""
+    own: list[int] = []
+    linear = F.linear
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.inner, self.config, self.base_model, self.device = model, model.config, model.base_model, model.device
+    def counting(states: torch.Tensor, *given: Any) -> torch.Tensor:
+        own.append(states.shape[-2])
+        return linear(states, *given)
 
-    def get_output_embeddings(self) -> Any:
-        return self.inner.get_output_embeddings()
+    monkeypatch.setattr(torch.nn.functional, "linear", counting)
+    for count in counts:
+        layer(torch.randn(1, count, 16))
+    layer(torch.randn(2, 4, 16))  # two texts
+    assert own.pop() == 4
+    return [count for count in counts if count not in own]
 
-    def forward(self, **inputs: Any) -> Any:
-        out = self.inner(**inputs)
-        out.logits = out.logits * 0.5
-        return out
+
+@pytest.mark.parametrize(("threads", "least_ids", "most"), [(1, 100, 4), (2, 100, 8), (1, 10, 8)])
+def test_which_numbers_of_tokens_are_few(
+    threads: int, least_ids: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(few_tokens, "FEWEST_IDS", least_ids)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    layer = FewTokenLinear(torch.nn.Linear(16, 12))
+    assert orders(layer, [*range(1, 11)], monkeypatch) == [*range(2, most + 1)]
 
 
-def test_what_a_model_does_otherwise_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_and_their_names_stay_as_they_are() -> None:
     model = tiny_llama()
-    assert FewTokens.of(model) is not None
-    assert FewTokens.of(Scaled(model)) is None
-    assert FewTokens.of(tiny_llama().bfloat16()) is None
+    weights, tied = dict(model.state_dict()), model.get_output_embeddings().weight
+    suited = suit_few_tokens(model)
+    assert {name: tensor.data_ptr() for name, tensor in suited.state_dict().items()} == {
+        name: tensor.data_ptr() for name, tensor in weights.items()
+    }
+    assert suited.get_output_embeddings().weight is tied
+    layer = suited.get_output_embeddings()
+    assert isinstance(layer, FewTokenLinear)
+    assert (layer.in_features, layer.out_features, layer.training) == (tied.shape[1], tied.shape[0], False)
+
+
+def test_first_layers_have_them_too() -> None:
+    model = CachedModel(suit_few_tokens(tiny_llama()), 258)
+    first = share_first_layers(model, 1, "tiny").model
+    assert isinstance(first.get_output_embeddings(), FewTokenLinear)
+
+
+def count(model: Any) -> int:
+    return sum(isinstance(layer, FewTokenLinear) for layer in suit_few_tokens(model).modules())
+
+
+def test_other_types_and_small_vocabularies_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count(tiny_llama()) > 7
+    assert count(tiny_llama().bfloat16()) == 0
     monkeypatch.setattr(few_tokens, "FEWEST_IDS", 16_384)
-    assert FewTokens.of(model) is None
+    assert count(tiny_llama()) == 0
+
+
+def test_a_loaded_model_has_them_and_a_given_one_stays_as_it_is(tiny_pair_folders: PairFolders) -> None:
+    loaded = load_pair(tiny_pair_folders.spec()).target.model
+    assert isinstance(loaded.get_output_embeddings(), FewTokenLinear)
+    given = tiny_llama()
+    own = [type(layer) for layer in given.modules()]
+    pair_of_models(given, tiny_llama(), byte_tokenizer(), Model())
+    assert [type(layer) for layer in given.modules()] == own

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from specdraft.results.bounds import blocks, bounds, bounds_of_differences, ratios_of_sums, spread_of, widening
+from specdraft.results.bounds import (
+    blocks,
+    bounds,
+    bounds_of_differences,
+    ratios_of_sums,
+    spread_of,
+    widening,
+    with_error,
+)
 
 FREE = (-np.inf, np.inf)
 Numbers = list[float]
@@ -229,3 +237,22 @@ def test_hold_the_truth_as_often_as_they_say(sizes: tuple[int, ...]) -> None:
         (bounds_of_differences(b, a, codes).T, truth[1] - truth[0]),
     ):
         assert 0.935 <= np.mean((low <= true) & (true <= high)) <= 0.97
+
+
+def test_an_error_beside_the_prompts_is_held_as_often_as_theirs() -> None:
+    """A mean over 30 prompts, times a cost that is 10 % off in its standard deviation."""
+    rng, studies = np.random.default_rng(0), 2000
+    above = rng.normal(2.0, 0.5, (studies, 30))
+    ratios = ratios_of_sums(above, np.ones_like(above))
+    off = ratios._replace(estimates=ratios.estimates * np.exp(rng.normal(0, 0.1, studies)))
+    over_prompts = bounds(ratios, np.zeros(30, int)) * (off.estimates / ratios.estimates)[:, None]
+    both = with_error(off.estimates, over_prompts, np.full(studies, 0.1))
+    held = np.mean((both[:, 0] < 2.0) & (both[:, 1] > 2.0))
+    assert 0.94 < held < 0.965
+    assert np.mean((over_prompts[:, 0] < 2.0) & (over_prompts[:, 1] > 2.0)) < 0.7
+
+
+def test_without_an_interval_over_prompts_there_is_none() -> None:
+    none = with_error(np.array([2.0, 2.0]), np.array([[np.nan, np.nan], [1.5, 2.5]]), np.array([0.1, np.nan]))
+    assert np.isnan(none[0]).all()
+    assert none[1].tolist() == pytest.approx([1.5, 2.5])

@@ -24,6 +24,7 @@ KEYS: dict[str, Any] = {"combination": "a", "pair": "p", "target": "t", "draft":
         "dtype": "float32", "tree": "paths", "budget": 4, "nodes": 4, "depth": 2, "acceptance": "greedy",
         "temperature": 0.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 99, "prompts": "made", "seed": 0,
         "engine": "replay"}  # fmt: skip
+TIMED = ("est_s", "est_plain_s", "est_s_spread", "est_speedup_spread", "overlap", "judged_tokens")
 COLUMNS = ["depth", "rank", "reached", "accepted", "next_reached", "next_accepted"]
 # Ten steps of a tree 0, 1, 0/0, 1/0; 9 is no child's rank. Four accept nothing, two 0, one 0/0, two 1/0, and the last
 # one ends the text on 0, so that children of 0 are not tried.
@@ -36,7 +37,7 @@ def replayed(paths: Sequence[RankPath], steps: Sequence[Sequence[int]] = STEPS) 
     """One text whose steps meet these ranks."""
     ranks = [-1, *(rank for step in steps for rank in step)]
     packed = PackedRanks(np.array([[*ranks, -1]]), np.array([len(ranks) - 1]), np.array([0]))
-    nothing = dict.fromkeys(("est_s", "est_plain_s", "overlap", "judged_tokens"), np.zeros(1))
+    nothing = dict.fromkeys(TIMED, np.zeros(1))
     return static.replay(Topology.from_paths(paths), packed).with_sums(**nothing)
 
 
@@ -81,7 +82,7 @@ def test_a_drafter_that_proposes_less(tmp_path: Path) -> None:
     packed = PackedRanks(np.array([[-1, 0, 9, 0, 9, -1]]), np.array([4]), np.array([0]))
     there = np.array([[True, True, False], [True, True, True]])
     taken = take_steps(topology, packed)._replace(there=there)
-    nothing = dict.fromkeys(("est_s", "est_plain_s", "overlap", "judged_tokens"), np.zeros(1))
+    nothing = dict.fromkeys(TIMED, np.zeros(1))
     counted = static.counted(topology, packed, taken).with_sums(**nothing)
     assert of_parts(tmp_path, counted) == [[1, 0, 2, 2, 1, 0], [2, 0, 1, 0, 0, 0]]
 

@@ -61,6 +61,8 @@ def records(groups: int = 5, prompts: int = 9, seed: int = 0) -> pd.DataFrame:
                 (steps + 1) * seconds / seconds,
                 2.0 + seconds + prompt,
                 9.0 * seconds / seconds,
+                0.0,
+                0.0,
             )
             keys = {"combination": f"c{group}", "tree": "kary", "depth": 3}
             keys |= {"prompt_id": f"q{prompt}", "category": "ab"[prompt % 2]}
@@ -103,6 +105,29 @@ def test_all_at_once_are_as_one_by_one(keys: list[str], categorical: bool) -> No
         given = given.astype(dict.fromkeys(["combination", "tree", "category", "prompt_id"], "category"))
     found = summarise(given, keys)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-9, check_dtype=False, check_categorical=False)
+
+
+def test_intervals_of_estimates_hold_the_spread_of_costs() -> None:
+    keys = ["combination", "depth"]
+    plain = summarise(records(1), keys).iloc[0]
+    known = records(1)
+    known["est_s_spread"], known["est_speedup_spread"] = 0.1 * known["est_s"], 0.05 * known["est_s"]
+    found = summarise(known, keys).iloc[0]
+    for ratio, share in (("est_tokens_per_s", 0.1), ("est_speedup", 0.05)):
+        value = found[ratio]
+        assert value == plain[ratio]
+        for end in ("_lo", "_hi"):
+            over_prompts, both = (np.log(row[ratio + end] / value) for row in (plain, found))
+            assert both**2 == pytest.approx(over_prompts**2 + (1.959964 * share) ** 2, rel=1e-6)
+    assert found["block_efficiency_lo"] == plain["block_efficiency_lo"]
+
+
+def test_no_interval_of_an_estimate_exceeds_that_of_the_block_efficiency() -> None:
+    given = records(1)
+    given["est_plain_s"] = given["est_s"] * 1.5
+    given["est_speedup_spread"] = 2 * given["est_s"]
+    (row,) = summarise(given, ["combination", "depth"]).to_dict("records")
+    assert 1.5 < row["est_speedup_hi"] == row["block_efficiency_hi"] < 4
 
 
 def test_repeats_are_summed_by_prompt() -> None:

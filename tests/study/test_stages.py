@@ -19,6 +19,7 @@ from support.tiny_models import PairFolders
 from specdraft.bench.curve import Circumstances, CostCurve
 from specdraft.drafters.on_demand import PairOnDemand
 from specdraft.errors import ConfigError
+from specdraft.report.answer import answer
 from specdraft.report.findings import findings_of
 from specdraft.report.run_facts import run_facts
 from specdraft.report.study_files import read_study
@@ -30,6 +31,7 @@ from specdraft.study.progress import Progress
 from specdraft.study.run import Outcome, run_study
 from specdraft.study.timeline import Stage
 from specdraft.traces.watch import Watch
+from specdraft.viewer.tables import cost_lines
 
 TEXTS = ("Once upon a time", "It was late", "def f(x):")
 NEW = 10
@@ -156,8 +158,9 @@ class TestStages:
 
         monkeypatch.setattr(measuring, "MOST", 1)
         heard, outcome = run(base, tmp_path / "out", "tree=chain", "budget=2")
-        assert ["costs", 9, "timings", 9] in heard.stages  # two sizes of two kinds, two prefills, three of loops
-        assert outcome.costs["tiny"].sizes == [1, 3]
+        # of three sizes two kinds, one of them twice; two prefills, three of steps: warmed and timed once
+        assert ["costs", 2 * 12, "timings", 2 * 12] in heard.stages
+        assert outcome.costs["tiny"].sizes == [1, 2, 3]
 
 
 class TestForecast:
@@ -278,7 +281,7 @@ class TestCosts:
         self, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         quartiles = {"verify_s": [[4e-3, 6e-3], *[[5e-3, 5e-3]] * 3]}
-        measured = Circumstances("2026-01-02T03:04:05+00:00", 1.25, 12.0, quartiles)
+        measured = Circumstances("2026-01-02T03:04:05+00:00", 1.25, 12.0, quartiles, 0.25, 2)
         curve = CostCurve(*(getattr(CURVE, name) for name in CURVE.as_dict() if name != "measured"), measured)
         monkeypatch.setattr(replay, "pair_costs", lambda *given: curve)
         run(base, tmp_path / "out", "tree=chain", "budget=2")
@@ -288,10 +291,41 @@ class TestCosts:
             "load": 1.25,
             "seconds": 12.0,
             "quartiles": quartiles,
+            "elsewhere": 0.25,
+            "cores": 2,
+            "unreliable": [],
         }
         (fact,) = (fact for fact in run_facts(read_study(tmp_path / "out")) if fact.label == "tiny, costs measured")
-        how = "2026-01-02T03:04:05+00:00, 1 thread, load 1.2, in 12 s"
+        how = "2026-01-02T03:04:05+00:00, 1 thread, load 1.2, other work used 0.2 of 2 cores, in 12 s"
         assert plain(fact.text) == f"{how}, quartiles of verification up to 40% of the median apart"
+
+    def test_without_costs_that_can_be_trusted_there_are_no_estimates_until_they_are_measured_again(
+        self, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def estimated(out: Path) -> pd.Series[Any]:
+            return pd.read_csv(out / "summary.csv").set_index(["tree", "budget"])["est_speedup"].notna()
+
+        why = ("other work used 1.4 of 2 cores while costs were measured",)
+        measured = Circumstances("2026-01-02T03:04:05+00:00", 1.25, 12.0, {}, 1.4, 2, why)
+        doubted = CostCurve(*(getattr(CURVE, name) for name in CURVE.as_dict() if name != "measured"), measured)
+        monkeypatch.setattr(replay, "pair_costs", lambda *given: doubted)
+        grid, out = ("tree=chain", "budget=2"), tmp_path / "out"
+        run(base, out, *grid)
+        assert not estimated(out).any()
+        assert (pd.read_csv(out / "summary.csv")["block_efficiency"] >= 1).all()
+        said = (
+            "not reliable here for tiny, because other work used 1.4 of 2 cores while costs were measured, so nothing "
+            "is estimated; on a quiet machine, the same command with cost.measure=again measures again"
+        )
+        assert plain(answer(findings_of(read_study(out)))[-1]) == f"Time: {said}."
+        assert cost_lines(run(base, out, *grid)[1].costs) == [f"time: {said}"]
+        monkeypatch.setattr(replay, "pair_costs", lambda *given: CURVE)
+        assert run(base, out, *grid)[1].rows == 0
+        outcome = run(base, out, *grid, "cost.measure=again")[1]
+        assert outcome.rows == 6
+        assert cost_lines(outcome.costs) == []
+        assert estimated(out).all()
+        assert run(base, out, *grid, "cost.measure=again")[1].rows == 0
 
 
 class TestThreads:

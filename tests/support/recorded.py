@@ -34,7 +34,17 @@ VOCAB, NEW = 64, 20
 
 def untimed(counted: Tally) -> Tally:
     return replace(
-        counted, wall_s=0, prefill_s=0, draft_s=0, predict_s=0, verify_s=0, plain_s=0, est_s=0, est_plain_s=0
+        counted,
+        wall_s=0,
+        prefill_s=0,
+        draft_s=0,
+        predict_s=0,
+        verify_s=0,
+        plain_s=0,
+        est_s=0,
+        est_plain_s=0,
+        est_s_spread=0,
+        est_speedup_spread=0,
     )
 
 

@@ -56,6 +56,7 @@ class ModelDrafter:
         self._slot: dict[int, int] = {}  # node of the last tree -> its slot among those fed for it
         self._prompt_ids: Sequence[int] = ()
         self._text = GrowingText()
+        self._rehearsed: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
@@ -118,9 +119,11 @@ class ModelDrafter:
     def rehearse(self, parents: int) -> None:
         """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""
         model = self.model
-        tokens = torch.arange(parents, device=model.device) % model.vocab
-        tail = tail_mask(torch.eye(parents, dtype=torch.bool, device=model.device), model.dtype)
-        rank_tokens(model.append(tokens, torch.zeros_like(tokens), tail).logits, 2)
+        if parents not in self._rehearsed:  # as a static tree's masks, they are made once
+            tokens = torch.arange(parents, device=model.device) % model.vocab
+            tail = tail_mask(torch.eye(parents, dtype=torch.bool, device=model.device), model.dtype)
+            self._rehearsed[parents] = tokens, torch.zeros_like(tokens), tail
+        rank_tokens(model.append(*self._rehearsed[parents]).logits, 2)
         model.commit([])
 
     def facts(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from specdraft.trees.shapes.base import SaidChildren
 
 BLOCK = 16  # tokens, on a processor
+FEW = 2**16  # logits; of fewer `torch.topk` is the faster one
 CACHED = 2**17  # logits that a processor's cache holds
 LEAST_EXPONENT = -80.0  # below, what is added to a sum of at least 1 is lost in any case
 SPREAD = 3  # numbers of a distribution that predictors learn from: see `spread`
@@ -24,7 +25,12 @@ def rank_tokens(logits: torch.Tensor, count: int) -> torch.Tensor:
         return logits.argmax(-1, keepdim=True)
     if logits.device.type != "cpu":
         return rank_by_key(logits, count)
-    return _rank_on_host(logits.float().contiguous(), count)
+    logits = logits.float()
+    if logits.numel() <= FEW and count < logits.shape[-1]:
+        best = logits.topk(count + 1)
+        if bool((best.values[:, :-1] > best.values[:, 1:]).all()):  # no equals: there is one order
+            return best.indices[:, :count]
+    return _rank_on_host(logits.contiguous(), count)
 
 
 def _rank_on_host(logits: torch.Tensor, count: int) -> torch.Tensor:

@@ -31,7 +31,7 @@ def estimated_speedup(canvas: Canvas) -> Figure | None:
         return None
     note = say(
         "{} computed from accepted tokens and the pair's measured cost of drafting and verifying. Intervals are over "
-        "prompts only; they do not hold the error of the costs.",
+        "prompts, and hold the spread of the measured costs.",
         Strong("An estimate, not a measurement:"),
     )
     caption = join([note, *_fastest(canvas, "est_speedup", "{}: highest for {} at {}, {}; {}.")])
