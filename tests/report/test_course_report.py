@@ -39,6 +39,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_tree_attention_is_in_the_report_with_figures_and_an_analysis(study: Path) -> None:
+    script().main(study)
+    assert "Tree attention" not in (study / "COURSE_REPORT.md").read_text()
     folder = study / "attention"
     folder.mkdir()
     pd.DataFrame(ROWS).to_csv(folder / TABLE, index=False)
@@ -51,11 +53,6 @@ def test_tree_attention_is_in_the_report_with_figures_and_an_analysis(study: Pat
     assert "The quickest of `dense` is 4.00 to 4.00 times as fast as `sequential` there" in section
     assert "| zoo | 1 | 2048 | 8 | wide | 8 | 4.00 |" in section
     assert "`attention/attention.csv`" in text[text.index("## 7.") :]
-
-
-def test_without_the_benchmark_nothing_is_said_of_it(study: Path) -> None:
-    script().main(study)
-    assert "Tree attention" not in (study / "COURSE_REPORT.md").read_text()
 
 
 def test_a_folder_that_is_no_benchmark_is_one_line(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
