@@ -47,6 +47,8 @@ def findings(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Text]:
     """
     there = with_ratios(rows)
     yield _about(rows, there, facts)
+    if left_out := facts.get("cells_left_out"):
+        yield say("For {} there was no time (total_s).", plural(left_out, "further cell"))
     yield from _not_measured(rows)
     if there.empty:
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-NUMBERS = ("Time (us)", "Spread", "One query =\n1", "GB/s", "Of a copy", "Off by")
+NUMBERS = ("Time (ms)", "Spread", "One query =\n1", "GB/s", "Of a copy", "Off by")
 PLACES = ["geometry", "batch", "context"]
 
 
@@ -38,7 +38,9 @@ def _table(place: Mapping[str, Any], rows: pd.DataFrame) -> Table:
         table.add_column(name, justify="right")
     before = ""
     for row in rows.to_dict("records"):
-        tree = plain_text(f"{row['shape']} {row['nodes']} ({row['leaves']} leaves)")
+        tree = plain_text(
+            f"{row['shape']} {row['nodes']} ({row['leaves']} {'leaf' if row['leaves'] == 1 else 'leaves'})"
+        )
         table.add_row(tree if tree != before else "", row["contestant"], *_cells(row))
         before = tree
     return table
@@ -48,7 +50,7 @@ def _cells(row: Mapping[Any, Any]) -> list[str]:
     if isnan(row["median_s"]):
         return [Text(plain_text(str(row["note"])).partition(":")[0], style="yellow").plain, *["–"] * (len(NUMBERS) - 1)]
     return [
-        f"{1e6 * row['median_s']:,.0f}",
+        f"{1e3 * row['median_s']:,.3g}" if row["median_s"] < 1 else f"{1e3 * row['median_s']:,.0f}",
         f"{row['spread']:.0%}",
         number(row["median_s"] / row["decode_s"]),
         number(row["gb_s"]),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from specdraft.attention import contestants as every
-from specdraft.attention.contestants import flashinfer, masks, merged, registry, sequential
+from specdraft.attention.contestants import flashinfer, masks, merged, registry, sequential, triton
 from specdraft.attention.geometry import GEOMETRIES, Geometry
 from specdraft.attention.problem import (
     Problem,
@@ -97,6 +97,16 @@ def test_what_is_for_gpus_says_so_here() -> None:
     assert [name for name, c in registry().items() if c.on_cpu] == list(HERE)
     three = make_problem(Geometry(6, 2, 8), 1, 4, TREES["chain"])
     assert registry()["flex"].why_not(three) == "3 heads share keys; expected a power of two"
+
+
+def test_a_gpu_without_the_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), query=torch.empty(0, dtype=torch.bfloat16))
+    full: Any = SimpleNamespace(device=torch.device("cuda"), query=torch.empty(0))
+    monkeypatch.setattr(triton, "find_spec", lambda name: None)
+    assert triton.why_not(on_gpu) == "triton is not installed"
+    assert flashinfer.why_not(on_gpu) == "flashinfer is not installed"
+    assert flashinfer.why_not(full) == "it needs dtype=bfloat16 or float16"
+    assert merged.why_not(full) == "on a GPU it needs dtype=bfloat16 or float16" and not merged.why_not(on_gpu)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux")

@@ -11,7 +11,7 @@ import pytest
 from support.command_line import Run, one_line
 
 from specdraft.attention import contestants
-from specdraft.bench import attention, attention_clock
+from specdraft.bench import attention, attention_clock, attention_plan
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.report.attention import AttentionReport
 
@@ -67,7 +67,6 @@ def test_a_row_for_every_contestant_and_cell_and_figures_with_words(run: Run, tm
         ("max_rounds=1,2", "max_rounds=1,2: one value at a time"),
         ("budget=4", "budget=4: budget is not a key of bench attention"),
         ("bench=nothing", "bench=nothing: there is no such bench"),
-        ("batch=range(1,2000)", "the grid has 7996 cells, more than 5000; leave some out"),
         ("batch=interval(1,2)", "interval() has no end of values"),
     ],
 )
@@ -78,6 +77,12 @@ def test_what_cannot_be_meant_is_one_line_and_nothing_is_written(
     assert done.code == USAGE
     assert why in one_line(done._replace(err=done.err.removeprefix("loading libraries ...\n")))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_that_is_too_large_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_plan, "MOST_CELLS", 3)
+    done = run("bench", "attention", *TINY, "--out", tmp_path / "out")
+    assert done.code == USAGE and "error: the grid has 4 cells, more than 3; leave some out" in done.err
 
 
 def test_one_that_breaks_down_leaves_the_others_and_a_failing_exit_code(

@@ -85,6 +85,10 @@ def test_the_bandwidth_of_our_kernel_where_memory_binds_it() -> None:
     assert said(rows[2:])[-1].startswith("No cell of triton has 256 MB")
 
 
+def test_what_there_was_no_time_for_is_said() -> None:
+    assert said(ROWS, FACTS | {"cells_left_out": 3})[1] == "For 3 further cells there was no time (total_s)."
+
+
 def test_nothing_timed_is_said() -> None:
     lines = said([row("flex", None, note="skipped: needs 9 GiB")])
     assert lines[1:] == ["flex in 1 cell: skipped: needs 9 GiB."]
