@@ -19,7 +19,7 @@ from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, RELIABILITY
 from specdraft.results.metrics import PERPLEXITY, RATIOS
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
-from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, KEYS, OPTIONAL
+from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS, OPTIONAL
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order
@@ -31,14 +31,14 @@ COLUMNS = {  # file -> its columns, in order
 }
 TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "acceptance", "prompts",
         "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
-WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed"}
+WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed", *EARLIER_KEYS}
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
     "lengths.csv": {"acceptance_length"},
     "sizes.csv": {"drafted_tokens"},
     "siblings.csv": {"rank"},
     "steps.csv": {"step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"},
 }
-BEFORE = {"turn": 1}  # columns that earlier studies do not have, and what they would say
+BEFORE = {"turn": 1, **EARLIER_KEYS}  # columns that earlier studies do not have, and what they would say
 
 
 @dataclass(frozen=True, eq=False)

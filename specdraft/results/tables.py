@@ -19,8 +19,9 @@ from specdraft.results.summary import SUMS, summarise
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "turn", "category",
-        "repeat", "seed", "engine"]  # fmt: skip
+        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context", "cost_batch", "prompts",
+        "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
+EARLIER_KEYS = {"cost_context": 128, "cost_batch": 1}  # what studies that lack them would say
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
@@ -40,7 +41,8 @@ def build_tables(
     """File name -> table, for rows of any number of combinations: of the journal, and those that were replayed."""
     place = {name: index for index, name in enumerate(combinations)}
     frames = frames_of(rows, replayed, place)
-    keys = _categorical(pd.DataFrame(list(combinations.values()), columns=COMBINATION_KEYS))
+    listed = [EARLIER_KEYS | dict(known) for known in combinations.values()]
+    keys = _categorical(pd.DataFrame(listed, columns=COMBINATION_KEYS))
     records = records_table(frames.rows, keys)
     summary, by_category = (summarise(records, [*COMBINATION_KEYS, *more]) for more in ([], ["category"]))
     details = {
