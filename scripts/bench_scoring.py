@@ -2,8 +2,8 @@
 
     python scripts/bench_scoring.py [PAIR ...] [--prompts 8] [--rounds 5] [--new-tokens 64] [--out FILE.csv]
 
-A pruned step says itself what it spent on scoring and pruning (`predict_s`); of best-first trees it is what was spent
-in the scorer. The predictor is the default one of `specdraft fit predictor`. Prompts and rounds are interleaved; the
+A pruned step says itself what it spent on scoring and pruning (`predict_s`: `with_pruning`), of which scoring is the
+`share`; of best-first trees it is what was spent in the scorer. The predictor is the default one of `specdraft fit predictor`. Prompts and rounds are interleaved; the
 median of the rounds counts, and their range is shown.
 """
 
@@ -22,16 +22,18 @@ import typer
 from specdraft.acceptance import Greedy
 from specdraft.decoding.decode import Decoding, decode
 from specdraft.decoding.ending import Ending
-from specdraft.decoding.pruning import WHOLE, Pruning
+from specdraft.decoding.pruning import WHOLE, Pruner, Pruning
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.prediction.cross_fitting import fit
 from specdraft.prediction.predictor import About, Predictor
+from specdraft.prediction.pruning import Drafted
 from specdraft.prediction.pruning.threshold import Threshold
 from specdraft.prediction.tree_scores import PredictedScores
 from specdraft.results.files import to_csv, write_atomically
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.fit_predictor import Learnt, learn
+from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan, Shape
 from specdraft.trees.shapes.base import NodeScores, SaidChildren, TextsBefore
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
@@ -83,17 +85,37 @@ class TimedScores:
     keep: Callable[[np.ndarray, np.ndarray], None]
 
 
-def spent_of_pruned(decoder: Decoder, ids: list[int], plan: Plan, pruning: Pruning) -> tuple[float, float]:
-    """Seconds of scoring and pruning, and of all of the steps."""
+class TimedPruner(Pruner):
+    """A pruner that sums the seconds of scoring."""
+
+    spent_s = 0.0
+
+    def score(self, tree: DraftTree) -> Drafted:
+        started = time.perf_counter()
+        drafted = super().score(tree)
+        self.spent_s += time.perf_counter() - started
+        return drafted
+
+
+class TimedPruning(Pruning):
+    """Pruning with such a pruner, for one prompt."""
+
+    def begin(self, prompt_ids: Sequence[int]) -> Pruner:
+        vars(self)["pruner"] = pruner = TimedPruner(self, prompt_ids)
+        return pruner
+
+
+def spent_of_pruned(decoder: Decoder, ids: list[int], plan: Plan, pruning: Pruning) -> tuple[float, float, float]:
+    """Seconds of scoring, of scoring and pruning, and of all of the steps."""
     steps = decoder(ids, plan, pruning).finish().steps
-    return sum(step.predict_s for step in steps), seconds_of(steps)
+    return vars(pruning)["pruner"].spent_s, sum(step.predict_s for step in steps), seconds_of(steps)
 
 
-def spent_of_ranked(decoder: Decoder, ids: list[int], plan: BestFirstPlan, scorer: Timed) -> tuple[float, float]:
-    """Seconds in the scorer, and of all of the steps."""
+def spent_of_ranked(decoder: Decoder, ids: list[int], plan: BestFirstPlan, scorer: Timed) -> tuple[float, float, float]:
+    """Seconds in the scorer, nothing known of pruning, and seconds of all of the steps."""
     scorer.spent_s[0] = 0.0
     steps = decoder(ids, plan.scored_by(scorer), WHOLE).finish().steps
-    return scorer.spent_s[0], seconds_of(steps)
+    return scorer.spent_s[0], np.nan, seconds_of(steps)
 
 
 def seconds_of(steps: Sequence[Step]) -> float:
@@ -110,17 +132,17 @@ def of_pair(name: str, prompts: int, rounds: int, new_tokens: int) -> list[dict[
         ending, verifier = Ending(new_tokens, pair.eos_ids), Verifier.of(pair)
         return decode(verifier, pair.drafter, plan, Greedy(), Sampling(), ids, ending, pruning=pruning)
 
-    spent = {way: np.zeros((rounds, 2)) for way in ways}
+    spent = {way: np.zeros((rounds, 3)) for way in ways}
     for number in range(-1, rounds):  # the first round warms up
         for ids in texts:
             for way, measured in ways.items():
                 taken = measured(decoder, ids)
                 if number >= 0:
                     spent[way][number] += taken
-    shares = {way: each[:, 0] / each[:, 1] for way, each in spent.items()}
+    shares = {way: each[:, :2] / each[:, 2:] for way, each in spent.items()}
     return [
-        {"pair": name, "tree": way[0], "scores": way[1], "share": np.median(share), "least": share.min(),
-         "most": share.max()} for way, share in shares.items()
+        {"pair": name, "tree": way[0], "scores": way[1], "share": np.median(share[:, 0]), "least": share[:, 0].min(),
+         "most": share[:, 0].max(), "with_pruning": np.median(share[:, 1])} for way, share in shares.items()
     ]  # fmt: skip
 
 
@@ -141,7 +163,7 @@ def ways_of(predictor: Predictor) -> dict[tuple[str, str], Callable[..., Any]]:
     def pruned(shape: Shape, scores: str) -> Callable[..., Any]:
         plan = shape.at(BUDGET)
         told_by = predictor if scores == "predictor" else None
-        pruning = Pruning(Threshold(scores=scores), temperature, None, plan.dynamic, told_by)
+        pruning = TimedPruning(Threshold(scores=scores), temperature, None, plan.dynamic, told_by)
         return lambda decoder, ids: spent_of_pruned(decoder, ids, plan, pruning)
 
     for shape in (Chain(), Kary(), Published(name="medusa/mc_sim_7b_63")):

@@ -15,8 +15,9 @@ from specdraft.prediction.online import OnlineAcceptance
 from specdraft.prediction.predictor import Predictor
 from specdraft.prediction.pruning import Drafted, NoPruning, PruningPolicy
 from specdraft.prediction.pruning.base import Costs
-from specdraft.prediction.survival import cumulative
+from specdraft.prediction.survival import Paths
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.topology import Topology
 
 
 class Sent(NamedTuple):
@@ -77,6 +78,7 @@ class Pruner:
     def __init__(self, how: Pruning, prompt_ids: Sequence[int], online: OnlineAcceptance | None = None) -> None:
         self._how, self._online = how, online
         self._reader = TreeReader(prompt_ids, how.predictor) if how.predictor else None
+        self._scored: tuple[Topology, np.ndarray, np.ndarray, Paths] | None = None  # what is known of the last one
         self._own = np.zeros(0)  # [n] what was said of the nodes of the last tree
 
     @property
@@ -85,19 +87,26 @@ class Pruner:
 
     def send(self, tree: DraftTree) -> Sent:
         """What is left of a tree; its logits are there (see `Drawing.keep_logits`) where anything can be pruned."""
-        how, topology = self._how, tree.topology
+        how = self._how
         if not how.prunes or not tree.num_nodes:
             return Sent(tree)
-        parent, depth = topology.parents[None, 1:], topology.depths[None, 1:]
-        self._own = own = self._conditional(tree)
-        conditional = own[None] if self._online is None else self._online.log_conditional(own[None], depth)
-        drafted = Drafted(parent, depth, cumulative(parent, depth, conditional))
+        drafted = self.score(tree)
         step = None if how.costs is None else how.costs.of_steps(drafted.fed, tree.num_nodes, how.dynamic)
         kept = np.flatnonzero(how.policy.keep(drafted, step)[0]) + 1
         if len(kept) == tree.num_nodes:
             return Sent(tree)
         nodes = np.concatenate([[0], kept])
         return Sent(tree.part(nodes), nodes)
+
+    def score(self, tree: DraftTree) -> Drafted:
+        """What is said of a tree's nodes."""
+        if self._scored is None or self._scored[0] is not tree.topology:
+            parent, depth = tree.topology.parents[None, 1:], tree.topology.depths[None, 1:]
+            self._scored = tree.topology, parent, depth, Paths(parent, depth)
+        _, parent, depth, paths = self._scored
+        self._own = own = self._conditional(tree)
+        conditional = own[None] if self._online is None else self._online.log_conditional(own[None], depth)
+        return Drafted(parent, depth, paths.cumulative(conditional))
 
     def _conditional(self, tree: DraftTree) -> np.ndarray:
         """`[n]` logarithms of what is said of each node, given that its parent is accepted."""
