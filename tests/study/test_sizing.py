@@ -16,6 +16,9 @@ from specdraft.errors import ConfigError
 from specdraft.prediction.pruning import NoPruning
 from specdraft.prediction.pruning.adaptive import Adaptive
 from specdraft.prediction.pruning.ratio import Ratio
+from specdraft.report.findings import findings_of
+from specdraft.report.sized_table import sized_table
+from specdraft.report.study_files import read_study
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 from specdraft.study.sizing import sizing
@@ -34,8 +37,14 @@ def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def rows(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Of one study: trees with a stop, the same ones pruned, and whole ones, where four nodes cost no more than one."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="module")
+def rows(base: list[str], folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Of two studies: trees with a stop and whole ones, and the same ones pruned, where four nodes cost no more than
+    one."""
 
     def cheap_up_to_four(*given: Any, **named: Any) -> CostCurve:
         flat = [[1, 4, 5, 16], [0.001] * 4, [0.01, 0.01, 0.02, 0.02], 0.01, 0.001, 0.0, 0.02, 0.01]
@@ -46,8 +55,7 @@ def rows(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> pd.DataFr
         patch.setattr(costs, "measure_costs", cheap_up_to_four)
         parts = []
         for number, ways in enumerate((["tree.stop=goodput,budget"], ["pruning=adaptive"])):
-            folder = tmp_path_factory.mktemp("study") / str(number)
-            done = run_study(plan_study([*base, *TREE, *ways, "engine=live,replay"]), folder)
+            done = run_study(plan_study([*base, *TREE, *ways, "engine=live,replay"]), folder / str(number))
             assert not done.failures
             parts.append(done.tables["records.csv"].astype(dict.fromkeys(KEYS, str)))
     table = pd.concat(parts)
@@ -68,6 +76,24 @@ def test_the_tree_is_sized_by_steps_of_the_costs(rows: pd.DataFrame) -> None:
     assert (stopped["drafted_tokens"] + stopped["pruned_tokens"] == 8 * stopped["steps"]).all()
     assert (stopped["drafted_tokens"] >= 3 * stopped["steps"]).all()
     assert stopped["drafted_tokens"].sum() < 6 * stopped["steps"].sum()
+
+
+def test_the_report_sets_it_beside_every_fixed_budget(rows: pd.DataFrame, folder: Path) -> None:
+    table = sized_table(findings_of(read_study(folder / "0")))
+    assert table is not None
+    replayed, live = sorted(table.rows, key=lambda row: "live" in row[0])
+    assert replayed[1:3] == live[1:3] == ("best_first-calibrated-goodput", "8")
+    records = pd.read_csv(folder / "0" / "records.csv").astype({"tree": str})
+    records = records[records["engine"] == "replay"]
+    by_tree = dict(iter(records.groupby("tree")))
+    seconds = {tree: (some["new_tokens"] / some["est_tokens_per_s"]).sum() for tree, some in by_tree.items()}
+    tokens, sized = by_tree["best_first-calibrated"]["new_tokens"].sum(), by_tree["best_first-calibrated-goodput"]
+    assert replayed[3] == f"{sized['drafted_tokens'].sum() / sized['steps'].sum():.1f}"
+    assert replayed[4].startswith(f"{tokens / seconds['best_first-calibrated-goodput']:.2f}")
+    fixed = f"{tokens / seconds['best_first-calibrated']:.2f}"
+    assert replayed[5:7] == (f"{fixed} with 8", fixed)  # one budget is the best one, for every prompt
+    assert replayed[8].startswith("+")
+    assert sized_table(findings_of(read_study(folder / "1"))) is None
 
 
 def test_what_a_stop_means() -> None:
