@@ -17,9 +17,11 @@ from scipy.optimize import isotonic_regression
 from specdraft.acceptance import Greedy
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.bench.curve import Circumstances, CostCurve
+from specdraft.bench.in_batch import in_batch
 from specdraft.bench.kept import LARGEST, LEAST_S, date_of, device_name, within_context
 from specdraft.bench.load import LoadMeter
 from specdraft.bench.measuring import Cell, Timing, in_turns, sizes_up_to
+from specdraft.bench.points import USUAL, CostPoint
 from specdraft.bench.trust import TWIN, Key, doubts
 from specdraft.decoding.decode import Clock, choose, decode
 from specdraft.decoding.ending import Ending
@@ -58,6 +60,7 @@ def measure_costs(
     watch: Watch = UNWATCHED,
     now: Callable[[], float] = time.perf_counter,
     meter: LoadMeter | None = None,
+    point: CostPoint = USUAL,
 ) -> CostCurve:
     """Measure a pair on the device that it is on.
 
@@ -68,14 +71,15 @@ def measure_costs(
         watch: told of every quantity that is timed.
         now: the clock of the limit.
         meter: tells what else the processor does.
+        point: how many tokens are committed, and how many texts go together.
     """
     started, load, meter = now(), psutil.getloadavg()[0], meter or LoadMeter()
-    stand = Stand(pair, *within_context(pair, largest))
+    stand = Stand(in_batch(pair, point.batch), *within_context(pair, largest, point))
     timed = in_turns(stand.cells(), limit_s, watch, now, meter.start)
     elsewhere = meter.elsewhere()
     timings = {(t.cell.quantity, t.cell.size): t.timing for t in timed if t.cell.quantity != "select_s"}
     why = doubts(timings, elsewhere)
-    curve = _curve(pair, timings, believed=not why)
+    curve = _curve(pair, timings, point, believed=not why)
     if stand.selections:
         timings["select_s", 0] = selection = _selection_s(stand.selections, curve)
         curve = replace(curve, select_s=max(selection.median, 0.0))
@@ -93,7 +97,7 @@ def confirms(
 ) -> bool:
     """Whether a pair still costs what was measured once, as far as `RECHECK_S` seconds on a quiet machine tell."""
     meter, size = meter or LoadMeter(), curve.sizes[len(curve.sizes) // 2]
-    stand = Stand(pair, within_context(pair, curve.sizes[-1])[0], size)
+    stand = Stand(in_batch(pair, curve.batch), within_context(pair, curve.sizes[-1], curve.point)[0], size)
     cells = [cell for cell in stand.cells() if cell.quantity in RECHECKED and cell.size in (0, 1, size)]
     timed = in_turns(cells, RECHECK_S, now=now, begin=meter.start)
     stand.leave()
@@ -211,9 +215,9 @@ class Stand:
         return step
 
 
-def _curve(pair: Pair, timings: Mapping[Key, Timing], believed: bool) -> CostCurve:
-    """The medians. Of costs that are believed in, those that break the machine's order by less than their spread are
-    put right: more tokens cost no less, and a step no less than a token of plain decoding."""
+def _curve(pair: Pair, timings: Mapping[Key, Timing], point: CostPoint, believed: bool) -> CostCurve:
+    """The medians; texts of a batch are read one after another. More tokens cost no less; and where costs are believed
+    in, a step costs no less than a token of plain decoding: what breaks that is within the spread."""
     sizes = sorted(size for quantity, size in timings if quantity == "verify_s")
     medians = {quantity: timing.median for (quantity, size), timing in timings.items() if not size}
     levels, verify = (_rising([timings[name, size].median for size in sizes]) for name in ("draft_level_s", "verify_s"))
@@ -225,10 +229,12 @@ def _curve(pair: Pair, timings: Mapping[Key, Timing], believed: bool) -> CostCur
         min(plain_s, verify[0] + medians["other_s"]) if believed else plain_s,
         medians["other_s"],
         0.0,
-        medians["target_prefill_s"] + medians["draft_prefill_s"],
-        medians["target_prefill_s"],
+        point.batch * (medians["target_prefill_s"] + medians["draft_prefill_s"]),
+        point.batch * medians["target_prefill_s"],
         torch.get_num_threads(),
         device_name(pair),
+        None,
+        *point,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from specdraft.bench.measuring import Timing, deviation
+from specdraft.bench.points import PREFIX, CostPoint
 from specdraft.prediction.pruning import StepCosts
 from specdraft.trees.topology import Topology
 
@@ -58,6 +59,8 @@ class CostCurve:
         select_s: what one level of a dynamic tree takes on top: choosing its nodes, masks made anew in each step.
         prefill_s: both models on a prompt of `kept.PREFIX` tokens; `target_prefill_s`: the target alone.
         measured: how; None of costs that are made up.
+        context, batch: committed tokens of each text meanwhile, and texts that went together; seconds are of all of
+            them.
     """
 
     sizes: list[int]
@@ -71,12 +74,19 @@ class CostCurve:
     threads: int
     device: str
     measured: Circumstances | None = field(default=None, compare=False)
+    context: int = PREFIX
+    batch: int = 1
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> CostCurve:
         """Out of what `as_dict` gave. Raises `TypeError` where it is something else."""
         measured = values.get("measured")
         return cls(**{**values, "measured": Circumstances.of(measured) if measured else None})
+
+    @property
+    def point(self) -> CostPoint:
+        """What these costs are of."""
+        return CostPoint(self.context, self.batch)
 
     @property
     def doubts(self) -> tuple[str, ...]:

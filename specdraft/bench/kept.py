@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from specdraft.bench.curve import Circumstances, CostCurve
+from specdraft.bench.points import PREFIX, USUAL, CostPoint
 from specdraft.drafters.pair import Pair
 from specdraft.models.placement import device_of, thread_count
 from specdraft.results.manifest import cpu_name
 from specdraft.traces.store import TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 
-PREFIX = 128  # committed tokens while measuring
 LARGEST = 128  # tokens of the largest forward, where nobody says what trees need
 LEAST_S, SHARE = 30.0, 0.1  # measuring takes at most so many seconds, or this share of what recording took
 
@@ -34,24 +34,25 @@ def pair_costs(
     limit_s: float = LEAST_S,
     again: bool = False,
     watch: Watch = UNWATCHED,
+    point: CostPoint = USUAL,
 ) -> CostCurve:
     """The pair's costs on this machine: kept with the traces, measured where they are missing, of smaller trees, not
     to be trusted, or contradicted by a look at the pair now.
 
     Args:
-        pair, largest, limit_s, watch: see `costs.measure_costs`.
+        pair, largest, limit_s, watch, point: see `costs.measure_costs`.
         store: where traces are kept.
         again: measure whatever is stored.
     """
-    about = _about(pair)
+    about = _about(pair) | ({} if point == USUAL else point._asdict())
     stored = _read(store.get(about), about)
     good = stored is not None and not stored.doubts
-    if stored is not None and good and not again and _holds(pair, stored, within_context(pair, largest)[1]):
+    if stored is not None and good and not again and _holds(pair, stored, within_context(pair, largest, point)[1]):
         watch.stage("costs", 0, "timings")
         return stored
     from specdraft.bench import costs
 
-    curve = costs.measure_costs(pair, largest, limit_s, watch)
+    curve = costs.measure_costs(pair, largest, limit_s, watch, point=point)
     if not (good and curve.doubts):  # what can be trusted is not given up for what cannot
         store.put(about, _tensors(curve))
     return curve
@@ -69,10 +70,10 @@ def _holds(pair: Pair, curve: CostCurve, largest: int) -> bool:
     return costs.confirms(pair, curve)
 
 
-def within_context(pair: Pair, largest: int) -> tuple[int, int]:
+def within_context(pair: Pair, largest: int, point: CostPoint = USUAL) -> tuple[int, int]:
     """Tokens that are committed while measuring, and of the largest forward behind them, that the pair has room for."""
-    context = pair.files.context_length or PREFIX + largest
-    prefix = min(PREFIX, context // 2)
+    context = pair.files.context_length or point.context + largest
+    prefix = min(PREFIX, context // 2) if point == USUAL else point.context
     return prefix, min(largest, context - prefix)
 
 
@@ -100,7 +101,8 @@ def _read(tensors: Mapping[str, np.ndarray] | None, about: Mapping[str, Any]) ->
     quartiles = {n.removeprefix(QUARTILES): v.tolist() for n, v in sorted(tensors.items()) if n.startswith(QUARTILES)}
     known = None if isnan(used) else used
     measured = Circumstances(date_of(when), load, seconds, quartiles, known, int(cores), why)
-    return CostCurve(**values, threads=about["threads"], device=about["device"], measured=measured)
+    point = {name: about[name] for name in CostPoint._fields if name in about}
+    return CostCurve(**values, **point, threads=about["threads"], device=about["device"], measured=measured)
 
 
 def date_of(seconds: float) -> str:

@@ -24,8 +24,8 @@ def bench_costs(
 ) -> None:
     """Measure what a draft level, verifying n tokens and plain decoding take with a pair, and whether that is reliable.
 
-    With overrides of pair, drafter, budget (the largest tree, 64) and threads; with --validate also prompts and
-    max_new_tokens.
+    With overrides of pair, drafter, budget (the largest tree, 64), threads, cost.context=512,8192 and cost.batch=1,8;
+    with --validate also prompts and max_new_tokens.
     """
     say_while_loading()
     from specdraft.bench.cost_file import write_costs
@@ -40,16 +40,16 @@ def bench_costs(
         done = run_costs(plan, validate, progress)
     rows = done.validation
     if out is not None:
-        write_costs(out, plan.files, [done.curve])
+        write_costs(out, plan.files, done.curves)
         if rows is not None:
             write_atomically(out.with_suffix(".csv"), to_csv(rows).encode())
     if as_json:
-        told = {"pair": done.pair, "costs": done.curve.as_dict(), "unreliable": [*done.curve.doubts]}
+        told = {"pair": done.pair, "costs": [curve.as_dict() | {"doubts": curve.doubts} for curve in done.curves]}
         checked = {} if rows is None else {"validation": rows.to_dict("records")}
         errors = {} if rows is None else {"mean_error": done.mean_error, "worst_error": done.worst_error}
         typer.echo(json.dumps(told | checked | errors))
         return
-    for part in cost_tables(done.pair, done.curve):
+    for part in (part for curve in done.curves for part in cost_tables(done.pair, curve)):
         console().print(part, highlight=False)
     if rows is not None:
         console().print(validation_table(rows, done.mean_error, done.worst_error), highlight=False)

@@ -27,6 +27,9 @@ class CostSpec:
     """What replayed estimates of time are made of."""
 
     measure: str = "auto"  # `auto`: where nothing is stored; `again`: even then; `off`: no estimates
+    context: int = 128  # committed tokens of each text that they are of
+    batch: int = 1  # texts that go together
+    table: str | None = None  # a file of `specdraft bench costs --out`: nothing is measured
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
@@ -34,6 +37,11 @@ class CostSpec:
             self.measure = "off"
         if self.measure not in MEASURES:
             raise ConfigError(f"cost.measure={self.measure!r} is not known{did_you_mean(self.measure, MEASURES)}")
+        for key in ("context", "batch"):
+            if (value := getattr(self, key)) < 1:
+                raise ConfigError(f"cost.{key}={value} is out of range; expected 1 or more")
+        if self.table is not None and self.measure != "auto":
+            raise ConfigError(f"cost.measure={self.measure} has no effect with cost.table={self.table}; leave one out")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from math import inf
 from typing import NamedTuple
 
@@ -93,6 +94,12 @@ class Replayer:
         self._judged = self._packed.last * (traces.greedy or bool(records))  # tokens whose overlap is known
         self._nested: tuple[Hashable, NestedWalk] | None = None
         self._walked: tuple[tuple[Limits, bytes], Walked] | None = None
+
+    def at_costs(self, costs: CostCurve) -> Replayer:
+        """The same by other costs."""
+        other = copy(self)
+        other._costs = costs
+        return other
 
     def run(
         self,

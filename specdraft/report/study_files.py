@@ -18,6 +18,7 @@ from specdraft.results.kept_tables import ABLATION, RELIABILITY, TableKind
 from specdraft.results.metrics import COUNTS, PRUNED, TIMES
 from specdraft.results.study_tables import read_csv
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS
+from specdraft.results.tables import EARLIER_KEYS
 
 PANEL_KEYS = [key for key in GROUP_KEYS if key != "budget"]  # what two trees must share to be compared
 NEEDED = ["combination", "pair", "tree", "budget", "steps", "block_efficiency"]
@@ -31,13 +32,13 @@ NUMERIC = [
 ]
 DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
+    "sizes.csv": ("drafted_tokens", "steps"),
     "positions.csv": ("depth", "reached", "accepted"),
     "nodes.csv": ("rank_path", "reached", "accepted"),
-    "steps.csv": ("drafted_tokens",),
     "siblings.csv": ("rank", "next_reached", "next_accepted"),
     "comparisons.csv": ("tree_a", "tree_b", "metric", "difference", "difference_lo", "difference_hi"),
 }
-OPTIONAL = ("siblings.csv", "steps.csv")  # earlier studies have none, or nobody asked
+OPTIONAL = ("siblings.csv", "sizes.csv")  # earlier studies have none, or no tree differs
 TEXT_COLUMNS = {"rank_path", "tree_a", "tree_b", "metric", "combination"}
 EXPECTED = "expected a folder that `specdraft sweep` wrote"
 MOST_NAMED = 6
@@ -122,7 +123,7 @@ def _read_summary(path: Path) -> pd.DataFrame:
     written = read_csv(path, dtype=str, keep_default_na=False)
     if missing := [column for column in NEEDED if column not in written]:
         raise ResultsError(f"{path}: has no column {_named(missing)}; {EXPECTED}")
-    return written
+    return written.assign(**{name: str(usual) for name, usual in EARLIER_KEYS.items() if name not in written})
 
 
 def _with_numbers(written: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
@@ -171,6 +172,8 @@ SHORT = {
     "seed": "seed ",
     "prompts": "prompts ",
     "pruning": "pruning ",
+    "cost_context": "costs at context ",
+    "cost_batch": "batch ",
 }
 
 
@@ -209,6 +212,7 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
     keys = GROUP_KEYS if path.name == "comparisons.csv" else ["combination"]
     try:
         header = list(read_csv(path, nrows=0))
+        keys = [key for key in keys if key in header or key not in EARLIER_KEYS]
         if missing := [column for column in (*keys, *columns) if column not in header]:
             raise ResultsError(f"{path}: has no column {_named(missing)}")
         text = {column: str for column in (*keys, *columns) if column in TEXT_COLUMNS or column in GROUP_KEYS}
@@ -226,6 +230,7 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
         notes.append(f"{str(error).removeprefix(f'{path.parent}/')}: what is drawn from it is left out.")
         return None
     if path.name == "comparisons.csv":
+        table = table.assign(**{key: str(usual) for key, usual in EARLIER_KEYS.items() if key not in table})
         return table[table["metric"] == "block_efficiency"]
     return table[table["combination"].isin(combinations)]
 

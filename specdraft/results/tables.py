@@ -19,17 +19,20 @@ from specdraft.results.summary import SUMS, summarise
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "prompts", "prompt_id", "turn", "category",
-        "repeat", "seed", "engine"]  # fmt: skip
+        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context", "cost_batch", "prompts",
+        "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
+EARLIER_KEYS = {"cost_context": 128, "cost_batch": 1}  # what studies that lack them would say
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
+    "sizes.csv": ["drafted_tokens", "steps"],
     "positions.csv": ["depth", "reached", "accepted"],
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
     "siblings.csv": ["depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
     "steps.csv": ["prompt_id", "turn", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
 }
+OPTIONAL = ("sizes.csv", "steps.csv")  # where trees differ, and where somebody asked
 
 
 def build_tables(
@@ -38,11 +41,13 @@ def build_tables(
     """File name -> table, for rows of any number of combinations: of the journal, and those that were replayed."""
     place = {name: index for index, name in enumerate(combinations)}
     frames = frames_of(rows, replayed, place)
-    keys = _categorical(pd.DataFrame(list(combinations.values()), columns=COMBINATION_KEYS))
+    listed = [EARLIER_KEYS | dict(known) for known in combinations.values()]
+    keys = _categorical(pd.DataFrame(listed, columns=COMBINATION_KEYS))
     records = records_table(frames.rows, keys)
     summary, by_category = (summarise(records, [*COMBINATION_KEYS, *more]) for more in ([], ["category"]))
     details = {
         "lengths.csv": _summed(frames.lengths, "acceptance_length"),
+        "sizes.csv": _summed(frames.sizes, "drafted_tokens"),
         "positions.csv": _summed(frames.positions, "depth"),
         "nodes.csv": _node_table(frames),
         "siblings.csv": _sibling_table(frames.nodes),
@@ -55,7 +60,7 @@ def build_tables(
     } | {
         file: _with_keys(table, keys[DETAIL_KEYS])[[*DETAIL_KEYS, *DETAILS[file]]]
         for file, table in details.items()
-        if len(table) or file != "steps.csv"
+        if len(table) or file not in OPTIONAL
     }
 
 

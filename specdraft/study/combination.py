@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.config import Settings
+from specdraft.config.settings import CostSpec
 from specdraft.decoding.fitting import Together
 from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import ConfigError, PromptError
@@ -128,6 +129,8 @@ class Combination:
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
             "max_new_tokens": settings.max_new_tokens,
+            "cost_context": settings.cost.context,
+            "cost_batch": settings.cost.batch,
             "prompts": self.prompts.label,
             "seed": settings.seed,
             "engine": self.engine,
@@ -138,7 +141,10 @@ class Combination:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
         if not self.pruning.prunes:
             keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
+        if self._cost_point == (CostSpec.context, CostSpec.batch):
+            keys = {name: value for name, value in keys.items() if name not in ("cost_context", "cost_batch")}
         decides = keys | self.pair.decides
+        decides |= {"cost_table": self._cost_table} if self.settings.cost.table else {}
         scored = {"predictor": self.scorer.name} if self.scorer else {}  # whatever its file is called
         decides |= {"tree": self.shape.identity() | scored, "rule": vars(self.rule)}
         decides |= {"pruning": self.pruning.identity()} if self.pruning.prunes else {}
@@ -146,6 +152,19 @@ class Combination:
         decides |= {"system": self.prompts.system} if self.prompts.system else {}
         decides |= {"max_time_s": limit} if (limit := self._limit_s) else {}
         return short_name(hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest())
+
+    @property
+    def _cost_point(self) -> tuple[int, int]:
+        return self.settings.cost.context, self.settings.cost.batch
+
+    @property
+    def _cost_table(self) -> str:
+        """A digest of the table of costs. Raises `ConfigError` where it cannot be read."""
+        path = Path(self.settings.cost.table or "")
+        try:
+            return self.once.of(("cost_table", path), lambda: hashlib.sha256(path.read_bytes()).hexdigest())
+        except OSError as error:
+            raise ConfigError(f"cost.table={path}: cannot be read: {error.strerror or error}") from error
 
     @property
     def _limit_s(self) -> float | None:

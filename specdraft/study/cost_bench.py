@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,9 @@ import pandas as pd
 from specdraft.acceptance import Greedy
 from specdraft.bench.curve import CostCurve
 from specdraft.bench.kept import pair_costs
-from specdraft.config import Settings
+from specdraft.bench.points import CostPoint, no_room
+from specdraft.config import Settings, compose_study, unless_said
+from specdraft.config.settings import CostSpec
 from specdraft.decoding.decode import decode, plain_tokens
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
@@ -27,7 +29,7 @@ from specdraft.replay.replayer import Replayer, dynamic_trees
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import encode_all
 from specdraft.study.pair_names import named_points
-from specdraft.study.points import one_point
+from specdraft.study.points import schemas
 from specdraft.study.progress import Progress
 from specdraft.study.refusals import STUDY_KEYS, refuse_bundled_path, refuse_engine, refuse_without_effect
 from specdraft.study.run import threads
@@ -48,6 +50,7 @@ class CostPlan:
 
     files: PairFiles
     settings: Settings
+    points: list[CostPoint]
     prompts: list[Prompt]
     prompt_ids: Mapping[str, list[int]]
 
@@ -61,24 +64,33 @@ def plan_costs(overrides: list[str], config_dir: Path | None, validate: bool) ->
     """
     refuse_without_effect(COMMAND, overrides, ("tree",), "costs are those of any tree; budget= is the largest")
     refuse_without_effect(COMMAND, overrides, ("sampling", "acceptance", "pruning"), "costs do not depend on it")
-    of_studies = [key for key in STUDY_KEYS if key != "threads"]
+    of_studies = [key for key in STUDY_KEYS if key not in ("threads", "cost")]
+    of_studies += ["cost.measure", "cost.table"]
     refuse_without_effect(COMMAND, overrides, (*of_studies, "experiment"), "it is for a study (specdraft sweep)")
     refuse_engine(COMMAND, overrides, "live")
     if not validate:
         of_texts = ("prompts", "max_new_tokens", "max_prompt_tokens")
         refuse_without_effect(COMMAND, overrides, of_texts, "only --validate decodes texts")
     said = [*_unsaid("budget", LARGEST, overrides), *_unsaid("prompts.limit", PROMPTS, overrides), *overrides]
-    point = one_point([*said, "engine=live"], {"tree": "wide"}, config_dir, "one pair at a time")
-    (point,) = named_points([point])
+    study = compose_study([*unless_said(said, {"pair": "zoo"}), "tree=wide", *said], schemas(), config_dir)
+    points = [CostPoint(p.settings.cost.context, p.settings.cost.batch) for p in study.points]
+    if len({repr((p.groups, replace(p.settings, cost=CostSpec()))) for p in study.points}) > 1:
+        raise ConfigError("one pair at a time; of several values only cost.context and cost.batch are measured in turn")
+    (point,) = named_points(study.points[:1])
     spec: PromptSpec = point.groups["prompts"]
     refuse_bundled_path(overrides, spec)
     files, settings = find_pair(point.groups["pair"], point.groups["drafter"]), point.settings
     files.check()
+    for at in points:
+        if why := no_room(files, at, 1 + settings.budget):
+            raise ConfigError(why)
     if not validate:
-        return CostPlan(files, settings, [], {})
+        return CostPlan(files, settings, points, [], {})
+    if len(points) > 1:
+        raise ConfigError("--validate takes one point; give one cost.context and one cost.batch")
     prompts = load_prompts(spec)
     ids = encode_all(files, prompts, spec.chat_template, settings, max(BUDGETS))
-    return CostPlan(files, settings, prompts, ids)
+    return CostPlan(files, settings, points, prompts, ids)
 
 
 def _unsaid(key: str, value: int, overrides: Sequence[str]) -> list[str]:
@@ -90,13 +102,13 @@ class CostRun(NamedTuple):
 
     Attributes:
         pair: its name.
-        curve: its costs.
+        curves: its costs, at each point.
         validation: a row for each tree: estimated and measured speed-up over plain decoding, and the error of the
             estimate; None where that was not asked for.
     """
 
     pair: str
-    curve: CostCurve
+    curves: list[CostCurve]
     validation: pd.DataFrame | None
 
     @property
@@ -119,12 +131,13 @@ def run_costs(plan: CostPlan, validate: bool, progress: Progress) -> CostRun:
         pair, store = load_pair(plan.files), TraceStore(default_folder())
         progress.done(1)
         if not validate:
-            return CostRun(plan.files.label, _measured(plan, pair, store, progress), None)
+            curves = [_measured(plan, pair, store, progress, point) for point in plan.points]
+            return CostRun(plan.files.label, curves, None)
         return _validated(plan, pair, store, progress)
 
 
-def _measured(plan: CostPlan, pair: Pair, store: TraceStore, progress: Progress) -> CostCurve:
-    return pair_costs(pair, store, 1 + plan.settings.budget, again=True, watch=progress)
+def _measured(plan: CostPlan, pair: Pair, store: TraceStore, progress: Progress, point: CostPoint) -> CostCurve:
+    return pair_costs(pair, store, 1 + plan.settings.budget, again=True, watch=progress, point=point)
 
 
 def _validated(plan: CostPlan, pair: Pair, store: TraceStore, progress: Progress) -> CostRun:
@@ -136,12 +149,12 @@ def _validated(plan: CostPlan, pair: Pair, store: TraceStore, progress: Progress
     live, names = Live(plan, pair, plans), list(plan.prompt_ids)
     half = ceil(len(names) / 2)
     live.decode(names[:half], progress)
-    curve = _measured(plan, pair, store, progress)
+    curve = _measured(plan, pair, store, progress, plan.points[0])
     live.decode(names[half:], progress)
     estimated = _estimated(plan, pair, store, plans, curve, progress)
     rows = [(*name, estimated[name], live.speedup(name), estimated[name] / live.speedup(name) - 1) for name in plans]
     columns = ["tree", "budget", "est_speedup", "speedup", "error"]
-    return CostRun(plan.files.label, curve, pd.DataFrame(rows, columns=columns))
+    return CostRun(plan.files.label, [curve], pd.DataFrame(rows, columns=columns))
 
 
 Name = tuple[str, int]  # a shape and a budget

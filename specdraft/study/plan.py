@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from specdraft.bench.points import no_room
 from specdraft.config import (
     Point,
     Settings,
@@ -26,6 +27,7 @@ from specdraft.prompts import Prompt, load_prompts, prompts_digest
 from specdraft.results.files import absolute_paths, without_folders
 from specdraft.results.tables import SCHEMA
 from specdraft.study.combination import Combination, model_label
+from specdraft.study.engines.costs import cost_point, note_on_table, table_costs
 from specdraft.study.once import Once
 from specdraft.study.pair_names import named_points
 from specdraft.study.points import one_point, schemas
@@ -118,9 +120,12 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     """
     study = compose_study(overrides, schemas(), config_dir)
     settings, prompt_spec = study.points[0].settings, study.points[0].groups["prompts"]
-    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens", "cost", "threads"):
+    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens", "threads"):
         if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
             raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
+    for name in ("measure", "table"):
+        if any(getattr(point.settings.cost, name) != getattr(settings.cost, name) for point in study.points):
+            raise ConfigError(f"cost.{name} cannot be swept: it belongs to the whole study")
     if any(point.groups["prompts"] != prompt_spec for point in study.points):
         raise ConfigError(
             "prompts cannot be swept: a study has one set of prompts (a text with commas wants quotes of its own: "
@@ -159,6 +164,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         for reference in _references(asked, shapes_beside, prompts):
             (beside if _has_room(reference, longest) else too_deep).append(reference)
     notes = [*study.notes, *_adapting(combinations), *_left_out(too_deep), *_without_costs(settings)]
+    notes += list(dict.fromkeys(map(note_on_table, combinations))) if settings.cost.table else []
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
 
 
@@ -257,7 +263,7 @@ def _combinations(
         except ConfigError as error:
             skipped.append((" ".join(point.overrides), str(error)))
             continue
-        if why := misfit(combination, prompts):
+        if why := misfit(combination, prompts) or _no_costs(combination):
             skipped.append((" ".join(point.overrides), why))
         elif combination.identifier not in combinations:
             combinations[combination.identifier] = combination
@@ -276,6 +282,18 @@ def _check_tree_names(points: Iterable[Point]) -> None:
             raise ConfigError(f"tree.name={shape.label!r} reads as the shape {kind!r}; choose another name")
         if known.setdefault(shape.label, shape).identity() != shape.identity():
             raise ConfigError(f"two different trees are called {shape.label!r}; give one another tree.name")
+
+
+def _no_costs(combination: Combination) -> str | None:
+    """Why a combination's pair cannot be measured at its point, or None. Raises `ConfigError` for a table that does not
+    have it."""
+    settings, files = combination.settings, combination.pair
+    if combination.engine != "replay" or settings.cost.measure == "off":
+        return None
+    if settings.cost.table is None:
+        return no_room(files, cost_point(combination), 1 + combination.limits.nodes)
+    table_costs(combination)
+    return None
 
 
 def misfit(combination: Combination, prompts: list[Prompt]) -> str | None:

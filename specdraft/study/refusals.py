@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from specdraft.config import Settings, override_groups, override_keys
+from specdraft.config.settings import CostSpec
 from specdraft.errors import ConfigError
 from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prompts import PromptSpec
@@ -47,9 +49,11 @@ def refuse_bundled_path(overrides: Iterable[str], spec: PromptSpec) -> None:
 
 def refuse_costs_unused(settings: Settings, engines: Iterable[str]) -> None:
     """Raise `ConfigError` where it is said how costs are measured and no combination is replayed."""
-    measure = settings.cost.measure
-    if measure != "auto" and "replay" not in engines:
-        raise ConfigError(f"cost.measure={measure} has no effect: nothing is replayed, and live times are measured")
+    if "replay" not in engines:
+        for key, usual in asdict(CostSpec()).items():
+            if (value := getattr(settings.cost, key)) != usual:
+                why = "nothing is replayed, and live times are measured"
+                raise ConfigError(f"cost.{key}={value} has no effect: {why}")
 
 
 def refuse_time_unused(settings: Settings, engines: Iterable[str]) -> None:

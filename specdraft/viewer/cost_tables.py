@@ -27,7 +27,7 @@ ALONE = {
 def cost_tables(pair: str, curve: CostCurve) -> Iterator[RenderableType]:
     """The costs in milliseconds with their quartiles, how they were measured, and whether to trust them."""
     spread = curve.measured.quartiles if curve.measured else {}
-    table = Table(box=SIMPLE_HEAD, title=plain_text(f"{pair}: milliseconds, in brackets the quartiles"))
+    table = Table(box=SIMPLE_HEAD, title=plain_text(f"{pair} {curve.point}: milliseconds, in brackets the quartiles"))
     for name in ("tokens", "verify", "draft a level below so many"):
         table.add_column(name, justify="right")
     for place, size in enumerate(curve.sizes):

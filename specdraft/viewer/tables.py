@@ -24,7 +24,9 @@ NARROW = 60  # columns of a terminal; in fewer a table would lose its keys
 MOST_LINES = 40  # more combinations than this are shown as grids
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
 NO_INTERVAL = f"no interval: fewer than {FEWEST_PROMPTS} prompts"
-SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens"}
+SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens", "cost_context": "context",
+         "cost_batch": "batch"}  # fmt: skip
+AT = ("cost_context", "cost_batch")
 
 
 def summary_tables(summary: pd.DataFrame) -> list[Table]:
@@ -131,7 +133,17 @@ def _settings(summary: pd.DataFrame) -> list[str]:
     """What else differs between the combinations."""
     return [
         key
-        for key in ("drafter", "pruning", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "engine")
+        for key in (
+            "drafter",
+            "pruning",
+            "acceptance",
+            "temperature",
+            "top_k",
+            "top_p",
+            "max_new_tokens",
+            *AT,
+            "engine",
+        )
         if key in summary and summary[key].nunique() > 1
     ]
 

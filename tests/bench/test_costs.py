@@ -17,23 +17,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
+from specdraft.acceptance import Greedy
 from specdraft.bench import costs as cost
 from specdraft.bench import kept, measuring
 from specdraft.bench.costs import confirms, measure_costs
 from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve, estimates
+from specdraft.bench.in_batch import in_batch
 from specdraft.bench.kept import pair_costs
 from specdraft.bench.load import Elsewhere, LoadMeter
+from specdraft.bench.points import CostPoint
 from specdraft.decoding import decode
+from specdraft.decoding.ending import Ending
+from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram, NgramDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
 from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.sampling.distribution import Sampling
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.trees.growth import Growth
 from specdraft.trees.shapes.beam import Beam
+from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.wide import Wide
@@ -172,10 +179,10 @@ class TestPairCosts:
         calls: list[tuple[Any, ...]] = []
         self.how = MEASURED
 
-        def measure(pair: Pair, largest: int, limit_s: float, watch: Watch) -> CostCurve:
+        def measure(pair: Pair, largest: int, limit_s: float, watch: Watch, point: CostPoint) -> CostCurve:
             calls.append((pair, largest, limit_s, watch))
-            sizes = [1, 2, 4, largest]
-            return replace(CURVE, sizes=sizes, device=kept.device_name(pair), measured=self.how)
+            of = {"sizes": [1, 2, 4, largest]} | point._asdict()
+            return replace(CURVE, **of, device=kept.device_name(pair), measured=self.how)
 
         monkeypatch.setattr(cost, "measure_costs", measure)
         monkeypatch.setattr(cost, "confirms", lambda pair, curve: True)
@@ -225,6 +232,12 @@ class TestPairCosts:
         assert first.measured == MEASURED
         assert len(measured) == 1
         assert all(type(size) is int for size in pair_costs(tiny_pair, store, 8).sizes)
+
+    def test_each_point_has_its_own(self, tiny_pair: Pair, store: TraceStore, measured: list[Any]) -> None:
+        points = [CostPoint(), CostPoint(32, 1), CostPoint(32, 4)]
+        for _ in range(2):
+            assert [pair_costs(tiny_pair, store, 8, point=point).point for point in points] == points
+        assert len(measured) == 3
 
     def test_measured_for_larger_trees_only(self, tiny_pair: Pair, store: TraceStore, measured: list[Any]) -> None:
         for largest in (8, 5, 8, 9, 2, 9, 100_000, 200_000):  # of the last two the context has room for as much
@@ -424,6 +437,34 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
     assert curve.select_s == pytest.approx(
         0.125
     )  # of each level that was drafted, also where the tree has no node of it
+
+
+def test_a_batch_of_rows_that_hold_the_same(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every forward is over all rows, and what it gives is what it gives of one text, also after accepted paths."""
+    monkeypatch.setattr(measuring, "MOST", 1)
+    curve = measure_costs(tiny_pair, 8, meter=Meter(), point=CostPoint(20, 3))
+    assert (curve.point, curve.sizes) == (CostPoint(20, 3), [1, 2, 4, 8])
+    batch = in_batch(tiny_pair, 3)
+    shapes: list[tuple[int, ...]] = []
+    hooks = [
+        model.model.register_forward_pre_hook(
+            lambda module, args, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+        )
+        for model in (batch.target, batch.drafter.model)
+    ]
+    ids, ending = [5, 6, 7, 8, 9], Ending(20)
+    texts = []
+    for pair in (tiny_pair, batch):
+        verifier = Verifier.of(pair)
+        plan = BestFirst(max_depth=3).at(6)
+        texts.append(decode.decode(verifier, pair.drafter, plan, Greedy(), Sampling(), ids, ending).finish().tokens)
+    for hook in hooks:
+        hook.remove()
+    assert texts[0] == texts[1]
+    of_batch = [shape for shape in shapes if shape[0] == 3]
+    assert (3, 7) in of_batch and (1, 5) in shapes
+    keys = batch.target._cache.layers[0].keys
+    assert keys.shape[0] == 3 and torch.equal(keys[0], keys[2])
 
 
 def test_a_slow_pair_is_measured_at_few_sizes(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

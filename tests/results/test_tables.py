@@ -39,6 +39,8 @@ KEYS = [
     "top_k",
     "top_p",
     "max_new_tokens",
+    "cost_context",
+    "cost_batch",
     "prompts",
     "prompt_id",
     "turn",

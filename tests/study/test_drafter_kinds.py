@@ -80,7 +80,7 @@ def studied(
     prompts = ["prompts=jsonl", f"prompts.path={folder / 'p.jsonl'}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(folder / "traces"))
-        patch.setattr(replay, "pair_costs", lambda *given: None)
+        patch.setattr(replay.ReplayEngine, "_costs", lambda *given: {})
         grid = [*pair, *prompts, f"drafter={','.join(KINDS)}", "tree=chain,measured,best_first", "budget=4"]
         live, replayed = (records(grid, engine, folder / engine) for engine in ("live", "replay"))
         (report,) = write_report(folder / "replay", formats=["md"])
@@ -109,7 +109,7 @@ def test_what_the_target_made_of_earlier_prompts(
     studied: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Live and replayed alike: a prompt that comes again is known."""
-    monkeypatch.setattr(replay, "pair_costs", lambda *given: None)
+    monkeypatch.setattr(replay.ReplayEngine, "_costs", lambda *given: {})
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
     (tmp_path / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("abc", "xyz", "abc")))
     grid = [*studied.pair, "prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}", "tree=chain", "budget=4"]

@@ -78,6 +78,16 @@ def test_the_tree_is_sized_by_steps_of_the_costs(rows: pd.DataFrame) -> None:
     assert stopped["drafted_tokens"].sum() < 6 * stopped["steps"].sum()
 
 
+def test_how_many_nodes_were_sent_is_counted_in_both_engines(rows: pd.DataFrame, folder: Path) -> None:
+    sizes = pd.read_csv(folder / "0" / "sizes.csv")
+    own = sizes[sizes["tree"] == "best_first-calibrated-goodput"].set_index(["engine", "drafted_tokens"])["steps"]
+    assert own.loc["live"].to_dict() == own.loc["replay"].to_dict()
+    replayed = rows.loc["best_first-calibrated-goodput"].xs("replay", level="engine")
+    assert own.loc["replay"].sum() == replayed["steps"].sum()
+    assert (own.loc["replay"] * own.loc["replay"].index).sum() == replayed["drafted_tokens"].sum()
+    assert len(own.loc["replay"]) > 1
+
+
 def test_the_report_sets_it_beside_every_fixed_budget(rows: pd.DataFrame, folder: Path) -> None:
     table = sized_table(findings_of(read_study(folder / "0")))
     assert table is not None

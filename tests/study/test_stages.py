@@ -65,12 +65,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """Costs are made up."""
     calls: list[Asked] = []
 
-    def pair_costs(pair: Any, store: Any, largest: int, limit_s: float, again: bool, watch: Watch) -> CostCurve:
+    def pair_costs(
+        pair: Any, store: Any, largest: int, limit_s: float, again: bool, watch: Watch, at: Any
+    ) -> CostCurve:
         calls.append(Asked(largest, limit_s, again))
         watch.stage("costs", 0, "timings")
         return CURVE
 
-    monkeypatch.setattr(replay, "pair_costs", pair_costs)
+    monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", pair_costs)
     return calls
 
 
@@ -283,7 +285,7 @@ class TestCosts:
         quartiles = {"verify_s": [[4e-3, 6e-3], *[[5e-3, 5e-3]] * 3]}
         measured = Circumstances("2026-01-02T03:04:05+00:00", 1.25, 12.0, quartiles, 0.25, 2)
         curve = CostCurve(*(getattr(CURVE, name) for name in CURVE.as_dict() if name != "measured"), measured)
-        monkeypatch.setattr(replay, "pair_costs", lambda *given: curve)
+        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: curve)
         run(base, tmp_path / "out", "tree=chain", "budget=2")
         manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
         assert manifest["costs"]["tiny"]["measured"] == {
@@ -308,7 +310,7 @@ class TestCosts:
         why = ("other work used 1.4 of 2 cores while costs were measured",)
         measured = Circumstances("2026-01-02T03:04:05+00:00", 1.25, 12.0, {}, 1.4, 2, why)
         doubted = CostCurve(*(getattr(CURVE, name) for name in CURVE.as_dict() if name != "measured"), measured)
-        monkeypatch.setattr(replay, "pair_costs", lambda *given: doubted)
+        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: doubted)
         grid, out = ("tree=chain", "budget=2"), tmp_path / "out"
         run(base, out, *grid)
         assert not estimated(out).any()
@@ -319,7 +321,7 @@ class TestCosts:
         )
         assert plain(answer(findings_of(read_study(out)))[-1]) == f"Time: {said}."
         assert cost_lines(run(base, out, *grid)[1].costs) == [f"time: {said}"]
-        monkeypatch.setattr(replay, "pair_costs", lambda *given: CURVE)
+        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)
         assert run(base, out, *grid)[1].rows == 0
         outcome = run(base, out, *grid, "cost.measure=again")[1]
         assert outcome.rows == 6

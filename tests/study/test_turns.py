@@ -55,7 +55,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     written(folder / "p.jsonl", ROWS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(folder / "traces"))
-        patch.setattr(replay, "pair_costs", lambda *given: None)
+        patch.setattr(replay.ReplayEngine, "_costs", lambda *given: {})
         yield folder
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from specdraft.bench.curve import NOT_MEASURED, CostCurve
-from specdraft.bench.kept import LEAST_S, SHARE, pair_costs
+from specdraft.bench.kept import LEAST_S, SHARE
+from specdraft.bench.points import CostPoint
 from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.errors import LoadError, ResultsError
@@ -24,6 +25,7 @@ from specdraft.results.kept_tables import RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
+from specdraft.study.engines.costs import cost_point, costs_of
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
@@ -42,7 +44,12 @@ class Prepared(NamedTuple):
     """A group's traces, ready for its trees, and what was measured on the way."""
 
     replayer: Replayer
-    measured: Measured
+    at: Mapping[CostPoint, Replayer]
+    measured: Sequence[Measured]
+
+    def replayer_of(self, combination: Combination) -> Replayer:
+        """By the costs that a combination asks for."""
+        return self.at.get(cost_point(combination), self.replayer)
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,10 @@ class ReplayEngine:
         if not isinstance(prepared, Prepared):
             yield from prepared
             return
-        yield prepared.measured
+        yield from prepared.measured
         self.watch.stage("replay", _rows_of(work, group), "rows")
         yield from _together(
-            _replay_or_fail(work, prepared.replayer, combination, group.repeats)
+            _replay_or_fail(work, prepared.replayer_of(combination), combination, group.repeats)
             for combination in _largest_first(group.combinations)
             if work.due_rows(combination, group.repeats)
         )
@@ -107,15 +114,19 @@ class ReplayEngine:
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
         costs = self._costs(work, pair, time.perf_counter() - started, first)
+        some = next(iter(costs.values()), None)
         by = (dynamic, temperatures, predictors, self.store, self.note, self.watch)
         scores = scores_for_pruning(work, pair, group.combinations, prompt_ids, traces, *by)
         redrafting = Redrafting(pair.drafter, prompt_ids, traces) if pair.traits.from_tokens else None
-        replayer = Replayer(traces, work.prompts, costs or NOT_MEASURED, work.seed, dynamic, scores, redrafting)
+        replayer = Replayer(traces, work.prompts, some or NOT_MEASURED, work.seed, dynamic, scores, redrafting)
         first_one = group.combinations[0]
         named = (first_one.sampling, first_one.settings.max_new_tokens, work.draw(group.repeats[0]))
         calibrations = [TextCalibration.of(*named, calibration)] if calibration else []
         used = predictors_used(pair, group.combinations, predictors.values())
-        return Prepared(replayer, Measured(pair.label, costs, ties, calibrations, predictors=used))
+        at = {point: replayer.at_costs(curve) for point, curve in costs.items()}
+        by_name = {pair.label if n == 0 else f"{pair.label} {c.point}": c for n, c in enumerate(costs.values())}
+        measured = Measured(pair.label, some, ties, calibrations, predictors=used)
+        return Prepared(replayer, at, [measured, *(Measured(name, c) for name, c in [*by_name.items()][1:])])
 
     def _calibrate(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces
@@ -141,14 +152,10 @@ class ReplayEngine:
         given = (prompt_ids, traces, group.combinations[0].sampling, calibration, work.seed)
         return cross_fit_predictors(pair, work.prompts, *given, self.store, self.note, self.watch)
 
-    def _costs(self, work: Work, pair: Pair, recording_s: float, first: bool) -> CostCurve | None:
+    def _costs(self, work: Work, pair: Pair, recording_s: float, first: bool) -> dict[CostPoint, CostCurve]:
         """What drafting and verifying cost, for all trees of this work; measured again for its first texts only."""
-        measure = work.combinations[0].settings.cost.measure
-        if measure == "off":
-            return None
-        largest = 1 + max(combination.limits.nodes for combination in work.combinations)
-        limit_s = max(LEAST_S, SHARE * recording_s)
-        return pair_costs(pair, self.store, largest, limit_s, first and measure == "again", self.watch)
+        again = first and work.combinations[0].settings.cost.measure == "again"
+        return costs_of(work.combinations, pair, self.store, max(LEAST_S, SHARE * recording_s), again, self.watch)
 
     def _traces(self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]
