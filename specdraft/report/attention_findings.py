@@ -61,10 +61,13 @@ def findings(rows: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Text]:
 def _about(rows: pd.DataFrame, there: pd.DataFrame, facts: Mapping[str, Any]) -> Text:
     cells = len(rows[CELL].drop_duplicates())
     worst = "" if there.empty else f" (the worst is {there['max_rel_err'].max():.1g} off, as a share of one output)"
+    spread = (
+        "" if there.empty else f" The quartiles of half of the timings are up to {there['spread'].median():.0%} apart."
+    )
     return say(
         "{} on {}, {}: medians of contestants that take turns, each held against a float32 reference before it is "
-        "timed{}. A large copy moves {} GB/s here.",
-        plural(cells, "cell"), facts["where"], facts["dtype"], worst, number(facts["copy_gb_s"]))  # fmt: skip
+        "timed{}.{} A large copy moves {} GB/s here.",
+        plural(cells, "cell"), facts["where"], facts["dtype"], worst, spread, number(facts["copy_gb_s"]))  # fmt: skip
 
 
 def _not_measured(rows: pd.DataFrame) -> Iterator[Text]:

@@ -45,6 +45,7 @@ def test_ratios_are_within_a_cell() -> None:
 def test_sentences() -> None:
     lines = said(ROWS)
     assert lines[0].startswith("2 cells on a CPU (x, 1 thread), float32: ")
+    assert "The quartiles of half of the timings are up to 10% apart." in lines[0]
     assert "(the worst is 1e-06 off" in lines[0] and lines[0].endswith("A large copy moves 8.00 GB/s here.")
     assert lines[1] == "flex in 1 cell: failed: no."
     assert lines[2] == (
