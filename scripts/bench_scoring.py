@@ -3,8 +3,8 @@
     python scripts/bench_scoring.py [PAIR ...] [--prompts 8] [--rounds 5] [--new-tokens 64] [--out FILE.csv]
 
 A pruned step says itself what it spent on scoring and pruning (`predict_s`: `with_pruning`), of which scoring is the
-`share`; of best-first trees it is what was spent in the scorer. The predictor is the default one of `specdraft fit predictor`. Prompts and rounds are interleaved; the
-median of the rounds counts, and their range is shown.
+`share`; of best-first trees it is what was spent in the scorer. The predictor is the default one of `specdraft fit
+predictor`. Prompts and rounds are interleaved; the median of the rounds counts, and their range is shown.
 """
 
 from __future__ import annotations
