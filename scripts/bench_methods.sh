@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Methods side by side: results/methods/zoo on the bundled models, results/methods/smollm2 on SmolLM2-135M-Instruct,
-# and results/methods/smollm2-lookup, its model-free methods alone on more prompts. About 8 minutes each at most.
+# and results/methods/smollm2-lookup, its model-free methods alone on more prompts and longer texts. The first two take
+# about 8 minutes each at most, the last one about 20.
 #   scripts/bench_methods.sh [FOLDER] [OVERRIDES]
 # FOLDER holds SmolLM2 as scripts/fetch_smollm2.py --out FOLDER --drafters writes it; without a FOLDER only the first runs.
 set -euo pipefail
@@ -15,6 +16,6 @@ methods --out results/methods/zoo
 if [ "$folder" ]; then
     pair=(bench=methods-smollm2 pair=smollm2-layers8 pair.name=smollm2 "pair.target.path=$folder" "pair.draft.path=$folder-layers8")
     methods "${pair[@]}" --out results/methods/smollm2
-    lookups='["n-gram","n-gram from 3 tokens","suffix","suffix from 2 tokens","transformers","transformers prompt lookup"]'
-    methods "${pair[@]}" "bench.only=$lookups" prompts.limit=18 --out results/methods/smollm2-lookup
+    lookups='["n-gram","n-gram of 7","suffix","suffix of 7","transformers","transformers prompt lookup"]'
+    methods "${pair[@]}" "bench.only=$lookups" prompts.limit=18 max_new_tokens=128 --out results/methods/smollm2-lookup
 fi

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from specdraft.errors import UserError
+from specdraft.report.attention import AttentionReport, read_attention
 from specdraft.report.document import compose
 from specdraft.report.findings import Findings, fair, findings_of
 from specdraft.report.leads import CLEAR, OPEN, lead_sentence
@@ -30,22 +31,24 @@ from specdraft.results.intervals import Interval, number
 from specdraft.theory.formulas import expected_tokens
 
 COMMAND = "scripts/reproduce_course_report.sh"
+ATTENTION = "attention"  # folder of `specdraft bench attention` in the study's
 SPEEDS = ("speedup", "est_speedup")
 
 
 def main(folder: Annotated[Path, typer.Argument(help="a results folder")] = Path("results/course-report")) -> None:
     try:
         study = read_study(folder)
+        attention = read_attention(folder / ATTENTION) if (folder / ATTENTION).is_dir() else None
         path = folder / "COURSE_REPORT.md"
-        write_atomically(path, "\n".join(pages(study, folder)) + "\n")
+        write_atomically(path, "\n".join(pages(study, folder, attention)) + "\n")
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     typer.echo(f"{path}: written")
 
 
-def pages(study: StudyFiles, folder: Path) -> Iterator[str]:
-    """The report, line by line."""
+def pages(study: StudyFiles, folder: Path, attention: AttentionReport | None = None) -> Iterator[str]:
+    """The report, line by line; `attention` is the benchmark of tree attention, where there is one."""
     findings, document = findings_of(study), compose(study)
     yield from ("# Draft trees and token budgets in speculative decoding", "")
     yield from (
@@ -77,8 +80,16 @@ def pages(study: StudyFiles, folder: Path) -> Iterator[str]:
     for title, analyse in ANALYSES:
         if sentences := list(analyse(findings)):
             yield from (f"### {title}", "", *paragraphs(sentences))
+    if attention:
+        charts = [f"{ATTENTION}/figures/{name}.png" for name in attention.charts]
+        yield from (*attention.markdown(charts, level=3),)
     yield from ("## 6. Limits", "", *LIMITS)
     yield from ("## 7. Where each claim comes from", "", *claims(pictures, tables))
+    if attention:
+        yield from (
+            f"Tree attention: `{ATTENTION}/attention.csv`, by `specdraft bench attention` as `{COMMAND}` says.",
+            "",
+        )
     yield from ("## References", "", *(f"- {escaped(reference)}" for reference in REFERENCES), "")
 
 

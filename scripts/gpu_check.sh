@@ -1,33 +1,54 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in order of worth: scripts/gpu_check.sh OUT [--dry]
-# Each part has a time limit of its own; OUT gets summary.md and the tables. --dry: the same on a CPU, as small as can be.
+# Within 8 minutes on an H100 or H200: each part has a time limit of its own, and none goes on beyond the whole's. OUT gets
+# at most 8 files: summary.md and the tables. --dry: the same on a CPU, as small as can be.
 # PYTHON: the interpreter that has the package's libraries (default: python3).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$1 dry=${2:-}
 python=${PYTHON:-python3}
+whole=465 # seconds, and a few more for the summary
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'summarise; rm -rf "$work"' EXIT # also where the whole is stopped
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" SPECDRAFT_TRACES="$work/traces"
 specdraft=("$python" -c 'from specdraft.cli import main; main()')
-few=(prompts.limit=5) texts=60
-if [ "$dry" = --dry ]; then few=(prompts.limit=2 max_new_tokens=8) texts=40; fi
+few=(prompts.limit=5) texts=60 step=()
+slack=1 # times the limits: a CPU may be busy with other things
+if [ "$dry" = --dry ]; then few=(prompts.limit=2 max_new_tokens=8) texts=50 step=(--small) slack=8 whole=3000; fi
 
 part() { # NAME SECONDS COMMAND...: run a part under its limit, and say how it ended
-    local name=$1 limit=$2 started=$SECONDS
+    local name=$1 limit=$(($2 * slack)) started=$SECONDS
     shift 2
-    timeout "$limit" "$@" >"$work/$name.log" 2>&1
+    if [ "$limit" -gt $((whole - SECONDS)) ]; then limit=$((whole - SECONDS)); fi
+    if [ "$limit" -lt 5 ]; then
+        printf '| %s | no time left | |\n' "$name" >>"$work/parts.md"
+        return
+    fi
+    timeout -k 5 "$limit" "$@" >"$work/$name.log" 2>&1
     local rc=$?
     printf '| %s | %s | %s s |\n' "$name" "$rc" $((SECONDS - started)) >>"$work/parts.md"
-    { printf '\n## %s\n\n```\n' "$name"; tail -n 25 "$work/$name.log" | sed "s#$work#OUT#g"; printf '```\n'; } >>"$work/logs.md"
+    { printf '\n## %s\n\n```\n' "$name"; tail -n 30 "$work/$name.log" | sed "s#$work#OUT#g"; printf '```\n'; } >>"$work/logs.md"
     echo "$name: exit $rc after $((SECONDS - started)) s"
 }
 
-keep() { # STUDY: its tables and manifest, as STUDY-records.csv ...
-    for file in summary.csv manifest.json; do
-        if [ -f "$work/$1/$file" ]; then cp "$work/$1/$file" "$out/$1-$file"; fi
+keep() { # FOLDER FILE...: of its results, as FOLDER-FILE
+    local folder=$1 file
+    shift
+    for file in "$@"; do
+        if [ -f "$work/$folder/$file" ]; then cp "$work/$folder/$file" "$out/$folder-$file"; fi
     done
+}
+
+attention() { # NAME SECONDS OVERRIDE...: ends by itself before its limit, so that its table is written
+    local name=$1 limit=$2
+    shift 2
+    if [ "$dry" = --dry ]; then set -- batch=1 context=8,64 nodes=3 tree=chain,kary geometry=zoo max_rounds=2; fi
+    part "$name" "$limit" "${specdraft[@]}" bench attention "$@" "total_s=$((limit * 6 / 10))" max_s=2 --out "$work/$name"
+    if [ -f "$work/$name/attention.md" ]; then
+        cp "$work/$name/attention.csv" "$out/$name.csv"
+        { echo; grep -v -e '^#' -e '^!\[' "$work/$name/attention.md"; } >>"$work/logs.md"
+    fi
 }
 
 summarise() {
@@ -44,14 +65,21 @@ print(f"{gpu}; Python {platform.python_version()}, torch {torch.__version__}, tr
     } >"$out/summary.md"
 }
 
-tests=(tests/decoding/test_cuda.py tests/acceptance/test_rules.py)
+tests=(tests/attention tests/bench/test_attention.py tests/decoding/test_cuda.py tests/acceptance/test_rules.py)
 float32=(pair.target.dtype=float32 pair.draft.dtype=float32)
-if [ "$dry" != --dry ]; then part gpu-tests 120 "$python" -m pytest -q -m gpu "${tests[@]}"; fi
+if [ "$dry" != --dry ]; then part gpu-tests 100 "$python" -m pytest -q -m gpu -p no:cacheprovider "${tests[@]}"; fi
+# where keys and values are 256 MB and memory binds (8 x 8192, up to 16 nodes), and beside it
+attention attention 80 geometry=llama-3.1-8b batch=8,1 context=8192,512 nodes=16,64 tree=chain,wide,kary \
+    contestants=triton,merged,dense,sequential,flashinfer
+part llama-1b 60 "$python" scripts/bench_step.py "$out/llama-1b.json" "${step[@]}"
 both=(pair=zoo engine=live,replay tree=chain,kary budget=4,16 report=false)
-part live-bfloat16 120 "${specdraft[@]}" sweep --out "$work/live-bfloat16" name=live "${both[@]}" "${few[@]}"
-keep live-bfloat16
-part live-float32 120 "${specdraft[@]}" sweep --out "$work/live-float32" name=live "${both[@]}" "${float32[@]}" "${few[@]}"
-keep live-float32
-part certify-bfloat16 60 "${specdraft[@]}" certify pair=zoo --texts "$texts" prompts.limit=1 acceptance=recursive,block
-part default 200 "${specdraft[@]}" sweep --out "$work/default" report=false "${few[@]}"
-keep default
+part live-bfloat16 60 "${specdraft[@]}" sweep --out "$work/live-bfloat16" name=live "${both[@]}" "${few[@]}"
+keep live-bfloat16 summary.csv manifest.json
+part certify-bfloat16 40 "${specdraft[@]}" certify pair=zoo --texts "$texts" prompts.limit=1 acceptance=recursive,block
+part live-float32 60 "${specdraft[@]}" sweep --out "$work/live-float32" name=live "${both[@]}" "${float32[@]}" "${few[@]}"
+keep live-float32 summary.csv
+part default 60 "${specdraft[@]}" sweep --out "$work/default" report=false "${few[@]}"
+keep default summary.csv
+# more while time is left: the contestants that compile, other heads
+attention attention-more 150 geometry=llama-3.1-8b,llama-3.2-1b,llama-3.1-70b batch=8,1 context=8192,2048,32768 nodes=15,63 \
+    tree=chain,wide,medusa contestants=triton,flex,merged,expanded,sequential

@@ -6,4 +6,6 @@ set -euo pipefail
 cd "$root"
 "$venv/bin/specdraft" sweep experiment=course-report report=false "$@"
 "$venv/bin/specdraft" sweep experiment=course-report-sampled "$@"
+"$venv/bin/specdraft" bench attention batch=1,4 context=512,2048 nodes=8,32 tree=chain,wide,kary geometry=zoo max_s=1 total_s=25 \
+    --out results/course-report/attention
 "$venv/bin/python" scripts/course_report.py results/course-report

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels on a CPU; before anything imports Triton
 gc.disable()  # until all is imported
 
 import sys

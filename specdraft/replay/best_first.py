@@ -211,7 +211,8 @@ def count_steps(
     accepted = (depths < steps.accepted[:, None]).sum(0)
     listed = StepCounts(prompt, steps.size, steps.accepted, steps.cut) if with_steps else None
     nodes = _nodes(walked, steps, there, tried, reached)
-    return Counted(sums, np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed).unpruned
+    counts = (np.bincount(steps.accepted), reached.sum(0), accepted, nodes, True, listed, np.bincount(steps.size))
+    return Counted(sums, *counts).unpruned
 
 
 def _has_children(walked: Walked, steps: Steps, there: np.ndarray) -> np.ndarray:

@@ -196,7 +196,9 @@ def counted(topology: Topology, packed: PackedRanks, taken: Taken, with_steps: b
         "looped_tokens": packed.looped,
     }
     listed = StepCounts(taken.prompt, sizes, taken.accepted, taken.cut) if with_steps else None
-    return Counted(sums, lengths, reached, beyond, _node_counts(topology, taken, steps), steps=listed).unpruned
+    differing = np.bincount(sizes) if taken.there is not None else sizes[:0]
+    nodes = _node_counts(topology, taken, steps)
+    return Counted(sums, lengths, reached, beyond, nodes, steps=listed, sizes=differing).unpruned
 
 
 def _goes_on(topology: Topology, taken: Taken) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ import altair as alt
 import pandas as pd
 
 from specdraft.bench.method_tables import ALL, MethodTables
+from specdraft.report.charts import charts_page, write_charts
 from specdraft.report.figures.latency import PART_OF
-from specdraft.report.page import vega_bundle
 from specdraft.report.theme import COLOURS, CONFIG, GREY, PARTS
 from specdraft.results.files import check_folder_writable, csv_pieces, write_atomically
 
 KINDS = {"plain": GREY, "specdraft": COLOURS[0], "transformers": COLOURS[1]}
-PICTURES, SCALE = "figures", 1.35
 
 
 @dataclass(frozen=True)
@@ -43,19 +41,14 @@ class MethodsReport:
 
     def write(self, folder: Path) -> None:
         """Write all files, each as a whole. Raises `ResultsError`."""
-        import vl_convert
-
-        check_folder_writable(folder / PICTURES)
+        check_folder_writable(folder)
         names = ("methods.csv", "summary.csv", "by_category.csv")
         for name, table in zip(names, self.tables, strict=True):
             write_atomically(folder / name, csv_pieces(table))
         write_atomically(folder / "benchmark_results.json", self.json)
         charts = self.charts()
-        for name, chart in charts.items():
-            write_atomically(folder / PICTURES / f"{name}.vl.json", json.dumps(chart, indent=1) + "\n")
-            picture = vl_convert.vegalite_to_png(chart | {"background": "white"}, scale=SCALE)
-            write_atomically(folder / PICTURES / f"{name}.png", picture)
-        write_atomically(folder / "methods.html", self._page(charts))
+        write_charts(folder, charts)
+        write_atomically(folder / "methods.html", charts_page(f"Methods on {self.facts['target']}", charts))
 
     def charts(self) -> dict[str, dict[str, Any]]:
         """Name -> Vega-Lite specification, its data within."""
@@ -65,15 +58,6 @@ class MethodsReport:
         panels = _speedups(there, height=16).properties(width=150).facet(alt.Facet("category:N", title=None), columns=3)
         made = {"methods": both, "methods-by-category": panels}
         return {name: chart.configure(**CONFIG).to_dict() for name, chart in made.items()}
-
-    def _page(self, charts: dict[str, dict[str, Any]]) -> str:
-        """A page that asks for nothing from a network."""
-        title = escape(f"Methods on {self.facts['target']}")
-        figures = "".join(f'<figure id="{name}"></figure>' for name in charts)
-        specs = json.dumps(charts).replace("<", "\\u003c")
-        drawing = f"for (const [name, spec] of Object.entries({specs})) specdraftEmbed('#' + name, spec);"
-        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        return f"{head}<h1>{title}</h1>{figures}<script>{vega_bundle()}</script><script>{drawing}</script></html>\n"
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -32,13 +32,13 @@ NUMERIC = [
 ]
 DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
+    "sizes.csv": ("drafted_tokens", "steps"),
     "positions.csv": ("depth", "reached", "accepted"),
     "nodes.csv": ("rank_path", "reached", "accepted"),
-    "steps.csv": ("drafted_tokens",),
     "siblings.csv": ("rank", "next_reached", "next_accepted"),
     "comparisons.csv": ("tree_a", "tree_b", "metric", "difference", "difference_lo", "difference_hi"),
 }
-OPTIONAL = ("siblings.csv", "steps.csv")  # earlier studies have none, or nobody asked
+OPTIONAL = ("siblings.csv", "sizes.csv")  # earlier studies have none, or no tree differs
 TEXT_COLUMNS = {"rank_path", "tree_a", "tree_b", "metric", "combination"}
 EXPECTED = "expected a folder that `specdraft sweep` wrote"
 MOST_NAMED = 6

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from specdraft.report.findings import Findings
 from specdraft.report.leads import VERDICTS, Lead
 from specdraft.report.prediction_tables import ablation_table, promises_table
+from specdraft.report.sized_table import sized_table
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.table import Table
 from specdraft.report.text_tables import quality_table, sizes_table
@@ -64,7 +65,8 @@ def tables(findings: Findings) -> Iterable[Table]:
     if leads := findings.leads:
         title = "The winner of each budget, and its lead over the runner-up"
         yield winners_table("winners", title, leads, len(leads))
-    others = (promises_table(findings), ablation_table(findings.study), quality_table(findings), sizes_table(findings))
+    others = [sized_table(findings), promises_table(findings), ablation_table(findings.study)]
+    others += [quality_table(findings), sizes_table(findings)]
     for table in others:
         if table is not None:
             yield table

@@ -57,24 +57,27 @@ def _quality_row(row: pd.Series[Any]) -> tuple[str, ...]:
 
 
 def sizes_table(findings: Findings) -> Table | None:
-    """How many nodes the trees had that differ from step to step; None where no steps were listed."""
-    steps = findings.study.details.get("steps.csv")
-    if steps is None or steps.empty:
+    """How many nodes the trees had that differ from step to step; None where none does."""
+    counts = findings.study.details.get("sizes.csv")
+    if counts is None or counts.empty:
         return None
-    sizes = steps.groupby("combination")["drafted_tokens"]
+    sizes = counts.sort_values("drafted_tokens").groupby("combination")
     rows = findings.rows.drop_duplicates("combination").set_index("combination")
     differ = [(row, of_one) for name, of_one in sizes for _, row in rows[rows.index == name].iterrows()]
-    listed = [_sizes_row(row, of_one) for row, of_one in differ if of_one.nunique() > 1]
+    listed = [_sizes_row(row, of_one) for row, of_one in differ if len(of_one) > 1]
     if not listed:
         return None
     note = say("Draft nodes that were sent to the target in a step, over the steps of all prompts.")
     return Table("sizes", "How large trees were that differ from step to step", SIZES_COLUMNS, listed, note)
 
 
-def _sizes_row(row: pd.Series[Any], sizes: pd.Series[Any]) -> tuple[str, ...]:
+def _sizes_row(row: pd.Series[Any], counts: pd.DataFrame) -> tuple[str, ...]:
+    """`counts`: steps by `drafted_tokens`, ascending."""
     names = (row["pair"], row["shown"], row["budget"])
-    shares = (f"{size:g}" for size in sizes.quantile(list(SHARES), interpolation="nearest"))
-    return (*map(_said, names), f"{len(sizes):,}", f"{sizes.mean():.1f}", *shares)
+    sizes, steps = counts["drafted_tokens"].to_numpy(), counts["steps"].to_numpy()
+    until = steps.cumsum()
+    shares = (f"{sizes[until.searchsorted(share * until[-1]).clip(0, len(sizes) - 1)]:g}" for share in SHARES)
+    return (*map(_said, names), f"{until[-1]:,.0f}", f"{(sizes * steps).sum() / until[-1]:.1f}", *shares)
 
 
 def _said(value: Any) -> str:

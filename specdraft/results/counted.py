@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +76,7 @@ class Counted:
         nodes: of all prompts.
         dynamic: trees differ from step to step.
         steps: every step, where they are wanted.
+        sizes: `[N + 1]` steps by draft nodes that were sent, of all prompts; empty where trees do not differ.
     """
 
     sums: dict[str, np.ndarray]
@@ -85,6 +86,7 @@ class Counted:
     nodes: NodeCounts
     dynamic: bool = False
     steps: StepCounts | None = None
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def unpruned(self) -> Counted:
@@ -108,12 +110,11 @@ def joined(parts: Sequence[Counted], members: Sequence[np.ndarray]) -> Counted:
         return parts[0]
     order = np.argsort(np.concatenate(members))
     sums = {name: np.concatenate([part.sums[name] for part in parts])[order] for name in parts[0].sums}
-    lengths, reached, accepted = (
-        _added([getattr(p, name) for p in parts]) for name in ("lengths", "reached", "accepted")
+    lengths, reached, accepted, sizes = (
+        _added([getattr(p, name) for p in parts]) for name in ("lengths", "reached", "accepted", "sizes")
     )
-    return Counted(
-        sums, lengths, reached, accepted, _joined_nodes(parts), parts[0].dynamic, _joined_steps(parts, members)
-    )
+    steps = _joined_steps(parts, members)
+    return Counted(sums, lengths, reached, accepted, _joined_nodes(parts), parts[0].dynamic, steps, sizes)
 
 
 def _added(counts: Sequence[np.ndarray]) -> np.ndarray:

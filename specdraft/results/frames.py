@@ -30,6 +30,7 @@ class Frames(NamedTuple):
     Attributes:
         rows: `combination`, `repeat`, `prompt_id`, `turn`, `category`, and every number.
         lengths: `combination`, `acceptance_length`, `steps`.
+        sizes: `combination`, `drafted_tokens`, `steps`; of trees that differ from step to step.
         positions: `combination`, `depth`, `reached`, `accepted`.
         nodes: `combination`, `rank_path`, `dynamic`, and every number of `NodeCounts`.
         steps: `combination`, `prompt_id`, `turn`, `repeat`, and what `steps.csv` says of a step.
@@ -37,6 +38,7 @@ class Frames(NamedTuple):
 
     rows: pd.DataFrame
     lengths: pd.DataFrame
+    sizes: pd.DataFrame
     positions: pd.DataFrame
     nodes: pd.DataFrame
     steps: pd.DataFrame
@@ -82,11 +84,12 @@ def _by_turn(names: pd.Categorical) -> dict[str, Any]:
 
 
 def _frames_of_rows(rows: Sequence[Row], place: Mapping[str, int]) -> Frames:
-    numbers, lengths, positions, nodes, steps = [], [], [], [], []
+    numbers, lengths, sizes, positions, nodes, steps = [], [], [], [], [], []
     for row in rows:
         which, counted = place[row.combination], row.tally
         numbers.append((which, row.repeat, row.prompt_id, row.category, *(getattr(counted, n) for n in NUMBERS)))
         lengths += [(which, accepted, n) for accepted, n in counted.lengths.items()]
+        sizes += [(which, drafted, n) for drafted, n in counted.sizes.items()]
         positions += [(which, depth, *both) for depth, both in counted.positions.items()]
         below = _tried_below(counted.nodes)
         nodes += [
@@ -94,7 +97,7 @@ def _frames_of_rows(rows: Sequence[Row], place: Mapping[str, int]) -> Frames:
             for path, both in counted.nodes.items()
         ]
         steps += [(which, row.prompt_id, row.repeat, *step) for step in row.steps or []]
-    listed: tuple[list[Any], ...] = (numbers, lengths, positions, nodes, steps)
+    listed: tuple[list[Any], ...] = (numbers, lengths, sizes, positions, nodes, steps)
     return Frames(*(pd.DataFrame(lines, columns=columns) for lines, columns in zip(listed, COLUMNS, strict=True)))
 
 
@@ -109,6 +112,7 @@ def _tried_below(nodes: Mapping[RankPath, Sequence[float]]) -> dict[RankPath, fl
 COLUMNS = (
     ["combination", "repeat", "prompt_id", "category", *NUMBERS],
     ["combination", "acceptance_length", "steps"],
+    ["combination", "drafted_tokens", "steps"],
     ["combination", "depth", "reached", "accepted"],
     ["combination", "rank_path", *NODE_COUNTS, "dynamic"],
     ["combination", "prompt_id", "repeat", *STEP],
@@ -153,13 +157,14 @@ class _Lists:
 
 def _frames_of_parts(table: pa.Table, place: Mapping[str, int]) -> Frames:
     which = np.array([place[name] for name in table["combination"].to_pylist()], dtype=np.int64)
-    prompts, lengths, depths, nodes = (
-        _Lists(table, name, which) for name in ("prompt_id", "lengths", "reached", "node_path")
+    prompts, lengths, sizes, depths, nodes = (
+        _Lists(table, name, which) for name in ("prompt_id", "lengths", "sizes", "reached", "node_path")
     )
     rows: dict[str, Any] = {"combination": prompts.combination, "repeat": prompts.of_line("repeat")}
     rows |= {name: prompts.texts(name) for name in ("prompt_id", "category")}
     rows |= {name: prompts.numbers(name) if name in REPLAYED else np.nan for name in NUMBERS}
     by_length = {"acceptance_length": lengths.index, "steps": lengths.numbers("lengths")}
+    by_size = {"drafted_tokens": sizes.index, "steps": sizes.numbers("sizes")}
     by_depth = {"depth": depths.index + 1} | {name: depths.numbers(name) for name in ("reached", "accepted")}
     by_node: dict[str, Any] = {"rank_path": nodes.texts("node_path")}
     by_node |= {name: nodes.numbers(f"node_{name}") for name in NODE_COUNTS}
@@ -167,6 +172,7 @@ def _frames_of_parts(table: pa.Table, place: Mapping[str, int]) -> Frames:
     return Frames(
         pd.DataFrame(rows, columns=COLUMNS[0]),
         pd.DataFrame({"combination": lengths.combination} | by_length).query("steps > 0"),
+        pd.DataFrame({"combination": sizes.combination} | by_size).query("steps > 0"),
         pd.DataFrame({"combination": depths.combination} | by_depth).query("reached > 0"),
         pd.DataFrame({"combination": nodes.combination} | by_node),
         _steps_of_parts(table, which, prompts),

@@ -14,6 +14,7 @@ from specdraft.results.files import cannot_write
 from specdraft.results.metrics import UNKNOWN, Tally
 
 WHOLE = ("budget", "nodes", "depth", "max_new_tokens", "seed")  # key columns that are whole numbers
+COUNTERS = ("lengths", "sizes")  # number of tokens -> steps
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
 
 
@@ -44,7 +45,7 @@ class Row:
     def to_json(self) -> str:
         """One line."""
         tally: dict[str, Any] = {field.name: getattr(self.tally, field.name) for field in fields(self.tally)}
-        tally["lengths"] = sorted(self.tally.lengths.items())
+        tally |= {name: sorted(getattr(self.tally, name).items()) for name in COUNTERS}
         tally["positions"] = sorted(self.tally.positions.items())
         tally["nodes"] = sorted(self.tally.nodes.items())
         tally |= {name: None if isnan(tally[name]) else tally[name] for name in UNKNOWN}
@@ -63,16 +64,16 @@ class Row:
     def from_json(cls, values: dict[str, Any]) -> Row:
         """The inverse of `to_json`."""
         tally = dict(values["tally"])
-        tally["lengths"] = Counter({int(a): n for a, n in tally["lengths"]})
+        tally |= {name: Counter({int(a): n for a, n in tally.get(name, [])}) for name in COUNTERS}
         tally["positions"] = {int(d): list(n) for d, n in tally["positions"]}
         tally["nodes"] = {tuple(path): list(n) for path, n in tally["nodes"]}
         tally |= {name: nan if tally.get(name) is None else tally[name] for name in UNKNOWN}  # earlier rows lack some
         weights = tuple(values["weights"])
         _check_types([values["row"], values["prompt_id"], values["category"], *weights], str)
         _check_types([values["repeat"]], int)
-        _check_types([value for name, value in tally.items() if name not in ("lengths", "positions", "nodes")], float)
+        _check_types([value for name, value in tally.items() if name not in (*COUNTERS, "positions", "nodes")], float)
         _check_types([rank for path in tally["nodes"] for rank in path], int)
-        counts = [*tally["positions"].values(), *tally["nodes"].values(), tally["lengths"].values()]
+        counts = [*tally["positions"].values(), *tally["nodes"].values(), *(tally[name].values() for name in COUNTERS)]
         _check_types([number for numbers in counts for number in numbers], float)
         row = (values["row"], weights, values["prompt_id"], values["category"], values["repeat"], Tally(**tally))
         return cls(*row, values.get("tie"), values.get("steps"), values.get("timed_out", False))

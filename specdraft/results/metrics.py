@@ -87,6 +87,7 @@ class Tally:
 
     Attributes:
         lengths: accepted tokens -> steps with exactly that many.
+        sizes: draft nodes that were sent -> steps with exactly that many; empty where the tree did not differ.
         positions: depth -> [reached, accepted]: steps that got to try a node at this depth (at least
             depth - 1 tokens accepted, the last of them has a child, the end did not cut before), and
             those of them that accepted one.
@@ -137,6 +138,7 @@ class Tally:
     est_s_spread: float = nan
     est_speedup_spread: float = nan
     lengths: Counter[int] = field(default_factory=Counter)
+    sizes: Counter[int] = field(default_factory=Counter)
     positions: Mapping[int, Sequence[float]] = field(default_factory=dict)
     nodes: Mapping[RankPath, Sequence[float]] = field(default_factory=dict)
     dynamic: bool = False
@@ -188,6 +190,8 @@ def tally(
         result.predict_s += step.predict_s
         result.verify_s += step.verify_s
         result.lengths[step.accepted_tokens] += 1
+        if dynamic:
+            result.sizes[step.tree.num_nodes] += 1
         _count_nodes(step, positions, nodes)
     result.positions = positions
     result.nodes = {path: counts for path, counts in nodes.items() if counts[0]} if dynamic else nodes

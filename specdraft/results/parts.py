@@ -25,6 +25,7 @@ NODE_COUNTS = NodeCounts._fields[1:]
 LISTS = {  # lists of one line that are equally long
     "prompt_id": ("prompt_id", "category", *REPLAYED),
     "lengths": ("lengths",),
+    "sizes": ("sizes",),
     "reached": ("reached", "accepted"),
     "node_path": ("node_path", *(f"node_{name}" for name in NODE_COUNTS)),
     "step_prompt": ("step_prompt", "step_drafted", "step_accepted", "step_cut"),
@@ -179,7 +180,7 @@ def to_table(rows: Sequence[ReplayedRows]) -> pa.Table:
         "prompt_id": [row.prompt_ids for row in rows],
         "category": [row.categories for row in rows],
         **{name: [c.sums[name] for c in counted] for name in REPLAYED},
-        **{name: [getattr(c, name) for c in counted] for name in ("lengths", "reached", "accepted")},
+        **{name: [getattr(c, name) for c in counted] for name in ("lengths", "sizes", "reached", "accepted")},
         "node_path": [list(map(text, c.nodes.paths)) for c in counted],
         **{f"node_{name}": [getattr(c.nodes, name) for c in counted] for name in NODE_COUNTS},
         **{name: [listed[place] for listed in steps] for place, name in enumerate(LISTS["step_prompt"])},

@@ -19,7 +19,7 @@ from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, RELIABILITY
 from specdraft.results.metrics import PERPLEXITY, RATIOS
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
-from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS
+from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS, OPTIONAL
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order
@@ -34,6 +34,7 @@ TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "p
 WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed", *EARLIER_KEYS}
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
     "lengths.csv": {"acceptance_length"},
+    "sizes.csv": {"drafted_tokens"},
     "siblings.csv": {"rank"},
     "steps.csv": {"step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"},
 }
@@ -56,6 +57,8 @@ class StudyTables:
         by_category: one row per combination and category of prompts.
         comparisons: one row per two trees at one budget and metric: their paired difference.
         lengths: one row per combination and acceptance length: steps with exactly that many accepted tokens.
+        sizes: one row per combination and number of draft nodes: steps that sent exactly that many; None where no
+            tree differs from step to step.
         positions: one row per combination and depth.
         nodes: one row per combination and rank path.
         siblings: one row per combination, depth and child rank.
@@ -79,6 +82,7 @@ class StudyTables:
     nodes: pd.DataFrame
     siblings: pd.DataFrame
     steps: pd.DataFrame | None = None
+    sizes: pd.DataFrame | None = None
     reliability: pd.DataFrame | None = None
     ablation: pd.DataFrame | None = None
 
@@ -91,7 +95,7 @@ def load_study(folder: str | Path) -> StudyTables:
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    written = [file for file in COLUMNS if file != RECORDS and (file != "steps.csv" or (folder / file).exists())]
+    written = [file for file in COLUMNS if file != RECORDS and (file not in OPTIONAL or (folder / file).exists())]
     config = _read_config(folder / "config.yaml")
     tables = {Path(file).stem: read_table(folder / file) for file in written}
     kept = {Path(k.file).stem: k.read(folder) for k in (RELIABILITY, ABLATION) if (folder / k.file).exists()}

@@ -26,11 +26,13 @@ COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "cat
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
+    "sizes.csv": ["drafted_tokens", "steps"],
     "positions.csv": ["depth", "reached", "accepted"],
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
     "siblings.csv": ["depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
     "steps.csv": ["prompt_id", "turn", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
 }
+OPTIONAL = ("sizes.csv", "steps.csv")  # where trees differ, and where somebody asked
 
 
 def build_tables(
@@ -45,6 +47,7 @@ def build_tables(
     summary, by_category = (summarise(records, [*COMBINATION_KEYS, *more]) for more in ([], ["category"]))
     details = {
         "lengths.csv": _summed(frames.lengths, "acceptance_length"),
+        "sizes.csv": _summed(frames.sizes, "drafted_tokens"),
         "positions.csv": _summed(frames.positions, "depth"),
         "nodes.csv": _node_table(frames),
         "siblings.csv": _sibling_table(frames.nodes),
@@ -57,7 +60,7 @@ def build_tables(
     } | {
         file: _with_keys(table, keys[DETAIL_KEYS])[[*DETAIL_KEYS, *DETAILS[file]]]
         for file, table in details.items()
-        if len(table) or file != "steps.csv"
+        if len(table) or file not in OPTIONAL
     }
 
 

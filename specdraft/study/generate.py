@@ -38,6 +38,7 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.engines.pruning import predictor_for
 from specdraft.study.recorded import RecordedTexts, record_texts
+from specdraft.study.sizing import sizing
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.shapes import Plan, Shape, registry
 from specdraft.trees.step import Step
@@ -187,6 +188,7 @@ class SpeculativeDecoder:
         policy: PruningPolicy = _named(pruning, policies(), "pruning", by) if isinstance(pruning, str) else pruning
         _refuse_unused(by, tree, pruning, shape, policy)
         _refuse_unknown(parameters, tree, shape)
+        policy = sizing(shape, policy)
         self.pair, self.shape, self.max_new_tokens = pair, shape, max_new_tokens
         self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
         drafter = pair.files.drafter

@@ -40,6 +40,7 @@ from specdraft.study.refusals import (
     refuse_time_unused,
 )
 from specdraft.study.remembered import check_once, encode_once
+from specdraft.study.sizing import sizing
 from specdraft.study.turns import refuse_swept_answers
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
@@ -196,7 +197,7 @@ def _combination(
         point.settings,
         groups["prompts"],
         point.overrides,
-        groups["pruning"],
+        sizing(groups["tree"], groups["pruning"]),
         digest,
         trees or Trees(),
         once or Once(),
@@ -257,7 +258,11 @@ def _combinations(
             skipped.append((" ".join(point.overrides), str(without[key])))
             continue
         files = pairs[key]
-        combination = _combination(point, files, digest, trees, once)
+        try:
+            combination = _combination(point, files, digest, trees, once)
+        except ConfigError as error:
+            skipped.append((" ".join(point.overrides), str(error)))
+            continue
         if why := misfit(combination, prompts) or _no_costs(combination):
             skipped.append((" ".join(point.overrides), why))
         elif combination.identifier not in combinations:

@@ -171,7 +171,7 @@ def test_another_text_than_plain_decoding_fails_its_method(
     assert summary.loc["lookup", "speedup"] > 0
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (bundled_config_dir() / "bench").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in (bundled_config_dir() / "bench").glob("methods*.yaml")))
 def test_bundled_files_of_methods_can_be_meant(name: str) -> None:
     plan = plan_methods([f"bench={name}", "pair=zoo", "prompts.limit=2"])
     assert len(plan.methods) >= 5 and plan.spec.chosen_peers

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from specdraft.bench.attention_plan import AttentionSpec
 from specdraft.config import (
     Settings,
     Study,
@@ -216,7 +217,7 @@ def test_every_bundled_file_composes(path: Path) -> None:
         assert compose(None, f"experiment={name}").points
         return
     if group == "bench":
-        own_group(group, name, [], MethodsSpec)[0].check()
+        own_group(group, name, [], AttentionSpec if name.startswith("attention") else MethodsSpec)[0].check()
         return
     loaded = load_group(group, name, schemas()[group])
     if group == "pair":

@@ -37,7 +37,8 @@ def counted(
     cut = np.arange(total) % steps == steps - 1
     taken = StepCounts(prompt, np.full(total, 2), np.ones(total, dtype=np.int64), cut)
     depths = np.array([total, total]), np.array([total, 0])
-    return Counted(sums, np.array([0, total, 0]), *depths, nodes, dynamic, taken if listed else None)
+    sizes = np.array([0, 1, total - 1]) if dynamic else np.zeros(0)
+    return Counted(sums, np.array([0, total, 0]), *depths, nodes, dynamic, taken if listed else None, sizes)
 
 
 def rows(name: str = "a", ids: str = "xyz", repeat: int = 0, **how: object) -> ReplayedRows:
@@ -47,6 +48,14 @@ def rows(name: str = "a", ids: str = "xyz", repeat: int = 0, **how: object) -> R
 def tables(parts: Parts, *names: str) -> dict[str, pd.DataFrame]:
     named = {name: {"combination": name} | KEYS for name in names}
     return build_tables([], named, parts.read(parts))
+
+
+def test_sizes_of_trees_that_differ_are_written(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "parts")
+    parts.add([rows("a"), rows("b", dynamic=True)])
+    parts.add([rows("b", repeat=1, dynamic=True)])
+    made = tables(parts, "a", "b")["sizes.csv"]
+    assert made[["combination", "drafted_tokens", "steps"]].to_numpy().tolist() == [["b", 1, 2], ["b", 2, 16]]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -112,12 +112,13 @@ def test_texts_are_as_probable_as_they_are(base: list[str], tiny_pair: Pair, tmp
 def test_the_sizes_of_trees_are_in_the_report(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "made", trees=("adaptive", "chain"), budgets=(9,), live=True)
     (adaptive, chain), sizes = pd.read_csv(folder / "summary.csv", dtype=str)["combination"], [1, 2, 2, 3, 9]
-    steps = [(name, size) for name, each in ((adaptive, sizes), (chain, [9] * 5)) for size in each]
-    pd.DataFrame(steps, columns=["combination", "drafted_tokens"]).to_csv(folder / "steps.csv", index=False)
+    counts = [(adaptive, size, sizes.count(size)) for size in sorted(set(sizes), reverse=True)] + [(chain, 9, 5)]
+    columns = ["combination", "drafted_tokens", "steps"]
+    pd.DataFrame(counts, columns=columns).to_csv(folder / "sizes.csv", index=False)
     table = sizes_table(findings_of(read_study(folder)))
     assert table is not None
     assert table.rows == [("zoo", "adaptive", "9", "5", "3.4", "1", "1", "2", "9", "9")]
-    (folder / "steps.csv").unlink()
+    (folder / "sizes.csv").unlink()
     assert sizes_table(findings_of(read_study(folder))) is None
 
 

@@ -34,6 +34,7 @@ def tally_of(counted: Counted) -> Tally:
     return Tally(
         **{name: column[0] for name, column in sums.items()},
         lengths=Counter({accepted: n for accepted, n in enumerate(counted.lengths.tolist()) if n}),
+        sizes=Counter({drafted: n for drafted, n in enumerate(counted.sizes.tolist()) if n}),
         positions={depth: [reached, hit] for depth, (reached, hit) in enumerate(depths, start=1) if reached},
         nodes={path: [reached, hit] for path, reached, hit in counts},
         dynamic=counted.dynamic,

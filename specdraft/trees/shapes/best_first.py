@@ -24,6 +24,7 @@ from specdraft.trees.shapes.base import (
 from specdraft.trees.topology import Topology
 
 SCORES = ("raw", "calibrated", "predictor")
+STOPS = ("budget", "goodput")
 
 
 @dataclass
@@ -43,6 +44,8 @@ class BestFirst(BaseShape):
         temperature: of calibrated ones; left out: fitted to recorded texts (see `prediction.temperature`).
         predictor: the file of a predictor (see `specdraft fit predictor`); left out: fitted to the study's other
             prompts.
+        stop: what ends a tree: its `budget` alone, or before that the `goodput`: of its nodes, the best first, as many
+            are sent as make the most expected tokens per second by the pair's measured costs, in each step anew.
     """
 
     kind: str = "best_first"
@@ -54,10 +57,12 @@ class BestFirst(BaseShape):
     candidate_top_k: int = 0
     candidate_top_p: float = 1.0
     predictor: str | None = None
+    stop: str = "budget"
 
     def identity(self) -> dict[str, Any]:
         """See `Shape.identity`: with raw scores and without filters it is what it was before there were any."""
         plain = {"scores": "raw", "temperature": None, "candidate_top_k": 0, "candidate_top_p": 1.0, "predictor": None}
+        plain |= {"stop": "budget"}
         return {name: value for name, value in asdict(self).items() if (name, value) not in plain.items()}
 
     @property
@@ -66,8 +71,10 @@ class BestFirst(BaseShape):
         kind = self.kind if self.scores == "raw" else f"{self.kind}-{self.scores}"
         filters = [f"-topk{self.candidate_top_k}"] if self.candidate_top_k else []
         filters += [f"-topp{self.candidate_top_p:g}"] if self.candidate_top_p < 1 else []
-        others = label(self, "scores", "candidate_top_k", "candidate_top_p", "predictor").removeprefix(self.kind)
-        return "".join([kind, others, *filters])
+        others = label(self, "scores", "candidate_top_k", "candidate_top_p", "predictor", "stop").removeprefix(
+            self.kind
+        )
+        return "".join([kind, others, *filters, *([] if self.stop == "budget" else [f"-{self.stop}"])])
 
     @property
     def fits_scores(self) -> bool:
@@ -90,6 +97,7 @@ class BestFirst(BaseShape):
             )
         self._check_scores()
         self._check_filters()
+        self._check_stop()
         return Limits(node_budget, min(node_budget, self.max_depth), min(node_budget, self._children))
 
     def at(self, node_budget: int) -> BestFirstPlan:
@@ -112,6 +120,14 @@ class BestFirst(BaseShape):
         if not 0 < self.candidate_top_p <= 1:
             raise ConfigError(
                 f"tree.candidate_top_p={self.candidate_top_p} is out of range; expected above 0, at most 1 (off)"
+            )
+
+    def _check_stop(self) -> None:
+        if self.stop not in STOPS:
+            raise ConfigError(f"tree.stop={self.stop} is not known{did_you_mean(self.stop, STOPS)}")
+        if self.stop == "goodput" and self.temperature is not None:
+            raise ConfigError(
+                f"tree.temperature={self.temperature} does not go with tree.stop=goodput, which weighs fitted scores"
             )
 
     def _check_scores(self) -> None:

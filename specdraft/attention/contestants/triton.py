@@ -1,0 +1,26 @@
+"""Our own kernel (`attention.tree_decode`), where Triton is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from specdraft.attention.contestants.base import Attend, Contestant
+from specdraft.attention.problem import Problem
+
+
+def prepare(problem: Problem) -> Attend:
+    """The mask is packed into bits once."""
+    from specdraft.attention.tree_decode import pack, tree_decode
+
+    query, bits = problem.query.contiguous(), pack(problem.ancestors)
+    return lambda: tree_decode(query, problem.keys, problem.values, bits)
+
+
+def why_not(problem: Problem) -> str:
+    """It is for GPUs: the interpreter that tests it on a CPU says nothing of time."""
+    if problem.device.type != "cuda":
+        return "it needs a GPU"
+    return "" if find_spec("triton") else "triton is not installed"
+
+
+TRITON = Contestant("triton", prepare, why_not, on_cpu=False)

@@ -1,0 +1,118 @@
+"""Trees that are sized in every step by what they cost, beside every budget that is the same in all steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from specdraft.errors import ResultsError
+from specdraft.report.findings import Findings
+from specdraft.report.study_files import StudyFiles, visible
+from specdraft.report.table import Table
+from specdraft.report.words import say
+from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
+from specdraft.results.comparisons import GROUP_KEYS
+from specdraft.results.intervals import Interval, number
+from specdraft.results.study_tables import read_csv
+
+STOP = "-goodput"  # of a tree's name
+COLUMNS = ("setting", "tree", "up to", "nodes sent", "tokens/s, sized in every step [95 %]", "best fixed budget",
+           "budget in hindsight", "no tree", "sized over fixed [95 %]")  # fmt: skip
+SPEEDS = {"live": ("tokens_per_s", "speedup"), "replay": ("est_tokens_per_s", "est_speedup")}
+
+
+def sized_table(findings: Findings) -> Table | None:
+    """A row for each such tree; None where there is none, or no prompt's row has a time."""
+    rows = findings.rows if "pruning" in findings.rows else findings.rows.assign(pruning="")
+    sized = rows[rows["tree"].str.endswith(STOP)]
+    if sized.empty or "engine" not in rows:
+        return None
+    records = _records(findings.study)
+    listed = [] if records is None else [_row(one, rows, records) for _, one in sized.iterrows()]
+    if not (there := [row for row in listed if row is not None]):
+        return None
+    note = say(
+        "Tokens per second, estimated from counts and measured costs where the engine is replay. The fixed budget is "
+        "the fastest of this study, the one in hindsight the fastest of each prompt, which nobody can know before. "
+        "Intervals are over prompts, the difference is paired. Where no tree is the fastest, no tree is the answer."
+    )
+    return Table("sized", "Trees sized in every step by what they cost", COLUMNS, there, note)
+
+
+def _records(study: StudyFiles) -> pd.DataFrame | None:
+    """The rows of every prompt; None where they were not kept or cannot be read."""
+    try:
+        return read_csv(study.folder / "records.csv", dtype={"combination": str, "prompt_id": str})
+    except ResultsError:
+        return None
+
+
+class _Timed(NamedTuple):
+    """Some combinations on the same prompts.
+
+    Attributes:
+        budgets: `[n]`.
+        speed: n rates, tokens per second.
+        categories: `[P]` of the prompts, as numbers.
+    """
+
+    budgets: np.ndarray
+    speed: Ratios
+    categories: np.ndarray
+
+
+def _timed(rows: pd.DataFrame, records: pd.DataFrame, column: str) -> _Timed:
+    """Of rows of the summary; prompts that some of them lack are left out."""
+    some = records[records["combination"].isin(rows["combination"])]
+    some = some.assign(tokens=some["new_tokens"], seconds=some["new_tokens"] / some[column])
+    sums = some.groupby(["combination", "prompt_id", "category"])[["tokens", "seconds"]].sum()
+    tokens, seconds = (
+        pd.DataFrame(sums[name].unstack(["prompt_id", "category"])).reindex(rows["combination"])
+        for name in ("tokens", "seconds")
+    )
+    there = (seconds.to_numpy() > 0).all(axis=0)
+    categories = pd.factorize(tokens.columns.get_level_values("category"))[0][there]
+    speed = ratios_of_sums(tokens.to_numpy()[:, there].astype(float), seconds.to_numpy()[:, there])
+    return _Timed(rows["budget"].to_numpy(), speed, categories)
+
+
+def _row(one: pd.Series[Any], rows: pd.DataFrame, records: pd.DataFrame) -> tuple[str, ...] | None:
+    column, ratio = SPEEDS[str(one["engine"])]
+    if pd.isna(one[column]):
+        return None
+    keys = [key for key in GROUP_KEYS if key in rows and key not in ("budget", "pruning")]
+    alike = (rows[keys].astype(str) == one[keys].astype(str)).all(axis=1)
+    fixed = rows[alike & (rows["tree"] == str(one["tree"]).removesuffix(STOP)) & (rows["budget"] <= one["budget"])]
+    fixed = fixed[fixed["pruning"].isin(["", "none"]) & fixed[column].notna()]
+    timed = _timed(pd.concat([fixed, one.to_frame().T]), records, column)
+    own = timed.speed.at(np.array([-1]))
+    low, high = bounds(own, timed.categories)[0]
+    plain = one[column] / one[ratio]
+    names = (visible(one["panel"]), one["shown"], f"{one['budget']:g}", f"{one['drafted_tokens'] / one['steps']:.1f}")
+    return (*names, str(Interval(own.estimates[0], low, high)), *_fixed(timed), number(plain), *_lead(timed))
+
+
+def _fixed(timed: _Timed) -> Iterator[str]:
+    """The fastest budget of all steps, and the fastest of each prompt."""
+    speed = timed.speed.at(np.arange(len(timed.budgets) - 1))
+    if not len(speed.estimates):
+        yield from ("–", "–")
+        return
+    best = int(np.argmax(speed.estimates))
+    yield f"{number(speed.estimates[best])} with {timed.budgets[best]:g}"
+    fastest = speed.below.argmin(0), np.arange(speed.below.shape[1])
+    yield number(float(speed.above[fastest].sum() / speed.below[fastest].sum()))
+
+
+def _lead(timed: _Timed) -> Iterator[str]:
+    speed = timed.speed.at(np.arange(len(timed.budgets) - 1))
+    if not len(speed.estimates):
+        yield "–"
+        return
+    best = np.array([int(np.argmax(speed.estimates))])
+    own, fixed = timed.speed.at(np.array([-1])), speed.at(best)
+    low, high = bounds_of_differences(own, fixed, timed.categories)[0]
+    yield f"{Interval(own.estimates[0] - fixed.estimates[0], low, high):+.2f}"
