@@ -93,7 +93,7 @@ def estimates(pair: Pair, prompts: list[Prompt], new_tokens: int) -> dict[str, f
         store = TraceStore(Path(folder))
         traces = pair_traces(pair, ids, Sampling(), Ending(new_tokens, pair.eos_ids), store)
         trees = dynamic_trees(pair, ids, traces, plans.values(), store, lambda what: None)
-        replayer = Replayer(traces, prompts, measure_costs(pair), 0, trees)
+        replayer = Replayer(traces, prompts, measure_costs(pair).believed, 0, trees)
         sums = {name: replayer.run_plan(plan, Greedy()).sums for name, plan in plans.items()}
     return {
         f"specdraft {t} {n}": float(found["new_tokens"].sum() / found["est_s"].sum()) for (t, n), found in sums.items()

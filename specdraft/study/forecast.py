@@ -117,7 +117,7 @@ def _replay_stages(
     texts: set[tuple[str, ...]],
     missing: Callable[[Combination], int],
 ) -> Iterator[Stage]:
-    costs = plan.settings.cost.measure != "off"
+    costs = plan.settings.cost.measure != "off" and plan.settings.cost.table is None
     for group in by_texts(combinations, plan.settings.repeats):
         first = group.combinations[0]
         yield from _recording(files, size, group, texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -64,7 +65,8 @@ def prediction_tables(prediction: Prediction) -> Iterable[RenderableType]:
 
 
 def _compared_cells(row: Compared) -> Sequence[str]:
-    speedups = (f"{row.predicted_speedup.value:.2f}", f"{row.estimated_speedup.value:.2f}")
+    estimated = row.estimated_speedup.value  # none where costs cannot be trusted
+    speedups = (f"{row.predicted_speedup.value:.2f}", "-" if isnan(estimated) else f"{estimated:.2f}")
     return [
         str(row.gamma),
         f"{row.predicted_tokens.value:.2f}",

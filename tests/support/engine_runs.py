@@ -48,7 +48,9 @@ def untimed_rows(events: Iterable[Event]) -> list[dict[str, Any]]:
     listed = []
     for row in rows_of(events):
         values = json.loads(row.to_json())
-        values["tally"] = {name: value for name, value in values["tally"].items() if not name.endswith("_s")}
+        values["tally"] = {
+            name: value for name, value in values["tally"].items() if not name.endswith(("_s", "_spread"))
+        }
         listed.append(values)
     return listed
 

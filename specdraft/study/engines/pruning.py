@@ -19,6 +19,7 @@ from specdraft.replay.static import pack_traces
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Work
+from specdraft.study.engines.costs import table_costs
 from specdraft.traces.library import Expansions, PairTraces
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
@@ -115,6 +116,8 @@ def costs_for_pruning(
     """The pair's costs, the same that replay has, where a policy of combinations that are decoded live weighs them."""
     if not any(combination.pruning.needs_costs for combination in combinations):
         return None
+    if combinations[0].settings.cost.table is not None:
+        return table_costs(combinations[0])
     return pair_costs(pair, store, 1 + max(combination.limits.nodes for combination in combinations), watch=watch)
 
 

@@ -71,13 +71,14 @@ class ReplayEngine:
         store = self.store.labelled(prompts=work.combinations[0].prompts.label)
         prompt_ids = read_prompts(pair, work.prompts, work.combinations, store, self.note, self.watch)
         groups = [group for group in by_texts(work.combinations, work.repeats) if _rows_of(work, group)]
-        for number, group in enumerate(groups):
-            yield from self._replay_group(work, pair, group, prompt_ids, first=number == 0)
+        costs: dict[CostPoint, CostCurve] = {}  # measured, or looked at, once
+        for group in groups:
+            yield from self._replay_group(work, pair, group, prompt_ids, costs)
 
     def _replay_group(
-        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool
+        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, costs: dict[CostPoint, CostCurve]
     ) -> Iterator[Event]:
-        prepared = self._prepare_or_fail(work, pair, group, prompt_ids, first)
+        prepared = self._prepare_or_fail(work, pair, group, prompt_ids, costs)
         if not isinstance(prepared, Prepared):
             yield from prepared
             return
@@ -92,16 +93,18 @@ class ReplayEngine:
             yield Measured(pair.label, reliability=told)
 
     def _prepare_or_fail(
-        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool
+        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, costs: dict[CostPoint, CostCurve]
     ) -> Prepared | list[Failed]:
         try:
-            return self._prepare(work, pair, group, prompt_ids, first)
+            return self._prepare(work, pair, group, prompt_ids, costs)
         except (ResultsError, LoadError):
             raise
         except Exception as error:  # whatever goes wrong in one pair must not stop the others
             return [_failed(work, combination, group.repeats, error) for combination in group.combinations]
 
-    def _prepare(self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, first: bool) -> Prepared:
+    def _prepare(
+        self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, costs: dict[CostPoint, CostCurve]
+    ) -> Prepared:
         started = time.perf_counter()
         traces = self._traces(work, pair, group, prompt_ids)
         plans = [combination.together.plan for combination in group.combinations]
@@ -113,7 +116,7 @@ class ReplayEngine:
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
-        costs = self._costs(work, pair, time.perf_counter() - started, first)
+        costs |= {} if costs else self._costs(work, pair, time.perf_counter() - started)
         some = next(iter(costs.values()), None)
         by = (dynamic, temperatures, predictors, self.store, self.note, self.watch)
         scores = scores_for_pruning(work, pair, group.combinations, prompt_ids, traces, *by)
@@ -152,10 +155,10 @@ class ReplayEngine:
         given = (prompt_ids, traces, group.combinations[0].sampling, calibration, work.seed)
         return cross_fit_predictors(pair, work.prompts, *given, self.store, self.note, self.watch)
 
-    def _costs(self, work: Work, pair: Pair, recording_s: float, first: bool) -> dict[CostPoint, CostCurve]:
-        """What drafting and verifying cost, for all trees of this work; measured again for its first texts only."""
-        again = first and work.combinations[0].settings.cost.measure == "again"
-        return costs_of(work.combinations, pair, self.store, max(LEAST_S, SHARE * recording_s), again, self.watch)
+    def _costs(self, work: Work, pair: Pair, recording_s: float) -> dict[CostPoint, CostCurve]:
+        """What drafting and verifying cost, for all trees of this work."""
+        again, limit_s = work.combinations[0].settings.cost.measure == "again", max(LEAST_S, SHARE * recording_s)
+        return costs_of(work.combinations, pair, self.store, limit_s, again, self.watch)
 
     def _traces(self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]
