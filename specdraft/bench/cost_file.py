@@ -30,12 +30,12 @@ def read_costs(path: Path, files: PairFiles) -> list[CostCurve]:
     """The curves of a file. Raises `ConfigError` where it is none, or of another pair."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        assert known["kind"] == KIND
         curves = [CostCurve.of(curve) for curve in known["curves"]]
-        assert curves and all(curve.device for curve in curves)
+        if known["kind"] != KIND or not curves or not all(curve.device for curve in curves):
+            raise ValueError(KIND)
     except OSError as error:
         raise ConfigError(f"cost.table={path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         expected = "expected what specdraft bench costs --out FILE writes"
         raise ConfigError(f"cost.table={path}: is no table of costs; {expected}") from error
     for name, value in _models(files).items():

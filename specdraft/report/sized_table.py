@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,31 +87,26 @@ def _row(one: pd.Series[Any], rows: pd.DataFrame, records: pd.DataFrame) -> tupl
     fixed = rows[alike & (rows["tree"] == str(one["tree"]).removesuffix(STOP)) & (rows["budget"] <= one["budget"])]
     fixed = fixed[fixed["pruning"].isin(["", "none"]) & fixed[column].notna()]
     timed = _timed(pd.concat([fixed, one.to_frame().T]), records, column)
-    own = timed.speed.at(np.array([-1]))
+    own, others = timed.speed.at(np.array([-1])), timed.speed.at(np.arange(len(fixed)))
     low, high = bounds(own, timed.categories)[0]
     plain = one[column] / one[ratio]
     names = (visible(one["panel"]), one["shown"], f"{one['budget']:g}", f"{one['drafted_tokens'] / one['steps']:.1f}")
-    return (*names, str(Interval(own.estimates[0], low, high)), *_fixed(timed), number(plain), *_lead(timed))
+    said = str(Interval(own.estimates[0], low, high))
+    if not len(fixed):
+        return (*names, said, "–", "–", number(plain), "–")
+    best = int(np.argmax(others.estimates))
+    fastest = f"{number(others.estimates[best])} with {timed.budgets[best]:g}"
+    lead = _lead(own, others.at(np.array([best])), timed)
+    return (*names, said, fastest, number(_in_hindsight(others)), number(plain), lead)
 
 
-def _fixed(timed: _Timed) -> Iterator[str]:
-    """The fastest budget of all steps, and the fastest of each prompt."""
-    speed = timed.speed.at(np.arange(len(timed.budgets) - 1))
-    if not len(speed.estimates):
-        yield from ("–", "–")
-        return
-    best = int(np.argmax(speed.estimates))
-    yield f"{number(speed.estimates[best])} with {timed.budgets[best]:g}"
+def _in_hindsight(speed: Ratios) -> float:
+    """Tokens per second with the fastest budget of each prompt."""
     fastest = speed.below.argmin(0), np.arange(speed.below.shape[1])
-    yield number(float(speed.above[fastest].sum() / speed.below[fastest].sum()))
+    return float(speed.above[fastest].sum() / speed.below[fastest].sum())
 
 
-def _lead(timed: _Timed) -> Iterator[str]:
-    speed = timed.speed.at(np.arange(len(timed.budgets) - 1))
-    if not len(speed.estimates):
-        yield "–"
-        return
-    best = np.array([int(np.argmax(speed.estimates))])
-    own, fixed = timed.speed.at(np.array([-1])), speed.at(best)
+def _lead(own: Ratios, fixed: Ratios, timed: _Timed) -> str:
+    """How much faster than the fixed budget."""
     low, high = bounds_of_differences(own, fixed, timed.categories)[0]
-    yield f"{Interval(own.estimates[0] - fixed.estimates[0], low, high):+.2f}"
+    return f"{Interval(own.estimates[0] - fixed.estimates[0], low, high):+.2f}"
