@@ -15,7 +15,7 @@ from specdraft.report.words import say
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.comparisons import GROUP_KEYS
 from specdraft.results.intervals import Interval, number
-from specdraft.results.study_tables import read_csv
+from specdraft.results.study_tables import read_records
 
 STOP = "-goodput"  # of a tree's name
 COLUMNS = ("setting", "tree", "up to", "nodes sent", "tokens/s, sized in every step [95 %]", "best fixed budget",
@@ -44,7 +44,7 @@ def sized_table(findings: Findings) -> Table | None:
 def _records(study: StudyFiles) -> pd.DataFrame | None:
     """The rows of every prompt; None where they were not kept or cannot be read."""
     try:
-        return read_csv(study.folder / "records.csv", dtype={"combination": str, "prompt_id": str})
+        return read_records(study.folder)
     except ResultsError:
         return None
 

@@ -103,12 +103,17 @@ def load_study(folder: str | Path) -> StudyTables:
 
 
 def _read_records(folder: Path, config: Mapping[str, Any]) -> pd.DataFrame | None:
-    """The table of all rows, in whichever form it was written; None where that was not wanted."""
+    """The table of all rows; None where that was not wanted."""
+    output, there = config.get("output"), any((folder / file).exists() for file in (RECORDS, RECORDS_PARQUET))
+    if isinstance(output, Mapping) and output.get("records") == "none" and not there:
+        return None
+    return read_records(folder)
+
+
+def read_records(folder: Path) -> pd.DataFrame:
+    """The table of all rows, in whichever form it was written. Raises `ResultsError`."""
     if (folder / RECORDS_PARQUET).exists():
         return _read_parquet(folder / RECORDS_PARQUET)
-    output = config.get("output")
-    if isinstance(output, Mapping) and output.get("records") == "none" and not (folder / RECORDS).exists():
-        return None
     return read_table(folder / RECORDS)
 
 
