@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Methods side by side: results/methods/zoo on the bundled models, results/methods/smollm2 on SmolLM2-135M-Instruct,
-# and results/methods/smollm2-lookup, its model-free methods alone on more prompts and longer texts. The first two take
-# about 8 minutes each at most, the last one about 20.
+# and results/methods/smollm2-quoting, what looks up earlier text alone, on all summaries and retrieval questions.
+# Each takes about 10 minutes.
 #   scripts/bench_methods.sh [FOLDER] [OVERRIDES]
 # FOLDER holds SmolLM2 as scripts/fetch_smollm2.py --out FOLDER --drafters writes it; without a FOLDER only the first runs.
 set -euo pipefail
@@ -14,8 +14,9 @@ methods() { "$venv/bin/specdraft" bench methods "$@" ${more[@]+"${more[@]}"}; }
 
 methods --out results/methods/zoo
 if [ "$folder" ]; then
-    pair=(bench=methods-smollm2 pair=smollm2-layers8 pair.name=smollm2 "pair.target.path=$folder" "pair.draft.path=$folder-layers8")
+    pair=(bench=methods-smollm2 pair=smollm2-layers8 pair.name=smollm2 "pair.target.path=$folder" "pair.draft.path=$folder-layers8" threads=2)
     methods "${pair[@]}" --out results/methods/smollm2
-    lookups='["n-gram","n-gram of 7","suffix","suffix of 7","transformers","transformers prompt lookup"]'
-    methods "${pair[@]}" "bench.only=$lookups" prompts.limit=18 max_new_tokens=128 --out results/methods/smollm2-lookup
+    quoting=('prompts.categories=[summarization,rag]' prompts.limit=null max_new_tokens=128)
+    lookups='["n-gram","suffix","suffix tree","transformers prompt lookup"]'
+    methods "${pair[@]}" "${quoting[@]}" "bench.only=$lookups" bench.max_rounds=1 --out results/methods/smollm2-quoting
 fi

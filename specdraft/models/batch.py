@@ -55,8 +55,7 @@ class Batch:
         logits, _ = self._model.forward(
             ids[:, run],
             position_ids=self._positions[:, run],
-            past_key_values=self._cache,
-            use_cache=True,
+            cache=self._cache,
             logits_to_keep=kept if len(kept) else 1,
         )
         return logits[order[ending], place]
@@ -77,8 +76,7 @@ class Batch:
             tokens,
             position_ids=positions,
             attention_mask=additive_masks(self._model, self._visible(seen, len(tokens)), positions, self._positions),
-            past_key_values=self._cache,
-            use_cache=True,
+            cache=self._cache,
         )
         self.slots += tokens.shape[1]
         return logits

@@ -107,8 +107,7 @@ class Branches:
             fed,
             position_ids=at,
             attention_mask=additive_masks(self._model, visible, at, slot_at),
-            past_key_values=cache,
-            use_cache=True,
+            cache=cache,
         )
         place = rows.row * rows.shape[1] + rows.column
         self._keep(cache, torch.from_numpy(place), rows.shape[1])

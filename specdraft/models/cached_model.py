@@ -45,9 +45,7 @@ class CachedModel(LanguageModel):
         """
         tokens = torch.tensor([list(token_ids)], device=self.device)
         positions = torch.arange(self.length, self.length + tokens.shape[1], device=self.device)[None]
-        logits, hidden = self.forward(
-            tokens, layers, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-        )
+        logits, hidden = self.forward(tokens, layers, position_ids=positions, cache=self._cache, logits_to_keep=1)
         self.length += tokens.shape[1]
         return Forward(logits[0, -1], None if hidden is None else hidden[0])
 
@@ -69,8 +67,7 @@ class CachedModel(LanguageModel):
             layers,
             position_ids=positions[None],
             attention_mask=self._masks(positions, tail),
-            past_key_values=self._cache,
-            use_cache=True,
+            cache=self._cache,
         )
         self._pending_positions = torch.cat([self._pending_positions, positions])
         return Forward(logits[0], None if hidden is None else hidden[0])

@@ -54,6 +54,15 @@ def rotary_scalings(text: Any) -> list[tuple[str, Mapping[str, Any]]]:
     return [(kind, part) for kind, part in kinds if kind != "default"]
 
 
+def cache_name(model_class: type) -> str | None:
+    """What a model's forward calls its cache (`cache` since transformers 5.24, `past_key_values` before); None: none."""
+    return next((name for name in ("cache", "past_key_values") if name in _parameters(model_class)), None)
+
+
+def _parameters(model_class: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
+
+
 def check_supported(name: str, config: Any, model_class: type) -> None:
     """The static gate.
 
@@ -82,10 +91,9 @@ def check_supported(name: str, config: Any, model_class: type) -> None:
         refuse(f"its sliding window is {window!r}; expected a number of tokens")
     if (layers := getattr(text, "num_hidden_layers", None)) is not None and layers < 1:
         refuse(f"it has {layers} layers")
-    parameters = inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
-    if "past_key_values" not in parameters:
+    if cache_name(model_class) is None:
         refuse("it keeps no attention key-value cache")
-    if "position_ids" not in parameters:
+    if "position_ids" not in _parameters(model_class):
         refuse("its forward takes no position_ids, so siblings cannot share a position")
 
 

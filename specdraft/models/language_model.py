@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from specdraft.models.files import eos_ids
-from specdraft.models.gate import attention_layout
+from specdraft.models.gate import attention_layout, cache_name
 
 
 def tail_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -82,13 +82,24 @@ class LanguageModel:
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.dtype
         self.layout = attention_layout(model.config)
+        self._cache_name = cache_name(type(model))
 
-    def forward(self, token_ids: torch.Tensor, layers: Sequence[int] = (), **inputs: Any) -> tuple[torch.Tensor, Any]:
-        """`[B, q]` ids -> `[B, kept, vocab]` float32 logits, and `[B, q, L, width]` states or None."""
+    def forward(
+        self, token_ids: torch.Tensor, layers: Sequence[int] = (), *, cache: Any = None, **inputs: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """`[B, q]` ids -> `[B, kept, vocab]` float32 logits, and `[B, q, L, width]` states or None.
+
+        Args:
+            token_ids: the ids.
+            layers: whose states are wanted.
+            cache: of keys and values (see `new_cache`); None: none is kept.
+            inputs: what the model's forward takes besides.
+        """
         wanted = {"output_hidden_states": True} if layers else {}
+        kept: dict[Any, Any] = {"use_cache": False} if cache is None else {self._cache_name: cache, "use_cache": True}
         if self.width > self._readable:
             token_ids = token_ids.where(token_ids < self._readable, self._stand_in)
-        out = self.model(input_ids=token_ids, **wanted, **inputs)
+        out = self.model(input_ids=token_ids, **wanted, **kept, **inputs)
         hidden = torch.stack([out.hidden_states[layer] for layer in layers], 2) if layers else None
         return self.of_texts(out.logits), hidden
 
@@ -142,7 +153,7 @@ class LanguageModel:
     @torch.inference_mode()
     def after(self, token_ids: Sequence[int]) -> torch.Tensor:
         """`[vocab]` logits after some tokens: sequential decoding, without a cache and without a tree."""
-        logits, _ = self.forward(torch.tensor([list(token_ids)], device=self.device), use_cache=False, logits_to_keep=1)
+        logits, _ = self.forward(torch.tensor([list(token_ids)], device=self.device), logits_to_keep=1)
         last: torch.Tensor = logits[0, -1]
         return last
 
@@ -160,7 +171,7 @@ class LanguageModel:
         rows = [[*prompt, *text[:-1].tolist()] for prompt, text in zip(prompts, texts, strict=True)]
         ids = padded(rows, self.device)
         positions = torch.arange(ids.shape[1], device=self.device)[None].expand_as(ids)
-        _, hidden = self.forward(ids, layers, position_ids=positions, use_cache=False, logits_to_keep=1)
+        _, hidden = self.forward(ids, layers, position_ids=positions, logits_to_keep=1)
         return [hidden[row, : len(tokens)] for row, tokens in enumerate(rows)]
 
 

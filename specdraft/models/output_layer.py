@@ -57,7 +57,7 @@ class OutputLayer:
     @torch.inference_mode()
     def _check(self, model: LanguageModel, name: str) -> None:
         ids = torch.arange(PROBED, device=model.device)[None] % model.vocab
-        logits, states = model.forward(ids, (LAST,), use_cache=False)
+        logits, states = model.forward(ids, (LAST,))
         assert states is not None
         apart = (model.of_texts(self(states[:, :, 0])) - logits)[..., : model.vocab].abs().max()
         if not apart <= TOLERANCE * logits[..., : model.vocab].abs().max():
