@@ -141,8 +141,7 @@ class Stand:
         ]
         for size in sizes:
             spare = size not in needed
-            drafting = self._timed(lambda size=size: self._pair.drafter.rehearse(size))  # type: ignore[misc]
-            cells += [Cell("draft_level_s", drafting, size, spare), self._verification("verify_s", size, spare)]
+            cells += [Cell("draft_level_s", self._level(size), size, spare), self._verification("verify_s", size, spare)]
         cells += [Cell("plain_s", self._plain), Cell("other_s", self._rest_of_a_step)]
         if self._pair.traits.probabilities:
             cells.append(Cell("select_s", self._selection, varies=True))
@@ -167,6 +166,18 @@ class Stand:
 
     def _read_draft(self) -> None:
         self._pair.drafter.begin(self._prompt)
+
+    def _level(self, parents: int) -> Callable[[], float]:
+        """Drafting one level; that a step drops what it fed, once for all levels, is in the rest of a step."""
+        drafter = self._pair.drafter
+        work = self._timed(lambda: drafter.rehearse(parents))
+
+        def sample() -> float:
+            seconds = work()
+            drafter.rewind()
+            return seconds
+
+        return sample
 
     def _verification(self, quantity: str, size: int, spare: bool) -> Cell:
         """The target's forward over a tree of so many tokens, root included, as a step has it."""

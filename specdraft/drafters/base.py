@@ -265,7 +265,7 @@ class Drafter(Protocol):
         softmax(logits / temperature); of drafters with probabilities. `featured`: what it said in them too."""
 
     def rehearse(self, parents: int) -> None:
-        """Do the work of drafting one level below so many nodes, and keep nothing: its time is measured."""
+        """Do the work of drafting one level below so many nodes, as its time is measured; `rewind` undoes it."""
 
     def facts(self) -> dict[str, Any]:
         """Everything that its proposals depend on: names what is recorded of it."""

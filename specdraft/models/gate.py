@@ -55,7 +55,7 @@ def rotary_scalings(text: Any) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def cache_name(model_class: type) -> str | None:
-    """What a model's forward calls its cache (`cache` since transformers 5.24, `past_key_values` before); None: none."""
+    """What a model's forward calls its cache (`cache` since transformers 5.24, `past_key_values` before), if any."""
     return next((name for name in ("cache", "past_key_values") if name in _parameters(model_class)), None)
 
 

@@ -15,7 +15,7 @@ from specdraft.errors import UnsupportedModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.facts import describe_model
 from specdraft.models.files import ModelFiles
-from specdraft.models.gate import AttentionLayout, attention_layout
+from specdraft.models.gate import AttentionLayout, attention_layout, cache_name, check_supported
 from specdraft.models.language_model import Forward, tail_mask
 from specdraft.models.self_check import self_check
 from specdraft.models.spec import ModelSpec
@@ -76,6 +76,50 @@ ROUNDS: list[tuple[Callable[..., torch.Tensor], Topology, list[int]]] = [
     (append_tree, DEEP, [0, 1, 2, 3, 4]),
     (append_by_level, WIDE, [0, 3]),
 ]
+
+
+class Renamed(torch.nn.Module):
+    """A model whose forward calls its cache by another of the names that `transformers` has for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of = random_model("llama", "sdpa")
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name in ("of", "_modules") else getattr(self.of, name)
+
+    def _run(self, cache: Any, **inputs: Any) -> Any:
+        return self.of(**{str(cache_name(type(self.of))): cache}, **inputs)
+
+
+class CacheNamedCache(Renamed):
+    def forward(self, input_ids: torch.Tensor, position_ids: Any = None, cache: Any = None, **others: Any) -> Any:
+        return self._run(cache, input_ids=input_ids, position_ids=position_ids, **others)
+
+
+class CacheNamedPast(Renamed):
+    def forward(self, input_ids: Any, position_ids: Any = None, past_key_values: Any = None, **others: Any) -> Any:
+        return self._run(past_key_values, input_ids=input_ids, position_ids=position_ids, **others)
+
+
+class NoCache(Renamed):
+    def forward(self, input_ids: Any, position_ids: Any = None) -> Any:
+        return self._run(None, input_ids=input_ids, position_ids=position_ids)
+
+
+@pytest.mark.parametrize("kind", [CacheNamedCache, CacheNamedPast])
+def test_the_cache_goes_by_the_name_that_the_model_has_for_it(kind: type[Renamed]) -> None:
+    named, text = kind(), random_ids(PROMPT, seed=1)
+    check_supported("x", named.config, kind)
+    model = CachedModel(named, SMALL_VOCAB)
+    model.prefill(text)
+    torch.testing.assert_close(model.extend(text[0]), sequential(model, [*text, text[0]]), atol=1e-4, rtol=1e-4)
+    assert model.length == PROMPT + 1
+
+
+def test_a_model_without_a_cache_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="keeps no attention key-value cache"):
+        check_supported("x", random_model("llama", "sdpa").config, NoCache)
 
 
 @pytest.mark.parametrize(("name", "attention"), CASES)

@@ -16,9 +16,12 @@ from specdraft.errors import ConfigError
 from specdraft.prediction.pruning import NoPruning
 from specdraft.prediction.pruning.adaptive import Adaptive
 from specdraft.prediction.pruning.ratio import Ratio
+from specdraft.report.figures.canvas import canvas_of
+from specdraft.report.figures.sized import FIXED, SIZED, sized
 from specdraft.report.findings import findings_of
 from specdraft.report.sized_table import sized_table
 from specdraft.report.study_files import read_study
+from specdraft.report.words import plain
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 from specdraft.study.sizing import sizing
@@ -104,6 +107,20 @@ def test_the_report_sets_it_beside_every_fixed_budget(rows: pd.DataFrame, folder
     assert replayed[5:7] == (f"{fixed} with 8", fixed)  # one budget is the best one, for every prompt
     assert replayed[8].startswith("+")
     assert sized_table(findings_of(read_study(folder / "1"))) is None
+
+
+def test_the_figure_shows_both_and_no_tree(rows: pd.DataFrame, folder: Path) -> None:
+    figure = sized(canvas_of(findings_of(read_study(folder / "0"))))
+    assert figure is not None
+    table = figure.tables["sized"].set_index(["panel", "way"])
+    assert len(table) == 4 and (table.loc[(slice(None), FIXED), "nodes"] == 8).all()
+    replayed = next(panel for panel, _ in table.index if "live" not in panel)
+    own = table.loc[(replayed, SIZED)]
+    sent = rows.loc["best_first-calibrated-goodput"].xs("replay", level="engine")
+    assert own["nodes"] == pytest.approx(sent["drafted_tokens"].sum() / sent["steps"].sum())
+    assert own["plain_tokens_per_s"] == pytest.approx(table.loc[(replayed, FIXED), "plain_tokens_per_s"])
+    assert f"{table.loc[replayed, 'tokens_per_s'].max():.1f} tokens per second" in plain(figure.caption)
+    assert sized(canvas_of(findings_of(read_study(folder / "1")))) is None
 
 
 def test_what_a_stop_means() -> None:

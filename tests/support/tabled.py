@@ -80,7 +80,7 @@ class TableModel(CachedModel):
 
     def forward(self, token_ids: torch.Tensor, layers: Sequence[int] = (), **inputs: Any) -> tuple[torch.Tensor, None]:
         """Without a cache: of the last `logits_to_keep` tokens."""
-        if inputs.get("use_cache"):
+        if inputs.get("cache") is not None:
             return self._side_by_side(token_ids, **inputs), None
         width, keep = token_ids.shape[1], inputs["logits_to_keep"]
         kept = range(width - keep + 1, width + 1)
@@ -91,15 +91,14 @@ class TableModel(CachedModel):
         self,
         token_ids: torch.Tensor,
         position_ids: torch.Tensor,
-        past_key_values: Any,
-        use_cache: bool,
+        cache: Any,
         attention_mask: torch.Tensor | None = None,
         logits_to_keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """`[B, kept, vocab]` of a `Batch`; its cache holds the tokens and their positions."""
         rows, count = token_ids.shape
         states = torch.stack([token_ids, position_ids.expand(rows, -1)], -1)[:, None].double()  # [B, 1, q, 2]
-        held, _ = past_key_values.update(states, states, 0)
+        held, _ = cache.update(states, states, 0)
         seen = (
             torch.ones(count, held.shape[2]).tril(held.shape[2] - count).bool().expand(rows, -1, -1)
             if attention_mask is None

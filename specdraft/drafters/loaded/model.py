@@ -117,14 +117,13 @@ class ModelDrafter:
         return score(self.model, texts, trees, temperature, featured)
 
     def rehearse(self, parents: int) -> None:
-        """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache, which stays as it was."""
+        """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache."""
         model = self.model
         if parents not in self._rehearsed:  # as a static tree's masks, they are made once
             tokens = torch.arange(parents, device=model.device) % model.vocab
             tail = tail_mask(torch.eye(parents, dtype=torch.bool, device=model.device), model.dtype)
             self._rehearsed[parents] = tokens, torch.zeros_like(tokens), tail
         rank_tokens(model.append(*self._rehearsed[parents]).logits, 2)
-        model.commit([])
 
     def facts(self) -> dict[str, Any]:
         """See `Drafter.facts`."""

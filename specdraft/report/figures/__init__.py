@@ -20,6 +20,7 @@ from specdraft.report.figures.ranks import ranks
 from specdraft.report.figures.reliability import reliability, survival
 from specdraft.report.figures.settings import settings
 from specdraft.report.figures.siblings import siblings
+from specdraft.report.figures.sized import sized
 from specdraft.report.figures.speedups import estimated_speedup, measured_speedup
 from specdraft.report.figures.theory import theory
 from specdraft.report.figures.winners import winners
@@ -43,6 +44,7 @@ FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's or
     latency,
     measured_speedup,
     estimated_speedup,
+    sized,
 )
 
 
