@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import isnan
@@ -20,7 +20,7 @@ from specdraft.bench.curve import Circumstances, CostCurve
 from specdraft.bench.in_batch import in_batch
 from specdraft.bench.kept import LARGEST, LEAST_S, date_of, device_name, within_context
 from specdraft.bench.load import LoadMeter
-from specdraft.bench.measuring import Cell, Timing, in_turns, sizes_up_to
+from specdraft.bench.measuring import Cell, Timed, Timing, in_turns, sizes_up_to
 from specdraft.bench.points import USUAL, CostPoint
 from specdraft.bench.trust import TWIN, Key, doubts
 from specdraft.decoding.decode import Clock, choose, decode
@@ -32,7 +32,7 @@ from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan
-from specdraft.trees.shapes.base import Growing
+from specdraft.trees.shapes.base import Growing, StaticPlan
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.wide import Wide
@@ -41,7 +41,10 @@ from specdraft.trees.topology import Topology
 
 IN_A_ROW = 4  # steps of plain decoding that are timed together, as nothing is drafted between them
 STEPS = 2  # of a short run: the last is timed, the one before it prepares what later steps find
-RECHECK_S, RECHECKED = 2.0, ("plain_s", "verify_s", "draft_level_s")
+PERIOD = 16  # tokens of the prompt, over and over
+LEVELS = 3  # of a draft, behind the first one, that are timed together
+SLOW_S = 0.1  # a draft that takes longer is drafted once
+RECHECK_S, RECHECKED = 2.0, ("plain_s", "verify_s", "draft_s", "draft_first_s")
 PREFILLS = 5  # rounds in which prompts are read
 
 
@@ -77,7 +80,7 @@ def measure_costs(
     stand = Stand(in_batch(pair, point.batch), *within_context(pair, largest, point))
     timed = in_turns(stand.cells(), limit_s, watch, now, meter.start)
     elsewhere = meter.elsewhere()
-    timings = {(t.cell.quantity, t.cell.size): t.timing for t in timed if t.cell.quantity != "select_s"}
+    timings = _timings(timed)
     why = doubts(timings, elsewhere)
     curve = _curve(pair, timings, point, believed=not why)
     if stand.selections:
@@ -103,7 +106,7 @@ def confirms(
     stand.leave()
     known = curve.timings
     return not meter.elsewhere().disturbs and not any(
-        t.timing.differs(known[t.cell.quantity, t.cell.size]) for t in timed
+        timing.differs(known[key]) for key, timing in _timings(timed).items() if key in known
     )
 
 
@@ -122,7 +125,8 @@ class Stand:
     def __init__(self, pair: Pair, prefix: int, largest: int) -> None:
         self._pair, self._largest = pair, largest
         generator = torch.Generator().manual_seed(0)
-        self._ids = torch.randint(0, pair.target.vocab, (prefix,), generator=generator).tolist()
+        period = torch.randint(0, pair.target.vocab, (PERIOD,), generator=generator).tolist()
+        self._ids = (period * -(-prefix // PERIOD))[:prefix]  # so that there is something to be found in it
         self._verifier, self._clock = Verifier.of(pair), Clock(pair.target.device)
         self._prompt = Prefilled(self._ids, self._verifier.prefill(self._ids).hidden)
         pair.drafter.begin(self._prompt)
@@ -141,7 +145,9 @@ class Stand:
         ]
         for size in sizes:
             spare = size not in needed
-            cells += [Cell("draft_level_s", self._level(size), size, spare), self._verification("verify_s", size, spare)]
+            cells.append(self._drafting("draft_s", self._levels(size), size, spare))
+            cells.append(self._verification("verify_s", size, spare))
+        cells.append(self._drafting("draft_first_s", Topology([-1, 0])))
         cells += [Cell("plain_s", self._plain), Cell("other_s", self._rest_of_a_step)]
         if self._pair.traits.probabilities:
             cells.append(Cell("select_s", self._selection, varies=True))
@@ -167,17 +173,31 @@ class Stand:
     def _read_draft(self) -> None:
         self._pair.drafter.begin(self._prompt)
 
-    def _level(self, parents: int) -> Callable[[], float]:
-        """Drafting one level; that a step drops what it fed, once for all levels, is in the rest of a step."""
-        drafter = self._pair.drafter
-        work = self._timed(lambda: drafter.rehearse(parents))
+    def _drafting(self, quantity: str, topology: Topology, size: int = 0, spare: bool = False) -> Cell:
+        """Drafting a tree behind a verification, as every step but the first does it."""
+        drafter, plan, root = self._pair.drafter, StaticPlan(topology), self._ids[-1]
+        verify = self._verification("verify_s", 2, spare=False).sample
+        draft = self._timed(lambda: drafter.draft(root, plan))
 
         def sample() -> float:
-            seconds = work()
+            verify()
+            seconds = draft()
             drafter.rewind()
+            if seconds < SLOW_S:  # of a quick draft, what a static shape makes once is a part
+                verify()
+                seconds = draft()
+                drafter.rewind()
             return seconds
 
-        return sample
+        return Cell(quantity, sample, size, spare)
+
+    def _levels(self, parents: int) -> Topology:
+        """A level below the root, and `LEVELS` more below so many nodes each, as far as the drafter goes."""
+        wide, deepest = min(parents, self._pair.files.shared_ids), self._pair.traits.deepest or 1 + LEVELS
+        columns, rows = range(wide if deepest > 1 else 1), range(min(LEVELS, deepest - 1))
+        first = [0] * len(columns)
+        below = [1 + row * wide + column for row in rows for column in columns]
+        return Topology([-1, *first, *below], [0, *columns, *(0 for _ in below)])
 
     def _verification(self, quantity: str, size: int, spare: bool) -> Cell:
         """The target's forward over a tree of so many tokens, root included, as a step has it."""
@@ -226,6 +246,16 @@ class Stand:
         return step
 
 
+def _timings(timed: Sequence[Timed]) -> dict[Key, Timing]:
+    """What was timed, with the levels of drafts in the place of drafts, and without what varies."""
+    found = {(t.cell.quantity, t.cell.size): t.timing for t in timed if not t.cell.varies}
+    first = found.pop(("draft_first_s", 0))
+    for size in [size for quantity, size in found if quantity == "draft_s"]:
+        found["draft_level_s", size] = found.pop(("draft_s", size)).less(first.median, LEVELS)
+    found["draft_begin_s", 0] = first.less(found["draft_level_s", 1].median)
+    return found
+
+
 def _curve(pair: Pair, timings: Mapping[Key, Timing], point: CostPoint, believed: bool) -> CostCurve:
     """The medians; texts of a batch are read one after another. More tokens cost no less; and where costs are believed
     in, a step costs no less than a token of plain decoding: what breaks that is within the spread."""
@@ -246,6 +276,7 @@ def _curve(pair: Pair, timings: Mapping[Key, Timing], point: CostPoint, believed
         device_name(pair),
         None,
         *point,
+        max(medians["draft_begin_s"], 0.0),
     )
 
 

@@ -52,13 +52,15 @@ class CostCurve:
 
     Attributes:
         sizes: numbers of tokens that were measured, ascending.
-        draft_level_s: drafting one level whose parents are so many nodes.
+        draft_level_s: drafting one level whose parents are so many nodes, behind another level.
         verify_s: the target's forward over so many tokens (root included).
         plain_s: one step of plain decoding.
         other_s: the rest of a step: acceptance, cache upkeep.
         select_s: what one level of a dynamic tree takes on top: choosing its nodes, masks made anew in each step.
         prefill_s: both models on a prompt of `kept.PREFIX` tokens; `target_prefill_s`: the target alone.
         measured: how; None of costs that are made up.
+        draft_begin_s: what the first level of a step takes on top: the target's forward has left nothing of the drafter
+            in the processor's caches.
         context, batch: committed tokens of each text meanwhile, and texts that went together; seconds are of all of
             them.
     """
@@ -76,6 +78,7 @@ class CostCurve:
     measured: Circumstances | None = field(default=None, compare=False)
     context: int = PREFIX
     batch: int = 1
+    draft_begin_s: float = 0.0
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> CostCurve:
@@ -131,7 +134,7 @@ class CostCurve:
                 seconds = [*getattr(self, name)]
                 seconds[place] += deviation(*ends)
                 curves.append(self._with(name, seconds))
-        for name in ("plain_s", "other_s", "select_s"):
+        for name in ("plain_s", "other_s", "select_s", "draft_begin_s"):
             curves += [self._with(name, getattr(self, name) + deviation(*ends)) for ends in spread.get(name, [])]
         for ends in spread.get("target_prefill_s", []):
             both = {part: getattr(self, part) + deviation(*ends) for part in ("prefill_s", "target_prefill_s")}
@@ -146,22 +149,26 @@ class CostCurve:
 
     def step_s(self, topology: Topology) -> float:
         """Seconds of one verification step with this tree."""
-        parents = topology.parents_by_level
-        drafting = self._at(parents, self.draft_level_s).sum()
+        drafting = self._drafting_s(np.array([topology.parents_by_level]), 0.0)[0]
         return float(drafting + self._at([len(topology)], self.verify_s)[0] + self.other_s)
 
     def dynamic_steps_s(self, fed: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """`[V]` seconds of steps with dynamic trees of `nodes` `[V]`; `fed` `[V, D]` nodes made each level (0: there
         is none)."""
-        levels = np.where(fed > 0, self._at(fed, self.draft_level_s) + self.select_s, 0.0)
-        seconds: np.ndarray = levels.sum(1) + self._at(nodes + 1, self.verify_s) + self.other_s
+        drafting = self._drafting_s(fed, self.select_s)
+        seconds: np.ndarray = drafting + self._at(nodes + 1, self.verify_s) + self.other_s
         return seconds
 
     def of_steps(self, fed: np.ndarray, most: int, dynamic: bool) -> StepCosts:
         """See `pruning.base.Costs`."""
-        select_s = self.select_s if dynamic else 0.0
-        drafting = np.where(fed > 0, self._at(fed, self.draft_level_s) + select_s, 0.0).sum(1)
+        drafting = self._drafting_s(fed, self.select_s if dynamic else 0.0)
         return StepCosts(drafting + self.other_s, self._at(np.arange(most + 1) + 1, self.verify_s))
+
+    def _drafting_s(self, fed: np.ndarray, select_s: float) -> np.ndarray:
+        """`[V]` seconds of drafting; `fed` as in `dynamic_steps_s`, `select_s` on top of each level."""
+        levels = np.where(fed > 0, self._at(fed, self.draft_level_s) + select_s, 0.0)
+        seconds: np.ndarray = levels.sum(1) + self.draft_begin_s * (fed > 0).any(1)
+        return seconds
 
     def _at(self, counts: list[int] | np.ndarray, seconds: list[float]) -> np.ndarray:
         """Seconds for so many tokens: linear between the sizes that were measured, and beyond the last two."""

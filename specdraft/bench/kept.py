@@ -22,7 +22,7 @@ LARGEST = 128  # tokens of the largest forward, where nobody says what trees nee
 LEAST_S, SHARE = 30.0, 0.1  # measuring takes at most so many seconds, or this share of what recording took
 
 LISTS = ("sizes", "draft_level_s", "verify_s")
-NUMBERS = ("plain_s", "other_s", "select_s", "prefill_s", "target_prefill_s")
+NUMBERS = ("plain_s", "other_s", "select_s", "draft_begin_s", "prefill_s", "target_prefill_s")
 HOW, WHY = "measured", "unreliable"  # as they are stored: numbers, and texts as the bytes of JSON
 QUARTILES = "quartiles."  # and of each quantity
 

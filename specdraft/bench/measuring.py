@@ -36,6 +36,10 @@ class Timing(NamedTuple):
         """Of both, one after the other."""
         return Timing(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def less(self, seconds: float, parts: int = 1) -> Timing:
+        """One of so many equal parts of what is left after these seconds; never less than nothing."""
+        return Timing(*(max(value - seconds, 0.0) / parts for value in self))
+
     def exceeds(self, other: Timing) -> bool:
         """Whether this took longer than the other by more than their spread."""
         return self.low > other.high and self.median > (1 + APART) * other.median

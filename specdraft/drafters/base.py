@@ -264,9 +264,6 @@ class Drafter(Protocol):
         """Given trees at every start of each text as it would draft them, one text after another, nodes scored by
         softmax(logits / temperature); of drafters with probabilities. `featured`: what it said in them too."""
 
-    def rehearse(self, parents: int) -> None:
-        """Do the work of drafting one level below so many nodes, as its time is measured; `rewind` undoes it."""
-
     def facts(self) -> dict[str, Any]:
         """Everything that its proposals depend on: names what is recorded of it."""
 

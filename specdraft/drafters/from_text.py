@@ -178,11 +178,6 @@ class TextDrafter:
     def _refuse(self) -> NoReturn:
         raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
 
-    def rehearse(self, parents: int) -> None:
-        """See `Drafter.rehearse`: one look-up for each."""
-        for _ in range(parents):
-            self._reader.next_tokens(1)
-
     def facts(self) -> dict[str, Any]:
         """See `Drafter.facts`."""
         return text_facts(self._spec, self._stops)

@@ -338,7 +338,7 @@ def test_how_it_was_measured(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -
     assert (measured.elsewhere, measured.cores) == (1.25, 2)
     assert measured.unreliable[0] == "other work used 1.2 of 2 cores while costs were measured"
     lengths = {name: len(quartiles) for name, quartiles in measured.quartiles.items()}
-    alone = ("target_prefill_s", "draft_prefill_s", "plain_s", "other_s", "select_s")
+    alone = ("target_prefill_s", "draft_prefill_s", "plain_s", "other_s", "select_s", "draft_begin_s")
     assert lengths == {"draft_level_s": 4, "verify_s": 4} | dict.fromkeys(alone, 1)
 
 
@@ -478,8 +478,9 @@ def test_a_slow_pair_is_measured_at_few_sizes(tiny_pair: Pair, monkeypatch: pyte
     assert curve.sizes == [1, 2, 65]
     assert curve.verify_s == [20.0, 20.0, 20.0]
     assert curve.doubts == ()
-    # two prompts, twice; three sizes of both models; four plain steps; twice two steps with up to four levels
-    assert spent.now <= 20 * (4 + 6 + 4 + 4 * 5)
+    # two prompts, twice; three sizes; drafts of them, of four levels behind a verification, and of one; four plain
+    # steps; twice two steps with up to four levels
+    assert spent.now <= 20 * (4 + 3 + 3 * 5 + 2 + 4 + 4 * 5)
 
 
 def test_a_look_at_the_pair_confirms_what_it_costs(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,13 @@ def test_a_study_estimates_by_a_table_for_each_point(run: Run, pair: list[str], 
     known = json.loads(table.read_text())
     for number, curve in enumerate(known["curves"]):  # another machine's: it says so
         curve |= {"device": "Elsewhere 9000", "plain_s": 1.0, "verify_s": [2.0 + number] * 4, "other_s": 0.0}
-        curve |= {"draft_level_s": [0.0] * 4, "prefill_s": 1.0, "target_prefill_s": 1.0, "measured": None}
+        curve |= {
+            "draft_level_s": [0.0] * 4,
+            "draft_begin_s": 0.0,
+            "prefill_s": 1.0,
+            "target_prefill_s": 1.0,
+            "measured": None,
+        }
     table.write_text(json.dumps(known))
     grid = ["tree=chain", "budget=2", "prompts.limit=2", "max_new_tokens=6", "prompts.chat_template=none"]
     grid += ["max_prompt_tokens=24", "report=false", f"cost.table={table}", "cost.context=16,32", "cost.batch=1,3"]

@@ -107,9 +107,6 @@ class EchoDrafter:
     def score(self, texts: Sequence[RecordedText], trees: Any, temperature: float) -> Iterator[Expansion]:
         raise NotImplementedError
 
-    def rehearse(self, parents: int) -> None:
-        self._best(self._before)
-
     def facts(self) -> dict[str, Any]:
         return {"drafter": self._spec.as_dict()}
 

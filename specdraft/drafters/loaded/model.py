@@ -30,7 +30,7 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles
-from specdraft.models.language_model import padded, tail_mask
+from specdraft.models.language_model import padded
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
 
@@ -56,7 +56,6 @@ class ModelDrafter:
         self._slot: dict[int, int] = {}  # node of the last tree -> its slot among those fed for it
         self._prompt_ids: Sequence[int] = ()
         self._text = GrowingText()
-        self._rehearsed: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
@@ -115,15 +114,6 @@ class ModelDrafter:
     ) -> Iterator[Described]:
         """See `Drafter.score`."""
         return score(self.model, texts, trees, temperature, featured)
-
-    def rehearse(self, parents: int) -> None:
-        """See `Drafter.rehearse`: a forward over siblings after whatever is in the cache."""
-        model = self.model
-        if parents not in self._rehearsed:  # as a static tree's masks, they are made once
-            tokens = torch.arange(parents, device=model.device) % model.vocab
-            tail = tail_mask(torch.eye(parents, dtype=torch.bool, device=model.device), model.dtype)
-            self._rehearsed[parents] = tokens, torch.zeros_like(tokens), tail
-        rank_tokens(model.append(*self._rehearsed[parents]).logits, 2)
 
     def facts(self) -> dict[str, Any]:
         """See `Drafter.facts`."""

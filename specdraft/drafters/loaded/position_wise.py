@@ -191,10 +191,6 @@ class PositionWiseDrafter:
     def _refuse(self) -> NoReturn:
         raise ConfigError("nothing is learnt of a drafter that proposes by the distance from the root")
 
-    def rehearse(self, parents: int) -> None:
-        """See `Drafter.rehearse`: one head, however many nodes share what it says."""
-        rank_tokens(self._heads(self._before, 1)[0], 2)
-
     def facts(self) -> dict[str, Any]:
         """See `Drafter.facts`."""
         return self._known.facts

@@ -11,7 +11,7 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, MOST_SPOKEN, Canvas
 from specdraft.report.figures.charts import facet
-from specdraft.report.study_files import panel_label, visible
+from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
 
 TITLE = "What pruning costs"
@@ -29,7 +29,7 @@ def pruning(canvas: Canvas) -> Figure | None:
     rows = rows[rows["regret_tokens"].notna()]  # of whole trees it is empty
     if rows.empty:
         return None
-    points = rows.assign(panel=_settings(canvas, rows), policy=rows["pruning"].map(visible))
+    points = rows.assign(panel=canvas.settings(rows, but="pruning"), policy=rows["pruning"].map(visible))
     points["curve"] = points["policy"].str.replace(SETTING, "", regex=True)
     panels = list(dict.fromkeys(points["panel"]))[:MOST_PANELS]
     table = points[points["panel"].isin(panels)].reset_index(drop=True)[SHOWN]
@@ -39,14 +39,6 @@ def pruning(canvas: Canvas) -> Figure | None:
     )
     caption = join([*(_gentlest(panel, table) for panel in panels[:MOST_SPOKEN]), note])
     return drawn("pruning", TITLE, caption, _chart(panels), {"pruning": table})
-
-
-def _settings(canvas: Canvas, rows: pd.DataFrame) -> list[str]:
-    """A panel holds what differs by tree, budget and policy only."""
-    varying = [key for key in canvas.findings.study.varying if key != "pruning"]
-    keys = ["pair", *varying]
-    every = rows[keys].astype(str).itertuples(index=False, name=None)
-    return [panel_label(dict(zip(keys, values, strict=True)), varying) for values in every]
 
 
 def _chart(panels: list[str]) -> Any:

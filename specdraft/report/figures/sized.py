@@ -22,6 +22,8 @@ def sized(canvas: Canvas) -> Figure | None:
     """A line for each tree at every budget, one for it with `stop=goodput`, and plain decoding; None where there is no
     such tree, or nothing has a time."""
     rows = canvas.findings.rows
+    if "pruning" in rows:  # a stop is a policy: what it is set beside has none
+        rows = rows.assign(panel=canvas.settings(rows, but="pruning"))
     trees = rows.loc[rows["tree"].str.endswith(STOP), "tree"].str.removesuffix(STOP).unique()
     if not len(trees) or "engine" not in rows:
         return None
@@ -76,7 +78,7 @@ def _chart(panels: list[str]) -> Any:
 def _best(panel: str, table: pd.DataFrame) -> Text:
     """What is fastest in a panel."""
     rows = table[table["panel"] == panel]
-    top, plain = rows.loc[rows["tokens_per_s"].idxmax()], rows["plain_tokens_per_s"].mean()
+    top, plain = rows.iloc[int(rows["tokens_per_s"].argmax())], rows["plain_tokens_per_s"].mean()
     if plain >= top["tokens_per_s"]:
         best = "{}: no tree is the fastest, with {} tokens per second; of trees {} is ({} at most, {})."
         return say(best, Name(panel), f"{plain:.1f}", *_said(top))
