@@ -29,6 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from specdraft.models.gate import cache_name
+
 ROOT = Path(__file__).resolve().parent.parent
 STDLIB_SKIP = {
     "test",
@@ -199,7 +201,8 @@ def sample_target(
         cache, feed = DynamicCache(), ids
         while ids.shape[1] < s.length:
             with autocast(cfg):
-                logits = target(feed, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
+                kept = {str(cache_name(type(target))): cache, "use_cache": True}
+                logits = target(feed, **kept, logits_to_keep=1).logits[:, -1].float()
             feed = torch.multinomial(torch.softmax(logits / temperature, -1), 1)
             ids = torch.cat([ids, feed], 1)
         rows.extend(ids.numpy())

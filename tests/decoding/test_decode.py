@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.caches import cached_in
 from support.drafting import prefilled
 from support.tiny_models import SMALL_VOCAB, random_model, tiny_llama
 from transformers import DynamicCache
@@ -337,7 +338,7 @@ def test_no_forward_is_repeated(plan: StaticPlan, tiny_pair: Pair, prompts: list
 def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
     cache = DynamicCache()
     with torch.inference_mode():
-        model.model(input_ids=torch.tensor([text]), past_key_values=cache, use_cache=True)
+        model.model(input_ids=torch.tensor([text]), **cached_in(model.model, cache))
     return cache
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.caches import cached_in
 from support.drafting import prefilled
 from support.random_trees import topologies
 from support.tabled import TableModel, random_logits
@@ -146,7 +147,7 @@ def test_no_child_is_lost_to_rounding(tiny_pair: Pair) -> None:
 def fresh_cache(model: CachedModel, text: list[int]) -> DynamicCache:
     cache = DynamicCache()
     with torch.inference_mode():
-        model.model(input_ids=torch.tensor([text]), past_key_values=cache, use_cache=True)
+        model.model(input_ids=torch.tensor([text]), **cached_in(model.model, cache))
     return cache
 
 

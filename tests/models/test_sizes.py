@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from support.caches import cached_in
 from support.command_line import Run, one_line
 from support.tiny_models import ARCHITECTURES, PairFolders, byte_tokenizer, random_model, save_model
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +31,7 @@ def test_against_the_model_itself(name: str, tmp_path: Path) -> None:
     model, cache = random_model(name), DynamicCache()
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
-        model(input_ids=torch.zeros(1, TOKENS, dtype=torch.long), past_key_values=cache)
+        model(input_ids=torch.zeros(1, TOKENS, dtype=torch.long), **cached_in(model, cache))
     size = model_size(found(save_model(tmp_path, model, byte_tokenizer())))
     assert size.parameters == model.num_parameters()
     assert size.weights_bytes == sum(p.numel() * p.element_size() for p in model.parameters())
