@@ -31,6 +31,12 @@ Heads read the target's last state and share its output layer. Also train.heads,
 train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
 train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
 """,
+    "parallel": """Train a block head (DFlash): train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+It reads some of the target's states and proposes a token for every slot of a block at once. Also train.block,
+train.layers, train.target_layers, train.mask_token, train.gamma, train.continued, train.steps, train.positions,
+train.lr, train.held_out. drafter=parallel drafter.path=DIR drafts with what is written.
+""",
     "draft": """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 It has the target's architecture with train.layers layers, train.width, train.inner and train.attention_heads. Also
@@ -69,7 +75,12 @@ def _train(
     say_while_loading()
     from specdraft.training import run
 
-    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano}[kind]
+    train = {
+        "medusa": run.train_medusa,
+        "parallel": run.train_parallel,
+        "draft": run.train_draft,
+        "nano": run.train_nano,
+    }[kind]
     with shown_progress(console(stderr=True)) as progress:
         made = train(overrides or [], out, config_dir, fresh, progress)
     if as_json:

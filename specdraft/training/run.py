@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from specdraft.drafters.draft_model import Model
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.nano import Nano
 from specdraft.drafters.pair import Pair, load_pair
+from specdraft.drafters.parallel import Parallel
 from specdraft.errors import ConfigError, ModelError, PromptError, ResultsError
 from specdraft.models.facts import naming
 from specdraft.models.files import ModelFiles, first_line
@@ -36,13 +37,14 @@ from specdraft.training.held_out import held_out
 from specdraft.training.joint import TARGET, joint_objective
 from specdraft.training.loop import Trained, checkpoint, train
 from specdraft.training.medusa import medusa_objective
-from specdraft.training.settings import DraftTraining, MedusaTraining, NanoTraining, Training
+from specdraft.training.parallel import config_of, new_shape, parallel_objective
+from specdraft.training.settings import DraftTraining, MedusaTraining, NanoTraining, ParallelTraining, Training
 from specdraft.training.states import TextStates, digest_of, text_states
 from specdraft.training.texts import Texts, gather_texts
 
 WORK, CARD, LOG = ".training", "README.md", "training_log.csv"
 WITHOUT_EFFECT = ("drafter", "tree", "budget", "acceptance", "pruning", "engine", "experiment", "most_combinations")
-HEADS, WHOLE = "medusa_lm_head.safetensors", "target"
+HEADS, SINGLE, WHOLE = "medusa_lm_head.safetensors", "model.safetensors", "target"
 WRITTEN = (CARD, LOG, HEADS, "config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "*.jinja",
            "special_tokens_map.json")  # fmt: skip
 Asked = TypeVar("Asked", bound=Training)
@@ -111,6 +113,24 @@ def train_nano(overrides: list[str], out: Path, config_dir: Path | None, fresh: 
         return _finish(kind, asked, job, trained, parameters, drafting, "drafter=nano drafter.path=DIR")
 
 
+def train_parallel(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """A block head; see `train_medusa`, with `ParallelTraining`."""
+
+    def read(target: ModelFiles, asked: ParallelTraining) -> Sequence[int]:
+        return new_shape(target, asked).read
+
+    with _enough_memory():
+        asked, job = _begin("parallel", ParallelTraining, overrides, out, config_dir, fresh, watch, read)
+        head, objective = parallel_objective(job.pair, job.states, asked)
+        trained = train(objective, asked, job.about, job.work, job.watch)
+        config = config_of(head.shape, job.pair.files.target.layers)
+        _write_heads(objective.parameters, config, SINGLE, asked, job)
+        drafting = load_pair(job.pair.files.spec, Parallel(path=str(out), depth=head.shape.depths), target_of=job.pair)
+        changed = f" drafter.depth={head.shape.depths}" if head.shape.depths != Parallel.depth else ""
+        use = f"drafter=parallel drafter.path=DIR{changed}"
+        return _finish("A block head", asked, job, trained, _count(objective.parameters), drafting, use)
+
+
 def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
     """Train and write a model that learns the target's distribution; how that went, and how many numbers it has."""
     trained = train(draft_objective(job.pair, model, job.states, asked), asked, job.about, job.work, job.watch)
@@ -121,7 +141,7 @@ def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
 def _medusa(job: Job, asked: MedusaTraining) -> Made:
     objective = medusa_objective(job.pair, job.states, asked)
     trained = train(objective, asked, job.about, job.work, job.watch)
-    _write_heads(objective.parameters, asked, job)
+    _write_heads(objective.parameters, _config(asked), HEADS, asked, job)
     drafting = load_pair(job.pair.files.spec, Medusa(path=str(job.out), heads=asked.heads), target_of=job.pair)
     return _finish("Medusa heads", asked, job, trained, _count(objective.parameters), drafting, _use(asked))
 
@@ -132,13 +152,17 @@ def _joint(job: Job, asked: MedusaTraining) -> Made:
     heads = {name: tensor for name, tensor in objective.parameters.items() if not name.startswith(TARGET)}
     _write_model(model, asked, job, job.out / WHOLE)
     job.pair.files.target.tokenizer.save_pretrained(job.out / WHOLE)
-    _write_heads(heads, asked, job)
+    _write_heads(heads, _config(asked), HEADS, asked, job)
     spec = job.pair.files.spec
     spec = replace(spec, target=ModelSpec(str(job.out / WHOLE), device=spec.target.device))
     drafting = load_pair(spec, Medusa(path=str(job.out), heads=asked.heads))
     use = f"pair.target.path=DIR/{WHOLE} {_use(asked)}"
     kind, parameters = "A target and its Medusa heads", _count(objective.parameters)
     return _finish(kind, asked, job, trained, parameters, drafting, use)
+
+
+def _config(asked: MedusaTraining) -> dict[str, Any]:
+    return {"medusa_num_heads": asked.heads, "medusa_num_layers": asked.blocks}
 
 
 def _use(asked: MedusaTraining) -> str:
@@ -153,16 +177,19 @@ def _begin(
     config_dir: Path | None,
     fresh: bool,
     watch: Watch,
-    check: Callable[[ModelFiles, Asked], None] = lambda target, asked: None,
+    check: Callable[[ModelFiles, Asked], Sequence[int] | None] = lambda target, asked: None,
 ) -> tuple[Asked, Job]:
-    """Everything before the first step; all that needs no forward is checked before the first one."""
+    """Everything before the first step; all that needs no forward is checked before the first one.
+
+    `check` looks at what is asked for, and may say which further states of the target are read.
+    """
     command = f"train {kind}"
     asked, others = own_keys("train", overrides, schema)
     asked.check()
     refuse_without_effect(command, others, WITHOUT_EFFECT, "it trains a drafter and runs no tree")
     combination = one_combination(command, [*others, "drafter=ngram"], config_dir)
     prompts_said = "prompts" in override_groups(others)
-    check(combination.pair.target, asked)
+    layers = check(combination.pair.target, asked) or ()
     context = combination.pair.target.context_length
     if context is not None and asked.window > context:
         raise ConfigError(f"train.window={asked.window} is more than the target's context of {context}")
@@ -174,7 +201,7 @@ def _begin(
     about: dict[str, Any] = {"kind": kind, "target": pair.files.weights[0], "texts": digest_of(texts.learnt)}
     about |= {"dtype": str(pair.target.dtype), "asked": asdict(replace(asked, save_every=1, text=None))}
     checkpoint(out / WORK, about)  # before anything of it is overwritten
-    states = text_states(pair, texts.learnt, out / WORK, watch)
+    states = text_states(pair, texts.learnt, out / WORK, watch, layers)
     return asked, Job(pair, combination, texts, states, about, out, watch)
 
 
@@ -222,16 +249,16 @@ def _write_model(model: Any, asked: Training, job: Job, folder: Path) -> None:
         path.replace(folder / path.name)
 
 
-def _write_heads(parameters: Mapping[str, torch.Tensor], asked: MedusaTraining, job: Job) -> None:
+def _write_heads(
+    parameters: Mapping[str, torch.Tensor], config: Mapping[str, Any], name: str, asked: Training, job: Job
+) -> None:
     from safetensors.torch import save
 
     base = naming(job.pair.files.target)["path"]
-    config: dict[str, Any] = {"medusa_num_heads": asked.heads, "medusa_num_layers": asked.blocks}
-    config |= {"base_model_name_or_path": base}
-    write_atomically(job.out / "config.json", json.dumps(config, indent=1) + "\n")
+    write_atomically(job.out / "config.json", json.dumps({**config, "base_model_name_or_path": base}, indent=1) + "\n")
     dtype = getattr(torch, asked.dtype)
-    held = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in parameters.items()}
-    write_atomically(job.out / HEADS, save(held, {"format": "pt"}))
+    held = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in parameters.items()}
+    write_atomically(job.out / name, save(held, {"format": "pt"}))
 
 
 def _finish(kind: str, asked: Training, job: Job, trained: Trained, parameters: int, drafting: Pair, use: str) -> Made:

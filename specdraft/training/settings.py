@@ -157,3 +157,33 @@ class DraftTraining(Training):
 
     def _least(self) -> dict[str, int]:
         return {"layers": 1, "width": 2, "inner": 1, "attention_heads": 1}
+
+
+@dataclass
+class ParallelTraining(Training):
+    """A block head as DFlash's (Chen et al. 2026, section 4).
+
+    Attributes:
+        block: slots of a block: the root and masks; it proposes one level less.
+        layers, inner, attention_heads: of the head; left out: a layer as the target's.
+        target_layers: layers of the target whose output it reads, from 0; left out: DFlash's, as many as three.
+        mask_token: what stands in the slots behind the root; left out: the target's end of sequence, which is no root.
+        gamma: the loss of depth k counts `exp(-(k - 1) / gamma)`.
+    """
+
+    block: int = 5
+    layers: int = 1
+    inner: int | None = None
+    attention_heads: int | None = None
+    target_layers: list[int] | None = None
+    mask_token: int | None = None
+    gamma: float = 4.0
+
+    def check(self) -> None:
+        """See `Training.check`."""
+        super().check()
+        if not self.gamma > 0:
+            raise ConfigError(f"train.gamma={self.gamma} is out of range; expected more than 0")
+
+    def _least(self) -> dict[str, int]:
+        return {"block": 2, "layers": 1, "inner": 1, "attention_heads": 1, "mask_token": 0}
