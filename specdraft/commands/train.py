@@ -31,6 +31,18 @@ Heads read the target's last state and share its output layer. Also train.heads,
 train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
 train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
 """,
+    "hydra": """Train Hydra heads on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+As Medusa heads, and they read the path's tokens. Also train.heads, train.blocks, train.continued, train.steps,
+train.positions, train.lr, train.decay, train.labels=text, train.held_out. drafter=hydra drafter.path=DIR drafts with
+what is written.
+""",
+    "redrafter": """Train a recurrent head on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+One cell reads the path's tokens, one head proposes at every depth. train.heads is how deep it drafts while it learns;
+also train.blocks, train.continued, train.steps, train.positions, train.lr, train.decay, train.labels=text,
+train.held_out. drafter=redrafter drafter.path=DIR drafts with what is written.
+""",
     "parallel": """Train a block head (DFlash): train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 It reads some of the target's states and proposes a token for every slot of a block at once. Also train.block,
@@ -77,6 +89,8 @@ def _train(
 
     train = {
         "medusa": run.train_medusa,
+        "hydra": run.train_hydra,
+        "redrafter": run.train_redrafter,
         "parallel": run.train_parallel,
         "draft": run.train_draft,
         "nano": run.train_nano,

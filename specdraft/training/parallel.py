@@ -62,6 +62,11 @@ def new_shape(target: ModelFiles, asked: ParallelTraining) -> BlockShape:
     )
 
 
+def read(target: ModelFiles, asked: ParallelTraining) -> tuple[int, ...]:
+    """Of the target's states those that the head reads. Raises as `new_shape`."""
+    return new_shape(target, asked).read
+
+
 def config_of(shape: BlockShape, target_layers: int) -> dict[str, Any]:
     """What config.json says of a head, in z-lab's layout."""
     return {
