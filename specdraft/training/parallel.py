@@ -135,10 +135,8 @@ class RandomStarts:
     def _learn(self, texts: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """`[K]` the losses of some texts, each a mean; gradients are added."""
         begin, length = self._states.starts[texts], self._lengths[texts]
-        depths, shape = self._head.shape.depths, self._head.shape
-        first = np.maximum(self._states.first[texts], 1)
-        room = length - depths - first  # places of roots after which all depths are there
-        roots = first[:, None] + (random.random((len(texts), self._each)) * room[:, None]).astype(np.int64)
+        shape = self._head.shape
+        roots = self._roots(texts, random)
         places = begin[:, None] + roots
         order = np.arange(int(length.max()))
         columns = torch.from_numpy(begin[:, None] + np.minimum(order, length[:, None] - 1))
@@ -158,6 +156,13 @@ class RandomStarts:
             losses.append(loss.detach().cpu())
         torch.autograd.backward(total)
         return torch.stack(losses)
+
+    def _roots(self, texts: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """`[B, S]` places of roots in these texts, after which all depths are there."""
+        first = np.maximum(self._states.first[texts], 1)
+        room = self._lengths[texts] - self._head.shape.depths - first
+        roots: np.ndarray = first[:, None] + (random.random((len(texts), self._each)) * room[:, None]).astype(np.int64)
+        return roots
 
     @torch.no_grad()
     def _wanted(self, places: np.ndarray) -> torch.Tensor:

@@ -11,13 +11,11 @@ import pytest
 import torch
 from support.drafting import record_all
 from support.path_heads import (
-    fitted,
-    hydra_inner,
+    fitted_path_heads,
     hydra_said,
     random_hydra,
     random_redrafter,
     redrafter_config,
-    redrafter_inner,
     redrafter_said,
     save_tensors,
 )
@@ -198,20 +196,10 @@ PROMPTS = ("The harbour was", "def add(a, b):", "List three")
 def zoo_with(kind: str, texts: tuple[str, ...], new_tokens: int, folder: Path) -> Heads:
     """The bundled target with heads that were fitted to two of the texts."""
     pair = load_pair("zoo")
-    width, rows = pair.target.model.config.hidden_size, pair.target.model.config.vocab_size
     prompts = [pair.encode(text) for text in texts[:2]]
     recorded = record_all(pair.target, prompts, Ending(new_tokens, pair.eos_ids))
-    drafter: DrafterSpec
-    if kind == "hydra":
-        tensors = random_hydra(width, rows, heads=4, blocks=1)
-        outputs, inner, config = [f"hydra_lm_head.{head}.weight" for head in range(4)], hydra_inner, {}
-        drafter = Hydra(path=str(folder))
-    else:
-        tensors, config = random_redrafter(width, rows, 2 * width, 0), redrafter_config(width, 2 * width, 0)
-        outputs, inner = ["lm_head.0.weight"], redrafter_inner
-        drafter = Redrafter(path=str(folder))
-    tensors = {name: 0 * tensor if name.startswith("hydra_lm_head") else tensor for name, tensor in tensors.items()}
-    save_tensors(folder, fitted(tensors, inner, outputs, pair.target, prompts, recorded), config)
+    fitted_path_heads(folder, kind, pair.target, prompts, recorded)
+    drafter = Hydra(path=str(folder)) if kind == "hydra" else Redrafter(path=str(folder))
     return heads_on(load_pair(pair.files.spec, drafter, target_of=pair), texts, new_tokens)
 
 

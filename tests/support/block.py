@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from specdraft.drafters.pair import Pair
 from specdraft.models.block_layout import BlockShape, expected_shapes
+from specdraft.traces.record import Trajectory
+from specdraft.traces.watch import UNWATCHED
+from specdraft.training.folder import write_heads
+from specdraft.training.loop import train
+from specdraft.training.parallel import config_of, parallel_objective, read
+from specdraft.training.settings import ParallelTraining
+from specdraft.training.states import text_states
+from specdraft.training.texts import TrainingText
 
 SHAPE = BlockShape(
     layout="z-lab's",
@@ -69,6 +78,24 @@ def save_block(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mappin
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def learnt_block(
+    folder: Path, pair: Pair, prompts: Sequence[Sequence[int]], texts: Sequence[Trajectory], steps: int = 80
+) -> Path:
+    """A block head of a tiny target that learns a few texts by heart."""
+    work = folder / "work"
+    work.mkdir(parents=True)
+    asked = ParallelTraining(target_layers=[0, 1], steps=steps, positions=256, lr=1e-2)
+    whole = [
+        TrainingText([*prompt, *text.tokens.tolist()], len(prompt) - 1)
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    states = text_states(pair, whole, work, UNWATCHED, read(pair.files.target, asked))
+    head, objective = parallel_objective(pair, states, asked)
+    train(objective, asked, {}, work, UNWATCHED)
+    write_heads(objective.parameters, "float32", config_of(head.shape, 3), folder, "model.safetensors")
     return folder
 
 

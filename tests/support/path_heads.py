@@ -107,6 +107,21 @@ def save_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapp
     return folder
 
 
+def fitted_path_heads(
+    folder: Path, kind: str, target: CachedModel, prompts: Sequence[Sequence[int]], texts: Sequence[Trajectory]
+) -> Path:
+    """Four Hydra heads, or a recurrent one, that know some texts by heart."""
+    width, rows = target.model.config.hidden_size, target.model.config.vocab_size
+    if kind == "hydra":
+        tensors = random_hydra(width, rows, heads=4, blocks=1)
+        tensors = {name: 0 * tensor if "lm_head" in name else tensor for name, tensor in tensors.items()}
+        outputs = [f"hydra_lm_head.{head}.weight" for head in range(4)]
+        return save_tensors(folder, fitted(tensors, hydra_inner, outputs, target, prompts, texts), {})
+    tensors = random_redrafter(width, rows, 2 * width, 0)
+    tensors = fitted(tensors, redrafter_inner, ["lm_head.0.weight"], target, prompts, texts)
+    return save_tensors(folder, tensors, redrafter_config(width, 2 * width, 0))
+
+
 def fitted(
     tensors: Tensors,
     inner: Inner,

@@ -69,7 +69,8 @@ class HydraHeads:
         """See `PathHeads.read`."""
         count = len(self._heads) + 1
         parts = carried.view(len(carried), count, carried.shape[1] // count).clone()
-        parts[torch.arange(len(tokens), device=tokens.device), depth + 1] = self._embed(tokens).to(carried.dtype)
+        with torch.no_grad():
+            parts[torch.arange(len(tokens), device=tokens.device), depth + 1] = self._embed(tokens).to(carried.dtype)
         return parts.view(carried.shape)
 
     def inner(self, carried: torch.Tensor, depth: int) -> torch.Tensor:

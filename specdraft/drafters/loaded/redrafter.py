@@ -50,7 +50,8 @@ class RecurrentHeads:
     def read(self, carried: torch.Tensor, tokens: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
         """See `PathHeads.read`: the cell is the same at every depth."""
         context, state = carried.chunk(2, -1)
-        embedded = self._embed(tokens).to(carried.dtype)
+        with torch.no_grad():
+            embedded = self._embed(tokens).to(carried.dtype)
         if self._shape.rnn:
             within, around, bias = (self._tensors[name] for name in CELL)
             state = F.silu(F.linear(embedded, within) + F.linear(state, around, bias))
