@@ -15,6 +15,8 @@ zoo=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=300000 train.continued=15
 [ -e "$out/zoo.jsonl" ] || $python scripts/train_zoo.py --data "$data" --text-only "$out/zoo.jsonl"
 [ -e "$out/medusa/README.md" ] || $specdraft train medusa "${zoo[@]}" train.blocks=2 train.steps=1200 train.lr=2e-3 \
     train.save_every=50 --out "$out/medusa"
+[ -e "$out/parallel/README.md" ] || $specdraft train parallel "${zoo[@]}" train.positions=2048 \
+    "train.target_layers=[1,4,6]" train.steps=1600 train.lr=2e-3 train.save_every=50 --out "$out/parallel"
 [ -e "$out/nano/README.md" ] || $specdraft train nano "${zoo[@]}" train.span=5 train.width=48 train.inner=128 \
     train.steps=2500 train.lr=4e-3 train.save_every=50 --out "$out/nano"
 if [ -n "$smollm2" ] && [ ! -e "$out/smollm2-medusa/README.md" ]; then

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Drafters that learn from a target: Medusa heads, draft models, models of the last few tokens.",
+    help="Drafters that learn from a target: heads on its states, draft models, models of the last few tokens.",
 )
 Out = Annotated[Path, typer.Option("--out", help="the folder to write; a killed run goes on in it")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over (the default goes on)")]
@@ -30,6 +30,24 @@ HELP = {
 Heads read the target's last state and share its output layer. Also train.heads, train.blocks, train.continued,
 train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
 train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
+""",
+    "hydra": """Train Hydra heads on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+As Medusa heads, and they read the path's tokens. Also train.heads, train.blocks, train.continued, train.steps,
+train.positions, train.lr, train.decay, train.labels=text, train.held_out. drafter=hydra drafter.path=DIR drafts with
+what is written.
+""",
+    "redrafter": """Train a recurrent head on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+One cell reads the path's tokens, one head proposes at every depth. train.heads is how deep it drafts while it learns;
+also train.blocks, train.continued, train.steps, train.positions, train.lr, train.decay, train.labels=text,
+train.held_out. drafter=redrafter drafter.path=DIR drafts with what is written.
+""",
+    "parallel": """Train a block head (DFlash): train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+It reads some of the target's states and proposes a token for every slot of a block at once. Also train.block,
+train.layers, train.target_layers, train.mask_token, train.gamma, train.continued, train.steps, train.positions,
+train.lr, train.held_out. drafter=parallel drafter.path=DIR drafts with what is written.
 """,
     "draft": """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
@@ -69,7 +87,14 @@ def _train(
     say_while_loading()
     from specdraft.training import run
 
-    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano}[kind]
+    train = {
+        "medusa": run.train_medusa,
+        "hydra": run.train_hydra,
+        "redrafter": run.train_redrafter,
+        "parallel": run.train_parallel,
+        "draft": run.train_draft,
+        "nano": run.train_nano,
+    }[kind]
     with shown_progress(console(stderr=True)) as progress:
         made = train(overrides or [], out, config_dir, fresh, progress)
     if as_json:

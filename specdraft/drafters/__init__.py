@@ -1,9 +1,9 @@
 """Drafters, one file each: whatever proposes the tokens of a tree. A drafter is a value until a pair is loaded.
 
 May import: acceptance, models, trees and below. To add one: a file here with a `DrafterSpec` (parameters, declared
-traits), a class with the methods of `Drafter` (of one that needs no model: `TextDrafter`, and a `Reader`; of heads on a
-state of the target: `PositionWiseDrafter`), and a YAML of the kind's name in `configs/drafter/`. What imports torch
-stands in `loaded/`: the files here are imported to know which drafters there are.
+traits), a class with the methods of `Drafter` (of one that needs no model: `TextDrafter`, and a `Reader`; of heads on
+states of the target: `PositionWiseDrafter`, `PathWiseDrafter`), and a YAML of the kind's name in `configs/drafter/`.
+What imports torch stands in `loaded/`: the files here are imported to know which drafters there are.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ h numbers of a state.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.models.output_layer import OutputLayer
 from specdraft.training.loop import NUMBERS, Objective, shuffled
-from specdraft.training.settings import MedusaTraining
+from specdraft.training.settings import HeadTraining, MedusaTraining
 from specdraft.training.states import TextStates
 
 RUN = 64  # places in a row that are learnt together: what the target says is made once for all heads
@@ -34,8 +34,16 @@ def medusa_objective(pair: Pair, states: TextStates, asked: MedusaTraining) -> O
     """
     output = OutputLayer(pair.target, pair.files.target.spec.path)
     parameters = new_heads(asked.heads, asked.blocks, output.width, pair.target.device)
-    learning = HeadsOfStates(pair, output, parameters, states, asked)
-    return Objective(parameters, learning.step)
+    heads = blocks_of(parameters, asked)
+
+    def inner(here: torch.Tensor, places: np.ndarray) -> Iterator[torch.Tensor]:
+        for blocks in heads:
+            states = here
+            for block in blocks:
+                states = block(states)
+            yield states
+
+    return Objective(parameters, HeadsOfStates(pair, output, inner, states, asked).step)
 
 
 def new_heads(heads: int, blocks: int, width: int, device: torch.device) -> dict[str, torch.nn.Parameter]:
@@ -64,21 +72,24 @@ class HeadsOfStates:
     Args:
         pair: whose target.
         output: its output layer.
-        parameters: of the heads.
+        inner: gives what the output layer reads of each head in turn, `[m, h]`, out of the target's states `[m, h]` at
+            places `[m]` of the texts.
         states: of the texts.
         asked: how they learn.
+        joined: heads share what they compute.
     """
 
     def __init__(
         self,
         pair: Pair,
         output: OutputLayer,
-        parameters: dict[str, torch.nn.Parameter],
+        inner: Callable[[torch.Tensor, np.ndarray], Iterator[torch.Tensor]],
         states: TextStates,
-        asked: MedusaTraining,
+        asked: HeadTraining,
+        joined: bool = False,
     ) -> None:
         self._device, self._states, self._asked = pair.target.device, states, asked
-        self._heads = blocks_of(parameters, asked)
+        self._inner, self._joined = inner, joined
         self._said = Candidates(output, pair.target.vocab, states.learnt_ids, asked)
         self._runs = _runs(states, asked.heads)  # [runs, 2]
         if not len(self._runs):
@@ -90,7 +101,7 @@ class HeadsOfStates:
         runs = self._runs_of(step)
         self._said.choose(step)
         count = int((runs[:, 1] - runs[:, 0]).sum())
-        losses = torch.zeros(len(self._heads))
+        losses = torch.zeros(self._asked.heads)
         for first in range(0, len(runs), self._at_once):
             some = runs[first : first + self._at_once]
             places = np.concatenate([np.arange(begin, end) for begin, end in some])
@@ -107,17 +118,14 @@ class HeadsOfStates:
 
     def _learn(self, places: np.ndarray, count: int) -> torch.Tensor:
         """`[K]` the heads' losses at places `[m]`, summed over them and divided by `count`; gradients are added."""
-        asked = places[:, None] + 1 + np.arange(len(self._heads))  # [m, K]
+        asked = places[:, None] + 1 + np.arange(self._asked.heads)  # [m, K]
         wanted, which = np.unique(asked, return_inverse=True)
         here, labels = self._states.at(places, self._device), self._labels(wanted)
         losses = []
-        for number, blocks in enumerate(self._heads):
-            states = here
-            for block in blocks:
-                states = block(states)
+        for number, states in enumerate(self._inner(here, places)):
             rows = torch.from_numpy(which.reshape(asked.shape)[:, number]).to(labels.device)
             loss = F.cross_entropy(self._said.logits(states), labels[rows], reduction="sum") / count
-            torch.autograd.backward(loss * self._asked.decay**number)
+            torch.autograd.backward(loss * self._asked.decay**number, retain_graph=self._joined)
             losses.append(loss.detach().cpu())
         return torch.stack(losses)
 
@@ -142,7 +150,7 @@ class Candidates:
         count: C, how many ids are compared.
     """
 
-    def __init__(self, output: OutputLayer, vocab: int, ids: np.ndarray, asked: MedusaTraining) -> None:
+    def __init__(self, output: OutputLayer, vocab: int, ids: np.ndarray, asked: HeadTraining) -> None:
         self._output, self._seed, device = output, asked.seed, output.weight.device
         there = np.zeros(vocab, dtype=bool)
         there[ids] = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,17 +13,21 @@ import pandas as pd
 import torch
 
 from specdraft.config import override_groups, own_keys
+from specdraft.drafters import DrafterSpec
 from specdraft.drafters.draft_model import Model
+from specdraft.drafters.hydra import Hydra
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.nano import Nano
 from specdraft.drafters.pair import Pair, load_pair
-from specdraft.errors import ConfigError, ModelError, PromptError, ResultsError
+from specdraft.drafters.parallel import Parallel
+from specdraft.drafters.redrafter import Redrafter
+from specdraft.errors import ConfigError, ResultsError
 from specdraft.models.facts import naming
 from specdraft.models.files import ModelFiles, first_line
 from specdraft.models.memory import out_of_memory
 from specdraft.models.output_layer import OutputLayer
 from specdraft.models.spec import ModelSpec
-from specdraft.results.files import check_folder_writable, to_csv, write_atomically
+from specdraft.results.files import to_csv, write_atomically
 from specdraft.study.combination import Combination
 from specdraft.study.plan import one_combination
 from specdraft.study.refusals import refuse_without_effect
@@ -32,19 +35,26 @@ from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.training.card import Made, card
 from specdraft.training.draft_model import check_sizes, draft_objective, new_draft_model, new_window_model
+from specdraft.training.folder import CARD, HEADS, LOG, SINGLE, WHOLE, WORK, claimed, write_heads, write_model
 from specdraft.training.held_out import held_out
 from specdraft.training.joint import TARGET, joint_objective
-from specdraft.training.loop import Trained, checkpoint, train
+from specdraft.training.loop import Objective, Trained, checkpoint, train
 from specdraft.training.medusa import medusa_objective
-from specdraft.training.settings import DraftTraining, MedusaTraining, NanoTraining, Training
+from specdraft.training.parallel import config_of, new_shape, parallel_objective, read
+from specdraft.training.path_heads import hydra_objective, redrafter_config, redrafter_objective
+from specdraft.training.settings import (
+    DraftTraining,
+    HydraTraining,
+    MedusaTraining,
+    NanoTraining,
+    ParallelTraining,
+    RedrafterTraining,
+    Training,
+)
 from specdraft.training.states import TextStates, digest_of, text_states
 from specdraft.training.texts import Texts, gather_texts
 
-WORK, CARD, LOG = ".training", "README.md", "training_log.csv"
 WITHOUT_EFFECT = ("drafter", "tree", "budget", "acceptance", "pruning", "engine", "experiment", "most_combinations")
-HEADS, WHOLE = "medusa_lm_head.safetensors", "target"
-WRITTEN = (CARD, LOG, HEADS, "config.json", "generation_config.json", "model*.safetensors*", "tokenizer*", "*.jinja",
-           "special_tokens_map.json")  # fmt: skip
 Asked = TypeVar("Asked", bound=Training)
 
 
@@ -111,6 +121,50 @@ def train_nano(overrides: list[str], out: Path, config_dir: Path | None, fresh: 
         return _finish(kind, asked, job, trained, parameters, drafting, "drafter=nano drafter.path=DIR")
 
 
+def train_parallel(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """A block head; see `train_medusa`, with `ParallelTraining`."""
+    with _enough_memory():
+        asked, job = _begin("parallel", ParallelTraining, overrides, out, config_dir, fresh, watch, new_shape, read)
+        head, objective = parallel_objective(job.pair, job.states, asked)
+        config = config_of(head.shape, job.pair.files.target.layers)
+        drafter = Parallel(path=str(out), depth=head.shape.depths)
+        return _heads("A block head", drafter, objective, config, asked, job)
+
+
+def train_hydra(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """Hydra heads; see `train_medusa`, with `HydraTraining`."""
+    with _enough_memory():
+        asked, job = _begin("hydra", HydraTraining, overrides, out, config_dir, fresh, watch)
+        objective = hydra_objective(job.pair, job.states, asked)
+        config = {"hydra_num_heads": asked.heads, "hydra_num_layers": asked.blocks, "grounded_heads": True}
+        return _heads("Hydra heads", Hydra(path=str(out), heads=asked.heads), objective, config, asked, job)
+
+
+def train_redrafter(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """A recurrent drafter; see `train_medusa`, with `RedrafterTraining`."""
+    with _enough_memory():
+        asked, job = _begin("redrafter", RedrafterTraining, overrides, out, config_dir, fresh, watch)
+        objective = redrafter_objective(job.pair, job.states, asked)
+        config = redrafter_config(job.states.states.shape[1], job.pair.target.vocab, asked)
+        return _heads("A recurrent head", Redrafter(path=str(out), depth=asked.heads), objective, config, asked, job)
+
+
+def _heads(
+    kind: str, drafter: DrafterSpec, objective: Objective, config: Mapping[str, Any], asked: Training, job: Job
+) -> Made:
+    """Train heads, write them as model.safetensors, and try them."""
+    trained = train(objective, asked, job.about, job.work, job.watch)
+    _write_heads(objective.parameters, config, SINGLE, asked, job)
+    drafting = load_pair(job.pair.files.spec, drafter, target_of=job.pair)
+    changed = {name: value for name, value in drafter.parameters.items() if value != getattr(type(drafter), name)}
+    words = [
+        f"drafter={drafter.kind}",
+        "drafter.path=DIR",
+        *(f"drafter.{key}={value}" for key, value in changed.items()),
+    ]
+    return _finish(kind, asked, job, trained, _count(objective.parameters), drafting, " ".join(words))
+
+
 def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
     """Train and write a model that learns the target's distribution; how that went, and how many numbers it has."""
     trained = train(draft_objective(job.pair, model, job.states, asked), asked, job.about, job.work, job.watch)
@@ -121,7 +175,7 @@ def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
 def _medusa(job: Job, asked: MedusaTraining) -> Made:
     objective = medusa_objective(job.pair, job.states, asked)
     trained = train(objective, asked, job.about, job.work, job.watch)
-    _write_heads(objective.parameters, asked, job)
+    _write_heads(objective.parameters, _config(asked), HEADS, asked, job)
     drafting = load_pair(job.pair.files.spec, Medusa(path=str(job.out), heads=asked.heads), target_of=job.pair)
     return _finish("Medusa heads", asked, job, trained, _count(objective.parameters), drafting, _use(asked))
 
@@ -132,13 +186,17 @@ def _joint(job: Job, asked: MedusaTraining) -> Made:
     heads = {name: tensor for name, tensor in objective.parameters.items() if not name.startswith(TARGET)}
     _write_model(model, asked, job, job.out / WHOLE)
     job.pair.files.target.tokenizer.save_pretrained(job.out / WHOLE)
-    _write_heads(heads, asked, job)
+    _write_heads(heads, _config(asked), HEADS, asked, job)
     spec = job.pair.files.spec
     spec = replace(spec, target=ModelSpec(str(job.out / WHOLE), device=spec.target.device))
     drafting = load_pair(spec, Medusa(path=str(job.out), heads=asked.heads))
     use = f"pair.target.path=DIR/{WHOLE} {_use(asked)}"
     kind, parameters = "A target and its Medusa heads", _count(objective.parameters)
     return _finish(kind, asked, job, trained, parameters, drafting, use)
+
+
+def _config(asked: MedusaTraining) -> dict[str, Any]:
+    return {"medusa_num_heads": asked.heads, "medusa_num_layers": asked.blocks}
 
 
 def _use(asked: MedusaTraining) -> str:
@@ -153,9 +211,11 @@ def _begin(
     config_dir: Path | None,
     fresh: bool,
     watch: Watch,
-    check: Callable[[ModelFiles, Asked], None] = lambda target, asked: None,
+    check: Callable[[ModelFiles, Asked], Any] = lambda target, asked: None,
+    layers: Callable[[ModelFiles, Asked], tuple[int, ...]] = lambda target, asked: (),
 ) -> tuple[Asked, Job]:
-    """Everything before the first step; all that needs no forward is checked before the first one."""
+    """Everything before the first step; all that needs no forward is checked before the first one. `layers`: of the
+    target's states those that are kept beside the last one."""
     command = f"train {kind}"
     asked, others = own_keys("train", overrides, schema)
     asked.check()
@@ -166,7 +226,7 @@ def _begin(
     context = combination.pair.target.context_length
     if context is not None and asked.window > context:
         raise ConfigError(f"train.window={asked.window} is more than the target's context of {context}")
-    with _claimed(out, fresh):
+    with claimed(out, fresh):
         pair = load_pair(combination.pair)
         OutputLayer(pair.target, pair.files.target.spec.path)  # says what cannot be learnt from
         store = TraceStore(out / WORK / "traces")
@@ -174,64 +234,19 @@ def _begin(
     about: dict[str, Any] = {"kind": kind, "target": pair.files.weights[0], "texts": digest_of(texts.learnt)}
     about |= {"dtype": str(pair.target.dtype), "asked": asdict(replace(asked, save_every=1, text=None))}
     checkpoint(out / WORK, about)  # before anything of it is overwritten
-    states = text_states(pair, texts.learnt, out / WORK, watch)
+    states = text_states(pair, texts.learnt, out / WORK, watch, layers(combination.pair.target, asked))
     return asked, Job(pair, combination, texts, states, about, out, watch)
 
 
-@contextmanager
-def _claimed(out: Path, fresh: bool) -> Iterator[None]:
-    """Make the folder, or go on with one that a killed run left; of what cannot be meant nothing stays.
-
-    Raises:
-        ResultsError: it holds something else.
-    """
-    new, begun = not out.exists(), (out / WORK).exists()
-    _claim(out, fresh)
-    try:
-        yield
-    except (ConfigError, PromptError, ModelError):
-        if not begun:
-            shutil.rmtree(out / WORK)
-        if new:
-            out.rmdir()
-        raise
-
-
-def _claim(out: Path, fresh: bool) -> None:
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if there and not there & {WORK, LOG}:
-        raise ResultsError(f"--out {out}: holds other files; choose another folder")
-    if LOG in there and not fresh:
-        raise ResultsError(f"--out {out}: is trained already; choose another folder, or start over with --fresh")
-    if fresh and there:
-        for folder in (WORK, WHOLE):
-            shutil.rmtree(out / folder, ignore_errors=True)
-        for path in (path for pattern in WRITTEN for path in out.glob(pattern)):
-            path.unlink()
-    check_folder_writable(out / WORK)
-
-
 def _write_model(model: Any, asked: Training, job: Job, folder: Path) -> None:
-    """A model as a folder that a pair or a drafter may name; the weights come last."""
-    temporary = job.work / "model"
-    model.to(getattr(torch, asked.dtype)).eval()
-    model.generation_config = job.pair.target.model.generation_config
-    model.save_pretrained(temporary)
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors"):
-        path.replace(folder / path.name)
+    write_model(model, asked.dtype, job.pair.target.model.generation_config, job.work / "model", folder)
 
 
-def _write_heads(parameters: Mapping[str, torch.Tensor], asked: MedusaTraining, job: Job) -> None:
-    from safetensors.torch import save
-
-    base = naming(job.pair.files.target)["path"]
-    config: dict[str, Any] = {"medusa_num_heads": asked.heads, "medusa_num_layers": asked.blocks}
-    config |= {"base_model_name_or_path": base}
-    write_atomically(job.out / "config.json", json.dumps(config, indent=1) + "\n")
-    dtype = getattr(torch, asked.dtype)
-    held = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in parameters.items()}
-    write_atomically(job.out / HEADS, save(held, {"format": "pt"}))
+def _write_heads(
+    parameters: Mapping[str, torch.Tensor], config: Mapping[str, Any], name: str, asked: Training, job: Job
+) -> None:
+    base = {"base_model_name_or_path": naming(job.pair.files.target)["path"]}
+    write_heads(parameters, asked.dtype, {**config, **base}, job.out, name)
 
 
 def _finish(kind: str, asked: Training, job: Job, trained: Trained, parameters: int, drafting: Pair, use: str) -> Made:

@@ -80,19 +80,16 @@ class Training:
 
 
 @dataclass
-class MedusaTraining(Training):
-    """Heads on the target's last state (Cai et al. 2024, section 2.2.1).
+class HeadTraining(Training):
+    """Heads that read the target's last state.
 
     Attributes:
-        heads: the first one is for the token after the root.
+        heads: depths that are learnt; the first one is for the token after the root.
         blocks: residual blocks of a head.
         decay: head k counts `decay ** k`, from 0.
         labels: the target's distribution, or the text's tokens alone.
         candidates: of the ids that no text has, how many a step compares, drawn anew each time and weighted for the
             others (sampled softmax, Jean et al. 2015); left out: all. It saves most of a large vocabulary's time.
-        joint: train the target with its heads (Medusa-2, section 2.2.2), towards the distribution that it had.
-        heads_weight: what the heads' loss counts beside the target's own, with `joint`.
-        target_lr: the target's learning rate, with `joint`.
     """
 
     heads: int = 4
@@ -100,6 +97,43 @@ class MedusaTraining(Training):
     decay: float = 0.8
     labels: str = "distribution"
     candidates: int | None = None
+
+    def check(self) -> None:
+        """See `Training.check`."""
+        super().check()
+        self._check_choice("labels", LABELS)
+        self._above_zero("decay")
+
+    def _above_zero(self, *keys: str) -> None:
+        for key in keys:
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"train.{key}={getattr(self, key)} is out of range; expected more than 0")
+
+    def _least(self) -> dict[str, int]:
+        return {"heads": 1, "blocks": 1, "candidates": 1}
+
+
+@dataclass
+class HydraTraining(HeadTraining):
+    """Heads that read the path's tokens too (Ankner et al. 2024, section 3)."""
+
+
+@dataclass
+class RedrafterTraining(HeadTraining):
+    """A recurrent head on the target's last state (Zhang et al. 2024, section 3); `heads` is how deep it drafts while
+    it learns."""
+
+
+@dataclass
+class MedusaTraining(HeadTraining):
+    """Heads as Medusa's (Cai et al. 2024, section 2.2.1).
+
+    Attributes:
+        joint: train the target with its heads (Medusa-2, section 2.2.2), towards the distribution that it had.
+        heads_weight: what the heads' loss counts beside the target's own, with `joint`.
+        target_lr: the target's learning rate, with `joint`.
+    """
+
     joint: bool = False
     heads_weight: float = 0.2
     target_lr: float = 1e-4
@@ -107,17 +141,11 @@ class MedusaTraining(Training):
     def check(self) -> None:
         """See `Training.check`."""
         super().check()
-        self._check_choice("labels", LABELS)
-        for key in ("decay", "heads_weight", "target_lr"):
-            if not getattr(self, key) > 0:
-                raise ConfigError(f"train.{key}={getattr(self, key)} is out of range; expected more than 0")
+        self._above_zero("heads_weight", "target_lr")
         if self.joint and (self.labels == "text" or self.candidates is not None):
             raise ConfigError(
                 "train.joint learns from the whole distribution; leave train.labels=text and train.candidates out"
             )
-
-    def _least(self) -> dict[str, int]:
-        return {"heads": 1, "blocks": 1, "candidates": 1}
 
 
 @dataclass
@@ -157,3 +185,33 @@ class DraftTraining(Training):
 
     def _least(self) -> dict[str, int]:
         return {"layers": 1, "width": 2, "inner": 1, "attention_heads": 1}
+
+
+@dataclass
+class ParallelTraining(Training):
+    """A block head as DFlash's (Chen et al. 2026, section 4).
+
+    Attributes:
+        block: slots of a block: the root and masks; it proposes one level less.
+        layers, inner, attention_heads: of the head; left out: a layer as the target's.
+        target_layers: layers of the target whose output it reads, from 0; left out: DFlash's, as many as three.
+        mask_token: what stands in the slots behind the root; left out: the target's end of sequence, which is no root.
+        gamma: the loss of depth k counts `exp(-(k - 1) / gamma)`.
+    """
+
+    block: int = 5
+    layers: int = 1
+    inner: int | None = None
+    attention_heads: int | None = None
+    target_layers: list[int] | None = None
+    mask_token: int | None = None
+    gamma: float = 4.0
+
+    def check(self) -> None:
+        """See `Training.check`."""
+        super().check()
+        if not self.gamma > 0:
+            raise ConfigError(f"train.gamma={self.gamma} is out of range; expected more than 0")
+
+    def _least(self) -> dict[str, int]:
+        return {"block": 2, "layers": 1, "inner": 1, "attention_heads": 1, "mask_token": 0}

@@ -22,8 +22,8 @@ from specdraft.decoding.decode import decode, decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Annotation, GivenTrees, Prefilled, RecordedText
-from specdraft.drafters.loaded import medusa, position_wise
-from specdraft.drafters.loaded.position_wise import PositionWiseDrafter
+from specdraft.drafters.loaded import last_state, medusa
+from specdraft.drafters.loaded.medusa import MedusaDrafter
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.pair import Pair, load_pair, pair_of_models
 from specdraft.errors import ModelError
@@ -70,7 +70,7 @@ def with_heads(tiny_pair: Pair, folder: Path, heads: int = HEADS) -> Pair:
 
 
 def logits_of(pair: Pair, states: torch.Tensor) -> torch.Tensor:
-    assert isinstance(pair.drafter, PositionWiseDrafter)
+    assert isinstance(pair.drafter, MedusaDrafter)
     return pair.drafter._heads(states, HEADS)
 
 
@@ -148,24 +148,24 @@ class TestWiring:
     def test_one_token_early_at_the_prompt(
         self, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def begin(self: PositionWiseDrafter, prompt: Prefilled) -> None:
+        def begin(self: MedusaDrafter, prompt: Prefilled) -> None:
             assert prompt.hidden is not None
             self._before = prompt.hidden[-2:-1, 0]
 
-        monkeypatch.setattr(PositionWiseDrafter, "begin", begin)
+        monkeypatch.setattr(MedusaDrafter, "begin", begin)
         self.wrong(tiny_pair, tmp_path)
 
     def test_the_state_of_the_root_after_a_step(
         self, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def commit(self: PositionWiseDrafter, tree: Any, accepted: Any, hidden: torch.Tensor) -> None:
+        def commit(self: MedusaDrafter, tree: Any, accepted: Any, hidden: torch.Tensor) -> None:
             self._before = hidden[:1, 0]
 
-        monkeypatch.setattr(PositionWiseDrafter, "commit", commit)
+        monkeypatch.setattr(MedusaDrafter, "commit", commit)
         self.wrong(tiny_pair, tmp_path)
 
     def test_the_state_before_the_norm(self, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(medusa, "LAST", -2)
+        monkeypatch.setattr(last_state, "LAST", -2)
         self.wrong(tiny_pair, tmp_path)
 
     def test_heads_in_another_order(self, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ class TestWiring:
             assert text.hidden is not None
             return text.hidden[len(text.prompt_ids) :, 0]
 
-        monkeypatch.setattr(position_wise, "_states_before", late)
+        monkeypatch.setattr(medusa, "states_before", late)
         with pytest.raises(AssertionError):
             zoo.annotated().check_static("chain", 4)
 
@@ -308,7 +308,7 @@ def test_models_in_memory(tiny_pair: Pair, tmp_path: Path) -> None:
     spec = Medusa(path=str(folder), heads=2)
     pair = pair_of_models(tiny_pair.target.model, None, tiny_pair.files.target.tokenizer, spec)
     states = torch.randn(2, WIDTH)
-    assert isinstance(pair.drafter, PositionWiseDrafter)
+    assert isinstance(pair.drafter, MedusaDrafter)
     expected = F.linear(states, torch.eye(WIDTH))
     torch.testing.assert_close(pair.drafter._heads(expected, 2)[0, 1], said_by(random_tensors(), states[0], 1))
 

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.block import learnt_block
 from support.command_line import Run
 from support.drafting import record_all
 from support.medusa import fitted_heads
+from support.path_heads import fitted_path_heads
 from support.tiny_models import PairFolders, save_pair, window_model
 
 from specdraft.commands.options import DONE, USAGE
@@ -75,7 +77,11 @@ def studied(
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in hashes]
     nano = window_model(folder / "nano")
     pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", f"pair.heads.medusa={heads}", "pair.name=tiny"]
-    pair += [f"pair.heads.nano={nano}"]
+    block = learnt_block(folder / "block", tiny_pair, prompt_ids, texts)
+    pair += [f"pair.heads.nano={nano}", f"pair.heads.parallel={block}"]
+    for kind in ("hydra", "redrafter"):
+        paths = fitted_path_heads(folder / kind, kind, tiny_pair.target, prompt_ids, texts)
+        pair += [f"pair.heads.{kind}={paths}"]
     pair += ["max_new_tokens=14"]
     prompts = ["prompts=jsonl", f"prompts.path={folder / 'p.jsonl'}"]
     with pytest.MonkeyPatch.context() as patch:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from specdraft.decoding.ending import Ending
+from specdraft.drafters import DrafterSpec
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.pair import load_pair
+from specdraft.drafters.parallel import Parallel
 from specdraft.models.files import zoo_folder
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.static import pack_traces, replay
@@ -21,19 +23,32 @@ from specdraft.trees.shapes.published import Published
 BUNDLED_MIB = 16
 
 
-@pytest.mark.slow
-def test_what_medusa_heads_get_accepted(tmp_path: Path) -> None:
-    pair = load_pair("zoo", Medusa())
+def block_efficiency(drafter: DrafterSpec, folder: Path) -> dict[str, float]:
+    """On the prompts of the default study."""
+    pair = load_pair("zoo", drafter)
     ids = {prompt.prompt_id: pair.encode(prompt.text) for prompt in load_prompts(PromptSpec())}
-    traces = pair_traces(pair, ids, Sampling(), Ending(64, pair.eos_ids), TraceStore(tmp_path))
+    traces = pair_traces(pair, ids, Sampling(), Ending(64, pair.eos_ids), TraceStore(folder))
     packed, found = pack_traces(traces, list(ids)), {}
     for name, shape in {"chain": Chain(), "medusa": Published()}.items():
         topology = shape.at(4).topology
         assert topology is not None
         sums = replay(topology, packed).sums
         found[name] = float((sums["new_tokens"].sum() - len(ids)) / sums["steps"].sum())
+    return found
+
+
+@pytest.mark.slow
+def test_what_medusa_heads_get_accepted(tmp_path: Path) -> None:
+    found = block_efficiency(Medusa(), tmp_path)
     assert found["chain"] >= 1.3
     assert found["medusa"] >= 1.8
+
+
+@pytest.mark.slow
+def test_what_a_block_head_gets_accepted(tmp_path: Path) -> None:
+    found = block_efficiency(Parallel(), tmp_path)
+    assert found["chain"] >= 1.5
+    assert found["medusa"] >= 2.0
 
 
 def test_they_are_small() -> None:
@@ -43,3 +58,4 @@ def test_they_are_small() -> None:
     assert len(heads) >= 2
     assert sum(path.stat().st_size for path in heads) <= BUNDLED_MIB * 2**20
     assert max(path.stat().st_size for path in heads if "smollm2" in path.parent.name or "medusa" in path.name) <= 3e6
+    assert (zoo_folder() / "parallel/model.safetensors").stat().st_size < 2e6

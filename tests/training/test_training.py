@@ -22,9 +22,10 @@ from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.training import windows
 from specdraft.training.draft_model import draft_objective, new_draft_model
+from specdraft.training.folder import CARD, HEADS, LOG, WORK
 from specdraft.training.joint import TARGET, joint_objective
 from specdraft.training.medusa import RUN, Candidates, medusa_objective, shuffled
-from specdraft.training.run import CARD, HEADS, LOG, WORK, train_draft, train_medusa
+from specdraft.training.run import train_draft, train_medusa
 from specdraft.training.settings import DraftTraining, MedusaTraining
 from specdraft.training.states import TextStates, text_states
 from specdraft.training.texts import TrainingText, gather_texts

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 
-from specdraft.drafters.base import Drawing, Prefilled, Target
-from specdraft.drafters.loaded.position_wise import Known, PositionWiseDrafter
+from specdraft.drafters.base import RecordedText, Target
+from specdraft.drafters.loaded.by_offset import Known, StartsOf
+from specdraft.drafters.loaded.head_tensors import described, head_tensors
+from specdraft.drafters.loaded.last_state import LastStateDrafter, check_wiring, states_before
+from specdraft.drafters.loaded.position_wise import PositionWiseDrafter
 from specdraft.drafters.medusa import Medusa
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.facts import naming
-from specdraft.models.files import reading
 from specdraft.models.head_files import HeadFiles
-from specdraft.models.language_model import tail_mask
 from specdraft.models.medusa_layout import HeadNames, MedusaNames
-from specdraft.models.output_layer import LAST, TOLERANCE, OutputLayer
-from specdraft.models.weights import weight_files
-from specdraft.trees.draft_tree import DraftTree
-from specdraft.trees.shapes import Plan
-from specdraft.trees.shapes.chain import Chain
+from specdraft.models.output_layer import OutputLayer
 
 Output = Callable[[torch.Tensor], torch.Tensor]  # `[..., h]` -> `[..., V]` float32
 
@@ -41,14 +36,16 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class OwnLayer:
-    """An output layer of a head: `weight` `[rows, h]`, `ids` `[rows]` of V what its rows stand for, if not all."""
+    """An output layer of a head: `weight` `[rows, h]`, `ids` `[rows]` of V what its rows stand for, if not all,
+    `bias` `[rows]`."""
 
     weight: torch.Tensor
     ids: torch.Tensor | None
     vocab: int
+    bias: torch.Tensor | None = None
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        logits = F.linear(states, self.weight).float()
+        logits = F.linear(states, self.weight, self.bias).float()
         if self.ids is None:
             return logits
         whole = logits.new_full((*logits.shape[:-1], self.vocab), -torch.inf)
@@ -69,7 +66,7 @@ class Head(NamedTuple):
 
 
 class MedusaHeads:
-    """See `Heads`.
+    """What proposes.
 
     Args:
         heads: the first one is for the token after the root.
@@ -85,7 +82,29 @@ class MedusaHeads:
         return torch.stack([self._target.of_texts(head(here)) for head in self.heads[:count]], 1)
 
 
-def load_medusa(spec: Medusa, files: HeadFiles, target: Target) -> PositionWiseDrafter:
+class MedusaDrafter(LastStateDrafter, PositionWiseDrafter):
+    """Heads with the state that they read next.
+
+    Args:
+        heads: what proposes.
+        target, known: see `OffsetDrafter`.
+    """
+
+    def __init__(self, heads: MedusaHeads, target: CachedModel, known: Known) -> None:
+        super().__init__(target, known)
+        self._heads = heads
+
+    def now(self, root: int, count: int) -> torch.Tensor:
+        """See `PositionWiseDrafter.now`: the root is not read."""
+        return self._heads(self._before, count)[0]
+
+    def along(self, text: RecordedText) -> StartsOf:
+        """See `OffsetDrafter.along`."""
+        states = states_before(text)
+        return lambda first, last, count: self._heads(states[first:last], count)
+
+
+def load_medusa(spec: Medusa, files: HeadFiles, target: Target) -> MedusaDrafter:
     """The drafter of `files`.
 
     Raises:
@@ -94,35 +113,22 @@ def load_medusa(spec: Medusa, files: HeadFiles, target: Target) -> PositionWiseD
             drafted is not what these heads say of the state before the root.
     """
     names, model = spec.names(files), target.load()
-    tensors = _read(files, names, model)
+    tensors = head_tensors(files, _wanted(names), model)
     shared = OutputLayer(model, target.files.spec.path) if names.heads[0].output is None else None
     heads = MedusaHeads([_head(head, names, tensors, shared, files) for head in names.heads[: spec.heads]], model)
-    description = naming(files) | {
-        "weights": files.weights_hash,
+    description: dict[str, Any] = described(files, tensors, model) | {
         "heads": spec.heads,
         "layout": names.layout,
         "output_layers": "the target's" if shared else "own",
-        "parameters": sum(tensor.numel() for tensor in tensors.values()),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
     }
-    drafter = PositionWiseDrafter(heads, model, Known(spec.traits, spec.facts(files, target.files), description))
-    description["self_check"] = check_wiring(drafter, heads, model, files.spec.path)
+    drafter = MedusaDrafter(heads, model, Known(spec.traits, spec.facts(files, target.files), description))
+    description["self_check"] = check_wiring(drafter, model, files.spec.path)
     return drafter
 
 
-def _read(files: HeadFiles, names: MedusaNames, target: CachedModel) -> dict[str, torch.Tensor]:
+def _wanted(names: MedusaNames) -> set[str]:
     wanted = {name for head in names.heads for block in head.blocks for name in block if name}
-    wanted |= {name for name in (names.token_map, *(head.output for head in names.heads)) if name}
-    tensors: dict[str, torch.Tensor] = {}
-    with reading(files.spec.path, "the heads cannot be read"):
-        for path in weight_files(files.folder):
-            with safe_open(path, framework="pt") as stored:
-                tensors |= {name: stored.get_tensor(name) for name in stored.keys() if name in wanted}  # noqa: SIM118
-    return {
-        name: tensor.to(target.device, target.dtype if tensor.is_floating_point() else torch.long)
-        for name, tensor in tensors.items()
-    }
+    return wanted | {name for name in (names.token_map, *(head.output for head in names.heads)) if name}
 
 
 def _head(
@@ -143,60 +149,3 @@ def _head(
     if not 0 <= int(ids.min()) <= int(ids.max()) < vocab or len(set(ids.tolist())) < len(ids):
         raise ModelError(f"{files.spec.path}: {all_names.token_map} holds ids twice, or that the target does not have")
     return Head(blocks, OwnLayer(weight if len(weight) == len(ids) else weight[ids], ids, vocab))
-
-
-FIRST, AFTER_STEP, PROBED = 4, 6, 8  # places in the text that the wiring is checked on, and its tokens
-
-
-@torch.inference_mode()
-def check_wiring(drafter: PositionWiseDrafter, heads: MedusaHeads, target: CachedModel, name: str) -> dict[str, float]:
-    """Draft after a prompt and after a step, and compare with what the heads say of the state before the root.
-
-    That state is the base model's last one, after its final norm, from a forward without a cache or a tree.
-
-    Returns:
-        The largest absolute difference of logits, and that of the state one token earlier, for the manifest.
-
-    Raises:
-        ModelError: they differ.
-    """
-    text = [(7 * place + 3) % target.vocab for place in range(PROBED)]
-    states = target.model.base_model(torch.tensor([text], device=target.device), use_cache=False).last_hidden_state[0]
-    said = heads(states, len(heads.heads))
-    error = control = 0.0
-    for place, drafted in zip((FIRST, AFTER_STEP), _drafted(drafter, target, text), strict=True):
-        error, control = max(error, _apart(said[place], drafted)), max(control, _apart(said[place - 1], drafted))
-    if not error <= TOLERANCE * _apart(said, torch.zeros_like(said)):
-        raise ModelError(
-            f"{name}: the target's states are not those that its heads read: logits differ by {error:.3g} from what "
-            "they say of the last state before the root"
-        )
-    return {"error": error, "control": control}
-
-
-def _drafted(drafter: PositionWiseDrafter, target: CachedModel, text: Sequence[int]) -> Iterator[torch.Tensor]:
-    """`[O, vocab]` what was drafted by: after a prompt, and after a step that accepted one token."""
-    model, plan = CachedModel(target.model, target.vocab, target.width), _chain(drafter)
-    drafter.begin(Prefilled(text[: FIRST + 1], model.prefill(text[: FIRST + 1], (LAST,)).hidden))
-    tree = drafter.draft(text[FIRST + 1], plan, Drawing(keep_logits=True))
-    yield _logits(tree)
-    step = torch.tensor(text[FIRST + 1 : AFTER_STEP + 1], device=model.device)
-    order = torch.arange(len(step), device=model.device)
-    causal = tail_mask(order[:, None] >= order, model.dtype)
-    drafter.commit(tree, [1], model.append(step, order, causal, (LAST,)).hidden)
-    yield _logits(drafter.draft(text[AFTER_STEP + 1], plan, Drawing(keep_logits=True)))
-
-
-def _chain(drafter: PositionWiseDrafter) -> Plan:
-    assert drafter.traits.deepest is not None
-    return Chain().at(drafter.traits.deepest)
-
-
-def _logits(tree: DraftTree) -> torch.Tensor:
-    assert tree.chosen_from is not None
-    return tree.chosen_from.logits
-
-
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest absolute difference; ids that have no logit aside."""
-    return float((one - other).nan_to_num(0.0, 0.0, 0.0).abs().max())
