@@ -162,7 +162,7 @@ class TestStages:
         monkeypatch.setattr(measuring, "MOST", 1)
         heard, outcome = run(base, tmp_path / "out", "tree=chain", "budget=2")
         # of three sizes two kinds, one of them twice; two prefills, three of steps: warmed and timed once
-        assert ["costs", 2 * 12, "timings", 2 * 12] in heard.stages
+        assert ["costs", 2 * 13, "timings", 2 * 13] in heard.stages
         assert outcome.costs["tiny"].sizes == [1, 2, 3]
 
 
