@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Drafters that learn from a target: Medusa heads, draft models, models of the last few tokens.",
+    help="Drafters that learn from a target: Medusa and EAGLE heads, draft models, models of the last few tokens.",
 )
 Out = Annotated[Path, typer.Option("--out", help="the folder to write; a killed run goes on in it")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over (the default goes on)")]
@@ -30,6 +30,12 @@ HELP = {
 Heads read the target's last state and share its output layer. Also train.heads, train.blocks, train.continued,
 train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
 train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
+""",
+    "eagle": """Train an EAGLE-3 head on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+It reads states of three of the target's layers and shares its embeddings and output layer. Also train.depths,
+train.draft_vocab, train.layers, train.inner, train.aux_layers, train.continued, train.steps, train.positions,
+train.lr, train.decay, train.dtype, train.held_out. drafter=eagle drafter.path=DIR drafts with what is written.
 """,
     "draft": """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
@@ -69,7 +75,7 @@ def _train(
     say_while_loading()
     from specdraft.training import run
 
-    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano}[kind]
+    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano, "eagle": run.train_eagle}[kind]
     with shown_progress(console(stderr=True)) as progress:
         made = train(overrides or [], out, config_dir, fresh, progress)
     if as_json:

@@ -1,4 +1,4 @@
-"""The last states of models along texts, batch by batch."""
+"""States of models along texts, batch by batch."""
 
 from __future__ import annotations
 
@@ -28,11 +28,19 @@ def last_states(
         texts: name -> token ids; shorter ones come first.
     """
 
+    for name, states in layer_states(models, target, texts, [LAST]):
+        yield name, tuple(part[:, 0] for part in states)
+
+
+def layer_states(
+    models: Sequence[LanguageModel], target: ModelFiles, texts: Mapping[str, Sequence[int]], layers: Sequence[int]
+) -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
+    """Likewise `[tokens, L, width]` of these layers (see `models.Forward`)."""
+
     def read(names: Sequence[str]) -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
         ids = [texts[name] for name in names]
-        said = (model.states_along(ids, [NOTHING_MORE] * len(ids), [LAST]) for model in models)
-        for name, states in zip(names, zip(*said, strict=True), strict=True):
-            yield name, tuple(part[:, 0] for part in states)
+        said = (model.states_along(ids, [NOTHING_MORE] * len(ids), layers) for model in models)
+        yield from zip(names, zip(*said, strict=True), strict=True)
 
     lengths = {name: len(ids) for name, ids in texts.items()}
     for names in batches(lengths, most_rows(device_type_of(target)), min(tokens_that_fit(target), READ_TOKENS)):

@@ -168,7 +168,7 @@ def drafter_name(files: PairFiles) -> str:
 
 def recorded_texts(pair: Pair, recorded: Sequence[tuple[Sequence[int], Trajectory]]) -> list[RecordedText]:
     """A batch of prompts with their trajectories as the pair's drafter reads them: with the states that it asks for."""
-    layers = pair.traits.hidden_layers
+    layers = pair.drafter.traits.hidden_layers
     prompts, tokens = [prompt for prompt, _ in recorded], [trajectory.tokens for _, trajectory in recorded]
     if not layers:
         return [RecordedText(*text) for text in zip(prompts, tokens, strict=True)]

@@ -15,6 +15,7 @@ import torch
 
 from specdraft.config import override_groups, own_keys
 from specdraft.drafters.draft_model import Model
+from specdraft.drafters.eagle import Eagle
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.nano import Nano
 from specdraft.drafters.pair import Pair, load_pair
@@ -32,11 +33,13 @@ from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.training.card import Made, card
 from specdraft.training.draft_model import check_sizes, draft_objective, new_draft_model, new_window_model
+from specdraft.training.eagle import aux_layers, eagle_objective, shape_of
+from specdraft.training.eagle_files import write_head
 from specdraft.training.held_out import held_out
 from specdraft.training.joint import TARGET, joint_objective
 from specdraft.training.loop import Trained, checkpoint, train
 from specdraft.training.medusa import medusa_objective
-from specdraft.training.settings import DraftTraining, MedusaTraining, NanoTraining, Training
+from specdraft.training.settings import DraftTraining, EagleTraining, MedusaTraining, NanoTraining, Training
 from specdraft.training.states import TextStates, digest_of, text_states
 from specdraft.training.texts import Texts, gather_texts
 
@@ -111,6 +114,19 @@ def train_nano(overrides: list[str], out: Path, config_dir: Path | None, fresh: 
         return _finish(kind, asked, job, trained, parameters, drafting, "drafter=nano drafter.path=DIR")
 
 
+def train_eagle(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """An EAGLE-3 head; see `train_medusa`, with `EagleTraining`."""
+    with _enough_memory():
+        begun = _begin("eagle", EagleTraining, overrides, out, config_dir, fresh, watch, shape_of, aux_layers)
+        asked, job = begun
+        head, vocabulary, objective = eagle_objective(job.pair, job.states, asked)
+        trained = train(objective, asked, job.about, job.work, job.watch)
+        write_head(job.out, head, vocabulary, aux_layers(job.pair.files.target, asked), job.pair.files.target, asked)
+        drafting = load_pair(job.pair.files.spec, Eagle(path=str(job.out)), target_of=job.pair)
+        kind, parameters = "An EAGLE-3 head", _count(objective.parameters)
+        return _finish(kind, asked, job, trained, parameters, drafting, "drafter=eagle drafter.path=DIR")
+
+
 def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:
     """Train and write a model that learns the target's distribution; how that went, and how many numbers it has."""
     trained = train(draft_objective(job.pair, model, job.states, asked), asked, job.about, job.work, job.watch)
@@ -153,9 +169,11 @@ def _begin(
     config_dir: Path | None,
     fresh: bool,
     watch: Watch,
-    check: Callable[[ModelFiles, Asked], None] = lambda target, asked: None,
+    check: Callable[[ModelFiles, Asked], Any] = lambda target, asked: None,
+    layers: Callable[[ModelFiles, Asked], tuple[int, ...]] = lambda target, asked: (),
 ) -> tuple[Asked, Job]:
-    """Everything before the first step; all that needs no forward is checked before the first one."""
+    """Everything before the first step; all that needs no forward is checked before the first one. `layers`: of the
+    target's states those that are kept beside the last one."""
     command = f"train {kind}"
     asked, others = own_keys("train", overrides, schema)
     asked.check()
@@ -174,7 +192,7 @@ def _begin(
     about: dict[str, Any] = {"kind": kind, "target": pair.files.weights[0], "texts": digest_of(texts.learnt)}
     about |= {"dtype": str(pair.target.dtype), "asked": asdict(replace(asked, save_every=1, text=None))}
     checkpoint(out / WORK, about)  # before anything of it is overwritten
-    states = text_states(pair, texts.learnt, out / WORK, watch)
+    states = text_states(pair, texts.learnt, out / WORK, watch, layers(combination.pair.target, asked))
     return asked, Job(pair, combination, texts, states, about, out, watch)
 
 

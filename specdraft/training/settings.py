@@ -157,3 +157,33 @@ class DraftTraining(Training):
 
     def _least(self) -> dict[str, int]:
         return {"layers": 1, "width": 2, "inner": 1, "attention_heads": 1}
+
+
+@dataclass
+class EagleTraining(Training):
+    """An EAGLE-3 head that learns the target's distribution by training-time test (Li et al. 2025, section 3.2).
+
+    Attributes:
+        depths: how deep it drafts while it learns: each pass but the first one reads what the one before it made.
+        decay: pass s counts `decay ** s`, from 0.
+        layers, inner, attention_heads: of the head; left out: a layer as the target's.
+        aux_layers: of the target's states those that it reads, as `transformers` counts them; left out: EAGLE-3's.
+        draft_vocab: of the target's ids so many, the most frequent ones of the texts, are proposed; left out: all.
+    """
+
+    depths: int = 4
+    decay: float = 0.8
+    layers: int = 1
+    inner: int | None = None
+    attention_heads: int | None = None
+    aux_layers: list[int] | None = None
+    draft_vocab: int | None = None
+
+    def check(self) -> None:
+        """See `Training.check`."""
+        super().check()
+        if not self.decay > 0:
+            raise ConfigError(f"train.decay={self.decay} is out of range; expected more than 0")
+
+    def _least(self) -> dict[str, int]:
+        return {"depths": 1, "layers": 1, "inner": 1, "attention_heads": 1, "draft_vocab": 2}
