@@ -75,7 +75,9 @@ def _train(
     say_while_loading()
     from specdraft.training import run
 
-    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano, "eagle": run.train_eagle}[kind]
+    train = {"medusa": run.train_medusa, "draft": run.train_draft, "nano": run.train_nano, "eagle": run.train_eagle}[
+        kind
+    ]
     with shown_progress(console(stderr=True)) as progress:
         made = train(overrides or [], out, config_dir, fresh, progress)
     if as_json:

@@ -15,15 +15,15 @@ from specdraft.models.placement import device_type_of, dtype_name
 from specdraft.models.spec import PairSpec
 
 if TYPE_CHECKING:
-    from specdraft.drafters.loaded.eagle import EagleDrafter
+    from specdraft.drafters.loaded.eagle_drafter import EagleDrafter
 
 
 @dataclass
 class Eagle(DrafterSpec):
     """One decoder layer or a few that read the target's states of the text and their own output of what they drafted.
 
-    The folder (`drafter.path`, else the pair's `heads`) holds safetensors and a config.json in the authors' layout or in
-    that of `speculators` (see `models.eagle_layout`).
+    The folder (`drafter.path`, else the pair's `heads`) holds safetensors and a config.json in the authors' layout or
+    in that of `speculators` (see `models.eagle_layout`).
 
     Attributes:
         depth: levels of a tree at most: so many are recorded.

@@ -11,7 +11,7 @@ of a head.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -71,11 +71,14 @@ class Norm(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         scaled = states.float()
         scaled = scaled * torch.rsqrt(scaled.square().mean(-1, keepdim=True) + self._eps)
-        return self.weight * scaled.to(states.dtype)
+        normed: torch.Tensor = self.weight * scaled.to(states.dtype)
+        return normed
 
 
 class Rotary(nn.Module):
     """Rotary positions (Su et al. 2021), halves paired as in Llama."""
+
+    frequencies: torch.Tensor  # [c / 2]
 
     def __init__(self, frequencies: tuple[float, ...], scale: float) -> None:
         super().__init__()
@@ -96,8 +99,10 @@ class Attention(nn.Module):
     def __init__(self, shape: EagleShape, width: int) -> None:
         super().__init__()
         self._heads, self._groups, self._size = shape.heads, shape.key_heads, shape.head_size
-        for name, heads in (("q_proj", shape.heads), ("k_proj", shape.key_heads), ("v_proj", shape.key_heads)):
-            self.add_module(name, nn.Linear(width, heads * shape.head_size, bias=shape.attention_bias))
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(width, heads * shape.head_size, bias=shape.attention_bias)
+            for heads in (shape.heads, shape.key_heads, shape.key_heads)
+        )
         self.o_proj = nn.Linear(shape.heads * shape.head_size, shape.width, bias=shape.attention_bias)
 
     def _projected(
@@ -138,7 +143,8 @@ class Attention(nn.Module):
         far = far.masked_fill(~seen.of_past[:, :, None, None], -torch.inf)
         near = near.masked_fill(~seen.of_own[:, :, None], -torch.inf)
         shares = torch.softmax(torch.cat([far, near], -1).float(), -1).to(states.dtype)
-        far, near = shares.split([far.shape[-1], near.shape[-1]], -1)
+        entries = far.shape[-1]
+        far, near = shares[..., :entries], shares[..., entries:]
         mixed = torch.einsum("bshme,behc->bsmhc", far, values) + torch.einsum("bshmf,bsfhc->bsmhc", near, own_values)
         return self.o_proj(mixed.flatten(-2)), new
 
@@ -173,7 +179,8 @@ class Layer(nn.Module):
     def after(self, residual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """What the rest of the layer makes of what was attended to."""
         states = residual + attended
-        return states + self.mlp(self.post_attention_layernorm(states))
+        out: torch.Tensor = states + self.mlp(self.post_attention_layernorm(states))
+        return out
 
 
 class EagleHead(nn.Module):
@@ -199,6 +206,11 @@ class EagleHead(nn.Module):
         if shape.embedding_norm:
             self.embedding_norm = Norm(shape.width, shape.eps)
 
+    @property
+    def each_layer(self) -> list[Layer]:
+        """The layers in their order."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
     def fuse(self, features: torch.Tensor) -> torch.Tensor:
         """The target's states `[..., L, w]` as features `[..., d]`."""
         if self.shape.version == 1:
@@ -211,11 +223,11 @@ class EagleHead(nn.Module):
 
     def enter(self, embedded: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings and features `[..., d]` of entries -> what the first layer attends with, and its residual."""
-        first = self.layers[0]
+        first = self.each_layer[0]
         if self.shape.embedding_norm:
             embedded = self.embedding_norm(embedded)
         if self.shape.version == 1:
-            joined = self.fc(torch.cat([embedded, features], -1))
+            joined: torch.Tensor = self.fc(torch.cat([embedded, features], -1))
             return first.input_layernorm(joined) if self.shape.first_norm else joined, joined
         normed = first.hidden_norm(features)
         return (
@@ -234,7 +246,7 @@ class EagleHead(nn.Module):
         positions = torch.arange(before, before + embedded.shape[1], device=embedded.device)[None]
         attending, states = self.enter(embedded, features)
         kept = []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.each_layer):
             attending = layer.input_layernorm(states) if number else attending
             attended, new = layer.self_attn.read(attending, positions, self.rotary, past[number] if past else None)
             states = layer.after(states, attended)
@@ -245,7 +257,7 @@ class EagleHead(nn.Module):
         """Drafted tokens `[B, S, m, d]` at positions `[B, S, m]`, with the head's own outputs as features."""
         attending, states = self.enter(embedded, features)
         kept = []
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.each_layer):
             attending = layer.input_layernorm(states) if number else attending
             attended, new = layer.self_attn.draft(
                 attending, positions, self.rotary, seen.past[number], seen.own[number], seen
@@ -258,8 +270,3 @@ class EagleHead(nn.Module):
         """See `Seen.own`, before the first drafted token."""
         empty = like.new_empty(texts, starts, 0, self.shape.key_heads, self.shape.head_size)
         return [KeyValues(empty, empty) for _ in self.layers]
-
-
-def parameters_of(head: EagleHead) -> dict[str, Any]:
-    """What is trained, by name."""
-    return dict(head.named_parameters())

@@ -7,9 +7,9 @@
 | EAGLE-3, the authors' | `midlayer.` | `fc.` | `midlayer.hidden_norm` |
 | EAGLE-3, `speculators` | `layers.0.` | `fc.` | `layers.0.hidden_norm` |
 
-All may have `embed_tokens.weight` and `lm_head.weight` of their own; what is not there is the target's. EAGLE-3's output
-layer may be of fewer ids: `d2t [rows]` is what each row's id is more than its number, `t2d [V]` says which ids these
-are. Letters: d numbers of a head's state, w of the target's, V ids of the target, L layers of the target that are read.
+All may have `embed_tokens.weight` and `lm_head.weight` of their own; what is not there is the target's. EAGLE-3's
+output layer may be of fewer ids: `d2t [rows]` is what each row's id is more than its number, `t2d [V]` says which ids
+these are. Letters: d numbers of a head's state, w of the target's, V ids of the target, L layers of it that are read.
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def canonical(name: str) -> str:
     return name
 
 
-def _layout(
-    config: Mapping[str, Any], shapes: Shapes, names: Mapping[str, str], where: str
-) -> tuple[int, str]:
+def _layout(config: Mapping[str, Any], shapes: Shapes, names: Mapping[str, str], where: str) -> tuple[int, str]:
     told = config.get("speculators_model_type")
     if told is not None and told not in ("eagle", "eagle3"):
         raise ConfigError(f"{where}: config.json describes {told}, not an EAGLE head")

@@ -10,18 +10,23 @@ state.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from specdraft.drafters.pair import Pair
-from specdraft.errors import ConfigError
-from specdraft.models.eagle_head import EagleHead, KeyValues, Out, Seen
-from specdraft.models.eagle_layout import EagleShape, default_layers, rotary_frequencies
+from specdraft.errors import ConfigError, ModelError
+from specdraft.models.eagle_head import EagleHead, Out, Seen
+from specdraft.models.eagle_layout import MAPS, EagleShape, canonical, default_layers, rotary_frequencies
 from specdraft.models.files import ModelFiles
 from specdraft.models.output_layer import OutputLayer
+from specdraft.models.weights import weight_files
 from specdraft.training.loop import Objective
 from specdraft.training.settings import EagleTraining
 from specdraft.training.states import TextStates
@@ -104,8 +109,11 @@ def eagle_objective(
     """
     torch.manual_seed(asked.seed)
     head = EagleHead(shape_of(pair.files.target, asked)).to(pair.target.device)
-    some = states.states[: 2**14].float()
-    head.norm.weight.data.copy_(some.square().mean(0).sqrt())  # as large as the states that the output layer knows
+    if asked.start is None:
+        some = states.states[: 2**14].float()
+        head.norm.weight.data.copy_(some.square().mean(0).sqrt())  # as large as the states that the output layer knows
+    else:
+        start_from(head, Path(asked.start))
     vocabulary = DraftVocabulary.of(states, pair.target.vocab, asked.draft_vocab)
     output = OutputLayer(pair.target, pair.files.target.spec.path)
     windows = Windows(states, asked.positions, pair.target.vocab, pair.target.device, asked.seed)
@@ -119,6 +127,23 @@ def eagle_objective(
         return {"loss": (weights * losses).sum(), **{f"depth_{s + 1}": loss for s, loss in enumerate(losses)}}
 
     return head, vocabulary, Objective(dict(head.named_parameters()), step)
+
+
+def start_from(head: EagleHead, folder: Path) -> None:
+    """Take over the weights of a head that was trained before.
+
+    Raises:
+        ConfigError: there is none, or it has other sizes.
+    """
+    try:
+        stored = {name: tensor for path in weight_files(folder) for name, tensor in load_file(path).items()}
+    except (ModelError, OSError, SafetensorError) as error:
+        raise ConfigError(f"train.start={folder}: {error}") from error
+    tensors = {canonical(name): tensor.float() for name, tensor in stored.items() if name not in MAPS}
+    expected = {name: parameter.shape for name, parameter in head.state_dict().items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise ConfigError(f"train.start={folder}: holds no EAGLE-3 head of the sizes that are asked for")
+    head.load_state_dict(tensors)
 
 
 class TrainingTimeTest:
@@ -161,18 +186,26 @@ class TrainingTimeTest:
     def learn(self, part: Window, counts: np.ndarray) -> torch.Tensor:
         """`[passes]` the losses of some texts, as their share of `counts` places; gradients are added."""
         here, (wanted, sure) = self.places(part), self._teacher(part)
+        with torch.autocast(self._device.type, torch.bfloat16, self._asked.products == "bfloat16"):
+            losses, total = self._losses(part, counts, here, wanted, sure)
+        torch.autograd.backward(total)
+        return losses
+
+    def _losses(
+        self, part: Window, counts: np.ndarray, here: torch.Tensor, wanted: torch.Tensor, sure: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `learn`; and their weighted sum, whose gradients are wanted."""
         with torch.no_grad():
             embedded = self._embeddings(part.ids).to(self._head.fc.weight.dtype)
         losses, total = [], torch.zeros((), device=self._device)
         for number, out in enumerate(self._passes(part, embedded)):
             row, entry = torch.nonzero(here[number], as_tuple=True)
             asked = entry + 1 + number
-            loss = F.cross_entropy(self._logits(out.said[row, entry]), wanted[row, asked], reduction="none")
+            loss = F.cross_entropy(self._logits(out.said[row, entry]).float(), wanted[row, asked], reduction="none")
             mean = (loss * sure[row, asked]).sum() / max(1, int(counts[number]))
             losses.append(mean.detach().cpu())
             total = total + self._asked.decay**number * mean
-        torch.autograd.backward(total)
-        return torch.stack(losses)
+        return torch.stack(losses), total
 
     @torch.no_grad()
     def _teacher(self, part: Window) -> tuple[torch.Tensor, torch.Tensor]:
@@ -192,7 +225,7 @@ class TrainingTimeTest:
         places: np.ndarray = part.begin[:, None] + columns
         return places
 
-    def _passes(self, part: Window, embedded: torch.Tensor):  # type: ignore[no-untyped-def]
+    def _passes(self, part: Window, embedded: torch.Tensor) -> Iterator[Out]:
         """What comes out at each entry `[B, e, h]`, pass by pass."""
         head, entries = self._head, part.ids.shape[1] - 1
         places = torch.from_numpy(self._everywhere(part)[:, :-1])

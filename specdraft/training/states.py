@@ -70,7 +70,11 @@ def text_states(
         ResultsError: there is no room for them.
     """
     starts, ids, first = _side_by_side(texts)
-    about = {"target": pair.files.weights[0], "dtype": str(pair.target.dtype), "texts": digest_of(texts)}
+    about: dict[str, Any] = {
+        "target": pair.files.weights[0],
+        "dtype": str(pair.target.dtype),
+        "texts": digest_of(texts),
+    }
     about |= {"layers": list(layers)} if layers else {}
     shape = len(ids), 1 + len(layers), int(pair.target.model.get_output_embeddings().weight.shape[1])
     size, path = math.prod(shape) * torch.bfloat16.itemsize, folder / STATES

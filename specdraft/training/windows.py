@@ -78,7 +78,8 @@ class Windows:
         ids[there] = self._states.ids[(begin[:, None] + columns)[there]]
         row, column = np.nonzero(there & (columns >= first[:, None]))
         tensors = [torch.from_numpy(a).to(self._device) for a in (ids, row, column, length[row] - 1 - column)]
-        return Window(*tensors[:3], begin[row] + column, tensors[3], begin, length, first)
+        whole, rows, columns_learnt, left = tensors
+        return Window(whole, rows, columns_learnt, begin[row] + column, left, begin, length, first)
 
 
 class Teacher:

@@ -84,7 +84,9 @@ def eagle_model(
     head.load_state_dict(own, strict=True, assign=True)
     ids = draft_ids(tensors, int(files.config.get_text_config().vocab_size), files.spec.path)
     rows = _rows(tensors.get(OUTPUT), ids, target, target_name)
-    return EagleModel(head.eval().requires_grad_(False), _embeddings(tensors.get(EMBEDDINGS), target), rows, ids, target)
+    return EagleModel(
+        head.eval().requires_grad_(False), _embeddings(tensors.get(EMBEDDINGS), target), rows, ids, target
+    )
 
 
 def _rows(own: torch.Tensor | None, ids: torch.Tensor | None, target: CachedModel, target_name: str) -> Rows:
@@ -112,7 +114,7 @@ def draft_ids(tensors: Tensors, vocab: int, name: str) -> torch.Tensor | None:
         return None
     ids = torch.arange(len(tensors["d2t"]), device=tensors["d2t"].device) + tensors["d2t"].long()
     there = torch.zeros(vocab, dtype=torch.bool, device=ids.device)
-    if not 0 <= int(ids.min()) <= int(ids.max()) < vocab or len(ids.unique()) < len(ids):
+    if not 0 <= int(ids.min()) <= int(ids.max()) < vocab or len(set(ids.tolist())) < len(ids):
         raise ModelError(f"{name}: d2t gives ids twice, or that the target does not have: it is no table of offsets")
     there[ids] = True
     if "t2d" in tensors and not torch.equal(there, tensors["t2d"].bool()):

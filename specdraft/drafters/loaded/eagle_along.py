@@ -87,7 +87,7 @@ class Fed:
     def _children(self, said: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         parts = [
             best_children(self._model.logits(some), self._count, self._temperature)
-            for some in said.split(logits_at_once(self._model.target, 1))
+            for some in torch.split(said, logits_at_once(self._model.target, 1))
         ]
         tokens, log_probs = (np.concatenate(fields) for fields in zip(*parts, strict=True))
         return tokens, log_probs

@@ -51,7 +51,10 @@ def check_wiring(
     error = control = size = 0.0
     for root, (tokens, drafted) in zip(STARTS, _live(drafter, target, scratch, layers), strict=True):
         wanted = scratch.below(root, tokens)
-        error, control = max(error, _apart(wanted, drafted)), max(control, _apart(scratch.below(root, tokens, 1), drafted))
+        error, control = (
+            max(error, _apart(wanted, drafted)),
+            max(control, _apart(scratch.below(root, tokens, 1), drafted)),
+        )
         size = max(size, float(wanted[wanted.isfinite()].abs().max()))
     allowed = size * (EXACT if target.dtype == torch.float32 else TOLERANCE)
     if not error <= allowed:
@@ -95,7 +98,7 @@ class Scratch:
         head = self._model.head
         attending, states = head.enter(embedded, features)
         positions = torch.arange(embedded.shape[1], device=embedded.device)[None]
-        for number, layer in enumerate(head.layers):
+        for number, layer in enumerate(head.each_layer):
             attending = layer.input_layernorm(states) if number else attending
             states = layer.after(states, layer.self_attn.read(attending, positions, head.rotary, None)[0])
         last: torch.Tensor = states[0, -1]

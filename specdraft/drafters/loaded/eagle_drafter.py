@@ -34,8 +34,9 @@ from specdraft.trees.shapes import NestedPlan, Plan
 class EagleDrafter:
     """An EAGLE head with the true entries of the committed text.
 
-    A step reads the entries that the last one made known, the root's at the end, and drafts below it. What was read is
-    kept once the step is committed; what was drafted never is: accepted tokens are read anew with the target's features.
+    A step reads the entries that the last one made known, the root's at the end, and drafts below it. What was read
+    is kept once the step is committed; what was drafted never is: accepted tokens are read anew, with the target's
+    features.
 
     Args:
         model: the head.
