@@ -36,7 +36,7 @@ class Eagle(DrafterSpec):
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`; which of the target's states it reads, only the folder tells (see
         `EagleDrafter.traits`)."""
-        return DrafterTraits(deepest=self.depth, by_offset=True)
+        return DrafterTraits(deepest=self.depth, by_offset=True, drifts=True)
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""

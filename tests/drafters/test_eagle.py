@@ -16,6 +16,8 @@ from support.eagle import CONFIG, FIRST, LAYOUTS, SHAPE, random_head, renamed, s
 from support.recorded import untimed
 from support.tallied import replay, replay_dynamic
 from support.tiny_models import VOCAB, PairFolders
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from specdraft.acceptance import Greedy, NoReplacement
 from specdraft.commands.options import USAGE
@@ -25,12 +27,13 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Annotation, Drawing, GivenTrees, Prefilled, RecordedText
 from specdraft.drafters.eagle import Eagle
 from specdraft.drafters.loaded import eagle as loading
-from specdraft.drafters.loaded import eagle_along
+from specdraft.drafters.loaded import eagle_along, eagle_drafter
 from specdraft.drafters.loaded.eagle_drafter import EagleDrafter
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError, ModelError
 from specdraft.models.eagle_head import EagleHead, KeyValues, Out
 from specdraft.models.eagle_layout import EagleShape, default_layers, eagle_names
+from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.static import pack
 from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
@@ -137,9 +140,6 @@ class TestLayouts:
 
     def test_rotary_settings(self, tiny_pair: Pair, tmp_path: Path) -> None:
         """Of the config's; Llama 3.1's factors as `transformers` makes them."""
-        from transformers import LlamaConfig
-        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
         scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
         scaling |= {"original_max_position_embeddings": 64, "rope_theta": 500.0}
         folder = saved(tmp_path / "head", SHAPE)
@@ -228,8 +228,6 @@ class TestWiring:
         last: list[Any] = []
 
         def drifting(self: EagleDrafter, *asked: Any) -> Any:
-            from specdraft.drafters.loaded import eagle_drafter
-
             whole = eagle_drafter.below_one
             monkeypatch.setattr(eagle_drafter, "below_one", lambda *given: last.append(whole(*given)) or last[-1])
             tree = draft(self, *asked)
@@ -310,7 +308,7 @@ TREES = [("chain", 4), ("kary", 8), ("medusa", 63), ("measured", 16)]
 
 @pytest.mark.parametrize(("tree", "budget"), TREES)
 def test_live_is_replay(tree: str, budget: int, zoo: Zoo) -> None:
-    assert zoo.check_static(tree, budget) > 1.5
+    assert zoo.check_static(tree, budget) > 1.2
 
 
 @pytest.mark.parametrize("shape", [BestFirst(max_children=5), ExpandRerank(top_k=4, steps=5)], ids=lambda s: s.kind)
@@ -430,3 +428,13 @@ def test_too_deep_a_tree(tiny_pair_folders: PairFolders, tmp_path: Path, run: An
 def test_no_layout(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no layout of EAGLE heads is known that has a\.weight; expected"):
         eagle_names({}, {"a.weight": (1,)}, None, "x")
+
+
+@pytest.mark.slow
+def test_live_is_replay_on_twenty_prompts() -> None:
+    pair = load_pair("zoo", Eagle())
+    ids = [pair.encode(prompt.text) for prompt in load_prompts(PromptSpec())[::4]]
+    zoo = Zoo.of(pair, ids, 48)
+    assert len(ids) == 20
+    for tree, budget in TREES:
+        assert zoo.check_static(tree, budget) > 1.2

@@ -58,16 +58,15 @@ def load_eagle(spec: Eagle, files: HeadFiles, target: Target) -> EagleDrafter:
 
 
 def _read(files: HeadFiles, names: EagleNames, target: CachedModel) -> dict[str, torch.Tensor]:
-    """The tensors by the head's own names, in the target's type and where its output layer is."""
+    """The tensors by the head's own names, in the target's type and where it reads tokens."""
     stored: dict[str, torch.Tensor] = {}
     with reading(files.spec.path, "the head cannot be read"):
         for path in weight_files(files.folder):
             with safe_open(path, framework="pt") as weights:
                 stored |= {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
-    device = target.model.get_output_embeddings().weight.device
     tensors = {ours: stored[name] for ours, name in names.tensors.items()}
     return {
-        name: tensor.to(device, target.dtype if tensor.is_floating_point() else tensor.dtype)
+        name: tensor.to(target.device, target.dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in tensors.items()
     }
 
@@ -76,10 +75,9 @@ def eagle_model(
     names: EagleNames, tensors: Tensors, target: CachedModel, files: HeadFiles, target_name: str
 ) -> EagleModel:
     """The head with what it shares with the target. Raises as `load_eagle`."""
-    device = target.model.get_output_embeddings().weight.device
     with torch.device("meta"):
         head = EagleHead(names.shape)
-    head.rotary.frequencies = torch.tensor(names.shape.frequencies, device=device)
+    head.rotary.frequencies = torch.tensor(names.shape.frequencies, device=target.device)
     own = {name: tensor for name, tensor in tensors.items() if name not in (*MAPS, OUTPUT, EMBEDDINGS)}
     head.load_state_dict(own, strict=True, assign=True)
     ids = draft_ids(tensors, int(files.config.get_text_config().vocab_size), files.spec.path)
@@ -93,7 +91,8 @@ def _rows(own: torch.Tensor | None, ids: torch.Tensor | None, target: CachedMode
     if own is not None:
         return lambda states: F.linear(states, own).float()
     shared = OutputLayer(target, target_name)
-    return lambda states: shared(states, ids)
+    some = None if ids is None else ids.to(shared.weight.device)
+    return lambda states: shared(states, some)
 
 
 def _embeddings(own: torch.Tensor | None, target: CachedModel) -> Embeddings:
