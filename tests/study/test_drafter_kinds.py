@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from support.command_line import Run
 from support.drafting import record_all
+from support.eagle import echoing_head
 from support.medusa import fitted_heads
 from support.tiny_models import PairFolders, save_pair, window_model
 
@@ -28,7 +29,7 @@ from specdraft.study.run import run_study
 
 KINDS = sorted(registry())
 TEXTS = ["one two one two one two one", "def f(x): def f(x): def"]
-UNTRAINED = {"early_exit"}  # a random model's first layers say little
+UNTRAINED = {"early_exit", "eagle"}  # a random model's first layers, a head that repeats: they say little
 SPANS_ONLY = {"ngram"}  # by its default variant: no tree of its own
 
 
@@ -73,9 +74,9 @@ def studied(
     texts = record_all(tiny_pair.target, prompt_ids, Ending(14, tiny_pair.eos_ids))
     heads = fitted_heads(folder / "heads", tiny_pair.target, prompt_ids, texts)
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in hashes]
-    nano = window_model(folder / "nano")
+    nano, eagle = window_model(folder / "nano"), echoing_head(folder / "eagle")
     pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", f"pair.heads.medusa={heads}", "pair.name=tiny"]
-    pair += [f"pair.heads.nano={nano}"]
+    pair += [f"pair.heads.nano={nano}", f"pair.heads.eagle={eagle}"]
     pair += ["max_new_tokens=14"]
     prompts = ["prompts=jsonl", f"prompts.path={folder / 'p.jsonl'}"]
     with pytest.MonkeyPatch.context() as patch:

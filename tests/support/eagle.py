@@ -80,3 +80,12 @@ def renamed(tensors: Mapping[str, torch.Tensor], prefixes: Mapping[str, str]) ->
         ours = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
         named[prefixes.get(ours, "") + name.removeprefix(ours)] = tensor
     return named
+
+
+def echoing_head(folder: Path) -> Path:
+    """An EAGLE-1 head that says again what the target said last."""
+    head = random_head(FIRST)
+    for parameter in head.parameters():
+        parameter.zero_()
+    head.fc.weight[:, WIDTH:] = torch.eye(WIDTH)
+    return save_eagle(folder, head.state_dict(), INSIDE)
