@@ -23,7 +23,7 @@ eagle=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=700000 train.continued=
 [ -e "$out/eagle-begun/README.md" ] || $specdraft train eagle "${eagle[@]}" train.steps=500 train.dtype=float32 \
     --out "$out/eagle-begun"
 [ -e "$out/eagle/README.md" ] || $specdraft train eagle "${eagle[@]}" train.start="$out/eagle-begun" train.whole=false \
-    train.depths=3 train.products=bfloat16 train.positions=1024 train.steps=2400 train.warmup=0.02 --out "$out/eagle"
+    train.depths=3 train.products=bfloat16 train.positions=1024 train.steps=480 train.warmup=0.02 --out "$out/eagle"
 if [ -n "$smollm2" ] && [ ! -e "$out/smollm2-medusa/README.md" ]; then
     $python scripts/training_prompts.py --data "$data" --out "$out/prompts.jsonl" \
         --unlike specdraft/bundled/instruct.jsonl
