@@ -19,6 +19,13 @@ zoo=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=300000 train.continued=15
     "train.target_layers=[1,4,6]" train.steps=1600 train.lr=2e-3 train.save_every=50 --out "$out/parallel"
 [ -e "$out/nano/README.md" ] || $specdraft train nano "${zoo[@]}" train.span=5 train.width=48 train.inner=128 \
     train.steps=2500 train.lr=4e-3 train.save_every=50 --out "$out/nano"
+# the bundled head began with the weights of a run of 1,900 steps as they were at step 500
+eagle=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=700000 train.continued=3400 train.window=192 train.beginning=64
+    train.lr=3e-3 train.save_every=100)
+[ -e "$out/eagle-begun/README.md" ] || $specdraft train eagle "${eagle[@]}" train.steps=500 train.dtype=float32 \
+    --out "$out/eagle-begun"
+[ -e "$out/eagle/README.md" ] || $specdraft train eagle "${eagle[@]}" train.start="$out/eagle-begun" train.whole=false \
+    train.depths=3 train.products=bfloat16 train.positions=1024 train.steps=480 train.warmup=0.02 --out "$out/eagle"
 if [ -n "$smollm2" ] && [ ! -e "$out/smollm2-medusa/README.md" ]; then
     $python scripts/training_prompts.py --data "$data" --out "$out/prompts.jsonl" \
         --unlike specdraft/bundled/instruct.jsonl

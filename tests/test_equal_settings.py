@@ -33,6 +33,7 @@ from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
+from specdraft.trees.shapes.expand_rerank import ExpandRerank
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.measured import Hindsight, Measured
 from specdraft.trees.shapes.paths import Paths
@@ -58,6 +59,9 @@ SHAPES: list[tuple[Shape, Shape, int]] = [
     (Published(name="medusa/mc_sim_7b_63"), Paths(paths=MEDUSA), 63),
     (BestFirst(max_children=1), Chain(), BUDGET),
     (BestFirst(max_depth=1), Wide(), BUDGET),
+    (ExpandRerank(top_k=1), Chain(), BUDGET),
+    (ExpandRerank(top_k=BUDGET, steps=1), Wide(), BUDGET),
+    (ExpandRerank(top_k=BUDGET, steps=BUDGET), BestFirst(), BUDGET),  # the beam holds all that may be in the tree
     (Adaptive(max_nodes_per_level=1), Chain(), BUDGET),
     (Adaptive(max_depth=1, margin=1e9), Wide(), BUDGET),
     (Measured(max_children=1), Chain(), BUDGET),

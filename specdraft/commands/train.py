@@ -49,6 +49,12 @@ It reads some of the target's states and proposes a token for every slot of a bl
 train.layers, train.target_layers, train.mask_token, train.gamma, train.continued, train.steps, train.positions,
 train.lr, train.held_out. drafter=parallel drafter.path=DIR drafts with what is written.
 """,
+    "eagle": """Train an EAGLE-3 head on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
+
+It reads states of three of the target's layers and shares its embeddings and output layer. Also train.depths,
+train.draft_vocab, train.layers, train.inner, train.aux_layers, train.continued, train.steps, train.positions,
+train.lr, train.decay, train.dtype, train.held_out. drafter=eagle drafter.path=DIR drafts with what is written.
+""",
     "draft": """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 It has the target's architecture with train.layers layers, train.width, train.inner and train.attention_heads. Also
@@ -94,6 +100,7 @@ def _train(
         "parallel": run.train_parallel,
         "draft": run.train_draft,
         "nano": run.train_nano,
+        "eagle": run.train_eagle,
     }[kind]
     with shown_progress(console(stderr=True)) as progress:
         made = train(overrides or [], out, config_dir, fresh, progress)

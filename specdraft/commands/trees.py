@@ -66,7 +66,8 @@ def trees_show(
     """
     from specdraft.errors import ConfigError, did_you_mean
     from specdraft.study.points import shape_of
-    from specdraft.trees.export import sglang_triple
+    from specdraft.trees.export import sglang_settings, sglang_triple
+    from specdraft.trees.shapes.expand_rerank import ExpandRerank
     from specdraft.trees.shapes.published import published_trees
     from specdraft.viewer.trees import topology_tree
 
@@ -80,6 +81,9 @@ def trees_show(
         return
     if pair or png or html:
         raise ConfigError("--pair, --png and --html belong to --study DIR: without one there is nothing to colour")
+    if isinstance(shape, ExpandRerank) and output == "sglang":
+        typer.echo(json.dumps(sglang_settings(shape, budget)._asdict()))
+        return
     topology = None if shape.fitted else shape.at(budget).topology
     if topology is None:
         why = "is fitted to traces" if shape.fitted else "differs from step to step (specdraft generate shows it)"

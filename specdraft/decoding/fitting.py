@@ -215,7 +215,7 @@ class Together:
     def _no_own_tree(self) -> str | None:
         """Why a drafter without probabilities has no tree of this shape."""
         kind, plan = self.shape.kind, self.plan.nested if self.plan else None
-        if not self.traits.counts or plan is None or plan.margin < inf:
+        if not self.traits.counts or plan is None or plan.margin < inf or plan.beam is not None:
             return f"tree={kind} chooses nodes by their probability, and drafter={self.drafter} gives none"
         if plan.scorer or plan.predictor or plan.temperature != 1 or plan.top_p < 1:
             return (

@@ -50,6 +50,7 @@ class DrafterTraits:
         earlier: it reads what the target made of a study's earlier prompts too, in their order.
         hidden_layers: layers of the target whose hidden states it reads (see `models.Forward`).
         owns_weights: it has weights of its own, which are hashed.
+        drifts: what it proposes at such a distance depends on the tokens on the way too: its trees take forwards.
         lasting_state: its state outlasts a step, so what it proposes depends on where steps started: live only.
     """
 
@@ -63,6 +64,7 @@ class DrafterTraits:
     earlier: bool = False
     hidden_layers: tuple[int, ...] = ()
     owns_weights: bool = True
+    drifts: bool = False
     lasting_state: bool = False
 
 

@@ -146,7 +146,7 @@ def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
 
     Of trees that grow adaptively they are known. Of best-first ones a level is made from the nodes above it that were
     better than the last of a full tree when it was made; of those, the ones that better nodes pushed out of the largest
-    recorded tree are not known and are left out.
+    recorded tree are not known and are left out. Of trees out of a beam no level is made from more than that.
     """
     if plan.margin < np.inf:
         return _fed_adaptively(walked, steps, plan)
@@ -159,7 +159,7 @@ def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
         place = np.cumsum(among, axis=1)
         last = np.max(value, axis=1, initial=-np.inf, where=among & (place == plan.nodes))
         fed[:, level] = (among & (depth == level) & (place <= plan.nodes) & (value > last[:, None])).sum(1)
-    return fed
+    return fed if plan.beam is None else np.minimum(fed, plan.beam)
 
 
 def _fed_adaptively(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:

@@ -46,6 +46,7 @@ class Limits(NamedTuple):
     top_p: float
     scorer: str = ""
     margin: float = inf
+    beam: int | None = None
 
     @property
     def scores(self) -> str:
@@ -137,7 +138,7 @@ class Replayer:
         """How well the scores of best-first trees tell what is accepted, by what the trees are ranked by; see
         `reliability`."""
         blocks = [np.arange(start, min(start + BLOCK, len(self._names))) for start in range(0, len(self._names), BLOCK)]
-        largest = {which.scores: which for which in self._expansions if which.margin == inf}
+        largest = {which.scores: which for which in self._expansions if which.margin == inf and which.beam is None}
         return {
             scores: merged(reliability(self._walk(which, block), self._packed.of(block)) for block in blocks)
             for scores, which in largest.items()
@@ -276,7 +277,7 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
     scorer = plan.scorer.name if plan.scorer else plan.predictor or ""
-    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p, scorer, plan.margin)
+    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p, scorer, plan.margin, plan.beam)
 
 
 def dynamic_trees(

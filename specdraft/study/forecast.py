@@ -172,9 +172,10 @@ def _recording(files: PairFiles, size: Size, group: SameTexts, texts: set[tuple[
 
 def _expanding(files: PairFiles, size: Size, group: Sequence[Combination]) -> Iterator[Stage]:
     """One stage for all best-first trees that share their limits, at the largest budget."""
-    if files.drafter.traits.from_tokens:
+    traits = files.drafter.traits
+    if traits.from_tokens:
         return
     for plan in largest_nested(combination.together.plan for combination in group).values():
-        fed = 1 if files.drafter.traits.by_offset else plan.nodes * EXPANDED
+        fed = 1 if traits.by_offset and not traits.drifts else plan.nodes * EXPANDED
         tokens = size.prompts * group[0].settings.max_new_tokens * fed
         yield Stage(files.label, "expand", "prompts", size.prompts, tokens * size.draft_s, by_models=True)

@@ -262,7 +262,7 @@ class Expansions:
         }
 
 
-GROWN_BY = ("temperature", "predictor", "top_p", "margin")
+GROWN_BY = ("temperature", "predictor", "top_p", "margin", "beam")
 
 
 def _grown_by(plan: NestedPlan) -> dict[str, Any]:
@@ -271,7 +271,8 @@ def _grown_by(plan: NestedPlan) -> dict[str, Any]:
     scored: dict[str, Any] = {} if plan.temperature == 1 else {"temperature": plan.temperature}
     scored |= {"predictor": plan.scorer.name} if plan.scorer else {}
     scored |= {} if plan.top_p == 1 else {"top_p": plan.top_p}
-    return scored | ({} if plan.margin == inf else {"margin": plan.margin})
+    scored |= {} if plan.margin == inf else {"margin": plan.margin}
+    return scored | ({} if plan.beam is None else {"beam": plan.beam})
 
 
 class FoundTraces(NamedTuple):

@@ -15,6 +15,7 @@ import torch
 from specdraft.config import override_groups, own_keys
 from specdraft.drafters import DrafterSpec
 from specdraft.drafters.draft_model import Model
+from specdraft.drafters.eagle import Eagle
 from specdraft.drafters.hydra import Hydra
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.nano import Nano
@@ -35,6 +36,8 @@ from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.training.card import Made, card
 from specdraft.training.draft_model import check_sizes, draft_objective, new_draft_model, new_window_model
+from specdraft.training.eagle import aux_layers, eagle_objective, shape_of
+from specdraft.training.eagle_files import write_head
 from specdraft.training.folder import CARD, HEADS, LOG, SINGLE, WHOLE, WORK, claimed, write_heads, write_model
 from specdraft.training.held_out import held_out
 from specdraft.training.joint import TARGET, joint_objective
@@ -44,6 +47,7 @@ from specdraft.training.parallel import config_of, new_shape, parallel_objective
 from specdraft.training.path_heads import hydra_objective, redrafter_config, redrafter_objective
 from specdraft.training.settings import (
     DraftTraining,
+    EagleTraining,
     HydraTraining,
     MedusaTraining,
     NanoTraining,
@@ -163,6 +167,19 @@ def _heads(
         *(f"drafter.{key}={value}" for key, value in changed.items()),
     ]
     return _finish(kind, asked, job, trained, _count(objective.parameters), drafting, " ".join(words))
+
+
+def train_eagle(overrides: list[str], out: Path, config_dir: Path | None, fresh: bool, watch: Watch) -> Made:
+    """An EAGLE-3 head; see `train_medusa`, with `EagleTraining`."""
+    with _enough_memory():
+        begun = _begin("eagle", EagleTraining, overrides, out, config_dir, fresh, watch, shape_of, aux_layers)
+        asked, job = begun
+        head, vocabulary, objective = eagle_objective(job.pair, job.states, asked)
+        trained = train(objective, asked, job.about, job.work, job.watch)
+        write_head(job.out, head, vocabulary, aux_layers(job.pair.files.target, asked), job.pair.files.target, asked)
+        drafting = load_pair(job.pair.files.spec, Eagle(path=str(job.out)), target_of=job.pair)
+        kind, parameters = "An EAGLE-3 head", _count(objective.parameters)
+        return _finish(kind, asked, job, trained, parameters, drafting, "drafter=eagle drafter.path=DIR")
 
 
 def _distil(model: Any, asked: Training, job: Job) -> tuple[Trained, int]:

@@ -20,6 +20,7 @@ class Training:
         window: tokens of the text that the target reads at once.
         continued: so many windows' beginnings are continued by the target itself, as `sampling` says.
         beginning: tokens of such a beginning.
+        whole: whether the windows themselves are learnt from too; without them only what the target says itself is.
         held_out: one of so many windows and prompts is not learnt from; drafting is tried on these.
         steps: of the optimizer.
         positions: tokens that a step learns from.
@@ -36,6 +37,7 @@ class Training:
     window: int = 256
     continued: int = 0
     beginning: int = 16
+    whole: bool = True
     held_out: int = 20
     steps: int = 1500
     positions: int = 2048
@@ -67,6 +69,8 @@ class Training:
             raise ConfigError(f"train.beginning={self.beginning} leaves nothing of train.window={self.window}")
         if self.text is None and (self.tokens is not None or self.continued):
             raise ConfigError("train.tokens and train.continued have no effect without train.text")
+        if not self.whole and self.text is not None and not self.continued:
+            raise ConfigError("train.whole=false leaves nothing of train.text without train.continued")
         self._check_choice("dtype", DTYPES)
 
     def _least(self) -> dict[str, int]:
@@ -215,3 +219,38 @@ class ParallelTraining(Training):
 
     def _least(self) -> dict[str, int]:
         return {"block": 2, "layers": 1, "inner": 1, "attention_heads": 1, "mask_token": 0}
+
+
+@dataclass
+class EagleTraining(Training):
+    """An EAGLE-3 head that learns the target's distribution by training-time test (Li et al. 2025, section 3.2).
+
+    Attributes:
+        depths: how deep it drafts while it learns: each pass but the first one reads what the one before it made.
+        decay: pass s counts `decay ** s`, from 0.
+        layers, inner, attention_heads: of the head; left out: a layer as the target's.
+        aux_layers: of the target's states those that it reads, as `transformers` counts them; left out: EAGLE-3's.
+        draft_vocab: of the target's ids so many, the most frequent ones of the texts, are proposed; left out: all.
+        start: a folder with an EAGLE-3 head of the same sizes that goes on learning; left out: a new one.
+        products: the type of matrix products while it learns: bfloat16 is about twice as fast where a processor has it.
+    """
+
+    depths: int = 4
+    decay: float = 0.8
+    layers: int = 1
+    inner: int | None = None
+    attention_heads: int | None = None
+    aux_layers: list[int] | None = None
+    draft_vocab: int | None = None
+    start: str | None = None
+    products: str = "float32"
+
+    def check(self) -> None:
+        """See `Training.check`."""
+        super().check()
+        if not self.decay > 0:
+            raise ConfigError(f"train.decay={self.decay} is out of range; expected more than 0")
+        self._check_choice("products", DTYPES)
+
+    def _least(self) -> dict[str, int]:
+        return {"depths": 1, "layers": 1, "inner": 1, "attention_heads": 1, "draft_vocab": 2}

@@ -86,7 +86,8 @@ def _of_text(pair: Pair, sampling: Sampling, asked: Training, store: TraceStore,
     own = [TrainingText([*begun[name], *tokens], asked.beginning - 1) for name, tokens in written.items()]
     tried = {f"text-{i}": ids[: asked.beginning] for i, ids in enumerate(held_out[:MOST_HELD_OUT])}
     said = f", {len(own)} windows' beginnings with the target's continuations" if own else ""
-    return Texts([*map(TrainingText, learnt), *own], tried, f"{Path(asked.text or '').name}{said}")
+    whole = map(TrainingText, learnt) if asked.whole else ()
+    return Texts([*whole, *own], tried, f"{Path(asked.text or '').name}{said}")
 
 
 def _of_prompts(pair: Pair, combination: Combination, asked: Training, watch: Watch) -> Texts:

@@ -24,6 +24,8 @@ class Window(NamedTuple):
         row, column: `[m]` the places that are learnt from.
         place: `[m]` the same among all texts' tokens.
         left: `[m]` how many tokens of its text follow each of them.
+        begin, length, first: `[B]` where each text begins among all texts' tokens, its tokens, and from which of them
+            on it is learnt from.
     """
 
     ids: torch.Tensor
@@ -31,6 +33,9 @@ class Window(NamedTuple):
     column: torch.Tensor
     place: np.ndarray
     left: torch.Tensor
+    begin: np.ndarray
+    length: np.ndarray
+    first: np.ndarray
 
 
 class Windows:
@@ -73,7 +78,8 @@ class Windows:
         ids[there] = self._states.ids[(begin[:, None] + columns)[there]]
         row, column = np.nonzero(there & (columns >= first[:, None]))
         tensors = [torch.from_numpy(a).to(self._device) for a in (ids, row, column, length[row] - 1 - column)]
-        return Window(tensors[0], tensors[1], tensors[2], begin[row] + column, tensors[3])
+        whole, rows, columns_learnt, left = tensors
+        return Window(whole, rows, columns_learnt, begin[row] + column, left, begin, length, first)
 
 
 class Teacher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from specdraft.errors import ConfigError
+from specdraft.trees.shapes.expand_rerank import ExpandRerank
 from specdraft.trees.topology import Topology
 
 MEDUSA_TOPK = 10  # a constant of Medusa's code: it reads so many tokens of each head
@@ -27,6 +28,19 @@ def medusa_choices(topology: Topology) -> list[list[int]]:
 def medusa_topk(topology: Topology) -> int:
     """How many tokens of each head Medusa must read for this tree (its constant `TOPK`)."""
     return max(MEDUSA_TOPK, int(topology.ranks.max()) + 1)
+
+
+def sglang_settings(shape: ExpandRerank, budget: int) -> SglangTriple:
+    """The settings with which SGLang drafts these trees, which differ from step to step as ours do.
+
+    Raises:
+        ConfigError: there are fewer candidates than the budget asks for.
+    """
+    if (most := shape.most(budget)) < budget:
+        raise ConfigError(
+            f"budget={budget} is more than the {most} candidates of {shape.label}; SGLang needs that many"
+        )
+    return SglangTriple(shape.steps, shape.top_k, budget + 1)
 
 
 def sglang_triple(topology: Topology) -> SglangTriple:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from support.block import learnt_block
 from support.command_line import Run
 from support.drafting import record_all
+from support.eagle import echoing_head
 from support.medusa import fitted_heads
 from support.path_heads import fitted_path_heads
 from support.tiny_models import PairFolders, save_pair, window_model
@@ -30,7 +31,7 @@ from specdraft.study.run import run_study
 
 KINDS = sorted(registry())
 TEXTS = ["one two one two one two one", "def f(x): def f(x): def"]
-UNTRAINED = {"early_exit"}  # a random model's first layers say little
+UNTRAINED = {"early_exit", "eagle"}  # a random model's first layers, a head that repeats: they say little
 SPANS_ONLY = {"ngram"}  # by its default variant: no tree of its own
 
 
@@ -75,10 +76,10 @@ def studied(
     texts = record_all(tiny_pair.target, prompt_ids, Ending(14, tiny_pair.eos_ids))
     heads = fitted_heads(folder / "heads", tiny_pair.target, prompt_ids, texts)
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in hashes]
-    nano = window_model(folder / "nano")
+    nano, eagle = window_model(folder / "nano"), echoing_head(folder / "eagle")
     pair += [f"pair.heads.aligned={folder / 'map.safetensors'}", f"pair.heads.medusa={heads}", "pair.name=tiny"]
     block = learnt_block(folder / "block", tiny_pair, prompt_ids, texts)
-    pair += [f"pair.heads.nano={nano}", f"pair.heads.parallel={block}"]
+    pair += [f"pair.heads.nano={nano}", f"pair.heads.parallel={block}", f"pair.heads.eagle={eagle}"]
     for kind in ("hydra", "redrafter"):
         paths = fitted_path_heads(folder / kind, kind, tiny_pair.target, prompt_ids, texts)
         pair += [f"pair.heads.{kind}={paths}"]

@@ -102,19 +102,12 @@ class OffsetDrafter(ABC):
         return [self._annotation(text) for text in texts]
 
     def _annotation(self, text: RecordedText) -> Annotation:
-        heads, last = self._deepest, len(text.tokens) - 1
-        tokens = torch.from_numpy(text.tokens).to(self._target.device)
-        ranks = np.full((last + 1, heads), -1, dtype=np.int32)
-        said = [_nothing_said(min(TOP_K, self._target.width))]
-        for first, logits in self._along(text, heads):
-            roots = np.arange(first, first + len(logits))[:, None]
-            places = roots + np.arange(1, heads + 1)  # [m, O] where each head's token stands
-            wanted = tokens[torch.from_numpy(np.minimum(places, last)).to(tokens.device)]
-            there = np.nonzero(places <= last)
-            ranks[places[there], there[1]] = ranks_of(logits, wanted).cpu().numpy()[there]
-            said.append(Said.of(logits[None, :, 0], wanted[None, :, 0]))
-        whole = Said(*(np.concatenate(parts, 1) for parts in zip(*said, strict=True)))
-        return whole.annotation(0, last + 1)._replace(ranks=ranks)
+        slices = (
+            (first, offset, logits[:, offset - 1])
+            for first, logits in self._along(text, self._deepest)
+            for offset in range(1, self._deepest + 1)
+        )
+        return by_offset(text, self._deepest, self._target, slices)
 
     def _along(self, text: RecordedText, heads: int) -> Iterator[tuple[int, torch.Tensor]]:
         """The first of some starts, and `[m, heads, vocab]` what is said at them, until all starts were there."""
@@ -164,6 +157,32 @@ class OffsetDrafter(ABC):
     def describe(self) -> dict[str, Any]:
         """See `Drafter.describe`."""
         return self._known.description
+
+
+def by_offset(
+    text: RecordedText, offsets: int, target: CachedModel, slices: Iterator[tuple[int, int, torch.Tensor]]
+) -> Annotation:
+    """What is said at each offset from each start of a text.
+
+    Args:
+        text: the text.
+        offsets: O.
+        target: whose it is.
+        slices: the first of m starts, an offset from 1, and `[m, vocab]` logits there; of one offset in the order of
+            the starts.
+    """
+    tokens, last = torch.from_numpy(text.tokens).to(target.device), len(text.tokens) - 1
+    ranks = np.full((last + 1, offsets), -1, dtype=np.int32)
+    said = [_nothing_said(min(TOP_K, target.width))]
+    for first, offset, logits in slices:
+        places = np.arange(first, first + len(logits)) + offset  # where the tokens stand that are proposed
+        wanted = tokens[torch.from_numpy(np.minimum(places, last)).to(tokens.device)]
+        there = places <= last
+        ranks[places[there], offset - 1] = ranks_of(logits, wanted).cpu().numpy()[there]
+        if offset == 1:
+            said.append(Said.of(logits[None], wanted[None]))
+    whole = Said(*(np.concatenate(parts, 1) for parts in zip(*said, strict=True)))
+    return whole.annotation(0, last + 1)._replace(ranks=ranks)
 
 
 def _nothing_said(count: int) -> Said:

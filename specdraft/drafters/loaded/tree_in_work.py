@@ -164,7 +164,7 @@ class TreeInWork:
         self._seen = with_descendants(self._seen, np.asarray(parents))
         tail = tail_mask(torch.from_numpy(self._seen[-len(parents) :]).to(model.device), model.dtype)
         offsets = torch.from_numpy(self._seen[-len(parents) :].sum(1) - 1).to(model.device)
-        return model.append(torch.from_numpy(tokens).to(model.device), offsets, tail).logits
+        return self._append(torch.from_numpy(tokens).to(model.device), offsets, tail)
 
     def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
         """See `shapes.DraftView.compose`."""
@@ -213,7 +213,11 @@ class TreeInWork:
     def _feed(self, level: LevelTensors) -> torch.Tensor:
         """`[m, vocab]` logits after the level's parents."""
         tokens = torch.cat(self._tokens)[level.parents]
-        return self._model.append(tokens, level.offsets, level.tail).logits
+        return self._append(tokens, level.offsets, level.tail)
+
+    def _append(self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+        """`[m, vocab]` logits after nodes; arguments as `CachedModel.append`."""
+        return self._model.append(tokens, offsets, tail).logits
 
     def _prepare(self, topology: Topology) -> PreparedTopology:
         if self.prepared is None or self.prepared.topology is not topology:

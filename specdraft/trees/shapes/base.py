@@ -198,8 +198,8 @@ class NestedPlan(Plan, Protocol):
 
     @property
     def max_depth(self) -> int:
-        """Draft levels at most; plans with equal `max_depth`, `max_children`, `temperature`, `top_p` and `margin` share
-        what is recorded."""
+        """Draft levels at most; plans with equal `max_depth`, `max_children`, `temperature`, `top_p`, `margin` and
+        `beam` share what is recorded."""
 
     @property
     def max_children(self) -> int:
@@ -221,6 +221,10 @@ class NestedPlan(Plan, Protocol):
     def margin(self) -> float:
         """How far below the best leaf a node of a tree that grows adaptively may be (see `Adaptive`); infinite: trees
         are best-first ones."""
+
+    @property
+    def beam(self) -> int | None:
+        """How many nodes of a level are expanded (see `ExpandRerank`); None: all that may be in the tree."""
 
     @property
     def scorer(self) -> Scorer | None:

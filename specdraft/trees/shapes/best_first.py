@@ -160,7 +160,7 @@ class BestFirstPlan:
         top_p: see `BestFirst.candidate_top_p`.
         scorer: ranks nodes in the place of the drafter's probabilities.
         predictor: the file of a scorer that is not there yet, or `CROSS_FITTED`.
-        margin: see `NestedPlan.margin`.
+        margin, beam: see `NestedPlan`.
     """
 
     nodes: int
@@ -172,6 +172,7 @@ class BestFirstPlan:
     scorer: Scorer | None = None
     predictor: str | None = None
     margin: float = inf
+    beam: int | None = None
     dynamic: ClassVar[bool] = True
     topology: ClassVar[None] = None
 
