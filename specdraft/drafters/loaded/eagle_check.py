@@ -43,7 +43,7 @@ def check_wiring(
     target = model.target
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, target.vocab, (TOKENS,), generator=generator).tolist()
-    _, hidden = target.forward(torch.tensor([ids], device=target.device), layers, use_cache=False)
+    _, hidden = target.forward(torch.tensor([ids], device=target.device), layers)
     scratch = Scratch(model, d2t, ids, hidden[0])
     error = control = size = 0.0
     for root, (tokens, drafted) in zip(STARTS, _live(drafter, scratch), strict=True):
