@@ -189,7 +189,7 @@ class TestCertify:
 
     def test_too_few_texts_certify_nothing(self, run: Run, pair: list[str]) -> None:
         """Where 20 texts make one cell, any law would pass; as many as are named do for a test."""
-        asked = ["certify", *pair, "acceptance=topk", "prompts.limit=1"]
+        asked = ["certify", *pair, "acceptance=topk", "prompts.limit=1", "sampling.temperature=1.5"]
         said = run(*asked, "--texts", 20)
         assert said.code == 3
         assert said.out.splitlines()[-1] == "NOT TESTED: topk"
