@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from specdraft.config import read_json
-from specdraft.drafters.base import DrafterSpec, DrafterTraits, Target
-from specdraft.errors import ConfigError
+from specdraft.drafters.base import DrafterTraits, Target
+from specdraft.drafters.heads import HeadSpec, settings_of, where
 from specdraft.models.eagle_layout import EagleNames, eagle_names
-from specdraft.models.files import ModelFiles, has_weights
+from specdraft.models.files import ModelFiles
 from specdraft.models.head_files import HeadFiles
-from specdraft.models.placement import device_type_of, dtype_name
-from specdraft.models.spec import PairSpec
 
 if TYPE_CHECKING:
     from specdraft.drafters.loaded.eagle_drafter import EagleDrafter
 
 
 @dataclass
-class Eagle(DrafterSpec):
+class Eagle(HeadSpec):
     """One decoder layer or a few that read the target's states of the text and their own output of what they drafted.
 
     The folder (`drafter.path`, else the pair's `heads`) holds safetensors and a config.json in the authors' layout or
@@ -40,23 +37,15 @@ class Eagle(DrafterSpec):
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""
-        if self.depth < 1:
-            raise ConfigError(f"drafter.depth={self.depth} is out of range; expected 1 or more")
+        self._at_least_one("depth")
 
-    def complete(self, weights: ModelFiles, pair: PairSpec, target: ModelFiles) -> HeadFiles:
-        """See `DrafterSpec.complete`: the head, which must fit the target."""
-        files = HeadFiles(weights.spec, weights.folder, target=target)
-        if has_weights(files.folder):
-            self.names(files)
-        return files
+    def check_fits(self, files: HeadFiles) -> None:
+        """See `HeadSpec.check_fits`."""
+        self.names(files)
 
     def names(self, files: HeadFiles) -> EagleNames:
         """What the folder holds. Raises `ConfigError` where that is no head of this target."""
-        where = f"drafter.path={files.spec.path}"
-        told = read_json(files.folder / "config.json", f"{where}: config.json")
-        if not isinstance(told, dict):
-            raise ConfigError(f"{where}: config.json is no object")
-        return eagle_names(told, files.shapes, files.config.get_text_config(), where)
+        return eagle_names(settings_of(files), files.shapes, files.config.get_text_config(), where(files))
 
     def load(self, weights: ModelFiles | None, target: Target) -> EagleDrafter:
         """See `DrafterSpec.load`."""
@@ -64,9 +53,3 @@ class Eagle(DrafterSpec):
 
         assert isinstance(weights, HeadFiles)
         return load_eagle(self, weights, target)
-
-    def facts(self, weights: ModelFiles | None, target: ModelFiles) -> dict[str, Any]:
-        """See `DrafterSpec.facts`."""
-        assert weights is not None
-        held = {"dtype": dtype_name(target), "device": device_type_of(target)}
-        return {"weights": weights.weights_hash, "vocab": target.vocab(), "drafter": self.parameters} | held

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specdraft.config import read_json
-from specdraft.drafters.base import DrafterSpec
+from specdraft.drafters.base import DrafterSpec, DrafterTraits
 from specdraft.errors import ConfigError
 from specdraft.models.files import ModelFiles, has_weights
 from specdraft.models.head_files import HeadFiles
@@ -41,6 +41,31 @@ class HeadSpec(DrafterSpec):
         """Raise `ConfigError` unless a parameter is 1 or more."""
         if (value := getattr(self, name)) < 1:
             raise ConfigError(f"drafter.{name}={value} is out of range; expected 1 or more")
+
+
+@dataclass
+class NumberedHeads(HeadSpec):
+    """Heads on the target's last state, one for each distance from the root.
+
+    Attributes:
+        heads: how many of them, from the first one: the most levels of a tree.
+    """
+
+    heads: int = 4
+
+    @property
+    def traits(self) -> DrafterTraits:
+        """See `DrafterSpec.traits`; the state is the one that the output layer reads, after the final norm."""
+        return DrafterTraits(deepest=self.heads, by_offset=True, hidden_layers=(-1,))
+
+    def check(self) -> None:
+        """See `DrafterSpec.check`."""
+        self._at_least_one("heads")
+
+    def _check_count(self, there: int, files: HeadFiles) -> None:
+        """Raise `ConfigError` where there are fewer than are asked for."""
+        if there < self.heads:
+            raise ConfigError(f"drafter.heads={self.heads} is out of range; {files.spec.path} has {there}")
 
 
 def where(files: HeadFiles) -> str:

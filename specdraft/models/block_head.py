@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from specdraft.models.block_layout import BlockShape
+from specdraft.models.head_layers import Gated, Norm, rotated
 
 
 class ContextKeys(NamedTuple):
@@ -25,28 +25,6 @@ class ContextKeys(NamedTuple):
 
     keys: torch.Tensor
     values: torch.Tensor
-
-
-class Norm(nn.Module):
-    """RMSNorm (Zhang and Sennrich 2019), in float32."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self._eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        whole = F.rms_norm(states.float(), self.weight.shape, eps=self._eps)
-        return self.weight * whole.to(states.dtype)
-
-
-def rotated(states: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
-    """Rotary positions (Su et al. 2021), halves paired as in Llama: `[..., heads, c]` states at positions `[...]`."""
-    half = states.shape[-1] // 2
-    frequencies = theta ** (-torch.arange(half, device=states.device, dtype=torch.float32) / half)
-    angles = positions[..., None, None].float() * frequencies
-    cos, sin = angles.cos(), angles.sin()
-    first, second = states.float().chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(states.dtype)
 
 
 class Attention(nn.Module):
@@ -67,14 +45,19 @@ class Attention(nn.Module):
         keys, values = (
             layer(states).unflatten(-1, (-1, self._shape.head_size)) for layer in (self.k_proj, self.v_proj)
         )
-        return ContextKeys(rotated(self.k_norm(keys), positions, self._shape.theta), values)
+        return ContextKeys(self._at(positions, self.k_norm(keys)), values)
+
+    def _at(self, positions: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        half = self._shape.head_size // 2
+        order = torch.arange(half, device=states.device, dtype=torch.float32)
+        return rotated(states, positions, self._shape.theta ** (-order / half))
 
     def forward(
         self, states: torch.Tensor, positions: torch.Tensor, context: ContextKeys, seen: torch.Tensor
     ) -> torch.Tensor:
         """Slots `[B, S, b, d]` at `[B, S, b]`; `seen` `[B, S, n]` bool: which tokens each start sees."""
         queries = self.q_norm(self.q_proj(states).unflatten(-1, (-1, self._shape.head_size)))
-        queries = rotated(queries, positions, self._shape.theta)
+        queries = self._at(positions, queries)
         queries = queries.view(*positions.shape, self._shape.key_heads, -1, self._shape.head_size)
         own = self.keys_of(states, positions)
         of_context = torch.einsum("zsbhrc,znhc->zshrbn", queries, context.keys)
@@ -85,20 +68,6 @@ class Attention(nn.Module):
         mixed = torch.einsum("zshrbn,znhc->zsbhrc", from_context, context.values)
         mixed = mixed + torch.einsum("zshrbm,zsmhc->zsbhrc", from_block, own.values)
         out: torch.Tensor = self.o_proj(mixed.flatten(-3))
-        return out
-
-
-class Gated(nn.Module):
-    """`down(SiLU(gate(x)) * up(x))`."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(width, inner, bias=False)
-        self.up_proj = nn.Linear(width, inner, bias=False)
-        self.down_proj = nn.Linear(inner, width, bias=False)
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.down_proj(F.silu(self.gate_proj(states)) * self.up_proj(states))
         return out
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from specdraft.models.eagle_layout import EagleShape
+from specdraft.models.head_layers import Gated, Norm, rotated
 
 
 class KeyValues(NamedTuple):
@@ -61,20 +62,6 @@ class Seen(NamedTuple):
     of_own: torch.Tensor
 
 
-class Norm(nn.Module):
-    """RMSNorm (Zhang and Sennrich 2019), in float32."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight, self._eps = nn.Parameter(torch.ones(width)), eps
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        scaled = states.float()
-        scaled = scaled * torch.rsqrt(scaled.square().mean(-1, keepdim=True) + self._eps)
-        normed: torch.Tensor = self.weight * scaled.to(states.dtype)
-        return normed
-
-
 class Rotary(nn.Module):
     """Rotary positions (Su et al. 2021), halves paired as in Llama."""
 
@@ -87,10 +74,7 @@ class Rotary(nn.Module):
 
     def forward(self, states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """`[..., H, c]` states at positions `[...]`."""
-        angles = positions[..., None, None].float() * self.frequencies.float()
-        cos, sin = (self._scale * part for part in (angles.cos(), angles.sin()))
-        first, second = states.float().chunk(2, -1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(states.dtype)
+        return rotated(states, positions, self.frequencies.float(), self._scale)
 
 
 class Attention(nn.Module):
@@ -149,27 +133,16 @@ class Attention(nn.Module):
         return self.o_proj(mixed.flatten(-2)), new
 
 
-class Mlp(nn.Module):
-    """`down(SiLU(gate x) * up x)`."""
-
-    def __init__(self, shape: EagleShape) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(shape.width, shape.inner, bias=shape.mlp_bias)
-        self.up_proj = nn.Linear(shape.width, shape.inner, bias=shape.mlp_bias)
-        self.down_proj = nn.Linear(shape.inner, shape.width, bias=shape.mlp_bias)
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        mixed: torch.Tensor = self.down_proj(F.silu(self.gate_proj(states)) * self.up_proj(states))
-        return mixed
-
-
 class Layer(nn.Module):
     """A decoder layer; the first one of a head has an entry of its own (see `EagleHead.enter`)."""
 
     def __init__(self, shape: EagleShape, first: bool) -> None:
         super().__init__()
         wide = first and shape.version == 3
-        self.self_attn, self.mlp = Attention(shape, (1 + wide) * shape.width), Mlp(shape)
+        self.self_attn, self.mlp = (
+            Attention(shape, (1 + wide) * shape.width),
+            Gated(shape.width, shape.inner, shape.mlp_bias),
+        )
         self.post_attention_layernorm = Norm(shape.width, shape.eps)
         if not first or shape.version == 3 or shape.first_norm:
             self.input_layernorm = Norm(shape.width, shape.eps)

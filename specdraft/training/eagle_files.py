@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from specdraft.models.eagle_head import EagleHead
 from specdraft.models.facts import naming
 from specdraft.models.files import ModelFiles
-from specdraft.models.weights import SINGLE
-from specdraft.results.files import write_atomically
 from specdraft.training.eagle import DraftVocabulary
+from specdraft.training.folder import SINGLE, write_heads
 from specdraft.training.settings import EagleTraining
 
 
@@ -30,8 +26,6 @@ def write_head(
     Raises:
         ResultsError: the folder cannot be written.
     """
-    from safetensors.torch import save
-
     vocab, shape = int(target.config.get_text_config().vocab_size), head.shape
     maps = vocabulary.maps(vocab)
     config: dict[str, Any] = {
@@ -49,10 +43,6 @@ def write_head(
         "rope_theta": 10000.0,
         "vocab_size": vocab,
     }
-    write_atomically(out / "config.json", json.dumps(config, indent=1) + "\n")
-    dtype, first = getattr(torch, asked.dtype), "midlayer." if shape.layers == 1 else "layers.0."
-    held = {
-        name.replace("layers.0.", first): tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in head.named_parameters()
-    }
-    write_atomically(out / SINGLE, save(held | maps, {"format": "pt"}))
+    first = "midlayer." if shape.layers == 1 else "layers.0."
+    weights = {name.replace("layers.0.", first): tensor for name, tensor in head.named_parameters()}
+    write_heads(weights | maps, asked.dtype, config, out, SINGLE)

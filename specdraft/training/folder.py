@@ -66,9 +66,12 @@ def write_model(model: Any, dtype: str, generation_config: Any, temporary: Path,
 def write_heads(
     parameters: Mapping[str, torch.Tensor], dtype: str, config: Mapping[str, Any], folder: Path, name: str
 ) -> None:
-    """Heads as a folder that a drafter may name; the weights come last."""
+    """Heads as a folder that a drafter may name, numbers in a type, ids as they are; the weights come last."""
     from safetensors.torch import save
 
     write_atomically(folder / "config.json", json.dumps(config, indent=1) + "\n")
-    held = {key: tensor.detach().to("cpu", getattr(torch, dtype)).contiguous() for key, tensor in parameters.items()}
+    held = {
+        key: tensor.detach().to("cpu", getattr(torch, dtype) if tensor.is_floating_point() else None).contiguous()
+        for key, tensor in parameters.items()
+    }
     write_atomically(folder / name, save(held, {"format": "pt"}))

@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support.drafting import record_all
 from support.eagle import CONFIG, FIRST, LAYOUTS, SHAPE, random_head, renamed, save_eagle
+from support.position_wise import Heads, heads_on, replayed
 from support.recorded import untimed
-from support.tallied import replay, replay_dynamic
+from support.tallied import replay_dynamic
 from support.tiny_models import VOCAB, PairFolders
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -24,7 +24,7 @@ from specdraft.commands.options import USAGE
 from specdraft.decoding.decode import decode, decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters.base import Annotation, Drawing, GivenTrees, Prefilled, RecordedText
+from specdraft.drafters.base import Drawing, GivenTrees, Prefilled, RecordedText
 from specdraft.drafters.eagle import Eagle
 from specdraft.drafters.loaded import eagle as loading
 from specdraft.drafters.loaded import eagle_along, eagle_drafter
@@ -34,12 +34,8 @@ from specdraft.errors import ConfigError, ModelError
 from specdraft.models.eagle_head import EagleHead, KeyValues, Out
 from specdraft.models.eagle_layout import EagleShape, default_layers, eagle_names
 from specdraft.prompts import PromptSpec, load_prompts
-from specdraft.replay.static import pack
-from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
-from specdraft.traces.library import recorded_texts
-from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import registry
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.expand_rerank import ExpandRerank
@@ -260,59 +256,26 @@ class TestWiring:
         self.wrong(tiny_pair, tmp_path, "ranks along a text are not those of drafting it")
 
 
-class Zoo(NamedTuple):
-    """The bundled target with its bundled head."""
-
-    pair: Pair
-    prompts: list[list[int]]
-    ending: Ending
-    texts: list[RecordedText]
-    annotations: list[Annotation]
-
-    @classmethod
-    def of(cls, pair: Pair, prompts: list[list[int]], tokens: int) -> Zoo:
-        ending = Ending(tokens, pair.eos_ids)
-        trajectories = record_all(pair.target, prompts, ending)
-        texts = recorded_texts(pair, list(zip(prompts, trajectories, strict=True)))
-        return cls(pair, prompts, ending, texts, pair.drafter.annotate(texts))
-
-    @property
-    def packed(self) -> PackedRanks:
-        return pack([a.ranks for a in self.annotations], [text.tokens for text in self.texts])
-
-    def live(self, plan: Any, prompt: list[int]) -> Any:
-        made = decode(Verifier.of(self.pair), self.pair.drafter, plan, Greedy(), Sampling(), prompt, self.ending)
-        made.finish()
-        return untimed(tally(made.first, made.steps, 0, 0, plan.dynamic))
-
-    def check_static(self, tree: str, budget: int) -> float:
-        """Tokens of a step."""
-        made = registry()
-        shape = made["published"](name="medusa/mc_sim_7b_63") if tree == "medusa" else made[tree]()  # type: ignore[call-arg]
-        topology = shape.fit(budget, self.packed) if shape.fitted else shape.at(budget).topology
-        plan = registry()["paths"](paths=[list(path) for path in topology.paths[1:]]).at(budget)  # type: ignore[call-arg]
-        tallies = replay(topology, self.packed)
-        for prompt, counted in zip(self.prompts, tallies, strict=True):
-            assert untimed(counted) == self.live(plan, prompt)
-        return sum(counted.new_tokens - 1 for counted in tallies) / sum(counted.steps for counted in tallies)
+def tokens_per_step(zoo: Heads, tree: str, budget: int) -> float:
+    tallies = replayed(zoo, tree, budget)
+    return sum(counted.new_tokens - 1 for counted in tallies) / sum(counted.steps for counted in tallies)
 
 
 @pytest.fixture(scope="module")
-def zoo() -> Zoo:
-    pair = load_pair("zoo", Eagle())
-    return Zoo.of(pair, [pair.encode(text) for text in ("The harbour was", "def add(a, b):", "List three")], 28)
+def zoo() -> Heads:
+    return heads_on(load_pair("zoo", Eagle()), ("The harbour was", "def add(a, b):", "List three"), 28)
 
 
 TREES = [("chain", 4), ("kary", 8), ("medusa", 63), ("measured", 16)]
 
 
 @pytest.mark.parametrize(("tree", "budget"), TREES)
-def test_live_is_replay(tree: str, budget: int, zoo: Zoo) -> None:
-    assert zoo.check_static(tree, budget) > 1.2
+def test_live_is_replay(tree: str, budget: int, zoo: Heads) -> None:
+    assert tokens_per_step(zoo, tree, budget) > 1.2
 
 
 @pytest.mark.parametrize("shape", [BestFirst(max_children=5), ExpandRerank(top_k=4, steps=5)], ids=lambda s: s.kind)
-def test_dynamic_trees_are_replay_of_the_largest_budgets(shape: Any, zoo: Zoo) -> None:
+def test_dynamic_trees_are_replay_of_the_largest_budgets(shape: Any, zoo: Heads) -> None:
     expansions = list(zoo.pair.drafter.expand(zoo.texts, shape.at(24)))
     for budget in (6, 24):
         plan = shape.at(budget)
@@ -321,14 +284,14 @@ def test_dynamic_trees_are_replay_of_the_largest_budgets(shape: Any, zoo: Zoo) -
             assert untimed(counted) == zoo.live(plan, prompt)
 
 
-def test_the_text_is_the_targets_own(zoo: Zoo) -> None:
+def test_the_text_is_the_targets_own(zoo: Heads) -> None:
     plan = registry()["kary"]().at(14)
     for prompt in zoo.prompts[:2]:
         made = decode(Verifier.of(zoo.pair), zoo.pair.drafter, plan, Greedy(), Sampling(), prompt, zoo.ending).finish()
         assert made.tokens == decode_plainly(Verifier(zoo.pair.target), Sampling(), prompt, zoo.ending)
 
 
-def test_starts_in_parts_are_starts_together(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starts_in_parts_are_starts_together(zoo: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = BestFirst(max_children=4).at(12)
     whole = next(zoo.pair.drafter.expand(zoo.texts[:1], plan))
     monkeypatch.setattr(eagle_along, "SCORES", {"cpu": 5 * 12 * 200, "cuda": 1})
@@ -339,7 +302,7 @@ def test_starts_in_parts_are_starts_together(zoo: Zoo, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(annotation.ranks, zoo.annotations[0].ranks)
 
 
-def test_given_trees_are_scored_as_they_are_drafted(zoo: Zoo) -> None:
+def test_given_trees_are_scored_as_they_are_drafted(zoo: Heads) -> None:
     """Against the live tree of one start."""
     topology = registry()["kary"]().at(6).topology
     assert topology is not None
@@ -357,7 +320,7 @@ def test_given_trees_are_scored_as_they_are_drafted(zoo: Zoo) -> None:
     np.testing.assert_allclose(said.expansion.log_prob[start], np.log(reached[1:]), atol=1e-4)
 
 
-def test_logits_along_texts_are_the_first_offsets(zoo: Zoo) -> None:
+def test_logits_along_texts_are_the_first_offsets(zoo: Heads) -> None:
     slices = list(zoo.pair.drafter.logits_along(zoo.texts, 7))
     assert [part.shape[1] for part in slices[:2]] == [1, 7]
     whole = torch.cat(slices, 1)
@@ -432,9 +395,8 @@ def test_no_layout(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_live_is_replay_on_twenty_prompts() -> None:
-    pair = load_pair("zoo", Eagle())
-    ids = [pair.encode(prompt.text) for prompt in load_prompts(PromptSpec())[::4]]
-    zoo = Zoo.of(pair, ids, 48)
-    assert len(ids) == 20
+    texts = [prompt.text for prompt in load_prompts(PromptSpec())[::4]]
+    zoo = heads_on(load_pair("zoo", Eagle()), texts, 48)
+    assert len(texts) == 20
     for tree, budget in TREES:
-        assert zoo.check_static(tree, budget) > 1.2
+        assert tokens_per_step(zoo, tree, budget) > 1.2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from support.drafting import record_all
 from support.medusa import fitted_heads, save_heads
+from support.position_wise import Heads, check_static
 from support.recorded import untimed
-from support.tallied import replay, replay_dynamic
+from support.tallied import replay_dynamic
 from support.tiny_models import VOCAB, PairFolders
 
 from specdraft.acceptance import Greedy
@@ -21,17 +22,14 @@ from specdraft.commands.options import USAGE
 from specdraft.decoding.decode import decode, decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
-from specdraft.drafters.base import Annotation, GivenTrees, Prefilled, RecordedText
+from specdraft.drafters.base import GivenTrees, Prefilled, RecordedText
 from specdraft.drafters.loaded import last_state, medusa
 from specdraft.drafters.loaded.medusa import MedusaDrafter
 from specdraft.drafters.medusa import Medusa
 from specdraft.drafters.pair import Pair, load_pair, pair_of_models
 from specdraft.errors import ModelError
-from specdraft.replay.static import pack
-from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import recorded_texts
-from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import registry
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 from specdraft.trees.shapes.measured import Measured
@@ -176,69 +174,36 @@ class TestWiring:
         with pytest.raises(AssertionError):
             TestLayouts().test_own_output_layers(tiny_pair, tmp_path)
 
-    def test_texts_read_one_token_late(self, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_texts_read_one_token_late(self, zoo: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
         def late(text: RecordedText) -> torch.Tensor:
             assert text.hidden is not None
             return text.hidden[len(text.prompt_ids) :, 0]
 
         monkeypatch.setattr(medusa, "states_before", late)
         with pytest.raises(AssertionError):
-            zoo.annotated().check_static("chain", 4)
-
-
-class Zoo(NamedTuple):
-    """The bundled target with heads that were fitted to a few texts."""
-
-    pair: Pair
-    prompts: list[list[int]]
-    ending: Ending
-    texts: list[RecordedText]
-    annotations: list[Annotation]
-
-    def annotated(self) -> Zoo:
-        return self._replace(annotations=self.pair.drafter.annotate(self.texts))
-
-    @property
-    def packed(self) -> PackedRanks:
-        return pack([a.ranks for a in self.annotations], [text.tokens for text in self.texts])
-
-    def live(self, plan: Any, prompt: list[int]) -> Any:
-        made = decode(Verifier.of(self.pair), self.pair.drafter, plan, Greedy(), Sampling(), prompt, self.ending)
-        made.finish()
-        return untimed(tally(made.first, made.steps, 0, 0, plan.dynamic))
-
-    def check_static(self, tree: str, budget: int) -> int:
-        """Accepted tokens in all."""
-        made = registry()
-        shape = made["published"](name="medusa/mc_sim_7b_63") if tree == "medusa" else made[tree]()  # type: ignore[call-arg]
-        topology = shape.fit(budget, self.packed) if shape.fitted else shape.at(budget).topology
-        plan = registry()["paths"](paths=[list(path) for path in topology.paths[1:]]).at(budget)  # type: ignore[call-arg]
-        tallies = replay(topology, self.packed)
-        for prompt, counted in zip(self.prompts, tallies, strict=True):
-            assert untimed(counted) == self.live(plan, prompt)
-        return sum(int(counted.accepted_tokens) for counted in tallies)
+            check_static(zoo.annotated(), "chain", 4)
 
 
 PROMPTS = ("The harbour was", "def add(a, b):", "List three")
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Heads:
     target = load_pair("zoo")
     prompts, ending = [target.encode(text) for text in PROMPTS], Ending(28, target.eos_ids)
     trajectories = record_all(target.target, prompts, ending)
     folder = fitted_heads(tmp_path_factory.mktemp("heads"), target.target, prompts[:2], trajectories[:2])
     pair = load_pair(target.files.spec, Medusa(path=str(folder)), target_of=target)
     texts = recorded_texts(pair, list(zip(prompts, trajectories, strict=True)))
-    return Zoo(pair, prompts, ending, texts, []).annotated()
+    return Heads(pair, prompts, ending, texts, []).annotated()
 
 
 @pytest.mark.parametrize(("tree", "budget"), [("chain", 4), ("kary", 14), ("medusa", 63), ("measured", 16)])
-def test_live_is_replay(tree: str, budget: int, zoo: Zoo) -> None:
-    assert zoo.check_static(tree, budget) > 10
+def test_live_is_replay(tree: str, budget: int, zoo: Heads) -> None:
+    assert check_static(zoo, tree, budget) > 10
 
 
-def test_the_text_is_the_targets_own(zoo: Zoo) -> None:
+def test_the_text_is_the_targets_own(zoo: Heads) -> None:
     plan, setting = registry()["kary"]().at(14), (Greedy(), Sampling())
     for prompt in zoo.prompts[:2]:
         decoding = decode(Verifier.of(zoo.pair), zoo.pair.drafter, plan, *setting, prompt, zoo.ending).finish()
@@ -249,13 +214,13 @@ class TestBestFirst:
     LARGEST = BestFirst(max_depth=4, max_children=5).at(32)
 
     @pytest.mark.parametrize("budget", [6, 32])
-    def test_live_is_replay_of_the_largest_budgets_trees(self, budget: int, zoo: Zoo) -> None:
+    def test_live_is_replay_of_the_largest_budgets_trees(self, budget: int, zoo: Heads) -> None:
         plan = BestFirst(max_depth=4, max_children=5).at(budget)
         tallies, _ = replay_dynamic(zoo.packed, list(zoo.pair.drafter.expand(zoo.texts, self.LARGEST)), plan)
         for prompt, counted in zip(zoo.prompts, tallies, strict=True):
             assert untimed(counted) == zoo.live(plan, prompt)
 
-    def test_they_are_the_best_of_all_paths(self, zoo: Zoo) -> None:
+    def test_they_are_the_best_of_all_paths(self, zoo: Heads) -> None:
         """Every path of the cartesian product, scored and sorted."""
         text = zoo.texts[0]
         trees = next(zoo.pair.drafter.expand([text], BestFirstPlan(20, 3, 3)))
@@ -272,7 +237,7 @@ class TestBestFirst:
         np.testing.assert_allclose(trees.log_prob[5], [score for score, _ in best], atol=1e-4)
 
 
-def test_given_trees_are_scored_by_the_heads(zoo: Zoo) -> None:
+def test_given_trees_are_scored_by_the_heads(zoo: Heads) -> None:
     topology = registry()["kary"]().at(6).topology
     assert topology is not None
     (said,) = zoo.pair.drafter.score(zoo.texts[:1], [GivenTrees.of(topology)], 0.5)
@@ -284,7 +249,7 @@ def test_given_trees_are_scored_by_the_heads(zoo: Zoo) -> None:
         assert said.expansion.log_prob[3, node] == pytest.approx(expected, abs=1e-4)
 
 
-def test_logits_along_texts_are_the_first_heads(zoo: Zoo) -> None:
+def test_logits_along_texts_are_the_first_heads(zoo: Heads) -> None:
     slices = list(zoo.pair.drafter.logits_along(zoo.texts, 7))
     whole = torch.cat(slices, 1)
     assert [part.shape[1] for part in slices[:2]] == [1, 7]
@@ -297,7 +262,7 @@ def test_logits_along_texts_are_the_first_heads(zoo: Zoo) -> None:
     assert (zoo.annotations[0].ranks[:3] == -1).tolist() == [[True] * 4, [False] + [True] * 3, [False] * 2 + [True] * 2]
 
 
-def test_fitted_trees_end_where_the_heads_end(zoo: Zoo) -> None:
+def test_fitted_trees_end_where_the_heads_end(zoo: Heads) -> None:
     assert Measured().fit(300, zoo.packed).depth == 4
     two = with_heads(zoo.pair, Path(str(zoo.pair.files.drafter.path)), heads=2)
     assert [a.ranks.shape[1] for a in two.drafter.annotate(zoo.texts[:1])] == [2]

@@ -12,7 +12,7 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Annotation, RecordedText
 from specdraft.drafters.pair import Pair
 from specdraft.replay.static import pack
-from specdraft.results.metrics import tally
+from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import recorded_texts
 from specdraft.trees.ranks import PackedRanks
@@ -32,6 +32,10 @@ class Heads(NamedTuple):
     texts: list[RecordedText]
     annotations: list[Annotation]
 
+    def annotated(self) -> Heads:
+        """Anew."""
+        return self._replace(annotations=self.pair.drafter.annotate(self.texts))
+
     @property
     def packed(self) -> PackedRanks:
         return pack([a.ranks for a in self.annotations], [text.tokens for text in self.texts])
@@ -49,8 +53,8 @@ def heads_on(pair: Pair, texts: Sequence[str], new_tokens: int) -> Heads:
     return Heads(pair, prompts, ending, read, pair.drafter.annotate(read))
 
 
-def check_static(heads: Heads, tree: str, budget: int) -> int:
-    """Accepted tokens in all."""
+def replayed(heads: Heads, tree: str, budget: int) -> list[Tally]:
+    """Of a static tree on each prompt, as each was decoded live."""
     made = registry()
     shape = made["published"](name="medusa/mc_sim_7b_63") if tree == "medusa" else made[tree]()  # type: ignore[call-arg]
     topology = shape.fit(budget, heads.packed) if shape.fitted else shape.at(budget).topology
@@ -58,7 +62,12 @@ def check_static(heads: Heads, tree: str, budget: int) -> int:
     tallies = replay(topology, heads.packed)  # type: ignore[arg-type]
     for prompt, counted in zip(heads.prompts, tallies, strict=True):
         assert untimed(counted) == heads.live(plan, prompt)
-    return sum(int(counted.accepted_tokens) for counted in tallies)
+    return tallies
+
+
+def check_static(heads: Heads, tree: str, budget: int) -> int:
+    """Accepted tokens in all."""
+    return sum(int(counted.accepted_tokens) for counted in replayed(heads, tree, budget))
 
 
 def check_best_first(heads: Heads, budget: int) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.growing import grown
 
 from specdraft.errors import ConfigError
 from specdraft.trees.adaptive_growth import AdaptiveGrowth
-from specdraft.trees.growth import GrownTrees
 from specdraft.trees.shapes.adaptive import Adaptive
 from specdraft.trees.topology import RankPath
 
@@ -44,32 +44,6 @@ def by_hand(seed: int, budget: int, depth: int, per_level: int, margin: float) -
     return tree
 
 
-def paths_of(trees: GrownTrees, root: int) -> list[RankPath]:
-    paths: list[RankPath] = [()]
-    for parent, rank in zip(trees.parent[root, : trees.sizes[root]], trees.rank[root], strict=False):
-        paths.append((*paths[parent], int(rank)))
-    return paths[1:]
-
-
-def grown(seeds: list[int], growth: AdaptiveGrowth, pick: np.random.Generator | None = None) -> list[list[RankPath]]:
-    """Trees of several roots; with `pick` some of the frontier at a time."""
-    path: dict[int, RankPath] = dict.fromkeys(range(len(seeds)), ())
-    root = {number: number for number in path}
-    while len(growth.frontier):
-        some = growth.frontier
-        if pick is not None and len(some) > len(seeds):
-            some = np.sort(pick.choice(some, pick.integers(1, len(some) + 1), replace=False))
-        rows = np.stack([said(seeds[root[n]], path[n]) for n in some.tolist()])[:, : growth.max_children]
-        growth.add(np.tile(np.arange(rows.shape[1]), (len(rows), 1)), rows, some)
-        nodes = growth.nodes_at(growth.newest)
-        for number, parent, rank in zip(
-            growth.newest.tolist(), nodes.parent.tolist(), nodes.rank.tolist(), strict=True
-        ):
-            path[number], root[number] = (*path[parent], rank), root[parent]
-    trees = growth.trees()
-    return [paths_of(trees, number) for number in range(len(seeds))]
-
-
 @given(
     st.lists(st.integers(0, 99), min_size=1, max_size=4),
     st.integers(1, 30),
@@ -84,7 +58,7 @@ def test_trees_are_the_definitions(
     """Whole levels or some nodes at a time, one root or several; smaller budgets are the beginning of larger ones."""
     expected = [by_hand(seed, budget, depth, per_level, margin) for seed in seeds]
     growth = AdaptiveGrowth(len(seeds), budget, depth, VOCAB, per_level, margin)
-    assert grown(seeds, growth, np.random.default_rng(budget) if parts else None) == expected
+    assert grown(said, seeds, growth, np.random.default_rng(budget) if parts else None) == expected
     assert by_hand(seeds[0], max(1, budget // 2), depth, per_level, margin) == expected[0][: max(1, budget // 2)]
 
 
@@ -95,7 +69,7 @@ def test_a_certain_drafter_has_a_chain_and_an_unsure_one_a_bush() -> None:
 
 
 def test_no_level_is_begun_when_the_time_is_over() -> None:
-    assert grown([1], AdaptiveGrowth(1, 20, 5, VOCAB, 4, 2.0, until=-inf)) == [by_hand(1, 20, 1, 4, 2.0)]
+    assert grown(said, [1], AdaptiveGrowth(1, 20, 5, VOCAB, 4, 2.0, until=-inf)) == [by_hand(1, 20, 1, 4, 2.0)]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.growing import grown
 
 from specdraft.errors import ConfigError
 from specdraft.trees.beam_growth import BeamGrowth
-from specdraft.trees.growth import GrownTrees
 from specdraft.trees.shapes.expand_rerank import ExpandRerank
 from specdraft.trees.topology import RankPath
 
@@ -41,31 +41,6 @@ def by_hand(seed: int, budget: int, top_k: int, steps: int) -> list[RankPath]:
     return sorted((path for path in score if path), key=lambda path: (-score[path], len(path), path))[:budget]
 
 
-def paths_of(trees: GrownTrees, root: int) -> list[RankPath]:
-    paths: list[RankPath] = [()]
-    for parent, rank in zip(trees.parent[root, : trees.sizes[root]], trees.rank[root], strict=False):
-        paths.append((*paths[parent], int(rank)))
-    return paths[1:]
-
-
-def grown(seeds: list[int], growth: BeamGrowth, pick: np.random.Generator | None) -> list[list[RankPath]]:
-    """Trees of several roots; with `pick` some of the frontier at a time."""
-    path: dict[int, RankPath] = dict.fromkeys(range(len(seeds)), ())
-    root = {number: number for number in path}
-    while len(growth.frontier):
-        some = growth.frontier
-        if pick is not None and len(path) > len(seeds):
-            some = np.sort(pick.choice(some, pick.integers(1, len(some) + 1), replace=False))
-        rows = np.stack([said(seeds[root[n]], path[n]) for n in some.tolist()])[:, : growth.max_children]
-        growth.add(np.tile(np.arange(rows.shape[1]), (len(rows), 1)), rows, some)
-        nodes = growth.nodes_at(growth.newest)
-        for number, parent, rank in zip(
-            growth.newest.tolist(), nodes.parent.tolist(), nodes.rank.tolist(), strict=True
-        ):
-            path[number], root[number] = (*path[parent], rank), root[parent]
-    return [paths_of(growth.trees(), number) for number in range(len(seeds))]
-
-
 @given(
     st.lists(st.integers(0, 99), min_size=1, max_size=4),
     st.integers(1, 30),
@@ -77,7 +52,7 @@ def test_trees_are_the_definitions(seeds: list[int], budget: int, top_k: int, st
     """Whole levels or some nodes at a time, one root or several; smaller budgets are the beginning of larger ones."""
     expected = [by_hand(seed, budget, top_k, steps) for seed in seeds]
     growth = BeamGrowth(len(seeds), budget, min(budget, steps), top_k, top_k)
-    assert grown(seeds, growth, np.random.default_rng(budget) if parts else None) == expected
+    assert grown(said, seeds, growth, np.random.default_rng(budget) if parts else None) == expected
     assert by_hand(seeds[0], max(1, budget // 2), top_k, steps) == expected[0][: max(1, budget // 2)]
 
 

@@ -73,10 +73,6 @@ class OffsetDrafter(ABC):
         return self._known.traits
 
     @abstractmethod
-    def along(self, text: RecordedText) -> StartsOf:
-        """What is said at the starts of a text."""
-
-    @abstractmethod
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
 
@@ -93,41 +89,45 @@ class OffsetDrafter(ABC):
         """See `Drafter.draft`."""
 
     @abstractmethod
+    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
+        """See `Drafter.logits_along`: the first offset's."""
+
+    @abstractmethod
     def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
         """See `Drafter.expand`."""
 
+    @abstractmethod
+    def _said_along(self, text: RecordedText) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """The first of m starts, an offset from 1, and `[m, vocab]` logits there; every offset at every start, of one
+        offset in the order of the starts."""
+
+    @abstractmethod
+    def _scored(self, text: RecordedText, trees: GivenTrees, temperature: float) -> Expansion:
+        """Given trees `[T, N]` of a text as they would be drafted."""
+
     @torch.inference_mode()
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
-        """See `Drafter.annotate`; `top_ids` and what goes with them are the first head's."""
+        """See `Drafter.annotate`; `top_ids` and what goes with them are the first offset's."""
         return [self._annotation(text) for text in texts]
 
     def _annotation(self, text: RecordedText) -> Annotation:
-        slices = (
-            (first, offset, logits[:, offset - 1])
-            for first, logits in self._along(text, self._deepest)
-            for offset in range(1, self._deepest + 1)
-        )
-        return by_offset(text, self._deepest, self._target, slices)
-
-    def _along(self, text: RecordedText, heads: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """The first of some starts, and `[m, heads, vocab]` what is said at them, until all starts were there."""
-        at_once, said, count = max(1, logits_at_once(self._target, heads)), self.along(text), len(text.tokens) - 1
-        for first in range(0, count, at_once):
-            yield first, said(first, min(first + at_once, count), heads)
+        tokens, last = torch.from_numpy(text.tokens).to(self._target.device), len(text.tokens) - 1
+        ranks = np.full((last + 1, self._deepest), -1, dtype=np.int32)
+        said = [_nothing_said(min(TOP_K, self._target.width))]
+        for first, offset, logits in self._said_along(text):
+            places = np.arange(first, first + len(logits)) + offset  # where the tokens stand that are proposed
+            wanted = tokens[torch.from_numpy(np.minimum(places, last)).to(tokens.device)]
+            there = places <= last
+            ranks[places[there], offset - 1] = ranks_of(logits, wanted).cpu().numpy()[there]
+            if offset == 1:
+                said.append(Said.of(logits[None], wanted[None]))
+        whole = Said(*(np.concatenate(parts, 1) for parts in zip(*said, strict=True)))
+        return whole.annotation(0, last + 1)._replace(ranks=ranks)
 
     @property
     def _deepest(self) -> int:
         assert self.traits.deepest is not None
         return self.traits.deepest
-
-    @torch.inference_mode()
-    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
-        """See `Drafter.logits_along`: the first head's."""
-        said = [(self.along(text), len(text.tokens) - 1) for text in texts]
-        yield torch.zeros(len(texts), 1, self._target.width, device=self._target.device)
-        for first in range(0, max(count for _, count in said), at_once):
-            here = [starts(min(first, count), min(first + at_once, count), 1)[:, 0] for starts, count in said]
-            yield pad_sequence(here, batch_first=True)
 
     def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
         """See `Drafter.describe_trees`: nothing learns from it."""
@@ -143,10 +143,6 @@ class OffsetDrafter(ABC):
         for text, given in zip(texts, trees, strict=True):
             yield Described(self._scored(text, given.at_starts(len(text.tokens) - 1), temperature))
 
-    @abstractmethod
-    def _scored(self, text: RecordedText, trees: GivenTrees, temperature: float) -> Expansion:
-        """Given trees `[T, N]` of a text as they would be drafted."""
-
     def _refuse(self) -> NoReturn:
         raise ConfigError("nothing is learnt of a drafter that proposes by the distance from the root")
 
@@ -159,30 +155,33 @@ class OffsetDrafter(ABC):
         return self._known.description
 
 
-def by_offset(
-    text: RecordedText, offsets: int, target: CachedModel, slices: Iterator[tuple[int, int, torch.Tensor]]
-) -> Annotation:
-    """What is said at each offset from each start of a text.
+class StartsDrafter(OffsetDrafter):
+    """See `OffsetDrafter`: what it says at some starts of a text does not hang on what it says at others."""
 
-    Args:
-        text: the text.
-        offsets: O.
-        target: whose it is.
-        slices: the first of m starts, an offset from 1, and `[m, vocab]` logits there; of one offset in the order of
-            the starts.
-    """
-    tokens, last = torch.from_numpy(text.tokens).to(target.device), len(text.tokens) - 1
-    ranks = np.full((last + 1, offsets), -1, dtype=np.int32)
-    said = [_nothing_said(min(TOP_K, target.width))]
-    for first, offset, logits in slices:
-        places = np.arange(first, first + len(logits)) + offset  # where the tokens stand that are proposed
-        wanted = tokens[torch.from_numpy(np.minimum(places, last)).to(tokens.device)]
-        there = places <= last
-        ranks[places[there], offset - 1] = ranks_of(logits, wanted).cpu().numpy()[there]
-        if offset == 1:
-            said.append(Said.of(logits[None], wanted[None]))
-    whole = Said(*(np.concatenate(parts, 1) for parts in zip(*said, strict=True)))
-    return whole.annotation(0, last + 1)._replace(ranks=ranks)
+    @abstractmethod
+    def along(self, text: RecordedText) -> StartsOf:
+        """What is said at the starts of a text."""
+
+    def _said_along(self, text: RecordedText) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """See `OffsetDrafter._said_along`."""
+        for first, logits in self._along(text, self._deepest):
+            for offset in range(1, self._deepest + 1):
+                yield first, offset, logits[:, offset - 1]
+
+    def _along(self, text: RecordedText, heads: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """The first of some starts, and `[m, heads, vocab]` what is said at them, until all starts were there."""
+        at_once, said, count = max(1, logits_at_once(self._target, heads)), self.along(text), len(text.tokens) - 1
+        for first in range(0, count, at_once):
+            yield first, said(first, min(first + at_once, count), heads)
+
+    @torch.inference_mode()
+    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
+        """See `Drafter.logits_along`: the first head's."""
+        said = [(self.along(text), len(text.tokens) - 1) for text in texts]
+        yield torch.zeros(len(texts), 1, self._target.width, device=self._target.device)
+        for first in range(0, max(count for _, count in said), at_once):
+            here = [starts(min(first, count), min(first + at_once, count), 1)[:, 0] for starts, count in said]
+            yield pad_sequence(here, batch_first=True)
 
 
 def _nothing_said(count: int) -> Said:

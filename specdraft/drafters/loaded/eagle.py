@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 
 from specdraft.drafters.base import Target
 from specdraft.drafters.eagle import Eagle
@@ -15,15 +14,13 @@ from specdraft.drafters.loaded.by_offset import Known
 from specdraft.drafters.loaded.eagle_check import check_wiring
 from specdraft.drafters.loaded.eagle_drafter import EagleDrafter
 from specdraft.drafters.loaded.eagle_model import EagleModel, Embeddings, Rows
+from specdraft.drafters.loaded.head_tensors import described, head_tensors
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.eagle_head import EagleHead
 from specdraft.models.eagle_layout import EMBEDDINGS, MAPS, OUTPUT, EagleNames
-from specdraft.models.facts import naming
-from specdraft.models.files import reading
 from specdraft.models.head_files import HeadFiles
 from specdraft.models.output_layer import OutputLayer
-from specdraft.models.weights import weight_files
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -37,38 +34,22 @@ def load_eagle(spec: Eagle, files: HeadFiles, target: Target) -> EagleDrafter:
             drafted is not what the head says of the text.
     """
     names, model = spec.names(files), target.load()
-    tensors = _read(files, names, model)
+    stored = head_tensors(files, names.tensors.values(), model)
+    tensors = {ours: stored[name] for ours, name in names.tensors.items()}
     eagle = eagle_model(names, tensors, model, files, target.files.spec.path)
-    description = naming(files) | {
-        "weights": files.weights_hash,
+    weights = {name: tensor for name, tensor in tensors.items() if name not in MAPS}
+    description = described(files, weights, model) | {
         "layout": names.layout,
         "aux_layers": list(names.aux_layers),
         "head": names.shape.as_dict(),
         "output_layer": "own" if OUTPUT in tensors else "the target's",
         "embeddings": "own" if EMBEDDINGS in tensors else "the target's",
         "proposed_ids": eagle.proposed,
-        "parameters": sum(tensor.numel() for name, tensor in tensors.items() if name not in MAPS),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
     }
     traits = replace(spec.traits, hidden_layers=names.aux_layers)
     drafter = EagleDrafter(eagle, Known(traits, spec.facts(files, target.files), description))
     description["self_check"] = check_wiring(drafter, eagle, tensors.get("d2t"), names.aux_layers, files.spec.path)
     return drafter
-
-
-def _read(files: HeadFiles, names: EagleNames, target: CachedModel) -> dict[str, torch.Tensor]:
-    """The tensors by the head's own names, in the target's type and where it reads tokens."""
-    stored: dict[str, torch.Tensor] = {}
-    with reading(files.spec.path, "the head cannot be read"):
-        for path in weight_files(files.folder):
-            with safe_open(path, framework="pt") as weights:
-                stored |= {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
-    tensors = {ours: stored[name] for ours, name in names.tensors.items()}
-    return {
-        name: tensor.to(target.device, target.dtype if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in tensors.items()
-    }
 
 
 def eagle_model(

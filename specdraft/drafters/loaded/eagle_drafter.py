@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
 
 import torch
 
 from specdraft.drafters.base import (
     BY_RANK,
-    Annotation,
-    Described,
-    DrafterTraits,
     Drawing,
     Expansion,
     GivenTrees,
@@ -19,18 +15,18 @@ from specdraft.drafters.base import (
     RecordedText,
 )
 from specdraft.drafters.grams import GrowingText
-from specdraft.drafters.loaded.by_offset import Known, by_offset
+from specdraft.drafters.loaded.by_offset import Known, OffsetDrafter
 from specdraft.drafters.loaded.eagle_along import along, grown, scored
 from specdraft.drafters.loaded.eagle_model import Drafted, EagleModel
 from specdraft.drafters.loaded.tree_in_work import PreparedTopology, TreeInWork
-from specdraft.errors import ConfigError, TreeError
+from specdraft.errors import TreeError
 from specdraft.models.batch import logits_at_once
 from specdraft.models.eagle_head import KeyValues
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
 
 
-class EagleDrafter:
+class EagleDrafter(OffsetDrafter):
     """An EAGLE head with the true entries of the committed text.
 
     A step reads the entries that the last one made known, the root's at the end, and drafts below it. What was read
@@ -43,7 +39,8 @@ class EagleDrafter:
     """
 
     def __init__(self, model: EagleModel, known: Known) -> None:
-        self._model, self._known = model, known
+        super().__init__(model.target, known)
+        self._model = model
         self._prepared: PreparedTopology | None = None
         self._forget()
 
@@ -56,11 +53,6 @@ class EagleDrafter:
         self._tokens = torch.empty(0, dtype=torch.long, device=like.device)  # committed, and not read yet
         self._features = like.new_empty(0, self._model.head.shape.width)  # of the tokens before these, and of the last
         self._after_prompt = self._past, self._features
-
-    @property
-    def traits(self) -> DrafterTraits:
-        """See `Drafter.traits`."""
-        return self._known.traits
 
     @torch.inference_mode()
     def begin(self, prompt: Prefilled) -> None:
@@ -105,16 +97,10 @@ class EagleDrafter:
         self._tokens = tree.tokens[list(accepted_nodes)]
         self._features = self._model.fuse(hidden)
 
-    @torch.inference_mode()
-    def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
-        """See `Drafter.annotate`; `top_ids` and what goes with them are the first offset's."""
-        assert self.traits.deepest is not None
-        offsets, target = self.traits.deepest, self._model.target
-        return [by_offset(text, offsets, target, self._said_along(text, offsets)) for text in texts]
-
-    def _said_along(self, text: RecordedText, offsets: int) -> Iterator[tuple[int, int, torch.Tensor]]:
-        at_once = logits_at_once(self._model.target, 1)
-        for first, offset, said in along(self._model, text, offsets):
+    def _said_along(self, text: RecordedText) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """See `OffsetDrafter._said_along`."""
+        at_once = logits_at_once(self._target, 1)
+        for first, offset, said in along(self._model, text, self._deepest):
             for begin in range(0, len(said), at_once):
                 yield first + begin, offset, self._model.logits(said[begin : begin + at_once])
 
@@ -138,30 +124,8 @@ class EagleDrafter:
         for text in texts:
             yield grown(self._model, text, plan)
 
-    def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
-        """See `Drafter.describe_trees`: nothing learns from it."""
-        self._refuse()
-
-    @torch.inference_mode()
-    def score(
-        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float, featured: bool = False
-    ) -> Iterator[Described]:
-        """See `Drafter.score`."""
-        if featured:
-            self._refuse()
-        for text, given in zip(texts, trees, strict=True):
-            yield Described(scored(self._model, text, given.at_starts(len(text.tokens) - 1), temperature))
-
-    def _refuse(self) -> NoReturn:
-        raise ConfigError("nothing is learnt of a drafter that proposes by the distance from the root")
-
-    def facts(self) -> dict[str, Any]:
-        """See `Drafter.facts`."""
-        return self._known.facts
-
-    def describe(self) -> dict[str, Any]:
-        """See `Drafter.describe`."""
-        return self._known.description
+    def _scored(self, text: RecordedText, trees: GivenTrees, temperature: float) -> Expansion:
+        return scored(self._model, text, trees, temperature)
 
 
 def below_one(model: EagleModel, past: list[KeyValues], root: torch.Tensor) -> Drafted:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Drawing, Prefilled, RecordedText
-from specdraft.drafters.loaded.by_offset import Known, OffsetDrafter
+from specdraft.drafters.loaded.by_offset import Known, StartsDrafter
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
@@ -17,8 +17,8 @@ from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes.chain import Chain
 
 
-class LastStateDrafter(OffsetDrafter):
-    """See `OffsetDrafter`: it keeps the state that it reads next, `_before` `[1, width]`."""
+class LastStateDrafter(StartsDrafter):
+    """See `StartsDrafter`: it keeps the state that it reads next, `_before` `[1, width]`."""
 
     def __init__(self, target: CachedModel, known: Known) -> None:
         super().__init__(target, known)

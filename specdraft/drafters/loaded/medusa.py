@@ -99,7 +99,7 @@ class MedusaDrafter(LastStateDrafter, PositionWiseDrafter):
         return self._heads(self._before, count)[0]
 
     def along(self, text: RecordedText) -> StartsOf:
-        """See `OffsetDrafter.along`."""
+        """See `StartsDrafter.along`."""
         states = states_before(text)
         return lambda first, last, count: self._heads(states[first:last], count)
 

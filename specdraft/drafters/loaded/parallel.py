@@ -103,7 +103,7 @@ class ParallelDrafter(PositionWiseDrafter):
         return target.of_texts(self._output(states))
 
     def along(self, text: RecordedText) -> StartsOf:
-        """See `OffsetDrafter.along`: every start sees the tokens before its root, of one context."""
+        """See `StartsDrafter.along`: every start sees the tokens before its root, of one context."""
         assert text.hidden is not None
         context, shape = self._keys(text.hidden, 0), self._head.shape
         tokens, prompt = torch.from_numpy(text.tokens).to(self._target.device), len(text.prompt_ids)

@@ -63,7 +63,7 @@ class PathWiseDrafter(LastStateDrafter):
         return tree
 
     def along(self, text: RecordedText) -> StartsOf:
-        """See `OffsetDrafter.along`: the paths are the text's own."""
+        """See `StartsDrafter.along`: the paths are the text's own."""
         states, tokens = states_before(text), self._ids(text.tokens)
 
         def said(first: int, last: int, count: int) -> torch.Tensor:

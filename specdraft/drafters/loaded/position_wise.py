@@ -18,7 +18,7 @@ import torch
 
 from specdraft.drafters.base import BY_RANK, Drawing, Expansion, GivenTrees, RecordedText
 from specdraft.drafters.grams import GrowingText
-from specdraft.drafters.loaded.by_offset import Known, OffsetDrafter
+from specdraft.drafters.loaded.by_offset import Known, StartsDrafter
 from specdraft.drafters.loaded.expansion import as_expansion
 from specdraft.drafters.loaded.ranking import best_children, rank_tokens
 from specdraft.drafters.loaded.tree_in_work import LevelTensors, PreparedTopology, TreeInWork
@@ -27,8 +27,8 @@ from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
 
 
-class PositionWiseDrafter(OffsetDrafter):
-    """See `OffsetDrafter`."""
+class PositionWiseDrafter(StartsDrafter):
+    """See `StartsDrafter`."""
 
     def __init__(self, target: CachedModel, known: Known) -> None:
         super().__init__(target, known)
