@@ -439,6 +439,40 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
     )  # of each level that was drafted, also where the tree has no node of it
 
 
+def test_the_first_level_of_a_step_is_dearer(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the target's forward, the draft model's takes 0.75 made-up seconds more."""
+    spent = Spent()
+
+    class After(Timed):
+        cold = False
+
+        def append(self, *given: Any) -> Forward:
+            target.cold = True
+            return super().append(*given)
+
+    class Cold(Timed):
+        def append(self, *given: Any) -> Forward:
+            spent.now += 0.75 * target.cold
+            target.cold = False
+            return super().append(*given)
+
+    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    monkeypatch.setattr(kept, "PREFIX", 64)
+    monkeypatch.setattr(measuring, "MOST", 5)
+    target = After(tiny_pair.target, spent, 7.0, 2.0, 0.5)
+    drafter = ModelDrafter(Cold(tiny_pair.drafter.model, spent, 3.0, 1.0, 0.0), tiny_pair.drafter.files)
+    pair = replace(tiny_pair, target=target, drafter=drafter)
+    curve = replace(measure_costs(pair, 8, limit_s=1e9, now=spent.perf_counter, meter=Meter()), select_s=0.0)
+    assert curve.draft_level_s == pytest.approx([1] * 4)
+    assert curve.draft_begin_s == pytest.approx(0.75)
+    levels, nodes = np.array([[1, 2], [1, 0], [0, 0]]), np.array([3, 1, 0])
+    assert curve.dynamic_steps_s(levels, nodes) == pytest.approx(
+        [2.75 + 4 + curve.other_s, 1.75 + 3 + curve.other_s, 2.5 + curve.other_s]
+    )
+    assert curve.step_s(Topology([-1, 0, 1])) == pytest.approx(2.75 + 3.5 + curve.other_s)
+    assert curve.of_steps(levels, 1, dynamic=False).fixed_s - curve.other_s == pytest.approx([2.75, 1.75, 0])
+
+
 def test_a_batch_of_rows_that_hold_the_same(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every forward is over all rows, and what it gives is what it gives of one text, also after accepted paths."""
     monkeypatch.setattr(measuring, "MOST", 1)
