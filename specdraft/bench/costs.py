@@ -80,7 +80,7 @@ def measure_costs(
     stand = Stand(in_batch(pair, point.batch), *within_context(pair, largest, point))
     timed = in_turns(stand.cells(), limit_s, watch, now, meter.start)
     elsewhere = meter.elsewhere()
-    timings = _timings(timed)
+    timings = _timings(timed, stand.levels)
     why = doubts(timings, elsewhere)
     curve = _curve(pair, timings, point, believed=not why)
     if stand.selections:
@@ -106,7 +106,7 @@ def confirms(
     stand.leave()
     known = curve.timings
     return not meter.elsewhere().disturbs and not any(
-        timing.differs(known[key]) for key, timing in _timings(timed).items() if key in known
+        timing.differs(known[key]) for key, timing in _timings(timed, stand.levels).items() if key in known
     )
 
 
@@ -191,13 +191,16 @@ class Stand:
 
         return Cell(quantity, sample, size, spare)
 
+    @property
+    def levels(self) -> int:
+        """How many levels a draft that is timed has behind the first one: `LEVELS`, as far as the drafter goes."""
+        return min(LEVELS, (self._pair.traits.deepest or 1 + LEVELS) - 1)
+
     def _levels(self, parents: int) -> Topology:
-        """A level below the root, and `LEVELS` more below so many nodes each, as far as the drafter goes."""
-        wide, deepest = min(parents, self._pair.files.shared_ids), self._pair.traits.deepest or 1 + LEVELS
-        columns, rows = range(wide if deepest > 1 else 1), range(min(LEVELS, deepest - 1))
-        first = [0] * len(columns)
-        below = [1 + row * wide + column for row in rows for column in columns]
-        return Topology([-1, *first, *below], [0, *columns, *(0 for _ in below)])
+        """A level below the root, and `levels` more below so many nodes each."""
+        wide = min(parents, self._pair.files.shared_ids) if self.levels else 1
+        below = [1 + row * wide + column for row in range(self.levels) for column in range(wide)]
+        return Topology([-1, *[0] * wide, *below], [0, *range(wide), *[0] * len(below)])
 
     def _verification(self, quantity: str, size: int, spare: bool) -> Cell:
         """The target's forward over a tree of so many tokens, root included, as a step has it."""
@@ -246,12 +249,14 @@ class Stand:
         return step
 
 
-def _timings(timed: Sequence[Timed]) -> dict[Key, Timing]:
-    """What was timed, with the levels of drafts in the place of drafts, and without what varies."""
+def _timings(timed: Sequence[Timed], levels: int) -> dict[Key, Timing]:
+    """What was timed, with one of so many levels of drafts in the place of drafts, and without what varies."""
     found = {(t.cell.quantity, t.cell.size): t.timing for t in timed if not t.cell.varies}
-    first = found.pop(("draft_first_s", 0))
+    first, more = found.pop(("draft_first_s", 0)), found["draft_s", 1]
+    if levels and first.median >= more.median:  # it is a part of the other: they were timed too few times to tell
+        first = more.less(0.0, 1 + levels)
     for size in [size for quantity, size in found if quantity == "draft_s"]:
-        found["draft_level_s", size] = found.pop(("draft_s", size)).less(first.median, LEVELS)
+        found["draft_level_s", size] = found.pop(("draft_s", size)).less(first.median, max(1, levels))
     found["draft_begin_s", 0] = first.less(found["draft_level_s", 1].median)
     return found
 
@@ -276,7 +281,7 @@ def _curve(pair: Pair, timings: Mapping[Key, Timing], point: CostPoint, believed
         device_name(pair),
         None,
         *point,
-        max(medians["draft_begin_s"], 0.0),
+        medians["draft_begin_s"],
     )
 
 

@@ -29,6 +29,7 @@ from specdraft.bench.points import CostPoint
 from specdraft.decoding import decode
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
+from specdraft.drafters.base import DrafterTraits
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram, NgramDrafter
 from specdraft.drafters.pair import Pair, load_pair
@@ -439,7 +440,10 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
     )  # of each level that was drafted, also where the tree has no node of it
 
 
-def test_the_first_level_of_a_step_is_dearer(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("deepest", [None, 2])
+def test_the_first_level_of_a_step_is_dearer(
+    deepest: int | None, tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Behind the target's forward, the draft model's takes 0.75 made-up seconds more."""
     spent = Spent()
 
@@ -461,6 +465,7 @@ def test_the_first_level_of_a_step_is_dearer(tiny_pair: Pair, monkeypatch: pytes
     monkeypatch.setattr(measuring, "MOST", 5)
     target = After(tiny_pair.target, spent, 7.0, 2.0, 0.5)
     drafter = ModelDrafter(Cold(tiny_pair.drafter.model, spent, 3.0, 1.0, 0.0), tiny_pair.drafter.files)
+    monkeypatch.setattr(ModelDrafter, "traits", DrafterTraits(deepest=deepest))
     pair = replace(tiny_pair, target=target, drafter=drafter)
     curve = replace(measure_costs(pair, 8, limit_s=1e9, now=spent.perf_counter, meter=Meter()), select_s=0.0)
     assert curve.draft_level_s == pytest.approx([1] * 4)
