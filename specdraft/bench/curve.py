@@ -117,7 +117,8 @@ class CostCurve:
         spread = self.measured.quartiles if self.measured else {}
         alone = [0]
         found: dict[tuple[str, int], Timing] = {}
-        for name, sizes in {"verify_s": self.sizes, "draft_level_s": self.sizes, "plain_s": alone}.items():
+        of = {"verify_s": self.sizes, "draft_level_s": self.sizes, "plain_s": alone, "draft_begin_s": alone}
+        for name, sizes in of.items():
             medians = np.atleast_1d(getattr(self, name)).tolist()
             ends = spread.get(name) or [[median, median] for median in medians]
             found |= {(name, size): Timing(m, *e) for size, m, e in zip(sizes, medians, ends, strict=True)}

@@ -36,6 +36,10 @@ class Timing(NamedTuple):
         """Of both, one after the other."""
         return Timing(*(a + b for a, b in zip(self, other, strict=True)))
 
+    def times(self, count: int) -> Timing:
+        """Of so many, one after the other."""
+        return Timing(*(count * value for value in self))
+
     def less(self, seconds: float, parts: int = 1) -> Timing:
         """One of so many equal parts of what is left after these seconds; never less than nothing."""
         return Timing(*(max(value - seconds, 0.0) / parts for value in self))

@@ -12,6 +12,7 @@ from support.tiny_models import PairFolders
 from support.written import rows_in
 
 from specdraft import load_study
+from specdraft.bench.curve import CostCurve
 from specdraft.results.parts import Parts
 from specdraft.study.folder import rows_there
 from specdraft.study.plan import StudyPlan, plan_study
@@ -20,6 +21,7 @@ from specdraft.study.run import run_study
 
 TEXTS = ("Once upon a time", "It was late", "def f(x):")
 LENGTHS = (3, 4, 5, 6, 7)  # a part each
+CURVE = CostCurve([1, 2, 4], [1e-3] * 3, [5e-3] * 3, 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
 COMBINATIONS = len(LENGTHS) * 2 * 3  # chain and kary at two budgets, hindsight beside them
 FILES = (
     "records.csv",
@@ -47,6 +49,7 @@ def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactor
 def traces(tmp_path_factory: pytest.TempPathFactory) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
+        patch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)  # the same in every run
         yield
 
 
