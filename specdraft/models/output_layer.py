@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 
@@ -44,11 +46,16 @@ class OutputLayer:
 
     def __call__(self, states: torch.Tensor, some: torch.Tensor | None = None) -> torch.Tensor:
         """`[..., d]` -> `[..., rows]` float32, on the device of the states; of `some` `[m]` rows only."""
-        here = states.to(self.weight.device, self.weight.dtype)
-        weight, bias = self.weight, self._bias
-        if some is not None:
-            weight, bias = weight[some], None if bias is None else bias[some]
-        return self.capped(F.linear(here, weight, bias).to(states.device).float())
+        rows = self if some is None else self.of_rows(some)
+        here = states.to(rows.weight.device, rows.weight.dtype)
+        return self.capped(F.linear(here, rows.weight, rows._bias).to(states.device).float())
+
+    def of_rows(self, some: torch.Tensor | slice, dtype: torch.dtype | None = None) -> OutputLayer:
+        """The layer with these rows only, kept as a copy of its own; `dtype`: of its products."""
+        part = copy.copy(self)
+        part.weight = self.weight[some].to(dtype)
+        part._bias = None if self._bias is None else self._bias[some].to(dtype)
+        return part
 
     def capped(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits as the model caps them, if it does."""

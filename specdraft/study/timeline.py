@@ -168,6 +168,11 @@ class Timeline:
         self._pass()
         return sum(self._left_of(stage) for stage in self.stages if not stage.over)
 
+    @property
+    def foreseen(self) -> bool:
+        """Whether anything is known of how long the stage that goes on takes."""
+        return self.current is None or self.current.expected_s is not None or self.current.guess_s > 0
+
     def _left_of(self, stage: Stage) -> float:
         expected = stage.expected_s
         if expected is None:

@@ -32,6 +32,9 @@ from specdraft.training.settings import EagleTraining
 from specdraft.training.states import TextStates
 from specdraft.training.windows import Window, Windows
 
+AT_ONCE = {"cpu": 2**20, "cuda": 2**24}  # logits that are compared at a time
+UNKNOWN = -1
+
 
 def aux_layers(target: ModelFiles, asked: EagleTraining) -> tuple[int, ...]:
     """Of the target's states those that the head reads.
@@ -121,7 +124,7 @@ def eagle_objective(
 
     def step(number: int) -> dict[str, torch.Tensor]:
         parts = list(windows.of_step(number))
-        counts = np.sum([learning.places(part).sum((1, 2)).cpu().numpy() for part, _ in parts], axis=0)
+        counts = np.sum([learning.counts(part) for part, _ in parts], axis=0)
         losses = sum((learning.learn(part, counts) for part, _ in parts), torch.zeros(asked.depths))
         weights = asked.decay ** torch.arange(asked.depths)
         return {"loss": (weights * losses).sum(), **{f"depth_{s + 1}": loss for s, loss in enumerate(losses)}}
@@ -168,56 +171,70 @@ class TrainingTimeTest:
         asked: EagleTraining,
     ) -> None:
         self._head, self._output, self._states, self._asked = head, output, states, asked
-        self._vocab, self._device = pair.target.vocab, pair.target.device
+        self._device, self._vocab = pair.target.device, pair.target.vocab
         self._ids = None if vocabulary.ids is None else vocabulary.ids.to(output.weight.device)
+        dtype = torch.bfloat16 if asked.products == "bfloat16" else None
+        self._proposed = output.of_rows(slice(0, self._vocab) if self._ids is None else self._ids, dtype)
         self._embeddings = pair.target.model.get_input_embeddings()
+        self._sure = torch.full((len(states.ids),), UNKNOWN, dtype=torch.int8)  # see `_teacher`
 
-    def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        """`[m, h]` -> `[m, V]`."""
-        return self._output(states, self._ids)[:, : self._vocab if self._ids is None else None]
-
-    def places(self, part: Window) -> torch.Tensor:
-        """`[passes, B, e]` bool: which entries each pass learns from."""
-        entries = torch.arange(part.ids.shape[1] - 1, device=self._device)
-        asked = 1 + entries + torch.arange(self._asked.depths, device=self._device)[:, None, None]  # tokens read last
-        length, first = (torch.from_numpy(field).to(self._device)[:, None] for field in (part.length, part.first))
-        return (asked < length) & (asked >= first)
+    def counts(self, part: Window) -> np.ndarray:
+        """`[passes]` how many entries each pass learns from."""
+        left = (part.length - np.maximum(part.first, 1 + np.arange(self._asked.depths)[:, None])).clip(min=0)
+        total: np.ndarray = left.sum(1)
+        return total
 
     def learn(self, part: Window, counts: np.ndarray) -> torch.Tensor:
         """`[passes]` the losses of some texts, as their share of `counts` places; gradients are added."""
-        here, (wanted, sure) = self.places(part), self._teacher(part)
         with torch.autocast(self._device.type, torch.bfloat16, self._asked.products == "bfloat16"):
-            losses, total = self._losses(part, counts, here, wanted, sure)
-        torch.autograd.backward(total)
+            with torch.no_grad():
+                embedded = self._embeddings(part.ids).to(self._head.fc.weight.dtype)
+            said = torch.stack([out.said for out in self._passes(part, embedded)])
+        losses, gradient = self._compare(said.detach(), part, counts)
+        torch.autograd.backward(said, gradient)
         return losses
 
-    def _losses(
-        self, part: Window, counts: np.ndarray, here: torch.Tensor, wanted: torch.Tensor, sure: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `learn`; and their weighted sum, whose gradients are wanted."""
-        with torch.no_grad():
-            embedded = self._embeddings(part.ids).to(self._head.fc.weight.dtype)
-        losses, total = [], torch.zeros((), device=self._device)
-        for number, out in enumerate(self._passes(part, embedded)):
-            row, entry = torch.nonzero(here[number], as_tuple=True)
-            asked = entry + 1 + number
-            loss = F.cross_entropy(self._logits(out.said[row, entry]).float(), wanted[row, asked], reduction="none")
-            mean = (loss * sure[row, asked]).sum() / max(1, int(counts[number]))
-            losses.append(mean.detach().cpu())
-            total = total + self._asked.decay**number * mean
-        return torch.stack(losses), total
+    def _compare(self, said: torch.Tensor, part: Window, counts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `learn`: from what came out of the passes `[passes, B, e, h]`, with the gradient of that.
+
+        Some places are compared at a time: their logits fit a processor's cache.
+        """
+        passes = torch.arange(len(said), device=self._device)
+        decay, count = self._asked.decay**passes, torch.from_numpy(np.maximum(counts, 1)).to(self._device)
+        losses, gradient = torch.zeros(len(said), device=self._device), torch.zeros_like(said)
+        columns = np.arange(part.ids.shape[1])
+        learnt = (columns < part.length[:, None]) & (columns >= np.maximum(part.first, 1)[:, None])
+        row, read_last = (torch.from_numpy(places).to(self._device) for places in np.nonzero(learnt))
+        each = max(1, AT_ONCE[self._device.type] // len(said) // len(self._proposed.weight))
+        for rows, tokens in zip(torch.split(row, each), torch.split(read_last, each), strict=True):
+            wanted, sure = self._teacher(part.begin[rows.cpu().numpy()] + tokens.cpu().numpy())
+            entries = tokens - 1 - passes[:, None]
+            there = entries >= 0
+            states = said[passes[:, None], rows, entries.clamp(min=0)].requires_grad_()
+            logits = self._proposed(states)
+            cross = logits.logsumexp(-1) - torch.einsum("pmv,mv->pm", logits, wanted)
+            loss = (cross * there * sure).sum(1) / count
+            torch.autograd.backward((decay * loss).sum())
+            number, place = torch.nonzero(there, as_tuple=True)
+            assert states.grad is not None
+            gradient[number, rows[place], entries[there]] = states.grad[there]
+            losses += loss.detach()
+        return losses.cpu(), gradient
 
     @torch.no_grad()
-    def _teacher(self, part: Window) -> tuple[torch.Tensor, torch.Tensor]:
-        """`[B, e + 1, V]` what the target says after each token, of the draft vocabulary, and `[B, e + 1]` where its
-        best token is in there."""
-        states = self._states.at(self._everywhere(part).reshape(-1), self._device)
-        logits, shape = self._logits(states), part.ids.shape
-        sure = torch.ones(shape, device=self._device)
-        if self._ids is not None:
-            best = self._output(states)[:, : self._vocab].argmax(-1)
-            sure = torch.isin(best, self._ids.to(best.device)).float().view(shape)
-        return torch.softmax(logits, -1).view(*shape, -1), sure
+    def _teacher(self, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """`[m, V]` what the target says after tokens `[m]` among all, of the draft vocabulary; `[m]` 1 where its best
+        token is in there, else 0."""
+        states = self._states.at(places, self._device)
+        wanted = torch.softmax(self._proposed(states), -1)
+        if self._ids is None:
+            return wanted, torch.ones(len(places), device=self._device)
+        index = torch.from_numpy(places)
+        new = self._sure[index] == UNKNOWN
+        if new.any():
+            best = self._output(states[new.to(self._device)])[:, : self._vocab].argmax(-1)
+            self._sure[index[new]] = torch.isin(best, self._ids.to(best.device)).to("cpu", torch.int8)
+        return wanted, self._sure[index].to(self._device)
 
     def _everywhere(self, part: Window) -> np.ndarray:
         """`[B, e + 1]` the texts' places among all tokens; beyond the end of one its last one again."""

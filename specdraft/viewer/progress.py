@@ -84,7 +84,8 @@ class TerminalProgress(TimedProgress):
 
 def line(timeline: Timeline, width: int) -> Text:
     """A timeline in so many columns: what matters most stays, and everything keeps its place while a stage goes on."""
-    stage, left = timeline.current, f"{clock(timeline.left_s())} left".rjust(LEFT)
+    left = f"{clock(timeline.left_s()) if timeline.foreseen else '?'} left".rjust(LEFT)
+    stage = timeline.current
     if stage is None:
         return Text(f"{'':{NAME}} {left}"[:width], no_wrap=True)
     pairs = max((min(len(other.pair), PAIR) for other in timeline.stages), default=0)
@@ -171,13 +172,14 @@ class LogProgress(TimedProgress):
 
     def _say_where(self) -> None:
         with self._lock:
-            stage, left = self._timeline.current, clock(self._timeline.left_s())
+            stage = self._timeline.current
+            left = f", about {clock(self._timeline.left_s())} left" if self._timeline.foreseen else ""
         if stage is None:
             return
         pair = f"{stage.pair}: " if stage.pair else ""
         far = f"{stage.done:,.0f} of {stage.due:,.0f}" if stage.done else f"{stage.due:,.0f}"
         said = f", {rate(stage)}" if rate(stage) else ""
-        self._say(f"{pair}{stage.name} {far} {stage.unit}{said}, about {left} left")
+        self._say(f"{pair}{stage.name} {far} {stage.unit}{said}{left}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -85,6 +85,17 @@ def test_a_log_says_now_and_then_how_far_it_is() -> None:
     assert file.getvalue().splitlines() == lines  # it has ended
 
 
+def test_of_what_nothing_is_known_no_time_is_told() -> None:
+    console = Console(file=(file := StringIO()), width=40)
+    with LogProgress(console, now := Clock()) as progress:
+        progress.stage("cells", 16, "cells")
+        assert line(progress._timeline, 60).plain.split()[-2:] == ["?", "left"]
+        now.at += 10
+        progress.done(4)
+        assert line(progress._timeline, 60).plain.split()[-2:] == ["0:30", "left"]
+    assert file.getvalue().splitlines() == ["cells 16 cells"]
+
+
 def test_half_a_minute_is_between_a_logs_lines() -> None:
     assert LogProgress(Console(file=StringIO()))._every_s == 30
 
