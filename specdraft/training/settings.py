@@ -16,12 +16,13 @@ class Training:
     Attributes:
         text: a file or a folder of text (.txt; .jsonl with a `text` in each row); beside it, or alone: the target's
             answers to `prompts`.
-        tokens: of the text that are read, at most; left out: all.
+        tokens: of the text that are read, at most, from documents drawn at random; left out: all.
         window: tokens of the text that the target reads at once.
         continued: so many windows' beginnings are continued by the target itself, as `sampling` says.
         beginning: tokens of such a beginning.
         whole: whether the windows themselves are learnt from too; without them only what the target says itself is.
-        held_out: one of so many windows and prompts is not learnt from; drafting is tried on these.
+        held_out: one of so many documents and prompts is not learnt from (one of so many windows, where there are fewer
+            documents); drafting is tried on these.
         steps: of the optimizer.
         positions: tokens that a step learns from.
         lr: the highest learning rate; it rises over `warmup` of the steps and falls as a cosine.

@@ -73,18 +73,21 @@ def gather_texts(
 
 
 def _of_text(pair: Pair, sampling: Sampling, asked: Training, store: TraceStore, watch: Watch) -> Texts:
-    windows = list(_windows(pair.files, asked))
-    learnt, held_out = _parted(windows, asked)
+    documents = list(_windows(pair.files, asked))
+    if len(documents) < asked.held_out:
+        documents = [[window] for windows in documents for window in windows]
+    parts = _parted(documents, asked)
+    learnt, held_out = ([window for windows in part for window in windows] for part in parts)
     if not learnt or not held_out:
         raise ConfigError(
-            f"train.text={asked.text}: {len(windows)} windows of {asked.window} tokens are too few to learn from and "
-            f"to try it: expected {asked.held_out} or more (train.held_out)"
+            f"train.text={asked.text}: {len(learnt) + len(held_out)} windows of {asked.window} tokens are too few to "
+            f"learn from and to try it: expected {asked.held_out} or more (train.held_out)"
         )
     some = np.random.default_rng(asked.seed).permutation(len(learnt))[: asked.continued]
     begun = {f"window-{i}": learnt[i][: asked.beginning] for i in some.tolist()}
     written = _written(pair, begun, sampling, asked.window - asked.beginning, store, watch)
     own = [TrainingText([*begun[name], *tokens], asked.beginning - 1) for name, tokens in written.items()]
-    tried = {f"text-{i}": ids[: asked.beginning] for i, ids in enumerate(held_out[:MOST_HELD_OUT])}
+    tried = {f"text-{i}": held_out[place][: asked.beginning] for i, place in enumerate(_spread(len(held_out)))}
     said = f", {len(own)} windows' beginnings with the target's continuations" if own else ""
     whole = map(TrainingText, learnt) if asked.whole else ()
     return Texts([*whole, *own], tried, f"{Path(asked.text or '').name}{said}")
@@ -123,18 +126,29 @@ def _written(
     return {name: text.tokens.tolist() for name, text in texts.items()}
 
 
-def _windows(files: PairFiles, asked: Training) -> Iterator[list[int]]:
-    """The text's documents, each cut into windows of token ids."""
-    left = asked.tokens if asked.tokens is not None else np.inf
-    for document in _documents(Path(asked.text or "").expanduser()):
-        ids = [i for i in files.target.tokenizer.encode(document) if i < files.target.known_ids]
+def _spread(count: int) -> list[int]:
+    """At most so many of `count` places as are tried, from the first to the last."""
+    some: list[int] = np.unique(np.linspace(0, count - 1, min(count, MOST_HELD_OUT)).round().astype(int)).tolist()
+    return some
+
+
+def _windows(files: PairFiles, asked: Training) -> Iterator[list[list[int]]]:
+    """The text's documents, each cut into windows of token ids; as many as `tokens` allows, drawn from all of them."""
+    documents = list(_documents(Path(asked.text or "").expanduser()))
+    left, least = asked.tokens if asked.tokens is not None else np.inf, max(LEAST, asked.beginning + 1)
+    for number in np.random.default_rng(asked.seed).permutation(len(documents)).tolist():
+        ids = [i for i in files.target.tokenizer.encode(documents[number]) if i < files.target.known_ids]
+        windows = []
         for first in range(0, len(ids), asked.window):
             window = ids[first : first + asked.window]
-            if left < LEAST:
-                return
-            if len(window := window[: int(min(left, len(window)))]) >= max(LEAST, asked.beginning + 1):
+            window = window[: int(min(left, len(window)))]
+            if len(window) >= least:
                 left -= len(window)
-                yield window
+                windows.append(window)
+        if windows:
+            yield windows
+        if left < least:
+            return
 
 
 def _documents(path: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -225,6 +226,28 @@ def test_of_prompts_only_the_answers_are_learnt(
     for text in texts.learnt:
         assert text.ids[: text.first + 1] in prompts  # the last token of the prompt is what the answer is said after
         assert 0 < len(text.ids) - text.first - 1 <= 5
+
+
+def test_some_of_a_text_comes_from_all_of_it_and_documents_are_held_out_whole(tiny_pair: Pair, tmp_path: Path) -> None:
+    documents = [f"Document {n} says {n} times {n}. " * 20 for n in range(40)]
+    (path := tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in documents))
+    combination = one_combination("train", [f"pair.target.path={tiny_pair.files.target.spec.path}", "drafter=ngram"])
+
+    def numbers(**changes: Any) -> tuple[set[int], set[int]]:
+        asked = MedusaTraining(text=str(path), window=48, held_out=5, beginning=8, **changes)
+        texts = gather_texts(tiny_pair, combination, asked, False, TraceStore(tmp_path / "own"), UNWATCHED)
+        whole = dict(enumerate(tiny_pair.encode(text) for text in documents))
+
+        def of(ids: list[int]) -> int:
+            return next(n for n, text in whole.items() for at in range(len(text)) if text[at : at + len(ids)] == ids)
+
+        assert sum(len(text.ids) for text in texts.learnt) <= (asked.tokens or 10**9)
+        return {of(text.ids) for text in texts.learnt}, {of(ids) for ids in texts.held_out.values()}
+
+    learnt, held_out = numbers()
+    assert (len(learnt), len(held_out)) == (32, 8) and not learnt & held_out
+    some, tried = numbers(tokens=6000)
+    assert 5 < len(some | tried) < 20 and not some & tried and max(some) > 30 and min(some) < 10
 
 
 def test_each_has_a_turn_before_any_has_a_second() -> None:
