@@ -183,7 +183,12 @@ def _shape(
     width, target_width = of["fc.weight"][0], int(target.hidden_size)
     features, left = divmod(of["fc.weight"][1] - (width if version == 1 else 0), target_width)
     asked = config.get("target_hidden_size")
-    if left or features < 1 or (version == 1 and features != 1) or (asked or target_width) != target_width:
+    if version == 1 and (left or features != 1):
+        raise ConfigError(
+            f"{where}: fc.weight is {width} x {of['fc.weight'][1]}; an EAGLE-1 head of this target has {width} x "
+            f"{width + target_width}: it is another's, or no EAGLE head"
+        )
+    if left or features < 1 or (asked or target_width) != target_width:
         raise ConfigError(
             f"{where}: fc.weight is {width} x {of['fc.weight'][1]}; the target's states have {target_width} numbers: "
             "it is another's"
