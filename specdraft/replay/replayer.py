@@ -20,6 +20,7 @@ from specdraft.replay.calibration import FittedScores
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
 from specdraft.replay.folds import halves
+from specdraft.replay.offsets import offset_curve
 from specdraft.replay.pruned import Scored, prune, replay_pruned
 from specdraft.replay.redraft import Redrafting
 from specdraft.replay.reliability import merged, reliability
@@ -143,6 +144,10 @@ class Replayer:
             scores: merged(reliability(self._walk(which, block), self._packed.of(block)) for block in blocks)
             for scores, which in largest.items()
         }
+
+    def offsets(self) -> pd.DataFrame:
+        """Acceptance by the distance from the root; see `offset_curve`."""
+        return offset_curve(self._packed)
 
     def _run(
         self,

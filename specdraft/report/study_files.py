@@ -14,7 +14,7 @@ import pandas as pd
 
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
-from specdraft.results.kept_tables import ABLATION, RELIABILITY, TableKind
+from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY, TableKind
 from specdraft.results.metrics import COUNTS, PRUNED, TIMES
 from specdraft.results.study_tables import read_csv
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS
@@ -110,7 +110,7 @@ def read_study(folder: Path) -> StudyFiles:
     details = {
         file: table for file in DETAIL_COLUMNS if (table := _read_detail(folder / file, wanted, notes)) is not None
     }
-    for kind in (RELIABILITY, ABLATION):
+    for kind in (RELIABILITY, OFFSETS, ABLATION):
         if (kept := _read_kept(kind, folder, notes)) is not None:
             details[kind.file] = kept
     study = manifest.get("study")

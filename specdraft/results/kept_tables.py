@@ -49,6 +49,11 @@ RELIABILITY = TableKind(  # how well the scores that rank a drafter's nodes tell
     [*TEXTS, "repeat", "scores"],
     [*TEXTS, "repeat", "scores", "what", "by", "depth", "rank", "bin", "nodes", "predicted", "accepted"],
 )
+OFFSETS = TableKind(  # acceptance by the distance from the root (see `replay.offsets`)
+    "offsets.csv",
+    TEXTS,
+    [*TEXTS, "offset", "places", "top", "reached", "accepted", "fresh"],
+)
 ABLATION = TableKind(  # what each group of features adds to a predictor (see `prediction.ablation`)
     "ablation.csv",
     TEXTS,

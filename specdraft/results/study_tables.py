@@ -16,7 +16,7 @@ from yaml import YAMLError
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
-from specdraft.results.kept_tables import ABLATION, RELIABILITY
+from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY
 from specdraft.results.metrics import PERPLEXITY, RATIOS
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS, OPTIONAL
@@ -64,6 +64,7 @@ class StudyTables:
         siblings: one row per combination, depth and child rank.
         steps: one row per verification step; None unless the study was run with `output.steps=true`.
         reliability: predicted and observed acceptance (see `replay.reliability`); None without best-first trees.
+        offsets: acceptance by the distance from the root (see `replay.offsets`); None without replayed greedy texts.
         ablation: what each group of features adds to a predictor; None where nobody asked (see `specdraft fit
             predictor --study`).
         manifest: what was run, on what.
@@ -84,6 +85,7 @@ class StudyTables:
     steps: pd.DataFrame | None = None
     sizes: pd.DataFrame | None = None
     reliability: pd.DataFrame | None = None
+    offsets: pd.DataFrame | None = None
     ablation: pd.DataFrame | None = None
 
 
@@ -98,7 +100,7 @@ def load_study(folder: str | Path) -> StudyTables:
     written = [file for file in COLUMNS if file != RECORDS and (file not in OPTIONAL or (folder / file).exists())]
     config = _read_config(folder / "config.yaml")
     tables = {Path(file).stem: read_table(folder / file) for file in written}
-    kept = {Path(k.file).stem: k.read(folder) for k in (RELIABILITY, ABLATION) if (folder / k.file).exists()}
+    kept = {Path(k.file).stem: k.read(folder) for k in (RELIABILITY, OFFSETS, ABLATION) if (folder / k.file).exists()}
     return StudyTables(folder, manifest, config, records=_read_records(folder, config), **tables, **kept)
 
 

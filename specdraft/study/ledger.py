@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from specdraft.results.kept_tables import RELIABILITY, KeptTable
+from specdraft.results.kept_tables import OFFSETS, RELIABILITY, KeptTable
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, Replayed
 from specdraft.study.failures import Failure, Failures, write_failures
@@ -46,7 +46,8 @@ class Ledger:
         self._by_name = {combination.identifier: combination for combination in plan.combinations}
         self._started = time.perf_counter()
         self.rows, self.failures = StudyRows(plan, out), Failures(out)
-        self.facts, self._reliability = Facts.of(read_manifest(out)), KeptTable(RELIABILITY, out)
+        self.facts = Facts.of(read_manifest(out))
+        self._reliability, self._offsets = KeptTable(RELIABILITY, out), KeptTable(OFFSETS, out)
         for line in self.rows.damaged:
             progress.note(f"{line}: its rows are made again")
 
@@ -67,7 +68,7 @@ class Ledger:
                 self._fail(event)
             case GivenUp(rows):
                 self._progress.advance(rows)
-            case Measured(pair, costs, near_ties, calibrations, reliability, predictors):
+            case Measured(pair, costs, near_ties, calibrations, reliability, predictors, offsets):
                 if costs is not None:
                     self.facts.costs[pair] = costs
                 if near_ties is not None:
@@ -76,6 +77,8 @@ class Ledger:
                     self.facts.calibrations.setdefault(pair, {})[texts] = fitted.as_dict()
                 if reliability is not None:
                     self._reliability.add(reliability)
+                if offsets is not None:
+                    self._offsets.add(offsets)
                 if predictors:
                     self.facts.predictors.setdefault(pair, {}).update(predictors)
 
@@ -107,6 +110,7 @@ class Ledger:
         tables = self.rows.tables(failed)
         write_tables(self._out, tables, self._plan.shared_config, self._plan.settings.output.records)
         self._reliability.write()
+        self._offsets.write()
         write_failures(self._out, failures, self._plan.private_paths)
         return Written(tables, self.write_manifest())
 

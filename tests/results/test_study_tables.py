@@ -22,7 +22,7 @@ from specdraft.results.study_tables import COLUMNS, TEXT, StudyTables, load_stud
 from specdraft.results.tables import COMBINATION_KEYS, build_tables
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-KEPT = ("reliability", "ablation")  # which not every study has
+KEPT = ("reliability", "offsets", "ablation")  # which not every study has
 TABLES = [name for file in FILES if (name := file.removesuffix(".csv")) != file and name not in KEPT]
 ALWAYS = [name for name in TABLES if name not in ("sizes", "steps")]
 WHOLE = ("budget", "nodes", "depth", "top_k", "max_new_tokens", "cost_context", "cost_batch", "turn", "repeat",
@@ -67,7 +67,7 @@ def test_the_tables_are_what_was_written(tmp_path: Path) -> None:
         table = getattr(study, name)
         assert not table.empty
         assert to_csv(table) == (tmp_path / f"{name}.csv").read_text(encoding="utf-8")
-    assert (study.folder, study.reliability, study.ablation) == (tmp_path, None, None)
+    assert (study.folder, study.reliability, study.offsets, study.ablation) == (tmp_path, None, None, None)
     assert (study.manifest["prompts"], study.config["tree"]) == (2, {"kind": "kary", "k": 2})
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from specdraft.report.figures.canvas import CHAIN, MOST_DETAIL_PANELS, MOST_DETAIL_SHAPES, Canvas, spread
 from specdraft.report.figures.charts import picking
 from specdraft.report.leads import Lead
+from specdraft.report.study_files import visible
 from specdraft.report.words import plural
 from specdraft.trees.shapes import is_reference
 
@@ -78,3 +79,13 @@ def pointed_lines(canvas: Canvas, x: alt.X, y: alt.Y, shapes: list[str], tooltip
     points = alt.Chart().mark_point(filled=True, size=40, opacity=1)
     points = points.encode(x=x, y=y, color=colour, shape=canvas.scales.marker(shapes), opacity=strong, tooltip=tooltip)
     return [line, points.add_params(pick)]
+
+
+def text_panels(table: pd.DataFrame) -> pd.Series:
+    """Of each row of a table that is kept beside a study's rows, the panel of its texts: the pair, the drafter where
+    there are several, the temperature where texts are sampled."""
+    panels = table["pair"].map(visible)
+    if table["drafter"].nunique() > 1:
+        panels += " · " + table["drafter"].map(visible)
+    named: pd.Series = panels + table["temperature"].map(lambda value: "" if value == 0 else f" · T={value:g}")
+    return named

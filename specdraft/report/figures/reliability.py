@@ -11,6 +11,7 @@ from specdraft.replay.reliability import calibration_error
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, Canvas
 from specdraft.report.figures.charts import facet
+from specdraft.report.figures.details import text_panels
 from specdraft.report.study_files import visible
 from specdraft.report.theme import GREY
 from specdraft.report.words import Name, Text, join, say
@@ -70,8 +71,7 @@ def survival(canvas: Canvas) -> Figure | None:
 
 def _rows(table: pd.DataFrame, what: str, by: str) -> pd.DataFrame:
     rows = table[(table["what"] == what) & (table["by"] == by)].copy()
-    texts = rows["temperature"].map(lambda value: "" if value == 0 else f" · T={value:g}")
-    rows["panel"] = rows["pair"].map(visible) + texts
+    rows["panel"] = text_panels(rows)
     rows["scores"] = rows["scores"].map(visible)
     keys = ["panel", "scores", "depth", "rank", "bin"]
     rows["sum"] = rows["predicted"] * rows["nodes"]

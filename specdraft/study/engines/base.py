@@ -129,6 +129,8 @@ class Measured(NamedTuple):
         calibrations: what its scores were fitted to, text by text: see `TextCalibration`.
         reliability: how well its scores tell what is accepted, see `results.kept_tables.RELIABILITY`; None where
             nobody ranks by them.
+        offsets: its acceptance by the distance from the root, see `results.kept_tables.OFFSETS`; None where texts are
+            sampled, or it proposes from tokens without ranks.
         predictors: what ranks or prunes in their place, by name, with its memory (see `predictors_used`).
     """
 
@@ -138,6 +140,7 @@ class Measured(NamedTuple):
     calibrations: Sequence[TextCalibration] = ()
     reliability: pd.DataFrame | None = None
     predictors: dict[str, dict[str, Any]] | None = None
+    offsets: pd.DataFrame | None = None
 
 
 Event = Done | Replayed | Failed | GivenUp | Measured

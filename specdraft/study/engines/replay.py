@@ -21,7 +21,7 @@ from specdraft.prediction.predictor import Predictor
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
 from specdraft.replay.redraft import Redrafting
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
-from specdraft.results.kept_tables import RELIABILITY, TEXTS
+from specdraft.results.kept_tables import OFFSETS, RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
@@ -91,6 +91,9 @@ class ReplayEngine:
         )
         if (told := _reliability(group, prepared.replayer)) is not None:
             yield Measured(pair.label, reliability=told)
+        if group.combinations[0].sampling.greedy and not pair.traits.from_tokens:
+            texts = _texts_of(group)
+            yield Measured(pair.label, offsets=prepared.replayer.offsets().assign(**texts)[OFFSETS.columns])
 
     def _prepare_or_fail(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, costs: dict[CostPoint, CostCurve]
@@ -174,10 +177,14 @@ class ReplayEngine:
 
 def _reliability(group: SameTexts, replayer: Replayer) -> pd.DataFrame | None:
     """How well the scores of this group's best-first trees tell what is accepted; None where it has no such trees."""
-    keys = group.combinations[0].keys
-    texts = {name: keys[name] for name in TEXTS} | {"repeat": group.repeats[0]}
+    texts = _texts_of(group) | {"repeat": group.repeats[0]}
     tables = [table.assign(**texts, scores=scores) for scores, table in replayer.reliabilities().items()]
     return pd.concat(tables)[RELIABILITY.columns] if tables else None
+
+
+def _texts_of(group: SameTexts) -> dict[str, Any]:
+    """What says which texts these are."""
+    return {name: group.combinations[0].keys[name] for name in TEXTS}
 
 
 def _largest_first(combinations: Iterable[Combination]) -> list[Combination]:

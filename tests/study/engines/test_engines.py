@@ -194,8 +194,10 @@ class TestEvents:
         notes: list[str] = []
         events = list(ReplayEngine(TraceStore(traces / "new"), notes.append).run(works["replay"], pair))
         everything = [event for event in events if isinstance(event, Measured)]
-        measured = [event for event in everything if event.reliability is None]
-        assert len(everything) > len(measured)  # of the best-first trees
+        measured = [event for event in everything if event.reliability is None and event.offsets is None]
+        assert any(event.reliability is not None for event in everything)  # of the best-first trees
+        (curve,) = (event.offsets for event in everything if event.offsets is not None)  # of the greedy texts
+        assert curve["places"].is_monotonic_decreasing and (curve["accepted"] == curve["fresh"]).all()
         assert [event.near_ties is not None for event in measured] == [True, False, False]  # greedy, two sampled texts
         assert {event.pair for event in measured} == {"tiny"}
         assert len({repr(event.costs) for event in measured}) == 1
