@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 # is no replay.
 Replay = Literal["rank", "record", "none"]
 
-# Array -> what it has a number for at each recorded position: the position, or each child of one node.
-Arrays = Mapping[str, Literal["position", "child"]]
+# Array -> what it has a number for at each recorded position: the position, or each child of one node; or, with a root
+# there, each node of the trees that a study asks for.
+Arrays = Mapping[str, Literal["position", "child", "node"]]
 
 NO_SOURCE = NoSource()
 
@@ -49,6 +50,17 @@ class Accepted(NamedTuple):
     tokens: list[int]
     bonus: int
     tried: Sequence[Trial] = ()
+
+
+class Follower(Protocol):
+    """Keeps what replay needs of every start of some texts, while their distributions go by, slice by slice."""
+
+    def take(self, first: int, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor) -> None:
+        """The next slice: `[B, m, vocab]` float64, standardised, and the tokens `[B, m]` at positions from `first`."""
+
+    def record(self) -> dict[str, torch.Tensor]:
+        """The rule's `arrays`, `[B, positions, n + 1]` by node of the tree: of each position as a root. What lies
+        beyond the end of a text means nothing."""
 
 
 class AcceptanceRule(ABC):
@@ -114,6 +126,10 @@ class AcceptanceRule(ABC):
         """
         raise NotImplementedError(f"the rule {self.kind} keeps no record")
 
+    def follow(self, tree: Topology, texts: int, positions: int) -> Follower:
+        """What keeps, in the place of `record`, a rule's `arrays` by node, of so many texts of so many positions."""
+        raise NotImplementedError(f"the rule {self.kind} keeps nothing by node")
+
     def weights(self, topology: Topology, record: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """P(node accepted | a step starts at each root position), `[P, S]` for each node; the root's is 1.
 
@@ -122,7 +138,8 @@ class AcceptanceRule(ABC):
 
         Args:
             topology: the tree.
-            record: `arrays` of several texts side by side, `[P, S]` or `[P, S, K]`, 0 beyond each one's end.
+            record: `arrays` of several texts side by side, `[P, S]`, `[P, S, K]` or, by the tree's nodes,
+                `[P, S, n + 1]`, 0 beyond each one's end.
         """
         return node_weights(topology, lambda rank, count: record["pi"][:, :, rank])
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.results.counted import Counted, NodeCounts
-from specdraft.traces.rule_records import RuleRecords, array_name
+from specdraft.traces.rule_records import RuleRecords, array_name, by_node
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import Topology
 
@@ -31,9 +31,23 @@ def pack_records(records: Sequence[RuleRecords], positions: int) -> RuleRecords:
     return packed
 
 
-def rule_weights(topology: Topology, rule: AcceptanceRule, packed: RuleRecords) -> list[np.ndarray]:
-    """`AcceptanceRule.weights` of one rule from the packed records of all."""
-    return rule.weights(topology, {array: packed[array_name(rule, array)] for array in rule.arrays})
+def rule_weights(
+    topology: Topology, rule: AcceptanceRule, packed: RuleRecords, recorded: Topology | None = None
+) -> list[np.ndarray]:
+    """`AcceptanceRule.weights` of one rule from the packed records of all.
+
+    Args:
+        topology: the tree.
+        rule: which one.
+        packed: see `pack_records`.
+        recorded: the tree that has all nodes of which rules kept numbers; left out: this one.
+    """
+    record = {array: packed[array_name(rule, array)] for array in rule.arrays}
+    if by_node(rule) and recorded is not None:
+        place = {path: node for node, path in enumerate(recorded.paths)}
+        nodes = [place[path] for path in topology.paths]
+        record |= {array: record[array][:, :, nodes] for array, per in rule.arrays.items() if per == "node"}
+    return rule.weights(topology, record)
 
 
 def start_mass(lengths: np.ndarray, last: np.ndarray) -> np.ndarray:

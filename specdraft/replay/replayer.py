@@ -89,6 +89,7 @@ class Replayer:
         self._costs, self._expansions = costs, expansions or {}
         self._names = [p.prompt_id for p in prompts]
         records = [traces.records[p.prompt_id] for p in prompts] if traces.records else []
+        self._recorded = traces.tree
         self._records = pack_records(records, self._packed.ranks.shape[1]) if records else {}
         # greedy distributions overlap wholly or not at all
         top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
@@ -216,7 +217,7 @@ class Replayer:
     def _replay_expected(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray) -> Counted:
         rows = _rows(block)
         records = {name: values[rows] for name, values in self._records.items()}
-        done = replay_sampled(topology, rule_weights(topology, rule, records), self._packed.of(rows))
+        done = replay_sampled(topology, rule_weights(topology, rule, records, self._recorded), self._packed.of(rows))
         return self._with_estimates(done, lambda costs: costs.decode_s(topology, done.sums["steps"]))
 
     def _replay_nested(self, plan: NestedPlan, block: np.ndarray, with_steps: bool) -> Counted:

@@ -25,6 +25,7 @@ from specdraft.traces.rule_records import RuleRecords, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
+from specdraft.trees.topology import Topology
 
 Trace = TypeVar("Trace", Expansion, NodeFeatures)
 
@@ -33,7 +34,8 @@ Trace = TypeVar("Trace", Expansion, NodeFeatures)
 class PairTraces:
     """What was recorded for one pair, by prompt id; `keys` names the annotations in the store.
 
-    `records` are there of sampled trajectories only, where rules were asked for, of drafters with probabilities.
+    `records` are there of sampled trajectories only, where rules were asked for, of drafters with probabilities; `tree`
+    has all nodes of which some rules kept numbers.
     """
 
     trajectories: dict[str, Trajectory]
@@ -41,6 +43,7 @@ class PairTraces:
     keys: dict[str, str]
     records: dict[str, RuleRecords] = field(default_factory=dict)
     greedy: bool = True
+    tree: Topology | None = None
 
 
 def pair_traces(
@@ -54,6 +57,7 @@ def pair_traces(
     children: int = 1,
     watch: Watch = UNWATCHED,
     rules: Sequence[AcceptanceRule] | None = None,
+    tree: Topology | None = None,
 ) -> PairTraces:
     """Trajectories and annotations of every prompt; each is stored as soon as it is there.
 
@@ -68,6 +72,7 @@ def pair_traces(
         children: where texts are sampled, the most children of one node that will be asked for.
         watch: told of the stages record, annotate and judge.
         rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
+        tree: of rules that keep numbers by node, all nodes that will be asked for.
     """
     store = _labelled(store, pair, prompts)
     recorder = Recorder(pair, store, recorded, watch)
@@ -93,18 +98,19 @@ def pair_traces(
 
     def judged(some: Sequence[str], by: Sequence[AcceptanceRule]) -> Iterator[tuple[str, RuleRecords]]:
         histories = [seeded("history", keys[name]) for name in some]
-        records = record_rules(pair.target, pair.drafter, read(some), sampling, by, children, histories)
+        records = record_rules(pair.target, pair.drafter, read(some), sampling, by, children, histories, tree)
         yield from zip(some, records, strict=True)
 
     def about_records(name: str, part: str, arrays: Arrays) -> dict[str, Any]:
         """Of one rule, or of the overlap."""
-        wide = {"children": children} if "child" in arrays.values() else {}
+        wide: dict[str, Any] = {"children": children} if "child" in arrays.values() else {}
+        wide |= {"tree": _digest(tree.paths)} if tree is not None and "node" in arrays.values() else {}
         about = {"kind": "rule_records", "of": part, "arrays": list(arrays), "annotation": keys[name]}
         return about | wide | both_models(pair)
 
     note = f"judged {{}} sampled texts of {target} with {drafter}"
     records = recorder.complete_records(rules, about_records, lengths, judged, note)
-    return PairTraces(trajectories, annotations, keys, records, sampling.greedy)
+    return PairTraces(trajectories, annotations, keys, records, sampling.greedy, tree)
 
 
 def pair_trajectories(
@@ -377,7 +383,11 @@ def _about_trajectory(
 
 
 def _prompt_digest(prompt_ids: Sequence[int]) -> str:
-    return hashlib.sha256(json.dumps(list(prompt_ids)).encode()).hexdigest()
+    return _digest(list(prompt_ids))
+
+
+def _digest(listed: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _about_annotation(pair: Pair, trajectory_key: str, trajectory: Trajectory) -> dict[str, Any]:

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     import torch
 
     from specdraft.models.language_model import LanguageModel
+    from specdraft.trees.topology import Topology
 
 MOST_ENTRIES = 2**23  # positions x vocabulary of the distributions that are worked on at a time
 
 # Of one trajectory with one drafter: arrays of `record_arrays`, `[T + 1]` by position and `[T + 1, K]` by child of
-# one node; position 0 is the prefill's token, which no rule judges: all 0.
+# one node; position 0 is the prefill's token, which no rule judges: all 0. By node `[T + 1, n + 1]` with a root there.
 RuleRecords = dict[str, np.ndarray]
 OVERLAP: Arrays = {"overlap": "position"}
 
@@ -53,6 +54,7 @@ def record_rules(
     rules: Sequence[AcceptanceRule],
     children: int,
     generators: Sequence[torch.Generator],
+    tree: Topology | None = None,
 ) -> list[RuleRecords]:
     """Both models, teacher-forced over a batch of texts, slice by slice.
 
@@ -64,6 +66,7 @@ def record_rules(
         rules: what is recorded is what these rules keep, and the overlap.
         children: K, the most children of one node.
         generators: one for each text: the histories of rules that draw without replacement.
+        tree: of rules that keep numbers by node: it has all nodes of the trees that are asked for.
     """
     import torch
 
@@ -73,6 +76,8 @@ def record_rules(
     at_once = max(1, MOST_ENTRIES // (target.width * len(texts)))
     tokens = padded([text.tokens.tolist() for text in texts], target.device)  # [B, longest]
     uniforms = _uniforms(children - 1, [len(text.tokens) for text in texts], generators)
+    followers = {rule.kind: rule.follow(tree, *tokens.shape) for rule in rules if tree is not None and by_node(rule)}
+    rules = [rule for rule in rules if not by_node(rule)]
     parts, first = [_no_record(rules, len(texts), children)], 1
     with torch.inference_mode():
         forwards = along(target, [text.prompt_ids for text in texts], [text.tokens for text in texts], at_once)
@@ -82,9 +87,28 @@ def record_rules(
             here = slice(first, first + of_target.shape[1])
             probs = [standardise(logits.to(target.device).double(), sampling) for logits in (of_target, of_draft)]
             parts.append(_of_slice(probs[0], probs[1], tokens[:, here], uniforms[:, :, here], rules))
+            for follower in followers.values():
+                follower.take(first, probs[0], probs[1], tokens[:, here])
             first = here.stop
     whole = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+    for kind, follower in followers.items():
+        assert tree is not None
+        for name, array in follower.record().items():
+            whole[f"{kind}.{name}"] = _up_to_the_end(array.cpu().numpy(), tree, texts)
     return [{name: array[row, : len(text.tokens)] for name, array in whole.items()} for row, text in enumerate(texts)]
+
+
+def by_node(rule: AcceptanceRule) -> bool:
+    """Whether what a rule keeps is of the nodes of trees, so that it depends on which trees are asked for."""
+    return "node" in rule.arrays.values()
+
+
+def _up_to_the_end(array: np.ndarray, tree: Topology, texts: Sequence[RecordedText]) -> np.ndarray:
+    """`[B, S, n + 1]` with 0 where a node would lie beyond the end of its text."""
+    last = np.array([len(text.tokens) - 1 for text in texts])
+    there = np.arange(array.shape[1])[:, None] + tree.depths <= last[:, None, None]
+    kept: np.ndarray = np.where(there, array, 0.0)
+    return kept
 
 
 def _uniforms(count: int, lengths: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:

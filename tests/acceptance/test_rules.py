@@ -28,6 +28,7 @@ from specdraft.config import bundled_config_dir, load_group
 from specdraft.errors import ConfigError
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, draw_children
+from specdraft.traces.rule_records import by_node
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
 
@@ -280,7 +281,13 @@ def test_traversal_is_block_verification_on_a_chain(nodes: int, seed: int) -> No
 def test_a_record_has_the_arrays_that_its_rule_declares(kind: str) -> None:
     rule, given = SAMPLED[kind], (random_probs(50), random_probs(50, seed=1), torch.arange(50) % VOCAB)
     assert bool(rule.arrays) == (rule.replay == "record")
-    if rule.replay == "record":
+    if by_node(rule):
+        follower = rule.follow(tree := Topology([-1, 0, 0, 1]), 2, 26)
+        follower.take(1, *(probs.view(2, 25, VOCAB) for probs in given[:2]), given[2].view(2, 25))
+        assert {name: values.shape for name, values in follower.record().items()} == {
+            name: (2, 26, len(tree)) for name in rule.arrays
+        }
+    elif rule.replay == "record":
         shapes = {"position": (50,), "child": (50, 4)}
         record = rule.record(*given, 4, seeded())
         assert {name: values.shape for name, values in record.items()} == {

@@ -29,6 +29,7 @@ from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
 from specdraft.replay.expected import pack_records, rule_weights
+from specdraft.replay.pruned import union_of
 from specdraft.replay.static import pack
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
@@ -41,6 +42,7 @@ from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.wide import Wide
+from specdraft.trees.topology import Topology
 
 pytestmark = pytest.mark.slow
 RECORDED = [rule() for rule in registry().values() if rule.replay == "record"]
@@ -242,11 +244,12 @@ class Recorded(NamedTuple):
     prompts: list[list[int]]
     packed: PackedRanks
     records: RuleRecords
+    tree: Topology
 
     def replay(self, rule: AcceptanceRule, plan: StaticPlan) -> list[Tally]:
         if rule.replay == "rank":
             return replay(plan.topology, self.packed)
-        return replay_sampled(plan.topology, rule_weights(plan.topology, rule, self.records), self.packed)
+        return replay_sampled(plan.topology, rule_weights(plan.topology, rule, self.records, self.tree), self.packed)
 
     def live(self, rule: AcceptanceRule, plan: StaticPlan) -> list[Tally]:
         found = []
@@ -275,9 +278,11 @@ def recorded(tiny_pair: Pair) -> Recorded:
     assert len({tuple(text.tokens) for text in texts}) == RUNS
     annotations = annotate(tiny_pair.drafter.model, prompts, texts)
     histories = [seeded("history", i) for i in range(RUNS)]
-    records = record_rules(tiny_pair.target, tiny_pair.drafter, texts_of(prompts, texts), OPEN, RECORDED, 4, histories)
+    tree = union_of([plan.topology for plans in TREES.values() for plan in plans.values()])
+    given = (texts_of(prompts, texts), OPEN, RECORDED, 4, histories, tree)
+    records = record_rules(tiny_pair.target, tiny_pair.drafter, *given)
     packed = pack([a.ranks for a in annotations], [t.tokens for t in texts])
-    return Recorded(tiny_pair, prompts, packed, pack_records(records, packed.ranks.shape[1]))
+    return Recorded(tiny_pair, prompts, packed, pack_records(records, packed.ranks.shape[1]), tree)
 
 
 def limit(tests: int) -> float:

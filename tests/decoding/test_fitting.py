@@ -28,7 +28,7 @@ class TestEngine:
             ("auto", "greedy", "replay"),
             ("auto", "topk", "replay"),
             ("auto", "recursive", "replay"),
-            ("auto", "traversal", "live"),
+            ("auto", "traversal", "replay"),
             ("auto", "typical", "live"),
             ("live", "greedy", "live"),
             ("replay", "greedy", "replay"),
@@ -39,12 +39,10 @@ class TestEngine:
         assert (case.runs, case.misfit) == (runs, None)
 
     def test_replay_alone_is_refused_where_only_decoding_tells(self) -> None:
-        why = together(rule="traversal", engine="replay").misfit
+        why = together(rule="typical", engine="replay").misfit
         assert why is not None
-        assert why.startswith(
-            "acceptance=traversal has no replay; it needs engine=live or engine=auto; rules that fit: "
-        )
-        assert "traversal" not in why.partition("rules that fit: ")[2]
+        assert why.startswith("acceptance=typical has no replay; it needs engine=live or engine=auto; rules that fit: ")
+        assert "typical" not in why.partition("rules that fit: ")[2]
 
     def test_steps_and_children_that_may_be_missing(self) -> None:
         steps = together(rule="recursive", with_steps=True)

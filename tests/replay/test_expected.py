@@ -145,7 +145,7 @@ def made_up(last: int, children: int, generator: np.random.Generator) -> RuleRec
 
 
 RECORDED = [rule() for rule in registry().values() if rule.replay == "record"]
-PI_RULES = [rule() for rule in registry().values() if rule.replay == "record" and rule is not Block]
+PI_RULES = [rule for rule in RECORDED if {"pi", "beta"} & {*rule.arrays}]
 lasts = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
 
@@ -293,6 +293,7 @@ def test_k_seq_depends_on_the_number_of_children() -> None:
 # The records are the rules' own numbers on both models' distributions.
 
 VOCAB, CHILDREN = 24, 3
+WEIGHTS, NODES = "traversal.weights", Topology([-1, 0, 0, 1, 1, 2, 3])
 
 
 @torch.inference_mode()
@@ -318,6 +319,7 @@ class Judging(NamedTuple):
             RECORDED,
             children,
             [seeded(i) for i in range(len(self.texts))],
+            NODES,
         )
 
 
@@ -332,6 +334,35 @@ def judging() -> Judging:
         tokens = decode_plainly(Verifier(target), Sampling(1.0, top_p=0.8), prompt, ending, source)
         texts.append(Trajectory(np.array(tokens), np.zeros(count, dtype=np.float32)))
     return Judging(target, draft, prompts, texts)
+
+
+def slow_traversal(target: torch.Tensor, draft: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """`[T + 1, n + 1]` for each start and node of `NODES`: the path of algorithm 2 down to it, one number at a time."""
+
+    def through(node: int, start: int) -> tuple[float, float]:
+        """P(entering it, over the target's of its tokens), and how probable it passes then."""
+        if node == 0:
+            return 1.0, 1.0
+        reached, passing = through(int(NODES.parents[node]), start)
+        row = start + int(NODES.depths[node]) - 1
+        p, q, token = target[row].tolist(), draft[row].tolist(), int(tokens[row])
+        rest = p
+        for _ in range(int(NODES.ranks[node])):
+            if not passing:
+                break
+            left = [max(passing * a - b, 0.0) for a, b in zip(rest, q, strict=True)]
+            rejected = sum(left) + 1 - passing
+            reached, passing = reached * rejected, sum(left) / (rejected or 1)
+            rest = [a / (sum(left) or 1) for a in left]
+        if not q[token]:
+            return 0.0, 1.0
+        return reached * q[token] / p[token], min(1.0, passing * rest[token] / q[token])
+
+    found = torch.zeros(len(tokens) + 1, len(NODES))
+    for start, node in product(range(len(tokens) + 1), range(len(NODES))):
+        if start + NODES.depths[node] <= len(tokens):
+            found[start, node] = np.prod(through(node, start))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -357,10 +388,14 @@ def test_records_are_the_rules_own(judging: Judging, sampling: Sampling) -> None
             "no_replacement.pi": NoReplacement().record(*given_rows, CHILDREN, history)["pi"],
             "membership.pi": Membership().record(*given_rows, CHILDREN, NO_SOURCE)["pi"],
             "block.ratio": Block().record(*given_rows, 1, NO_SOURCE)["ratio"],
+            WEIGHTS: slow_traversal(*given_rows),
             **{f"kseq.{name}": values for name, values in table.items()},
         }
         assert own.keys() == wanted.keys() == record_arrays(RECORDED).keys()
         for name, direct in wanted.items():
+            if name == WEIGHTS:  # of roots, not of tokens
+                assert own[name] == pytest.approx(direct.numpy(), abs=1e-6)
+                continue
             assert own[name].shape == (last + 1, *direct.shape[1:]), name
             assert not own[name][0].any(), name
             assert own[name][1:] == pytest.approx(direct.numpy(), abs=1e-6), name  # the models' logits come in float32
@@ -374,7 +409,10 @@ def test_neither_slices_nor_batches_nor_more_children_change_the_records(
     monkeypatch.setattr(rule_records, "MOST_ENTRIES", 2 * VOCAB + 1)
     for other in (
         judging.records(PLAIN),
-        [{name: array[:, :CHILDREN] if array.ndim == 2 else array for name, array in one.items()} for one in more],
+        [
+            {name: array[:, :CHILDREN] if array.ndim == 2 and name != WEIGHTS else array for name, array in one.items()}
+            for one in more
+        ],
     ):
         for one, same in zip(whole, other, strict=True):
             assert same.keys() == one.keys()
@@ -437,7 +475,9 @@ class Tabled(NamedTuple):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(rule_records, "_History", lambda uniforms: source)
                 texts = texts_of([PROMPT], [one])
-                judged = record_rules(self.target, ModelDrafter(self.draft), texts, sampling, [rule], most, [seeded()])
+                judged = record_rules(
+                    self.target, ModelDrafter(self.draft), texts, sampling, [rule], most, [seeded()], topology
+                )
             weights = rule_weights(topology, rule, pack_records(judged, packed.ranks.shape[1]))
             return replay_sampled(topology, weights, packed)[0]
 

@@ -141,7 +141,7 @@ class TestAxes:
         records = read(outcome.out, "records")
         for row in records.itertuples():
             few = row.acceptance == "no_replacement" and row.tree == "kary" and (row.temperature == 0 or row.top_p < 1)
-            live = few or row.acceptance in ("traversal", "typical")
+            live = few or row.acceptance == "typical"
             assert row.engine == ("live" if live else "replay"), row
 
     def test_times_and_overlap_belong_to_an_engine(self, outcome: Outcome) -> None:
@@ -291,15 +291,14 @@ class TestEngine:
         listed, counted = (t.groupby("combination")["accepted_tokens"].sum().to_dict() for t in (steps, records))
         assert listed == counted
 
-    @pytest.mark.parametrize("kind", ["traversal", "typical"])
-    def test_replay_of_a_live_rule(self, kind: str, base: list[str]) -> None:
-        plan = plan_study([*base, "budget=3", "tree=kary", f"acceptance=recursive,{kind}", "engine=replay"])
+    def test_replay_of_a_live_rule(self, base: list[str]) -> None:
+        plan = plan_study([*base, "budget=3", "tree=kary", "acceptance=recursive,typical", "engine=replay"])
         ((what, why),) = plan.skipped
-        assert f"acceptance={kind}" in what
+        assert "acceptance=typical" in what
         assert why.startswith(
-            f"acceptance={kind} has no replay; it needs engine=live or engine=auto; rules that fit: kseq, "
+            "acceptance=typical has no replay; it needs engine=live or engine=auto; rules that fit: kseq, "
         )
-        assert kind not in why.partition("fit:")[2]
+        assert "typical" not in why.partition("fit:")[2]
 
     def test_replay_of_too_few_children(self, base: list[str]) -> None:
         with pytest.raises(
@@ -324,7 +323,7 @@ BAD = [
     (["acceptance=typical", "acceptance.epsilon=0"], "acceptance.epsilon=0.0 is out of range"),
     (["acceptance=block", "tree=kary"], "the rule block is for chains only; rules that fit: kseq, "),
     (["acceptance=greedy", "tree=kary"], "the rule greedy needs sampling.temperature=0; rules that fit: kseq, "),
-    (["acceptance=traversal", "engine=replay"], "acceptance=traversal has no replay; it needs engine=live"),
+    (["acceptance=typical", "engine=replay"], "acceptance=typical has no replay; it needs engine=live"),
     (["acceptance=recursive", "tree=best_first"], "tree=best_first chooses nodes by their probability"),
     (["acceptance=recursive", "tree=hindsight"], "tree=hindsight is fitted to draft ranks"),
     (["acceptance=recursive", "tree=paths", "tree.paths=[[1]]"], "skips child ranks"),
@@ -354,7 +353,7 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-MIXED = ["acceptance=recursive,no_replacement,kseq,traversal,topk", "tree=kary,wide,chain", "budget=3"]
+MIXED = ["acceptance=recursive,no_replacement,kseq,traversal,typical,topk", "tree=kary,wide,chain", "budget=3"]
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +375,7 @@ class TestSeeds:
     def test_the_order_does_not_matter(
         self, base: list[str], mixed: dict[Any, Any], own_store: Path, tmp_path: Path
     ) -> None:
-        turned = ["acceptance=topk,traversal,kseq,no_replacement,recursive", "tree=chain,wide,kary", "budget=3"]
+        turned = ["acceptance=topk,typical,traversal,kseq,no_replacement,recursive", "tree=chain,wide,kary", "budget=3"]
         assert run(base, tmp_path / "out", *turned) == mixed
 
     def test_nor_does_what_else_there_is(
@@ -385,7 +384,7 @@ class TestSeeds:
         """Fewer children of one node at first, the pieces in a row."""
         found: dict[Any, Any] = {}
         for rules, trees in (
-            ("traversal,no_replacement,recursive", "kary,chain"),
+            ("traversal,typical,no_replacement,recursive", "kary,chain"),
             ("kseq,topk", "chain,kary"),
             ("*", "wide"),
         ):
@@ -395,7 +394,7 @@ class TestSeeds:
 
     def test_equal_trees_are_decoded_once_and_alike(self, base: list[str], tmp_path: Path) -> None:
         def tallies(*trees: str) -> set[str]:
-            found = run(base, tmp_path / "-".join(trees), "acceptance=traversal", f"tree={','.join(trees)}", "budget=2")
+            found = run(base, tmp_path / "-".join(trees), "acceptance=typical", f"tree={','.join(trees)}", "budget=2")
             assert len(found) == len(trees) * len(TEXTS)
             return {json.dumps([one["prompt_id"], one["tally"]]) for one in found.values()}
 

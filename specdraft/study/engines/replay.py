@@ -19,6 +19,7 @@ from specdraft.errors import LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
 from specdraft.prediction.predictor import Predictor
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
+from specdraft.replay.pruned import union_of
 from specdraft.replay.redraft import Redrafting
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.kept_tables import OFFSETS, RELIABILITY, TEXTS
@@ -31,6 +32,7 @@ from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
 from specdraft.study.turns import read_prompts
 from specdraft.traces.library import PairTraces, pair_traces
+from specdraft.traces.rule_records import by_node
 from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
@@ -169,9 +171,11 @@ class ReplayEngine:
         children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
         rules = {c.rule.kind: c.rule for c in group.combinations if c.rule.replay == "record"}
         draw, asked = work.draw(group.repeats[0]), [*rules.values()]
+        trees = [c.topology for c in group.combinations if by_node(c.rule) and c.topology is not None]
+        tree = union_of(trees) if trees else None
         store = self.store.labelled(prompts=first.prompts.label)
         return pair_traces(
-            pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch, asked
+            pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch, asked, tree
         )
 
 

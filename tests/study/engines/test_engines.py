@@ -29,7 +29,7 @@ from specdraft.study.run import run_study
 from specdraft.traces.store import TraceStore
 
 TEXTS = ("Once upon a time", "It was late", "def f(x):")
-MIXED = ["tree=kary,wide,best_first", "budget=2", "acceptance=topk,recursive,traversal"]
+MIXED = ["tree=kary,wide,best_first", "budget=2", "acceptance=topk,recursive,typical"]
 SAMPLED = ["sampling=sample", "sampling.temperature=0,1.0", "repeats=2"]
 ENGINES = ("live", "replay")
 CURVE = CostCurve([1, 2, 4], [1e-3, 1e-3, 2e-3], [5e-3, 6e-3, 7e-3], 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
