@@ -26,7 +26,7 @@ from specdraft.report.run_facts import run_facts
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
 from specdraft.study.engines import replay
-from specdraft.study.forecast import forecast
+from specdraft.study.forecast import EXPANDED, forecast
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
 from specdraft.study.run import Outcome, run_study
@@ -212,6 +212,15 @@ class TestForecast:
         assert many["record"] > 1.2 * few["record"]
         assert many["expand"] == pytest.approx(2 * few["expand"], rel=0.5)  # others use the processor too, now and then
         assert deep["expand"] == pytest.approx(2 * few["expand"], rel=0.5)
+
+    def test_heads_that_drift_feed_their_nodes(self) -> None:
+        """A head of one forward makes a whole tree; one that reads what it made is fed node by node."""
+        words = ("tree=best_first", "tree.max_depth=4", "budget=16")
+        for drafter, fed in (("parallel", 1), ("medusa", 1), ("eagle", 16 * EXPANDED)):
+            planned = self.planned(["pair=zoo", "prompts.limit=4", f"drafter={drafter}"], *words)
+            guess = {stage.name: stage.guess_s for stage in planned}
+            # texts are annotated with the tokens before them
+            assert guess["expand"] / guess["annotate"] == pytest.approx(fed, rel=0.8)
 
     def test_a_crowded_processor_takes_longer(self, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         from specdraft.study import forecast as module

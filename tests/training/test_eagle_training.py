@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.command_line import Run
+from support.stopping import Stop
 from support.tiny_models import VOCAB, PairFolders
 
 from specdraft.commands.options import USAGE
@@ -18,7 +19,7 @@ from specdraft.models.output_layer import OutputLayer
 from specdraft.traces.watch import UNWATCHED
 from specdraft.training import windows
 from specdraft.training.eagle import DraftVocabulary, eagle_objective
-from specdraft.training.run import CARD, LOG, WORK
+from specdraft.training.run import CARD, LOG, WORK, train_eagle
 from specdraft.training.settings import EagleTraining
 from specdraft.training.states import TextStates, text_states
 from specdraft.training.texts import TrainingText
@@ -123,6 +124,18 @@ def test_what_is_written_drafts_and_goes_on_learning(run: Run, base: list[str], 
     again = run("train", "eagle", *base, f"train.start={out}", "train.whole=false", "train.continued=6", "--out",
                 tmp_path / "again")  # fmt: skip
     assert again.code == 0, again.err
+
+
+def test_goes_on_after_a_kill(base: list[str], tmp_path: Path) -> None:
+    words = [*base, "train.draft_vocab=60"]
+    whole = train_eagle(words, tmp_path / "whole", None, False, UNWATCHED)
+    with pytest.raises(KeyboardInterrupt):
+        train_eagle(words, tmp_path / "killed", None, False, Stop(5))
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {WORK}
+    gone_on = train_eagle(words, tmp_path / "killed", None, False, Stop(2))  # of the 6 steps, four were kept
+    assert gone_on.trained.log[-1]["loss"] == whole.trained.log[-1]["loss"]
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

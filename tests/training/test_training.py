@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.command_line import Run
+from support.stopping import Stop
 from support.tiny_models import PairFolders
 
 from specdraft.commands.options import USAGE
@@ -20,7 +21,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.models.output_layer import OutputLayer
 from specdraft.study.plan import one_combination
 from specdraft.traces.store import TraceStore
-from specdraft.traces.watch import UNWATCHED, Watch
+from specdraft.traces.watch import UNWATCHED
 from specdraft.training import windows
 from specdraft.training.draft_model import draft_objective, new_draft_model
 from specdraft.training.folder import CARD, HEADS, LOG, WORK
@@ -67,21 +68,6 @@ def some_weights(parameters: dict[str, torch.nn.Parameter]) -> None:
     torch.manual_seed(5)
     for parameter in parameters.values():
         parameter.data += 0.1 * torch.randn_like(parameter)
-
-
-class Stop(Watch):
-    """Ctrl-C after so many steps."""
-
-    def __init__(self, after: int) -> None:
-        self._stage, self._left = "", after
-
-    def stage(self, name: str, due: float, unit: str) -> None:
-        self._stage = name
-
-    def done(self, amount: float) -> None:
-        self._left -= self._stage == "train"
-        if self._left < 0:
-            raise KeyboardInterrupt
 
 
 class TestStates:
