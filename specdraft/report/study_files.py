@@ -172,6 +172,7 @@ SHORT = {
     "seed": "seed ",
     "prompts": "prompts ",
     "pruning": "pruning ",
+    "length": "length ",
     "cost_context": "costs at context ",
     "cost_batch": "batch ",
 }

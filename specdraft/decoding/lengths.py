@@ -1,0 +1,129 @@
+"""How long the chain of each step is while a text is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from specdraft.prediction.length import Constant, LengthPolicy, Lengths, Said
+from specdraft.prediction.length.base import NOTHING_SAID, unread
+from specdraft.prediction.length.costs import step_seconds
+from specdraft.prediction.pruning.base import Costs
+from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan, StaticPlan
+from specdraft.trees.shapes.base import DraftView
+from specdraft.trees.topology import Topology
+
+
+def chain(length: int) -> Topology:
+    """So many nodes, one below the other."""
+    return Topology(np.arange(-1, length))
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """A policy with all that it needs to size the chains of a text.
+
+    Attributes:
+        policy: how long they are.
+        costs: for a policy that needs them.
+    """
+
+    policy: LengthPolicy = field(default_factory=Constant)
+    costs: Costs | None = None
+
+    def begin(self, plan: Plan) -> Sizer:
+        """For one text; `plan` is that of the longest chain, or of whatever tree where nothing is sized."""
+        if not self.policy.sizes:
+            return Sizer(plan)
+        step_s = None if self.costs is None else step_seconds(self.costs, plan.nodes)
+        return ChainSizer(self.policy.begin(plan.nodes, step_s), self.policy)
+
+
+AS_PLANNED = Sizing()  # every step has the whole plan
+
+
+class Sizer:
+    """Gives the plan of each step of a text: always the same."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def plan(self) -> Plan:
+        """Of the next step."""
+        return self._plan
+
+    def learn(self, accepted: int) -> None:
+        """Of what the last plan made, so many nodes were accepted."""
+
+
+class ChainSizer(Sizer):
+    """Chains whose lengths a policy says."""
+
+    def __init__(self, lengths: Lengths, policy: LengthPolicy) -> None:
+        self._lengths, self._policy = lengths, policy
+        self._fixed: dict[int, StaticPlan] = {}
+        self._last: GrownChain | StaticPlan = StaticPlan(chain(0))
+
+    def plan(self) -> Plan:
+        """See `Sizer.plan`."""
+        most = self._lengths.next()
+        if self._policy.watches or not most:
+            self._last = GrownChain(most, self._lengths, self._policy.reads_entropy)
+        else:
+            self._last = self._fixed.setdefault(most, StaticPlan(chain(most)))
+        return self._last
+
+    def learn(self, accepted: int) -> None:
+        """See `Sizer.learn`."""
+        last = self._last
+        self._lengths.observe(accepted, last.said if isinstance(last, GrownChain) else unread(last.nodes))
+
+
+class GrownChain:
+    """A chain that grows until its policy ends it. One forward for each token; without any the root is read all the
+    same, so that the drafter's cache goes on.
+
+    Attributes:
+        nodes, depth: tokens at most.
+        said: what the drafter said of those that it drafted.
+    """
+
+    dynamic: ClassVar[bool] = True
+    topology: ClassVar[None] = None
+    nested: ClassVar[None] = None
+
+    def __init__(self, most: int, lengths: Lengths, reads_entropy: bool) -> None:
+        self.nodes = self.depth = most
+        self.said = NOTHING_SAID
+        self._lengths, self._reads_entropy = lengths, reads_entropy
+
+    def expand(self, view: DraftView) -> DraftTree:
+        """See `Plan.expand`."""
+        tokens = np.zeros(0, dtype=np.int64)
+        above = np.full(1, -1)  # the root is there
+        while True:
+            token, log_prob, entropy = self._next(view, len(tokens) - 1, above)
+            if not self.nodes:
+                break
+            before = self.said.log_prob[-1] if len(tokens) else 0.0
+            self.said = Said(
+                np.append(self.said.log_prob, before + log_prob),
+                np.append(self.said.entropy, np.float32(entropy)),
+            )
+            tokens, above = np.append(tokens, token), token
+            if len(tokens) == self.nodes or self._lengths.ends(self.said)[-1]:
+                break
+        fed = np.arange(1, len(tokens) + 1)
+        turns = np.where(fed < len(tokens), fed, -1).tolist()
+        return view.compose(chain(len(tokens)), tokens, self.said.log_prob, turns)
+
+    def _next(self, view: DraftView, turn: int, token: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """The best token `[1]` after a node, the logarithm of its probability, and the entropy if that is read."""
+        if not self._reads_entropy:
+            best, log_probs = view.score([turn], token, 1)
+            return best[0], float(log_probs[0, 0]), 0.0
+        said = view.describe([turn], token, 1, 1.0)
+        return said.tokens[0], float(said.log_probs[0, 0]), float(said.entropy[0])
