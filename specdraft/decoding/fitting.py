@@ -223,9 +223,10 @@ class Together:
     def _unsized_drafter(self) -> str | None:
         """Why the drafter cannot make chains as the policy asks for them."""
         length, traits = self.length, self.traits
-        if (length.watches or length.may_be_empty) and not traits.probabilities:
-            what = "looks at probabilities" if length.watches else "can send nothing"
-            return f"length={length.kind} {what}, and drafter={self.drafter} gives no probabilities"
+        if length.watches and not traits.probabilities:
+            return f"length={length.kind} looks at probabilities, and drafter={self.drafter} gives none"
+        if length.may_be_empty and not traits.waits:
+            return f"length={length.kind} can draft nothing in a step, and drafter={self.drafter} drafts in every one"
         if length.reads_entropy and traits.by_offset:
             return f"length={length.kind} reads the entropy after each token; drafter={self.drafter} goes by the offset"
         return None
@@ -323,7 +324,7 @@ class Together:
         length = self.length
         if self.rule.draw == "rank" or not length.sizes or not (length.watches or length.may_be_empty):
             return None
-        what = "looks at the drafter's best token" if length.watches else "can send nothing"
+        what = "looks at the drafter's best token" if length.watches else "can draft nothing"
         return f"length={length.kind} {what}, and acceptance={self.rule.kind} draws tokens at random"
 
     def _undrawable(self) -> str | None:

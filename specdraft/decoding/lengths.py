@@ -70,7 +70,7 @@ class ChainSizer(Sizer):
     def plan(self) -> Plan:
         """See `Sizer.plan`."""
         most = self._lengths.next()
-        if self._policy.watches or not most:
+        if self._policy.watches and most:
             self._last = GrownChain(most, self._lengths, self._policy.reads_entropy)
         else:
             self._last = self._fixed.setdefault(most, StaticPlan(chain(most)))
@@ -83,11 +83,10 @@ class ChainSizer(Sizer):
 
 
 class GrownChain:
-    """A chain that grows until its policy ends it. One forward for each token; without any the root is read all the
-    same, so that the drafter's cache goes on.
+    """A chain that grows until its policy ends it, one forward for each token.
 
     Attributes:
-        nodes, depth: tokens at most.
+        nodes, depth: tokens at most, 1 or more.
         said: what the drafter said of those that it drafted.
     """
 
@@ -106,8 +105,6 @@ class GrownChain:
         above = np.full(1, -1)  # the root is there
         while True:
             token, log_prob, entropy = self._next(view, len(tokens) - 1, above)
-            if not self.nodes:
-                break
             before = self.said.log_prob[-1] if len(tokens) else 0.0
             self.said = Said(
                 np.append(self.said.log_prob, before + log_prob),

@@ -118,7 +118,7 @@ class Counting(ModelDrafter):
 
 class CountedPlan:
     def __init__(self, plan: Any, fed: list[int]) -> None:
-        self._plan, self._fed = plan, fed
+        self._plan, self._fed, self.nodes = plan, fed, plan.nodes
 
     def expand(self, view: Any) -> DraftTree:
         score = view.score

@@ -75,7 +75,7 @@ class TreeInWork:
 
     Args:
         model: with the tokens before the root in its cache.
-        missing: `[0 or 1]` the committed token that is not in the cache yet.
+        missing: `[m]` the committed tokens that are not in the cache yet.
         root: the root's token.
         drawing: how children are chosen.
         before: see `shapes.DraftView.before`.
