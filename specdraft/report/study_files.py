@@ -185,6 +185,14 @@ def panel_label(values: dict[str, str], varying: Iterable[str]) -> str:
     )
 
 
+def settings_without(varying: Iterable[str], rows: pd.DataFrame, but: str) -> list[str]:
+    """A panel for each row that holds what differs by tree, budget and the key `but` only."""
+    others = [key for key in varying if key != but]
+    keys = ["pair", *others]
+    every = rows[keys].astype(str).itertuples(index=False, name=None)
+    return [panel_label(dict(zip(keys, values, strict=True)), others) for values in every]
+
+
 def plain_number(text: object) -> str:
     """`1.0` -> `1`: two files need not write one number alike."""
     try:

@@ -368,10 +368,10 @@ def _adapting(combinations: Iterable[Combination]) -> list[str]:
 
 
 def _persisting(combinations: Iterable[Combination]) -> list[str]:
-    kinds = sorted({combination.length.kind for combination in combinations if combination.length.sizes})
+    kinds = sorted({combination.length.kind for combination in combinations if combination.length.adapts})
     if not kinds:
         return []
-    return [f"length={','.join(kinds)}: what a policy learns from the steps of a prompt starts anew with every prompt"]
+    return [f"length={','.join(kinds)}: what is learnt from the steps of a prompt starts anew with every prompt"]
 
 
 def _left_out(references: Iterable[Combination]) -> list[str]:

@@ -132,7 +132,7 @@ def test_what_ends_a_chain_is_known_while_it_is_drafted(probs: list[float], kind
 @pytest.mark.parametrize(
     ("policy", "label"),
     [(Constant(), "constant"), (Constant(k=3), "constant-k3"), (HfConfidence(threshold=0.2), "hf_confidence-t0.2"),
-     (HfConfidence(adapt=True), "hf_confidence-aTrue"), (VllmTable(), "vllm_table"),
+     (HfConfidence(adapt=True), "hf_confidence-adapt"), (VllmTable(), "vllm_table"),
      (SglangAdaptive(candidate_steps=[1, 2]), "sglang_adaptive-cs1x2")],
 )  # fmt: skip
 def test_labels(policy: LengthPolicy, label: str) -> None:

@@ -59,7 +59,7 @@ def test_live_is_replay_to_the_integer(both: dict[str, pd.DataFrame]) -> None:
 def test_the_columns(both: dict[str, pd.DataFrame]) -> None:
     replayed = both["replay"].reset_index()
     assert [*replayed["length"].unique()] == [
-        "constant", "hf_confidence-aTrue", "hf_heuristic", "sglang_adaptive", "svip", "vllm_table",
+        "constant", "hf_confidence-adapt", "hf_heuristic", "sglang_adaptive", "svip", "vllm_table",
     ]  # fmt: skip
     assert dict(zip(replayed["length"], replayed["nodes"], strict=True))["vllm_table"] == 5
     constant = replayed[replayed["length"] == "constant"]

@@ -113,6 +113,11 @@ class LengthPolicy(ABC):
         return False
 
     @property
+    def adapts(self) -> bool:
+        """Whether it learns from the steps of a text."""
+        return False
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether a step can send nothing."""
         return False

@@ -54,6 +54,11 @@ class Goodput(LengthPolicy):
     needs_costs = True
 
     @property
+    def adapts(self) -> bool:
+        """See `LengthPolicy.adapts`."""
+        return True
+
+    @property
     def may_be_empty(self) -> bool:
         """See `LengthPolicy.may_be_empty`."""
         return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from specdraft.config import label
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.prediction.length.base import LengthPolicy, Lengths, Said, check_share
 from specdraft.prediction.length.constant import Always
@@ -84,6 +85,16 @@ class HfConfidence(LengthPolicy):
     schedule: str = "constant"
     initial: int = 5
     watches = True
+
+    @property
+    def adapts(self) -> bool:
+        """See `LengthPolicy.adapts`."""
+        return self.adapt or self.schedule == "heuristic"
+
+    @property
+    def label(self) -> str:
+        """See `LengthPolicy.label`: `hf_confidence-adapt`."""
+        return label(self, "adapt") + ("-adapt" if self.adapt else "")
 
     def begin(self, budget: int, step_s: np.ndarray | None = None) -> Lengths:
         """See `LengthPolicy.begin`."""

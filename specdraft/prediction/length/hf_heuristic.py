@@ -38,6 +38,11 @@ class HfHeuristic(LengthPolicy):
     kind: str = "hf_heuristic"
     initial: int = 5
 
+    @property
+    def adapts(self) -> bool:
+        """See `LengthPolicy.adapts`."""
+        return True
+
     def begin(self, budget: int, step_s: np.ndarray | None = None) -> Lengths:
         """See `LengthPolicy.begin`."""
         return Heuristic(self.initial, budget)

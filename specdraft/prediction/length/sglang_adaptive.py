@@ -81,6 +81,11 @@ class SglangAdaptive(LengthPolicy):
     ceiling_coeff: float = 0.0
 
     @property
+    def adapts(self) -> bool:
+        """See `LengthPolicy.adapts`."""
+        return True
+
+    @property
     def may_be_empty(self) -> bool:
         """See `LengthPolicy.may_be_empty`."""
         return 0 in self.candidate_steps
