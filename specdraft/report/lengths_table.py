@@ -61,11 +61,12 @@ def lengths_table(findings: Findings) -> Table | None:
     ]
     note = say(
         "Constant, as many drafted: tokens per step of a constant length that drafts as many tokens a step, by "
-        "straight lines between this study's constant lengths. Drafted in vain, avoided: of the tokens that a constant length "
-        "with as many tokens per step drafts and that are not accepted, the share that the policy does not draft; the "
-        "oracle avoids all of them. Tokens/s are estimated from counts and measured costs where the engine is replay; "
-        "a chain that is ended between tokens costs what a dynamic tree costs. Gap closed: the policy's lead over the "
-        "best constant length up to the same budget, as a share of the oracle's lead; below 0 it is slower."
+        "straight lines between this study's constant lengths. Drafted in vain, avoided: of the tokens that a "
+        "constant length with as many tokens per step drafts and that are not accepted, the share that the policy "
+        "does not draft; the oracle avoids all of them. Tokens/s are estimated from counts and measured costs where "
+        "the engine is replay; a chain that is ended between tokens costs what a dynamic tree costs. Gap closed: the "
+        "policy's lead over the best constant length up to the same budget, as a share of the oracle's lead; below 0 "
+        "it is slower."
     )
     return Table("length_policies", "How long chains are: policies, constants and the oracle", COLUMNS, listed, note)
 
