@@ -287,7 +287,7 @@ class Together:
         """Why another rule might do."""
         if why := self.rule.misfit(self.sampling, chain=self.topology is not None and self.topology.is_chain):
             return why
-        if why := self._wrong_children() or self._undrawable() or self._drawn_and_pruned() or self._drawn_and_sized():
+        if why := self._wrong_children() or self._undrawable() or self._drawn_and_pruned():
             return why
         if self.engine == "replay" and self.live_only:
             return f"{self.live_only}; it needs engine=live or engine=auto"
@@ -318,14 +318,6 @@ class Together:
             f"pruning={self.pruning.kind} looks at drawn children, and acceptance={self.rule.kind} draws them at "
             "random: leaving one out for what it is changes the law of the text"
         )
-
-    def _drawn_and_sized(self) -> str | None:
-        """Why the rule cannot have chains of the policy."""
-        length = self.length
-        if self.rule.draw == "rank" or not length.sizes or not (length.watches or length.may_be_empty):
-            return None
-        what = "looks at the drafter's best token" if length.watches else "can draft nothing"
-        return f"length={length.kind} {what}, and acceptance={self.rule.kind} draws tokens at random"
 
     def _undrawable(self) -> str | None:
         """Why the drafter cannot do what the rule needs."""

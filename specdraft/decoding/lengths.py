@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from specdraft.prediction.length import Constant, LengthPolicy, Lengths, Said
+from specdraft.prediction.length import Constant, LengthPolicy, Lengths
 from specdraft.prediction.length.base import NOTHING_SAID, unread
 from specdraft.prediction.length.costs import step_seconds
 from specdraft.prediction.pruning.base import Costs
@@ -101,26 +101,9 @@ class GrownChain:
 
     def expand(self, view: DraftView) -> DraftTree:
         """See `Plan.expand`."""
-        tokens = np.zeros(0, dtype=np.int64)
-        above = np.full(1, -1)  # the root is there
-        while True:
-            token, log_prob, entropy = self._next(view, len(tokens) - 1, above)
-            before = self.said.log_prob[-1] if len(tokens) else 0.0
-            self.said = Said(
-                np.append(self.said.log_prob, before + log_prob),
-                np.append(self.said.entropy, np.float32(entropy)),
-            )
-            tokens, above = np.append(tokens, token), token
-            if len(tokens) == self.nodes or self._lengths.ends(self.said)[-1]:
-                break
-        fed = np.arange(1, len(tokens) + 1)
-        turns = np.where(fed < len(tokens), fed, -1).tolist()
-        return view.compose(chain(len(tokens)), tokens, self.said.log_prob, turns)
-
-    def _next(self, view: DraftView, turn: int, token: np.ndarray) -> tuple[np.ndarray, float, float]:
-        """The best token `[1]` after a node, the logarithm of its probability, and the entropy if that is read."""
-        if not self._reads_entropy:
-            best, log_probs = view.score([turn], token, 1)
-            return best[0], float(log_probs[0, 0]), 0.0
-        said = view.describe([turn], token, 1, 1.0)
-        return said.tokens[0], float(said.log_probs[0, 0]), float(said.entropy[0])
+        self.said, whole, length = NOTHING_SAID, chain(self.nodes), 0
+        while length < self.nodes and not self._lengths.ends(self.said)[-1:].any():
+            length += 1
+            view.grow(whole, length)
+            self.said = self.said.then(*view.newest(self._reads_entropy))
+        return view.finish(chain(length))

@@ -93,21 +93,14 @@ def live(
     pair: Recorded, policy: LengthPolicy, budget: int = BUDGET, rule: AcceptanceRule | None = None, **how: Any
 ) -> list[Decoding]:
     verifier, drafter = Verifier(pair.target), how.get("drafter") or ModelDrafter(pair.draft)
-    given = (Chain().at(budget), rule or Greedy(), Sampling())
+    given = (Chain().at(budget), rule or Greedy(), how.get("sampling", Sampling()))
     sizing = Sizing(policy, how.get("costs", COSTS))
     source = RandomSource(torch.Generator().manual_seed(0))
     return [decode(verifier, drafter, *given, p, pair.ending, source, sizing=sizing).finish() for p in pair.prompts]
 
 
-CASES = [
-    (name, rule)
-    for name, policy in POLICIES.items()
-    for rule in (Greedy(), TopK(), Rejection())
-    if rule.draw == "rank" or not (policy.watches or policy.may_be_empty)
-]
-
-
-@pytest.mark.parametrize(("name", "rule"), CASES, ids=lambda one: getattr(one, "kind", one))
+@pytest.mark.parametrize("rule", [Greedy(), TopK(), Rejection()], ids=lambda rule: rule.kind)
+@pytest.mark.parametrize("name", POLICIES)
 def test_replay_is_live_to_the_integer(name: str, rule: AcceptanceRule) -> None:
     policy, lengths = POLICIES[name], set()
     for counted, one in zip(replayed(policy), live(small(), policy, rule=rule), strict=True):
@@ -132,6 +125,24 @@ def test_as_many_forwards_as_tokens() -> None:
     assert [len(fed) for fed in drafter.fed] == sizes
     assert fed_levels(np.array(sizes), BUDGET).sum() == sum(sizes)
     assert fed_levels(np.array([0, 2]), 3).tolist() == [[0, 0, 0], [1, 1, 0]]
+
+
+def test_drawn_chains_end_by_what_was_drawn() -> None:
+    pair, lengths, rule = small(), set(), Rejection()
+    for policy, ends in (
+        (HfConfidence(threshold=0.1), lambda p, _: p < 0.1),
+        (Svip(), lambda _, h: (0.15 * h) ** 0.5 > 0.3),
+    ):
+        steps = live(pair, policy, rule=rule, sampling=Sampling(0.4))
+        for step in (step for one in steps for step in one.steps):
+            tokens, drawn_from = step.tree.token_list()[1:], step.tree.drawn_from
+            assert drawn_from is not None
+            own = [float(row[token]) for row, token in zip(drawn_from, tokens, strict=False)]
+            entropy = [float(-(row * row.clamp(min=1e-300).log()).sum()) for row in drawn_from[:-1]]
+            last = [ends(p, h) for p, h in zip(own, entropy, strict=True)]
+            assert not any(last[:-1]) and (last[-1] or len(tokens) == BUDGET)
+            lengths.add((policy.kind, len(tokens)))
+    assert len(lengths) > 4
 
 
 def test_recorded_chains_serve_every_budget() -> None:

@@ -87,12 +87,19 @@ def test_a_study_without_lengths_is_what_it_was(base: list[str]) -> None:
 
 
 def test_sampled_rejection_is_decoded_live(base: list[str], tmp_path: Path) -> None:
-    asked = [*base, "tree=chain", "budget=4", "length=hf_heuristic", "sampling=sample", "acceptance=rejection"]
-    plan = plan_study(asked)
-    assert [c.engine for c in plan.combinations] == ["live"]
+    drawn = ["sampling=sample", "acceptance=rejection", "length=hf_heuristic,hf_confidence,svip,sglang_adaptive"]
+    own = [
+        "length.threshold=0.05",
+        "length.candidate_steps=[0,1,2]",
+        "length.warmup=0",
+        "length.update_interval=1",
+    ]
+    plan = plan_study([*base, "tree=chain", "budget=4", *drawn, *own])
+    assert [c.engine for c in plan.combinations] == ["live"] * 4
     done = run_study(plan, tmp_path / "study")
-    assert not done.failures and len(done.tables["records.csv"]) == 4
-    assert done.tables["sizes.csv"]["drafted_tokens"].nunique() > 1
+    assert not done.failures and len(done.tables["records.csv"]) == 4 * 4
+    sizes = done.tables["sizes.csv"].groupby("length")["drafted_tokens"]
+    assert (sizes.nunique().drop("svip-t0.05") > 1).all() and sizes.min()["sglang_adaptive-cs0x1x2-ui1-w0"] == 0
 
 
 def test_the_oracle_is_replayed(base: list[str], tmp_path: Path) -> None:
@@ -123,11 +130,6 @@ def test_the_oracle_is_replayed(base: list[str], tmp_path: Path) -> None:
         (
             ["length=hf_heuristic", "sampling=sample", "acceptance=rejection", "engine=replay"],
             "acceptance=rejection has expected values only; it needs engine=live or engine=auto",
-        ),
-        (
-            ["length=hf_confidence", "sampling=sample", "acceptance=rejection"],
-            "length=hf_confidence looks at the drafter's best token, and acceptance=rejection draws tokens at random; "
-            "rules that fit: topk",
         ),
     ],
 )

@@ -75,15 +75,17 @@ class ModelDrafter:
         """See `Drafter.draft`: one forward per level."""
         if not plan.nodes:
             self._slot = {}
-            return self._bare(root)
+            return self._bare(root, drawing)
         work = TreeInWork(self.model, self._missing, root, drawing, self._text.until(root), self._prepared)
         tree = plan.expand(work)
         self._slot, self._prepared = work.slot, work.prepared
         return tree
 
-    def _bare(self, root: int) -> DraftTree:
-        tokens = torch.tensor([root], device=self.model.device)
-        return DraftTree(Topology([-1]), tokens, torch.ones(1, device=self.model.device))
+    def _bare(self, root: int, drawing: Drawing) -> DraftTree:
+        """A root without children."""
+        tokens, probs = torch.tensor([root], device=self.model.device), torch.ones(1, device=self.model.device)
+        drawn = None if drawing.draw == "rank" else probs.new_zeros(1, self.model.vocab, dtype=torch.float64)
+        return DraftTree(Topology([-1]), tokens, probs, drawn)
 
     def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`: keep the root and the accepted nodes that were fed; remember an accepted leaf."""

@@ -19,11 +19,12 @@ from specdraft.errors import ConfigError
 
 
 class Said(NamedTuple):
-    """What the drafter said of the first n tokens of a chain, its most probable ones one after another.
+    """What the drafter said of the first n tokens of a chain: of its most probable ones by softmax at temperature 1, of
+    drawn ones in the distributions that they were drawn from.
 
     Attributes:
-        log_prob: `[n]` float64, the logarithms of the cumulative probabilities (softmax at temperature 1).
-        entropy: `[n]` float32, of the distribution that each token is the best of, in nats; 0 where nobody reads it.
+        log_prob: `[n]` float64, the logarithms of the cumulative probabilities.
+        entropy: `[n]` float32, of each token's distribution, in nats; 0 where nobody reads it.
     """
 
     log_prob: np.ndarray
@@ -34,6 +35,11 @@ class Said(NamedTuple):
         """`[n]` each token's own probability."""
         probs: np.ndarray = np.exp(np.diff(self.log_prob, prepend=0.0))
         return probs
+
+    def then(self, log_prob: float, entropy: float) -> Said:
+        """With one more token, by its own probability."""
+        before = self.log_prob[-1] if len(self.log_prob) else 0.0
+        return Said(np.append(self.log_prob, before + log_prob), np.append(self.entropy, np.float32(entropy)))
 
     def first(self, count: int) -> Said:
         """Of the first `count` tokens."""
