@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from specdraft.prediction.length.constant import Constant
+from specdraft.prediction.length.oracle import Oracle
 from specdraft.report.findings import Findings
 from specdraft.report.sized_table import SPEEDS
 from specdraft.report.study_files import settings_without, visible
@@ -14,7 +16,7 @@ from specdraft.report.table import Table
 from specdraft.report.words import say
 from specdraft.results.intervals import Interval, number
 
-CONSTANT, ORACLE = "constant", "oracle"
+CONSTANT, ORACLE = Constant.kind, Oracle.kind
 COLUMNS = ("setting", "length", "up to", "drafted a step", "tokens per step [95 %]", "constant, as many drafted",
            "drafted in vain, avoided", "tokens/s", "best constant", "oracle", "gap closed")  # fmt: skip
 

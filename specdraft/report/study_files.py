@@ -233,7 +233,7 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
             na_values={c: [""] for c in columns if c not in text},
         )
         for column in columns:
-            if column not in text and not pd.api.types.is_numeric_dtype(table[column]):
+            if len(table) and column not in text and not pd.api.types.is_numeric_dtype(table[column]):
                 raise ResultsError(f"{path}: {column} holds text where numbers are expected")
     except ResultsError as error:
         notes.append(f"{str(error).removeprefix(f'{path.parent}/')}: what is drawn from it is left out.")

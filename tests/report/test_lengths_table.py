@@ -11,7 +11,7 @@ from support.made_studies import write_study
 
 from specdraft.report.figures.canvas import canvas_of
 from specdraft.report.figures.policies import policies
-from specdraft.report.findings import Findings, findings_of
+from specdraft.report.findings import Findings, fair, findings_of
 from specdraft.report.lengths_table import lengths_table
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
@@ -51,6 +51,11 @@ def test_policies_stand_beside_constants_at_equal_cost(tmp_path: Path) -> None:
     # 6 drafted: 2 + 0.2 * 3 / 5; 2.1 tokens per step take 5.5 drafted, of which 4.4 fail
     assert svip[5:7] == ("2.12", f"{(5.5 - 6) / 4.4:+.0%}") and svip[10] == "-50%"
     assert oracle[6] == "+100%" and oracle[10] == "+100%"
+
+
+def test_the_oracle_does_not_compete(tmp_path: Path) -> None:
+    findings = made(tmp_path / "s", ROWS)
+    assert set(findings.rows["length"]) - set(fair(findings.rows)["length"]) == {"oracle"}
 
 
 def test_without_times_or_an_oracle_no_gap_is_closed(tmp_path: Path) -> None:
