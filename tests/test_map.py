@@ -46,6 +46,7 @@ def test_config_folders_have_their_namesakes() -> None:
     """An axis is a folder of choices, and what a choice is lives on the floor of its name."""
     homes = {"pair": "drafters/pair.py", "drafter": "drafters", "tree": "trees/shapes", "sampling": "sampling",
              "acceptance": "acceptance", "prompts": "prompts", "pruning": "prediction/pruning",
+             "length": "prediction/length",
              "experiment": "study", "bench": "bench"}  # fmt: skip
     assert {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()} == set(homes)
     assert all((PACKAGE / home).exists() for home in homes.values())

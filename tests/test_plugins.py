@@ -19,6 +19,7 @@ CODE = """
 from dataclasses import dataclass
 from specdraft.acceptance.greedy import Greedy
 from specdraft.drafters.ngram import Ngram
+from specdraft.prediction.length import LengthPolicy
 from specdraft.prediction.pruning import ScoredPolicy
 from specdraft.trees.shapes import StaticShape
 
@@ -46,6 +47,17 @@ class Half(ScoredPolicy):
 
     def keep(self, drafted, costs=None):
         return drafted.best(drafted.there.sum(1) // 2 + self.least)
+
+@dataclass
+class Pair(LengthPolicy):
+    kind: str = "pair"
+    k: int = 2
+
+    def fixed(self, budget, batch):
+        return min(self.k, budget)
+
+    def begin(self, budget, step_s=None):
+        raise NotImplementedError
 
 @dataclass
 class Echo(Ngram):
@@ -78,6 +90,7 @@ def test_each_kind_of_plugin_is_a_choice(installed: Installed, tiny_pair_folders
     installed(
         "[specdraft.shapes]\nstairs = toy_plugin:Stairs\n[specdraft.rules]\npolite = toy_plugin:Polite\n"
         "[specdraft.drafters]\necho = toy_plugin:Echo\n[specdraft.pruning]\nhalf = toy_plugin:Half\n"
+        "[specdraft.length]\npair = toy_plugin:Pair\n"
     )
     assert "stairs" in shapes.registry() and "polite" in acceptance.registry() and "echo" in drafters.registry()
     pair = [f"pair.{role}.path={getattr(tiny_pair_folders, role)}" for role in ("target", "draft")]
@@ -89,6 +102,8 @@ def test_each_kind_of_plugin_is_a_choice(installed: Installed, tiny_pair_folders
     assert paths["stairs-r2"] == [(), (2,), (2, 2), (2, 2, 2)]
     pruned = plan_study([*pair, "tree=chain", "budget=3", "pruning=half", "pruning.least=2", "prompts.limit=2"])
     assert [c.keys["pruning"] for c in pruned.combinations] == ["half-l2"]
+    sized = plan_study([*pair, "tree=chain", "budget=4", "length=pair", "length.k=3", "prompts.limit=2"])
+    assert [(c.keys["length"], c.keys["nodes"]) for c in sized.combinations] == [("pair-k3", 3)]
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "stairs.yaml").write_text("kind: stairs\nrank: 4\n")  # the user's file goes before
     again = plan_study([*pair, "tree=stairs", "budget=2", "max_new_tokens=8", "prompts.limit=2"], tmp_path)

@@ -61,6 +61,7 @@ def generate(
         seed=settings.seed,
         fitted_on=combination.prompts,
         pruning=combination.pruning,
+        length=combination.length,
         max_time_s=settings.max_time_s,
     )
     _present(watched(decoder, combination, prompt, encoded.ids), html, not no_live, as_json)

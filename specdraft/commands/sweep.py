@@ -133,7 +133,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
 
     there = rows_there(plan, folder)
     settings = ("acceptance", "temperature", "max_new_tokens", "combination")
-    columns = ("pair", "drafter", "tree", "budget", "nodes", "depth", "pruning", *settings)
+    columns = ("pair", "drafter", "tree", "budget", "nodes", "depth", "pruning", "length", *settings)
     if as_json:
         combinations = [
             {name: c.keys[name] for name in columns} | {"reused": there[c.identifier]} for c in plan.combinations

@@ -12,6 +12,7 @@ import torch
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
 from specdraft.decoding.ending import Ending
+from specdraft.decoding.lengths import AS_PLANNED, Sizer, Sizing
 from specdraft.decoding.pruning import WHOLE, Pruner, Pruning
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
@@ -71,8 +72,9 @@ def decode(
     prompt_ids: list[int],
     ending: Ending,
     source: Source = NO_SOURCE,
-    *,
     pruning: Pruning = WHOLE,
+    sizing: Sizing = AS_PLANNED,
+    *,
     earlier: Sequence[Sequence[int]] = (),
     again: bool = False,
     watched: bool = False,
@@ -90,6 +92,7 @@ def decode(
         ending: when the continuation is over.
         source: of randomness.
         pruning: which drafted nodes are sent to the target.
+        sizing: how long the chain of each step is, where the plan is a chain.
         earlier: see `Prefilled`.
         again: verifier and drafter hold this very prompt from the last time: it is not read again.
         watched: keep what is needed to show a step: draft probabilities, and the target's logits.
@@ -105,14 +108,14 @@ def decode(
         drafter.begin(Prefilled(prompt_ids, prompt.hidden, earlier))
     drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes)
     pruner = pruning.begin(prompt_ids)
-    steps = _steps(verifier, drafter, plan, rule, drawing, pruner, root, ending, until)
+    steps = _steps(verifier, drafter, sizing.begin(plan), rule, drawing, pruner, root, ending, until)
     return Decoding(root, prefill_s=clock.lap(), ending=ending, _coming=steps)
 
 
 def _steps(
     verifier: Verifier,
     drafter: Drafter,
-    plan: Plan,
+    sizer: Sizer,
     rule: AcceptanceRule,
     drawing: Drawing,
     pruner: Pruner,
@@ -123,7 +126,7 @@ def _steps(
     emitted, clock = 1, Clock(verifier.model.device)
     while not ending.reached(emitted, root) and time.perf_counter() < until:
         clock.restart()
-        drafted = drafter.draft(root, plan, drawing)
+        drafted = drafter.draft(root, sizer.plan(), drawing)
         draft_s = clock.lap()
         sent = pruner.send(drafted)
         predict_s = clock.lap() if pruner.prunes else 0.0
@@ -135,6 +138,7 @@ def _steps(
         nodes = accepted.nodes[: len(tokens)]
         verifier.commit(nodes)
         pruner.learn(sent, nodes, root)
+        sizer.learn(len(nodes))
         drafter.commit(drafted, sent.as_drafted(nodes), None if hidden is None else hidden[[0, *nodes]])
         emitted, root = emitted + len(tokens), tokens[-1]
         kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)

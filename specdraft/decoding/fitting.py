@@ -10,6 +10,7 @@ from specdraft import acceptance
 from specdraft.acceptance import AcceptanceRule
 from specdraft.drafters.base import DrafterTraits
 from specdraft.errors import ConfigError
+from specdraft.prediction.length import Constant, LengthPolicy
 from specdraft.prediction.pruning import NoPruning, PruningPolicy, ScoredPolicy
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.made import Trees
@@ -35,6 +36,8 @@ class Together:
         scorer: what ranks the nodes of a tree that goes by a predictor.
         trees: where the tree is kept once it is made.
         pruning: which of its nodes are sent.
+        length: how long the chain of each step is, at most the budget.
+        batch: texts that go together.
     """
 
     shape: Shape
@@ -50,11 +53,18 @@ class Together:
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)
     pruning: PruningPolicy = field(default_factory=NoPruning)
     scorer: Scorer | None = None
+    length: LengthPolicy = field(default_factory=Constant)
+    batch: int = 1
+
+    @property
+    def most(self) -> int:
+        """The budget, or what a length policy makes of it that is the same in every step."""
+        return self.length.fixed(self.budget, self.batch) or self.budget
 
     @property
     def limits(self) -> Limits:
         """Of the tree; raises `ConfigError` for a budget or a parameter out of range."""
-        limits, traits = self.trees.limits(self.shape, self.budget), self.traits
+        limits, traits = self.trees.limits(self.shape, self.most), self.traits
         if traits.deepest is None or not (self.shape.fitted and traits.by_offset):
             return limits
         return limits._replace(depth=min(limits.depth, traits.deepest))  # the ranks say how many levels there are
@@ -64,7 +74,7 @@ class Together:
         """None for a fitted shape: its plan comes with the traces."""
         if self.shape.fitted:
             return None
-        plan = self.trees.plan(self.shape, self.budget)
+        plan = self.trees.plan(self.shape, self.most)
         return plan if self.scorer is None or plan.nested is None else plan.nested.scored_by(self.scorer)
 
     @property
@@ -102,8 +112,24 @@ class Together:
             return f"the state of drafter={self.drafter} outlasts a step, so a tree depends on the steps before it"
         if self.pruning.adapts:
             return "with pruning.online=true what is pruned depends on the steps before it"
+        if why := self._length_depends():
+            return why
         if self.shape.timed:
             return f"tree={self.shape.kind} with tree.max_step_s depends on how long drafting takes"
+        return None
+
+    def _length_depends(self) -> str | None:
+        """Why lengths are not known along a recorded text."""
+        length = self.length
+        if not length.sizes:
+            return None
+        if self.traits.from_tokens:
+            return f"with length={length.kind} drafter={self.drafter} looks up chains of another length in every step"
+        if self.rule.replay != "rank" and not self.sampling.greedy:
+            return (
+                f"length={length.kind} goes by what was accepted and drafted, of which replayed "
+                f"acceptance={self.rule.kind} has expected values only"
+            )
         return None
 
     def _expected_only(self) -> str | None:
@@ -123,7 +149,7 @@ class Together:
     @property
     def misfit(self) -> str | None:
         """Why this cannot run at all, or None; where another rule would do, with the rules that fit."""
-        if why := self._too_wide() or self._beyond_drafter():
+        if why := self._wrong_length() or self._too_wide() or self._beyond_drafter():
             return why
         if why := self._wrong_rule():
             return f"{why}; {self._fitting_rules()}"
@@ -136,6 +162,7 @@ class Together:
         self.sampling.check()
         self.rule.check()
         self.pruning.check()
+        self.length.check()
         if why := self.misfit:
             raise ConfigError(why)
 
@@ -156,6 +183,11 @@ class Together:
                 f"pruning={self.pruning.kind}: what is left of each tree of a recorded text is not drawn; "
                 "specdraft generate shows it as it is decoded"
             )
+        if self.length.sizes:
+            raise ConfigError(
+                f"length={self.length.kind}: chains of differing lengths along a recorded text are not drawn; "
+                "specdraft generate shows them as they are decoded"
+            )
         replace(self, engine="auto").refuse()
         if self.rule.replay != "rank":
             raise ConfigError(
@@ -171,6 +203,33 @@ class Together:
             raise ConfigError(f"tree={self.shape.kind} is not fitted to traces; specdraft trees show draws it")
         if why := self._beyond_drafter() or self._cannot_fit():
             raise ConfigError(why)
+
+    def _wrong_length(self) -> str | None:
+        """Why the length policy does not go with the rest, whatever the rule draws."""
+        length, shape = self.length, self.shape
+        if length.usual:
+            return None
+        if shape.kind != "chain":
+            return f"length={length.kind} sizes chains; tree={shape.label} is none (tree=chain)"
+        if (why := length.misfit(self.budget, self.batch)) or not length.sizes:
+            return why
+        if self.pruning.prunes:
+            return f"length={length.kind} and pruning={self.pruning.kind} both say what is sent; leave one out"
+        if length.hindsight and self.runs == "live":
+            why = self.live_only or "engine=live decodes without one"
+            return f"length={length.kind} knows what will be accepted, as only a recorded text does: {why}"
+        return self._unsized_drafter()
+
+    def _unsized_drafter(self) -> str | None:
+        """Why the drafter cannot make chains as the policy asks for them."""
+        length, traits = self.length, self.traits
+        if length.watches and not traits.probabilities:
+            return f"length={length.kind} looks at probabilities, and drafter={self.drafter} gives none"
+        if length.may_be_empty and not traits.waits:
+            return f"length={length.kind} can draft nothing in a step, and drafter={self.drafter} drafts in every one"
+        if length.reads_entropy and traits.by_offset:
+            return f"length={length.kind} reads the entropy after each token; drafter={self.drafter} goes by the offset"
+        return None
 
     def _too_wide(self) -> str | None:
         if self.limits.width <= self.vocab or self.topology is None:

@@ -51,6 +51,7 @@ class DrafterTraits:
         hidden_layers: layers of the target whose hidden states it reads (see `models.Forward`).
         owns_weights: it has weights of its own, which are hashed.
         drifts: what it proposes at such a distance depends on the tokens on the way too: its trees take forwards.
+        waits: a step can do without a draft; the tokens that it was not given are read with the next root.
         lasting_state: its state outlasts a step, so what it proposes depends on where steps started: live only.
     """
 
@@ -65,6 +66,7 @@ class DrafterTraits:
     hidden_layers: tuple[int, ...] = ()
     owns_weights: bool = True
     drifts: bool = False
+    waits: bool = False
     lasting_state: bool = False
 
 

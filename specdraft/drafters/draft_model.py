@@ -24,7 +24,7 @@ class Model(DrafterSpec):
     @property
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`."""
-        return DrafterTraits()
+        return DrafterTraits(waits=True)
 
     def weights(self, pair: PairSpec) -> ModelSpec:
         """See `DrafterSpec.weights`: the pair's own draft model."""

@@ -13,6 +13,8 @@ import pandas as pd
 from specdraft.acceptance import AcceptanceRule
 from specdraft.bench.curve import CostCurve, estimates
 from specdraft.drafters.pair import Pair
+from specdraft.prediction.length import Constant, LengthPolicy
+from specdraft.prediction.length.costs import fed_levels, step_seconds
 from specdraft.prediction.pruning import NoPruning, PruningPolicy, ScoredPolicy
 from specdraft.prompts import Prompt
 from specdraft.replay.best_first import Walked, fed_nodes, nodes_there, replay_dynamic, walk
@@ -20,6 +22,7 @@ from specdraft.replay.calibration import FittedScores
 from specdraft.replay.expected import pack_records, replay_sampled, rule_weights
 from specdraft.replay.fit import Fits, PlanOnPrompts
 from specdraft.replay.folds import halves
+from specdraft.replay.lengths import Chains, replay_sized
 from specdraft.replay.offsets import offset_curve
 from specdraft.replay.pruned import Scored, prune, replay_pruned
 from specdraft.replay.redraft import Redrafting
@@ -57,7 +60,7 @@ class Limits(NamedTuple):
         return "raw" if self.temperature == 1 else f"t{self.temperature:g}"
 
 
-WHOLE = NoPruning()
+WHOLE, SAME = NoPruning(), Constant()
 
 
 class Replayer:
@@ -71,6 +74,7 @@ class Replayer:
         expansions: best-first trees of every prompt, by their limits (see `dynamic_trees`).
         scores: what trees are pruned by, by the kind of scores (see `score_trees`).
         redrafting: of a drafter that drafts again along the texts (`DrafterTraits.from_tokens`).
+        chains: the drafter's own ones, for length policies that look at what it says (see `chain_plan`).
     """
 
     def __init__(
@@ -82,8 +86,9 @@ class Replayer:
         expansions: Mapping[Limits, Expansions] | None = None,
         scores: Mapping[str, TreeScores] | None = None,
         redrafting: Redrafting | None = None,
+        chains: Expansions | None = None,
     ) -> None:
-        self._scores, self._redrafting = scores or {}, redrafting
+        self._scores, self._redrafting, self._chains = scores or {}, redrafting, chains
         self._packed = pack_traces(traces, [p.prompt_id for p in prompts])
         self._fits = Fits(self._packed, halves(prompts, seed))
         self._costs, self._expansions = costs, expansions or {}
@@ -97,6 +102,7 @@ class Replayer:
         self._judged = self._packed.last * (traces.greedy or bool(records))  # tokens whose overlap is known
         self._nested: tuple[Hashable, NestedWalk] | None = None
         self._walked: tuple[tuple[Limits, bytes], Walked] | None = None
+        self._read: tuple[bytes, Chains] | None = None
 
     def at_costs(self, costs: CostCurve) -> Replayer:
         """The same by other costs."""
@@ -112,10 +118,11 @@ class Replayer:
         with_steps: bool = False,
         prompts: np.ndarray | None = None,
         pruning: PruningPolicy = WHOLE,
+        length: LengthPolicy = SAME,
     ) -> Counted:
         """Prompts with a shape's tree; a fitted shape is fitted here, on all prompts (see `resolve`). Otherwise as
         `run_plan`."""
-        return self._run(self._fits.resolve(shape, node_budget), rule, with_steps, prompts, pruning)
+        return self._run(self._fits.resolve(shape, node_budget), rule, with_steps, prompts, pruning, length)
 
     def run_plan(
         self,
@@ -124,6 +131,7 @@ class Replayer:
         with_steps: bool = False,
         prompts: np.ndarray | None = None,
         pruning: PruningPolicy = WHOLE,
+        length: LengthPolicy = SAME,
     ) -> Counted:
         """Prompts with one plan: counts and estimated times.
 
@@ -133,8 +141,10 @@ class Replayer:
             with_steps: list the steps.
             prompts: `[m]` ascending; left out: all of them.
             pruning: which drafted nodes are sent.
+            length: how long the chain of each step is, where the plan is a chain.
         """
-        return self._run([PlanOnPrompts(plan, np.arange(len(self._names)))], rule, with_steps, prompts, pruning)
+        everywhere = [PlanOnPrompts(plan, np.arange(len(self._names)))]
+        return self._run(everywhere, rule, with_steps, prompts, pruning, length)
 
     def reliabilities(self) -> dict[str, pd.DataFrame]:
         """How well the scores of best-first trees tell what is accepted, by what the trees are ranked by; see
@@ -157,10 +167,11 @@ class Replayer:
         with_steps: bool,
         prompts: np.ndarray | None,
         pruning: PruningPolicy,
+        length: LengthPolicy,
     ) -> Counted:
         wanted = np.arange(len(self._names)) if prompts is None else prompts
         blocks = [block for plan in plans for block in self._blocks(plan, wanted)]
-        parts = [self._replay(plan, rule, pruning, block, with_steps) for plan, block in blocks]
+        parts = [self._replay(plan, rule, pruning, length, block, with_steps) for plan, block in blocks]
         together = joined(parts, [np.searchsorted(wanted, block) for _, block in blocks])
         return together.with_sums(overlap=self._overlap[wanted], judged_tokens=self._judged[wanted])
 
@@ -174,9 +185,17 @@ class Replayer:
             yield PlanOnPrompts(plan.plan, members[start : start + size])
 
     def _replay(
-        self, plan: Plan, rule: AcceptanceRule, pruning: PruningPolicy, block: np.ndarray, with_steps: bool
+        self,
+        plan: Plan,
+        rule: AcceptanceRule,
+        pruning: PruningPolicy,
+        length: LengthPolicy,
+        block: np.ndarray,
+        with_steps: bool,
     ) -> Counted:
-        """One block of prompts, in the way that plan, rule and pruning ask for."""
+        """One block of prompts, in the way that plan, rule and policies ask for."""
+        if length.sizes:
+            return self._replay_sized(plan.nodes, length, block, with_steps)
         if isinstance(pruning, ScoredPolicy):
             return self._replay_pruned(plan, pruning, block, with_steps)
         if self._redrafting is not None:
@@ -247,6 +266,30 @@ class Replayer:
             return costs.prefill_s + np.bincount(scored.walked.prompt[steps.start], weights=each, minlength=len(block))
 
         return self._with_estimates(done, seconds)
+
+    def _replay_sized(self, budget: int, policy: LengthPolicy, block: np.ndarray, with_steps: bool) -> Counted:
+        part = self._packed.of(block)
+        chains = self._own_chains(block).first(budget) if policy.watches else Chains.unread(part, budget)
+        step_s = step_seconds(self._costs, budget) if policy.needs_costs else None
+        done, steps = replay_sized(chains, policy, part, step_s, with_steps)
+        fed = fed_levels(steps.size, budget)
+
+        def seconds(costs: CostCurve) -> np.ndarray:
+            of_steps = costs.of_steps(fed, budget, dynamic=policy.watches)
+            each = of_steps.fixed_s + of_steps.verify_s[steps.size]
+            return costs.prefill_s + np.bincount(chains.walked.prompt[steps.start], weights=each, minlength=len(block))
+
+        return self._with_estimates(done, seconds)
+
+    def _own_chains(self, block: np.ndarray) -> Chains:
+        """Those of the largest budget; the last ones are kept, for the others."""
+        if self._read is None or self._read[0] != block.tobytes():
+            assert self._chains is not None, "recorded for policies that look at what the drafter says"
+            names = [self._names[place] for place in block]
+            entropy = [self._chains.nodes_of(name).entropy for name in names] if self._chains.described else []
+            found = Chains.of(self._packed.of(block), [self._chains.of(name) for name in names], entropy)
+            self._read = block.tobytes(), found
+        return self._read[1]
 
     def _scored(self, plan: Plan, kind: str, block: np.ndarray) -> Scored:
         """The drafted trees of one block of prompts, scored."""

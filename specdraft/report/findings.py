@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from specdraft.prediction.length.oracle import Oracle
 from specdraft.report.leads import Differences, Lead, headlines, leads, read_differences
 from specdraft.report.study_files import StudyFiles
 from specdraft.results.comparisons import competing_budgets
@@ -56,5 +57,6 @@ def findings_of(study: StudyFiles) -> Findings:
 
 
 def fair(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose shape may win: all but the references."""
-    return rows[~rows["tree"].map(is_reference).astype(bool)]
+    """The rows whose shape may win: all but the references, and chains whose length knows the text."""
+    reference = rows["tree"].map(is_reference).astype(bool)
+    return rows[~(reference | (rows["length"] == Oracle.kind) if "length" in rows else reference)]

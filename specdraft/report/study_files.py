@@ -172,6 +172,7 @@ SHORT = {
     "seed": "seed ",
     "prompts": "prompts ",
     "pruning": "pruning ",
+    "length": "length ",
     "cost_context": "costs at context ",
     "cost_batch": "batch ",
 }
@@ -182,6 +183,14 @@ def panel_label(values: dict[str, str], varying: Iterable[str]) -> str:
     return " · ".join(
         visible(part) for part in (values["pair"], *(SHORT.get(key, "") + plain_number(values[key]) for key in varying))
     )
+
+
+def settings_without(varying: Iterable[str], rows: pd.DataFrame, but: str) -> list[str]:
+    """A panel for each row that holds what differs by tree, budget and the key `but` only."""
+    others = [key for key in varying if key != but]
+    keys = ["pair", *others]
+    every = rows[keys].astype(str).itertuples(index=False, name=None)
+    return [panel_label(dict(zip(keys, values, strict=True)), others) for values in every]
 
 
 def plain_number(text: object) -> str:
@@ -224,7 +233,7 @@ def _read_detail(path: Path, combinations: set[str], notes: list[str]) -> pd.Dat
             na_values={c: [""] for c in columns if c not in text},
         )
         for column in columns:
-            if column not in text and not pd.api.types.is_numeric_dtype(table[column]):
+            if len(table) and column not in text and not pd.api.types.is_numeric_dtype(table[column]):
                 raise ResultsError(f"{path}: {column} holds text where numbers are expected")
     except ResultsError as error:
         notes.append(f"{str(error).removeprefix(f'{path.parent}/')}: what is drawn from it is left out.")

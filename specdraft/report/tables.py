@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from specdraft.report.findings import Findings
 from specdraft.report.leads import VERDICTS, Lead
+from specdraft.report.lengths_table import lengths_table
 from specdraft.report.prediction_tables import ablation_table, promises_table
 from specdraft.report.sized_table import sized_table
 from specdraft.report.study_files import StudyFiles, visible
@@ -65,7 +66,7 @@ def tables(findings: Findings) -> Iterable[Table]:
     if leads := findings.leads:
         title = "The winner of each budget, and its lead over the runner-up"
         yield winners_table("winners", title, leads, len(leads))
-    others = [sized_table(findings), promises_table(findings), ablation_table(findings.study)]
+    others = [sized_table(findings), lengths_table(findings), promises_table(findings), ablation_table(findings.study)]
     others += [quality_table(findings), sizes_table(findings)]
     for table in others:
         if table is not None:

@@ -23,7 +23,7 @@ QUALITY_COLUMNS = (
     "plain nll",
     "nll over plain [95 %]",
 )
-SIZES_COLUMNS = ("pair", "tree", "budget", "steps", "mean", "least", "10 %", "median", "90 %", "most")
+SIZES_COLUMNS = ("setting", "tree", "budget", "steps", "mean", "least", "10 %", "median", "90 %", "most")
 SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
 SAME = 1e-6  # nats a token that six digits of two sums may differ by
 
@@ -73,7 +73,7 @@ def sizes_table(findings: Findings) -> Table | None:
 
 def _sizes_row(row: pd.Series[Any], counts: pd.DataFrame) -> tuple[str, ...]:
     """`counts`: steps by `drafted_tokens`, ascending."""
-    names = (row["pair"], row["shown"], row["budget"])
+    names = (row["panel"], row["shown"], row["budget"])
     sizes, steps = counts["drafted_tokens"].to_numpy(), counts["steps"].to_numpy()
     until = steps.cumsum()
     shares = (f"{sizes[until.searchsorted(share * until[-1]).clip(0, len(sizes) - 1)]:g}" for share in SHARES)

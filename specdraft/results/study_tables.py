@@ -29,9 +29,9 @@ COLUMNS = {  # file -> its columns, in order
     "comparisons.csv": COMPARISON_COLUMNS,
     **{file: [*DETAIL_KEYS, *columns] for file, columns in DETAILS.items()},
 }
-TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "acceptance", "prompts",
-        "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
-WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed", *EARLIER_KEYS}
+TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "length", "acceptance",
+        "prompts", "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
+WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed", "cost_context", "cost_batch"}
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
     "lengths.csv": {"acceptance_length"},
     "sizes.csv": {"drafted_tokens"},

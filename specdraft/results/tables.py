@@ -19,11 +19,12 @@ from specdraft.results.summary import SUMS, summarise
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context", "cost_batch", "prompts",
-        "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
-EARLIER_KEYS = {"cost_context": 128, "cost_batch": 1}  # what studies that lack them would say
+        "length", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context", "cost_batch",
+        "prompts", "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
+EARLIER_KEYS = {"length": "constant", "cost_context": 128, "cost_batch": 1}  # what studies that lack them would say
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
-DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
+DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "length", "acceptance", "temperature",
+               "engine"]  # fmt: skip
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "sizes.csv": ["drafted_tokens", "steps"],

@@ -98,6 +98,7 @@ def certify(
         raise ConfigError(f"--texts {texts} is out of range; expected {4 * FEWEST} or more")
     refuse_study_keys("certify", overrides)
     refuse_engine("certify", overrides, "live")
+    refuse_without_effect("certify", overrides, ("length",), "chains are chains: rules are checked on whole ones")
     refuse_without_effect("certify", overrides, ("pruning",), "pruned trees are trees: rules are checked on whole ones")
     progress = progress or Progress()
     plan = plan_study([*with_defaults(overrides), *overrides], config_dir)

@@ -19,6 +19,7 @@ from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import ConfigError, PromptError
 from specdraft.models.placement import dtype_label
 from specdraft.models.spec import ModelSpec
+from specdraft.prediction.length import Constant, LengthPolicy
 from specdraft.prediction.pruning import NoPruning, PruningPolicy
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.prompts.turns import after_answer
@@ -51,6 +52,7 @@ class Combination:
     prompts: PromptSpec
     overrides: tuple[str, ...]
     pruning: PruningPolicy = field(default_factory=NoPruning)
+    length: LengthPolicy = field(default_factory=Constant)
     prompts_digest: str = ""  # of the study's prompts
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)  # those of the study
     once: Once = field(default_factory=Once, compare=False, repr=False)  # the study's files
@@ -77,6 +79,8 @@ class Combination:
             trees=self.trees,
             pruning=self.pruning,
             scorer=self.scorer,
+            length=self.length,
+            batch=settings.cost.batch,
         )
 
     @cached_property
@@ -124,6 +128,7 @@ class Combination:
             "nodes": limits.nodes,
             "depth": limits.depth,
             "pruning": self.pruning.label,
+            "length": self.length.label,
             "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
@@ -141,6 +146,8 @@ class Combination:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
         if not self.pruning.prunes:
             keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
+        if self.length.usual:
+            keys = {name: value for name, value in keys.items() if name != "length"}  # likewise
         if self._cost_point == (CostSpec.context, CostSpec.batch):
             keys = {name: value for name, value in keys.items() if name not in ("cost_context", "cost_batch")}
         decides = keys | self.pair.decides
@@ -148,6 +155,7 @@ class Combination:
         scored = {"predictor": self.scorer.name} if self.scorer else {}  # whatever its file is called
         decides |= {"tree": self.shape.identity() | scored, "rule": vars(self.rule)}
         decides |= {"pruning": self.pruning.identity()} if self.pruning.prunes else {}
+        decides |= {} if self.length.usual else {"length": self.length.identity()}
         decides |= {"max_prompt_tokens": self.settings.max_prompt_tokens, "chat_template": self.prompts.chat_template}
         decides |= {"system": self.prompts.system} if self.prompts.system else {}
         decides |= {"max_time_s": limit} if (limit := self._limit_s) else {}
@@ -205,6 +213,7 @@ class Combination:
             settings.max_prompt_tokens,
             self.engine,
             *([repr(self.pruning)] if self.pruning.prunes else []),
+            *([repr(self.length)] if self.length.sizes else []),
             *([self._limit_s] if self._limit_s else []),
         )
 

@@ -63,7 +63,9 @@ def plan_costs(overrides: list[str], config_dir: Path | None, validate: bool) ->
         PromptError, ModelError: as `plan_study`.
     """
     refuse_without_effect(COMMAND, overrides, ("tree",), "costs are those of any tree; budget= is the largest")
-    refuse_without_effect(COMMAND, overrides, ("sampling", "acceptance", "pruning"), "costs do not depend on it")
+    refuse_without_effect(
+        COMMAND, overrides, ("sampling", "acceptance", "pruning", "length"), "costs do not depend on it"
+    )
     of_studies = [key for key in STUDY_KEYS if key not in ("threads", "cost")]
     of_studies += ["cost.measure", "cost.table"]
     refuse_without_effect(COMMAND, overrides, (*of_studies, "experiment"), "it is for a study (specdraft sweep)")

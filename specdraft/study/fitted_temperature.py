@@ -21,6 +21,7 @@ from specdraft.trees.shapes.fitted import FOLDS
 
 UNUSED = {
     "pruning": "the temperature is the drafter's own, whatever is pruned",
+    "length": "the temperature is the drafter's own, however long chains are",
     "tree": "the temperature is the drafter's own, whatever the tree",
     "budget": "no tree is drafted",
 }

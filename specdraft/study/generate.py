@@ -19,6 +19,7 @@ from specdraft.config import Settings
 from specdraft.decoding.decode import Decoding, decode, decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.fitting import Together
+from specdraft.decoding.lengths import Sizing
 from specdraft.decoding.pruning import Pruning
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
@@ -28,6 +29,8 @@ from specdraft.drafters.aligned import Aligned
 from specdraft.drafters.draft_model import Model
 from specdraft.drafters.pair import Pair, load_pair, pair_of_models
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
+from specdraft.prediction.length import LengthPolicy
+from specdraft.prediction.length import registry as length_policies
 from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prediction.pruning import registry as policies
 from specdraft.prediction.tree_scores import scores_of
@@ -145,6 +148,7 @@ class SpeculativeDecoder:
         tree: a shape, or the name of one (`chain`, `kary`, ...) with its default parameters.
         budget: draft nodes per step; shapes with a size of their own ignore it.
         pruning: which drafted nodes are sent to the target: a policy, or the name of one with its default parameters.
+        length: how long the chain of each step is, with `tree="chain"`: likewise.
         scores: what a tree or a policy that is named goes by: `raw`, `calibrated` or `predictor`.
         predictor: a file, for `scores="predictor"`.
         alignment: a file of `specdraft fit alignment`: the pair drafts through it, as with `drafter=aligned`.
@@ -176,6 +180,7 @@ class SpeculativeDecoder:
         seed: int = 0,
         fitted_on: PromptSpec | None = None,
         pruning: PruningPolicy | str = "none",
+        length: LengthPolicy | str = "constant",
         scores: str | None = None,
         predictor: str | None = None,
         alignment: str | None = None,
@@ -186,13 +191,14 @@ class SpeculativeDecoder:
         by = {name: value for name, value in (("scores", scores), ("predictor", predictor)) if value is not None}
         shape: Shape = _named(tree, registry(), "tree", by | parameters) if isinstance(tree, str) else tree
         policy: PruningPolicy = _named(pruning, policies(), "pruning", by) if isinstance(pruning, str) else pruning
+        sized: LengthPolicy = _named(length, length_policies(), "length") if isinstance(length, str) else length
         _refuse_unused(by, tree, pruning, shape, policy)
         _refuse_unknown(parameters, tree, shape)
         policy = sizing(shape, policy)
         self.pair, self.shape, self.max_new_tokens = pair, shape, max_new_tokens
         self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
         drafter = pair.files.drafter
-        Together(
+        together = Together(
             shape,
             budget,
             self.rule,
@@ -202,7 +208,10 @@ class SpeculativeDecoder:
             traits=drafter.traits,
             drafter=drafter.label,
             pruning=policy,
-        ).refuse()
+            length=sized,
+        )
+        together.refuse()
+        budget = together.most
         self._settings = Settings(
             max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, max_time_s=max_time_s, seed=seed
         )
@@ -216,13 +225,14 @@ class SpeculativeDecoder:
             self.plan = self.plan.nested.scored_by(scorer)
         temperature = texts.temperature if texts and policy.fits_scores else 1.0
         store = TraceStore(default_folder())
-        costs = pair_costs(pair, store, 1 + self.plan.nodes) if policy.needs_costs else None
+        costs = pair_costs(pair, store, 1 + self.plan.nodes) if policy.needs_costs or sized.needs_costs else None
         if policy.fits_predictor:
             raise ConfigError(
                 "pruning.scores=predictor needs pruning.predictor=FILE here; specdraft fit predictor makes one"
             )
         told_by = predictor_for(policy, pair.files, self.sampling)
         self.pruning = Pruning(policy, temperature, costs, self.plan.dynamic, told_by)
+        self.sizing = Sizing(sized, costs)
 
     def _texts(self, depth: int, on: PromptSpec) -> RecordedTexts:
         """Of these prompts, for what is fitted; what is not recorded of them is recorded first."""
@@ -256,13 +266,14 @@ class SpeculativeDecoder:
         """Read a prompt; its steps happen when they are asked for."""
         decides: list[Any] = [self.shape.label, self.plan.nodes, self.rule]
         decides += [self.pruning.policy] if self.pruning.prunes else []
+        decides += [self.sizing.policy] if self.sizing.policy.sizes else []
         draw = f"{self._settings.seed}/0"
         source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, draw, *map(str, decides)))
         ending, verifier = Ending(self.max_new_tokens, self.pair.eos_ids), Verifier.of(self.pair)
         setting = (self.plan, self.rule, self.sampling)
         given = (verifier, self.pair.drafter, *setting, prompt_ids, ending, source)
-        limit_s = self._settings.max_time_s
-        return decode(*given, pruning=self.pruning, watched=self._watched, max_time_s=limit_s)
+        policies, limit_s = (self.pruning, self.sizing), self._settings.max_time_s
+        return decode(*given, *policies, watched=self._watched, max_time_s=limit_s)
 
     def generate(self, prompt: Prompt, chat_template: str = "auto", compare: bool = False) -> Generation:
         """Decode one prompt.
@@ -287,7 +298,7 @@ class SpeculativeDecoder:
 
     def finished(self, decoding: Decoding, wall_s: float, plain_s: float = nan) -> Generation:
         """A decoded prompt and the seconds that it took, as one result."""
-        dynamic = self.plan.dynamic or self.pruning.prunes
+        dynamic = self.plan.dynamic or self.pruning.prunes or self.sizing.policy.sizes
         counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
         known = self.rule.lossless and self.rule.draw == "rank"
         lost = lost_to_pruning(decoding.steps) if known else None

@@ -21,7 +21,7 @@ from specdraft.study.refusals import STUDY_KEYS, refuse_bundled_path, refuse_eng
 
 COMMAND = "bench methods"
 PLAIN = "autoregressive"
-OF_METHODS = ("drafter", "tree", "budget", "pruning", "acceptance")
+OF_METHODS = ("drafter", "tree", "budget", "pruning", "length", "acceptance")
 OF_STUDIES = (*(key for key in STUDY_KEYS if key != "threads"), "experiment", "most_combinations")
 NO_DRAFTER = Ngram()  # needs no weights: what loads with it is the target
 
@@ -58,7 +58,8 @@ class MethodsSpec(Until):
 
     Attributes:
         defaults: overrides of the benchmark, where the user does not say otherwise.
-        methods: name -> its overrides: `drafter`, `tree`, `budget`, `pruning`, `acceptance` and other drafts of `pair`.
+        methods: name -> its overrides: `drafter`, `tree`, `budget`, `pruning`, `length`, `acceptance` and other drafts
+            of `pair`.
         peers: name -> a way of `transformers`.
         only: of both, these.
     """
@@ -184,7 +185,7 @@ def _refuse(overrides: Iterable[str]) -> None:
 
 def _point(name: str, overrides: list[str], config_dir: Path | None) -> Point:
     point = one_point(overrides, {"tree": "chain"}, config_dir, f"{name}: one value for each key")
-    for group in ("drafter", "sampling", "acceptance", "pruning", "prompts"):
+    for group in ("drafter", "sampling", "acceptance", "pruning", "length", "prompts"):
         point.groups[group].check()
     point.groups["tree"].limits(point.settings.budget)
     return named_points([point])[0]

@@ -102,6 +102,7 @@ class MethodsRun:
             groups["sampling"],
             max_prompt_tokens=settings.max_prompt_tokens,
             pruning=groups["pruning"],
+            length=groups["length"],
         )
         self.models[planned.name] = pair.describe()["draft"]
         return Method(planned.name, _Ours(decoder, self.plan.prompt_ids), groups["acceptance"].lossless)

@@ -136,6 +136,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         point.groups["sampling"].check()
         point.groups["acceptance"].check()
         point.groups["pruning"].check()
+        point.groups["length"].check()
         trees.limits(point.groups["tree"], point.settings.budget)
     refuse_bundled_path(overrides, prompt_spec)
     study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
@@ -151,7 +152,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     refuse_costs_unused(settings, engines)
     refuse_time_unused(settings, engines)
     _check_predictors(combinations)
-    refuse_costs_off(settings, (combination.pruning for combination in combinations))
+    refuse_costs_off(settings, [(name, getattr(c, name)) for c in combinations for name in ("pruning", "length")])
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
     beside: list[Combination] = []
     too_deep: list[Combination] = []
@@ -163,7 +164,13 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
         for reference in _references(asked, shapes_beside, prompts):
             (beside if _has_room(reference, longest) else too_deep).append(reference)
-    notes = [*study.notes, *_adapting(combinations), *_left_out(too_deep), *_without_costs(settings)]
+    notes = [
+        *study.notes,
+        *_adapting(combinations),
+        *_persisting(combinations),
+        *_left_out(too_deep),
+        *_without_costs(settings),
+    ]
     notes += list(dict.fromkeys(map(note_on_table, combinations))) if settings.cost.table else []
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
 
@@ -179,7 +186,7 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
     point = one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
     refuse_bundled_path(overrides, point.groups["prompts"])
     point.groups["tree"].limits(point.settings.budget)
-    for group in ("sampling", "acceptance", "pruning", "prompts"):
+    for group in ("sampling", "acceptance", "pruning", "length", "prompts"):
         point.groups[group].check()
     (point,) = named_points([point])
     return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
@@ -198,6 +205,7 @@ def _combination(
         groups["prompts"],
         point.overrides,
         sizing(groups["tree"], groups["pruning"]),
+        groups["length"],
         digest,
         trees or Trees(),
         once or Once(),
@@ -306,7 +314,7 @@ def _references(
 ) -> list[Combination]:
     """What stands beside replayed combinations of whole trees unasked: these shapes at the same budgets."""
     there = {combination.identifier: combination for combination in asked}
-    replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized and not c.pruning.prunes]
+    replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized and _whole(c)]
     settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts)): c for c in reversed(replayed)}
     beside: dict[str, Combination] = {}
     for combination in reversed(settings.values()):
@@ -316,6 +324,11 @@ def _references(
             if misfit(reference, prompts) is None and reference.identifier not in there:
                 beside.setdefault(reference.identifier, reference)
     return list(beside.values())
+
+
+def _whole(combination: Combination) -> bool:
+    """Whether every step has the budget's tree."""
+    return not combination.pruning.prunes and combination.length.usual
 
 
 def _has_room(reference: Combination, longest: list[int]) -> bool:
@@ -352,6 +365,13 @@ def _adapting(combinations: Iterable[Combination]) -> list[str]:
         "pruning.online=true: one slope and an intercept for each depth are learnt from the steps of a prompt; they "
         "start anew, at 1 and 0, with every prompt"
     ]
+
+
+def _persisting(combinations: Iterable[Combination]) -> list[str]:
+    kinds = sorted({combination.length.kind for combination in combinations if combination.length.adapts})
+    if not kinds:
+        return []
+    return [f"length={','.join(kinds)}: what is learnt from the steps of a prompt starts anew with every prompt"]
 
 
 def _left_out(references: Iterable[Combination]) -> list[str]:

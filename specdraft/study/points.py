@@ -8,7 +8,7 @@ from specdraft import acceptance, drafters
 from specdraft.config import Point, Schema, Settings, compose_study, override_groups, unless_said
 from specdraft.errors import ConfigError
 from specdraft.models.spec import PairSpec
-from specdraft.prediction import pruning
+from specdraft.prediction import length, pruning
 from specdraft.prompts import PromptSpec
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.refusals import refuse_without_effect
@@ -26,6 +26,7 @@ def schemas() -> dict[str, Schema]:
         "sampling": Sampling,
         "acceptance": acceptance.registry(),
         "pruning": pruning.registry(),
+        "length": length.registry(),
     }
 
 

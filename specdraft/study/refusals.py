@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from specdraft.config import Settings, override_groups, override_keys
 from specdraft.config.settings import CostSpec
 from specdraft.errors import ConfigError
+from specdraft.prediction.length import LengthPolicy
 from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prompts import PromptSpec
 
@@ -62,11 +63,11 @@ def refuse_time_unused(settings: Settings, engines: Iterable[str]) -> None:
         raise ConfigError(f"max_time_s={settings.max_time_s} has no effect: nothing is decoded live (engine=live)")
 
 
-def refuse_costs_off(settings: Settings, policies: Iterable[PruningPolicy]) -> None:
-    """Raise `ConfigError` where a policy weighs costs and none are to be measured."""
-    kinds = [policy.kind for policy in policies if policy.needs_costs]
+def refuse_costs_off(settings: Settings, policies: Iterable[tuple[str, PruningPolicy | LengthPolicy]]) -> None:
+    """Raise `ConfigError` where a policy, under the name of its group, weighs costs and none are to be measured."""
+    kinds = [f"{group}={policy.kind}" for group, policy in policies if policy.needs_costs]
     if settings.cost.measure == "off" and kinds:
-        raise ConfigError(f"pruning={kinds[0]} weighs measured costs, and cost.measure=off measures none")
+        raise ConfigError(f"{kinds[0]} weighs measured costs, and cost.measure=off measures none")
 
 
 def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:

@@ -204,7 +204,7 @@ class Expansions:
         described: bool = False,
     ) -> None:
         self._pair, self._prompts, self._traces, self._plans, self._store = pair, prompts, traces, plans, store
-        self._described = described
+        self.described = described
 
     def record(self, recorded: Callable[[str], None] = lambda what: None, watch: Watch = UNWATCHED) -> None:
         """Draft what is missing; each prompt's trees are stored as soon as they are grown."""
@@ -231,7 +231,7 @@ class Expansions:
 
     def _trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
         drafter = self._pair.drafter
-        return drafter.describe_trees(texts, plan) if self._described else map(Described, drafter.expand(texts, plan))
+        return drafter.describe_trees(texts, plan) if self.described else map(Described, drafter.expand(texts, plan))
 
     def of(self, name: str) -> Expansion:
         """One prompt's. Raises `ResultsError` where it is gone from the store."""
@@ -249,7 +249,7 @@ class Expansions:
         return trace
 
     def _missing(self, name: str) -> bool:
-        kinds = {Expansion: self._about(name)} | ({NodeFeatures: self._about_nodes(name)} if self._described else {})
+        kinds = {Expansion: self._about(name)} | ({NodeFeatures: self._about_nodes(name)} if self.described else {})
         return any(read_trace(kind, self._store.get(about)) is None for kind, about in kinds.items())
 
     def _about_nodes(self, name: str) -> dict[str, Any]:

@@ -58,7 +58,8 @@ from specdraft.training.settings import (
 from specdraft.training.states import TextStates, digest_of, text_states
 from specdraft.training.texts import Texts, gather_texts
 
-WITHOUT_EFFECT = ("drafter", "tree", "budget", "acceptance", "pruning", "engine", "experiment", "most_combinations")
+WITHOUT_EFFECT = ("drafter", "tree", "budget", "acceptance", "pruning", "length", "engine", "experiment",
+                  "most_combinations")  # fmt: skip
 Asked = TypeVar("Asked", bound=Training)
 
 

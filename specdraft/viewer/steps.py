@@ -174,6 +174,7 @@ def about(combination: Combination) -> dict[str, str]:
     seed = {} if sampling.greedy else {"seed": str(combination.settings.seed)}
     tree = {"tree": f"{keys['tree']}, {'at most ' if combination.together.dynamic else ''}{keys['nodes']} nodes"}
     pruned = {"pruning": keys["pruning"]} if combination.pruning.prunes else {}
+    pruned |= {"length": keys["length"]} if combination.length.sizes else {}
     names = {"pair": keys["pair"], "target": keys["target"], "drafter": keys["draft"]}
     return names | tree | pruned | {"acceptance": combination.rule.kind, "sampling": drawn} | seed
 

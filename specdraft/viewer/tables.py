@@ -136,6 +136,7 @@ def _settings(summary: pd.DataFrame) -> list[str]:
         for key in (
             "drafter",
             "pruning",
+            "length",
             "acceptance",
             "temperature",
             "top_k",

@@ -31,7 +31,7 @@ from specdraft.trees.shapes import registry
 
 SWEEP = """
 defaults: [{pair: zoo}, {drafter: model}, {tree: chain}, {prompts: bundled}, {sampling: greedy},
-    {acceptance: greedy}, {pruning: none}, _self_, {optional experiment: null}]
+    {acceptance: greedy}, {pruning: none}, {length: constant}, _self_, {optional experiment: null}]
 name: small
 grid: {pair: "zoo,zoo-tiny", tree: "chain,kary", budget: "4,8", prompts.limit: 16}
 """
@@ -225,7 +225,7 @@ def test_every_bundled_file_composes(path: Path) -> None:
         assert loaded.name == name
     elif group == "tree" and name != "paths":
         loaded.limits(4)
-    elif group in ("sampling", "drafter", "acceptance", "pruning"):
+    elif group in ("sampling", "drafter", "acceptance", "pruning", "length"):
         loaded.check()
 
 

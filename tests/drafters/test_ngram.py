@@ -3,14 +3,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers.generation import BaseStreamer
+from support.peers import rounds
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 from specdraft.acceptance import Greedy
@@ -122,19 +121,6 @@ def test_the_tree_is_the_trie_of_all_occurrences(
     assert reader.next_tokens(1) == [*best[:1]] or not best  # a shorter n-gram may know more
 
 
-class Rounds(BaseStreamer):  # type: ignore[misc]
-    """What `generate` emits, a list a round; the first one is its prompt."""
-
-    def __init__(self) -> None:
-        self.rounds: list[list[int]] = []
-
-    def put(self, value: torch.Tensor) -> None:
-        self.rounds.append(value.reshape(-1).tolist())
-
-    def end(self) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     return load_pair("zoo", Ngram())
@@ -150,18 +136,10 @@ def test_rounds_are_those_of_transformers(text: str, pair: Pair) -> None:
     """Our first round starts after the prefill's token, theirs at the prompt's end: they are given that token too."""
     prompt = pair.encode(text)
     decoding = live(pair, prompt, Chain().at(10))
-    streamer, ids = Rounds(), torch.tensor([[*prompt, decoding.first]])
-    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": NEW - 1, "prompt_lookup_num_tokens": 10}
-    stops = sorted(pair.eos_ids)
-    pair.target.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        eos_token_id=stops,
-        pad_token_id=stops[0],
-        streamer=streamer,
-        **options,
+    theirs = rounds(
+        pair.target.model, [*prompt, decoding.first], NEW - 1, sorted(pair.eos_ids), prompt_lookup_num_tokens=10
     )
-    assert [step.tokens for step in decoding.steps] == streamer.rounds[1:]
+    assert [step.tokens for step in decoding.steps] == theirs
 
 
 def test_what_is_recorded_with_it_depends_on_where_it_stops() -> None:

@@ -19,8 +19,8 @@ from specdraft.results.parts import Parts, ReplayedRows, remove_parts
 from specdraft.results.tables import build_tables
 
 KEYS = {"pair": "p", "target": "t", "draft": "d", "drafter": "model", "dtype": "float32", "tree": "chain", "budget": 2,
-        "nodes": 2, "depth": 2, "pruning": "none", "acceptance": "greedy", "temperature": 0.0, "top_k": 0,
-        "top_p": 1.0, "max_new_tokens": 8, "prompts": "made", "seed": 0, "engine": "replay"}  # fmt: skip
+        "nodes": 2, "depth": 2, "pruning": "none", "length": "constant", "acceptance": "greedy", "temperature": 0.0,
+        "top_k": 0, "top_p": 1.0, "max_new_tokens": 8, "prompts": "made", "seed": 0, "engine": "replay"}  # fmt: skip
 
 
 def counted(

@@ -31,6 +31,7 @@ COMBINATION_FIRST = [
     "nodes",
     "depth",
     "pruning",
+    "length",
     "acceptance",
     "temperature",
 ]
@@ -64,7 +65,8 @@ RATIOS = [
     "nll",
     "plain_nll",
 ]
-DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "acceptance", "temperature", "engine"]
+DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "length", "acceptance", "temperature",
+               "engine"]  # fmt: skip
 WITH_INTERVALS = [f"{name}{end}" for name in [*RATIOS, "perplexity", "nll_over_plain"] for end in ("", "_lo", "_hi")]
 COLUMNS = {
     "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS, "perplexity"],

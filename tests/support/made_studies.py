@@ -53,6 +53,7 @@ def write_study(
                 "nodes": budget,
                 "depth": 2,
                 "pruning": "none",
+                "length": "constant",
                 "acceptance": rule,
                 "temperature": temperature,
                 "top_k": 0,

@@ -118,7 +118,7 @@ class Counting(ModelDrafter):
 
 class CountedPlan:
     def __init__(self, plan: Any, fed: list[int]) -> None:
-        self._plan, self._fed = plan, fed
+        self._plan, self._fed, self.nodes = plan, fed, plan.nodes
 
     def expand(self, view: Any) -> DraftTree:
         score = view.score
@@ -127,7 +127,13 @@ class CountedPlan:
             self._fed.append(len(tokens))
             return score(parents, tokens, *how)
 
-        view.score = counting
+        grow = view.grow
+
+        def growing(topology: Topology, depth: int) -> None:
+            self._fed.append(len(topology.levels[depth - 1].parents))
+            grow(topology, depth)
+
+        view.score, view.grow = counting, growing
         return self._plan.expand(view)
 
 

@@ -33,13 +33,14 @@ from specdraft.models.files import ModelFiles
 from specdraft.models.language_model import padded
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
+from specdraft.trees.topology import Topology
 
 
 class ModelDrafter:
     """A draft model with the committed tokens in its cache.
 
     An accepted leaf was not fed (nothing is drafted below it), so it is missing from the cache afterwards; it is fed
-    together with the next root.
+    together with the next root. So is a root below which nothing was drafted.
 
     Args:
         model: the draft model.
@@ -47,7 +48,7 @@ class ModelDrafter:
         check: what the load-time self-check said.
     """
 
-    traits = DrafterTraits()
+    traits = DrafterTraits(waits=True)
 
     def __init__(self, model: CachedModel, files: ModelFiles | None = None, check: SelfCheck | None = None) -> None:
         self.model, self.files, self.check = model, files, check
@@ -72,18 +73,30 @@ class ModelDrafter:
 
     def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """See `Drafter.draft`: one forward per level."""
+        if not plan.nodes:
+            self._slot = {}
+            return self._bare(root, drawing)
         work = TreeInWork(self.model, self._missing, root, drawing, self._text.until(root), self._prepared)
         tree = plan.expand(work)
         self._slot, self._prepared = work.slot, work.prepared
         return tree
 
+    def _bare(self, root: int, drawing: Drawing) -> DraftTree:
+        """A root without children."""
+        tokens, probs = torch.tensor([root], device=self.model.device), torch.ones(1, device=self.model.device)
+        drawn = None if drawing.draw == "rank" else probs.new_zeros(1, self.model.vocab, dtype=torch.float64)
+        return DraftTree(Topology([-1]), tokens, probs, drawn)
+
     def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`: keep the root and the accepted nodes that were fed; remember an accepted leaf."""
-        fed = [0, *(self._slot[node] for node in accepted_nodes if node in self._slot)]
-        self.model.commit(fed)
-        leaf = accepted_nodes[-1:] if len(fed) <= len(accepted_nodes) else []
         assert isinstance(tree.tokens, torch.Tensor)
-        self._missing = tree.tokens[leaf[0] : leaf[0] + 1] if leaf else self._no_token
+        if self._slot:
+            fed = [0, *(self._slot[node] for node in accepted_nodes if node in self._slot)]
+            self.model.commit(fed)
+            leaf = accepted_nodes[-1:] if len(fed) <= len(accepted_nodes) else []
+            self._missing = tree.tokens[leaf[0] : leaf[0] + 1] if leaf else self._no_token
+        else:
+            self._missing = torch.cat([self._missing, tree.tokens])
         tokens = tree.token_list()
         self._text.commit([tokens[node] for node in (0, *accepted_nodes)])
 

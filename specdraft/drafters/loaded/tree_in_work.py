@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from specdraft.drafters.base import Drawing
-from specdraft.drafters.loaded.ranking import best_children, rank_tokens, said_children
+from specdraft.drafters.loaded.ranking import best_children, log_probs_of_nodes, rank_tokens, said_children, spread
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
@@ -75,7 +75,7 @@ class TreeInWork:
 
     Args:
         model: with the tokens before the root in its cache.
-        missing: `[0 or 1]` the committed token that is not in the cache yet.
+        missing: `[m]` the committed tokens that are not in the cache yet.
         root: the root's token.
         drawing: how children are chosen.
         before: see `shapes.DraftView.before`.
@@ -101,6 +101,7 @@ class TreeInWork:
         self._drawn_from: list[torch.Tensor] = []  # [m, vocab] of each level's parents
         self._logits: list[torch.Tensor] = []  # [m, vocab] after each level's parents
         self._valid: list[torch.Tensor] = []  # [m, most] which children there are
+        self._newest = torch.empty(0)  # [m, vocab] logits of the last level's parents
         self._seen = np.empty((0, 0), dtype=bool)  # which scored node sees which
         self.slot: dict[int, int] = {}
         self.prepared = prepared
@@ -117,6 +118,7 @@ class TreeInWork:
         logits = self._feed_root() if depth == 1 else self._feed(level)
         tokens = self._children(logits, level.most)[level.parent_row, level.ranks]
         self._tokens.append(tokens)
+        self._newest = logits
         if self._drawing.keep_logits:
             self._logits.append(logits)
         if self._drawing.keep_probs:
@@ -138,6 +140,15 @@ class TreeInWork:
             return DraftTree(topology, tokens, probs, drawn_from)
         self.slot = {new: self.slot[old] for new, old in enumerate(kept) if old in self.slot}
         return DraftTree(topology.part(kept), tokens[kept], None if probs is None else probs[kept], drawn_from[kept])
+
+    def newest(self, entropy: bool) -> tuple[float, float]:
+        """See `shapes.DraftView.newest`."""
+        drawing = self._drawing
+        raw = drawing.draw == "rank" or drawing.sampling.greedy
+        logits = self._newest if raw else self._drawn_from[-1].log()
+        tokens = self._tokens[-1]
+        log_prob = log_probs_of_nodes(logits, torch.zeros_like(tokens), tokens, 1.0)[0]
+        return float(log_prob), float(spread(logits)[0, 0]) if entropy else 0.0
 
     def score(
         self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float = 1.0

@@ -16,6 +16,7 @@ from specdraft.report.figures.latency import latency
 from specdraft.report.figures.lengths import lengths
 from specdraft.report.figures.metrics import acceptance_length, acceptance_rate, block_efficiency
 from specdraft.report.figures.offsets import offsets
+from specdraft.report.figures.policies import policies
 from specdraft.report.figures.pruning import pruning
 from specdraft.report.figures.ranks import ranks
 from specdraft.report.figures.reliability import reliability, survival
@@ -41,6 +42,7 @@ FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's or
     reliability,
     survival,
     pruning,
+    policies,
     settings,
     theory,
     latency,

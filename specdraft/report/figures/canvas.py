@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from specdraft.report.findings import Findings
-from specdraft.report.study_files import panel_label, visible
+from specdraft.report.study_files import settings_without, visible
 from specdraft.report.theme import ShapeScales
 from specdraft.trees.shapes import is_reference
 
@@ -61,10 +61,7 @@ class Canvas:
 
     def settings(self, rows: pd.DataFrame, but: str) -> list[str]:
         """A panel for each row that holds what differs by tree, budget and one more key only."""
-        varying = [key for key in self.findings.study.varying if key != but]
-        keys = ["pair", *varying]
-        every = rows[keys].astype(str).itertuples(index=False, name=None)
-        return [panel_label(dict(zip(keys, values, strict=True)), varying) for values in every]
+        return settings_without(self.findings.study.varying, rows, but)
 
     def pair_of(self) -> dict[str, str]:
         """Panel -> pair."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from specdraft.decoding.decode import Decoding, decode, plain_tokens
 from specdraft.decoding.ending import Ending
+from specdraft.decoding.lengths import Sizing
 from specdraft.decoding.pruning import Pruning
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
@@ -71,11 +72,13 @@ class Drafting(NamedTuple):
     Attributes:
         plan: of the trees.
         pruning: which of their nodes are sent.
+        sizing: how long chains are.
         earlier: see `Prefilled`.
     """
 
     plan: Plan
     pruning: Pruning
+    sizing: Sizing
     earlier: list[list[int]]
 
 
@@ -245,7 +248,8 @@ class LiveEngine:
             temperature = trees.temperature(first, *of_text) if first.pruning.fits_scores else 1.0
             predictor = trees.predictor(first, *of_text) if first.pruning.fits_predictor else None
             pruning = needs.pruning(first, temperature, plan.dynamic, predictor)
-            how = Drafting(plan, pruning, trees.earlier(first, *of_text))
+            sizing = Sizing(first.length, needs.costs)
+            how = Drafting(plan, pruning, sizing, trees.earlier(first, *of_text))
             row = self._row(pair, first, text, how, with_steps)
         except ResultsError:
             raise
@@ -264,7 +268,7 @@ class LiveEngine:
         alike = plain.tokens[: len(decoding.tokens) if cut_off else None]
         if combination.sampling.greedy and combination.rule.lossless:
             tie = compare_greedy(pair.target, pair.target_check, text.ids, alike, decoding.tokens)
-        dynamic = how.plan.dynamic or how.pruning.prunes
+        dynamic = how.plan.dynamic or how.pruning.prunes or combination.length.sizes
         plain_s = plain.wall_s(len(alike))
         counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
         counted.score(_nll_of(pair, text, decoding.tokens, plain), _nll_of(pair, text, alike, plain), len(alike))
@@ -315,8 +319,8 @@ def _decode(pair: Pair, combination: Combination, how: Drafting, verifier: Verif
     setting = (how.plan, combination.rule, combination.sampling)
     given = (*setting, text.ids, _ending(pair, combination), source)
     limit_s = combination.settings.max_time_s
-    decoding = decode(verifier, pair.drafter, *given, pruning=how.pruning, earlier=how.earlier, max_time_s=limit_s)
-    return decoding.finish()
+    policies = (how.pruning, how.sizing)
+    return decode(verifier, pair.drafter, *given, *policies, earlier=how.earlier, max_time_s=limit_s).finish()
 
 
 def listed_steps(steps: Iterable[Step]) -> list[list[int]]:

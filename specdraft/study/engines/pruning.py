@@ -88,7 +88,7 @@ def predictor_for(policy: PruningPolicy, files: PairFiles, sampling: Sampling) -
 
 
 class LiveNeeds(NamedTuple):
-    """What pruning needs of a pair while it decodes: costs, where a policy weighs them, and predictors."""
+    """What policies need of a pair while it decodes: costs, where one weighs them, and predictors to prune by."""
 
     costs: CostCurve | None
     predictors: Mapping[str, Predictor | None]
@@ -97,7 +97,7 @@ class LiveNeeds(NamedTuple):
     def of(cls, pair: Pair, combinations: Sequence[Combination], store: TraceStore, watch: Watch) -> LiveNeeds:
         """Of these combinations."""
         predictors = {c.pruning.scored_by: predictor_of(c) for c in combinations if isinstance(c.pruning, ScoredPolicy)}
-        return cls(costs_for_pruning(pair, combinations, store, watch), predictors)
+        return cls(costs_for_policies(pair, combinations, store, watch), predictors)
 
     def pruning(
         self, combination: Combination, temperature: float, dynamic: bool, fitted: Predictor | None = None
@@ -110,11 +110,11 @@ class LiveNeeds(NamedTuple):
         return Pruning(policy, temperature, self.costs, dynamic, predictor)
 
 
-def costs_for_pruning(
+def costs_for_policies(
     pair: Pair, combinations: Sequence[Combination], store: TraceStore, watch: Watch = UNWATCHED
 ) -> CostCurve | None:
     """The pair's costs, the same that replay has, where a policy of combinations that are decoded live weighs them."""
-    if not any(combination.pruning.needs_costs for combination in combinations):
+    if not any(policy.needs_costs for one in combinations for policy in (one.pruning, one.length)):
         return None
     if combinations[0].settings.cost.table is not None:
         return table_costs(combinations[0])

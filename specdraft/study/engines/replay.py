@@ -27,6 +27,7 @@ from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts
 from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
 from specdraft.study.engines.costs import cost_point, costs_of
+from specdraft.study.engines.lengths import chains_for_lengths
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
@@ -126,7 +127,9 @@ class ReplayEngine:
         by = (dynamic, temperatures, predictors, self.store, self.note, self.watch)
         scores = scores_for_pruning(work, pair, group.combinations, prompt_ids, traces, *by)
         redrafting = Redrafting(pair.drafter, prompt_ids, traces) if pair.traits.from_tokens else None
-        replayer = Replayer(traces, work.prompts, some or NOT_MEASURED, work.seed, dynamic, scores, redrafting)
+        chains = chains_for_lengths(pair, group.combinations, prompt_ids, traces, self.store, self.note, self.watch)
+        given = (dynamic, scores, redrafting, chains)
+        replayer = Replayer(traces, work.prompts, some or NOT_MEASURED, work.seed, *given)
         first_one = group.combinations[0]
         named = (first_one.sampling, first_one.settings.max_new_tokens, work.draw(group.repeats[0]))
         calibrations = [TextCalibration.of(*named, calibration)] if calibration else []
@@ -250,7 +253,7 @@ def _replayed(
     """One text of each prompt that is due, once for each of the repeats that it stands for."""
     places = [place for place, prompt in enumerate(work.prompts) if prompt.prompt_id in due]
     prompts, plan = [work.prompts[place] for place in places], combination.together.plan
-    how = (combination.rule, work.with_steps, np.array(places), combination.pruning)
+    how = (combination.rule, work.with_steps, np.array(places), combination.pruning, combination.length)
     if plan is None:
         counted = replayer.run(combination.shape, combination.settings.budget, *how)
     else:

@@ -115,6 +115,11 @@ class DraftView(Protocol):
     def finish(self, topology: Topology) -> DraftTree:
         """The tree, once every level has its tokens."""
 
+    def newest(self, entropy: bool) -> tuple[float, float]:
+        """Of a chain that grows, its newest token: the logarithm of its probability, and if it is wanted the entropy of
+        its distribution. Of a token that was chosen by rank, or greedily, that is softmax at temperature 1; of another
+        one what it was drawn from."""
+
     def score(
         self, parents: Sequence[int], tokens: np.ndarray, count: int, temperature: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
