@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -17,8 +18,9 @@ from specdraft.trees.shapes.base import DraftView
 from specdraft.trees.topology import Topology
 
 
+@cache
 def chain(length: int) -> Topology:
-    """So many nodes, one below the other."""
+    """So many nodes, one below the other; always the same object, so that drafters need not prepare it again."""
     return Topology(np.arange(-1, length))
 
 
@@ -64,7 +66,6 @@ class ChainSizer(Sizer):
 
     def __init__(self, lengths: Lengths, policy: LengthPolicy) -> None:
         self._lengths, self._policy = lengths, policy
-        self._fixed: dict[int, StaticPlan] = {}
         self._last: GrownChain | StaticPlan = StaticPlan(chain(0))
 
     def plan(self) -> Plan:
@@ -73,7 +74,7 @@ class ChainSizer(Sizer):
         if self._policy.watches and most:
             self._last = GrownChain(most, self._lengths, self._policy.reads_entropy)
         else:
-            self._last = self._fixed.setdefault(most, StaticPlan(chain(most)))
+            self._last = StaticPlan(chain(most))
         return self._last
 
     def learn(self, accepted: int) -> None:
