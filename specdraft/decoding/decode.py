@@ -131,7 +131,7 @@ def _steps(
         sent = pruner.send(drafted)
         predict_s = clock.lap() if pruner.prunes else 0.0
         tree, pruned = sent.tree, drafted.num_nodes - sent.tree.num_nodes
-        logits, hidden = verifier.verify(tree)
+        logits, hidden, beside = verifier.verify(tree)
         verify_s = clock.lap()
         accepted = rule.accept(tree, standardise(logits, drawing.sampling), tree.drawn_from, drawing.source)
         tokens = ending.cut(emitted, [*accepted.tokens, accepted.bonus])
@@ -139,7 +139,8 @@ def _steps(
         verifier.commit(nodes)
         pruner.learn(sent, nodes, root)
         sizer.learn(len(nodes))
-        drafter.commit(drafted, sent.as_drafted(nodes), None if hidden is None else hidden[[0, *nodes]])
+        states = None if hidden is None else hidden[[0, *nodes]]
+        drafter.commit(drafted, sent.as_drafted(nodes), states, beside)
         emitted, root = emitted + len(tokens), tokens[-1]
         kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)
         spent = draft_s, verify_s, clock.lap()

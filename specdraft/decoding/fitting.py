@@ -244,6 +244,8 @@ class Together:
         traits, shape = self.traits, self.shape
         if self.dynamic and not traits.probabilities and (why := self._no_own_tree()):
             return why
+        if why := self._no_guesses():
+            return why
         if self.pruning.prunes and not traits.probabilities:
             return f"pruning={self.pruning.kind} looks at probabilities, and drafter={self.drafter} gives none"
         copied = self.dynamic or (self.topology is not None and self.topology.is_span)
@@ -253,6 +255,20 @@ class Together:
             lower = f" (tree.max_depth={deepest} fits)" if hasattr(shape, "max_depth") else ""
             return f"{shape.label} has {levels}; drafter={self.drafter} makes at most {deepest}{lower}"
         return self._predicted_by_offset()
+
+    def _no_guesses(self) -> str | None:
+        """Why a drafter of whole sequences has no tree of this shape."""
+        most = self.traits.guesses
+        if most is None:
+            return None
+        if self.topology is None or any(len(children) > 1 for children in self.topology.children[1:]):
+            return (
+                f"{self.shape.label} branches below its root, and drafter={self.drafter} proposes whole sequences side "
+                "by side; expected tree=chain, tree=beam or tree=wide"
+            )
+        if self.limits.width > most:
+            return f"{self.shape.label} has {self.limits.width} sequences; drafter={self.drafter} makes at most {most}"
+        return None
 
     def _predicted_by_offset(self) -> str | None:
         """Why no predictor scores this drafter's nodes: what it learns from is what a drafter says after tokens."""

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from specdraft.drafters.pair import Pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward, tail_mask
-from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.draft_tree import Beside, DraftTree
 from specdraft.trees.topology import Topology
+
+
+class Verified(NamedTuple):
+    """What the target said of a tree.
+
+    Attributes:
+        logits: `[n + 1, vocab]` float32 after each node, row 0 after the root.
+        hidden: `[n + 1, L, width]` the states of the nodes, where any are wanted.
+        beside: `[m, vocab]` the logits after the tokens beside the tree (see `Beside`), where it has any.
+    """
+
+    logits: torch.Tensor
+    hidden: torch.Tensor | None = None
+    beside: torch.Tensor | None = None
 
 
 class Verifier:
@@ -42,11 +58,20 @@ class Verifier:
         self.model.rewind(self._prompt_length)
         return self._after_prompt
 
-    def verify(self, tree: DraftTree) -> Forward:
-        """`[n + 1, vocab]` logits after each node, row 0 after the root."""
-        offsets, tail = self._prepare(tree.topology)
+    def verify(self, tree: DraftTree) -> Verified:
+        """One forward over a tree, and over the tokens beside it."""
         tokens = torch.as_tensor(tree.tokens, device=self.model.device)
-        return self.model.append(tokens, offsets, tail, self.layers)
+        if tree.beside is None:
+            return Verified(*self.model.append(tokens, *self._prepare(tree.topology), self.layers))
+        beside, nodes = tree.beside, len(tree)
+        offsets, visible = np.concatenate([tree.topology.depths, beside.depths]), seen_with(tree.topology, beside)
+        tail = tail_mask(self._on_device(visible), self.model.dtype)
+        whole = torch.cat([tokens, self._on_device(beside.tokens)])
+        logits, hidden = self.model.append(whole, self._on_device(offsets), tail, self.layers)
+        return Verified(logits[:nodes], None if hidden is None else hidden[:nodes], logits[nodes:])
+
+    def _on_device(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.model.device)
 
     def commit(self, accepted_nodes: Sequence[int]) -> None:
         """Keep the root and the accepted path in the cache."""
@@ -60,3 +85,12 @@ class Verifier:
             depths = torch.from_numpy(topology.depths).to(device)
             self._prepared = (topology, depths, tail_mask(visible, self.model.dtype))
         return self._prepared[1:]
+
+
+def seen_with(topology: Topology, beside: Beside) -> np.ndarray:
+    """`[n + 1 + m, n + 1 + m]` bool: what nodes and the tokens beside them see of each other."""
+    nodes, rows = len(topology), len(beside.tokens)
+    seen = np.zeros((nodes + rows, nodes + rows), dtype=bool)
+    seen[:nodes, :nodes] = topology.ancestors
+    seen[nodes:, 0], seen[nodes:, nodes:] = beside.visible[:, 0], beside.visible[:, 1:]
+    return seen

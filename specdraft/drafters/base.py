@@ -53,6 +53,9 @@ class DrafterTraits:
         drifts: what it proposes at such a distance depends on the tokens on the way too: its trees take forwards.
         waits: a step can do without a draft; the tokens that it was not given are read with the next root.
         lasting_state: its state outlasts a step, so what it proposes depends on where steps started: live only.
+        guesses: it proposes whole sequences side by side, so many at most: its trees branch at the root only. Where
+            sequences begin alike their nodes are shared.
+        reach: positions after the root that tokens beside its trees take (see `Beside`).
     """
 
     probabilities: bool = True
@@ -68,6 +71,8 @@ class DrafterTraits:
     drifts: bool = False
     waits: bool = False
     lasting_state: bool = False
+    guesses: int | None = None
+    reach: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,13 +241,20 @@ class Drafter(Protocol):
     def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """One tree below `root`, the last committed token."""
 
-    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
+    def commit(
+        self,
+        tree: DraftTree,
+        accepted_nodes: Sequence[int],
+        hidden: torch.Tensor | None = None,
+        beside: torch.Tensor | None = None,
+    ) -> None:
         """Of the last tree, these nodes were accepted; the next root follows them.
 
         Args:
             tree: as it was drafted.
             accepted_nodes: from the root downwards.
             hidden: `[1 + accepted, L, width]` the target's states of the root and the accepted nodes.
+            beside: `[m, vocab]` the target's logits after the tokens beside the tree, if it has any (see `Beside`).
         """
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:

@@ -8,23 +8,20 @@ Replay drafts again along the recorded text (see `replay.redraft`), with this ve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from specdraft.drafters.base import (
     BY_RANK,
     Annotation,
-    Described,
     DrafterSpec,
-    DrafterTraits,
     Drawing,
-    Expansion,
-    GivenTrees,
     Prefilled,
     RecordedText,
 )
+from specdraft.drafters.rank_only import RankOnlyDrafter
 from specdraft.drafters.text_index import Continuation
 from specdraft.errors import ConfigError
 from specdraft.trees.draft_tree import DraftTree
@@ -70,7 +67,7 @@ class Reader(ABC):
         raise NotImplementedError
 
 
-class TextDrafter:
+class TextDrafter(RankOnlyDrafter):
     """Drafts what a reader of the text proposes, and nothing where it proposes nothing.
 
     Args:
@@ -79,17 +76,13 @@ class TextDrafter:
     """
 
     def __init__(self, spec: DrafterSpec, stops: frozenset[int]) -> None:
-        self._spec, self._stops = spec, stops
+        super().__init__(spec)
+        self._stops = stops
         self._reader = self._new_reader()
 
     def _new_reader(self, earlier: Sequence[Sequence[int]] = ()) -> Reader:
         """Of an empty text; `earlier`: see `Prefilled`."""
         raise NotImplementedError
-
-    @property
-    def traits(self) -> DrafterTraits:
-        """See `Drafter.traits`."""
-        return self._spec.traits
 
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
@@ -136,7 +129,13 @@ class TextDrafter:
         kept = sorted(tokens)
         return DraftTree(topology.part(kept), [tokens[node] for node in kept])
 
-    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
+    def commit(
+        self,
+        tree: DraftTree,
+        accepted_nodes: Sequence[int],
+        hidden: torch.Tensor | None = None,
+        beside: torch.Tensor | None = None,
+    ) -> None:
         """See `Drafter.commit`."""
         tokens = tree.token_list()
         for node in accepted_nodes:
@@ -157,34 +156,9 @@ class TextDrafter:
         nothing, none = np.zeros(len(ranks), dtype=np.float32), np.empty((len(ranks), 0))
         return Annotation(ranks, none.astype(np.int32), none.astype(np.float32), nothing)
 
-    def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
-        """See `Drafter.logits_along`: there are none."""
-        self._refuse()
-
-    def expand(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Expansion]:
-        """See `Drafter.expand`: replay drafts again."""
-        self._refuse()
-
-    def describe_trees(self, texts: Sequence[RecordedText], plan: NestedPlan) -> Iterator[Described]:
-        """See `expand`."""
-        self._refuse()
-
-    def score(
-        self, texts: Sequence[RecordedText], trees: Sequence[GivenTrees], temperature: float, featured: bool = False
-    ) -> Iterator[Described]:
-        """See `Drafter.score`: there is nothing to score by."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise ConfigError(f"drafter={self._spec.kind} has no probabilities")
-
     def facts(self) -> dict[str, Any]:
         """See `Drafter.facts`."""
         return text_facts(self._spec, self._stops)
-
-    def describe(self) -> dict[str, Any]:
-        """See `Drafter.describe`."""
-        return self._spec.as_dict()
 
 
 def text_facts(spec: DrafterSpec, stops: Iterable[int]) -> dict[str, Any]:

@@ -182,11 +182,13 @@ class PairFiles:
         """Token ids that are given as such, cut to `max_prompt_tokens` on the left. Raises as `encode_to_fit`."""
         self._check_ids(ids)
         ids = ids[-(settings.max_prompt_tokens or 0) :]
-        limit, after = self.context_length, settings.max_new_tokens + depth
+        beside = self.drafter.traits.reach
+        limit, after = self.context_length, settings.max_new_tokens + max(depth, beside)
         if limit is not None and len(ids) + after > limit:
             hint = f"; max_prompt_tokens={limit - after} would cut it on the left" if limit > after else ""
+            levels = f"{depth} draft levels" if depth >= beside else f"{beside} positions of a window"
             raise PromptError(
-                f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {depth} draft levels exceed the "
+                f"{len(ids)} tokens + max_new_tokens={settings.max_new_tokens} + {levels} exceed the "
                 f"context of {limit} of pair {self.spec.name}{hint}"
             )
         self._check_rotary_switch(len(ids) + after)

@@ -15,7 +15,7 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
 from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY, TableKind
-from specdraft.results.metrics import COUNTS, PRUNED, TIMES
+from specdraft.results.metrics import COUNTS, OVERHEAD, PRUNED, TIMES
 from specdraft.results.study_tables import read_csv
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS
 from specdraft.results.tables import EARLIER_KEYS
@@ -27,6 +27,7 @@ NUMERIC = [
     *WHOLE[:3],
     *COUNTS,
     *PRUNED,
+    *OVERHEAD,
     *TIMES,
     *RATIOS_WITH_ENDS,
 ]
@@ -42,7 +43,7 @@ OPTIONAL = ("siblings.csv", "sizes.csv")  # earlier studies have none, or no tre
 TEXT_COLUMNS = {"rank_path", "tree_a", "tree_b", "metric", "combination"}
 EXPECTED = "expected a folder that `specdraft sweep` wrote"
 MOST_NAMED = 6
-EARLIER_LACK = {f"{name}{end}" for name in ("alpha", *LATER) for end in ("", "_lo", "_hi")}  # earlier studies have none
+EARLIER_LACK = {*OVERHEAD, *(f"{name}{end}" for name in ("alpha", *LATER) for end in ("", "_lo", "_hi"))}  # studies
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 

@@ -14,12 +14,12 @@ from specdraft.prompts import turn_of_name
 from specdraft.results.counted import REPLAYED
 from specdraft.results.files import rank_path_text
 from specdraft.results.journal import Row
-from specdraft.results.metrics import COUNTS, HELPERS, PRUNED, TIMES
+from specdraft.results.metrics import COUNTS, HELPERS, OVERHEAD, PRUNED, TIMES
 from specdraft.results.parts import NODE_COUNTS
 from specdraft.trees.topology import RankPath
 
-NUMBERS = [*COUNTS, *PRUNED, *TIMES, *HELPERS]
-WHOLE = [*COUNTS, *PRUNED, "looped_tokens", "judged_tokens", "reached", "accepted", "continued"]
+NUMBERS = [*COUNTS, *PRUNED, *OVERHEAD, *TIMES, *HELPERS]
+WHOLE = [*COUNTS, *PRUNED, *OVERHEAD, "looped_tokens", "judged_tokens", "reached", "accepted", "continued"]
 TEXTS = ["prompt_id", "category", "rank_path"]
 STEP = ["step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"]
 
@@ -163,6 +163,7 @@ def _frames_of_parts(table: pa.Table, place: Mapping[str, int]) -> Frames:
     rows: dict[str, Any] = {"combination": prompts.combination, "repeat": prompts.of_line("repeat")}
     rows |= {name: prompts.texts(name) for name in ("prompt_id", "category")}
     rows |= {name: prompts.numbers(name) if name in REPLAYED else np.nan for name in NUMBERS}
+    rows |= dict.fromkeys(OVERHEAD, 0)
     by_length = {"acceptance_length": lengths.index, "steps": lengths.numbers("lengths")}
     by_size = {"drafted_tokens": sizes.index, "steps": sizes.numbers("sizes")}
     by_depth = {"depth": depths.index + 1} | {name: depths.numbers(name) for name in ("reached", "accepted")}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens")
 PRUNED = ("pruned_tokens",)
+OVERHEAD = ("overhead_tokens",)  # of live decoding; replay has none
 TIMES = ("wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s")
 HELPERS = (
     "plain_s",
@@ -101,6 +102,7 @@ class Tally:
         looped_tokens: emitted tokens that end the third or later occurrence of a 4-gram.
         pruned_tokens: drafted nodes that were not sent to the target.
         proposed_tokens: drafted nodes, those too.
+        overhead_tokens: tokens that the target read in steps and that are neither roots nor draft nodes.
         lost_tokens: accepted tokens that pruning costs, summed over `starts`, the positions at which a step could
             start: what the whole tree would accept there less what is left of it does. Of replayed pruning only.
         wall_s, prefill_s, draft_s, predict_s, verify_s: measured seconds, of live decoding only; `predict_s` is
@@ -120,6 +122,7 @@ class Tally:
     new_tokens: int = 0
     looped_tokens: int = 0
     pruned_tokens: int = 0
+    overhead_tokens: int = 0
     proposed_tokens: float = 0
     lost_tokens: int = 0
     starts: int = 0
@@ -182,6 +185,7 @@ def tally(
         result.steps += 1
         result.drafted_tokens += step.tree.num_nodes
         result.pruned_tokens += step.pruned
+        result.overhead_tokens += step.tree.overhead_tokens
         result.proposed_tokens += step.tree.num_nodes + step.pruned
         result.accepted_tokens += step.accepted_tokens
         result.bonus_tokens += step.bonus_tokens

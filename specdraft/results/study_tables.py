@@ -17,7 +17,7 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY
-from specdraft.results.metrics import PERPLEXITY, RATIOS
+from specdraft.results.metrics import OVERHEAD, PERPLEXITY, RATIOS
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS, OPTIONAL
 
@@ -38,7 +38,8 @@ WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed 
     "siblings.csv": {"rank"},
     "steps.csv": {"step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"},
 }
-BEFORE = {"turn": 1, **EARLIER_KEYS}  # columns that earlier studies do not have, and what they would say
+# columns that earlier studies do not have, and what they would say
+BEFORE = {"turn": 1, **EARLIER_KEYS, **dict.fromkeys(OVERHEAD, 0.0)}
 
 
 @dataclass(frozen=True, eq=False)

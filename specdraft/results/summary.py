@@ -10,6 +10,7 @@ from specdraft.results.metrics import (
     COSTS_SPREAD,
     COUNTS,
     HELPERS,
+    OVERHEAD,
     PERPLEXITY,
     PRUNED,
     RATIOS,
@@ -20,7 +21,7 @@ from specdraft.results.metrics import (
 from specdraft.results.prompt_sums import group_numbers, prompt_sums
 
 ENDS = ("lo", "hi")
-SUMS = [*COUNTS, *PRUNED, *TIMES]
+SUMS = [*COUNTS, *PRUNED, *OVERHEAD, *TIMES]
 OVER_PLAIN = "nll_over_plain"  # paired, prompt by prompt
 LATER = ("nll", "plain_nll", PERPLEXITY, OVER_PLAIN)  # with their ends: earlier studies have none
 RATIOS_WITH_ENDS = [

@@ -118,6 +118,7 @@ class Generation:
             "steps": counts.steps,
             "new_tokens": counts.new_tokens,
             "pruned_tokens": self.pruned_tokens,
+            "overhead_tokens": counts.overhead_tokens,
             "timed_out": self.timed_out,
         }
         ratios = ("acceptance_rate", "acceptance_length", "block_efficiency", "pruned_share", "regret_tokens")

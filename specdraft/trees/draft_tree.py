@@ -28,6 +28,23 @@ class ChosenFrom(NamedTuple):
     row: np.ndarray
 
 
+class Beside(NamedTuple):
+    """Tokens that go through the target's forward with a tree, for what the target says after them.
+
+    None of them is a draft node: the tree does not see them, none is accepted, and their keys are dropped with those of
+    refused nodes. All of them see the text before the root, and none sees a draft node.
+
+    Attributes:
+        tokens: `[m]` token ids.
+        depths: `[m]` positions, counted from the root's.
+        visible: `[m, 1 + m]` bool: which of them sees the root (column 0), and which of the others and itself.
+    """
+
+    tokens: np.ndarray
+    depths: np.ndarray
+    visible: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class DraftTree:
     """A topology with tokens on it.
@@ -42,6 +59,7 @@ class DraftTree:
         drawn_from: `[n + 1, vocab]` the standardised draft distribution that each node's children were
             drawn from (rows of leaves are 0), or None where they were chosen by rank.
         chosen_from: the logits that they were chosen by, where these were asked for.
+        beside: further tokens of the same forward, of a drafter that has any.
     """
 
     topology: Topology
@@ -49,6 +67,7 @@ class DraftTree:
     draft_probs: Sequence[float] | np.ndarray | torch.Tensor | None = None
     drawn_from: torch.Tensor | None = None
     chosen_from: ChosenFrom | None = None
+    beside: Beside | None = None
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.topology):
@@ -94,12 +113,17 @@ class DraftTree:
         kept = torch.from_numpy(nodes).to(self.tokens.device)
         probs = self.draft_probs[kept] if isinstance(self.draft_probs, torch.Tensor) else None
         drawn_from = None if self.drawn_from is None else self.drawn_from[kept]
-        return DraftTree(self.topology.part(nodes), self.tokens[kept], probs, drawn_from)
+        return DraftTree(self.topology.part(nodes), self.tokens[kept], probs, drawn_from, beside=self.beside)
 
     @property
     def num_nodes(self) -> int:
         """Draft nodes; the root is not counted."""
         return self.topology.num_nodes
+
+    @property
+    def overhead_tokens(self) -> int:
+        """Tokens that the target reads with the tree and that are neither its root nor draft nodes."""
+        return 0 if self.beside is None else len(self.beside.tokens)
 
     @property
     def depth(self) -> int:

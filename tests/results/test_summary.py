@@ -11,7 +11,17 @@ from specdraft.results.metrics import HELPERS
 from specdraft.results.summary import ends, summarise
 
 COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
-SUMS = [*COUNTS, "pruned_tokens", "wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s"]
+SUMS = [
+    *COUNTS,
+    "pruned_tokens",
+    "overhead_tokens",
+    "wall_s",
+    "prefill_s",
+    "draft_s",
+    "predict_s",
+    "verify_s",
+    "other_s",
+]
 TERMS = {
     "acceptance_rate": (["accepted_tokens"], "drafted_tokens"),
     "acceptance_length": (["accepted_tokens"], "steps"),
@@ -46,7 +56,7 @@ def records(groups: int = 5, prompts: int = 9, seed: int = 0) -> pd.DataFrame:
             steps = int(rng.integers(3, 20)) * (prompt != 4)
             accepted, looped = int(rng.binomial(3 * steps, 0.4)), int(rng.integers(0, 3))
             seconds = float(rng.uniform(1, 2)) if group % 2 else np.nan
-            counts = (steps, 3 * steps, accepted, steps, 1 + accepted + steps, steps, *[seconds] * 6)
+            counts = (steps, 3 * steps, accepted, steps, 1 + accepted + steps, steps, 2 * steps, *[seconds] * 6)
             helpers = (
                 2 * seconds,
                 looped,

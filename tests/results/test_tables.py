@@ -51,7 +51,15 @@ KEYS = [
     "engine",
 ]
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
-COUNTS = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens", "pruned_tokens"]
+COUNTS = [
+    "steps",
+    "drafted_tokens",
+    "accepted_tokens",
+    "bonus_tokens",
+    "new_tokens",
+    "pruned_tokens",
+    "overhead_tokens",
+]
 TIMES = ["wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s"]
 MEASURED = ["acceptance_rate", "acceptance_length", "block_efficiency", "tokens_per_s", "speedup", "loop_share"]
 RATIOS = [

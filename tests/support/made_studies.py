@@ -12,7 +12,7 @@ import pandas as pd
 
 from specdraft.results.comparisons import COLUMNS
 from specdraft.results.files import to_csv
-from specdraft.results.metrics import COUNTS, PRUNED, RATIOS, TIMES
+from specdraft.results.metrics import COUNTS, OVERHEAD, PRUNED, RATIOS, TIMES
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS
 
 RATIO_COLUMNS = [name for ratio in RATIOS for name in (ratio, f"{ratio}_lo", f"{ratio}_hi")]
@@ -67,7 +67,7 @@ def write_study(
             }
             steps, accepted = 1000, int(300 + 200 * np.log2(budget) + 7 * place + rng.integers(5))
             row = keys | dict(zip(COUNTS, (steps, steps * budget, accepted, 990, accepted + 991), strict=True))
-            row |= dict.fromkeys((*TIMES, *RATIO_COLUMNS), np.nan) | dict.fromkeys(PRUNED, 0)
+            row |= dict.fromkeys((*TIMES, *RATIO_COLUMNS), np.nan) | dict.fromkeys((*PRUNED, *OVERHEAD), 0)
             row |= {
                 "acceptance_rate": accepted / steps / budget,
                 "acceptance_length": accepted / steps,
@@ -106,7 +106,7 @@ def write_study(
             ends = (difference - 0.003, difference + 0.003) if prompts >= 5 else (np.nan, np.nan)
             compared.append(keys | {"tree_a": a, "tree_b": b, "metric": "block_efficiency", "difference": difference,
                                     "difference_lo": ends[0], "difference_hi": ends[1]})  # fmt: skip
-    columns = [*COMBINATION_KEYS, *COUNTS, *PRUNED, *TIMES, *RATIO_COLUMNS]
+    columns = [*COMBINATION_KEYS, *COUNTS, *PRUNED, *OVERHEAD, *TIMES, *RATIO_COLUMNS]
     (folder / "summary.csv").write_text(to_csv(pd.DataFrame(rows, columns=columns)), encoding="utf-8")
     (folder / "comparisons.csv").write_text(to_csv(pd.DataFrame(compared, columns=COLUMNS)), encoding="utf-8")
     for file, listed in details.items():
