@@ -16,7 +16,7 @@ from specdraft.decoding.lengths import AS_PLANNED, Sizer, Sizing
 from specdraft.decoding.pruning import WHOLE, Pruner, Pruning
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
-from specdraft.drafters.base import Prefilled
+from specdraft.drafters.base import Prefilled, ReadsBeside
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
 from specdraft.trees.shapes import Plan
@@ -140,7 +140,9 @@ def _steps(
         pruner.learn(sent, nodes, root)
         sizer.learn(len(nodes))
         states = None if hidden is None else hidden[[0, *nodes]]
-        drafter.commit(drafted, sent.as_drafted(nodes), states, beside)
+        drafter.commit(drafted, sent.as_drafted(nodes), states)
+        if beside is not None and isinstance(drafter, ReadsBeside):
+            drafter.read_beside(beside)
         emitted, root = emitted + len(tokens), tokens[-1]
         kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)
         spent = draft_s, verify_s, clock.lap()

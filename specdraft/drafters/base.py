@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -241,20 +241,13 @@ class Drafter(Protocol):
     def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """One tree below `root`, the last committed token."""
 
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """Of the last tree, these nodes were accepted; the next root follows them.
 
         Args:
             tree: as it was drafted.
             accepted_nodes: from the root downwards.
             hidden: `[1 + accepted, L, width]` the target's states of the root and the accepted nodes.
-            beside: `[m, vocab]` the target's logits after the tokens beside the tree, if it has any (see `Beside`).
         """
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
@@ -285,6 +278,14 @@ class Drafter(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the manifest."""
+
+
+@runtime_checkable
+class ReadsBeside(Protocol):
+    """A drafter whose trees have tokens beside them (see `Beside`)."""
+
+    def read_beside(self, logits: torch.Tensor) -> None:
+        """Of the last tree, which was committed: `[m, vocab]` what the target said after each token beside it."""
 
 
 @dataclass(frozen=True)

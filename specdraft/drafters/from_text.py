@@ -129,13 +129,7 @@ class TextDrafter(RankOnlyDrafter):
         kept = sorted(tokens)
         return DraftTree(topology.part(kept), [tokens[node] for node in kept])
 
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`."""
         tokens = tree.token_list()
         for node in accepted_nodes:

@@ -102,16 +102,12 @@ class LookaheadDrafter(RankOnlyDrafter):
         tree = DraftTree.from_sequences(root, [guess[:length] for guess, length in guesses])
         return replace(tree, beside=self._window.beside(root))
 
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
-        """See `Drafter.commit`: the window moves on by one place, whatever was accepted."""
-        assert beside is not None
-        self._pool.file(self._window.move(beside.argmax(-1).cpu().numpy()).tolist())
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
+        """See `Drafter.commit`: what is accepted changes nothing here."""
+
+    def read_beside(self, logits: torch.Tensor) -> None:
+        """See `ReadsBeside`: the window moves on by one place, whatever was accepted."""
+        self._pool.file(self._window.move(logits.argmax(-1).cpu().numpy()).tolist())
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
         """See `Drafter.annotate`: what it says depends on where steps started."""

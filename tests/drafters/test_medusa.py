@@ -156,7 +156,7 @@ class TestWiring:
     def test_the_state_of_the_root_after_a_step(
         self, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def commit(self: MedusaDrafter, tree: Any, accepted: Any, hidden: torch.Tensor, *more: Any) -> None:
+        def commit(self: MedusaDrafter, tree: Any, accepted: Any, hidden: torch.Tensor) -> None:
             self._before = hidden[:1, 0]
 
         monkeypatch.setattr(MedusaDrafter, "commit", commit)

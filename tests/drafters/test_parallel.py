@@ -95,7 +95,7 @@ class TestWiring:
     def test_the_block_stays_in_the_context(
         self, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def commit(self: ParallelDrafter, tree: Any, accepted: Any, hidden: torch.Tensor, *more: Any) -> None:
+        def commit(self: ParallelDrafter, tree: Any, accepted: Any, hidden: torch.Tensor) -> None:
             self._append(torch.cat([hidden, hidden[-1:]]))
 
         monkeypatch.setattr(ParallelDrafter, "commit", commit)

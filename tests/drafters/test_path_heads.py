@@ -152,7 +152,7 @@ class TestWiring:
         self.wrong(tiny_pair, tmp_path)
 
     def test_the_state_of_the_root(self, tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def commit(self: PathWiseDrafter, tree: Any, accepted: Any, hidden: torch.Tensor, *more: Any) -> None:
+        def commit(self: PathWiseDrafter, tree: Any, accepted: Any, hidden: torch.Tensor) -> None:
             self._before = hidden[:1, 0]
 
         monkeypatch.setattr(PathWiseDrafter, "commit", commit)

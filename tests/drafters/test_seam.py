@@ -78,13 +78,7 @@ class EchoDrafter:
             )
         return order
 
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         assert hidden is not None
         self.seen.append(hidden.shape)
         self._before = hidden[-1, 1]

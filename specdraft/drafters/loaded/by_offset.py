@@ -81,13 +81,7 @@ class OffsetDrafter(ABC):
         """See `Drafter.rewind`."""
 
     @abstractmethod
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`."""
 
     @abstractmethod

@@ -90,13 +90,7 @@ class EagleDrafter(OffsetDrafter):
         return tree
 
     @torch.inference_mode()
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`: the next step reads the accepted tokens with true features."""
         assert hidden is not None and isinstance(tree.tokens, torch.Tensor)
         self._past = [past.then(new) for past, new in zip(self._past, self._read, strict=True)]

@@ -33,13 +33,7 @@ class LastStateDrafter(StartsDrafter):
         """See `Drafter.rewind`."""
         self._before = self._after_prompt
 
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`: the next root follows the last accepted node, or the root itself."""
         assert hidden is not None
         self._before = hidden[-1:, 0]

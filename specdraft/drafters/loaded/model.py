@@ -87,13 +87,7 @@ class ModelDrafter:
         drawn = None if drawing.draw == "rank" else probs.new_zeros(1, self.model.vocab, dtype=torch.float64)
         return DraftTree(Topology([-1]), tokens, probs, drawn)
 
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`: keep the root and the accepted nodes that were fed; remember an accepted leaf."""
         assert isinstance(tree.tokens, torch.Tensor)
         if self._slot:

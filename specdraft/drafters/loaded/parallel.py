@@ -71,13 +71,7 @@ class ParallelDrafter(PositionWiseDrafter):
         self._context = [ContextKeys(*(part[:, : self._prompt] for part in layer)) for layer in self._context]
 
     @torch.inference_mode()
-    def commit(
-        self,
-        tree: DraftTree,
-        accepted_nodes: Sequence[int],
-        hidden: torch.Tensor | None = None,
-        beside: torch.Tensor | None = None,
-    ) -> None:
+    def commit(self, tree: DraftTree, accepted_nodes: Sequence[int], hidden: torch.Tensor | None = None) -> None:
         """See `Drafter.commit`: the root and the accepted nodes are before the next root."""
         assert hidden is not None
         self._append(hidden)
