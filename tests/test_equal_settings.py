@@ -30,6 +30,7 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.trees.shapes import Plan, Shape, StaticPlan, registry
 from specdraft.trees.shapes.adaptive import Adaptive
 from specdraft.trees.shapes.beam import Beam
+from specdraft.trees.shapes.beam_search import BeamSearch
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.branching import Branching
 from specdraft.trees.shapes.chain import Chain
@@ -59,6 +60,8 @@ SHAPES: list[tuple[Shape, Shape, int]] = [
     (Published(name="medusa/mc_sim_7b_63"), Paths(paths=MEDUSA), 63),
     (BestFirst(max_children=1), Chain(), BUDGET),
     (BestFirst(max_depth=1), Wide(), BUDGET),
+    (BeamSearch(width=1, steps=BUDGET), Chain(), BUDGET),
+    (BeamSearch(width=BUDGET, steps=1), Wide(), BUDGET),
     (ExpandRerank(top_k=1), Chain(), BUDGET),
     (ExpandRerank(top_k=BUDGET, steps=1), Wide(), BUDGET),
     (ExpandRerank(top_k=BUDGET, steps=BUDGET), BestFirst(), BUDGET),  # the beam holds all that may be in the tree

@@ -21,8 +21,7 @@ class Redrafter(HeadSpec):
     made of the path's tokens, the root first.
 
     The folder (`drafter.path`, else the pair's `heads`) holds safetensors and a config.json in the authors' layout (see
-    `models.redrafter_layout`). The authors' beam, with prefixes merged, is `tree=best_first` or a static tree over the
-    same probabilities.
+    `models.redrafter_layout`). The authors' beam, with prefixes merged, is `tree=beam_search`.
 
     Attributes:
         depth: the most levels of a tree.

@@ -146,8 +146,11 @@ def fed_nodes(walked: Walked, steps: Steps, plan: NestedPlan) -> np.ndarray:
 
     Of trees that grow adaptively they are known. Of best-first ones a level is made from the nodes above it that were
     better than the last of a full tree when it was made; of those, the ones that better nodes pushed out of the largest
-    recorded tree are not known and are left out. Of trees out of a beam no level is made from more than that.
+    recorded tree are not known and are left out. Of trees out of a beam no level is made from more than that, and of
+    what a beam search ends with each is made from a whole beam.
     """
+    if plan.searched and plan.beam is not None:
+        return np.tile(np.array([1] + [plan.beam] * (plan.depth - 1)), (len(steps.start), 1))
     if plan.margin < np.inf:
         return _fed_adaptively(walked, steps, plan)
     depth, value = walked.depth[steps.start], walked.log_prob[steps.start]

@@ -51,6 +51,7 @@ class Limits(NamedTuple):
     scorer: str = ""
     margin: float = inf
     beam: int | None = None
+    searched: bool = False
 
     @property
     def scores(self) -> str:
@@ -326,7 +327,8 @@ def _rows(block: np.ndarray) -> slice | np.ndarray:
 def limits(plan: NestedPlan) -> Limits:
     """Plans with equal limits share their trees."""
     scorer = plan.scorer.name if plan.scorer else plan.predictor or ""
-    return Limits(plan.max_depth, plan.max_children, plan.temperature, plan.top_p, scorer, plan.margin, plan.beam)
+    tempered = plan.max_depth, plan.max_children, plan.temperature, plan.top_p
+    return Limits(*tempered, scorer, plan.margin, plan.beam, plan.searched)
 
 
 def dynamic_trees(

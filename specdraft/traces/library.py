@@ -268,7 +268,7 @@ class Expansions:
         }
 
 
-GROWN_BY = ("temperature", "predictor", "top_p", "margin", "beam")
+GROWN_BY = ("temperature", "predictor", "top_p", "margin", "beam", "searched")
 
 
 def _grown_by(plan: NestedPlan) -> dict[str, Any]:
@@ -278,7 +278,8 @@ def _grown_by(plan: NestedPlan) -> dict[str, Any]:
     scored |= {"predictor": plan.scorer.name} if plan.scorer else {}
     scored |= {} if plan.top_p == 1 else {"top_p": plan.top_p}
     scored |= {} if plan.margin == inf else {"margin": plan.margin}
-    return scored | ({} if plan.beam is None else {"beam": plan.beam})
+    scored |= {} if plan.beam is None else {"beam": plan.beam}
+    return scored | ({"searched": True} if plan.searched else {})
 
 
 class FoundTraces(NamedTuple):

@@ -6,7 +6,7 @@ from math import inf
 
 import numpy as np
 
-from specdraft.trees.growth import Growth
+from specdraft.trees.growth import GrownTrees, Growth
 
 
 class BeamGrowth(Growth):
@@ -60,3 +60,36 @@ class BeamGrowth(Growth):
         root = self._root[self.frontier[order]]
         self.ahead = np.zeros(len(order), dtype=np.int64)
         self.ahead[order] = np.arange(len(root)) - np.searchsorted(root, root)
+
+
+class BeamSearchGrowth(BeamGrowth):
+    """See `shapes.beam_search.BeamSearch` for the trees, and `BeamGrowth` for the rest.
+
+    Args:
+        roots, node_budget, max_depth, max_children: see `Growth`.
+        beam: candidate sequences.
+    """
+
+    def __init__(self, roots: int, node_budget: int, max_depth: int, max_children: int, beam: int) -> None:
+        found = max_children + (max_depth - 1) * beam * max_children
+        super().__init__(roots, found, max_depth, max_children, beam)
+        self._sent = node_budget
+
+    def trees(self) -> GrownTrees:
+        """See `Growth.trees`."""
+        beams = np.flatnonzero(self._in_beam)
+        of, root = self.nodes_at(beams), self._root[beams]
+        deepest = np.zeros(self._roots, dtype=np.int64)
+        np.maximum.at(deepest, root, of.depth)
+        order = np.lexsort((self._turn[beams], -of.log_prob, root))
+        ends = beams[order[(of.depth == deepest[root])[order]]]
+        paths = [ends]
+        for _ in range(1, self.max_depth):
+            above = self._all.parent[paths[-1]]
+            paths.append(np.where(above < 0, paths[-1], above))  # a root stays
+        nodes = np.stack(paths[::-1], 1).ravel()
+        nodes = nodes[nodes >= self._roots]
+        kept = nodes[np.sort(np.unique(nodes, return_index=True)[1])]
+        root = self._root[kept]
+        kept = kept[np.arange(len(kept)) - np.searchsorted(root, root) < self._sent]
+        return GrownTrees.of(kept, self._all, self._root, self._roots, self._sent)

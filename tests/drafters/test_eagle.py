@@ -37,6 +37,7 @@ from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import RandomSource
 from specdraft.trees.shapes import registry
+from specdraft.trees.shapes.beam_search import BeamSearch
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.expand_rerank import ExpandRerank
 from specdraft.trees.shapes.kary import Kary
@@ -274,7 +275,9 @@ def test_live_is_replay(tree: str, budget: int, zoo: Heads) -> None:
     assert tokens_per_step(zoo, tree, budget) > 1.2
 
 
-@pytest.mark.parametrize("shape", [BestFirst(max_children=5), ExpandRerank(top_k=4, steps=5)], ids=lambda s: s.kind)
+@pytest.mark.parametrize(
+    "shape", [BestFirst(max_children=5), ExpandRerank(top_k=4, steps=5), BeamSearch(width=3)], ids=lambda s: s.kind
+)
 def test_dynamic_trees_are_replay_of_the_largest_budgets(shape: Any, zoo: Heads) -> None:
     expansions = list(zoo.pair.drafter.expand(zoo.texts, shape.at(24)))
     for budget in (6, 24):

@@ -40,6 +40,7 @@ from specdraft.errors import ModelError
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.shapes import registry
+from specdraft.trees.shapes.beam_search import BeamSearch
 from specdraft.trees.shapes.best_first import BestFirst, BestFirstPlan
 
 WIDTH, DEPTHS = 32, 3
@@ -216,6 +217,7 @@ def test_live_is_replay(tree: str, budget: int, zoo: Heads) -> None:
 @pytest.mark.parametrize("budget", [6, 32])
 def test_best_first_trees_live_and_replayed(budget: int, zoo: Heads) -> None:
     check_best_first(zoo, budget)
+    check_best_first(zoo, budget, BeamSearch(width=3))
 
 
 def test_starts_in_parts_grow_the_same_trees(zoo: Heads, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from specdraft.replay import best_first
 from specdraft.replay.best_first import fed_nodes, nodes_there, take_steps, walk
 from specdraft.results.metrics import COUNTS, Tally
 from specdraft.trees.shapes.adaptive import Adaptive
+from specdraft.trees.shapes.beam_search import BeamSearch
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.expand_rerank import ExpandRerank
 
@@ -34,11 +35,12 @@ SHAPES = (
     BestFirst(scores="calibrated", temperature=0.4),
 )
 RERANKED = (ExpandRerank(), ExpandRerank(top_k=3, steps=5), ExpandRerank(top_k=2, steps=8))
+SEARCHED = (BeamSearch(), BeamSearch(width=6, steps=3), BeamSearch(width=2, steps=7))
 ADAPTIVE = (Adaptive(), Adaptive(margin=1.0, max_nodes_per_level=3), Adaptive(margin=0.5, max_depth=3))
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, *RERANKED, *ADAPTIVE], ids=lambda shape: shape.label)
-def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst | ExpandRerank | Adaptive) -> None:
+@pytest.mark.parametrize("shape", [*SHAPES, *RERANKED, *SEARCHED, *ADAPTIVE], ids=lambda shape: shape.label)
+def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst | ExpandRerank | BeamSearch | Adaptive) -> None:
     pair = small()
     grown = expansions(pair, shape.at(max(BUDGETS)))
     walked = walk(pair.packed, grown)
@@ -56,7 +58,7 @@ def test_replay_is_live_to_the_integer_at_every_budget(shape: BestFirst | Expand
         fed = [[n for n in row if n] for row in fed_nodes(walked, starts, plan).tolist()]
         assert [len(row) for row in fed] == [len(row) for row in live.fed]
         known, true = sum(map(sum, fed)), sum(map(sum, live.fed))  # nodes that were pushed out again are not known
-        if isinstance(shape, Adaptive):
+        if isinstance(shape, (Adaptive, BeamSearch)):
             assert fed == live.fed
             continue
         raw = not isinstance(shape, BestFirst) or shape.scores == "raw"

@@ -394,7 +394,8 @@ class TestSeeds:
 
     def test_equal_trees_are_decoded_once_and_alike(self, base: list[str], tmp_path: Path) -> None:
         def tallies(*trees: str) -> set[str]:
-            found = run(base, tmp_path / "-".join(trees), "acceptance=typical", f"tree={','.join(trees)}", "budget=2")
+            words = ["acceptance=traversal", "engine=live", f"tree={','.join(trees)}", "budget=2"]
+            found = run(base, tmp_path / "-".join(trees), *words)
             assert len(found) == len(trees) * len(TEXTS)
             return {json.dumps([one["prompt_id"], one["tally"]]) for one in found.values()}
 

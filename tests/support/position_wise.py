@@ -16,7 +16,7 @@ from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import recorded_texts
 from specdraft.trees.ranks import PackedRanks
-from specdraft.trees.shapes import registry
+from specdraft.trees.shapes import Shape, registry
 from specdraft.trees.shapes.best_first import BestFirst
 from support.drafting import record_all
 from support.recorded import untimed
@@ -70,9 +70,9 @@ def check_static(heads: Heads, tree: str, budget: int) -> int:
     return sum(int(counted.accepted_tokens) for counted in replayed(heads, tree, budget))
 
 
-def check_best_first(heads: Heads, budget: int) -> None:
+def check_best_first(heads: Heads, budget: int, shape: Shape | None = None) -> None:
     """Trees of a budget are parts of the largest ones, which are recorded."""
-    shape = BestFirst(max_depth=4, max_children=5)
+    shape = shape or BestFirst(max_depth=4, max_children=5)
     plan = shape.at(budget)
     tallies, _ = replay_dynamic(heads.packed, list(heads.pair.drafter.expand(heads.texts, shape.at(32))), plan)
     for prompt, counted in zip(heads.prompts, tallies, strict=True):

@@ -203,8 +203,8 @@ class NestedPlan(Plan, Protocol):
 
     @property
     def max_depth(self) -> int:
-        """Draft levels at most; plans with equal `max_depth`, `max_children`, `temperature`, `top_p`, `margin` and
-        `beam` share what is recorded."""
+        """Draft levels at most; plans with equal `max_depth`, `max_children`, `temperature`, `top_p`, `margin`,
+        `beam` and `searched` share what is recorded."""
 
     @property
     def max_children(self) -> int:
@@ -230,6 +230,10 @@ class NestedPlan(Plan, Protocol):
     @property
     def beam(self) -> int | None:
         """How many nodes of a level are expanded (see `ExpandRerank`); None: all that may be in the tree."""
+
+    @property
+    def searched(self) -> bool:
+        """Whether trees are what a beam search ends with (see `BeamSearch`), not the best of all that it found."""
 
     @property
     def scorer(self) -> Scorer | None:

@@ -160,7 +160,7 @@ class BestFirstPlan:
         top_p: see `BestFirst.candidate_top_p`.
         scorer: ranks nodes in the place of the drafter's probabilities.
         predictor: the file of a scorer that is not there yet, or `CROSS_FITTED`.
-        margin, beam: see `NestedPlan`.
+        margin, beam, searched: see `NestedPlan`.
     """
 
     nodes: int
@@ -173,6 +173,7 @@ class BestFirstPlan:
     predictor: str | None = None
     margin: float = inf
     beam: int | None = None
+    searched: bool = False
     dynamic: ClassVar[bool] = True
     topology: ClassVar[None] = None
 
