@@ -7,9 +7,10 @@ Replay drafts again along the recorded text (see `replay.redraft`), with this ve
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from specdraft.drafters.base import (
     GivenTrees,
     Prefilled,
     RecordedText,
+    RowOf,
 )
 from specdraft.drafters.text_index import Continuation
 from specdraft.errors import ConfigError
@@ -141,6 +143,10 @@ class TextDrafter:
         tokens = tree.token_list()
         for node in accepted_nodes:
             self._reader.push(tokens[node])
+
+    def another(self, row_of: RowOf) -> Self:
+        """See `Drafter.another`: it runs no model."""
+        return copy.copy(self)
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
         """See `Drafter.annotate`: as it is looked up at every node."""
