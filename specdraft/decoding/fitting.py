@@ -35,6 +35,7 @@ class Together:
         scorer: what ranks the nodes of a tree that goes by a predictor.
         trees: where the tree is kept once it is made.
         pruning: which of its nodes are sent.
+        batch: texts that are decoded side by side.
     """
 
     shape: Shape
@@ -50,6 +51,7 @@ class Together:
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)
     pruning: PruningPolicy = field(default_factory=NoPruning)
     scorer: Scorer | None = None
+    batch: int = 1
 
     @property
     def limits(self) -> Limits:
@@ -127,6 +129,8 @@ class Together:
             return why
         if why := self._wrong_rule():
             return f"{why}; {self._fitting_rules()}"
+        if self.batch > 1 and self.runs == "replay":
+            return f"batch={self.batch} is for engine=live: what is counted in replay does not depend on it"
         if self.traits.earlier and self.prompts is None:
             return f"drafter={self.drafter} reads what a study made of earlier prompts; one prompt alone has none"
         return (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()

@@ -15,7 +15,7 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
 from specdraft.results.kept_tables import ABLATION, RELIABILITY, TableKind
-from specdraft.results.metrics import COUNTS, PRUNED, TIMES
+from specdraft.results.metrics import COUNTS, LATENCIES, PRUNED, TIMES
 from specdraft.results.study_tables import read_csv
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS
 from specdraft.results.tables import EARLIER_KEYS
@@ -29,6 +29,7 @@ NUMERIC = [
     *PRUNED,
     *TIMES,
     *RATIOS_WITH_ENDS,
+    *LATENCIES,
 ]
 DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
@@ -172,6 +173,7 @@ SHORT = {
     "seed": "seed ",
     "prompts": "prompts ",
     "pruning": "pruning ",
+    "batch": "in batches of ",
     "cost_context": "costs at context ",
     "cost_batch": "batch ",
 }

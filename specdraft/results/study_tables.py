@@ -17,15 +17,15 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, RELIABILITY
-from specdraft.results.metrics import PERPLEXITY, RATIOS
+from specdraft.results.metrics import LATENCIES, LATENCY, PERPLEXITY, RATIOS
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS, OPTIONAL
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order
-    "records.csv": [*KEYS, *SUMS, *RATIOS, PERPLEXITY],
-    "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS],
-    "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS],
+    "records.csv": [*KEYS, *SUMS, LATENCY, *RATIOS, PERPLEXITY],
+    "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS, *LATENCIES],
+    "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS, *LATENCIES],
     "comparisons.csv": COMPARISON_COLUMNS,
     **{file: [*DETAIL_KEYS, *columns] for file, columns in DETAILS.items()},
 }

@@ -77,6 +77,7 @@ class Combination:
             trees=self.trees,
             pruning=self.pruning,
             scorer=self.scorer,
+            batch=settings.batch,
         )
 
     @cached_property
@@ -124,6 +125,7 @@ class Combination:
             "nodes": limits.nodes,
             "depth": limits.depth,
             "pruning": self.pruning.label,
+            "batch": settings.batch,
             "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
@@ -141,6 +143,7 @@ class Combination:
         """12 hex digits of everything that decides this combination's numbers (no device index, no output option)."""
         if not self.pruning.prunes:
             keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
+        keys = {name: value for name, value in keys.items() if (name, value) != ("batch", Settings.batch)}
         if self._cost_point == (CostSpec.context, CostSpec.batch):
             keys = {name: value for name, value in keys.items() if name not in ("cost_context", "cost_batch")}
         decides = keys | self.pair.decides
@@ -192,9 +195,10 @@ class Combination:
     def run_key(self) -> tuple[Any, ...]:
         """Combinations of one pair with equal keys decode the same thing: equal trees run once.
 
-        Children are drawn at random in the order in which a tree lists its nodes, so there the order matters.
+        Children are drawn at random in the order in which a tree lists its nodes, so there the order matters. What goes
+        side by side with a text does not.
         """
-        paths = self.topology.paths if self.topology is not None else [self.identifier]
+        paths = self.topology.paths if self.topology is not None else [self._without_batch]
         tree = tuple(sorted(paths) if self.sampling.greedy else paths)
         settings = self.settings
         return (
@@ -207,6 +211,12 @@ class Combination:
             *([repr(self.pruning)] if self.pruning.prunes else []),
             *([self._limit_s] if self._limit_s else []),
         )
+
+    @property
+    def _without_batch(self) -> str:
+        """The identifier that it would have alone."""
+        keys = {name: value for name, value in self.keys.items() if name != "combination"}
+        return self.digest(keys | {"batch": Settings.batch})
 
     def describe(self) -> str:
         """`pair tree budget`, for people."""

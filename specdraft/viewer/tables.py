@@ -136,6 +136,7 @@ def _settings(summary: pd.DataFrame) -> list[str]:
         for key in (
             "drafter",
             "pruning",
+            "batch",
             "acceptance",
             "temperature",
             "top_k",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
-from specdraft.decoding.decode import Decoding, decode, plain_tokens
+from specdraft.decoding.batch import Batch, Ended, Seat
+from specdraft.decoding.decode import ALONE, Decoding, decode, plain_tokens
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.pruning import Pruning
 from specdraft.decoding.text_seeds import text_generator
@@ -63,6 +64,14 @@ class Text(NamedTuple):
     ids: list[int]
     repeat: int
     draw: str
+
+
+class Decoded(NamedTuple):
+    """A text with its share of the time, and all the time from its beginning to its end."""
+
+    decoding: Decoding
+    wall_s: float
+    latency_s: float
 
 
 class Drafting(NamedTuple):
@@ -189,7 +198,8 @@ class FittedTrees:
 
 @dataclass(frozen=True)
 class LiveEngine:
-    """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent.
+    """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent; those in
+    batches after that, one after the other, each on all prompts.
 
     Attributes:
         store: where traces are kept, which fitted trees are chosen by.
@@ -211,15 +221,21 @@ class LiveEngine:
         needs = LiveNeeds.of(pair, work.combinations, self.store, self.watch)
         self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
         failed: set[str] = set()
-        for prompt in work.prompts:
-            for repeat in range(work.repeats):
-                text = Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
-                for twins in runs:
-                    due = [c for c in twins if work.is_due(c, prompt, repeat)]
-                    for event in self._decode_twins(pair, due, text, trees, needs, failed, work.with_steps):
-                        if isinstance(event, Failed):
-                            failed.add(event.combination)
-                        yield event
+        texts = [
+            Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
+            for prompt in work.prompts
+            for repeat in range(work.repeats)
+        ]
+        for text in texts:
+            for twins in (twins for twins in runs if twins[0].settings.batch == 1):
+                due = work.due_of(twins, text.prompt, text.repeat)
+                for event in self._decode_twins(pair, due, text, trees, needs, failed, work.with_steps):
+                    if isinstance(event, Failed):
+                        failed.add(event.combination)
+                    yield event
+        for twins in (twins for twins in runs if twins[0].settings.batch > 1):
+            dues = [(text, work.due_of(twins, text.prompt, text.repeat)) for text in texts]
+            yield from self._decode_batch(pair, [due for due in dues if due[1]], trees, needs, work.with_steps)
         used = predictors_used(pair, work.combinations, trees.predictors)
         if trees.calibrations or needs.costs or used:
             yield Measured(pair.label, needs.costs, calibrations=trees.calibrations, predictors=used)
@@ -240,13 +256,10 @@ class LiveEngine:
         if not trying:
             return passed
         try:
-            first, of_text = trying[0], (text.prompt, text.repeat)
-            plan = trees.plan(first, *of_text)
-            temperature = trees.temperature(first, *of_text) if first.pruning.fits_scores else 1.0
-            predictor = trees.predictor(first, *of_text) if first.pruning.fits_predictor else None
-            pruning = needs.pruning(first, temperature, plan.dynamic, predictor)
-            how = Drafting(plan, pruning, trees.earlier(first, *of_text))
-            row = self._row(pair, first, text, how, with_steps)
+            first, how = trying[0], _drafting(trying[0], text, trees, needs)
+            (plain,) = self._plain_texts(pair, first, [text])
+            decoded = _decode(pair, first, how, text, Seat(Verifier.of(pair), pair.drafter, ALONE))
+            row = _row(pair, first, text, how, decoded, plain, with_steps)
         except ResultsError:
             raise
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
@@ -254,37 +267,135 @@ class LiveEngine:
             return [*passed, *(Failed(c.identifier, text.prompt.prompt_id, why, 1) for c in trying)]
         return [*passed, Done([replace(row, combination=c.identifier, weights=c.weights) for c in trying])]
 
-    def _row(self, pair: Pair, combination: Combination, text: Text, how: Drafting, with_steps: bool) -> Row:
-        verifier = Verifier.of(pair)
-        plain = self._decode_plainly(pair, combination, verifier, text)
-        started = time.perf_counter()
-        decoding = _decode(pair, combination, how, verifier, text)
-        wall_s = time.perf_counter() - started
-        tie, cut_off = None, decoding.timed_out
-        alike = plain.tokens[: len(decoding.tokens) if cut_off else None]
-        if combination.sampling.greedy and combination.rule.lossless:
-            tie = compare_greedy(pair.target, pair.target_check, text.ids, alike, decoding.tokens)
-        dynamic = how.plan.dynamic or how.pruning.prunes
-        plain_s = plain.wall_s(len(alike))
-        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
-        counted.score(_nll_of(pair, text, decoding.tokens, plain), _nll_of(pair, text, alike, plain), len(alike))
-        steps = listed_steps(decoding.steps) if with_steps else None
-        name, weights = combination.identifier, combination.weights
-        named = (name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat)
-        return Row(*named, counted, tie, steps, cut_off)
+    def _decode_batch(
+        self,
+        pair: Pair,
+        dues: list[tuple[Text, list[Combination]]],
+        trees: FittedTrees,
+        needs: LiveNeeds,
+        with_steps: bool,
+    ) -> Iterator[Event]:
+        """Texts side by side, each with the combinations, which decode the same thing, that its row is due of."""
+        if not dues:
+            return
+        begun, failed, (first, *_) = 0, False, dues[0][1]
+        try:
+            hows = [_drafting(first, text, trees, needs) for text, _ in dues]
+            plain = self._plain_texts(pair, first, [text for text, _ in dues])
+            batch = Batch[Decoded](pair.target, pair.drafter, first.settings.batch)
+        except ResultsError:
+            raise
+        except Exception as error:  # see `_decode_twins`
+            yield from _failed(dues[0], explain(error))
+            yield GivenUp(sum(len(due) for _, due in dues[1:]))
+            return
 
-    def _decode_plainly(self, pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> PlainText:
-        """The target alone on this prompt, once for all pairs that share the target."""
-        target, sampling, ending = pair.files.target, combination.sampling, _ending(pair, combination)
-        model = (target.weights_hash, repr(target.spec), pair.target.vocab)
-        key = (*model, tuple(text.ids), ending, repr(sampling), text.draw)
-        if key not in self.plain:
-            started, tokens, until_s = time.perf_counter(), [], []
-            for token in plain_tokens(verifier, sampling, text.ids, ending, _source(pair, combination, text)):
-                tokens.append(token)
-                until_s.append(time.perf_counter() - started)
+        def texts() -> Iterator[Callable[[Seat], Decoded]]:
+            nonlocal begun
+            for how, (text, _) in zip(hows, dues, strict=True):
+                if failed:
+                    return
+                begun += 1
+                yield partial(_decode, pair, first, how, text)
+
+        for ended in batch.decode(texts()):
+            text, due = dues[ended.number]
+            try:
+                if ended.error is not None:
+                    raise ended.error
+                assert ended.result is not None
+                row = _row(pair, first, text, hows[ended.number], ended.result, plain[ended.number], with_steps)
+            except Exception as error:
+                yield from [GivenUp(len(due))] if failed else _failed(dues[ended.number], explain(error))
+                failed = True
+            else:
+                yield Done([replace(row, combination=c.identifier, weights=c.weights) for c in due])
+        if left := sum(len(due) for _, due in dues[begun:]):
+            yield GivenUp(left)
+
+    def _plain_texts(self, pair: Pair, combination: Combination, texts: Sequence[Text]) -> list[PlainText]:
+        """The target alone on these prompts, in batches as large as the combination's, once for all pairs that share
+        the target."""
+        keys = [_plain_key(pair, combination, text) for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self.plain}
+        plainly = [partial(_decode_plainly, pair, combination, text) for text in missing.values()]
+        if combination.settings.batch == 1:
+            found = [decode(Seat(Verifier.of(pair), None, ALONE)) for decode in plainly]
+        else:
+            found = _in_their_order(Batch[TimedTokens](pair.target, None, combination.settings.batch).decode(plainly))
+        for (key, text), (tokens, until_s) in zip(missing.items(), found, strict=True):
             self.plain[key] = PlainText(tokens, until_s, nll(pair.target, text.ids, tokens))
-        return self.plain[key]
+        return [self.plain[key] for key in keys]
+
+
+TimedTokens = tuple[list[int], list[float]]
+
+
+def _in_their_order(ends: Iterable[Ended[TimedTokens]]) -> list[TimedTokens]:
+    """What texts came to. Raises whatever went wrong in one of them."""
+    found: dict[int, TimedTokens] = {}
+    for ended in ends:
+        if ended.error is not None:
+            raise ended.error
+        assert ended.result is not None
+        found[ended.number] = ended.result
+    return [found[number] for number in sorted(found)]
+
+
+def _failed(due: tuple[Text, list[Combination]], why: str) -> list[Failed]:
+    return [Failed(combination.identifier, due[0].prompt.prompt_id, why, 1) for combination in due[1]]
+
+
+def _drafting(combination: Combination, text: Text, trees: FittedTrees, needs: LiveNeeds) -> Drafting:
+    of_text = (combination, text.prompt, text.repeat)
+    plan = trees.plan(*of_text)
+    temperature = trees.temperature(*of_text) if combination.pruning.fits_scores else 1.0
+    predictor = trees.predictor(*of_text) if combination.pruning.fits_predictor else None
+    pruning = needs.pruning(combination, temperature, plan.dynamic, predictor)
+    return Drafting(plan, pruning, trees.earlier(*of_text))
+
+
+def _row(
+    pair: Pair,
+    combination: Combination,
+    text: Text,
+    how: Drafting,
+    decoded: Decoded,
+    plain: PlainText,
+    with_steps: bool,
+) -> Row:
+    decoding, tie = decoded.decoding, None
+    cut_off = decoding.timed_out
+    alike = plain.tokens[: len(decoding.tokens) if cut_off else None]
+    if combination.sampling.greedy and combination.rule.lossless:
+        tie = compare_greedy(pair.target, pair.target_check, text.ids, alike, decoding.tokens)
+    dynamic = how.plan.dynamic or how.pruning.prunes
+    plain_s = plain.wall_s(len(alike))
+    counted = tally(decoding.first, decoding.steps, decoded.wall_s, plain_s, dynamic, decoding.prefill_s)
+    counted.latency_s = decoded.latency_s
+    counted.score(_nll_of(pair, text, decoding.tokens, plain), _nll_of(pair, text, alike, plain), len(alike))
+    steps = listed_steps(decoding.steps) if with_steps else None
+    name, weights = combination.identifier, combination.weights
+    named = (name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat)
+    return Row(*named, counted, tie, steps, cut_off)
+
+
+def _plain_key(pair: Pair, combination: Combination, text: Text) -> tuple[Any, ...]:
+    """All that a plain text and its time depend on."""
+    target, sampling, ending = pair.files.target, combination.sampling, _ending(pair, combination)
+    model = (target.weights_hash, repr(target.spec), pair.target.vocab)
+    return (*model, tuple(text.ids), ending, repr(sampling), text.draw, combination.settings.batch)
+
+
+def _decode_plainly(pair: Pair, combination: Combination, text: Text, seat: Seat) -> TimedTokens:
+    """The target's tokens, and how many seconds each beginning of them takes."""
+    share, tokens, until_s = seat.times.share, list[int](), list[float]()
+    started = share()
+    given = (combination.sampling, text.ids, _ending(pair, combination), _source(pair, combination, text))
+    for token in plain_tokens(seat.verifier, *given):
+        tokens.append(token)
+        until_s.append(share() - started)
+    return tokens, until_s
 
 
 def _nll_of(pair: Pair, text: Text, tokens: list[int], plain: PlainText) -> float:
@@ -303,20 +414,33 @@ def _same_text(combination: Combination, repeat: int) -> tuple[Any, ...]:
 
 
 def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
-    """Combinations that decode the same thing stand together."""
+    """Combinations that decode the same thing, as many texts side by side, stand together."""
     runs: dict[Any, list[Combination]] = {}
     for combination in combinations:
-        runs.setdefault(combination.run_key, []).append(combination)
+        runs.setdefault((combination.run_key, combination.settings.batch), []).append(combination)
     return list(runs.values())
 
 
-def _decode(pair: Pair, combination: Combination, how: Drafting, verifier: Verifier, text: Text) -> Decoding:
+def _decode(pair: Pair, combination: Combination, how: Drafting, text: Text, seat: Seat) -> Decoded:
+    assert seat.drafter is not None
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
-    setting = (how.plan, combination.rule, combination.sampling)
-    given = (*setting, text.ids, _ending(pair, combination), source)
-    limit_s = combination.settings.max_time_s
-    decoding = decode(verifier, pair.drafter, *given, pruning=how.pruning, earlier=how.earlier, max_time_s=limit_s)
-    return decoding.finish()
+    (share, passed), limit_s = seat.times, combination.settings.max_time_s
+    began_passed, began = passed(), share()
+    decoding = decode(
+        seat.verifier,
+        seat.drafter,
+        how.plan,
+        combination.rule,
+        combination.sampling,
+        text.ids,
+        _ending(pair, combination),
+        source,
+        pruning=how.pruning,
+        earlier=how.earlier,
+        max_time_s=limit_s,
+        times=seat.times,
+    ).finish()
+    return Decoded(decoding, share() - began, passed() - began_passed)
 
 
 def listed_steps(steps: Iterable[Step]) -> list[list[int]]:
