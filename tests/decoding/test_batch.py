@@ -225,6 +225,24 @@ def test_who_stops_listening_ends_all_texts() -> None:
     assert side_by_side(target, ModelDrafter(draft), texts_of(CHAIN)[:2])  # nothing is left behind
 
 
+def test_an_interruption_ends_all_texts() -> None:
+    target, draft = models("llama")
+    ended = list[int]()
+
+    def text(number: int, seat: Seat) -> Any:
+        try:
+            seat.verifier.prefill([1, 2, number])
+            if number == 1:
+                raise KeyboardInterrupt
+            return texts_of(CHAIN)[number](seat)
+        finally:
+            ended.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(target, ModelDrafter(draft), [partial(text, number) for number in range(5)])
+    assert sorted(ended) == [0, 1, 2]
+
+
 def test_the_mode_of_inference_is_each_texts_own() -> None:
     target, _ = models("llama")
 

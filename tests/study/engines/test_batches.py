@@ -29,7 +29,7 @@ from specdraft.traces.store import TraceStore
 TEXTS = ("Once upon a time", "It was late", "def f(x):", "1 2 3 1 2 3 1", "A")
 LIVE = ["engine=live", "batch=1,3", "report=false"]
 RANKED = ["tree=kary,best_first", "budget=3", "acceptance=greedy,topk", "sampling.temperature=0,1.0"]
-DRAWN = ["tree=chain,kary", "budget=3", "acceptance=recursive,block,traversal", "sampling.temperature=1.0", "repeats=2"]
+DRAWN = ["tree=kary", "budget=3", "acceptance=recursive,traversal", "sampling.temperature=1.0", "repeats=2"]
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,24 @@ def test_a_text_that_fails_leaves_those_beside_it(
     assert {row["prompt_id"] for row in done} == {"0", "2"}  # those that were begun
     assert all(row in expected[3] for row in done)
     assert sum(e.rows for e in events if isinstance(e, GivenUp)) == 2
+
+
+def test_so_does_one_whose_plain_decoding_fails(
+    plan: StudyPlan, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plainly = live.plain_tokens
+
+    def failing(*given: Any) -> Any:
+        if given[2] == pair.encode(TEXTS[4]):
+            raise ValueError("not this one")
+        return plainly(*given)
+
+    monkeypatch.setattr(live, "plain_tokens", failing)
+    work = work_of(plan, "live")
+    three = [combination for combination in work.combinations if combination.settings.batch == 3]
+    events = events_of(replace(work, combinations=tuple(three)), pair, tmp_path)
+    assert [(e.prompt_id, e.error) for e in events if isinstance(e, Failed)] == [("4", "ValueError: not this one")]
+    assert {row.prompt_id for row in rows_of(events)} == {"0", "1", "2", "3"}
 
 
 def test_a_batch_that_cannot_be_made_fails_once(
