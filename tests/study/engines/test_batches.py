@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isclose
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pytest
 from support.command_line import Run
-from support.engine_runs import rows_of, untimed_rows, work_of
+from support.engine_runs import rows_of, study_of, untimed_rows, work_of
 from support.tiny_models import PairFolders
 
+from specdraft.decoding.batch import Batch
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.results.journal import Row
 from specdraft.study.combination import Combination
@@ -26,6 +26,7 @@ from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.run import run_study
 from specdraft.traces.store import TraceStore
 
+T = TypeVar("T")
 TEXTS = ("Once upon a time", "It was late", "def f(x):", "1 2 3 1 2 3 1", "A")
 LIVE = ["engine=live", "batch=1,3", "report=false"]
 RANKED = ["tree=kary,best_first", "budget=3", "acceptance=greedy,topk", "sampling.temperature=0,1.0"]
@@ -34,11 +35,7 @@ DRAWN = ["tree=kary", "budget=3", "acceptance=recursive,traversal", "sampling.te
 
 @pytest.fixture(scope="module")
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"question_id": str(i), "prompt": p}) + "\n" for i, p in enumerate(TEXTS)))
-    pair = [f"pair.{role}.path={folder}" for role, folder in tiny_pair_folders._asdict().items()]
-    devices = [f"pair.{role}.device=cpu" for role in ("target", "draft")]
-    return [*pair, *devices, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}", "max_new_tokens=8", *LIVE]
+    return [*study_of(tiny_pair_folders, tmp_path_factory.mktemp("prompts"), TEXTS), "max_new_tokens=8", *LIVE]
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +101,30 @@ def test_times_are_shares_and_latency_is_all_of_it(plan: StudyPlan, pair: Pair, 
         together = batches[row.combination]
         assert counted.latency_s >= counted.wall_s >= 0.99 * counted.latency_s / together
         assert together == 1 or counted.latency_s > 1.2 * counted.wall_s
+
+
+def test_plain_decoding_goes_in_batches_of_the_same_size(
+    plan: StudyPlan, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = list[tuple[bool, int]]()
+
+    class Counting(Batch[T]):
+        def __init__(self, target: Any, drafter: Any, seats: int) -> None:
+            made.append((drafter is None, seats))
+            super().__init__(target, drafter, seats)
+
+    monkeypatch.setattr(live, "Batch", Counting)
+    engine, work = LiveEngine(TraceStore(tmp_path)), work_of(plan, "live")
+    rows = rows_of(engine.run(work, pair))
+    assert made == [(True, 3), (False, 3)]
+    together = {c.identifier for c in work.combinations if c.settings.batch == 3}
+    of_alone, of_three = (
+        [row.tally.plain_s for row in rows if (row.combination in together) == several] for several in (False, True)
+    )
+    assert not set(of_alone) & set(of_three)  # timed apart
+    assert len(engine.plain) == 2 * len(TEXTS)
+    rows_of(engine.run(work, pair))
+    assert len(made) == 3  # plain texts are there
 
 
 def test_a_stopped_study_makes_what_is_missing(
