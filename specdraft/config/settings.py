@@ -54,6 +54,7 @@ class Settings:
     max_prompt_tokens: int | None = None
     max_time_s: float | None = None  # no step of a live text is begun later than so many seconds after its prompt
     engine: str = "auto"
+    batch: int = 1  # live texts that are decoded side by side
     seed: int = 0
     repeats: int = 1
     report: bool = True  # figures and a report at the end of a sweep
@@ -65,7 +66,7 @@ class Settings:
 
     def check(self) -> None:
         """Raise `ConfigError` for values out of range."""
-        for key, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("repeats", 1), ("seed", 0)):
+        for key, least in (("max_new_tokens", 1), ("max_prompt_tokens", 1), ("repeats", 1), ("batch", 1), ("seed", 0)):
             value = getattr(self, key)
             if value is not None and value < least:
                 raise ConfigError(f"{key}={value} is out of range; expected {least} or more")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import NamedTuple
 
 import torch
 
@@ -21,6 +22,25 @@ from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import Source
 from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
+
+
+def _now() -> float:
+    return time.perf_counter()
+
+
+class Times(NamedTuple):
+    """Seconds so far, in two ways.
+
+    Attributes:
+        share: of the time, what is one text's; of texts that are decoded side by side, they add up to the whole.
+        passed: of the time.
+    """
+
+    share: Callable[[], float] = _now
+    passed: Callable[[], float] = _now
+
+
+ALONE = Times()
 
 
 @dataclass
@@ -79,6 +99,7 @@ def decode(
     again: bool = False,
     watched: bool = False,
     max_time_s: float | None = None,
+    times: Times = ALONE,
 ) -> Decoding:
     """Decode one prompt; the prompt is read at once, every step when it is asked for.
 
@@ -97,9 +118,10 @@ def decode(
         again: verifier and drafter hold this very prompt from the last time: it is not read again.
         watched: keep what is needed to show a step: draft probabilities, and the target's logits.
         max_time_s: no step is begun later than so many seconds after this call.
+        times: see `Times`; what a step and the prompt take is the text's share.
     """
-    until = inf if max_time_s is None else time.perf_counter() + max_time_s
-    clock = Clock(verifier.model.device)
+    until = inf if max_time_s is None else times.passed() + max_time_s
+    clock = Clock(verifier.model.device, times.share)
     prompt = verifier.rewind() if again else verifier.prefill(prompt_ids)
     root = choose(standardise(prompt.logits[None], sampling), sampling, source)
     if again:
@@ -108,7 +130,7 @@ def decode(
         drafter.begin(Prefilled(prompt_ids, prompt.hidden, earlier))
     drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes)
     pruner = pruning.begin(prompt_ids)
-    steps = _steps(verifier, drafter, sizing.begin(plan), rule, drawing, pruner, root, ending, until)
+    steps = _steps(verifier, drafter, sizing.begin(plan), rule, drawing, pruner, root, ending, until, times)
     return Decoding(root, prefill_s=clock.lap(), ending=ending, _coming=steps)
 
 
@@ -122,9 +144,10 @@ def _steps(
     root: int,
     ending: Ending,
     until: float,
+    times: Times,
 ) -> Iterator[Step]:
-    emitted, clock = 1, Clock(verifier.model.device)
-    while not ending.reached(emitted, root) and time.perf_counter() < until:
+    emitted, clock = 1, Clock(verifier.model.device, times.share)
+    while not ending.reached(emitted, root) and times.passed() < until:
         clock.restart()
         drafted = drafter.draft(root, sizer.plan(), drawing)
         draft_s = clock.lap()
@@ -156,21 +179,26 @@ def choose(probs: torch.Tensor, sampling: Sampling, source: Source) -> int:
 
 
 class Clock:
-    """Wall-clock laps; on a GPU each lap waits for the work that was queued in it."""
+    """Wall-clock laps; on a GPU each lap waits for the work that was queued in it.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    Args:
+        device: where the work is done.
+        now: seconds so far.
+    """
+
+    def __init__(self, device: torch.device, now: Callable[[], float] = _now) -> None:
+        self._device, self._now = device, now
         self.restart()
 
     def restart(self) -> None:
         """Start a lap now."""
-        self._start = time.perf_counter()
+        self._start = self._now()
 
     def lap(self) -> float:
         """Seconds since the last lap ended."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
+        now = self._now()
         seconds, self._start = now - self._start, now
         return seconds
 

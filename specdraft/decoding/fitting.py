@@ -37,7 +37,8 @@ class Together:
         trees: where the tree is kept once it is made.
         pruning: which of its nodes are sent.
         length: how long the chain of each step is, at most the budget.
-        batch: texts that go together.
+        cost_batch: texts that go together where `length` looks at costs.
+        batch: texts that are decoded side by side.
     """
 
     shape: Shape
@@ -54,12 +55,13 @@ class Together:
     pruning: PruningPolicy = field(default_factory=NoPruning)
     scorer: Scorer | None = None
     length: LengthPolicy = field(default_factory=Constant)
+    cost_batch: int = 1
     batch: int = 1
 
     @property
     def most(self) -> int:
         """The budget, or what a length policy makes of it that is the same in every step."""
-        return self.length.fixed(self.budget, self.batch) or self.budget
+        return self.length.fixed(self.budget, self.cost_batch) or self.budget
 
     @property
     def limits(self) -> Limits:
@@ -153,6 +155,8 @@ class Together:
             return why
         if why := self._wrong_rule():
             return f"{why}; {self._fitting_rules()}"
+        if self.batch > 1 and self.runs == "replay":
+            return f"batch={self.batch} is for engine=live: what is counted in replay does not depend on it"
         if self.traits.earlier and self.prompts is None:
             return f"drafter={self.drafter} reads what a study made of earlier prompts; one prompt alone has none"
         return (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
@@ -211,7 +215,7 @@ class Together:
             return None
         if shape.kind != "chain":
             return f"length={length.kind} sizes chains; tree={shape.label} is none (tree=chain)"
-        if (why := length.misfit(self.budget, self.batch)) or not length.sizes:
+        if (why := length.misfit(self.budget, self.cost_batch)) or not length.sizes:
             return why
         if self.pruning.prunes:
             return f"length={length.kind} and pruning={self.pruning.kind} both say what is sent; leave one out"

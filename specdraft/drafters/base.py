@@ -225,6 +225,9 @@ class GivenTrees(NamedTuple):
         return depth[:, 1:]
 
 
+RowOf = Callable[["CachedModel"], "CachedModel"]
+
+
 class Drafter(Protocol):
     """Proposes trees below the last committed token, and says what it would have proposed along a recorded text."""
 
@@ -248,6 +251,13 @@ class Drafter(Protocol):
             tree: as it was drafted.
             accepted_nodes: from the root downwards.
             hidden: `[1 + accepted, L, width]` the target's states of the root and the accepted nodes.
+        """
+
+    def another(self, row_of: RowOf) -> Drafter:
+        """One with the same weights for another text, which decodes side by side with others; it begins anew.
+
+        Args:
+            row_of: gives, for a model that it drafts with, a row of it that is this text's own.
         """
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:

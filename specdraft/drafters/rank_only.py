@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from specdraft.drafters.base import Described, DrafterSpec, DrafterTraits, Expansion, GivenTrees, RecordedText
+from specdraft.drafters.base import Described, DrafterSpec, DrafterTraits, Expansion, GivenTrees, RecordedText, RowOf
 from specdraft.errors import ConfigError
 from specdraft.trees.shapes import NestedPlan
 
@@ -23,6 +24,10 @@ class RankOnlyDrafter:
     def traits(self) -> DrafterTraits:
         """See `Drafter.traits`."""
         return self._spec.traits
+
+    def another(self, row_of: RowOf) -> Self:
+        """See `Drafter.another`: it runs no model."""
+        return copy.copy(self)
 
     def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:
         """See `Drafter.logits_along`: there are none."""

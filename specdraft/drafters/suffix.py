@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from specdraft.drafters.base import DrafterSpec, DrafterTraits, Target
+from specdraft.drafters.base import DrafterSpec, DrafterTraits, RowOf, Target
 from specdraft.drafters.from_text import Reader, TextDrafter, text_facts
 from specdraft.drafters.text_index import (
     ROOT,
@@ -85,6 +85,12 @@ class SuffixDrafter(TextDrafter):
 
     _spec: Suffix
     _others: EarlierTexts | None = None
+
+    def another(self, row_of: RowOf) -> Self:
+        """See `Drafter.another`: earlier texts that another one reads may be more than it may read itself."""
+        other = super().another(row_of)
+        other._others = None
+        return other
 
     def _new_reader(self, earlier: Sequence[Sequence[int]] = ()) -> Reader:
         if not earlier:

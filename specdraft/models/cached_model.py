@@ -97,13 +97,13 @@ class CachedModel(LanguageModel):
     @torch.inference_mode()
     def forget(self, kept: int) -> None:
         """Drop the pending slots after the first `kept`."""
-        self._cache.crop(kept - self.pending)
+        self._drop(self.pending - kept)
         self._pending_positions = self._pending_positions[:kept]
 
     @torch.inference_mode()
     def rewind(self, length: int) -> None:
         """Keep the first `length` committed slots only."""
-        self._cache.crop(length - self.length - self.pending)
+        self._drop(self.length + self.pending - length)
         self.length, self._pending_positions = length, self._pending_positions[:0]
 
     @torch.inference_mode()
@@ -111,10 +111,18 @@ class CachedModel(LanguageModel):
         """Keep these pending slots, in this order, as the next committed ones; drop the others."""
         kept = len(slots)
         if list(slots) != list(range(kept)):
-            rows = torch.tensor(slots, device=self.device) + self.length
-            for layer in self._cache.layers:
-                for states in (layer.keys, layer.values):
-                    states[:, :, self.length : self.length + kept] = states[:, :, rows.to(states.device)]
-        self._cache.crop(kept - self.pending)
+            self._gather(slots)
+        self._drop(self.pending - kept)
         self.length += kept
         self._pending_positions = self._pending_positions[:0]
+
+    def _drop(self, count: int) -> None:
+        """Forget what the last `count` slots hold."""
+        self._cache.crop(-count)
+
+    def _gather(self, slots: Sequence[int]) -> None:
+        """What these pending slots hold is held by the first pending ones."""
+        rows = torch.tensor(slots, device=self.device) + self.length
+        for layer in self._cache.layers:
+            for states in (layer.keys, layer.values):
+                states[:, :, self.length : self.length + len(slots)] = states[:, :, rows.to(states.device)]

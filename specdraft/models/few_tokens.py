@@ -28,9 +28,9 @@ class FewTokenLinear(torch.nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # as `torch.nn.Linear` calls it
-        """`[..., tokens, in_features]` -> `[..., tokens, out_features]`."""
-        tokens = input.shape[-2] if input.dim() > 1 else 1
-        if not 2 <= tokens <= self._most() or input.numel() != tokens * self.in_features:
+        """`[..., in_features]` -> `[..., out_features]`; tokens are those of all rows of a batch."""
+        tokens = input.numel() // self.in_features
+        if not 2 <= tokens <= self._most():
             return super().forward(input)
         states = F.pad(input.reshape(tokens, -1), (0, 0, 0, -tokens % TOGETHER))
         output = torch.matmul(self.weight, states.t()).t()[:tokens].reshape(*input.shape[:-1], -1)

@@ -15,7 +15,7 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import GROUP_KEYS
 from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY, TableKind
-from specdraft.results.metrics import COUNTS, OVERHEAD, PRUNED, TIMES
+from specdraft.results.metrics import COUNTS, LATENCIES, OVERHEAD, PRUNED, TIMES
 from specdraft.results.study_tables import read_csv
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS
 from specdraft.results.tables import EARLIER_KEYS
@@ -30,6 +30,7 @@ NUMERIC = [
     *OVERHEAD,
     *TIMES,
     *RATIOS_WITH_ENDS,
+    *LATENCIES,
 ]
 DETAIL_COLUMNS = {
     "lengths.csv": ("acceptance_length", "steps"),
@@ -174,6 +175,7 @@ SHORT = {
     "prompts": "prompts ",
     "pruning": "pruning ",
     "length": "length ",
+    "batch": "in batches of ",
     "cost_context": "costs at context ",
     "cost_batch": "batch ",
 }

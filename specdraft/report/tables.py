@@ -14,7 +14,7 @@ from specdraft.report.table import Table
 from specdraft.report.text_tables import quality_table, sizes_table
 from specdraft.report.words import say
 from specdraft.results.intervals import number
-from specdraft.results.metrics import COUNTS, TIMES
+from specdraft.results.metrics import COUNTS, LATENCIES, TIMES
 from specdraft.results.summary import RATIOS_WITH_ENDS
 
 ESTIMATES = ("est_tokens_per_s", "est_speedup")
@@ -80,7 +80,7 @@ def tables(findings: Findings) -> Iterable[Table]:
 def _summary_table(study: StudyFiles) -> Table:
     """All combinations, with the columns that hold anything."""
     written = study.written
-    counted = (*COUNTS, *RATIOS_WITH_ENDS, *TIMES)
+    counted = (*COUNTS, *RATIOS_WITH_ENDS, *TIMES, *LATENCIES)
     wanted = ["pair", *study.varying, "tree", "budget", "nodes", "depth", *counted, "combination"]
     columns = [name for name in dict.fromkeys(wanted) if name in written and (written[name] != "").any()]
     rows = list(written[columns].map(visible).itertuples(index=False, name=None))

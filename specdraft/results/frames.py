@@ -14,11 +14,11 @@ from specdraft.prompts import turn_of_name
 from specdraft.results.counted import REPLAYED
 from specdraft.results.files import rank_path_text
 from specdraft.results.journal import Row
-from specdraft.results.metrics import COUNTS, HELPERS, OVERHEAD, PRUNED, TIMES
+from specdraft.results.metrics import COUNTS, HELPERS, LATENCY, OVERHEAD, PRUNED, TIMES
 from specdraft.results.parts import NODE_COUNTS
 from specdraft.trees.topology import RankPath
 
-NUMBERS = [*COUNTS, *PRUNED, *OVERHEAD, *TIMES, *HELPERS]
+NUMBERS = [*COUNTS, *PRUNED, *OVERHEAD, *TIMES, LATENCY, *HELPERS]
 WHOLE = [*COUNTS, *PRUNED, *OVERHEAD, "looped_tokens", "judged_tokens", "reached", "accepted", "continued"]
 TEXTS = ["prompt_id", "category", "rank_path"]
 STEP = ["step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"]

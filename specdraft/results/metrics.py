@@ -24,6 +24,8 @@ COUNTS = ("steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tok
 PRUNED = ("pruned_tokens",)
 OVERHEAD = ("overhead_tokens",)  # of live decoding; replay has none
 TIMES = ("wall_s", "prefill_s", "draft_s", "predict_s", "verify_s", "other_s")
+LATENCY = "latency_s"
+LATENCIES = {"latency_s_p50": 0.5, "latency_s_p95": 0.95}  # quantiles over records
 HELPERS = (
     "plain_s",
     "looped_tokens",
@@ -43,6 +45,7 @@ HELPERS = (
 )  # summed for ratios, not written
 UNKNOWN = (
     "wall_s",
+    "latency_s",
     "prefill_s",
     "draft_s",
     "predict_s",
@@ -107,6 +110,8 @@ class Tally:
             start: what the whole tree would accept there less what is left of it does. Of replayed pruning only.
         wall_s, prefill_s, draft_s, predict_s, verify_s: measured seconds, of live decoding only; `predict_s` is
             scoring and pruning.
+        latency_s: likewise, from when the prompt was begun to the end of its text. Of texts that are decoded side by
+            side, the times before are their shares of the time, and this is all of it.
         plain_s: measured seconds of plain decoding of the same prompt.
         nll_sum, plain_nll_sum: minus the sum of the logarithms of the target's probabilities (temperature 1) of the
             text's tokens, `scored_tokens` of them, and of those of plain decoding; of live decoding only.
@@ -131,6 +136,7 @@ class Tally:
     draft_s: float = nan
     predict_s: float = nan
     verify_s: float = nan
+    latency_s: float = nan
     plain_s: float = nan
     est_s: float = nan
     est_plain_s: float = nan

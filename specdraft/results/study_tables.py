@@ -17,21 +17,22 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY
-from specdraft.results.metrics import OVERHEAD, PERPLEXITY, RATIOS
+from specdraft.results.metrics import LATENCIES, LATENCY, OVERHEAD, PERPLEXITY, RATIOS
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS, OPTIONAL
 
 EXPECTED = "expected the folder of a finished study"
 COLUMNS = {  # file -> its columns, in order
-    "records.csv": [*KEYS, *SUMS, *RATIOS, PERPLEXITY],
-    "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS],
-    "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS],
+    "records.csv": [*KEYS, *SUMS, LATENCY, *RATIOS, PERPLEXITY],
+    "summary.csv": [*COMBINATION_KEYS, *SUMS, *RATIOS_WITH_ENDS, *LATENCIES],
+    "by_category.csv": [*COMBINATION_KEYS, "category", *SUMS, *RATIOS_WITH_ENDS, *LATENCIES],
     "comparisons.csv": COMPARISON_COLUMNS,
     **{file: [*DETAIL_KEYS, *columns] for file, columns in DETAILS.items()},
 }
 TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "length", "acceptance",
         "prompts", "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
-WHOLE = {"budget", "nodes", "depth", "top_k", "max_new_tokens", "turn", "repeat", "seed", "cost_context", "cost_batch"}
+WHOLE = {"budget", "nodes", "depth", "batch", "top_k", "max_new_tokens", "turn", "repeat", "seed", "cost_context",
+         "cost_batch"}  # fmt: skip
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling
     "lengths.csv": {"acceptance_length"},
     "sizes.csv": {"drafted_tokens"},

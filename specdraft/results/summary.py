@@ -10,6 +10,8 @@ from specdraft.results.metrics import (
     COSTS_SPREAD,
     COUNTS,
     HELPERS,
+    LATENCIES,
+    LATENCY,
     OVERHEAD,
     PERPLEXITY,
     PRUNED,
@@ -23,14 +25,14 @@ from specdraft.results.prompt_sums import group_numbers, prompt_sums
 ENDS = ("lo", "hi")
 SUMS = [*COUNTS, *PRUNED, *OVERHEAD, *TIMES]
 OVER_PLAIN = "nll_over_plain"  # paired, prompt by prompt
-LATER = ("nll", "plain_nll", PERPLEXITY, OVER_PLAIN)  # with their ends: earlier studies have none
+LATER = ("nll", "plain_nll", PERPLEXITY, OVER_PLAIN, LATENCY, *LATENCIES)  # with their ends: earlier studies have none
 RATIOS_WITH_ENDS = [
     name for ratio in (*RATIOS, PERPLEXITY, OVER_PLAIN) for name in (ratio, *(f"{ratio}_{end}" for end in ENDS))
 ]
 
 
 def summarise(records: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Sums and ratios of sums per group of records, with 95 % intervals over prompts.
+    """Sums and ratios of sums per group of records, with 95 % intervals over prompts; quantiles of latencies.
 
     Args:
         records: one row per combination, prompt and repeat (see `results.records_table`).
@@ -54,9 +56,11 @@ def summarise(records: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         most = limits["block_efficiency"][:, 1] if ratio == "est_speedup" else None
         limits[ratio] = with_error(table[ratio].to_numpy(float), limits[ratio], share, most)
     limits[PERPLEXITY] = np.exp(limits["nll"])
+    waited = records[LATENCY].astype(float).groupby(groups, sort=True)
+    table = table.assign(**{name: waited.quantile(share).to_numpy(float) for name, share in LATENCIES.items()})
     table[OVER_PLAIN] = table["nll"] - table["plain_nll"]
     columns = {f"{ratio}_{end}": found[:, place] for ratio, found in limits.items() for place, end in enumerate(ENDS)}
-    return pd.concat([table, pd.DataFrame(columns)], axis=1)[[*keys, *SUMS, *RATIOS_WITH_ENDS]]
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)[[*keys, *SUMS, *RATIOS_WITH_ENDS, *LATENCIES]]
 
 
 def ends(ratio: str, depths: np.ndarray) -> np.ndarray:

@@ -12,16 +12,17 @@ from pandas.api.types import is_numeric_dtype
 
 from specdraft.results.frames import Frames, frames_of
 from specdraft.results.journal import Row
-from specdraft.results.metrics import HELPERS, add_ratios
+from specdraft.results.metrics import HELPERS, LATENCY, add_ratios
 from specdraft.results.parts import FIELDS
 from specdraft.results.summary import SUMS, summarise
 
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "length", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context", "cost_batch",
-        "prompts", "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
-EARLIER_KEYS = {"length": "constant", "cost_context": 128, "cost_batch": 1}  # what studies that lack them would say
+        "length", "batch", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context",
+        "cost_batch", "prompts", "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
+# what studies that lack them would say
+EARLIER_KEYS = {"length": "constant", "batch": 1, "cost_context": 128, "cost_batch": 1}
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "length", "acceptance", "temperature",
                "engine"]  # fmt: skip
@@ -73,7 +74,7 @@ def records_table(rows: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
         keys: a row per combination, in the order of their numbers; texts are categorical.
     """
     ordered = rows.sort_values(["combination", "repeat"], kind="stable")
-    return add_ratios(_with_keys(ordered, keys)[[*KEYS, *SUMS, *HELPERS]])
+    return add_ratios(_with_keys(ordered, keys)[[*KEYS, *SUMS, LATENCY, *HELPERS]])
 
 
 def _categorical(keys: pd.DataFrame) -> pd.DataFrame:

@@ -80,7 +80,8 @@ class Combination:
             pruning=self.pruning,
             scorer=self.scorer,
             length=self.length,
-            batch=settings.cost.batch,
+            cost_batch=settings.cost.batch,
+            batch=settings.batch,
         )
 
     @cached_property
@@ -129,6 +130,7 @@ class Combination:
             "depth": limits.depth,
             "pruning": self.pruning.label,
             "length": self.length.label,
+            "batch": settings.batch,
             "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
@@ -148,6 +150,7 @@ class Combination:
             keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
         if self.length.usual:
             keys = {name: value for name, value in keys.items() if name != "length"}  # likewise
+        keys = {name: value for name, value in keys.items() if (name, value) != ("batch", Settings.batch)}
         if self._cost_point == (CostSpec.context, CostSpec.batch):
             keys = {name: value for name, value in keys.items() if name not in ("cost_context", "cost_batch")}
         decides = keys | self.pair.decides
@@ -200,9 +203,10 @@ class Combination:
     def run_key(self) -> tuple[Any, ...]:
         """Combinations of one pair with equal keys decode the same thing: equal trees run once.
 
-        Children are drawn at random in the order in which a tree lists its nodes, so there the order matters.
+        Children are drawn at random in the order in which a tree lists its nodes, so there the order matters. What goes
+        side by side with a text does not.
         """
-        paths = self.topology.paths if self.topology is not None else [self.identifier]
+        paths = self.topology.paths if self.topology is not None else [self._without_batch]
         tree = tuple(sorted(paths) if self.sampling.greedy else paths)
         settings = self.settings
         return (
@@ -216,6 +220,12 @@ class Combination:
             *([repr(self.length)] if self.length.sizes else []),
             *([self._limit_s] if self._limit_s else []),
         )
+
+    @property
+    def _without_batch(self) -> str:
+        """The identifier that it would have alone."""
+        keys = {name: value for name, value in self.keys.items() if name != "combination"}
+        return self.digest(keys | {"batch": Settings.batch})
 
     def describe(self) -> str:
         """`pair tree budget`, for people."""

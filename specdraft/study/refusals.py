@@ -16,7 +16,7 @@ from specdraft.prompts import PromptSpec
 if TYPE_CHECKING:
     from specdraft.study.combination import Combination
 
-STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads")
+STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads", "batch")
 
 
 def refuse_study_keys(command: str, overrides: Iterable[str]) -> None:

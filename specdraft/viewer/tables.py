@@ -137,6 +137,7 @@ def _settings(summary: pd.DataFrame) -> list[str]:
             "drafter",
             "pruning",
             "length",
+            "batch",
             "acceptance",
             "temperature",
             "top_k",

@@ -25,10 +25,10 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 KEPT = ("reliability", "offsets", "ablation")  # which not every study has
 TABLES = [name for file in FILES if (name := file.removesuffix(".csv")) != file and name not in KEPT]
 ALWAYS = [name for name in TABLES if name not in ("sizes", "steps")]
-WHOLE = ("budget", "nodes", "depth", "top_k", "max_new_tokens", "cost_context", "cost_batch", "turn", "repeat",
+WHOLE = ("budget", "nodes", "depth", "top_k", "max_new_tokens", "batch", "cost_context", "cost_batch", "turn", "repeat",
          "seed")  # fmt: skip
 NUMBERS = {"budget": 2, "nodes": 2, "depth": 2, "temperature": 0.7, "top_k": 0, "top_p": 1.0, "max_new_tokens": 64}
-NUMBERS |= {"cost_context": 128, "cost_batch": 1}
+NUMBERS |= {"batch": 1, "cost_context": 128, "cost_batch": 1}
 
 
 def tally(share: float) -> Tally:

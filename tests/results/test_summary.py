@@ -78,6 +78,7 @@ def records(groups: int = 5, prompts: int = 9, seed: int = 0) -> pd.DataFrame:
             keys |= {"prompt_id": f"q{prompt}", "category": "ab"[prompt % 2]}
             rows.append(keys | dict(zip((*SUMS, *HELPERS), (*counts, *helpers), strict=True)))
     table = pd.DataFrame(rows)
+    table["latency_s"] = table["wall_s"] * (1 + np.arange(len(table)) % 4)
     return table[(table["combination"] != "c3") | (table["prompt_id"] != "q1")].sample(frac=1, random_state=seed)
 
 
@@ -100,6 +101,7 @@ def one_by_one(given: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         sides = [ratios_of_sums(*prompts[list(names)].to_numpy(float).T[:, None]) for names in both]
         low, high = bounds_of_differences(*sides, pd.factorize(prompts.index.get_level_values("category"))[0])[0]
         row |= {"nll_over_plain": row["nll"] - row["plain_nll"], "nll_over_plain_lo": low, "nll_over_plain_hi": high}
+        row |= {f"latency_s_p{share}": group["latency_s"].quantile(share / 100) for share in (50, 95)}
         rows.append(row)
     return pd.DataFrame(rows)
 

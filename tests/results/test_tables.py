@@ -32,6 +32,7 @@ COMBINATION_FIRST = [
     "depth",
     "pruning",
     "length",
+    "batch",
     "acceptance",
     "temperature",
 ]
@@ -77,9 +78,17 @@ DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "l
                "engine"]  # fmt: skip
 WITH_INTERVALS = [f"{name}{end}" for name in [*RATIOS, "perplexity", "nll_over_plain"] for end in ("", "_lo", "_hi")]
 COLUMNS = {
-    "records.csv": [*KEYS, *COUNTS, *TIMES, *RATIOS, "perplexity"],
-    "summary.csv": [*COMBINATION_KEYS, *COUNTS, *TIMES, *WITH_INTERVALS],
-    "by_category.csv": [*COMBINATION_KEYS, "category", *COUNTS, *TIMES, *WITH_INTERVALS],
+    "records.csv": [*KEYS, *COUNTS, *TIMES, "latency_s", *RATIOS, "perplexity"],
+    "summary.csv": [*COMBINATION_KEYS, *COUNTS, *TIMES, *WITH_INTERVALS, "latency_s_p50", "latency_s_p95"],
+    "by_category.csv": [
+        *COMBINATION_KEYS,
+        "category",
+        *COUNTS,
+        *TIMES,
+        *WITH_INTERVALS,
+        "latency_s_p50",
+        "latency_s_p95",
+    ],
     "lengths.csv": [*DETAIL_KEYS, "acceptance_length", "steps"],
     "positions.csv": [*DETAIL_KEYS, "depth", "reached", "accepted"],
     "nodes.csv": [*DETAIL_KEYS, "rank_path", "reached", "accepted", "mean_weight"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,17 @@ from specdraft.study.engines.live import LiveEngine
 from specdraft.study.engines.replay import ReplayEngine
 from specdraft.study.plan import StudyPlan
 from specdraft.traces.store import TraceStore
+from support.tiny_models import PairFolders
 from support.written import replayed_rows
+
+
+def study_of(folders: PairFolders, folder: Path, texts: Sequence[str]) -> list[str]:
+    """Overrides: a tiny pair on these prompts, which are written into a folder."""
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"question_id": str(i), "prompt": p}) + "\n" for i, p in enumerate(texts)))
+    pair = [f"pair.{role}.path={where}" for role, where in folders._asdict().items()]
+    devices = [f"pair.{role}.device=cpu" for role in ("target", "draft")]
+    return [*pair, *devices, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}"]
 
 
 def work_of(plan: StudyPlan, engine: str) -> Work:

@@ -40,6 +40,7 @@ def untimed(counted: Tally) -> Tally:
         draft_s=0,
         predict_s=0,
         verify_s=0,
+        latency_s=0,
         plain_s=0,
         est_s=0,
         est_plain_s=0,

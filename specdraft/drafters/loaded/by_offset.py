@@ -5,9 +5,10 @@ Letters: T starts of a text, O depths, m starts.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, Self
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from specdraft.drafters.base import (
     GivenTrees,
     Prefilled,
     RecordedText,
+    RowOf,
 )
 from specdraft.drafters.loaded.model import Said
 from specdraft.drafters.loaded.ranking import ranks_of
@@ -87,6 +89,10 @@ class OffsetDrafter(ABC):
     @abstractmethod
     def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
         """See `Drafter.draft`."""
+
+    def another(self, row_of: RowOf) -> Self:
+        """See `Drafter.another`: of the target it runs the layers only that have no cache."""
+        return copy.copy(self)
 
     @abstractmethod
     def logits_along(self, texts: Sequence[RecordedText], at_once: int) -> Iterator[torch.Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from specdraft.drafters.base import (
     GivenTrees,
     Prefilled,
     RecordedText,
+    RowOf,
 )
 from specdraft.drafters.grams import GrowingText
 from specdraft.drafters.loaded.expansion import describe_trees, expand
@@ -99,6 +101,12 @@ class ModelDrafter:
             self._missing = torch.cat([self._missing, tree.tokens])
         tokens = tree.token_list()
         self._text.commit([tokens[node] for node in (0, *accepted_nodes)])
+
+    def another(self, row_of: RowOf) -> Self:
+        """See `Drafter.another`."""
+        other = copy.copy(self)
+        other.model = row_of(self.model)
+        return other
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:
         """See `Drafter.annotate`: teacher-forced, in slices."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from specdraft.report.figures.base import Drawn, Figure, together
+from specdraft.report.figures.batches import batches
 from specdraft.report.figures.canvas import Canvas, canvas_of
 from specdraft.report.figures.depth import depth
 from specdraft.report.figures.heat import heat
@@ -48,6 +49,7 @@ FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's or
     latency,
     measured_speedup,
     estimated_speedup,
+    batches,
     sized,
 )
 

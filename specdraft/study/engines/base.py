@@ -61,6 +61,10 @@ class Work:
         """Whether this row is to be made."""
         return prompt.prompt_id in self.due_prompts(combination, repeat)
 
+    def due_of(self, combinations: Iterable[Combination], prompt: Prompt, repeat: int) -> list[Combination]:
+        """Those of which this row is to be made."""
+        return [combination for combination in combinations if self.is_due(combination, prompt, repeat)]
+
     def due_rows(self, combination: Combination, repeats: Iterable[int]) -> int:
         """How many rows of a combination are to be made in these repeats."""
         return sum(len(self.due_prompts(combination, repeat)) for repeat in repeats)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
-from specdraft.decoding.decode import Decoding, decode, plain_tokens
+from specdraft.decoding.batch import Batch, Ended, Seat
+from specdraft.decoding.decode import ALONE, Decoding, decode, plain_tokens
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.lengths import Sizing
 from specdraft.decoding.pruning import Pruning
@@ -17,28 +19,20 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.ties import compare_greedy
 from specdraft.models.likelihood import nll
-from specdraft.prediction.predictor import Predictor
 from specdraft.prompts import Prompt
-from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
-from specdraft.replay.fit import resolve
-from specdraft.replay.redraft import earlier_texts
-from specdraft.replay.static import pack_traces
 from specdraft.results.journal import Row
 from specdraft.results.metrics import tally
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.combination import Combination
-from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, TextCalibration, Work
-from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
+from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, Work
+from specdraft.study.engines.fitted_trees import FittedTrees
+from specdraft.study.engines.predictors import predictors_used
 from specdraft.study.engines.pruning import LiveNeeds
 from specdraft.study.failures import explain
 from specdraft.study.turns import read_prompts
-from specdraft.traces.library import PairTraces, pair_traces
-from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
-from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import Plan
-from specdraft.trees.shapes.base import Scorer
 from specdraft.trees.step import Step
 
 
@@ -66,6 +60,14 @@ class Text(NamedTuple):
     draw: str
 
 
+class Decoded(NamedTuple):
+    """A text with its share of the time, and all the time from its beginning to its end."""
+
+    decoding: Decoding
+    wall_s: float
+    latency_s: float
+
+
 class Drafting(NamedTuple):
     """What a text is drafted with.
 
@@ -82,117 +84,10 @@ class Drafting(NamedTuple):
     earlier: list[list[int]]
 
 
-class FittedTrees:
-    """The trees of a unit of work that are fitted, or that are ranked by what is: a prompt's on the traces of others.
-
-    Args:
-        work, pair: see `Engine.run`.
-        prompt_ids: prompt id -> token ids.
-        store: where traces are kept.
-        note: called with a line of text for each batch that had to be recorded.
-        watch: told of every stage.
-    """
-
-    def __init__(
-        self,
-        work: Work,
-        pair: Pair,
-        prompt_ids: Mapping[str, Sequence[int]],
-        store: TraceStore,
-        note: Callable[[str], None],
-        watch: Watch = UNWATCHED,
-    ) -> None:
-        self._work, self._pair, self._prompt_ids, self._store, self._note = work, pair, prompt_ids, store, note
-        self._watch = watch
-        self._names = [prompt.prompt_id for prompt in work.prompts]
-        self._fold = work.halves
-        self._traces: dict[Any, PairTraces] = {}
-        self._packed: dict[Any, PackedRanks] = {}
-        self._calibrated: dict[Any, TextCalibration] = {}
-        self._fitted: dict[Any, dict[str, Predictor]] = {}
-        self._rankers: dict[Any, dict[str, Scorer]] = {}
-        self._plans: dict[Any, dict[str, Plan]] = {}
-
-    def plan(self, combination: Combination, prompt: Prompt, repeat: int) -> Plan:
-        """What a prompt is decoded with."""
-        if combination.shape.fits_scores:
-            nested, name = combination.plan.nested, prompt.prompt_id
-            assert nested is not None, "only nested trees have scores"
-            scorers = self._scorers(combination, repeat) if combination.shape.fits_predictor else {}
-            return FittedScores(self._calibration(combination, repeat).of_prompt, scorers).complete(nested, name)
-        if not combination.shape.fitted:
-            return combination.plan
-        key = (combination.identifier, _text_of(combination, repeat))
-        if key not in self._plans:
-            parts = resolve(
-                combination.shape, combination.settings.budget, self._ranks(combination, repeat), self._fold
-            )
-            self._plans[key] = {self._names[index]: plan for plan, members in parts for index in members.tolist()}
-        return self._plans[key][prompt.prompt_id]
-
-    def earlier(self, combination: Combination, prompt: Prompt, repeat: int) -> list[list[int]]:
-        """What the target made of the prompts before this one, if the drafter reads it: as recorded."""
-        if not self._pair.traits.earlier:
-            return []
-        texts = self._texts(combination, repeat).trajectories
-        return earlier_texts(prompt.prompt_id, {name: texts[name].tokens.tolist() for name in self._names})
-
-    def temperature(self, combination: Combination, prompt: Prompt, repeat: int) -> float:
-        """Of a prompt's calibrated scores."""
-        return self._calibration(combination, repeat).of_prompt[prompt.prompt_id]
-
-    def predictor(self, combination: Combination, prompt: Prompt, repeat: int) -> Predictor:
-        """Of a prompt, fitted to the texts of the others."""
-        return self._predictors(combination, repeat)[prompt.prompt_id]
-
-    def _scorers(self, combination: Combination, repeat: int) -> dict[str, Scorer]:
-        if (key := _same_text(combination, repeat)) not in self._rankers:
-            self._rankers[key] = scorers_of(self._predictors(combination, repeat))
-        return self._rankers[key]
-
-    def _predictors(self, combination: Combination, repeat: int) -> dict[str, Predictor]:
-        if (key := _same_text(combination, repeat)) not in self._fitted:
-            texts, calibration = self._texts(combination, repeat), self._calibration(combination, repeat)
-            given = (self._prompt_ids, texts, combination.sampling, calibration, self._work.seed)
-            where = (self._store, self._note, self._watch)
-            self._fitted[key] = cross_fit_predictors(self._pair, self._work.prompts, *given, *where)
-        return self._fitted[key]
-
-    @property
-    def predictors(self) -> list[Predictor]:
-        """What was fitted so far to rank or prune."""
-        return [predictor for of_prompt in self._fitted.values() for predictor in of_prompt.values()]
-
-    @property
-    def calibrations(self) -> list[TextCalibration]:
-        """What scores were fitted so far."""
-        return list(self._calibrated.values())
-
-    def _calibration(self, combination: Combination, repeat: int) -> Calibration:
-        sampling, new = combination.sampling, combination.settings.max_new_tokens
-        if (key := _same_text(combination, repeat)) not in self._calibrated:
-            given = (self._prompt_ids, self._texts(combination, repeat), self._store, self._note, self._watch)
-            fitted = cross_fit(score_losses(self._pair, *given), self._names, self._fold)
-            self._calibrated[key] = TextCalibration.of(sampling, new, self._work.draw(repeat), fitted)
-        return self._calibrated[key].fitted
-
-    def _ranks(self, combination: Combination, repeat: int) -> PackedRanks:
-        if (key := _same_text(combination, repeat)) not in self._packed:
-            self._packed[key] = pack_traces(self._texts(combination, repeat), self._names)
-        return self._packed[key]
-
-    def _texts(self, combination: Combination, repeat: int) -> PairTraces:
-        """Recorded once for all combinations that decode the same texts."""
-        if (key := _same_text(combination, repeat)) not in self._traces:
-            ending = Ending(combination.settings.max_new_tokens, self._pair.eos_ids)
-            given = (self._prompt_ids, combination.sampling, ending, self._store, self._note, self._work.draw(repeat))
-            self._traces[key] = pair_traces(self._pair, *given, watch=self._watch)
-        return self._traces[key]
-
-
 @dataclass(frozen=True)
 class LiveEngine:
-    """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent.
+    """Prompt by prompt, all combinations on each, so that the time left can be told from the time spent; those in
+    batches after that, one after the other, each on all prompts of a repeat.
 
     Attributes:
         store: where traces are kept, which fitted trees are chosen by.
@@ -214,15 +109,20 @@ class LiveEngine:
         needs = LiveNeeds.of(pair, work.combinations, self.store, self.watch)
         self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
         failed: set[str] = set()
-        for prompt in work.prompts:
-            for repeat in range(work.repeats):
-                text = Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
-                for twins in runs:
-                    due = [c for c in twins if work.is_due(c, prompt, repeat)]
-                    for event in self._decode_twins(pair, due, text, trees, needs, failed, work.with_steps):
-                        if isinstance(event, Failed):
-                            failed.add(event.combination)
-                        yield event
+        texts = [
+            Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
+            for prompt in work.prompts
+            for repeat in range(work.repeats)
+        ]
+        alone = [twins for twins in runs if twins[0].settings.batch == 1]
+        together = [twins for twins in runs if twins[0].settings.batch > 1]
+        for text, twins in product(texts, alone):
+            due = work.due_of(twins, text.prompt, text.repeat)
+            yield from _noting(self._decode_twins(pair, due, text, trees, needs, failed, work.with_steps), failed)
+        for repeat, twins in product(range(work.repeats), together):
+            dues = [(text, work.due_of(twins, text.prompt, repeat)) for text in texts if text.repeat == repeat]
+            some = [(text, due) for text, due in dues if due]
+            yield from _noting(self._decode_batch(pair, some, trees, needs, failed, work.with_steps), failed)
         used = predictors_used(pair, work.combinations, trees.predictors)
         if trees.calibrations or needs.costs or used:
             yield Measured(pair.label, needs.costs, calibrations=trees.calibrations, predictors=used)
@@ -243,14 +143,10 @@ class LiveEngine:
         if not trying:
             return passed
         try:
-            first, of_text = trying[0], (text.prompt, text.repeat)
-            plan = trees.plan(first, *of_text)
-            temperature = trees.temperature(first, *of_text) if first.pruning.fits_scores else 1.0
-            predictor = trees.predictor(first, *of_text) if first.pruning.fits_predictor else None
-            pruning = needs.pruning(first, temperature, plan.dynamic, predictor)
-            sizing = Sizing(first.length, needs.costs)
-            how = Drafting(plan, pruning, sizing, trees.earlier(first, *of_text))
-            row = self._row(pair, first, text, how, with_steps)
+            first, how = trying[0], _drafting(trying[0], text, trees, needs)
+            plain = self._plain_text(pair, first, text)
+            decoded = _decode(pair, first, how, text, Seat(Verifier.of(pair), pair.drafter, ALONE))
+            row = _row(pair, first, text, how, decoded, plain, with_steps)
         except ResultsError:
             raise
         except Exception as error:  # whatever goes wrong in one combination must not stop the others
@@ -258,37 +154,172 @@ class LiveEngine:
             return [*passed, *(Failed(c.identifier, text.prompt.prompt_id, why, 1) for c in trying)]
         return [*passed, Done([replace(row, combination=c.identifier, weights=c.weights) for c in trying])]
 
-    def _row(self, pair: Pair, combination: Combination, text: Text, how: Drafting, with_steps: bool) -> Row:
-        verifier = Verifier.of(pair)
-        plain = self._decode_plainly(pair, combination, verifier, text)
-        started = time.perf_counter()
-        decoding = _decode(pair, combination, how, verifier, text)
-        wall_s = time.perf_counter() - started
-        tie, cut_off = None, decoding.timed_out
-        alike = plain.tokens[: len(decoding.tokens) if cut_off else None]
-        if combination.sampling.greedy and combination.rule.lossless:
-            tie = compare_greedy(pair.target, pair.target_check, text.ids, alike, decoding.tokens)
-        dynamic = how.plan.dynamic or how.pruning.prunes or combination.length.sizes
-        plain_s = plain.wall_s(len(alike))
-        counted = tally(decoding.first, decoding.steps, wall_s, plain_s, dynamic, decoding.prefill_s)
-        counted.score(_nll_of(pair, text, decoding.tokens, plain), _nll_of(pair, text, alike, plain), len(alike))
-        steps = listed_steps(decoding.steps) if with_steps else None
-        name, weights = combination.identifier, combination.weights
-        named = (name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat)
-        return Row(*named, counted, tie, steps, cut_off)
+    def _decode_batch(
+        self,
+        pair: Pair,
+        dues: list[Due],
+        trees: FittedTrees,
+        needs: LiveNeeds,
+        failed: Container[str],
+        with_steps: bool,
+    ) -> Iterator[Event]:
+        """Texts side by side, each with the combinations, which decode the same thing, that its row is due of: where
+        one of them fails, all of them do."""
+        first = next((due[0] for _, due in dues), None)
+        if first is None or first.identifier in failed:
+            yield from _given_up(dues)
+            return
+        begun = 0
+        try:
+            hows = [_drafting(first, text, trees, needs) for text, _ in dues]
+            plain = self._plain_texts(pair, first, [text for text, _ in dues])
+            batch = Batch[Decoded](pair.target, pair.drafter, first.settings.batch)
+        except ResultsError:
+            raise
+        except Exception as error:  # see `_decode_twins`
+            yield from _failed(dues[0], explain(error))
+            yield from _given_up(dues[1:])
+            return
 
-    def _decode_plainly(self, pair: Pair, combination: Combination, verifier: Verifier, text: Text) -> PlainText:
+        def texts() -> Iterator[Callable[[Seat], Decoded]]:
+            nonlocal begun
+            for how, (text, _) in zip(hows, dues, strict=True):
+                if first.identifier in failed:
+                    return
+                begun += 1
+                yield partial(_decode, pair, first, how, text)
+
+        for ended in batch.decode(texts()):
+            text, due = dues[ended.number]
+            try:
+                row = _row_of(pair, first, text, hows[ended.number], ended, plain[ended.number], with_steps)
+            except Exception as error:
+                again = first.identifier in failed
+                yield from _given_up([dues[ended.number]]) if again else _failed(dues[ended.number], explain(error))
+            else:
+                yield Done([replace(row, combination=c.identifier, weights=c.weights) for c in due])
+        yield from _given_up(dues[begun:])
+
+    def _plain_text(self, pair: Pair, combination: Combination, text: Text) -> PlainText:
         """The target alone on this prompt, once for all pairs that share the target."""
-        target, sampling, ending = pair.files.target, combination.sampling, _ending(pair, combination)
-        model = (target.weights_hash, repr(target.spec), pair.target.vocab)
-        key = (*model, tuple(text.ids), ending, repr(sampling), text.draw)
+        key = _plain_key(pair, combination, text)
         if key not in self.plain:
-            started, tokens, until_s = time.perf_counter(), [], []
-            for token in plain_tokens(verifier, sampling, text.ids, ending, _source(pair, combination, text)):
-                tokens.append(token)
-                until_s.append(time.perf_counter() - started)
-            self.plain[key] = PlainText(tokens, until_s, nll(pair.target, text.ids, tokens))
+            timed = _decode_plainly(pair, combination, text, Seat(Verifier.of(pair), None, ALONE))
+            self.plain[key] = _scored(pair, text, timed)
         return self.plain[key]
+
+    def _plain_texts(self, pair: Pair, combination: Combination, texts: Sequence[Text]) -> list[PlainText | Exception]:
+        """The same side by side, as many as the combination's own: or what went wrong in one of them. What a text
+        takes depends on all that go with it."""
+        beside = (combination.settings.batch, tuple((text.prompt.prompt_id, text.draw) for text in texts))
+        keys = [(*_plain_key(pair, combination, text), *beside) for text in texts]
+        wrong: dict[Any, Exception] = {}
+        if not self.plain.keys() >= set(keys):
+            plainly = [partial(_decode_plainly, pair, combination, text) for text in texts]
+            for ended in Batch[TimedTokens](pair.target, None, combination.settings.batch).decode(plainly):
+                key, text = keys[ended.number], texts[ended.number]
+                if ended.error is not None:
+                    wrong[key] = ended.error
+                else:
+                    assert ended.result is not None
+                    self.plain[key] = _scored(pair, text, ended.result)
+        return [wrong[key] if key in wrong else self.plain[key] for key in keys]
+
+
+TimedTokens = tuple[list[int], list[float]]
+
+
+def _scored(pair: Pair, text: Text, timed: TimedTokens) -> PlainText:
+    return PlainText(*timed, nll(pair.target, text.ids, timed[0]))
+
+
+Due = tuple[Text, list[Combination]]
+
+
+def _noting(events: Iterable[Event], failed: set[str]) -> Iterator[Event]:
+    """Events, whose failures are noted before anything else is done."""
+    for event in events:
+        if isinstance(event, Failed):
+            failed.add(event.combination)
+        yield event
+
+
+def _failed(due: Due, why: str) -> list[Failed]:
+    return [Failed(combination.identifier, due[0].prompt.prompt_id, why, 1) for combination in due[1]]
+
+
+def _given_up(dues: Iterable[Due]) -> list[GivenUp]:
+    rows = sum(len(due) for _, due in dues)
+    return [GivenUp(rows)] if rows else []
+
+
+def _drafting(combination: Combination, text: Text, trees: FittedTrees, needs: LiveNeeds) -> Drafting:
+    of_text = (combination, text.prompt, text.repeat)
+    plan = trees.plan(*of_text)
+    temperature = trees.temperature(*of_text) if combination.pruning.fits_scores else 1.0
+    predictor = trees.predictor(*of_text) if combination.pruning.fits_predictor else None
+    pruning = needs.pruning(combination, temperature, plan.dynamic, predictor)
+    return Drafting(plan, pruning, Sizing(combination.length, needs.costs), trees.earlier(*of_text))
+
+
+def _row_of(
+    pair: Pair,
+    combination: Combination,
+    text: Text,
+    how: Drafting,
+    ended: Ended[Decoded],
+    plain: PlainText | Exception,
+    with_steps: bool,
+) -> Row:
+    """Of a text that was decoded beside others. Raises whatever went wrong in it."""
+    for wrong in (plain, ended.error):
+        if isinstance(wrong, Exception):
+            raise wrong
+    assert ended.result is not None and isinstance(plain, PlainText)
+    return _row(pair, combination, text, how, ended.result, plain, with_steps)
+
+
+def _row(
+    pair: Pair,
+    combination: Combination,
+    text: Text,
+    how: Drafting,
+    decoded: Decoded,
+    plain: PlainText,
+    with_steps: bool,
+) -> Row:
+    decoding, tie = decoded.decoding, None
+    cut_off = decoding.timed_out
+    alike = plain.tokens[: len(decoding.tokens) if cut_off else None]
+    if combination.sampling.greedy and combination.rule.lossless:
+        tie = compare_greedy(pair.target, pair.target_check, text.ids, alike, decoding.tokens)
+    dynamic = how.plan.dynamic or how.pruning.prunes or combination.length.sizes
+    plain_s = plain.wall_s(len(alike))
+    counted = tally(decoding.first, decoding.steps, decoded.wall_s, plain_s, dynamic, decoding.prefill_s)
+    counted.latency_s = decoded.latency_s
+    counted.score(_nll_of(pair, text, decoding.tokens, plain), _nll_of(pair, text, alike, plain), len(alike))
+    steps = listed_steps(decoding.steps) if with_steps else None
+    name, weights = combination.identifier, combination.weights
+    named = (name, weights, text.prompt.prompt_id, text.prompt.category, text.repeat)
+    return Row(*named, counted, tie, steps, cut_off)
+
+
+def _plain_key(pair: Pair, combination: Combination, text: Text) -> tuple[Any, ...]:
+    """All that a plain text and its time depend on."""
+    target, sampling, ending = pair.files.target, combination.sampling, _ending(pair, combination)
+    model = (target.weights_hash, repr(target.spec), pair.target.vocab)
+    return (*model, tuple(text.ids), ending, repr(sampling), text.draw)
+
+
+def _decode_plainly(pair: Pair, combination: Combination, text: Text, seat: Seat) -> TimedTokens:
+    """The target's tokens, and how many seconds each beginning of them takes."""
+    share, tokens, until_s = seat.times.share, list[int](), list[float]()
+    started = share()
+    given = (combination.sampling, text.ids, _ending(pair, combination), _source(pair, combination, text))
+    for token in plain_tokens(seat.verifier, *given):
+        tokens.append(token)
+        until_s.append(share() - started)
+    return tokens, until_s
 
 
 def _nll_of(pair: Pair, text: Text, tokens: list[int], plain: PlainText) -> float:
@@ -296,31 +327,35 @@ def _nll_of(pair: Pair, text: Text, tokens: list[int], plain: PlainText) -> floa
     return plain.nll if tokens == plain.tokens else nll(pair.target, text.ids, tokens)
 
 
-def _text_of(combination: Combination, repeat: int) -> int | None:
-    """Which text a repeat decodes: greedy ones are all equal."""
-    return None if combination.sampling.greedy else repeat
-
-
-def _same_text(combination: Combination, repeat: int) -> tuple[Any, ...]:
-    """Combinations and repeats with equal ones decode the same texts."""
-    return repr(combination.sampling), combination.settings.max_new_tokens, _text_of(combination, repeat)
-
-
 def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
-    """Combinations that decode the same thing stand together."""
+    """Combinations that decode the same thing, as many texts side by side, stand together."""
     runs: dict[Any, list[Combination]] = {}
     for combination in combinations:
-        runs.setdefault(combination.run_key, []).append(combination)
+        runs.setdefault((combination.run_key, combination.settings.batch), []).append(combination)
     return list(runs.values())
 
 
-def _decode(pair: Pair, combination: Combination, how: Drafting, verifier: Verifier, text: Text) -> Decoding:
+def _decode(pair: Pair, combination: Combination, how: Drafting, text: Text, seat: Seat) -> Decoded:
+    assert seat.drafter is not None
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
-    setting = (how.plan, combination.rule, combination.sampling)
-    given = (*setting, text.ids, _ending(pair, combination), source)
-    limit_s = combination.settings.max_time_s
-    policies = (how.pruning, how.sizing)
-    return decode(verifier, pair.drafter, *given, *policies, earlier=how.earlier, max_time_s=limit_s).finish()
+    (share, passed), limit_s = seat.times, combination.settings.max_time_s
+    began_passed, began = passed(), share()
+    decoding = decode(
+        seat.verifier,
+        seat.drafter,
+        how.plan,
+        combination.rule,
+        combination.sampling,
+        text.ids,
+        _ending(pair, combination),
+        source,
+        how.pruning,
+        how.sizing,
+        earlier=how.earlier,
+        max_time_s=limit_s,
+        times=seat.times,
+    ).finish()
+    return Decoded(decoding, share() - began, passed() - began_passed)
 
 
 def listed_steps(steps: Iterable[Step]) -> list[list[int]]:

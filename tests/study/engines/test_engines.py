@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.engine_runs import engine_called, rows_of, run_elsewhere, untimed_rows, work_of
+from support.engine_runs import engine_called, rows_of, run_elsewhere, study_of, untimed_rows, work_of
 from support.tiny_models import PairFolders
 from support.written import rows_in
 
@@ -41,11 +41,7 @@ def rows_due(due: Due) -> int:
 
 @pytest.fixture(scope="module")
 def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"question_id": str(i), "prompt": p}) + "\n" for i, p in enumerate(TEXTS)))
-    pair = [f"pair.{role}.path={folder}" for role, folder in tiny_pair_folders._asdict().items()]
-    devices = [f"pair.{role}.device=cpu" for role in ("target", "draft")]
-    return [*pair, *devices, "pair.name=tiny", "prompts=jsonl", f"prompts.path={path}", "max_new_tokens=5"]
+    return [*study_of(tiny_pair_folders, tmp_path_factory.mktemp("prompts"), TEXTS), "max_new_tokens=5"]
 
 
 @pytest.fixture(scope="module")
