@@ -9,7 +9,15 @@ import numpy as np
 from specdraft.trees.growth import GrownTrees, Growth
 from specdraft.trees.topology import RankPath
 
+VOCAB = 6
 Said = Callable[[int, RankPath], np.ndarray]
+
+
+def said(seed: int, path: RankPath) -> np.ndarray:
+    """Logarithms of the probabilities of a node's children, best first; some are equal."""
+    rng = np.random.default_rng([seed, *path])
+    weights = np.sort(rng.integers(1, 4, VOCAB) ** rng.integers(1, 4))[::-1]
+    return np.asarray(np.log(weights / weights.sum()))
 
 
 def paths_of(trees: GrownTrees, root: int) -> list[RankPath]:

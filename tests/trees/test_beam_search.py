@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.growing import grown
+from support.growing import VOCAB, grown, said
 
 from specdraft.acceptance import Greedy
 from specdraft.decoding.fitting import Together
@@ -16,15 +16,6 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.trees.beam_growth import BeamSearchGrowth
 from specdraft.trees.shapes.beam_search import BeamSearch
 from specdraft.trees.topology import RankPath
-
-VOCAB = 6
-
-
-def said(seed: int, path: RankPath) -> np.ndarray:
-    """Logarithms of the probabilities of a node's children, best first; some are equal."""
-    rng = np.random.default_rng([seed, *path])
-    weights = np.sort(rng.integers(1, 4, VOCAB) ** rng.integers(1, 4))[::-1]
-    return np.asarray(np.log(weights / weights.sum()))
 
 
 def by_hand(seed: int, budget: int, width: int, steps: int) -> list[RankPath]:

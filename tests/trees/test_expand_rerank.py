@@ -9,21 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.growing import grown
+from support.growing import grown, said
 
 from specdraft.errors import ConfigError
 from specdraft.trees.beam_growth import BeamGrowth
 from specdraft.trees.shapes.expand_rerank import ExpandRerank
 from specdraft.trees.topology import RankPath
-
-VOCAB = 6
-
-
-def said(seed: int, path: RankPath) -> np.ndarray:
-    """Logarithms of the probabilities of a node's children, best first; some are equal."""
-    rng = np.random.default_rng([seed, *path])
-    weights = np.sort(rng.integers(1, 4, VOCAB) ** rng.integers(1, 4))[::-1]
-    return np.asarray(np.log(weights / weights.sum()))
 
 
 def by_hand(seed: int, budget: int, top_k: int, steps: int) -> list[RankPath]:
