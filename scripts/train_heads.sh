@@ -19,13 +19,18 @@ zoo=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=300000 train.continued=15
     "train.target_layers=[1,4,6]" train.steps=1600 train.lr=2e-3 train.save_every=50 --out "$out/parallel"
 [ -e "$out/nano/README.md" ] || $specdraft train nano "${zoo[@]}" train.span=5 train.width=48 train.inner=128 \
     train.steps=2500 train.lr=4e-3 train.save_every=50 --out "$out/nano"
-# the bundled head began with the weights of a run of 1,900 steps as they were at step 500
-eagle=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=700000 train.continued=3400 train.window=192 train.beginning=64
-    train.lr=3e-3 train.save_every=100)
-[ -e "$out/eagle-begun/README.md" ] || $specdraft train eagle "${eagle[@]}" train.steps=500 train.dtype=float32 \
-    --out "$out/eagle-begun"
+# an EAGLE-3 head that reads true states only, then what it makes itself, on the target's own continuations
+eagle=(pair=zoo "train.text=$out/zoo.jsonl" train.products=bfloat16 train.warmup=0.04)
+[ -e "$out/eagle-begun/README.md" ] || $specdraft train eagle "${eagle[@]}" train.window=256 train.depths=1 \
+    train.positions=4096 train.steps=2200 train.lr=3e-3 train.dtype=float32 --out "$out/eagle-begun"
 [ -e "$out/eagle/README.md" ] || $specdraft train eagle "${eagle[@]}" train.start="$out/eagle-begun" train.whole=false \
-    train.depths=3 train.products=bfloat16 train.positions=1024 train.steps=480 train.warmup=0.02 --out "$out/eagle"
+    train.window=192 train.beginning=64 train.continued=9000 train.depths=4 train.positions=3072 train.steps=700 \
+    train.lr=2e-3 train.save_every=50 --out "$out/eagle"
+short=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=300000 train.continued=600 train.window=192 train.beginning=64
+    train.positions=1024 train.steps=300 train.lr=2e-3 train.save_every=50)
+for kind in redrafter hydra; do
+    [ -e "$out/$kind/README.md" ] || $specdraft train "$kind" "${short[@]}" --out "$out/$kind"
+done
 if [ -n "$smollm2" ] && [ ! -e "$out/smollm2-medusa/README.md" ]; then
     $python scripts/training_prompts.py --data "$data" --out "$out/prompts.jsonl" \
         --unlike specdraft/bundled/instruct.jsonl

@@ -130,7 +130,7 @@ def test_goes_on_after_a_kill(base: list[str], tmp_path: Path) -> None:
     words = [*base, "train.draft_vocab=60"]
     whole = train_eagle(words, tmp_path / "whole", None, False, UNWATCHED)
     with pytest.raises(KeyboardInterrupt):
-        train_eagle(words, tmp_path / "killed", None, False, Stop(5))
+        train_eagle(words, tmp_path / "killed", None, False, Stop(4))
     assert {path.name for path in (tmp_path / "killed").iterdir()} == {WORK}
     gone_on = train_eagle(words, tmp_path / "killed", None, False, Stop(2))  # of the 6 steps, four were kept
     assert gone_on.trained.log[-1]["loss"] == whole.trained.log[-1]["loss"]
