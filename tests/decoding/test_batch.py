@@ -35,7 +35,7 @@ from specdraft.trees.shapes.kary import Kary
 
 VOCAB, SEATS = 90, 3
 KARY, CHAIN, DYNAMIC = Kary(k=2).at(6), Chain().at(3), BestFirst(max_depth=4).at(6)
-LENGTHS = (3, 17, 9, 5, 12)
+LENGTHS = (3, 17, 9, 5, 30)
 NEW = (12, 5, 14, 1, 9)  # so that places become free one by one
 
 

@@ -140,6 +140,15 @@ def test_earlier_texts_are_read_once_in_their_order() -> None:
     assert drafter.draft(6, Chain().at(1)).num_nodes == 0
 
 
+def test_texts_side_by_side_read_their_own_earlier_ones() -> None:
+    one = SuffixDrafter(Suffix(earlier=True), frozenset())
+    one.begin(Prefilled([5], earlier=[[6, 7]]))
+    other = one.another(lambda model: model)
+    other.begin(Prefilled([5], earlier=[[6, 7], [6, 8, 6, 8]]))
+    assert other.draft(6, Chain().at(1)).token_list() == [6, 8]
+    assert one.draft(6, Chain().at(1)).token_list() == [6, 7]
+
+
 def test_ranks_do_not_depend_on_earlier_texts() -> None:
     """They are stored for a text, whatever was read before it."""
     drafter, text = SuffixDrafter(Suffix(earlier=True), frozenset()), RecordedText([6], np.array([6, 6, 7]))

@@ -34,8 +34,9 @@ def batches(canvas: Canvas) -> Figure | None:
         "same size, through the same code; a batch of 1 is a text alone. The fastest of many is picked, which "
         "flatters it."
     )
+    sizes = sorted(table["batch"].unique().tolist())
     caption = join([*(_where_trees_stop(panel, table) for panel in panels[:MOST_SPOKEN]), note])
-    return drawn("batches", TITLE, caption, _chart(panels[:MOST_PANELS], _ways(table)), {"batches": table})
+    return drawn("batches", TITLE, caption, _chart(panels[:MOST_PANELS], _ways(table), sizes), {"batches": table})
 
 
 def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,14 +59,15 @@ def _ways(table: pd.DataFrame) -> list[str]:
     return [*(way for way in dict.fromkeys(table["way"]) if way != PLAIN), PLAIN]
 
 
-def _chart(panels: Sequence[str], ways: list[str]) -> Any:
-    x = alt.X("batch:Q", title="texts side by side", scale=alt.Scale(type="log", base=2))
+def _chart(panels: Sequence[str], ways: list[str], sizes: list[float]) -> Any:
+    axis = alt.Axis(values=sizes)
+    x = alt.X("batch:Q", title="texts side by side", scale=alt.Scale(type="log", base=2), axis=axis)
     y = alt.Y("tokens_per_s:Q", title="tokens per second, all texts together")
     numbers = [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("tokens_per_s", "speedup")]
     tooltip = ["way:N", "batch:Q", "budget:Q", *numbers]
     colour = alt.Color("way:N", title="shape", scale=alt.Scale(domain=ways))
     dashed = alt.Scale(domain=ways, range=[*[[1, 0]] * (len(ways) - 1), [4, 3]])
-    dashes = alt.StrokeDash("way:N", legend=None, scale=dashed)
+    dashes = alt.StrokeDash("way:N", title="shape", scale=dashed)
     lines = alt.Chart().mark_line(point=True).encode(x=x, y=y, color=colour, strokeDash=dashes, tooltip=tooltip)
     return facet(alt.layer(lines), named("batches"), list(panels), height=240)
 
