@@ -71,7 +71,7 @@ def _chart(panels: list[str]) -> Any:
     y = alt.Y("share:Q", title="right first choices (share)", scale=alt.Scale(domain=[0, 1]))
     names = list(CURVES)
     colour = alt.Color("curve:N", title=None, sort=names)
-    dash = alt.StrokeDash("curve:N", title=None, sort=names)
+    dash = alt.StrokeDash("curve:N", sort=names, legend=None)
     tooltip = ["curve:N", "offset:Q", alt.Tooltip("share:Q", format=".3f"), "roots:Q"]
     lines = alt.Chart().mark_line(point=True).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tooltip)
     return facet(alt.layer(lines), named("offsets"), panels, height=200)
