@@ -154,7 +154,7 @@ class Together:
         if why := self._wrong_length() or self._too_wide() or self._beyond_drafter():
             return why
         if why := self._wrong_rule():
-            return f"{why}; {self._fitting_rules()}"
+            return why + self._fitting_rules()
         if self.batch > 1 and self.runs == "replay":
             return f"batch={self.batch} is for engine=live: what is counted in replay does not depend on it"
         if self.traits.earlier and self.prompts is None:
@@ -369,7 +369,7 @@ class Together:
         return None
 
     def _fitting_rules(self) -> str:
-        """The rules, with their default parameters, that go with the rest."""
+        """The rules, with their default parameters, that go with the rest; nothing where none does."""
         others = (replace(self, rule=rule()) for rule in acceptance.registry().values())
         fitting = [other.rule.kind for other in others if other._wrong_rule() is None]
-        return f"rules that fit: {', '.join(fitting) or 'none'}"
+        return f"; rules that fit: {', '.join(fitting)}" if fitting else ""
