@@ -16,7 +16,7 @@ from rich.tree import Tree
 
 from specdraft.errors import ConfigError, ResultsError, TreeError, did_you_mean
 from specdraft.results.files import from_csv, rank_path_text, write_atomically
-from specdraft.results.tables import DETAIL_KEYS, DETAILS
+from specdraft.results.tables import DETAIL_KEYS, DETAILS, EARLIER_KEYS
 from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
 from specdraft.viewer.steps import layout, placed_nodes
@@ -125,6 +125,8 @@ def _nodes(folder: Path) -> pd.DataFrame:
         raise ResultsError(
             f"{path}: cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from error
+    for key in (wanted & EARLIER_KEYS.keys()) - {*table.columns}:
+        table[key] = EARLIER_KEYS[key]
     if missing := sorted(wanted - set(table.columns)):
         raise ResultsError(f"{path}: the column {missing[0]!r} is missing; expected a nodes.csv of specdraft sweep")
     return table
