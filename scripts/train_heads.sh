@@ -31,6 +31,16 @@ short=(pair=zoo "train.text=$out/zoo.jsonl" train.tokens=300000 train.continued=
 for kind in redrafter hydra; do
     [ -e "$out/$kind/README.md" ] || $specdraft train "$kind" "${short[@]}" --out "$out/$kind"
 done
+if [ -n "$smollm2" ] && [ ! -e "$out/smollm2-eagle/README.md" ]; then
+    # the bundled head's text was a choice of documents, most of them solved problems
+    $python scripts/training_prompts.py --data "$data" --out "$out/more-prompts.jsonl" --count 1150 \
+        --unlike specdraft/bundled/instruct.jsonl
+    $specdraft train eagle "pair.target.path=$smollm2" pair.target.dtype=bfloat16 prompts=jsonl \
+        "prompts.path=$out/more-prompts.jsonl" max_new_tokens=160 "train.text=$out/zoo.jsonl" train.tokens=200000 \
+        train.window=256 train.inner=768 train.draft_vocab=8192 train.depths=3 train.products=bfloat16 \
+        train.positions=2048 train.steps=320 train.lr=1.5e-3 train.warmup=0.06 train.save_every=10 \
+        --out "$out/smollm2-eagle"
+fi
 if [ -n "$smollm2" ] && [ ! -e "$out/smollm2-medusa/README.md" ]; then
     $python scripts/training_prompts.py --data "$data" --out "$out/prompts.jsonl" \
         --unlike specdraft/bundled/instruct.jsonl
