@@ -16,6 +16,8 @@ methods --out results/methods/zoo
 if [ "$folder" ]; then
     pair=(bench=methods-smollm2 pair=smollm2-layers8 pair.name=smollm2 "pair.target.path=$folder" "pair.draft.path=$folder-layers8" threads=2)
     methods "${pair[@]}" --out results/methods/smollm2
+    heads='["eagle","eagle tree","lookahead","medusa tree","suffix tree"]'
+    methods "${pair[@]}" "bench.only=$heads" bench.max_rounds=1 --out results/methods/smollm2-heads
     quoting=('prompts.categories=[summarization,rag]' prompts.limit=null max_new_tokens=128)
     lookups='["n-gram","suffix","suffix tree","transformers prompt lookup"]'
     methods "${pair[@]}" "${quoting[@]}" "bench.only=$lookups" bench.max_rounds=1 --out results/methods/smollm2-quoting
