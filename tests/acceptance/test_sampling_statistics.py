@@ -21,13 +21,12 @@ from specdraft.acceptance.base import Accepted
 from specdraft.decoding import decode as decode_module
 from specdraft.decoding.decode import decode, decode_plainly
 from specdraft.decoding.ending import Ending
-from specdraft.decoding.verifier import Verifier
+from specdraft.decoding.verifier import Verified, Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.loaded.tree_in_work import TreeInWork
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.losslessness.enumeration import outcomes
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.language_model import Forward
 from specdraft.replay.expected import pack_records, rule_weights
 from specdraft.replay.pruned import union_of
 from specdraft.replay.static import pack
@@ -191,7 +190,7 @@ def test_fault_the_bonus_token_drawn_from_unprocessed_logits(
     seen: list[torch.Tensor] = []
     verify = Verifier.verify
     monkeypatch.setattr(
-        Verifier, "verify", lambda self, tree: Forward(seen.append(verify(self, tree).logits) or seen[-1])
+        Verifier, "verify", lambda self, tree: Verified(seen.append(verify(self, tree).logits) or seen[-1])
     )
     assert zoo.tabled(Unprocessed(), Chain().at(1), 3) < CAUGHT
 
