@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from specdraft.trees.ranks import ahead
 from specdraft.trees.topology import Topology
 
 Taken = Callable[[int, int], np.ndarray]  # (child rank, number of siblings) -> [P, S] P(child taken | the token there)
@@ -23,7 +24,7 @@ def node_weights(topology: Topology, taken: Taken) -> list[np.ndarray]:
     for node in range(1, len(topology)):
         parent, depth = int(topology.parents[node]), int(topology.depths[node])
         chance = taken(int(topology.ranks[node]), siblings[parent])
-        weights.append(weights[parent] * _ahead(chance, depth))
+        weights.append(weights[parent] * ahead(chance, depth))
     return weights
 
 
@@ -36,14 +37,7 @@ def block_weights(topology: Topology, ratio: np.ndarray) -> list[np.ndarray]:
     product = weight = np.ones_like(ratio)
     weights = [weight]
     for depth in range(1, len(topology)):
-        product = product * _ahead(ratio, depth)
+        product = product * ahead(ratio, depth)
         weight = np.minimum(weight, product)
         weights.append(weight)
     return weights
-
-
-def _ahead(values: np.ndarray, depth: int) -> np.ndarray:
-    """`[P, S]` what is `depth` positions further on; 0 where nothing is."""
-    here = np.zeros(values.shape)
-    here[:, : max(values.shape[1] - depth, 0)] = values[:, depth:]
-    return here

@@ -44,8 +44,7 @@ def rule_weights(
     """
     record = {array: packed[array_name(rule, array)] for array in rule.arrays}
     if by_node(rule) and recorded is not None:
-        place = {path: node for node, path in enumerate(recorded.paths)}
-        nodes = [place[path] for path in topology.paths]
+        nodes = topology.places_in(recorded)
         record |= {array: record[array][:, :, nodes] for array, per in rule.arrays.items() if per == "node"}
     return rule.weights(topology, record)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from specdraft.trees.ranks import PackedRanks, at_depth
+from specdraft.trees.ranks import PackedRanks, ahead, at_depth
 
 DEEPEST = 8  # offsets of a drafter that goes on for ever
 
@@ -37,19 +37,12 @@ def offset_curve(packed: PackedRanks, deepest: int = DEEPEST) -> pd.DataFrame:
     rows = []
     for offset in range(1, offsets + 1):
         there = (order + offset)[None] <= packed.last[:, None]
-        top, fresh = (_ahead(hit, offset) & there for hit in (at_depth(packed.ranks, offset) == 0, first))
+        top, fresh = (ahead(hit, offset) & there for hit in (at_depth(packed.ranks, offset) == 0, first))
         reached = going & there
         going = reached & top
         counts = (there, top, reached, going, reached & fresh)
         rows.append([offset, *(int(count.sum()) for count in counts)])
     return pd.DataFrame(rows, columns=["offset", "places", "top", "reached", "accepted", "fresh"])
-
-
-def _ahead(hit: np.ndarray, offset: int) -> np.ndarray:
-    """`[P, S]` at each position what is `offset` places behind it; False beyond the end."""
-    shifted = np.zeros_like(hit)
-    shifted[:, : max(0, hit.shape[1] - offset)] = hit[:, offset:]
-    return shifted
 
 
 def chain_length(rates: np.ndarray) -> float:

@@ -82,8 +82,7 @@ def replay_pruned(scored: Scored, kept: np.ndarray, packed: PackedRanks, with_st
 
 def one_tree(topology: Topology, union: Topology, scores: Sequence[Expansion]) -> list[Expansion]:
     """Of each text one static tree, out of the scores of a tree that holds all of its nodes."""
-    place = {path: index for index, path in enumerate(union.paths)}
-    columns = np.array([place[path] - 1 for path in topology.paths[1:]], dtype=np.int64)
+    columns = topology.places_in(union)[1:] - 1
     parent = topology.parents[None, 1:].astype(np.int16)
     return [
         Expansion(np.repeat(parent, len(some.rank), axis=0), *(field[:, columns] for field in some[1:]))

@@ -202,12 +202,11 @@ class TrainingTimeTest:
         passes = torch.arange(len(said), device=self._device)
         decay, count = self._asked.decay**passes, torch.from_numpy(np.maximum(counts, 1)).to(self._device)
         losses, gradient = torch.zeros(len(said), device=self._device), torch.zeros_like(said)
-        columns = np.arange(part.ids.shape[1])
-        learnt = (columns < part.length[:, None]) & (columns >= np.maximum(part.first, 1)[:, None])
-        row, read_last = (torch.from_numpy(places).to(self._device) for places in np.nonzero(learnt))
         each = max(1, AT_ONCE[self._device.type] // len(said) // len(self._proposed.weight))
-        for rows, tokens in zip(torch.split(row, each), torch.split(read_last, each), strict=True):
-            wanted, sure = self._teacher(part.begin[rows.cpu().numpy()] + tokens.cpu().numpy())
+        for first in range(0, len(part.place), each):
+            some = slice(first, first + each)
+            rows, tokens = part.row[some], part.column[some]
+            wanted, sure = self._teacher(part.place[some])
             entries = tokens - 1 - passes[:, None]
             there = entries >= 0
             states = said[passes[:, None], rows, entries.clamp(min=0)].requires_grad_()

@@ -44,6 +44,13 @@ def starts(packed: PackedRanks) -> Starts:
     return Starts(*np.nonzero(np.arange(packed.ranks.shape[1])[None] < packed.last[:, None]))
 
 
+def ahead(values: np.ndarray, depth: int) -> np.ndarray:
+    """`[P, S]` what is `depth` positions further on; 0 where nothing is."""
+    here = np.zeros_like(values)
+    here[:, : max(values.shape[1] - depth, 0)] = values[:, depth:]
+    return here
+
+
 def at_depth(ranks: np.ndarray, depth: int) -> np.ndarray:
     """`[P, S]` the ranks that hold `depth` levels below the root (see `PackedRanks`)."""
     if ranks.ndim == 2:

@@ -177,6 +177,11 @@ class Topology:
             node = int(self.parents[node])
         return path[::-1]
 
+    def places_in(self, whole: Topology) -> np.ndarray:
+        """`[n + 1]` where its nodes, the root first, stand in a tree that holds all of them."""
+        place = {path: node for node, path in enumerate(whole.paths)}
+        return np.array([place[path] for path in self.paths], dtype=np.int64)
+
     def part(self, nodes: Sequence[int] | np.ndarray) -> Topology:
         """Some of the nodes, the root among them, a node only with its parent; in this order, ranks as they are."""
         kept = np.asarray(nodes, dtype=np.int64)
