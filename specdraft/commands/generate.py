@@ -63,6 +63,7 @@ def generate(
         pruning=combination.pruning,
         length=combination.length,
         max_time_s=settings.max_time_s,
+        cache=settings.cache,
     )
     _present(watched(decoder, combination, prompt, encoded.ids), html, not no_live, as_json)
 

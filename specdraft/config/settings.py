@@ -12,6 +12,7 @@ from specdraft.errors import ConfigError, check_name, did_you_mean
 ENGINES = ("auto", "live", "replay")
 MEASURES = ("auto", "off", "again")
 RECORDS = ("csv", "parquet", "none")
+CACHES = ("auto", "dynamic", "static", "graph")  # auto: what was measured to be the fastest on a device
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Settings:
     max_time_s: float | None = None  # no step of a live text is begun later than so many seconds after its prompt
     engine: str = "auto"
     batch: int = 1  # live texts that are decoded side by side
+    cache: str = "auto"  # what live decoding keeps keys and values in
     seed: int = 0
     repeats: int = 1
     report: bool = True  # figures and a report at the end of a sweep
@@ -80,6 +82,8 @@ class Settings:
         self.cost.check()
         if self.engine not in ENGINES:
             raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ENGINES)}")
+        if self.cache not in CACHES:
+            raise ConfigError(f"cache={self.cache!r} is not known{did_you_mean(self.cache, CACHES)}")
         if self.output.records not in RECORDS:
             hint = did_you_mean(self.output.records, RECORDS)
             raise ConfigError(f"output.records={self.output.records!r} is not known{hint}")

@@ -18,6 +18,7 @@ import torch
 from greenlet import getcurrent, greenlet
 
 from specdraft.decoding.decode import Times
+from specdraft.decoding.seat import Seat
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter
 from specdraft.models.batched_model import BatchedModel, Prefill, Request
@@ -69,20 +70,6 @@ class SharedClock:
         finally:
             self._advance()
             self._running = False
-
-
-class Seat(NamedTuple):
-    """What a text decodes with: rows of the models that are its own.
-
-    Attributes:
-        verifier: with a row of the target.
-        drafter: with the weights of the batch's; None where there is none.
-        times: what the text is told of the time.
-    """
-
-    verifier: Verifier
-    drafter: Drafter | None
-    times: Times
 
 
 Text = Callable[[Seat], T]

@@ -39,6 +39,7 @@ class Together:
         length: how long the chain of each step is, at most the budget.
         cost_batch: texts that go together where `length` looks at costs.
         batch: texts that are decoded side by side.
+        cache: what their keys and values are kept in.
     """
 
     shape: Shape
@@ -57,6 +58,7 @@ class Together:
     length: LengthPolicy = field(default_factory=Constant)
     cost_batch: int = 1
     batch: int = 1
+    cache: str = "auto"
 
     @property
     def most(self) -> int:
@@ -155,11 +157,19 @@ class Together:
             return why
         if why := self._wrong_rule():
             return why + self._fitting_rules()
-        if self.batch > 1 and self.runs == "replay":
-            return f"batch={self.batch} is for engine=live: what is counted in replay does not depend on it"
         if self.traits.earlier and self.prompts is None:
             return f"drafter={self.drafter} reads what a study made of earlier prompts; one prompt alone has none"
-        return (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
+        return self._wrong_engine() or (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
+
+    def _wrong_engine(self) -> str | None:
+        """Why texts cannot be decoded side by side, or with these caches."""
+        fixed = self.cache in ("static", "graph")
+        if self.runs == "replay" and (self.batch > 1 or fixed):
+            key = f"batch={self.batch}" if self.batch > 1 else f"cache={self.cache}"
+            return f"{key} is for engine=live: what is counted in replay does not depend on it"
+        if self.batch > 1 and fixed:
+            return f"batch={self.batch} has slots of its own for each text; expected cache=auto or cache=dynamic"
+        return None
 
     def refuse(self) -> None:
         """Raise `ConfigError` unless this can run, or where a number is out of range."""

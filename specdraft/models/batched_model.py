@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.language_model import Forward, tail_mask
+from specdraft.models.language_model import Forward
 from specdraft.models.slot_cache import Place, SlotCache
+from specdraft.models.slot_row import SlotRow
 
 Masks = torch.Tensor | Mapping[str, torch.Tensor]
 
@@ -41,7 +42,7 @@ Request = Prefill | Append
 Ask = Callable[[Request], Forward]
 
 
-class BatchRow(CachedModel):
+class BatchRow(SlotRow):
     """One sequence of a batch: what needs a forward is asked for.
 
     Args:
@@ -52,29 +53,17 @@ class BatchRow(CachedModel):
 
     def __init__(self, batch: BatchedModel, number: int, ask: Ask) -> None:
         self.batch, self.number, self._ask = batch, number, ask
-        super().__init__(batch.model.model, batch.model.vocab, batch.model.width)
+        super().__init__(batch.model)
 
-    def forward(self, token_ids: torch.Tensor, *given: Any, **inputs: Any) -> tuple[torch.Tensor, Any]:
-        """See `LanguageModel.forward`: as the model does it whose row this is."""
-        return self.batch.model.forward(token_ids, *given, **inputs)
-
-    def prefill(self, token_ids: Sequence[int], layers: Sequence[int] = ()) -> Forward:
-        """See `CachedModel.prefill`."""
-        if not self.length:
-            return self._ask(Prefill(self, token_ids, layers))
-        tokens = torch.tensor(list(token_ids), device=self.device)
-        order = torch.arange(len(tokens), device=self.device)
-        said = self.append(tokens, order, tail_mask(order[:, None] >= order, self.dtype), layers)
-        self.settle(len(tokens))
-        return said._replace(logits=said.logits[-1])
+    def _begin(self, token_ids: Sequence[int], layers: Sequence[int]) -> Forward:
+        return self._ask(Prefill(self, token_ids, layers))
 
     def read(self, request: Prefill) -> Forward:
         """Run the prefill that was asked for: as one sequence alone, whose states then fill the row."""
-        self._cache = self.new_cache()
-        said = super().prefill(request.token_ids, request.layers)
-        self.batch.cache.fill(self.number, self._cache)
-        self._cache = None
-        return said
+        return super()._begin(request.token_ids, request.layers)
+
+    def _filled(self, states: Any) -> None:
+        self.batch.cache.fill(self.number, states)
 
     def append(
         self, tokens: torch.Tensor, offsets: torch.Tensor, tail: torch.Tensor, layers: Sequence[int] = ()
@@ -89,9 +78,6 @@ class BatchRow(CachedModel):
     def appended(self, positions: torch.Tensor) -> None:
         """There are pending tokens more, at these positions."""
         self._pending_positions = torch.cat([self._pending_positions, positions])
-
-    def _drop(self, count: int) -> None:
-        """See `CachedModel._drop`: slots beyond the last one are never seen."""
 
     def _gather(self, slots: Sequence[int]) -> None:
         """See `CachedModel._gather`: with those of other rows, before the next forward."""

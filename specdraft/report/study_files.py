@@ -176,6 +176,7 @@ SHORT = {
     "pruning": "pruning ",
     "length": "length ",
     "batch": "in batches of ",
+    "cache": "cache ",
     "cost_context": "costs at context ",
     "cost_batch": "batch ",
 }

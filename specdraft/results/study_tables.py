@@ -29,8 +29,9 @@ COLUMNS = {  # file -> its columns, in order
     "comparisons.csv": COMPARISON_COLUMNS,
     **{file: [*DETAIL_KEYS, *columns] for file, columns in DETAILS.items()},
 }
-TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "length", "acceptance",
-        "prompts", "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b", "metric"}  # fmt: skip
+TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "length", "cache",
+        "acceptance", "prompts", "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b",
+        "metric"}  # fmt: skip
 WHOLE = {"budget", "nodes", "depth", "batch", "top_k", "max_new_tokens", "turn", "repeat", "seed", "cost_context",
          "cost_batch"}  # fmt: skip
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling

@@ -19,10 +19,11 @@ from specdraft.results.summary import SUMS, summarise
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "length", "batch", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context",
+        "length", "batch", "cache", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context",
         "cost_batch", "prompts", "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
 # what studies that lack them would say
-EARLIER_KEYS: dict[str, str | int] = {"length": "constant", "batch": 1, "cost_context": 128, "cost_batch": 1}
+EARLIER_KEYS: dict[str, str | int] = {"length": "constant", "batch": 1, "cache": "dynamic", "cost_context": 128,
+                                      "cost_batch": 1}  # fmt: skip
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "length", "acceptance", "temperature",
                "engine"]  # fmt: skip

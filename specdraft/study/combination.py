@@ -17,7 +17,8 @@ from specdraft.config.settings import CostSpec
 from specdraft.decoding.fitting import Together
 from specdraft.drafters.pair import EncodedPrompt, PairFiles
 from specdraft.errors import ConfigError, PromptError
-from specdraft.models.placement import dtype_label
+from specdraft.models.caches import USUAL, resolved
+from specdraft.models.placement import device_type, dtype_label
 from specdraft.models.spec import ModelSpec
 from specdraft.prediction.length import Constant, LengthPolicy
 from specdraft.prediction.pruning import NoPruning, PruningPolicy
@@ -82,6 +83,7 @@ class Combination:
             length=self.length,
             cost_batch=settings.cost.batch,
             batch=settings.batch,
+            cache=settings.cache,
         )
 
     @cached_property
@@ -98,6 +100,11 @@ class Combination:
     def engine(self) -> str:
         """`live` or `replay`."""
         return self.together.runs
+
+    @property
+    def cache(self) -> str:
+        """What keys and values are kept in where it is decoded live; what that usually is where it is not."""
+        return resolved(self.settings.cache, device_type(self.pair.target.spec)) if self.engine == "live" else USUAL
 
     @property
     def limits(self) -> Limits:
@@ -131,6 +138,7 @@ class Combination:
             "pruning": self.pruning.label,
             "length": self.length.label,
             "batch": settings.batch,
+            "cache": self.cache,
             "acceptance": self.rule.label,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
@@ -150,7 +158,8 @@ class Combination:
             keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
         if self.length.usual:
             keys = {name: value for name, value in keys.items() if name != "length"}  # likewise
-        keys = {name: value for name, value in keys.items() if (name, value) != ("batch", Settings.batch)}
+        usual = {("batch", Settings.batch), ("cache", USUAL)}
+        keys = {name: value for name, value in keys.items() if (name, value) not in usual}
         if self._cost_point == (CostSpec.context, CostSpec.batch):
             keys = {name: value for name, value in keys.items() if name not in ("cost_context", "cost_batch")}
         decides = keys | self.pair.decides
@@ -204,9 +213,9 @@ class Combination:
         """Combinations of one pair with equal keys decode the same thing: equal trees run once.
 
         Children are drawn at random in the order in which a tree lists its nodes, so there the order matters. What goes
-        side by side with a text does not.
+        side by side with a text does not, nor what its keys and values are kept in.
         """
-        paths = self.topology.paths if self.topology is not None else [self._without_batch]
+        paths = self.topology.paths if self.topology is not None else [self._alone]
         tree = tuple(sorted(paths) if self.sampling.greedy else paths)
         settings = self.settings
         return (
@@ -222,10 +231,10 @@ class Combination:
         )
 
     @property
-    def _without_batch(self) -> str:
-        """The identifier that it would have alone."""
+    def _alone(self) -> str:
+        """The identifier that it would have alone, with the usual cache."""
         keys = {name: value for name, value in self.keys.items() if name != "combination"}
-        return self.digest(keys | {"batch": Settings.batch})
+        return self.digest(keys | {"batch": Settings.batch, "cache": USUAL})
 
     def describe(self) -> str:
         """`pair tree budget`, for people."""

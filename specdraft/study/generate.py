@@ -5,7 +5,6 @@ A fitted shape (`sequoia`, `measured`) is fitted on a set of prompts, from trace
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isnan, nan
@@ -21,14 +20,15 @@ from specdraft.decoding.ending import Ending
 from specdraft.decoding.fitting import Together
 from specdraft.decoding.lengths import Sizing
 from specdraft.decoding.pruning import Pruning
+from specdraft.decoding.seat import Caches, Seat
 from specdraft.decoding.text_seeds import text_generator
-from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import DrafterSpec
 from specdraft.drafters import registry as drafters
 from specdraft.drafters.aligned import Aligned
 from specdraft.drafters.draft_model import Model
 from specdraft.drafters.pair import Pair, load_pair, pair_of_models
 from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
+from specdraft.models.caches import resolved
 from specdraft.prediction.length import LengthPolicy
 from specdraft.prediction.length import registry as length_policies
 from specdraft.prediction.pruning import PruningPolicy
@@ -161,6 +161,7 @@ class SpeculativeDecoder:
         max_prompt_tokens: longer prompts are cut to this on the left.
         fitted_on: the prompts that a fitted shape, or calibrated scores, are fitted on; all bundled ones if not given.
         max_time_s: no step is begun later than so many seconds after the prompt: the text ends there.
+        cache: what keys and values are kept in: `auto`, `dynamic`, `static` or `graph`.
         parameters: of a tree that is named, as `margin=2.0` of `adaptive`.
 
     Raises:
@@ -186,6 +187,7 @@ class SpeculativeDecoder:
         predictor: str | None = None,
         alignment: str | None = None,
         max_time_s: float | None = None,
+        cache: str = Settings.cache,
         **parameters: Any,
     ) -> None:
         pair = pair if alignment is None else _aligned(pair, alignment)
@@ -210,14 +212,19 @@ class SpeculativeDecoder:
             drafter=drafter.label,
             pruning=policy,
             length=sized,
+            cache=cache,
         )
         together.refuse()
         budget = together.most
         self._settings = Settings(
-            max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens, max_time_s=max_time_s, seed=seed
+            max_new_tokens=max_new_tokens,
+            max_prompt_tokens=max_prompt_tokens,
+            max_time_s=max_time_s,
+            seed=seed,
+            cache=cache,
         )
         self._settings.check()
-        self._watched = watched
+        self._watched, self._caches = watched, Caches(pair)
         fitted = shape.fitted or shape.fits_scores or policy.fits_scores
         texts = self._texts(shape.limits(budget).depth, fitted_on or PromptSpec()) if fitted else None
         self.plan = _planned(shape, budget, texts)
@@ -270,11 +277,16 @@ class SpeculativeDecoder:
         decides += [self.sizing.policy] if self.sizing.policy.sizes else []
         draw = f"{self._settings.seed}/0"
         source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, draw, *map(str, decides)))
-        ending, verifier = Ending(self.max_new_tokens, self.pair.eos_ids), Verifier.of(self.pair)
+        ending, (verifier, drafter, times) = Ending(self.max_new_tokens, self.pair.eos_ids), self._seat
+        assert drafter is not None
         setting = (self.plan, self.rule, self.sampling)
-        given = (verifier, self.pair.drafter, *setting, prompt_ids, ending, source)
+        given = (verifier, drafter, *setting, prompt_ids, ending, source)
         policies, limit_s = (self.pruning, self.sizing), self._settings.max_time_s
-        return decode(*given, *policies, watched=self._watched, max_time_s=limit_s)
+        return decode(*given, *policies, watched=self._watched, max_time_s=limit_s, times=times)
+
+    @property
+    def _seat(self) -> Seat:
+        return self._caches.seat(resolved(self._settings.cache, self.pair.target.device.type))
 
     def generate(self, prompt: Prompt, chat_template: str = "auto", compare: bool = False) -> Generation:
         """Decode one prompt.
@@ -291,9 +303,10 @@ class SpeculativeDecoder:
         prompt_ids = self._encode(prompt, chat_template)
         try:
             plain_s = self._plain_s(prompt_ids) if compare else nan
-            started = time.perf_counter()
+            now = self._seat.times.passed
+            started = now()
             decoding = self.start(prompt_ids).finish()
-            return self.finished(decoding, time.perf_counter() - started, plain_s)
+            return self.finished(decoding, now() - started, plain_s)
         except torch.cuda.OutOfMemoryError as error:
             raise ModelError(OUT_OF_MEMORY) from error
 
@@ -317,9 +330,10 @@ class SpeculativeDecoder:
     def _plain_s(self, prompt_ids: list[int]) -> float:
         ending = Ending(self.max_new_tokens, self.pair.eos_ids)
         source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, f"{self._settings.seed}/0"))
-        started = time.perf_counter()
-        decode_plainly(Verifier.of(self.pair), self.sampling, prompt_ids, ending, source)
-        return time.perf_counter() - started
+        verifier, _, times = self._seat
+        started = times.passed()
+        decode_plainly(verifier, self.sampling, prompt_ids, ending, source)
+        return times.passed() - started
 
 
 def _aligned(pair: Pair, alignment: str) -> Pair:

@@ -16,12 +16,14 @@ from specdraft.prompts import PromptSpec
 if TYPE_CHECKING:
     from specdraft.study.combination import Combination
 
-STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads", "batch")
+STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads", "batch", "cache")
+THEIRS = {("generate", "cache")}  # command and key of a study that it looks at all the same
 
 
 def refuse_study_keys(command: str, overrides: Iterable[str]) -> None:
     """Raise `ConfigError` for keys that say something of a study where a command runs none."""
-    refuse_without_effect(command, overrides, STUDY_KEYS, "it is for a whole study (specdraft sweep)")
+    keys = [key for key in STUDY_KEYS if (command, key) not in THEIRS]
+    refuse_without_effect(command, overrides, keys, "it is for a whole study (specdraft sweep)")
 
 
 def refuse_engine(command: str, overrides: Iterable[str], engine: str) -> None:

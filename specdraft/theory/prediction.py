@@ -21,7 +21,8 @@ from specdraft.study.run import run_study
 from specdraft.theory.formulas import alpha_for, best_gamma, endless, expected_steps, expected_tokens, speedup
 
 GAMMAS = "1,2,4,8,16"
-FIXED = ("tree", "pruning", "length", "acceptance", "engine", "batch", "experiment", "repeats", "certify", "output")
+FIXED = ("tree", "pruning", "length", "acceptance", "engine", "batch", "cache", "experiment", "repeats", "certify",
+         "output")  # fmt: skip
 
 
 @dataclass(frozen=True)

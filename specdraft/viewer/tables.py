@@ -138,6 +138,7 @@ def _settings(summary: pd.DataFrame) -> list[str]:
             "pruning",
             "length",
             "batch",
+            "cache",
             "acceptance",
             "temperature",
             "top_k",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from support.decoded import texts_of
 from support.recorded import Live, expansions, recorded, untimed
 from support.tallied import replay_dynamic
 
 from specdraft.config import Settings
+from specdraft.decoding.batch import Batch
 from specdraft.decoding.ending import Ending
+from specdraft.decoding.seat import Caches
 from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.study.generate import SpeculativeDecoder
@@ -49,3 +52,22 @@ def test_low_precision_decodes(dtype: str) -> None:
     result = SpeculativeDecoder(on("cuda", dtype), "kary", 14, SETTINGS.max_new_tokens).generate(TEXTS[0])
     assert len(result.token_ids) == SETTINGS.max_new_tokens
     assert result.tally.accepted_tokens > 0
+
+
+@pytest.mark.parametrize("cache", ["static", "graph"])
+def test_other_caches_give_the_same_texts_and_steps(cache: str) -> None:
+    pair = on("cuda")
+    usual, other = (SpeculativeDecoder(pair, "kary", 14, 32, cache=kind) for kind in ("dynamic", cache))
+    for text in TEXTS:
+        one, two = usual.generate(text), other.generate(text)
+        assert one.token_ids == two.token_ids
+        assert [step.accepted for step in one.steps] == [step.accepted for step in two.steps]
+
+
+def test_texts_side_by_side_are_those_alone() -> None:
+    pair = on("cuda")
+    texts = texts_of(Kary().at(6))
+    seat = Caches(pair).seat("dynamic")
+    expected = [text(seat) for text in texts]
+    found = {ended.number: ended.result for ended in Batch[list[object]](pair.target, pair.drafter, 3).decode(texts)}
+    assert [found[number] for number in range(len(texts))] == expected

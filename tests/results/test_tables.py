@@ -33,6 +33,7 @@ COMBINATION_FIRST = [
     "pruning",
     "length",
     "batch",
+    "cache",
     "acceptance",
     "temperature",
 ]

@@ -8,13 +8,13 @@ from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
-from specdraft.decoding.batch import Batch, Ended, Seat
-from specdraft.decoding.decode import ALONE, Decoding, decode, plain_tokens
+from specdraft.decoding.batch import Batch, Ended
+from specdraft.decoding.decode import Decoding, decode, plain_tokens
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.lengths import Sizing
 from specdraft.decoding.pruning import Pruning
+from specdraft.decoding.seat import Caches, Seat
 from specdraft.decoding.text_seeds import text_generator
-from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ResultsError
 from specdraft.losslessness.ties import compare_greedy
@@ -108,7 +108,7 @@ class LiveEngine:
         runs, trees = _twins(work.combinations), FittedTrees(work, pair, prompt_ids, self.store, self.note, self.watch)
         needs = LiveNeeds.of(pair, work.combinations, self.store, self.watch)
         self.watch.stage("decode", sum(map(len, work.due.values())), "rows")
-        failed: set[str] = set()
+        failed, caches = set[str](), Caches(pair)
         texts = [
             Text(prompt, prompt_ids[prompt.prompt_id], repeat, work.draw(repeat))
             for prompt in work.prompts
@@ -118,11 +118,15 @@ class LiveEngine:
         together = [twins for twins in runs if twins[0].settings.batch > 1]
         for text, twins in product(texts, alone):
             due = work.due_of(twins, text.prompt, text.repeat)
-            yield from _noting(self._decode_twins(pair, due, text, trees, needs, failed, work.with_steps), failed)
+            yield from _noting(
+                self._decode_twins(pair, caches, due, text, trees, needs, failed, work.with_steps), failed
+            )
         for repeat, twins in product(range(work.repeats), together):
             dues = [(text, work.due_of(twins, text.prompt, repeat)) for text in texts if text.repeat == repeat]
             some = [(text, due) for text, due in dues if due]
             yield from _noting(self._decode_batch(pair, some, trees, needs, failed, work.with_steps), failed)
+        for said in caches.notes:
+            self.note(said)
         used = predictors_used(pair, work.combinations, trees.predictors)
         if trees.calibrations or needs.costs or used:
             yield Measured(pair.label, needs.costs, calibrations=trees.calibrations, predictors=used)
@@ -130,6 +134,7 @@ class LiveEngine:
     def _decode_twins(
         self,
         pair: Pair,
+        caches: Caches,
         due: list[Combination],
         text: Text,
         trees: FittedTrees,
@@ -144,8 +149,9 @@ class LiveEngine:
             return passed
         try:
             first, how = trying[0], _drafting(trying[0], text, trees, needs)
-            plain = self._plain_text(pair, first, text)
-            decoded = _decode(pair, first, how, text, Seat(Verifier.of(pair), pair.drafter, ALONE))
+            seat = caches.seat(first.cache)
+            plain = self._plain_text(pair, first, text, seat)
+            decoded = _decode(pair, first, how, text, seat)
             row = _row(pair, first, text, how, decoded, plain, with_steps)
         except ResultsError:
             raise
@@ -200,11 +206,11 @@ class LiveEngine:
                 yield Done([replace(row, combination=c.identifier, weights=c.weights) for c in due])
         yield from _given_up(dues[begun:])
 
-    def _plain_text(self, pair: Pair, combination: Combination, text: Text) -> PlainText:
+    def _plain_text(self, pair: Pair, combination: Combination, text: Text, seat: Seat) -> PlainText:
         """The target alone on this prompt, once for all pairs that share the target."""
         key = _plain_key(pair, combination, text)
         if key not in self.plain:
-            timed = _decode_plainly(pair, combination, text, Seat(Verifier.of(pair), None, ALONE))
+            timed = _decode_plainly(pair, combination, text, seat)
             self.plain[key] = _scored(pair, text, timed)
         return self.plain[key]
 
@@ -308,7 +314,7 @@ def _plain_key(pair: Pair, combination: Combination, text: Text) -> tuple[Any, .
     """All that a plain text and its time depend on."""
     target, sampling, ending = pair.files.target, combination.sampling, _ending(pair, combination)
     model = (target.weights_hash, repr(target.spec), pair.target.vocab)
-    return (*model, tuple(text.ids), ending, repr(sampling), text.draw)
+    return (*model, tuple(text.ids), ending, repr(sampling), text.draw, combination.cache)
 
 
 def _decode_plainly(pair: Pair, combination: Combination, text: Text, seat: Seat) -> TimedTokens:
@@ -331,7 +337,7 @@ def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
     """Combinations that decode the same thing, as many texts side by side, stand together."""
     runs: dict[Any, list[Combination]] = {}
     for combination in combinations:
-        runs.setdefault((combination.run_key, combination.settings.batch), []).append(combination)
+        runs.setdefault((combination.run_key, combination.settings.batch, combination.cache), []).append(combination)
     return list(runs.values())
 
 

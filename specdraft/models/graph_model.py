@@ -1,0 +1,109 @@
+"""A cached model whose forwards are recorded once for each shape and then run whole: CUDA graphs, and on a processor
+compiled code."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from specdraft.models.cached_model import CachedModel
+from specdraft.models.static_model import Inputs, Outputs, Run, Shape, StaticModel
+
+WARM = 3  # forwards before a graph is captured: they make what libraries make once
+
+
+class GraphModel(StaticModel):
+    """As `StaticModel`; the first forward of each shape takes longer.
+
+    A shape that cannot be captured or compiled runs as a static one does.
+
+    Attributes:
+        made: shape -> seconds that capturing or compiling it took.
+        failed: shape -> why it runs as it is.
+    """
+
+    def __init__(self, of: CachedModel) -> None:
+        self._runs: dict[Shape, Run] = {}
+        self.made: dict[Shape, float] = {}
+        self.failed: dict[Shape, str] = {}
+        super().__init__(of)
+
+    @property
+    def making_s(self) -> float:
+        """Seconds that capturing and compiling took so far."""
+        return sum(self.made.values())
+
+    def _run(self, shape: Shape) -> Run:
+        if shape not in self._runs:
+            if any(shape.room != other.room for other in self._runs):
+                self._runs.clear()  # of slots that are no more
+            self._runs[shape] = self._first(shape)
+        return self._runs[shape]
+
+    def _first(self, shape: Shape) -> Run:
+        """Runs a forward, and from the next one on what was made of it."""
+
+        def run(inputs: Inputs) -> Outputs:
+            began = time.perf_counter()
+            eager = super(GraphModel, self)._run(shape)
+            make = self._captured if self.device.type == "cuda" else self._compiled
+            try:
+                made, outputs = make(inputs, shape.layers)
+            except Exception as error:  # whatever a compiler or a kernel raises, the forward itself can still run
+                self.failed[shape] = str(error).strip().partition("\n")[0] or type(error).__name__
+                made, outputs = eager, eager(inputs)
+            else:
+                self.made[shape] = time.perf_counter() - began
+            self._runs[shape] = made
+            return outputs
+
+        return run
+
+    def _compiled(self, inputs: Inputs, layers: Sequence[int]) -> tuple[Run, Outputs]:
+        def forward(inputs: Inputs) -> Outputs:
+            return self._eager(inputs, layers)
+
+        run: Run = torch.compile(forward, dynamic=False, **_alone())
+        return run, run(inputs)
+
+    def _captured(self, inputs: Inputs, layers: Sequence[int]) -> tuple[Run, Outputs]:
+        held = _copied(inputs)
+        side: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM):
+                self._eager(held, layers)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self._eager(held, layers)
+
+        def run(inputs: Inputs) -> Outputs:
+            for into, given in zip(_tensors(held), _tensors(inputs), strict=True):
+                into.copy_(given)
+            graph.replay()
+            logits, hidden = outputs
+            return logits.clone(), None if hidden is None else hidden.clone()
+
+        return run, run(inputs)
+
+
+def _alone() -> dict[str, Any]:
+    """What keeps shapes apart, of which there may be more than torch compiles of one function; where torch has no such
+    option, those beyond run as they are."""
+    return {name: True for name in ("isolate_recompiles",) if name in inspect.signature(torch.compile).parameters}
+
+
+def _tensors(inputs: Inputs) -> list[torch.Tensor]:
+    masks = inputs.masks
+    return [inputs.tokens, inputs.positions, *(masks.values() if isinstance(masks, Mapping) else [masks])]
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    masks = inputs.masks
+    kept = {kind: mask.clone() for kind, mask in masks.items()} if isinstance(masks, Mapping) else masks.clone()
+    return Inputs(inputs.tokens.clone(), inputs.positions.clone(), kept)
