@@ -1,6 +1,10 @@
 """Live decoding against transformers' assisted generation and plain decoding, as ratios measured in one run.
 
-    python scripts/bench_decode.py [--pair zoo] [--prompts 16] [--rounds 3] [--new-tokens 64] [--out FILE.json]
+    python scripts/bench_decode.py [--pair zoo | --folder DIR] [--cache static,graph] [--prompts 16] [--rounds 3]
+                                   [--new-tokens 64] [--out FILE.json]
+
+DIR is what scripts/make_layered_pair.py wrote. `--cache` also decodes plainly and with a few trees in these caches
+(compiling for a processor takes a minute for each size of tree): what `cache=auto` is stands on this table.
 
 Every method decodes every prompt in turn, and the rounds are interleaved, so that a slow minute of the
 machine meets all methods alike. Each text must equal plain greedy decoding.
@@ -15,7 +19,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,9 +37,10 @@ from specdraft.bench.costs import measure_costs
 from specdraft.config import Settings
 from specdraft.decoding.decode import decode_plainly
 from specdraft.decoding.ending import Ending
-from specdraft.decoding.verifier import Verifier
+from specdraft.decoding.seat import Caches
 from specdraft.drafters.loaded.model import ModelDrafter
-from specdraft.drafters.pair import Pair
+from specdraft.drafters.pair import Pair, find_pair
+from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.replay.replayer import Replayer, dynamic_trees
 from specdraft.results.manifest import cpu_name
@@ -45,6 +50,7 @@ from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import registry
 
 Method = Callable[[list[int]], list[int]]
+IN_CACHES = [("kary", 8), ("best_first", 8)]  # beside the matched chain
 TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching", "best_first") for budget in (4, 8, 16)]
 
 
@@ -80,10 +86,24 @@ def hf_method(pair: Pair, new_tokens: int, assistant: dict[str, Any] | None) -> 
     return run
 
 
-def tree_method(pair: Pair, tree: str, budget: int, new_tokens: int) -> Method:
+def tree_method(pair: Pair, tree: str, budget: int, new_tokens: int, cache: str = "dynamic") -> Method:
     """Our decoder with one tree."""
-    decoder = SpeculativeDecoder(pair, registry()[tree](), budget, new_tokens)
+    decoder = SpeculativeDecoder(pair, registry()[tree](), budget, new_tokens, cache=cache)
     return lambda ids: decoder.generate(ids).token_ids
+
+
+def plain_method(pair: Pair, new_tokens: int, cache: str) -> Method:
+    """Our decoder without any, in the same cache."""
+    ending, verifier = Ending(new_tokens, pair.eos_ids), Caches(pair).seat(cache).verifier
+    return lambda ids: decode_plainly(verifier, Sampling(), ids, ending)
+
+
+def inside(pair: Pair, tree: str, budget: int, new_tokens: int, prompts: list[list[int]]) -> float:
+    """The share of the time after the prompt in which something is drafted or verified."""
+    decoder = SpeculativeDecoder(pair, registry()[tree](), budget, new_tokens)
+    tallies = [decoder.generate(ids).tally for ids in prompts]
+    worked = sum(tally.draft_s + tally.verify_s for tally in tallies)
+    return worked / sum(tally.wall_s - tally.prefill_s for tally in tallies)
 
 
 def estimates(pair: Pair, prompts: list[Prompt], new_tokens: int) -> dict[str, float]:
@@ -100,7 +120,7 @@ def estimates(pair: Pair, prompts: list[Prompt], new_tokens: int) -> dict[str, f
     }
 
 
-def methods(pair: Pair, new_tokens: int, length: int) -> dict[str, Method]:
+def methods(pair: Pair, new_tokens: int, length: int, caches: list[str]) -> dict[str, Method]:
     """Name -> method. The matched settings draft `length` tokens in every step, as our chain does."""
     matched = {
         "num_assistant_tokens": length,
@@ -112,23 +132,37 @@ def methods(pair: Pair, new_tokens: int, length: int) -> dict[str, Method]:
         "num_assistant_tokens_schedule": "constant",
         "assistant_confidence_threshold": 0.4,
     }
-    ending, verifier = Ending(new_tokens, pair.eos_ids), Verifier(pair.target)
     ours = {f"specdraft {tree} {budget}": tree_method(pair, tree, budget, new_tokens) for tree, budget in TREES}
     return {
         "transformers plain": hf_method(pair, new_tokens, None),
         "transformers assisted, defaults": hf_method(pair, new_tokens, defaults),
         f"transformers assisted, {length} tokens": hf_method(pair, new_tokens, matched),
-        "specdraft plain": lambda ids: decode_plainly(verifier, Sampling(), ids, ending),
+        "specdraft plain": plain_method(pair, new_tokens, "dynamic"),
         f"specdraft chain {length}": tree_method(pair, "chain", length, new_tokens),
         **ours,
+        **{f"specdraft plain, {cache}": plain_method(pair, new_tokens, cache) for cache in caches},
+        **{
+            f"specdraft {tree} {budget}, {cache}": tree_method(pair, tree, budget, new_tokens, cache)
+            for cache in caches
+            for tree, budget in [("chain", length), *IN_CACHES]
+        },
     }
+
+
+def found(pair: str, folder: Path | None) -> Pair:
+    """A pair by its name, or one that was made."""
+    if folder is None:
+        return load_pair(pair)
+    target, draft = (ModelSpec(str(folder / name)) for name in ("target", "draft"))
+    return load_pair(find_pair(PairSpec(folder.name, target, draft)))
 
 
 def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], rounds: int) -> dict[str, float]:
     """Name -> tokens per second over all prompts: the median round."""
     wanted = [runs["transformers plain"](ids) for ids in prompts]
-    for run in runs.values():
-        run(prompts[0])
+    for name, run in runs.items():
+        for ids in prompts if name.endswith(", graph") else prompts[:1]:
+            run(ids)  # a graph is made for each size and length
     seconds: dict[str, list[float]] = {name: [0.0] * rounds for name in runs}
     for turn in range(rounds):
         for ids, text in zip(prompts, wanted, strict=True):
@@ -142,32 +176,40 @@ def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], round
     return {name: total / sorted(turns)[rounds // 2] for name, turns in seconds.items()}
 
 
+def in_caches(speed: Mapping[str, float], caches: list[str]) -> dict[str, float]:
+    """Every method in another cache over itself in the growing one."""
+    pairs = [
+        (name, name.removesuffix(f", {cache}")) for cache in caches for name in speed if name.endswith(f", {cache}")
+    ]
+    return {f"{name} / in a growing cache": speed[name] / speed[usual] for name, usual in pairs}
+
+
 def main(
     pair: Annotated[str, typer.Option(help="a pair config")] = "zoo",
     prompts: Annotated[int, typer.Option(help="how many bundled prompts")] = 16,
     rounds: Annotated[int, typer.Option(help="the median of so many")] = 3,
     new_tokens: Annotated[int, typer.Option(help="tokens per continuation")] = Settings.max_new_tokens,
     length: Annotated[int, typer.Option(help="draft tokens of the matched settings")] = 4,
+    folder: Annotated[Path | None, typer.Option(help="of scripts/make_layered_pair.py, instead of a pair")] = None,
+    cache: Annotated[str, typer.Option(help="other caches, as static,graph")] = "",
     out: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
 ) -> None:
-    loaded = load_pair(pair)
+    loaded, caches = found(pair, folder), [kind for kind in cache.split(",") if kind]
     chosen = load_prompts(PromptSpec(limit=prompts))
     texts = [loaded.encode(p.text) for p in chosen]
-    speed = measure(loaded, methods(loaded, new_tokens, length), texts, rounds)
+    speed = measure(loaded, methods(loaded, new_tokens, length, caches), texts, rounds)
     plain, defaults, matched = (speed[n] for n in list(speed)[:3])
-    best = max(
-        (name for name in speed if name.startswith("specdraft") and name != "specdraft plain"),
-        key=lambda name: speed[name],
-    )
+    tree, budget = max(TREES, key=lambda one: speed[f"specdraft {one[0]} {one[1]}"])
+    best = f"specdraft {tree} {budget}"
     ratios = {
-        f"specdraft chain {length} / transformers assisted, {length} tokens (goal 1.3, at least 1.15)": speed[
-            f"specdraft chain {length}"
-        ]
+        f"specdraft chain {length} / transformers assisted, {length} tokens": speed[f"specdraft chain {length}"]
         / matched,
         f"best tree ({best}) / transformers assisted, defaults": speed[best] / defaults,
         f"best tree ({best}) / transformers plain": speed[best] / plain,
         f"best tree ({best}) / specdraft plain": speed[best] / speed["specdraft plain"],
         "transformers assisted, defaults / transformers plain": defaults / plain,
+        f"drafting and verifying / time after the prompt ({best})": inside(loaded, tree, budget, new_tokens, texts),
+        **in_caches(speed, caches),
     }
     guessed = estimates(loaded, chosen, new_tokens)
     errors = {name: value / speed[name] - 1 for name, value in guessed.items()}
