@@ -178,9 +178,8 @@ def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], round
 
 def in_caches(speed: Mapping[str, float], caches: list[str]) -> dict[str, float]:
     """Every method in another cache over itself in the growing one."""
-    pairs = [
-        (name, name.removesuffix(f", {cache}")) for cache in caches for name in speed if name.endswith(f", {cache}")
-    ]
+    ends = [f", {cache}" for cache in caches]
+    pairs = [(name, name.removesuffix(end)) for end in ends for name in speed if name.endswith(end)]
     return {f"{name} / in a growing cache": speed[name] / speed[usual] for name, usual in pairs}
 
 

@@ -1,10 +1,11 @@
-"""Plain decoding and tree steps at the size of Llama-3.2-1B, with random weights: what a tree must yield to pay off.
+"""Plain decoding and tree steps at a real model's size, with random weights: what a tree must yield to pay off.
 
-    python scripts/bench_step.py OUT.json [--small]
+    python scripts/bench_step.py OUT.json [--size llama-3.2-1b] [--cache dynamic,static,graph] [--small]
 
-Plain decoding and every tree take turns at each context: one forward, its logits on the host's side of the queue.
-Weights are random (nothing is downloaded): times are those of the size, and nothing is accepted. Of plain decoding,
-bytes of the weights a second say how near it is to the memory's bandwidth. `--small`: two thin layers, for a check.
+Plain decoding and every tree take turns at each context and in each cache: one forward, its logits on the host's side
+of the queue. Weights are random (nothing is downloaded): times are those of the size, and nothing is accepted. Of plain
+decoding, bytes of the weights a second as a share of what a large copy moves say how near it is to the memory's
+bandwidth. Making graphs is timed apart. `--small`: two thin layers, for a check.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import torch
 import typer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from specdraft.bench.attention_clock import clock_of, copy_gb_s
 from specdraft.bench.measuring import Timing
 from specdraft.decoding.verifier import Verifier
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.caches import with_cache
+from specdraft.models.graph_model import GraphModel
 from specdraft.results.files import write_atomically
 from specdraft.results.manifest import environment
 from specdraft.trees.draft_tree import DraftTree
@@ -31,10 +35,15 @@ from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.published import Published
 from specdraft.trees.shapes.wide import Wide
 
-LLAMA_3_2_1B: dict[str, Any] = {
-    "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131_072,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}, "tie_word_embeddings": True,
+ALL: dict[str, Any] = {
+    "vocab_size": 128_256, "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131_072,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
+}  # fmt: skip
+SIZES: dict[str, dict[str, Any]] = {
+    "llama-3.2-1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64,
+                     "tie_word_embeddings": True},
+    "llama-3.1-8b": {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "head_dim": 128,
+                     "tie_word_embeddings": False},
 }  # fmt: skip
 SMALL = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
          "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}  # fmt: skip
@@ -51,21 +60,33 @@ ROUNDS, WARM = 20, 3
 
 def main(
     out: Annotated[Path, typer.Argument(help="a JSON file")],
+    size: Annotated[str, typer.Option(help=f"one of {', '.join(SIZES)}")] = "llama-3.2-1b",
+    cache: Annotated[str, typer.Option(help="of dynamic, static, graph")] = "dynamic",
     small: Annotated[bool, typer.Option("--small", help="two thin layers")] = False,
 ) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = made(LLAMA_3_2_1B | (SMALL if small else {}), device)
-    rows = [row for context in (SMALL_CONTEXTS if small else CONTEXTS) for row in at_context(model, context)]
-    weights = sum(weight.numel() * weight.element_size() for weight in model.model.parameters())
+    model = made(ALL | SIZES[size] | (SMALL if small else {}), device)
+    kinds = {kind: with_cache(model, kind, size) for kind in cache.split(",")}
+    contexts = SMALL_CONTEXTS if small else CONTEXTS
+    rows = [row for context in contexts for row in at_context(kinds, context)]
+    weights, copied = read_bytes(model), copy_gb_s(device, clock_of(device))
     for row in rows:
         if row["step"] == "plain":
             row["weights_gb_s"] = weights / row["median_s"] / 1e9
+            row["copy_share"] = row["weights_gb_s"] / copied
         typer.echo(
             " ".join(
                 f"{key}={value:.5g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()
             )
         )
-    facts = {"size": "small" if small else "llama-3.2-1b", "dtype": str(model.dtype), "weights_bytes": weights}
+    facts = {
+        "size": "small" if small else size,
+        "dtype": str(model.dtype),
+        "weights_bytes": weights,
+        "copy_gb_s": copied,
+    }
+    graphs = [kind for kind in kinds.values() if isinstance(kind, GraphModel)]
+    facts |= {"graphs": sum(len(graph.made) for graph in graphs), "making_s": sum(graph.making_s for graph in graphs)}
     write_atomically(out, json.dumps(facts | {"rows": rows, "environment": environment()}, indent=1) + "\n")
 
 
@@ -77,38 +98,56 @@ def made(config: dict[str, Any], device: torch.device) -> CachedModel:
     return CachedModel(model.to(torch.bfloat16 if device.type == "cuda" else torch.float32), config["vocab_size"])
 
 
-def at_context(model: CachedModel, context: int) -> list[dict[str, Any]]:
-    """Rows of plain decoding and of every tree, in turns."""
-    verifier, choose = Verifier(model), np.random.default_rng(0)
-    verifier.prefill(choose.integers(0, model.vocab, context).tolist())
+def read_bytes(model: CachedModel) -> int:
+    """Of the weights that a step reads: of an embedding that is no output layer it reads a row."""
+    embedding, head = model.model.get_input_embeddings().weight, model.model.get_output_embeddings().weight
+    read: int = sum(weight.numel() * weight.element_size() for weight in model.model.parameters())
+    return read if head is embedding else read - int(embedding.numel() * embedding.element_size())
 
-    def plain() -> None:
-        model.extend(7)
-        model.rewind(context)
 
-    steps: dict[str, Callable[[], None]] = {"plain": plain}
-    for name, topology in TREES.items():
-        tree = DraftTree(topology, torch.from_numpy(choose.integers(0, model.vocab, len(topology))).to(model.device))
-        steps[name] = verified(Verifier(model), tree)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def at_context(kinds: dict[str, CachedModel], context: int) -> list[dict[str, Any]]:
+    """Rows of plain decoding and of every tree, in turns; `kinds` are the caches."""
+    choose, steps = np.random.default_rng(0), dict[tuple[str, str], Callable[[], None]]()
+    some = next(iter(kinds.values()))
+    prompt = choose.integers(0, some.vocab, context).tolist()
+    trees = {
+        name: DraftTree(topology, torch.from_numpy(choose.integers(0, some.vocab, len(topology))).to(some.device))
+        for name, topology in TREES.items()
+    }
+    for kind, model in kinds.items():
+        model.reset()
+        model.prefill(prompt)
+        steps[kind, "plain"] = extended(model, context)
+        steps |= {(kind, name): verified(Verifier(model), tree) for name, tree in trees.items()}
+    seconds: dict[tuple[str, str], list[float]] = {named: [] for named in steps}
     for number in range(WARM + ROUNDS):
-        for name, step in steps.items():
-            taken = seconds_of(step, model.device)
-            seconds[name] += [taken] if number >= WARM else []
-    timings = {name: Timing.of(taken) for name, taken in seconds.items()}
-    one = timings["plain"].median
+        for named, step in steps.items():
+            taken = seconds_of(step, some.device)
+            seconds[named] += [taken] if number >= WARM else []
+    timings = {named: Timing.of(taken) for named, taken in seconds.items()}
     return [
         {
             "context": context,
+            "cache": kind,
             "step": name,
             "median_s": timing.median,
             "low_s": timing.low,
             "high_s": timing.high,
             "steps_per_s": 1 / timing.median,
-            "price": timing.median / one,  # tokens that a step must yield to be as quick as plain decoding
+            "price": timing.median / timings[kind, "plain"].median,  # tokens that it must yield to pay
         }
-        for name, timing in timings.items()
+        for (kind, name), timing in timings.items()
     ]
+
+
+def extended(model: CachedModel, context: int) -> Callable[[], None]:
+    """A step of plain decoding; nothing of it stays in the cache."""
+
+    def step() -> None:
+        model.extend(7)
+        model.rewind(context)
+
+    return step
 
 
 def verified(verifier: Verifier, tree: DraftTree) -> Callable[[], None]:

@@ -13,9 +13,9 @@ work=$(mktemp -d)
 trap 'summarise; rm -rf "$work"' EXIT # also where the whole is stopped
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" SPECDRAFT_TRACES="$work/traces"
 specdraft=("$python" -c 'from specdraft.cli import main; main()')
-few=(prompts.limit=5) texts=60 step=()
+few=(prompts.limit=5) texts=60 step=() caches=static,graph size=llama-3.2-1b
 slack=1 # times the limits: a CPU may be busy with other things
-if [ "$dry" = --dry ]; then few=(prompts.limit=2 max_new_tokens=8) texts=50 step=(--small) slack=8 whole=3000; fi
+if [ "$dry" = --dry ]; then few=(prompts.limit=2 max_new_tokens=8) texts=50 step=(--small) slack=8 whole=3000 caches=static size=tiny; fi
 
 part() { # NAME SECONDS COMMAND...: run a part under its limit, and say how it ended
     local name=$1 limit=$(($2 * slack)) started=$SECONDS
@@ -71,7 +71,10 @@ if [ "$dry" != --dry ]; then part gpu-tests 100 "$python" -m pytest -q -m gpu -p
 # where keys and values are 256 MB and memory binds (8 x 8192, up to 16 nodes), and beside it
 attention attention 80 geometry=llama-3.1-8b batch=8,1 context=8192,512 nodes=16,64 tree=chain,wide,kary \
     contestants=triton,merged,dense,sequential,flashinfer
-part llama-1b 60 "$python" scripts/bench_step.py "$out/llama-1b.json" "${step[@]}"
+part llama-1b 60 "$python" scripts/bench_step.py "$out/llama-1b.json" --cache "dynamic,$caches" "${step[@]}"
+part layered-pair 60 "$python" scripts/make_layered_pair.py "$work/layered" --size "$size"
+part layered-decode 100 "$python" scripts/bench_decode.py --folder "$work/layered" --prompts 4 --rounds 1 --cache "$caches" \
+    --out "$out/layered.json"
 both=(pair=zoo engine=live,replay tree=chain,kary budget=4,16 report=false)
 part live-bfloat16 60 "${specdraft[@]}" sweep --out "$work/live-bfloat16" name=live "${both[@]}" "${few[@]}"
 keep live-bfloat16 summary.csv manifest.json
@@ -80,6 +83,7 @@ part live-float32 60 "${specdraft[@]}" sweep --out "$work/live-float32" name=liv
 keep live-float32 summary.csv
 part default 60 "${specdraft[@]}" sweep --out "$work/default" report=false "${few[@]}"
 keep default summary.csv
+part llama-8b 60 "$python" scripts/bench_step.py "$out/llama-8b.json" --size llama-3.1-8b --cache dynamic,graph "${step[@]}"
 # more while time is left: the contestants that compile, other heads
 attention attention-more 150 geometry=llama-3.1-8b,llama-3.2-1b,llama-3.1-70b batch=8,1 context=8192,2048,32768 nodes=15,63 \
     tree=chain,wide,medusa contestants=triton,flex,merged,expanded,sequential
