@@ -77,12 +77,11 @@ part layered-decode 100 "$python" scripts/bench_decode.py --folder "$work/layere
     --out "$out/layered.json"
 both=(pair=zoo engine=live,replay tree=chain,kary budget=4,16 report=false)
 part live-bfloat16 60 "${specdraft[@]}" sweep --out "$work/live-bfloat16" name=live "${both[@]}" "${few[@]}"
-keep live-bfloat16 summary.csv manifest.json
+keep live-bfloat16 summary.csv
 part certify-bfloat16 40 "${specdraft[@]}" certify pair=zoo --texts "$texts" prompts.limit=1 acceptance=recursive,block
 part live-float32 60 "${specdraft[@]}" sweep --out "$work/live-float32" name=live "${both[@]}" "${float32[@]}" "${few[@]}"
 keep live-float32 summary.csv
 part default 60 "${specdraft[@]}" sweep --out "$work/default" report=false "${few[@]}"
-keep default summary.csv
 part llama-8b 60 "$python" scripts/bench_step.py "$out/llama-8b.json" --size llama-3.1-8b --cache dynamic,graph "${step[@]}"
 # more while time is left: the contestants that compile, other heads
 attention attention-more 150 geometry=llama-3.1-8b,llama-3.2-1b,llama-3.1-70b batch=8,1 context=8192,2048,32768 nodes=15,63 \

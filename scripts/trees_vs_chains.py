@@ -1,12 +1,12 @@
 """Does a tree pay against the best chain at equal time? All drafters of the bundled pairs and of SmolLM2.
 
-    python scripts/trees_vs_chains.py [--smollm2 FOLDER] [--out results/trees-vs-chains] [--work FOLDER]
+    python scripts/trees_vs_chains.py [--smollm2 FOLDER] [--out results/trees-vs-chains] [--work FOLDER] [--live 12]
 
 FOLDER holds SmolLM2 as scripts/fetch_smollm2.py --out FOLDER --drafters writes it. Costs are measured first (wants a
 quiet machine) and kept in OUT/costs: what is there is not measured again. Then experiment=trees_vs_chains and its
 sampled half are replayed under this machine's costs and under made-up ones, and the fastest tree of each family is set
 beside the fastest chain, each chosen on one half of the prompts and timed on the other. What a killed run has in WORK
-is taken up again.
+is taken up again. scripts/trees_vs_chains_report.py makes a page of the tables.
 """
 
 from __future__ import annotations
@@ -21,18 +21,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
-import altair as alt
 import pandas as pd
 import typer
 
 from specdraft.bench.cost_file import KIND
 from specdraft.bench.curve import CostCurve
 from specdraft.replay.folds import folds
-from specdraft.report.charts import write_charts
-from specdraft.report.theme import CONFIG
 from specdraft.results.best_at_time import Times, contest, speed_ratio, verdict
 from specdraft.results.files import to_csv, write_atomically
-from specdraft.results.intervals import Interval, columns
+from specdraft.results.intervals import columns
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "trees-vs-chains"
@@ -223,32 +220,6 @@ def below_siblings(studied: Studied) -> Iterator[dict[str, Any]]:
                    "reached": reached, "accepted": accepted, "rate": accepted / reached}  # fmt: skip
 
 
-def forest(table: pd.DataFrame) -> dict[str, Any]:
-    """How many times the speed of the best chain the best tree has, by drafter and costs."""
-    rows = table[table["family"] == ANY].assign(
-        who=lambda t: t["pair"] + " · " + t["drafter"],
-        setting=lambda t: t["temperature"].map({0.0: "greedy", 1.0: "temperature 1"}),
-    )
-    order = [*dict.fromkeys(rows["who"])]
-    base = alt.Chart(rows)
-    y = alt.Y("who:N", title=None, sort=order)
-    colour = alt.Color("faster:N", title="beyond the interval", scale=alt.Scale(
-        domain=["tree", "chain", "open", "equal"], range=["#0072B2", "#D55E00", "#808080", "#808080"]))  # fmt: skip
-    span = alt.Scale(zero=False, type="log")
-    x = alt.X("ratio_lo:Q", title="speed of the best tree / speed of the best chain", scale=span)
-    rule = base.mark_rule(strokeWidth=2).encode(y=y, x=x, x2="ratio_hi:Q", color=colour)
-    point = base.mark_point(filled=True, size=55, opacity=1).encode(
-        y=y, x=alt.X("ratio:Q", scale=span), color=colour, shape=alt.Shape("faster:N", title="beyond the interval")
-    )
-    one = base.mark_rule(color="#808080", strokeDash=[4, 3]).encode(x=alt.datum(1))
-    layered = (one + rule + point).properties(width=150, height=16 * len(order))
-    chart = layered.facet(
-        row=alt.Row("setting:N", title=None), column=alt.Column("costs:N", title=None, sort=[HERE, *MADE_UP])
-    )
-    spec: dict[str, Any] = chart.configure(**CONFIG).to_dict()
-    return spec
-
-
 def main(
     out: Annotated[Path, typer.Option(help="where the answer goes")] = OUT,
     smollm2_folder: Annotated[Path | None, typer.Option("--smollm2", help="where SmolLM2 is")] = None,
@@ -256,6 +227,7 @@ def main(
     work: Annotated[Path | None, typer.Option(help="where the studies go; left out: they are not kept")] = None,
     only: Annotated[str | None, typer.Option(help="cases whose name has this in it")] = None,
     measure_only: Annotated[bool, typer.Option(help="stop when costs are measured")] = False,
+    live: Annotated[int, typer.Option(help="prompts that the fastest chains and trees are decoded on, live")] = 0,
 ) -> None:
     cases = [*bundled(), *(smollm2(smollm2_folder, smollm2_prompts) if smollm2_folder else ())]
     cases = [case for case in cases if only is None or only in case.name]
@@ -275,23 +247,44 @@ def main(
         here = [study for study in studies if study.costs == HERE]
         rates = pd.concat([efficiencies(study) for study in here], ignore_index=True)
         siblings = pd.DataFrame([row for study in here for row in below_siblings(study)])
+        if live:
+            fastest = table[(table["family"] == ANY) & (table["costs"] == HERE) & (table["temperature"] == 0)]
+            found = [decoded(case, row, live, folder) for case in cases for row in rows_of(fastest, case)]
+            write_atomically(out / "live.csv", to_csv(pd.DataFrame(found)))
     write_atomically(out / "answers.csv", to_csv(table))
     write_atomically(out / "efficiency.csv", to_csv(rates))
     write_atomically(out / "siblings.csv", to_csv(siblings))
-    write_charts(out, {"tree-over-chain": forest(table)})
-    print(summary(table))
 
 
-def summary(table: pd.DataFrame) -> str:
-    """The best tree beside the best chain, as Markdown."""
-    rows = table[table["family"] == ANY]
-    lines = ["| pair, drafter | temperature | costs | best chain | best tree | tree / chain |", "| --- " * 6 + "|"]
-    for row in rows.to_dict("records"):
-        chain, tree = (f"{row[side]}: {Interval.of(row, f'{side}_speedup')}" for side in ("chain", "tree"))
-        name = f"{row['pair']}, {row['drafter']}"
-        cells = [name, f"{row['temperature']:g}", row["costs"], chain, tree, str(Interval.of(row, "ratio"))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def rows_of(rows: pd.DataFrame, case: Case) -> list[dict[Any, Any]]:
+    """Rows of a case."""
+    return rows[(rows["pair"] == case.pair) & (rows["drafter"] == case.drafter)].to_dict("records")
+
+
+def decoded(case: Case, row: dict[Any, Any], prompts: int, folder: Path) -> dict[str, Any]:
+    """The best chain and the best tree, by estimates, decoded live in turns on some prompts."""
+    path = folder / f"{case.name}-live"
+    more = [one for one in case.more if not one.startswith(("budget", "prompts.limit"))]
+    for name in (row["chain"], row["tree"]):
+        told = ["engine=live", "report=false", f"prompts.limit={prompts}", "repeats=3", *tree_of(name)]
+        specdraft("sweep", *case.overrides, *more, *told, "name=live", "--out", str(path))
+    records = pd.read_csv(path / "records.csv", dtype={"prompt_id": str})
+    seconds = records.assign(s=records["new_tokens"] / records["tokens_per_s"])
+    seconds = seconds.groupby(["tree", "prompt_id"])[["s"]].sum()["s"].unstack("tree")
+    kinds = records.drop_duplicates("prompt_id").set_index("prompt_id")["category"].astype(str)
+    chain, tree = (seconds[name].to_numpy(float) for name in ("chain", next(n for n in seconds if n != "chain")))
+    ratio = speed_ratio(chain, tree, kinds[seconds.index].to_list())
+    named = {name: row[name] for name in ("pair", "drafter", "chain", "tree")}
+    return named | columns({"ratio": ratio}) | {"estimated": row["ratio"], "prompts": len(seconds)}
+
+
+def tree_of(name: str) -> list[str]:
+    """The overrides of a candidate, as `best_first-calibrated-md4 8 greedy`."""
+    tree, budget, rule = name.split()
+    depth = re.search(r"-md(\d+)", tree)
+    plain = re.sub(r"-md\d+", "", tree).replace("calibrated-goodput", "sized")
+    limits = [f"tree.max_depth={depth[1]}"] if depth else []
+    return [f"tree={plain}", f"budget={budget}", f"acceptance={rule}", *limits]
 
 
 if __name__ == "__main__":
