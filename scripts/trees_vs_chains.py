@@ -76,17 +76,18 @@ class Case:
                 yield [half, *self.overrides, *self.more, DYNAMIC, f"tree.max_depth={self.levels}"]
 
 
-def bundled() -> Iterator[Case]:
+def bundled(prompts: int) -> Iterator[Case]:
     """Of the bundled pairs: other drafts than a pair's own model are those of `zoo`."""
+    more = [f"prompts.limit={prompts}"]
     for drafter, levels in (
         ("model", None), ("nano", None), ("eagle", None), ("early_exit", None), ("hydra", 4), ("redrafter", 4),
         ("parallel", 4), ("medusa", 4),
     ):  # fmt: skip
-        yield Case("zoo", drafter, ["pair=zoo", f"drafter={drafter}"], levels)
+        yield Case("zoo", drafter, ["pair=zoo", f"drafter={drafter}"], levels, more=more)
     for drafter in ("suffix", "ngram"):
-        yield Case("zoo", drafter, ["pair=zoo", f"drafter={drafter}"], dynamic=False)
+        yield Case("zoo", drafter, ["pair=zoo", f"drafter={drafter}"], dynamic=False, more=more)
     for pair in ("zoo-distilled", "zoo-tiny"):
-        yield Case(pair, "model", [f"pair={pair}", "drafter=model"])
+        yield Case(pair, "model", [f"pair={pair}", "drafter=model"], more=more)
 
 
 def smollm2(folder: Path, prompts: int) -> Iterator[Case]:
@@ -223,13 +224,14 @@ def below_siblings(studied: Studied) -> Iterator[dict[str, Any]]:
 def main(
     out: Annotated[Path, typer.Option(help="where the answer goes")] = OUT,
     smollm2_folder: Annotated[Path | None, typer.Option("--smollm2", help="where SmolLM2 is")] = None,
+    prompts: Annotated[int, typer.Option(help="how many of the default prompts")] = 40,
     smollm2_prompts: Annotated[int, typer.Option(help="how many instructions")] = 24,
     work: Annotated[Path | None, typer.Option(help="where the studies go; left out: they are not kept")] = None,
     only: Annotated[str | None, typer.Option(help="cases whose name has this in it")] = None,
     measure_only: Annotated[bool, typer.Option(help="stop when costs are measured")] = False,
     live: Annotated[int, typer.Option(help="prompts that the fastest chains and trees are decoded on, live")] = 0,
 ) -> None:
-    cases = [*bundled(), *(smollm2(smollm2_folder, smollm2_prompts) if smollm2_folder else ())]
+    cases = [*bundled(prompts), *(smollm2(smollm2_folder, smollm2_prompts) if smollm2_folder else ())]
     cases = [case for case in cases if only is None or only in case.name]
     measured = {case.name: measure(case, out / "costs") for case in cases}
     if measure_only:

@@ -69,7 +69,7 @@ HEAD = """# Does a tree pay against the best chain at equal time?
 
 ![How many times the speed of the best chain the best tree has](figures/tree-over-chain.png)
 
-Made by `scripts/trees_vs_chains.py` (`experiment=trees_vs_chains` and `-sampled`): the bundled pairs on 80 prompts x 64
+Made by `scripts/trees_vs_chains.py` (`experiment=trees_vs_chains` and `-sampled`): the bundled pairs on 40 prompts x 64
 tokens in float32, SmolLM2-135M-Instruct on 24 instructions x 48 tokens in bfloat16; replayed, so all candidates are of
 the same texts. Chains have 1 to 6, 8, 16 and 32 tokens, trees as many nodes, as far as a drafter makes them. Which
 chain and which tree is the fastest is chosen on one half of the prompts and timed on the other, each half in turn;

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from specdraft.commands import bench, certify, doctor, fit, generate, heads, report, sweep, theory, traces, train, trees
+from specdraft.commands import (
+    bench,
+    certify,
+    doctor,
+    fit,
+    generate,
+    heads,
+    report,
+    sweep,
+    theory,
+    traces,
+    train,
+    trees,
+    tune,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +45,7 @@ for command in (
     theory.theory,
     certify.certify,
     doctor.doctor,
+    tune.tune,
 ):
     app.command()(command)
 app.add_typer(trees.app, name="trees")

@@ -1,0 +1,100 @@
+"""What `specdraft tune` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from specdraft.errors import plain_text
+from specdraft.results.intervals import Interval
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from specdraft.study.tuning.tune import Candidate, Tuned
+
+MOST = 12  # candidates that are listed
+
+
+def answer(tuned: Tuned) -> list[str]:
+    """The answer in sentences."""
+    best, told = tuned.best, words(tuned.best.told)
+    gain = f"{tuned.speedup} times plain decoding, estimated on the prompts that did not choose it"
+    if tuned.verdict == "do not speculate":
+        lines = [f"do not speculate: the best that {tuned.engine} can be told, {told}, is {gain}"]
+    elif tuned.verdict == "open":
+        lines = [f"{told}: {gain}; these {tuned.prompts} prompts do not tell whether speculation pays"]
+    else:
+        lines = [f"{told}: {gain}"]
+    needed = f"a step must yield {tuned.needed_tokens:.2f} tokens to pay; it yields {best.block_efficiency}"
+    if tuned.needed_acceptance is not None:
+        needed += f" (a chain of {best.depth}: {tuned.needed_acceptance:.2f} of its tokens accepted)"
+    lines.append(needed)
+    if tuned.tree_over_chain is not None and tuned.best_chain and tuned.best_tree:
+        ratio = tuned.tree_over_chain
+        pays = "pays" if ratio.low > 1 else "does not pay" if ratio.high < 1 else "may or may not pay"
+        both = f"{words(tuned.best_tree.told)} against {words(tuned.best_chain.told)}"
+        lines.append(f"a tree {pays} against the best chain at equal time: {ratio} times its speed ({both})")
+    for category, (other, ratio) in tuned.by_category.items():
+        lines.append(f"{category}: {words(other.told)} is {ratio} times as fast there")
+    return lines
+
+
+def words(told: dict[str, Any]) -> str:
+    """Settings without what names the models."""
+    return " ".join(f"{name}={value}" for name, value in told.items() if "model" not in name)
+
+
+def tune_tables(tuned: Tuned) -> Iterator[RenderableType]:
+    """The answer, the fastest candidates, and the acceptance by depth."""
+    for number, line in enumerate(answer(tuned)):
+        yield Text(plain_text(line), style="bold" if number == 0 else "")
+    table = Table(box=SIMPLE_HEAD, title=f"the fastest of {len(tuned.candidates)}, on all prompts")
+    for name, side in (("setting", "left"), ("nodes", "right"), ("tokens per step", "right"), ("speed-up", "right")):
+        table.add_column(name, justify="left" if side == "left" else "right")
+    for one in tuned.candidates[:MOST]:
+        table.add_row(plain_text(words(one.told)), str(one.nodes), str(one.block_efficiency), str(one.speedup))
+    yield table
+    if tuned.rates:
+        depths = Table(box=SIMPLE_HEAD, title="acceptance by depth of the chosen one")
+        for name in ("depth", "so many are accepted", "given those before"):
+            depths.add_column(name, justify="right")
+        for depth, (rate, given) in enumerate(zip(tuned.rates, tuned.conditional, strict=True), start=1):
+            depths.add_row(str(depth), str(rate), f"{given:.2f}")
+        yield depths
+
+
+def as_data(tuned: Tuned) -> dict[str, Any]:
+    """For programs."""
+
+    def ratio(value: Interval | None) -> Any:
+        return None if value is None else value.as_dict()
+
+    def candidate(one: Candidate | None) -> Any:
+        if one is None:
+            return None
+        values = {"told": one.told, "pair": one.pair, "nodes": one.nodes, "depth": one.depth}
+        return values | {"block_efficiency": ratio(one.block_efficiency), "est_speedup": ratio(one.speedup)}
+
+    return {
+        "engine": tuned.engine,
+        "verdict": tuned.verdict,
+        "answer": answer(tuned),
+        "best": candidate(tuned.best),
+        "speedup": ratio(tuned.speedup),
+        "tree_over_chain": ratio(tuned.tree_over_chain),
+        "best_chain": candidate(tuned.best_chain),
+        "best_tree": candidate(tuned.best_tree),
+        "needed_tokens": tuned.needed_tokens,
+        "needed_acceptance": tuned.needed_acceptance,
+        "by_category": {name: candidate(one) | {"ratio": ratio(r)} for name, (one, r) in tuned.by_category.items()},
+        "acceptance_rates": [ratio(rate) for rate in tuned.rates],
+        "conditional_rates": tuned.conditional,
+        "candidates": [candidate(one) for one in tuned.candidates],
+        "prompts": tuned.prompts,
+        "files": sorted(tuned.files),
+    }
