@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from specdraft.commands import bench, certify, doctor, fit, generate, heads, report, sweep, theory, traces, train, trees
+from specdraft.commands import (
+    bench,
+    certify,
+    compare,
+    doctor,
+    fit,
+    generate,
+    heads,
+    report,
+    sweep,
+    theory,
+    traces,
+    train,
+    trees,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +42,7 @@ for command in (
     generate.generate,
     generate.replay,
     report.report,
+    compare.compare,
     theory.theory,
     certify.certify,
     doctor.doctor,

@@ -18,6 +18,7 @@ from specdraft.report.texts import ASKED, QUESTION
 from specdraft.report.words import Text, names, say
 
 MOST_HEADLINES = 6
+HEADING = "Which draft tree gets the most tokens accepted?"
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Document:
     drawn: Drawn
     tables: list[Table] = field(default_factory=list)
     run: list[Fact] = field(default_factory=list)
+    heading: str = HEADING
 
 
 def compose(study: StudyFiles) -> Document:
