@@ -75,11 +75,11 @@ def _measured(found: SideBySide) -> list[str]:
 def _answer(found: SideBySide) -> list[Text]:
     texts = [_counted(found, metric) for metric in _measured(found)]
     changed = changed_rows(found, MAIN)
-    for verdict in (BETTER, WORSE):
+    for verdict, said in ((BETTER, "Largest gains"), (WORSE, "Largest losses")):
         largest = changed[changed["verdict"] == verdict].head(MOST_NAMED)
         if len(largest):
             listed = join((_named(found, row) for row in largest.to_dict("records")), "; ")
-            texts.append(say("{} by {}: {}.", Strong(f"Most {verdict}"), Name(MAIN), listed))
+            texts.append(say("{} by {}: {}.", Strong(said), Name(MAIN), listed))
     return texts
 
 
@@ -90,8 +90,7 @@ def _counted(found: SideBySide, metric: str) -> Text:
     same = found.unchanged(metric)
     equal = f", {same} of them equal on every prompt" if same else ""
     return say(
-        "{}: of {} {} better, {} worse, {} within noise{}; if nothing had changed, about {} would be called better or "
-        "worse by chance.",
+        "{}: of {} {} better, {} worse, {} within noise{} (by chance alone about {} would not be).",
         Name(metric),
         plural(rated, "combination"),
         Strong(str(counts[BETTER])),
@@ -166,7 +165,8 @@ def _chart(metric: str, table: pd.DataFrame, corners: pd.DataFrame) -> Any:
     extent = alt.Scale(domain=corners["a"].tolist(), nice=True, zero=False)
     x = alt.X("a:Q", title=f"a: {said}", scale=extent)
     y = alt.Y("b:Q", title=f"b: {said}", scale=extent)
-    colour = alt.Color("verdict:N", scale=colours, title=None)
+    legend = alt.Legend(title=None, symbolOpacity=1)
+    colour = alt.Color("verdict:N", scale=colours, legend=legend)
     line = alt.Chart(named(f"{metric}-equal")).mark_line(strokeDash=[3, 3], color=GREY).encode(x=x, y=y)
     across = alt.Chart().mark_rule(opacity=0.35).encode(x="a_lo:Q", x2="a_hi:Q", y=y, color=colour)
     along = alt.Chart().mark_rule(opacity=0.35).encode(x=x, y="b_lo:Q", y2="b_hi:Q", color=colour)
@@ -177,7 +177,7 @@ def _chart(metric: str, table: pd.DataFrame, corners: pd.DataFrame) -> Any:
             x=x,
             y=y,
             color=colour,
-            shape=alt.Shape("verdict:N", scale=markers, title=None),
+            shape=alt.Shape("verdict:N", scale=markers, legend=legend),
             tooltip=[alt.Tooltip("shown:N", title="combination"), "a:Q", "b:Q", "difference:Q", "verdict:N"],
         )
     )
