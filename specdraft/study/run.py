@@ -68,7 +68,7 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
     """
     with threads(plan.settings.threads), locked(out):
         open_study(plan, out, fresh)
-        with NotedProgress(progress or Progress(), out) as noted:
+        with NotedProgress(progress or Progress(), out, plan.private_paths) as noted:
             return _run(plan, out, noted)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -34,16 +34,22 @@ class NotedProgress(TimedProgress):
     Args:
         shown: the front end.
         out: the study's folder.
+        private_paths: see `StudyPlan`.
         now: seconds since 1970.
         every_s: between two notes.
     """
 
     def __init__(
-        self, shown: Progress, out: Path, now: Callable[[], float] = time.time, every_s: float = EVERY_S
+        self,
+        shown: Progress,
+        out: Path,
+        private_paths: Collection[str] = (),
+        now: Callable[[], float] = time.time,
+        every_s: float = EVERY_S,
     ) -> None:
         super().__init__()
         self._shown, self._path, self._now, self._every_s = shown, out / FILE, now, every_s
-        self._noted = 0.0
+        self._noted, self._private_paths = 0.0, private_paths
         self._rows = {"due": 0, "reused": 0, "done": 0, "given_up": 0}
         self._failed, self._failures = 0, list[dict[str, str]]()
         self._process = this_process() | {"started": now()}
@@ -103,7 +109,7 @@ class NotedProgress(TimedProgress):
     def failed(self, what: str, error: str) -> None:
         self._failed += 1
         if len(self._failures) < MOST_FAILURES:
-            self._failures.append({"what": without_folders(what), "error": without_folders(error)})
+            self._failures.append(without_folders({"what": what, "error": error}, self._private_paths))
         self._shown.failed(what, error)
         self._note()
 
