@@ -29,12 +29,13 @@ def compare(
     from specdraft.report.comparison import write_comparison
     from specdraft.results.manifest_differences import differing
     from specdraft.results.side_by_side import side_by_side
-    from specdraft.results.study_side import read_two, tell_apart
+    from specdraft.results.study_side import read_side, refuse_twice, tell_apart
     from specdraft.viewer.comparison_tables import comparison_parts
 
-    a, b = read_two(study_a, study_b)
+    refuse_twice([study_a, study_b])
+    a, b = read_side(study_a), read_side(study_b)
     found = side_by_side(a, b, [key.strip() for key in across.split(",") if key.strip()])
-    names, differs = tell_apart([a, b]), differing(a, b)
+    names, differs = tell_apart([(side.name, side.folder) for side in (a, b)]), differing(a, b)
     folder = out or Path("results") / "-".join(name.replace("/", "-") for name in names)
     written = write_comparison(found, (names[0], names[1]), differs, folder)
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,18 +67,20 @@ def read_side(folder: Path) -> StudySide:
     )  # fmt: skip
 
 
-def read_two(a: Path, b: Path) -> tuple[StudySide, StudySide]:
-    """Two different results folders. Raises `ResultsError`."""
-    if a.resolve() == b.resolve():
-        raise ResultsError(f"{a} and {b} are the same folder; expected two studies")
-    return read_side(a), read_side(b)
-
-
-def tell_apart(sides: list[StudySide]) -> list[str]:
-    """A name for each: the study's, or where two share one the shortest end of the folder's path that differs."""
-    names = [side.name for side in sides]
+def tell_apart(studies: Sequence[tuple[str, Path]]) -> list[str]:
+    """A name for each of studies and their folders: its own, or where two share one the shortest ends of the paths that
+    differ."""
+    names = [name for name, _ in studies]
     if len(set(names)) == len(names):
         return names
-    parts = [side.folder.resolve().parts for side in sides]
+    parts = [folder.resolve().parts for _, folder in studies]
     ends = (["/".join(path[-length:]) for path in parts] for length in range(1, max(map(len, parts)) + 1))
-    return next((named for named in ends if len(set(named)) == len(named)), [str(side.folder) for side in sides])
+    return next(named for named in ends if len(set(named)) == len(named))
+
+
+def refuse_twice(folders: Sequence[Path]) -> None:
+    """Raise `ResultsError` where a folder is named twice."""
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        if (first := seen.setdefault(folder.resolve(), folder)) is not folder:
+            raise ResultsError(f"{first} and {folder} are the same folder; expected different studies")

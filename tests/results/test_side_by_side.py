@@ -29,7 +29,7 @@ from specdraft.results.side_by_side import (
     independent_ends,
     side_by_side,
 )
-from specdraft.results.study_side import StudySide, read_side, read_two, tell_apart
+from specdraft.results.study_side import StudySide, read_side, refuse_twice, tell_apart
 
 A = made_side("a", {"chain": 0.3, "kary": 0.4, "wide": 0.2})
 B = made_side("b", {"chain": 0.35, "kary": 0.4, "beam": 0.3})
@@ -167,7 +167,7 @@ def test_an_earlier_version_has_its_defaults(tmp_path: Path) -> None:
         made_side("old", {"chain": 0.3}, length="constant"), tmp_path / "old", lacking=("length", "batch")
     )
     newer = write_side(made_side("new", {"chain": 0.3}, length="constant"), tmp_path / "new")
-    found = side_by_side(*read_two(older, newer))
+    found = side_by_side(read_side(older), read_side(newer))
     assert found.unchanged("block_efficiency") == 1
     assert f"{older}: an earlier version's, without the columns of length=constant, batch=1" in found.notes
 
@@ -175,10 +175,19 @@ def test_an_earlier_version_has_its_defaults(tmp_path: Path) -> None:
 def test_the_studies_of_this_repository_can_be_read() -> None:
     folders = sorted({path.parent for path in RESULTS.glob("**/manifest.json")})
     sides = [read_side(folder) for folder in folders]
-    assert len(sides) >= 8 and len(set(tell_apart(sides))) == len(sides)
+    assert len(sides) >= 8 and len(set(tell_apart([(side.name, side.folder) for side in sides]))) == len(sides)
     reference, drafters = (read_side(RESULTS / name) for name in ("reference", "drafters/zoo"))
     found = side_by_side(reference, drafters)
     assert found.common == found.unchanged("block_efficiency") == 21  # the same models and texts
+
+
+def test_names_that_tell_studies_apart(tmp_path: Path) -> None:
+    assert tell_apart([("x", Path("a/b")), ("y", Path("a/b"))]) == ["x", "y"]
+    assert tell_apart([("x", Path("a/b")), ("x", Path("a/c"))]) == ["b", "c"]
+    assert tell_apart([("x", Path("a/b")), ("x", Path("c/b"))]) == ["a/b", "c/b"]
+    refuse_twice([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(ResultsError, match="are the same folder"):
+        refuse_twice([tmp_path, tmp_path / "b" / ".."])
 
 
 @pytest.mark.parametrize(
