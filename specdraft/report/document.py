@@ -38,8 +38,8 @@ class Document:
     heading: str = HEADING
 
 
-def compose(study: StudyFiles) -> Document:
-    """A study's report."""
+def compose(study: StudyFiles, figures: bool = True) -> Document:
+    """A study's report; without its figures, if only its words are wanted."""
     findings = findings_of(study)
     return Document(
         title=study.name,
@@ -49,7 +49,7 @@ def compose(study: StudyFiles) -> Document:
         gaps=list(gaps(findings)),
         tiles=_tiles(findings),
         headline=_headline(findings),
-        drawn=draw(findings),
+        drawn=draw(findings) if figures else Drawn(),
         tables=list(tables(findings)),
         run=run_facts(study),
     )

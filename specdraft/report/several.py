@@ -12,7 +12,8 @@ import pandas as pd
 from specdraft.errors import ConfigError
 from specdraft.report.confidence import Confidence
 from specdraft.report.document import Document, compose
-from specdraft.report.figures.base import Drawn, Figure, drawn, named, together
+from specdraft.report.figures.base import Drawn, drawn, named, together
+from specdraft.report.figures.canvas import spread
 from specdraft.report.figures.charts import METRIC_TITLES
 from specdraft.report.findings import Findings, findings_of
 from specdraft.report.markdown import markdown_page
@@ -28,7 +29,7 @@ from specdraft.results.study_side import refuse_twice, tell_apart
 STUDY = "study"
 ENDINGS = (".html", ".md")
 HEADING = "Which draft tree gets the most tokens accepted, in each of several studies?"
-MOST_LINES = 12  # settings in the common figure
+MOST_LINES = 9  # settings in the common figure: as many as there are colours
 
 
 def write_several(folders: Sequence[Path], out: Path | None) -> Path:
@@ -52,7 +53,7 @@ def write_several(folders: Sequence[Path], out: Path | None) -> Path:
 def compose_several(studies: Sequence[StudyFiles]) -> Document:
     """One report of several studies, in their order."""
     called = tell_apart([(study.name, study.folder) for study in studies])
-    documents = dict(zip(called, map(compose, studies), strict=True))
+    documents = {name: compose(study, figures=False) for name, study in zip(called, studies, strict=True)}
     findings = dict(zip(called, map(findings_of, studies), strict=True))
     headlines = {name: document.headline for name, document in documents.items() if document.headline is not None}
     return Document(
@@ -116,7 +117,7 @@ def merged(tables: dict[str, Table]) -> Table:
 def _figures(findings: dict[str, Findings]) -> Drawn:
     """Who leads at each budget, of every study."""
     table = pd.DataFrame(
-        {"line": f"{study} · {lead.panel}", "budget": lead.budget, "shown": lead.said(lead.tree),
+        {"study": study, "line": f"{study} · {lead.panel}", "budget": lead.budget, "shown": lead.said(lead.tree),
          "value": lead.value.value, "low": lead.value.low, "high": lead.value.high}
         for study, one in findings.items()
         for lead in one.leads
@@ -130,10 +131,9 @@ def _figures(findings: dict[str, Findings]) -> Drawn:
         "goes, not what makes it so. The leader is picked after looking, which flatters it.",
         f" ({MOST_LINES} of {len(lines)} are drawn; the table of winners has all)" if len(lines) > MOST_LINES else "",
     )
-    table = table[table["line"].isin(lines[:MOST_LINES])]
-    chart = _chart(lines[:MOST_LINES])
-    figure: Figure = drawn("studies", "The best shape of each budget, by study", caption, chart, {"studies": table})
-    return together([figure])
+    shown = spread(lines, dict(zip(table["line"], table["study"], strict=True)), MOST_LINES)
+    tables = {"studies": table[table["line"].isin(shown)]}
+    return together([drawn("studies", "The best shape of each budget, by study", caption, _chart(shown), tables)])
 
 
 def _chart(lines: list[str]) -> Any:
