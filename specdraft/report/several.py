@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from specdraft.report.run_facts import Fact
 from specdraft.report.study_files import StudyFiles, read_study
 from specdraft.report.table import Table
 from specdraft.report.texts import QUESTION
+from specdraft.report.theme import COLOURS, MARKERS
 from specdraft.report.words import Strong, Text, names, plural, say
 from specdraft.results.files import check_file_writable, write_atomically
 from specdraft.results.study_side import refuse_twice, tell_apart
@@ -111,7 +113,7 @@ def merged(tables: dict[str, Table]) -> Table:
     ]
     notes = list(dict.fromkeys(table.note for table in tables.values() if table.note))
     same = notes[0] if len(notes) == 1 else ()
-    return Table(first.name, first.title, (STUDY, *columns), rows, same, (STUDY, *brief) if brief else ())
+    return Table(f"all-{first.name}", first.title, (STUDY, *columns), rows, same, (STUDY, *brief) if brief else ())
 
 
 def _figures(findings: dict[str, Findings]) -> Drawn:
@@ -140,8 +142,9 @@ def _chart(lines: list[str]) -> Any:
     x = alt.X("budget:Q", scale=alt.Scale(type="log", base=2), title="node budget")
     y = alt.Y("value:Q", scale=alt.Scale(zero=False), title=METRIC_TITLES["block_efficiency"])
     legend = alt.Legend(title="study and setting", columns=2, labelLimit=420, symbolOpacity=1)
-    colour = alt.Color("line:N", sort=lines, legend=legend)
-    shape = alt.Shape("line:N", sort=lines, legend=legend)
+    colours, markers = (list(islice(cycle(marks), len(lines))) for marks in (COLOURS, MARKERS))
+    colour = alt.Color("line:N", scale=alt.Scale(domain=lines, range=colours), legend=legend)
+    shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=markers), legend=legend)
     tips = [alt.Tooltip("line:N", title="study and setting"), alt.Tooltip("shown:N", title="first"), "budget:Q",
             "value:Q", "low:Q", "high:Q"]  # fmt: skip
     whole = alt.Chart().mark_line(opacity=0.6).encode(x=x, y=y, color=colour)

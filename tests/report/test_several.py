@@ -30,7 +30,7 @@ def test_each_study_answers(folders: list[Path]) -> None:
     own = {study.name: compose(study, figures=False) for study in studies}
     said = [plain(text) for text in document.answer]
     assert said[1:] == [f"{name}: {plain(text)}" for name, one in own.items() for text in one.answer]
-    summary = next(table for table in document.tables if table.name == "summary")
+    summary = next(table for table in document.tables if table.name == "all-summary")
     rows = {name: next(table for table in one.tables if table.name == "summary") for name, one in own.items()}
     assert [row[0] for row in summary.rows] == [name for name, table in rows.items() for _ in table.rows]
     for name, table in rows.items():
