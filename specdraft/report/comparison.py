@@ -168,8 +168,8 @@ def _chart(metric: str, table: pd.DataFrame, corners: pd.DataFrame) -> Any:
     legend = alt.Legend(title=None, symbolOpacity=1)
     colour = alt.Color("verdict:N", scale=colours, legend=legend)
     line = alt.Chart(named(f"{metric}-equal")).mark_line(strokeDash=[3, 3], color=GREY).encode(x=x, y=y)
-    across = alt.Chart().mark_rule(opacity=0.35).encode(x="a_lo:Q", x2="a_hi:Q", y=y, color=colour)
-    along = alt.Chart().mark_rule(opacity=0.35).encode(x=x, y="b_lo:Q", y2="b_hi:Q", color=colour)
+    across = alt.Chart().mark_rule(opacity=0.5).encode(x="a_lo:Q", x2="a_hi:Q", y=y, color=colour)
+    along = alt.Chart().mark_rule(opacity=0.5).encode(x=x, y="b_lo:Q", y2="b_hi:Q", color=colour)
     points = (
         alt.Chart()
         .mark_point(filled=True, size=60, opacity=1)

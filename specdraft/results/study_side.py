@@ -11,10 +11,10 @@ import pandas as pd
 
 from specdraft.errors import ResultsError
 from specdraft.results.files import RECORDS, RECORDS_PARQUET
+from specdraft.results.methods_side import FILE as METHODS
+from specdraft.results.methods_side import NOTE, SUMMARY, read_methods
 from specdraft.results.study_tables import BEFORE, read_config, read_csv, read_manifest, read_records, read_table
 from specdraft.results.tables import COMBINATION_KEYS
-
-SUMMARY = "summary.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,14 @@ class StudySide:
 
 
 def read_side(folder: Path) -> StudySide:
-    """Read a results folder.
+    """Read a results folder: a study's, or that of a benchmark of methods.
 
     Raises:
-        ResultsError: it holds no finished study, or a table that is damaged or lacks what no version left out.
+        ResultsError: it holds neither, or a table that is damaged or lacks what no version left out.
     """
+    if (folder / METHODS).exists():
+        summary, manifest = read_methods(folder)
+        return StudySide(folder, folder.resolve().name, summary, None, manifest, {}, [f"{folder}: {NOTE}"])
     manifest = read_manifest(folder)
     summary = read_table(folder / SUMMARY)
     if summary.empty:

@@ -181,6 +181,17 @@ def test_the_studies_of_this_repository_can_be_read() -> None:
     assert found.common == found.unchanged("block_efficiency") == 21  # the same models and texts
 
 
+def test_a_benchmark_of_methods_is_a_side_too() -> None:
+    smaller, heads = (read_side(RESULTS / "methods" / name) for name in ("smollm2", "smollm2-heads"))
+    found = side_by_side(smaller, heads)
+    plain = row(found, "autoregressive", "tokens_per_s")
+    assert (plain["how"], plain["verdict"]) == (UNPAIRED, NOISE)
+    assert row(found, "eagle tree", "block_efficiency")["verdict"] == NEW
+    assert row(found, "medusa", "speedup")["a"] == pytest.approx(0.79, abs=0.005)
+    with pytest.raises(ResultsError, match="--across pair,target"):
+        side_by_side(smaller, read_side(RESULTS / "methods" / "zoo"))
+
+
 def test_names_that_tell_studies_apart(tmp_path: Path) -> None:
     assert tell_apart([("x", Path("a/b")), ("y", Path("a/b"))]) == ["x", "y"]
     assert tell_apart([("x", Path("a/b")), ("x", Path("a/c"))]) == ["b", "c"]
