@@ -1,17 +1,16 @@
-"""Draw the README's pictures and fill in its tables from the reference study and the benchmark.
+"""Draw the README's pictures from the reference study, as SVG that needs no network.
 
-Pictures are SVG that needs no network; tables stand between `<!-- NAME -->` and `<!-- /NAME -->`.
+Its numbers are filled in by `fill_numbers.py`.
 
 python scripts/readme_pictures.py [--study results/reference]
 """
 
 from __future__ import annotations
 
-import json
 import re
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import typer
@@ -32,64 +31,10 @@ def save(console: Console, path: Path, title: str) -> None:
     path.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
 
-TREES = (
-    *((tree, 4) for tree in ("chain", "kary", "beam", "sequoia", "best_first-calibrated")),
-    *((tree, 16) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first-calibrated")),
-    ("medusa", 63),
-    *((tree, 64) for tree in ("chain", "kary", "beam", "sequoia", "measured", "best_first-calibrated", "hindsight")),
-)
-
-
-def study_table(summary: pd.DataFrame) -> str:
-    """Block efficiency with intervals: trees down, pairs across."""
-    pairs = list(dict.fromkeys(summary["pair"]))
-    lines = [f"| tree | nodes | {' | '.join(f'`{pair}`' for pair in pairs)} |", f"| --- | --- |{' --- |' * len(pairs)}"]
-    for tree, budget in TREES:
-        cells = []
-        for pair in pairs:
-            row = summary[(summary["pair"] == pair) & (summary["tree"] == tree) & (summary["budget"] == budget)].iloc[0]
-            cells.append(f"{row.block_efficiency:.2f} [{row.block_efficiency_lo:.2f}, {row.block_efficiency_hi:.2f}]")
-        lines.append(f"| `{tree}` | {budget} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def bench_table(bench: dict[str, Any]) -> str:
-    """The benchmark's ratios."""
-    lines = ["| ratio of tokens per second | |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| {name} | {value:.2f} |" for name, value in bench["ratios"].items())])
-
-
-def replay_table(bench: dict[str, Any]) -> str:
-    """What replay costs beside live decoding."""
-    rows = (
-        (f"recording and annotating {bench['recorded_tokens']:,} tokens", f"{bench['record_s']:.1f} s"),
-        (f"replaying {bench['combinations']:,} combinations on all prompts", f"{bench['replay_s']:.2f} s"),
-        (
-            "decoding them live, extrapolated from 10 combinations on 8 prompts",
-            f"{bench['live_s_extrapolated']:,.0f} s",
-        ),
-        ("live / replay (goal 1,000)", f"{bench['live_over_replay']:,.0f}"),
-        ("live / (recording + replay)", f"{bench['live_over_record_and_replay']:,.0f}"),
-        ("one more tree per 25,000 recorded tokens (goal 2 ms, at most 10)", f"{bench['one_more_tree_ms']:.1f} ms"),
-    )
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in rows)])
-
-
-def fill(name: str, text: str) -> None:
-    """Replace what stands between a marker and its end in the README."""
-    path = ROOT / "README.md"
-    content = path.read_text()
-    before, rest = content.split(f"<!-- {name} -->")
-    path.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}")
-
-
 def main(study: Annotated[Path, typer.Option(help="a results folder")] = ROOT / "results" / "reference") -> None:
     console = Console(record=True, width=84, file=StringIO(), force_terminal=True)
     summary = pd.read_csv(study / "summary.csv")
     console.print(summary_tables(summary)[1])
-    fill("study", study_table(summary))
-    fill("replay", replay_table(json.loads((study / "bench_replay.json").read_text())))
-    fill("bench", bench_table(json.loads((study / "bench_decode.json").read_text())))
     save(console, study / "summary.svg", "specdraft sweep")
 
     console = Console(record=True, width=84, file=StringIO(), force_terminal=True)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
+from specdraft.errors import UserError
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a results folder")],
-    out: Annotated[Path | None, typer.Option("--out", help="the page's file; default: DIR/report.html")] = None,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="results folders; several make one page")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the page's file; default: DIR/report.html, of several none")
+    ] = None,
     formats: Annotated[
         str | None, typer.Option("--format", help="of html, md and png (default: all; with --out, what it ends in)")
     ] = None,
 ) -> None:
-    """Turn a results folder into figures and a report.
+    """Turn a results folder into figures and a report, or several into one page.
 
     It works without a network; no models are needed.
     """
     from specdraft.report.writing import parse_formats, write_report
 
-    for path in write_report(folder, out, parse_formats(formats, out)):
+    if len(folders) > 1:
+        from specdraft.report.several import write_several
+
+        if formats is not None:
+            raise UserError("--format is for one study; a page of several is HTML or Markdown as --out ends")
+        written = [write_several(folders, out)]
+    else:
+        written = write_report(folders[0], out, parse_formats(formats, out))
+    for path in written:
         typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")

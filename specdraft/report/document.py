@@ -18,6 +18,7 @@ from specdraft.report.texts import ASKED, QUESTION
 from specdraft.report.words import Text, names, say
 
 MOST_HEADLINES = 6
+HEADING = "Which draft tree gets the most tokens accepted?"
 
 
 @dataclass
@@ -34,10 +35,11 @@ class Document:
     drawn: Drawn
     tables: list[Table] = field(default_factory=list)
     run: list[Fact] = field(default_factory=list)
+    heading: str = HEADING
 
 
-def compose(study: StudyFiles) -> Document:
-    """A study's report."""
+def compose(study: StudyFiles, figures: bool = True) -> Document:
+    """A study's report; without its figures, if only its words are wanted."""
     findings = findings_of(study)
     return Document(
         title=study.name,
@@ -47,7 +49,7 @@ def compose(study: StudyFiles) -> Document:
         gaps=list(gaps(findings)),
         tiles=_tiles(findings),
         headline=_headline(findings),
-        drawn=draw(findings),
+        drawn=draw(findings) if figures else Drawn(),
         tables=list(tables(findings)),
         run=run_facts(study),
     )

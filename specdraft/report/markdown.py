@@ -52,7 +52,7 @@ def markdown_page(document: Document, picture: Callable[[str], str | None]) -> s
         document: what it says.
         picture: a figure's name -> where its PNG is, seen from the page; None where there is none.
     """
-    lines = [f"# Which draft tree gets the most tokens accepted? Study {code(document.title)}", ""]
+    lines = [f"# {escaped(document.heading)} Study {code(document.title)}", ""]
     lines += [*paragraphs(document.question), "## Answer", "", *paragraphs(document.answer)]
     lines += [
         f"**Confidence.** {escaped(document.confidence.word)}.",

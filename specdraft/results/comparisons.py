@@ -52,7 +52,7 @@ def comparisons(records: pd.DataFrame) -> pd.DataFrame:
         keys = records[GROUP_KEYS].iloc[of].reset_index(drop=True)
         names = {f"tree_{side}": records["tree"].iloc[rows].to_numpy() for side, rows in (("a", of), ("b", against))}
         for metric in METRICS:
-            found = _differences(alike, metric, depths[alike.groups], a, b)
+            found = paired_differences(alike, metric, depths[alike.groups], a, b)
             order = {"setting": settings[of], "place_a": trees[of], "place_b": trees[against]}
             tables.append(keys.assign(**names, metric=metric, **found, **order))
     table = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
@@ -62,10 +62,10 @@ def comparisons(records: pd.DataFrame) -> pd.DataFrame:
     return table[COLUMNS]
 
 
-def _differences(
+def paired_differences(
     alike: PromptSums, metric: str, depths: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Column -> `[pairs]` the difference of each two rows and its ends."""
+    """Column -> `[pairs]` the difference of each two groups, at places `a` and `b` of `alike`, and its ends."""
     ratios, limits = ratios_of_sums(*alike.terms_of(metric)), ends(metric, depths)
     possible = np.stack([limits[a, 0] - limits[b, 1], limits[a, 1] - limits[b, 0]], 1)
     found = np.empty((len(a), 2))

@@ -19,7 +19,8 @@ from specdraft.errors import ResultsError
 RECORDS, RECORDS_PARQUET = "records.csv", "records.parquet"
 FILES = (RECORDS, RECORDS_PARQUET, "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "sizes.csv",
          "positions.csv", "nodes.csv", "siblings.csv", "reliability.csv", "offsets.csv", "ablation.csv", "steps.csv",
-         "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "report.html", "report.md")  # fmt: skip
+         "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "progress.json", "report.html",
+         "report.md")  # fmt: skip
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a text begins that a spreadsheet computes, or that was marked
 STRUCTURE = re.compile(r'[,"\r\n]')  # what makes a cell need quotes

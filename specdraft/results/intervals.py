@@ -39,9 +39,8 @@ class Interval(NamedTuple):
         return f"{value} [{format(self.low, spec)}, {format(self.high, spec)}]" if self.known else value
 
     def as_dict(self) -> dict[str, float | None]:
-        """For programs: `value`, `lo` and `hi`; None where there is no interval, as JSON has no NaN."""
-        lo, hi = (None if isnan(bound) else bound for bound in (self.low, self.high))
-        return {"value": self.value, "lo": lo, "hi": hi}
+        """For programs: `value`, `lo` and `hi`; None for what is not there, as JSON has no NaN."""
+        return dict(zip(("value", "lo", "hi"), (None if isnan(number) else number for number in self), strict=True))
 
 
 def columns(values: Mapping[str, Interval], prefix: str = "") -> dict[str, float]:

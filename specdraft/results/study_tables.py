@@ -99,9 +99,9 @@ def load_study(folder: str | Path) -> StudyTables:
         ResultsError: it holds no study, or a table is missing, damaged or of another version.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     written = [file for file in COLUMNS if file != RECORDS and (file not in OPTIONAL or (folder / file).exists())]
-    config = _read_config(folder / "config.yaml")
+    config = read_config(folder / "config.yaml")
     tables = {Path(file).stem: read_table(folder / file) for file in written}
     kept = {Path(k.file).stem: k.read(folder) for k in (RELIABILITY, OFFSETS, ABLATION) if (folder / k.file).exists()}
     return StudyTables(folder, manifest, config, records=_read_records(folder, config), **tables, **kept)
@@ -172,7 +172,8 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     return from_csv(table)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A study's manifest. Raises `ResultsError` where the folder holds none."""
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; {EXPECTED}")
     path = folder / "manifest.json"
@@ -187,7 +188,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """A study's resolved configuration. Raises `ResultsError`."""
     try:
         config = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError as error:

@@ -67,7 +67,7 @@ class Ledger:
             case Failed():
                 self._fail(event)
             case GivenUp(rows):
-                self._progress.advance(rows)
+                self._progress.given_up(rows)
             case Measured(pair, costs, near_ties, calibrations, reliability, predictors, offsets):
                 if costs is not None:
                     self.facts.costs[pair] = costs
@@ -98,7 +98,7 @@ class Ledger:
         self.failures.add(Failure(failed.combination, failed.prompt_id, failed.error, again))
         if not said:
             self._progress.failed(combination.describe(), failed.error)
-        self._progress.advance(failed.rows)
+        self._progress.given_up(failed.rows)
 
     def write(self) -> Written:
         """Write every file: the union of this run and earlier ones. Raises `ResultsError`."""

@@ -24,6 +24,7 @@ from specdraft.study.ledger import Ledger
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
 from specdraft.study.proofs import check_pair, prove_rules, sampled_rules
+from specdraft.study.run_note import NotedProgress
 from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore, default_folder
 
@@ -65,21 +66,25 @@ def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progres
     Raises:
         ResultsError: the directory cannot be used or written.
     """
-    progress = progress or Progress()
     with threads(plan.settings.threads), locked(out):
         open_study(plan, out, fresh)
-        store = TraceStore(default_folder())
-        if any(combination.engine == "replay" for combination in plan.combinations):
-            store.check_writable()
-        ledger = Ledger(plan, out, progress)
-        engines = _engines({combination.engine for combination in plan.combinations}, store, progress)
-        try:
-            _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()
-        finally:
-            progress.pair("")
-            progress.stage("tables", ledger.rows.total, "rows")
-            written = ledger.write()
-            progress.done(ledger.rows.total)
+        with NotedProgress(progress or Progress(), out, plan.private_paths) as noted:
+            return _run(plan, out, noted)
+
+
+def _run(plan: StudyPlan, out: Path, progress: Progress) -> Outcome:
+    store = TraceStore(default_folder())
+    if any(combination.engine == "replay" for combination in plan.combinations):
+        store.check_writable()
+    ledger = Ledger(plan, out, progress)
+    engines = _engines({combination.engine for combination in plan.combinations}, store, progress)
+    try:
+        _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()
+    finally:
+        progress.pair("")
+        progress.stage("tables", ledger.rows.total, "rows")
+        written = ledger.write()
+        progress.done(ledger.rows.total)
     facts = ledger.facts
     return Outcome(
         out,

@@ -3,65 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isnan
-from threading import Event, RLock, Thread
+from threading import Event, Thread
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from specdraft.study.progress import Progress
+from specdraft.study.progress import TimedProgress
 from specdraft.study.timeline import Stage, Timeline
 
 EVERY_S = 30.0  # between lines of a log
 NAME, COUNT, UNIT, LEFT, RATE, PAIR, BAR = 8, 15, 7, 12, 11, 18, 10  # columns; of the last two at most and at least
 
 
-class TimedProgress(Progress):
-    """Keeps the stages of a study and what they took.
-
-    A front end may ask for them in another thread, so each change is whole.
-    """
-
-    def __init__(self, console: Console, now: Callable[[], float] = time.perf_counter) -> None:
-        self._console, self._timeline, self._pair, self._lock = console, Timeline(now=now), "", RLock()
-
-    def plan(self, stages: Sequence[Stage]) -> None:
-        with self._lock:
-            self._timeline.plan(stages)
-
-    def pair(self, name: str) -> None:
-        with self._lock:
-            self._timeline.leave()
-            self._pair = name
-
-    def stage(self, name: str, due: float, unit: str) -> None:
-        with self._lock:
-            self._timeline.begin(self._pair, name, due, unit)
-
-    def ready(self, amount: float) -> None:
-        with self._lock:
-            self._timeline.ready(amount)
-
-    def done(self, amount: float) -> None:
-        with self._lock:
-            self._timeline.advance(amount)
-
-    def advance(self, rows: int) -> None:
-        with self._lock:
-            self._timeline.advance_rows(rows, self._pair)
-
-    def spent_s(self) -> dict[str, dict[str, float]]:
-        with self._lock:
-            return self._timeline.spent_s()
-
-
 class TerminalProgress(TimedProgress):
     """One line: the stage, how far it is, and the time left of all stages."""
 
     def __init__(self, console: Console, now: Callable[[], float] = time.perf_counter) -> None:
-        super().__init__(console, now)
+        super().__init__(now)
+        self._console = console
         self._live = Live(self, console=console, transient=True, refresh_per_second=4)
 
     def __enter__(self) -> TerminalProgress:
@@ -140,7 +102,8 @@ class LogProgress(TimedProgress):
     def __init__(
         self, console: Console, now: Callable[[], float] = time.perf_counter, every_s: float = EVERY_S
     ) -> None:
-        super().__init__(console, now)
+        super().__init__(now)
+        self._console = console
         self._every_s, self._end = every_s, Event()
         self._ticking = Thread(target=self._tick, daemon=True)
 

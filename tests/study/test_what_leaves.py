@@ -18,6 +18,7 @@ from specdraft.errors import ConfigError, ModelError, PromptError
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.results.study_tables import load_study
+from specdraft.study.status import INCOMPLETE, study_status
 
 ODD_ID, ODD_CATEGORY = "=cmd|' /C calc'!A0", "@SUM(1)"
 
@@ -48,6 +49,9 @@ def test_paths_stay_here_and_formulas_are_texts(models: Path, tmp_path: Path, ru
     (failed,) = [line for line in said.err.splitlines() if line.startswith("failed: ")]
     problem = f"{models}/nan: the weights are damaged: model.norm.weight holds NaN or infinity"
     assert failed.split(maxsplit=3)[3] == f"combinations of n: {problem}"
+    status = study_status(out)
+    assert (status.state, status.rows_left) == (INCOMPLETE, 0)
+    assert status.rows is not None and status.rows["given_up"] == status.failed > 0
     written = [path for path in out.iterdir() if path.is_file()]
     assert {path.name for path in written} >= {"config.yaml", "failures.jsonl", "manifest.json", "journal.jsonl"}
     for path in written:
