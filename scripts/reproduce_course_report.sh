@@ -28,11 +28,12 @@ done
 smollm2="${XDG_CACHE_HOME:-$HOME/.cache}/specdraft/models/smollm2-135m-instruct"
 if [ -z "$pair" ] && [ -d "$smollm2-layers8" ]; then  # written by scripts/fetch_smollm2.py --drafters
     real=(pair=smollm2-layers8 pair.target.path="$smollm2" pair.draft.path="$smollm2-layers8" prompts=instruct
-        prompts.limit=18 certify=false tree=chain,kary,branching,beam,wide,sequoia)
-    sweep "$out/smollm2" experiment=course-report "${real[@]}" "${overrides[@]}"
+        prompts.limit=18 certify=false)
+    sweep "$out/smollm2" experiment=course-report tree=chain,kary,branching,beam,wide,sequoia "${real[@]}" "${overrides[@]}"
     for part in "${parts[@]:1:4}"; do
-        sweep "$out/smollm2" experiment="$part" "${real[@]:0:6}" "${overrides[@]}"
+        sweep "$out/smollm2" experiment="$part" "${real[@]}" "${overrides[@]}"
     done
+    sweep "$out/smollm2" experiment=course-report-sampled tree=chain,kary acceptance=rejection,recursive "${real[@]}" "${overrides[@]}"
 fi
 "$venv/bin/specdraft" report "$out"
 "$venv/bin/specdraft" bench attention batch=1,4 context=512,2048 nodes=8,32 tree=chain,wide,kary geometry=zoo max_s=1 total_s=25 \

@@ -29,8 +29,12 @@ class Scales:
         self._of = ShapeScales(list(SHAPES), [])
 
     def _legend(self) -> alt.Legend | None:
-        several = len(self._names) > 1
-        return alt.Legend(title=self._title, columns=6, columnPadding=22) if several else None
+        if len(self._names) < 2:
+            return None
+        lines: dict[str, Any] = (
+            {} if len(set(self._shapes)) == len(self._names) else {"symbolType": "stroke", "symbolSize": 500}
+        )
+        return alt.Legend(title=self._title, columns=6, columnPadding=22, **lines)
 
     def _scale(self, part: int) -> alt.Scale:
         """Of colours (0) or markers (2)."""
