@@ -12,6 +12,7 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.intervals import Interval
+from specdraft.results.metrics import possible
 
 TERMS = (
     "accepted_tokens",
@@ -119,14 +120,16 @@ class Measures:
         kinds = self.categories[setting.pair]
         kept = np.full(len(kinds), True) if category is None else kinds == category
         ratios = self._ratios(setting, metric, kept)
-        return _interval(ratios, bounds(ratios, _codes(kinds[kept])))
+        return _interval(ratios, bounds(ratios, _codes(kinds[kept]), possible(metric, self.sizes[setting][0])))
 
     def difference(self, first: Setting, second: Setting, metric: str = "block_efficiency", per: float = 1) -> Interval:
         """First minus second on the same prompts, divided by `per`."""
         kinds = self.categories[first.pair]
         every = np.full(len(kinds), True)
         a, b = self._ratios(first, metric, every), self._ratios(second, metric, every)
-        ((low, high),) = bounds_of_differences(a, b, _codes(kinds)) / per
+        (a_low, a_high), (b_low, b_high) = (possible(metric, self.sizes[one][0]) for one in (first, second))
+        limits = a_low - b_high, a_high - b_low
+        ((low, high),) = bounds_of_differences(a, b, _codes(kinds), limits) / per
         return Interval(float(a.estimates[0] - b.estimates[0]) / per, float(low), float(high))
 
     def priced(self, settings: Iterable[Setting], price: Priced) -> list[Setting]:

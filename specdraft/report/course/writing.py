@@ -30,7 +30,9 @@ def write_paper(paper: Paper, folder: Path) -> list[Path]:
     pictures = folder / PICTURES / paper.language
     for made in (folder / PICTURES, pictures):
         check_folder_writable(made)
-    drawn = {chart.name: str(vl_convert.vegalite_to_svg(chart.spec)) for chart in paper.charts}
+    drawn = {
+        chart.name: _with_own_names(str(vl_convert.vegalite_to_svg(chart.spec)), chart.name) for chart in paper.charts
+    }
     for name, svg in drawn.items():
         write_atomically(pictures / f"{name}.svg", svg)
     pages = {
@@ -79,6 +81,11 @@ def html(paper: Paper, drawn: dict[str, str]) -> str:
     return environment.from_string(source).render(
         paper=paper, figures=figures, kinds=[type(block).__name__ for block in paper.blocks], is_grid=_is_grid
     )
+
+
+def _with_own_names(svg: str, name: str) -> str:
+    """A figure whose parts have names that no other figure on the page has."""
+    return svg.replace('id="', f'id="{name}-').replace("url(#", f"url(#{name}-")
 
 
 def _is_grid(block: Numbered) -> bool:
