@@ -1,25 +1,33 @@
 #!/usr/bin/env bash
 # Reproduce the course report into results/course-report/: shapes x budgets x pairs, greedy and at temperature 1, what lies
 # behind it, tree attention, and the paper. Arguments go to `specdraft sweep`: pair=NAME for a pair of your own, and
-# language=zh for a paper in Chinese.
+# language=zh for a paper in Chinese. SPECDRAFT_PYTHON=PYTHON takes an environment that has specdraft already.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/setup.sh" ""  # not the arguments of this script
-cd "$root"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+if [ -z "${SPECDRAFT_PYTHON:-}" ]; then
+    . "$here/setup.sh" ""  # not the arguments of this script
+    SPECDRAFT_PYTHON="$venv/bin/python"
+fi
+cd "$here/.."
 out=results/course-report
 language=language=en
 pair=
 overrides=()
 for argument in "$@"; do
     case "$argument" in
-        language=*) language="$argument" ;;
-        *) overrides+=("$argument") ;;&
+        language=*) language="$argument"; continue ;;
         pair=* | pair.*) pair=given ;;
     esac
+    overrides+=("$argument")
 done
 parts=(course-report course-report-nodes course-report-widths course-report-beams course-report-siblings course-report-sampled)
 
+specdraft() {
+    "$SPECDRAFT_PYTHON" -c 'from specdraft.cli import main; main()' "$@"
+}
+
 sweep() {  # OUT OVERRIDES...
-    "$venv/bin/specdraft" sweep --out "$1" report=false "${@:2}"
+    specdraft sweep --out "$1" report=false "${@:2}"
 }
 
 for part in "${parts[@]}"; do
@@ -35,7 +43,7 @@ if [ -z "$pair" ] && [ -d "$smollm2-layers8" ]; then  # written by scripts/fetch
     done
     sweep "$out/smollm2" experiment=course-report-sampled tree=chain,kary acceptance=rejection,recursive "${real[@]}" "${overrides[@]}"
 fi
-"$venv/bin/specdraft" report "$out"
-"$venv/bin/specdraft" bench attention batch=1,4 context=512,2048 nodes=8,32 tree=chain,wide,kary geometry=zoo max_s=1 total_s=25 \
+specdraft report "$out"
+specdraft bench attention batch=1,4 context=512,2048 nodes=8,32 tree=chain,wide,kary geometry=zoo max_s=1 total_s=25 \
     --out "$out/attention"
-"$venv/bin/python" scripts/course_report.py "$out" "$language"
+"$SPECDRAFT_PYTHON" scripts/course_report.py "$out" "$language"

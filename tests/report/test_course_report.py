@@ -32,7 +32,14 @@ from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "course_report.py"
-PARTS = ("course-report", *(f"course-report-{part}" for part in ("nodes", "widths", "beams", "siblings", "sampled")))
+PARTS: dict[str, list[str]] = {  # of the script, and less of what they sweep
+    "": [],
+    "-nodes": [],
+    "-widths": ["tree=kary", "tree.k=2,3,8"],
+    "-beams": ["tree=beam", "tree.width=2,3,8"],
+    "-siblings": [],
+    "-sampled": ["tree=chain,kary", "acceptance=rejection,block,recursive,no_replacement,kseq", "budget=1,8"],
+}
 SMALL = ["prompts.limit=10", "max_new_tokens=6", "cost.measure=off", "certify=false", "max_prompt_tokens=64"]
 CHINESE = re.compile("[\u4e00-\u9fff]")
 INTERVAL = re.compile(r"-?\d+\.\d+ \[[^\]]+\]")
@@ -52,8 +59,8 @@ def folder(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(made / "traces"))
         patch.setattr(run, "prove_rules", lambda *given: [])
-        for part in PARTS:
-            run_study(plan_study([f"experiment={part}", *pair, "pair.name=tiny", *SMALL]), out)
+        for part, less in PARTS.items():
+            run_study(plan_study([f"experiment=course-report{part}", *pair, "pair.name=tiny", *SMALL, *less]), out)
         second = ["experiment=course-report", "tree=chain,kary,wide,sequoia", "budget=1,8,32", "pair.name=second"]
         run_study(plan_study([*second, *pair, *SMALL]), out / "second")
     (out / "attention").mkdir()
