@@ -268,6 +268,15 @@ class TestFiles:
         page = html(Paper("en", "<t>", [Numbered("Table 1", grid)]), {})
         assert "<i>" not in page and "&lt;i&gt;" in page and "a &lt;b&gt;" in page and "&amp;" in page
 
+    def test_the_closed_form_stands_beside_every_chain(self, papers: dict[str, Paper], folder: Path) -> None:
+        (grid,) = (grid for grid in grids(papers["en"]) if "closed form" in grid.title)
+        summary = pd.read_csv(folder / "summary.csv")
+        chains = summary[(summary["tree"] == "chain") & (summary["acceptance"] == "rejection")]
+        for row, chain in zip(grid.rows, chains.to_dict("records"), strict=True):
+            predicted = sum(chain["alpha"] ** power for power in range(chain["budget"] + 1))
+            inside = chain["block_efficiency_lo"] <= predicted <= chain["block_efficiency_hi"]
+            assert (plain(row[3]), plain(row[5])) == (f"{predicted:.2f}", "yes" if inside else "no")
+
     def test_tree_attention(self, papers: dict[str, Paper]) -> None:
         said = " ".join(texts_of(papers["en"]))
         assert (

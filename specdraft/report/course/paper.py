@@ -20,6 +20,7 @@ from specdraft.report.course.drawings import curves
 from specdraft.report.course.measures import Measures, measures_of
 from specdraft.report.course.setup import Setup
 from specdraft.report.course.tables import Leader, efficiency_table, leaders, main_shapes, rules_table
+from specdraft.report.course.theory_part import theory_part
 from specdraft.report.course.tree_figure import tree_chart
 from specdraft.report.words import Name, Text
 from specdraft.results.study_tables import StudyTables, load_study
@@ -169,6 +170,11 @@ def _results(writing: Writing, course: Course, first: list[Leader]) -> None:
         writing.say(*course.attention.sentences())
         writing.show(course.attention.chart, "attention")
         writing.show(course.attention.grid, "attention")
+    if theory := theory_part(course.studies, texts):
+        grid, said = theory
+        writing.section("theory", 2)
+        writing.show(grid, "theory")
+        writing.say(said)
 
 
 def _overview(measures: Measures, texts: Catalogue) -> Chart:
