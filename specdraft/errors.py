@@ -38,6 +38,10 @@ class ModelError(UserError):
     """A model that cannot be loaded, or a pair that does not fit together."""
 
 
+class OutOfReachError(ModelError):
+    """A model that is not here, and a hub that cannot be asked for it."""
+
+
 class LoadError(ModelError):
     """A model cannot be loaded, or did not pass its self-check; the cause says why."""
 

@@ -1,25 +1,58 @@
-"""The notebook runs from top to bottom on the reference study."""
+"""The notebooks run from top to bottom: the walk on the reference study, the course report on a bundled pair."""
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
+COURSE = ROOT / "scripts" / "colab_t4.ipynb"
+SMALL = '"prompts.limit=5", "max_new_tokens=8", "cost.measure=off", "certify=false"'
+
+
+def executed(notebook: Any, folder: Path) -> Any:
+    """The notebook with its outputs, none of which is an error."""
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    return notebook
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the libraries that run it
 def test_it_runs() -> None:
-    notebook = nbformat.read(ROOT / "scripts" / "study_walkthrough.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
-    assert not [
-        output for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"
-    ]
-    pages = [
-        output.get("data", {}).get("text/html", "") for cell in notebook.cells for output in cell.get("outputs", [])
-    ]
+    notebook = executed(nbformat.read(ROOT / "scripts" / "study_walkthrough.ipynb", as_version=4), ROOT)
+    pages = [output.get("data", {}).get("text/html", "") for output in outputs(notebook)]
     assert sum("vegaEmbed" in page for page in pages) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+def test_the_course_report_runs_on_a_bundled_pair(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    for name in ("reproduce_course_report.sh", "course_report.py"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    notebook = nbformat.read(COURSE, as_version=4)
+    (given,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    given.source = re.sub(r"OVERRIDES = \[.*?\]", f"OVERRIDES = [{SMALL}]", given.source).replace('"zoo"', '"zoo-tiny"')
+    said = "".join(output.get("text", "") for output in outputs(executed(notebook, tmp_path)))
+    assert "estimate: llama2-7b-4bit-160m: weights" in said
+    assert (tmp_path / "results" / "course-report" / "course-report.html").stat().st_size > 100_000
+
+
+def test_the_course_report_ships_executed() -> None:
+    notebook = nbformat.read(COURSE, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    assert sum(bool(cell.outputs) for cell in code) >= len(code) - 2  # all but the parameters and the preparations
+    assert COURSE.stat().st_size < 1_000_000

@@ -17,7 +17,7 @@ from specdraft.commands.options import (
     say_while_loading,
     shown_progress,
 )
-from specdraft.errors import UserError, plain_text
+from specdraft.errors import OutOfReachError, UserError, plain_text
 
 if TYPE_CHECKING:
     from specdraft.study.estimates import Estimate
@@ -43,12 +43,25 @@ def sweep(
     say_while_loading()
     from specdraft.study.plan import plan_study
 
-    plan = plan_study(overrides or [], config_dir, weights=not dry_run)
+    try:
+        plan = plan_study(overrides or [], config_dir, weights=not dry_run)
+    except OutOfReachError:
+        if dry_run:
+            _say_known_sizes(overrides or [], config_dir)
+        raise
     folder = out or Path("results") / plan.settings.name
     if dry_run:
         _show_plan(plan, folder, as_json)
         return
     _run_sweep(plan, folder, fresh, as_json)
+
+
+def _say_known_sizes(overrides: list[str], config_dir: Path | None) -> None:
+    """What can be said of memory without the models."""
+    from specdraft.study.known_sizes import known_sizes
+
+    for line in known_sizes(overrides, config_dir):
+        console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from specdraft.errors import ModelError, UserError, did_you_mean
+from specdraft.errors import ModelError, OutOfReachError, UserError, did_you_mean
 from specdraft.models.gate import check_raw_config, check_supported, rotary_scalings
 from specdraft.models.spec import ModelSpec
 from specdraft.models.weights import check_complete, header, tensor_shapes, weight_files
@@ -442,6 +442,6 @@ def _from_hub(spec: ModelSpec, where: str, weights: bool) -> Path:
     except HFValidationError as error:
         raise ModelError(f"{where}: neither a folder nor a hub id: {first_line(error)}") from error
     except (LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
+        raise OutOfReachError(
             f"{where}: no such folder here, not in the hub's cache, and the hub cannot be reached"
         ) from error

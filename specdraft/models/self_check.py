@@ -91,7 +91,7 @@ def not_covered(model: CachedModel) -> list[str]:
 def in_float32(model: CachedModel) -> tuple[CachedModel, int]:
     """The model in float32, or its first layers where there is no memory for all, and how many layers that are."""
     layers = int(model.model.config.get_text_config().num_hidden_layers)
-    if model.dtype == torch.float32:
+    if model.dtype == torch.float32 and not _quantised(model.model):
         return model, layers
     needed, free = 4 * sum(p.numel() for p in model.model.parameters()), free_memory(model.device)
     kept = layers if 2 * needed < free else min(layers, _layers_of_every_kind(model.model.config))
@@ -103,10 +103,15 @@ def _layers_of_every_kind(config: Any) -> int:
     return max([FEWEST_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))])
 
 
+def _quantised(model: Any) -> bool:
+    """Its products depend a little on how many tokens are read at once, whatever the type between them."""
+    return getattr(model.config, "quantization_config", None) is not None
+
+
 def _first_layers(model: Any, layers: int) -> Any:
     """A float32 copy; of a quantised model, whose weights cannot be copied, with weights drawn at random."""
     config, device = first_layers_config(model.config, layers), model.get_input_embeddings().weight.device
-    quantised = getattr(config, "quantization_config", None) is not None
+    quantised = _quantised(model)
     if quantised:
         del config.quantization_config
     with torch.device(device), torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -44,6 +44,23 @@ class ModelSpec:
 
 
 @dataclass
+class KnownSize:
+    """A model's geometry, as its publishers give it: for a dry run that cannot read its config.
+
+    Attributes:
+        parameters: all of them.
+        layers, cached_heads, head_width: of the attention, heads being those that keys and values are cached of.
+        vocabulary: ids.
+    """
+
+    parameters: int = 0
+    layers: int = 0
+    cached_heads: int = 0
+    head_width: int = 0
+    vocabulary: int = 0
+
+
+@dataclass
 class PairSpec:
     """One target, and the weights that drafters of it have.
 
@@ -51,12 +68,14 @@ class PairSpec:
         name: what the `pair` column says.
         target, draft: the target and its draft model.
         heads: drafter kind -> folder or `zoo:NAME` of the weights of drafters other than the draft model.
+        sizes: `target` or `draft` -> its geometry, where it is known beforehand.
     """
 
     name: str = "custom"
     target: ModelSpec = field(default_factory=ModelSpec)
     draft: ModelSpec = field(default_factory=ModelSpec)
     heads: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, KnownSize] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise `ConfigError` for a name that cannot be printed, or a target that cannot be meant."""

@@ -31,7 +31,7 @@ def html_page(document: Document) -> str:
     """The page."""
     folder = files("specdraft.report").joinpath("templates")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"words": _words, "json": _json}
+    environment.filters |= {"words": as_html, "json": _json}
     template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
     parts = {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")}
     drawn = any(figure.spec for figure in document.drawn.figures)
@@ -82,7 +82,7 @@ def is_long(table: Table) -> bool:
     return len(table.rows) > PAGE_ROWS
 
 
-def _words(text: Text) -> Markup:
+def as_html(text: Text) -> Markup:
     """A text with its names as code, each in a direction of its own."""
     pieces = []
     for piece in text:
