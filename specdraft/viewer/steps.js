@@ -33,15 +33,15 @@ function facts(node, index) {
 
 function paint(step) {
   const last = step.accepted.at(-1) ?? 0;
-  const leaf = step.best.at(-1);
+  const best = new Set(step.best);
   return (group, node, index) => {
     group.append(make("rect", { width: SIZE.wide, height: SIZE.high, rx: 6 }));
     const token = make("text", { class: "token", x: 9, y: 17 });
     group.append(token);
-    fitted(token, MARKS[node.state] + shown(node.token), SIZE.wide - (index === leaf ? 34 : 16));
+    fitted(token, MARKS[node.state] + shown(node.token), SIZE.wide - (best.has(index) ? 34 : 16));
     const numbers = node.parent < 0 ? ["root"] : [`draft ${short(node.draft_prob)}`, `target ${short(node.target_prob)}`];
     numbers.forEach((text, place) => group.append(make("text", { class: "numbers", x: 9 + 72 * place, y: 33 }, text)));
-    if (index === leaf) group.append(make("text", { class: "star", x: SIZE.wide - 21, y: 18 }, "\u2605"));
+    if (best.has(index)) group.append(make("text", { class: "star", x: SIZE.wide - 21, y: 18 }, "\u2605"));
     if (index === last) {
       const bonus = make("g", { class: "bonus", transform: `translate(20,${SIZE.high - 2})` });
       group.append(bonus);

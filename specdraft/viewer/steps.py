@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from specdraft.errors import plain_text
 from specdraft.models.prompt_reader import Piece
+from specdraft.trees.layout import first_choices, layout
 from specdraft.trees.topology import Topology
 from specdraft.viewer.tokens import token_text
 
@@ -80,10 +81,8 @@ class ShownStep:
 
     @cached_property
     def best_path(self) -> list[int]:
-        """The nodes from the root to the leaf that the drafter thinks most probable; empty while a leaf is unknown."""
-        leaves = [node for node in range(1, len(self.nodes)) if not self.topology.children[node]]
-        known = [(value, -node) for node in leaves if (value := self.cumulative[node]) is not None]
-        return self.topology.path_to(-max(known)[1]) if known and len(known) == len(leaves) else []
+        """The drafter's first choice at every level, from the root to a leaf; empty while one on the way is unknown."""
+        return first_choices(self.topology, [seen.draft_prob for seen in self.nodes])
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Shown:
         }
 
     def trees_as_data(self) -> list[dict[str, Any]]:
-        """Every step's tree: its nodes with their cumulative scores, the best path by score, the accepted path."""
+        """Every step's tree: its nodes with their cumulative scores, the drafter's first choices, the accepted path."""
         return [_step_data(step) for step in self.steps]
 
 
@@ -203,23 +202,6 @@ def placed_nodes(topology: Topology) -> list[dict[str, Any]]:
 def log_prob(prob: float | None) -> float | None:
     """The natural logarithm; None of what is unknown or 0."""
     return log(prob) if prob else None
-
-
-def layout(topology: Topology) -> list[tuple[int, float]]:
-    """Where to draw each node: its depth, and its place across, leaves one apart and parents amid their children."""
-    place = [0.0] * len(topology)
-    leaves = 0
-    stack = [(0, True)]
-    while stack:
-        node, entering = stack.pop()
-        children = topology.children[node]
-        if entering and children:
-            stack += [(node, False), *((child, True) for child in reversed(children))]
-        elif entering:
-            place[node], leaves = float(leaves), leaves + 1
-        else:
-            place[node] = (place[children[0]] + place[children[-1]]) / 2
-    return list(zip(topology.depths.tolist(), place, strict=True))
 
 
 def judged_by_tokens(topology: Topology, accepted: Sequence[int], cut: bool) -> list[State]:

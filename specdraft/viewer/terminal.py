@@ -29,7 +29,7 @@ def legend() -> Text:
     ]
     text = Text(", ").join(Text(*part) for part in parts)
     return text + Text.assemble(
-        ", ", ("\u2605 the drafter's most probable path", BEST), "; numbers: draft|target probability"
+        ", ", ("\u2605 the drafter's first choice at every level", BEST), "; numbers: draft|target probability"
     )
 
 
@@ -46,7 +46,7 @@ def shown_step(number: int, step: ShownStep, word: Word, width: int) -> Group:
         None if step.bonus is None else word(step.bonus),
         [seen.target_prob for seen in step.nodes],
         {node for node, seen in enumerate(step.nodes) if seen.state == "unused"},
-        step.best_path[-1] if step.best_path else 0,
+        step.best_path,
         width,
     )
     return Group(head, tree, Text(step.why))

@@ -93,7 +93,7 @@ def step_tree(
     bonus: str | None,
     target_probs: Sequence[float | None] | None = None,
     unused: Collection[int] = (),
-    best: int = 0,
+    best: Collection[int] = (),
     width: int = 80,
 ) -> Tree:
     """One verification step: accepted nodes, rejected nodes, the bonus token below the last accepted one.
@@ -105,7 +105,7 @@ def step_tree(
         accepted: the accepted path.
         bonus: None where the text ended.
         unused: nodes that were not tried.
-        best: the leaf of the path that the drafter thinks most probable, if it is to be marked.
+        best: the path of the drafter's first choices, if it is to be marked.
         width: columns of the terminal.
     """
     kept, last = set(accepted), accepted[-1] if accepted else 0
@@ -119,7 +119,7 @@ def step_tree(
         if probs is not None and node:
             shown = [probs[node], *([] if target_probs is None else [target_probs[node]])]
             label.append("  " + "|".join("?" if prob is None else f"{prob:.2f}" for prob in shown), style=DIM)
-        if node and node == best:
+        if node in best:
             label.append(" \u2605", style=BEST)
         if node == last:
             label.append("  \u2192 end" if bonus is None else f"  \u2192 {token_text(bonus, longest)}", style=BONUS)

@@ -550,9 +550,9 @@ class TestGenerate:
         emitted = found["token_ids"][:1]
         for tree in found["trees"]:
             nodes, scores = tree["nodes"], [node["cumulative_log_prob"] for node in tree["nodes"]]
-            leaves = [n for n in range(len(nodes)) if all(node["parent"] != n for node in nodes)]
             assert all(scores[n] <= scores[node["parent"]] for n, node in enumerate(nodes) if n)
-            assert tree["best"][-1] == max(leaves, key=lambda n: scores[n])
+            for above, n in zip([0, *tree["best"]], tree["best"], strict=False):
+                assert n == max((m for m, node in enumerate(nodes) if node["parent"] == above), key=lambda m: scores[m])
             emitted += [nodes[n]["token"] for n in tree["accepted"]] + [tree["bonus"]] * (tree["bonus"] is not None)
         assert emitted == found["token_ids"]
 
