@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specdraft.commands.options import AsJson, ConfigDir, Html, NoLive, Overrides, console, say
+from specdraft.commands.options import (
+    AsJson,
+    ConfigDir,
+    Dot,
+    Html,
+    NoLive,
+    Overrides,
+    Png,
+    StepNumber,
+    Svg,
+    console,
+    say,
+)
 
 if TYPE_CHECKING:
+    from specdraft.viewer.step_files import StepFiles
     from specdraft.viewer.steps import Showing
 
 
@@ -18,6 +31,10 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="the text to continue")],
     overrides: Overrides = None,
     html: Html = None,
+    png: Png = None,
+    svg: Svg = None,
+    dot: Dot = None,
+    step: StepNumber = None,
     no_live: NoLive = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -32,6 +49,7 @@ def generate(
     from specdraft.study.prompt_notes import notes_on_encoding, notes_on_template
     from specdraft.study.refusals import refuse_engine, refuse_prompt_set
     from specdraft.viewer.live import watched
+    from specdraft.viewer.step_files import StepFiles
 
     refuse_engine("generate", overrides or [], "live")
     combination = one_combination("generate", overrides or [], config_dir)
@@ -48,6 +66,8 @@ def generate(
         say(f"note: {note.text}")
     if html:
         check_file_writable(html, "--html", (".html", ".htm"))
+    files = StepFiles(png, svg, dot, step)
+    files.check()
     settings = combination.settings
     decoder = SpeculativeDecoder(
         load_pair(pair),
@@ -64,7 +84,7 @@ def generate(
         length=combination.length,
         max_time_s=settings.max_time_s,
     )
-    _present(watched(decoder, combination, prompt, encoded.ids), html, not no_live, as_json)
+    _present(watched(decoder, combination, prompt, encoded.ids), html, files, not no_live, as_json)
 
 
 def replay(
@@ -74,6 +94,10 @@ def replay(
         bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")
     ] = False,
     html: Html = None,
+    png: Png = None,
+    svg: Svg = None,
+    dot: Dot = None,
+    step: StepNumber = None,
     no_live: NoLive = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -86,6 +110,7 @@ def replay(
     from specdraft.study.refusals import refuse_engine
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.replayed import recorded, replayed
+    from specdraft.viewer.step_files import StepFiles
 
     refuse_engine("replay", overrides or [], "replay")
     combination = one_combination("replay", overrides or [], config_dir)
@@ -93,11 +118,13 @@ def replay(
     combination.together.refuse_replayed_steps()
     if html:
         check_file_writable(html, "--html", (".html", ".htm"))
+    files = StepFiles(png, svg, dot, step)
+    files.check()
     showing = replayed(recorded(combination, prompt_id, TraceStore(default_folder()), not no_models, say))
-    _present(showing, html, not no_live, as_json)
+    _present(showing, html, files, not no_live, as_json)
 
 
-def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> None:
+def _present(showing: Showing, html: Path | None, files: StepFiles, live: bool, as_json: bool) -> None:
     from contextlib import nullcontext
 
     from specdraft.viewer.page import write_page
@@ -110,13 +137,16 @@ def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> 
             if printer:
                 printer.step(step)
     shown, result = showing.shown(), showing.result()
+    graph = files.chosen(shown)
+    if graph:
+        files.write(graph)
     if html:
         write_page(shown, html)
     if as_json:
         typer.echo(json.dumps(result.as_data() | {"trees": shown.trees_as_data()}))
     else:
         terminal.print(totals_text(shown, result), highlight=False)
-    if html:
-        say(f"{html}: written")
+    for path in [*([html] if html else []), *files.paths]:
+        say(f"{path}: written")
     if result.timed_out:
         say("note: the text ended early: its time (max_time_s) was over")

@@ -6,21 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from specdraft.errors import plain_text
 from specdraft.models.prompt_reader import Piece
 from specdraft.trees.layout import first_choices, layout
+from specdraft.trees.states import State
+from specdraft.trees.step_graph import GraphNode, StepGraph
+from specdraft.trees.tokens import token_text
 from specdraft.trees.topology import Topology
-from specdraft.viewer.tokens import token_text
 
 if TYPE_CHECKING:
     from specdraft.study.combination import Combination
     from specdraft.study.generate import Generation
 
-# `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the
-# text's end.
-State = Literal["root", "accepted", "rejected", "unused"]
 Word = Callable[[int], str]  # the text of a token
 
 
@@ -32,6 +31,7 @@ class Seen(NamedTuple):
         state: what became of it.
         draft_prob: the drafter's probability of the token after its parent (the root's is 1).
         target_prob: the target's.
+        target_first: it is the target's most probable token after its parent; None where that is unknown.
         accept_prob: the probability of the coin flip that decided it, where one did.
         recorded: the token and its draft probability come from a trace.
     """
@@ -40,6 +40,7 @@ class Seen(NamedTuple):
     state: State
     draft_prob: float | None = None
     target_prob: float | None = None
+    target_first: bool | None = None
     accept_prob: float | None = None
     recorded: bool = False
 
@@ -83,6 +84,15 @@ class ShownStep:
     def best_path(self) -> list[int]:
         """The drafter's first choice at every level, from the root to a leaf; empty while one on the way is unknown."""
         return first_choices(self.topology, [seen.draft_prob for seen in self.nodes])
+
+    def graph(self, word: Word) -> StepGraph:
+        """The step for pictures and other programs."""
+        texts = [None if seen.token is None else word(seen.token) for seen in self.nodes]
+        nodes = [GraphNode(seen.token, text, *seen[1:5]) for seen, text in zip(self.nodes, texts, strict=True)]
+        bonus = (
+            None if self.bonus is None else GraphNode(self.bonus, word(self.bonus), "accepted", None, self.bonus_prob)
+        )
+        return StepGraph(self.topology, nodes, self.accepted, bonus)
 
 
 @dataclass(frozen=True)
@@ -202,18 +212,6 @@ def placed_nodes(topology: Topology) -> list[dict[str, Any]]:
 def log_prob(prob: float | None) -> float | None:
     """The natural logarithm; None of what is unknown or 0."""
     return log(prob) if prob else None
-
-
-def judged_by_tokens(topology: Topology, accepted: Sequence[int], cut: bool) -> list[State]:
-    """What became of each node where a rule looks at all children of an accepted node at once."""
-    states: list[State] = ["root", *["unused"] * topology.num_nodes]  # type: ignore[list-item]
-    tried = [0, *accepted][: -1 if cut else None]
-    for node in tried:
-        for child in topology.children[node]:
-            states[child] = "rejected"
-    for node in accepted:
-        states[node] = "accepted"
-    return states
 
 
 def quoted(word: Word, token: int) -> str:

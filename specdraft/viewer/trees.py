@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from rich.tree import Tree
 
-from specdraft.viewer.tokens import LONGEST_TOKEN, token_text
+from specdraft.trees.tokens import LONGEST_TOKEN, token_text
 
 if TYPE_CHECKING:
     from specdraft.trees.topology import Topology

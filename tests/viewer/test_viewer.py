@@ -45,12 +45,13 @@ from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.paths import Paths
+from specdraft.trees.states import judged_by_tokens
+from specdraft.trees.tokens import token_text
 from specdraft.viewer.live import LiveShowing, by_wish
 from specdraft.viewer.page import page
 from specdraft.viewer.replayed import ReplayedShowing, recorded
-from specdraft.viewer.steps import ShownStep, judged_by_tokens
+from specdraft.viewer.steps import ShownStep
 from specdraft.viewer.terminal import StepPrinter, totals_text
-from specdraft.viewer.tokens import token_text
 
 PROMPT = "Once upon a time"
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from support.viewing import NASTY, STUDY, Nasty
 
+from specdraft.trees.tokens import token_text
 from specdraft.viewer.heat import heat_page, heat_trees
 from specdraft.viewer.page import page
 from specdraft.viewer.steps import Shown
-from specdraft.viewer.tokens import token_text
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
