@@ -28,8 +28,10 @@ class StepFiles:
     dot: Path | None = None
     number: int | None = None
 
-    def check(self) -> None:
+    def check(self, trees: int = 1) -> None:
         """Raise `ConfigError` or `ResultsError` for what cannot be written, before anything is decoded."""
+        if self.paths and trees > 1:
+            raise ConfigError("--png, --svg and --dot write a step of one tree: expected one combination")
         for name, path, endings in (("--png", self.png, (".png",)), ("--svg", self.svg, (".svg",))):
             if path:
                 check_file_writable(path, name, endings)
