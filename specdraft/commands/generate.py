@@ -8,16 +8,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specdraft.commands.options import AsJson, ConfigDir, Html, NoLive, Overrides, console, say
+from specdraft.commands.options import (
+    AsJson,
+    ConfigDir,
+    Dot,
+    Html,
+    NoLive,
+    Overrides,
+    Png,
+    StepNumber,
+    Svg,
+    console,
+    say,
+)
 
 if TYPE_CHECKING:
-    from specdraft.viewer.steps import Showing
+    from collections.abc import Iterable
+
+    from specdraft.study.generate import Generation
+    from specdraft.viewer.step_files import StepFiles
+    from specdraft.viewer.steps import Showing, Shown
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="the text to continue")],
     overrides: Overrides = None,
     html: Html = None,
+    png: Png = None,
+    svg: Svg = None,
+    dot: Dot = None,
+    step: StepNumber = None,
     no_live: NoLive = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
@@ -32,6 +52,7 @@ def generate(
     from specdraft.study.prompt_notes import notes_on_encoding, notes_on_template
     from specdraft.study.refusals import refuse_engine, refuse_prompt_set
     from specdraft.viewer.live import watched
+    from specdraft.viewer.step_files import StepFiles
 
     refuse_engine("generate", overrides or [], "live")
     combination = one_combination("generate", overrides or [], config_dir)
@@ -48,6 +69,8 @@ def generate(
         say(f"note: {note.text}")
     if html:
         check_file_writable(html, "--html", (".html", ".htm"))
+    files = StepFiles(png, svg, dot, step)
+    files.check()
     settings = combination.settings
     decoder = SpeculativeDecoder(
         load_pair(pair),
@@ -65,7 +88,7 @@ def generate(
         max_time_s=settings.max_time_s,
         cache=settings.cache,
     )
-    _present(watched(decoder, combination, prompt, encoded.ids), html, not no_live, as_json)
+    _present([watched(decoder, combination, prompt, encoded.ids)], html, files, not no_live, as_json)
 
 
 def replay(
@@ -75,49 +98,81 @@ def replay(
         bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")
     ] = False,
     html: Html = None,
+    png: Png = None,
+    svg: Svg = None,
+    dot: Dot = None,
+    step: StepNumber = None,
     no_live: NoLive = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the draft tree of every step along a recorded text."""
+    """Show the draft tree of every step along a recorded text; two trees, as of `tree=chain,kary`, side by side."""
     from dataclasses import replace
 
     from specdraft.results.files import check_file_writable
-    from specdraft.study.plan import one_combination
+    from specdraft.study.plan import one_or_two_combinations
     from specdraft.study.refusals import refuse_engine
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.replayed import recorded, replayed
+    from specdraft.viewer.step_files import StepFiles
+    from specdraft.viewer.steps import about
 
     refuse_engine("replay", overrides or [], "replay")
-    combination = one_combination("replay", overrides or [], config_dir)
-    combination = replace(combination, settings=replace(combination.settings, engine="replay"))
-    combination.together.refuse_replayed_steps()
+    combinations = [
+        replace(combination, settings=replace(combination.settings, engine="replay"))
+        for combination in one_or_two_combinations("replay", overrides or [], config_dir)
+    ]
+    for combination in combinations:
+        combination.together.refuse_replayed_steps()
     if html:
         check_file_writable(html, "--html", (".html", ".htm"))
-    showing = replayed(recorded(combination, prompt_id, TraceStore(default_folder()), not no_models, say))
-    _present(showing, html, not no_live, as_json)
+    files = StepFiles(png, svg, dot, step)
+    files.check(len(combinations))
+    store = TraceStore(default_folder())
+
+    def showings() -> Iterable[Showing]:
+        for combination in combinations:
+            if len(combinations) > 1 and not as_json:
+                typer.echo(f"\n{about(combination)['tree']}")
+            yield replayed(recorded(combination, prompt_id, store, not no_models, say))
+
+    _present(showings(), html, files, not no_live, as_json)
 
 
-def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> None:
-    from contextlib import nullcontext
-
-    from specdraft.viewer.page import write_page
-    from specdraft.viewer.terminal import StepPrinter, totals_text
+def _present(showings: Iterable[Showing], html: Path | None, files: StepFiles, live: bool, as_json: bool) -> None:
+    from specdraft.viewer.page import check_side_by_side, write_page
+    from specdraft.viewer.terminal import totals_text
 
     terminal = console()
-    printer = None if as_json else StepPrinter(terminal, showing, live)
+    done = [_watched_to_the_end(showing, live, as_json) for showing in showings]
+    shown = [one for one, _ in done]
+    check_side_by_side(shown)
+    graph = files.chosen(shown[0])
+    if graph:
+        files.write(graph)
+    if html:
+        write_page(shown, html)
+    if as_json:
+        data = [result.as_data() | {"trees": one.trees_as_data()} for one, result in done]
+        typer.echo(json.dumps(data[0] if len(data) == 1 else data))
+    else:
+        for one, result in done:
+            terminal.print(totals_text(one, result, len(done) > 1), highlight=False)
+    for path in [*([html] if html else []), *files.paths]:
+        say(f"{path}: written")
+    if any(result.timed_out for _, result in done):
+        say("note: the text ended early: its time (max_time_s) was over")
+
+
+def _watched_to_the_end(showing: Showing, live: bool, as_json: bool) -> tuple[Shown, Generation]:
+    """All of it and its counts, with every step printed as it happens unless only the result is asked for."""
+    from contextlib import nullcontext
+
+    from specdraft.viewer.terminal import StepPrinter
+
+    printer = None if as_json else StepPrinter(console(), showing, live)
     with printer or nullcontext():
         for step in showing.steps():
             if printer:
                 printer.step(step)
-    shown, result = showing.shown(), showing.result()
-    if html:
-        write_page(shown, html)
-    if as_json:
-        typer.echo(json.dumps(result.as_data() | {"trees": shown.trees_as_data()}))
-    else:
-        terminal.print(totals_text(shown, result), highlight=False)
-    if html:
-        say(f"{html}: written")
-    if result.timed_out:
-        say("note: the text ended early: its time (max_time_s) was over")
+    return showing.shown(), showing.result()

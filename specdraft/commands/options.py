@@ -21,6 +21,12 @@ ConfigDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output on stdout")]
 Html = Annotated[Path | None, typer.Option("--html", help="also write a page that shows the steps, without a network")]
+Png = Annotated[Path | None, typer.Option("--png", help="also write one step's tree as a picture")]
+Svg = Annotated[Path | None, typer.Option("--svg", help="the same as SVG")]
+Dot = Annotated[Path | None, typer.Option("--dot", help="the same in Graphviz's language")]
+StepNumber = Annotated[
+    int | None, typer.Option("--step", help="which step: 1, 2, ...; left out: the one with the most accepted tokens")
+]
 NoLive = Annotated[bool, typer.Option("--no-live", help="print steps one after another, for logs")]
 
 DONE, INTERNAL, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130

@@ -6,7 +6,8 @@ A fitted shape (`sequoia`, `measured`) is fitted on a set of prompts, from trace
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from html import escape
 from math import isnan, nan
 from typing import Any
 
@@ -27,7 +28,7 @@ from specdraft.drafters import registry as drafters
 from specdraft.drafters.aligned import Aligned
 from specdraft.drafters.draft_model import Model
 from specdraft.drafters.pair import Pair, load_pair, pair_of_models
-from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean
+from specdraft.errors import OUT_OF_MEMORY, ConfigError, ModelError, PromptError, did_you_mean, plain_text
 from specdraft.models.caches import resolved
 from specdraft.prediction.length import LengthPolicy
 from specdraft.prediction.length import registry as length_policies
@@ -135,6 +136,16 @@ class Generation:
             return {}
         parts = ("prefill_s", "draft_s", "predict_s", "verify_s", "other_s", "wall_s")
         return {name: getattr(self.tally, name) for name in parts}
+
+    def _repr_html_(self) -> str:
+        """The text, what was counted, and the step with the most accepted tokens."""
+        block = "-" if self.block_efficiency is None else f"{self.block_efficiency:.2f}"
+        counts = f"{self.tally.new_tokens} tokens in {self.tally.steps} steps: {block} tokens per step"
+        said = f"<pre style='white-space:pre-wrap'>{escape(plain_text(self.text))}</pre><p>{counts}</p>"
+        if not self.steps:
+            return said
+        best = max(range(len(self.steps)), key=lambda step: self.steps[step].accepted_tokens)
+        return f"{said}<p>step {best + 1}:</p><div style='overflow-x:auto'>{self.steps[best].to_svg()}</div>"
 
     @staticmethod
     def _ratio(above: float, below: float) -> float | None:
@@ -317,7 +328,8 @@ class SpeculativeDecoder:
         known = self.rule.lossless and self.rule.draw == "rank"
         lost = lost_to_pruning(decoding.steps) if known else None
         text, timed_out = self.pair.decode(decoding.tokens), decoding.timed_out
-        return Generation(text, decoding.tokens, decoding.steps, counted, lost, timed_out)
+        steps = [replace(step, word=self.pair.decode_token) for step in decoding.steps]
+        return Generation(text, decoding.tokens, steps, counted, lost, timed_out)
 
     def _encode(self, prompt: Prompt, chat_template: str) -> list[int]:
         if isinstance(prompt, str):

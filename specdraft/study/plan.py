@@ -30,7 +30,7 @@ from specdraft.study.combination import Combination, model_label
 from specdraft.study.engines.costs import cost_point, note_on_table, table_costs
 from specdraft.study.once import Once
 from specdraft.study.pair_names import named_points
-from specdraft.study.points import one_point, schemas
+from specdraft.study.points import few_points, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
 from specdraft.study.refusals import (
     refuse_bundled_path,
@@ -182,14 +182,27 @@ def one_combination(command: str, overrides: list[str], config_dir: Path | None 
         ConfigError: the overrides make several combinations, cannot be meant, or say something of a study.
         ModelError: see `find_pair`.
     """
+    return _few_combinations(command, overrides, config_dir, f"{command} shows one combination", 1)[0]
+
+
+def one_or_two_combinations(command: str, overrides: list[str], config_dir: Path | None = None) -> list[Combination]:
+    """Likewise, one or two."""
+    return _few_combinations(command, overrides, config_dir, f"{command} shows one combination, or two side by side", 2)
+
+
+def _few_combinations(
+    command: str, overrides: list[str], config_dir: Path | None, expectation: str, most: int
+) -> list[Combination]:
     refuse_study_keys(command, overrides)
-    point = one_point(overrides, {"tree": "chain"}, config_dir, f"{command} shows one combination")
-    refuse_bundled_path(overrides, point.groups["prompts"])
-    point.groups["tree"].limits(point.settings.budget)
-    for group in ("sampling", "acceptance", "pruning", "length", "prompts"):
-        point.groups[group].check()
-    (point,) = named_points([point])
-    return _combination(point, find_pair(point.groups["pair"], point.groups["drafter"]))
+    points = few_points(overrides, {"tree": "chain"}, config_dir, expectation, most)
+    for point in points:
+        refuse_bundled_path(overrides, point.groups["prompts"])
+        point.groups["tree"].limits(point.settings.budget)
+        for group in ("sampling", "acceptance", "pruning", "length", "prompts"):
+            point.groups[group].check()
+    return [
+        _combination(point, find_pair(point.groups["pair"], point.groups["drafter"])) for point in named_points(points)
+    ]
 
 
 def _combination(

@@ -41,8 +41,15 @@ def shape_of(overrides: list[str], config_dir: Path | None = None) -> tuple[Shap
 
 def one_point(overrides: list[str], defaults: dict[str, str], config_dir: Path | None, expectation: str) -> Point:
     """The one point that overrides name; `expectation` says that there must be no more."""
+    return few_points(overrides, defaults, config_dir, expectation, 1)[0]
+
+
+def few_points(
+    overrides: list[str], defaults: dict[str, str], config_dir: Path | None, expectation: str, most: int
+) -> list[Point]:
+    """The points that overrides name, at most so many; `expectation` says so."""
     mine = unless_said(overrides, {"pair": "zoo", **defaults, "budget": str(Settings.budget)})
     points = compose_study([*mine, *overrides], schemas(), config_dir).points
-    if len(points) != 1:
+    if not 1 <= len(points) <= most:
         raise ConfigError(f"{expectation}; the overrides make {len(points)}")
-    return points[0]
+    return points

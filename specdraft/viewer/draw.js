@@ -1,6 +1,7 @@
 "use strict";
 // One tree as SVG that can be zoomed, panned and read with the keyboard. All text goes in as text, never as markup.
-const SIZE = { column: 196, row: 66, wide: 156, high: 40 };
+const SIZE = { column: 196, row: 66, wide: 156, high: 40, pill: 19 };
+const NARROW = 560; // below so many pixels a tree is an outline: a node a line, children indented
 
 function make(name, attributes = {}, text = null) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -45,9 +46,33 @@ class Drawing {
       this.look();
     });
     for (const name of ["pointerup", "pointercancel"]) svg.addEventListener(name, () => { last = null; svg.classList.remove("dragged"); });
-    window.addEventListener("resize", () => this.fit());
+    window.addEventListener("resize", () => {
+      if (this.drawn && this.outlined !== this.narrow()) this.draw(...this.drawn);
+      this.fit();
+    });
     window.addEventListener("beforeprint", () => { this.kept = { ...this.box }; this.whole(); });
     window.addEventListener("afterprint", () => { this.box = this.kept; this.look(); });
+  }
+
+  narrow() {
+    const width = this.svg.getBoundingClientRect().width;
+    return width > 0 && width < NARROW;
+  }
+
+  // [x, y] of each node: as laid out, or an outline that is as wide as the page.
+  places(nodes, focus) {
+    if (!this.outlined) return nodes.map((node) => [14 + node.x * SIZE.column, 14 + node.y * SIZE.row]);
+    const depth = Math.max(1, ...nodes.map((node) => node.x));
+    const room = this.svg.getBoundingClientRect().width - SIZE.wide - 16;
+    const indent = Math.max(4, Math.min(24, room / depth));
+    const children = nodes.map(() => []), order = [], stack = [0];
+    nodes.forEach((node, index) => { if (node.parent >= 0) children[node.parent].push(index); });
+    for (const below of children) below.sort((a, b) => nodes[b].y - nodes[a].y);
+    while (stack.length) { const node = stack.pop(); order.push(node); stack.push(...children[node]); }
+    const at = [];
+    let y = 8;
+    for (const node of order) { at[node] = [8 + nodes[node].x * indent, y]; y += SIZE.high + 8 + (node === focus ? SIZE.pill : 0); }
+    return at;
   }
 
   scale() {
@@ -87,6 +112,7 @@ class Drawing {
     const size = this.svg.getBoundingClientRect();
     if (!this.extent || !size.width) return;
     const { w, h } = this.extent;
+    if (this.outlined) { this.whole(); return; }
     const scale = Math.min(1.25, Math.max(Math.min(size.width / w, size.height / h), 0.55));
     this.box.w = size.width / scale;
     this.box.h = size.height / scale;
@@ -100,11 +126,19 @@ class Drawing {
 
   // `paint(group, node, index)` fills a node's group; `facts(node, index)` are the rows of its tooltip.
   draw(nodes, best, paint, facts, focus = 0) {
+    const held = [...this.svg.querySelectorAll("g.node")].indexOf(document.activeElement);
+    this.drawn = [nodes, best, paint, facts, focus];
+    this.outlined = this.narrow();
     this.svg.replaceChildren();
-    const xs = nodes.map((node) => 14 + node.x * SIZE.column), ys = nodes.map((node) => 14 + node.y * SIZE.row);
-    this.extent = { w: Math.max(...xs) + SIZE.wide + 14, h: Math.max(...ys) + SIZE.row + 8 };
+    const at = this.places(nodes, focus), xs = at.map(([x]) => x), ys = at.map(([, y]) => y);
+    const below = this.outlined ? SIZE.high + SIZE.pill + 8 : SIZE.row + 8;
+    this.extent = { w: Math.max(...xs) + SIZE.wide + (this.outlined ? 8 : 14), h: Math.max(...ys) + below };
+    if (this.outlined) this.extent.w = Math.max(this.extent.w, this.svg.getBoundingClientRect().width);
+    this.svg.style.height = this.outlined ? `${this.extent.h}px` : "";
+    this.svg.style.touchAction = this.outlined ? "auto" : "";
     this.focus = { x: xs[focus] + SIZE.wide, y: ys[focus] + SIZE.high / 2, rootY: ys[0] + SIZE.high / 2 };
     const line = (node, index) => {
+      if (this.outlined) return `M${xs[node.parent] + 3},${ys[node.parent] + SIZE.high}V${ys[index] + SIZE.high / 2}H${xs[index]}`;
       const x0 = xs[node.parent] + SIZE.wide, y0 = ys[node.parent] + SIZE.high / 2, x1 = xs[index], y1 = ys[index] + SIZE.high / 2, middle = (x0 + x1) / 2;
       return `M${x0},${y0}C${middle},${y0} ${middle},${y1} ${x1},${y1}`;
     };
@@ -132,6 +166,7 @@ class Drawing {
       for (const name of ["pointerleave", "blur"]) group.addEventListener(name, () => { this.tip.hidden = true; });
     });
     this.tip.hidden = true;
+    this.svg.querySelectorAll("g.node")[held]?.focus();
   }
 
   tell(rows, x, y) {
@@ -154,17 +189,18 @@ class Drawing {
   }
 }
 
-function keys(drawing, previous, next, first, last) {
+// `acts`: what a key does, beside zooming all drawings.
+function keys(drawings, acts) {
+  const zoom = (factor) => () => drawings.forEach((drawing) => drawing.zoom(factor));
+  const all = { "+": zoom(0.8), "=": zoom(0.8), "-": zoom(1.25), 0: () => drawings.forEach((drawing) => drawing.whole()), ...acts };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
-    const acts = { ArrowLeft: previous, ArrowRight: next, Home: first, End: last, "+": () => drawing.zoom(0.8), "=": () => drawing.zoom(0.8),
-      "-": () => drawing.zoom(1.25), 0: () => drawing.whole() };
-    if (Object.hasOwn(acts, event.key) && acts[event.key]) { event.preventDefault(); acts[event.key](); }
+    if (Object.hasOwn(all, event.key)) { event.preventDefault(); all[event.key](); }
   });
 }
 
-function buttons(drawing) {
-  document.getElementById("in").addEventListener("click", () => drawing.zoom(0.8));
-  document.getElementById("out").addEventListener("click", () => drawing.zoom(1.25));
-  document.getElementById("fit").addEventListener("click", () => drawing.whole());
+function buttons(drawings) {
+  for (const [name, act] of [["in", (one) => one.zoom(0.8)], ["out", (one) => one.zoom(1.25)], ["fit", (one) => one.whole()]]) {
+    document.getElementById(name).addEventListener("click", () => drawings.forEach(act));
+  }
 }

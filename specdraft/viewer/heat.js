@@ -40,6 +40,6 @@ data.trees.forEach((tree, index) => {
 });
 choice.addEventListener("change", () => show(Number(choice.value)));
 const now = () => Number(choice.value), last = data.trees.length - 1;
-keys(drawing, () => show(Math.max(0, now() - 1)), () => show(Math.min(last, now() + 1)), () => show(0), () => show(last));
-buttons(drawing);
+keys([drawing], { ArrowLeft: () => show(Math.max(0, now() - 1)), ArrowRight: () => show(Math.min(last, now() + 1)), Home: () => show(0), End: () => show(last) });
+buttons([drawing]);
 show(0);

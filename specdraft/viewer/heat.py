@@ -17,9 +17,10 @@ from rich.tree import Tree
 from specdraft.errors import ConfigError, ResultsError, TreeError, did_you_mean
 from specdraft.results.files import from_csv, rank_path_text, write_atomically
 from specdraft.results.tables import DETAIL_KEYS, DETAILS, EARLIER_KEYS
+from specdraft.trees.layout import layout
 from specdraft.trees.topology import RankPath, Topology
 from specdraft.viewer.page import render
-from specdraft.viewer.steps import layout, placed_nodes
+from specdraft.viewer.steps import placed_nodes
 from specdraft.viewer.trees import topology_tree
 
 MOST_NODES = 256  # of a drawing; the heaviest ones

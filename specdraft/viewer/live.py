@@ -15,6 +15,7 @@ from specdraft.study.combination import Combination
 from specdraft.study.generate import Generation, SpeculativeDecoder
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Step
+from specdraft.trees.told import target_first, target_probs_of
 from specdraft.trees.topology import Topology
 from specdraft.viewer.steps import (
     ENDED,
@@ -22,10 +23,8 @@ from specdraft.viewer.steps import (
     Showing,
     Shown,
     ShownStep,
-    State,
     Word,
     about,
-    judged_by_tokens,
     nothing_below,
     number,
     probability_note,
@@ -97,34 +96,14 @@ def _shown(decoder: SpeculativeDecoder, step: Step) -> ShownStep:
     tree, topology = step.tree, step.tree.topology
     assert step.logits is not None
     probs, tokens = target_probs(step.logits, decoder.sampling), tree.token_list()
-    chance, states = {trial.node: trial.chance for trial in step.tried}, _states(step)
+    chance, states = {trial.node: trial.chance for trial in step.tried}, step.states
     bonus = None if step.cut else step.tokens[-1]
     target, draft = target_probs_of(probs, topology, tokens), draft_probs_of(tree, tokens)
-    nodes = [Seen(tokens[n], states[n], draft[n], target[n], chance.get(n)) for n in range(len(topology))]
+    first = target_first(probs, topology, tokens)
+    nodes = [Seen(tokens[n], states[n], draft[n], target[n], first[n], chance.get(n)) for n in range(len(topology))]
     last = step.accepted[-1] if step.accepted else 0
     why = _why(decoder, nodes, topology, last, probs[last], bonus)
     return ShownStep(topology, nodes, step.accepted, bonus, None if bonus is None else float(probs[last, bonus]), why)
-
-
-def _states(step: Step) -> list[State]:
-    """What became of each node: what the coin flips said, or, where none was made, what the tokens say."""
-    topology = step.tree.topology
-    if not step.tried:
-        return judged_by_tokens(topology, step.accepted, step.cut)
-    end = len(step.accepted) if step.cut else topology.depth  # what the rule then left out lies beyond the text's end
-    rejected = {trial.node for trial in step.tried if not trial.taken and topology.depths[trial.node] <= end}
-    states: list[State] = ["root", *("rejected" if node in rejected else "unused" for node in range(1, len(topology)))]
-    for node in step.accepted:
-        states[node] = "accepted"
-    return states
-
-
-def target_probs_of(probs: torch.Tensor, topology: Topology, tokens: Sequence[int]) -> list[float | None]:
-    """`[n + 1, vocab]` probabilities after each node -> each node's own after its parent; the root's is not known
-    here."""
-    rows = torch.from_numpy(topology.parents[1:]).to(probs.device)
-    node_probs = probs[rows, torch.tensor(tokens[1:], dtype=torch.long, device=probs.device)]
-    return [None, *node_probs.tolist()]
 
 
 def draft_probs_of(tree: DraftTree, tokens: Sequence[int]) -> list[float | None]:

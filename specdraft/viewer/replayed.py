@@ -29,9 +29,11 @@ from specdraft.traces.store import TraceStore
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.ranks import at_depth
 from specdraft.trees.shapes import Plan
+from specdraft.trees.states import judged_by_tokens
 from specdraft.trees.step import Step
+from specdraft.trees.told import target_first, target_probs_of
 from specdraft.trees.topology import Topology
-from specdraft.viewer.live import by_wish, target_probs, target_probs_of
+from specdraft.viewer.live import by_wish, target_probs
 from specdraft.viewer.steps import (
     ENDED,
     Seen,
@@ -40,7 +42,6 @@ from specdraft.viewer.steps import (
     ShownStep,
     Word,
     about,
-    judged_by_tokens,
     nothing_below,
     number,
     probability_note,
@@ -305,8 +306,9 @@ def _step(recording: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:
     if drafted:
         nodes, logits = drafted.fill(topology, nodes, tokens[:at])
         rows = target_probs(logits, recording.combination.sampling)
-        node_probs = target_probs_of(rows, topology, [seen.token for seen in nodes if seen.token is not None])
-        nodes = [seen._replace(target_prob=prob) for seen, prob in zip(nodes, node_probs, strict=True)]
+        drafts = [seen.token for seen in nodes if seen.token is not None]
+        told = zip(nodes, target_probs_of(rows, topology, drafts), target_first(rows, topology, drafts), strict=True)
+        nodes = [seen._replace(target_prob=prob, target_first=first) for seen, prob, first in told]
         probs = rows[last]
     why = _why(recording, nodes, topology, last, end, bonus, probs)
     return ShownStep(

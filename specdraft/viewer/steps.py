@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from specdraft.errors import plain_text
 from specdraft.models.prompt_reader import Piece
+from specdraft.trees.layout import first_choices, layout
+from specdraft.trees.states import State
+from specdraft.trees.step_graph import GraphNode, StepGraph
+from specdraft.trees.tokens import token_text
 from specdraft.trees.topology import Topology
-from specdraft.viewer.tokens import token_text
 
 if TYPE_CHECKING:
     from specdraft.study.combination import Combination
     from specdraft.study.generate import Generation
 
-# `unused`: neither accepted nor rejected itself: below a rejected node, after an accepted sibling, or beyond the
-# text's end.
-State = Literal["root", "accepted", "rejected", "unused"]
 Word = Callable[[int], str]  # the text of a token
 
 
@@ -31,6 +31,7 @@ class Seen(NamedTuple):
         state: what became of it.
         draft_prob: the drafter's probability of the token after its parent (the root's is 1).
         target_prob: the target's.
+        target_first: it is the target's most probable token after its parent; None where that is unknown.
         accept_prob: the probability of the coin flip that decided it, where one did.
         recorded: the token and its draft probability come from a trace.
     """
@@ -39,6 +40,7 @@ class Seen(NamedTuple):
     state: State
     draft_prob: float | None = None
     target_prob: float | None = None
+    target_first: bool | None = None
     accept_prob: float | None = None
     recorded: bool = False
 
@@ -80,10 +82,17 @@ class ShownStep:
 
     @cached_property
     def best_path(self) -> list[int]:
-        """The nodes from the root to the leaf that the drafter thinks most probable; empty while a leaf is unknown."""
-        leaves = [node for node in range(1, len(self.nodes)) if not self.topology.children[node]]
-        known = [(value, -node) for node in leaves if (value := self.cumulative[node]) is not None]
-        return self.topology.path_to(-max(known)[1]) if known and len(known) == len(leaves) else []
+        """The drafter's first choice at every level, from the root to a leaf; empty while one on the way is unknown."""
+        return first_choices(self.topology, [seen.draft_prob for seen in self.nodes])
+
+    def graph(self, word: Word) -> StepGraph:
+        """The step for pictures and other programs."""
+        texts = [None if seen.token is None else word(seen.token) for seen in self.nodes]
+        nodes = [GraphNode(seen.token, text, *seen[1:5]) for seen, text in zip(self.nodes, texts, strict=True)]
+        bonus = (
+            None if self.bonus is None else GraphNode(self.bonus, word(self.bonus), "accepted", None, self.bonus_prob)
+        )
+        return StepGraph(self.topology, nodes, self.accepted, bonus)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Shown:
         }
 
     def trees_as_data(self) -> list[dict[str, Any]]:
-        """Every step's tree: its nodes with their cumulative scores, the best path by score, the accepted path."""
+        """Every step's tree: its nodes with their cumulative scores, the drafter's first choices, the accepted path."""
         return [_step_data(step) for step in self.steps]
 
 
@@ -203,35 +212,6 @@ def placed_nodes(topology: Topology) -> list[dict[str, Any]]:
 def log_prob(prob: float | None) -> float | None:
     """The natural logarithm; None of what is unknown or 0."""
     return log(prob) if prob else None
-
-
-def layout(topology: Topology) -> list[tuple[int, float]]:
-    """Where to draw each node: its depth, and its place across, leaves one apart and parents amid their children."""
-    place = [0.0] * len(topology)
-    leaves = 0
-    stack = [(0, True)]
-    while stack:
-        node, entering = stack.pop()
-        children = topology.children[node]
-        if entering and children:
-            stack += [(node, False), *((child, True) for child in reversed(children))]
-        elif entering:
-            place[node], leaves = float(leaves), leaves + 1
-        else:
-            place[node] = (place[children[0]] + place[children[-1]]) / 2
-    return list(zip(topology.depths.tolist(), place, strict=True))
-
-
-def judged_by_tokens(topology: Topology, accepted: Sequence[int], cut: bool) -> list[State]:
-    """What became of each node where a rule looks at all children of an accepted node at once."""
-    states: list[State] = ["root", *["unused"] * topology.num_nodes]  # type: ignore[list-item]
-    tried = [0, *accepted][: -1 if cut else None]
-    for node in tried:
-        for child in topology.children[node]:
-            states[child] = "rejected"
-    for node in accepted:
-        states[node] = "accepted"
-    return states
 
 
 def quoted(word: Word, token: int) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from rich.tree import Tree
 
-from specdraft.viewer.tokens import LONGEST_TOKEN, token_text
+from specdraft.trees.step_graph import FIRST_DRAFT, FIRST_TARGET
+from specdraft.trees.tokens import LONGEST_TOKEN, token_text
 
 if TYPE_CHECKING:
     from specdraft.trees.topology import Topology
@@ -93,8 +94,9 @@ def step_tree(
     bonus: str | None,
     target_probs: Sequence[float | None] | None = None,
     unused: Collection[int] = (),
-    best: int = 0,
+    best: Collection[int] = (),
     width: int = 80,
+    first: Collection[int] = (),
 ) -> Tree:
     """One verification step: accepted nodes, rejected nodes, the bonus token below the last accepted one.
 
@@ -105,8 +107,9 @@ def step_tree(
         accepted: the accepted path.
         bonus: None where the text ended.
         unused: nodes that were not tried.
-        best: the leaf of the path that the drafter thinks most probable, if it is to be marked.
+        best: the path of the drafter's first choices, if it is to be marked.
         width: columns of the terminal.
+        first: nodes that are the target's first choice after their parent.
     """
     kept, last = set(accepted), accepted[-1] if accepted else 0
     longest = max(4, min(LONGEST_TOKEN, width // 3))
@@ -119,8 +122,10 @@ def step_tree(
         if probs is not None and node:
             shown = [probs[node], *([] if target_probs is None else [target_probs[node]])]
             label.append("  " + "|".join("?" if prob is None else f"{prob:.2f}" for prob in shown), style=DIM)
-        if node and node == best:
-            label.append(" \u2605", style=BEST)
+        if node in best:
+            label.append(f" {FIRST_DRAFT}", style=BEST)
+        if node in first:
+            label.append(f" {FIRST_TARGET}", style="bold")
         if node == last:
             label.append("  \u2192 end" if bonus is None else f"  \u2192 {token_text(bonus, longest)}", style=BONUS)
         labels.append(label)

@@ -550,11 +550,34 @@ class TestGenerate:
         emitted = found["token_ids"][:1]
         for tree in found["trees"]:
             nodes, scores = tree["nodes"], [node["cumulative_log_prob"] for node in tree["nodes"]]
-            leaves = [n for n in range(len(nodes)) if all(node["parent"] != n for node in nodes)]
             assert all(scores[n] <= scores[node["parent"]] for n, node in enumerate(nodes) if n)
-            assert tree["best"][-1] == max(leaves, key=lambda n: scores[n])
+            for above, n in zip([0, *tree["best"]], tree["best"], strict=False):
+                assert n == max((m for m, node in enumerate(nodes) if node["parent"] == above), key=lambda m: scores[m])
             emitted += [nodes[n]["token"] for n in tree["accepted"]] + [tree["bonus"]] * (tree["bonus"] is not None)
         assert emitted == found["token_ids"]
+
+    def test_a_step_as_files(self, run: Run, pair: list[str], tmp_path: Path) -> None:
+        asked = ["generate", "Hello there", *pair, "tree=kary", "budget=6", "max_new_tokens=9", "--no-live"]
+        names = {option: tmp_path / f"step.{option}" for option in ("png", "svg", "dot")}
+        said = run(*asked, *(word for option, path in names.items() for word in (f"--{option}", str(path))))
+        assert said.code == DONE and said.err.count(": written") == 3
+        trees = json.loads(run(*asked, "--json").out)["trees"]
+        most = max(trees, key=lambda tree: len(tree["accepted"]))
+        assert names["png"].read_bytes().startswith(b"\x89PNG")
+        assert names["svg"].read_text(encoding="utf-8").count("\u2713") == 1 + len(most["accepted"])
+        assert names["dot"].read_text(encoding="utf-8").count("\u2713") == len(most["accepted"])
+        assert run(*asked, "--dot", str(names["dot"]), "--step", "1").code == DONE
+        assert names["dot"].read_text(encoding="utf-8").count("\u2713") == len(trees[0]["accepted"])
+
+    def test_a_step_that_is_not_there_writes_nothing(self, run: Run, pair: list[str], tmp_path: Path) -> None:
+        asked = ["generate", "Hello there", *pair, "max_new_tokens=5", "--html", str(tmp_path / "p.html")]
+        for step in ("0", "99"):
+            said = run(*asked, "--svg", str(tmp_path / "s.svg"), "--step", step)
+            assert said.code == USAGE and f"--step {step}: expected 1 to" in said.err
+        said = run(*asked, "--step", "1")
+        assert said.code == USAGE and "--step says which step is written" in said.err
+        assert run(*asked, "--dot", str(tmp_path / "s.txt")).code == USAGE
+        assert list(tmp_path.iterdir()) == []
 
     def test_text(self, run: Run, pair: list[str]) -> None:
         out = run("generate", "[bold]Hello", *pair, "tree=kary", "budget=3", "max_new_tokens=7").out

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.models.prompt_reader import Piece
+from specdraft.trees.states import judged_by_tokens
+from specdraft.trees.tokens import token_text
 from specdraft.trees.topology import Topology
-from specdraft.viewer.steps import Seen, Shown, ShownStep, judged_by_tokens
-from specdraft.viewer.tokens import token_text
+from specdraft.viewer.steps import Seen, Shown, ShownStep
 
 NASTY = ["</script><script>alert(1)</script>", "\"'&<b>", "\n\t\x1b[31m\x07", "\u202eabc", "\u05e9\u05dc\u05d5\u05dd"]
 

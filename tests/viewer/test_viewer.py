@@ -45,12 +45,14 @@ from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.paths import Paths
+from specdraft.trees.states import judged_by_tokens
+from specdraft.trees.tokens import token_text
 from specdraft.viewer.live import LiveShowing, by_wish
 from specdraft.viewer.page import page
+from specdraft.viewer.phases import captions, tokens_per_pass
 from specdraft.viewer.replayed import ReplayedShowing, recorded
-from specdraft.viewer.steps import ShownStep, judged_by_tokens
+from specdraft.viewer.steps import ShownStep
 from specdraft.viewer.terminal import StepPrinter, totals_text
-from specdraft.viewer.tokens import token_text
 
 PROMPT = "Once upon a time"
 
@@ -288,9 +290,30 @@ class TestReplay:
         assert found["new_tokens"] == len(found["token_ids"])
         assert "wall_s" not in found
 
+    def test_two_trees_side_by_side(self, run: Run, overrides: list[str], tmp_path: Path) -> None:
+        asked = ["replay", "second", *overrides, "tree=chain,kary", "budget=3"]
+        said = run(*asked, "--html", tmp_path / "page.html")
+        assert said.code == DONE
+        assert "\nchain, 3 nodes\n" in said.out and "\nkary, 3 nodes: " in said.out
+        lanes = data_of((tmp_path / "page.html").read_text())["lanes"]
+        assert [lane["about"]["tree"] for lane in lanes] == ["chain, 3 nodes", "kary, 3 nodes"]
+        found = json.loads(run(*asked, "--json").out)
+        assert [one["trees"] for one in found] == [
+            [{key: step[key] for key in step.keys() - {"phases", "per_pass"}} for step in lane["steps"]]
+            for lane in lanes
+        ]
+        assert found[0]["token_ids"] == found[1]["token_ids"] and found[0]["steps"] >= found[1]["steps"]
+
+    def test_along_one_text_only(self, run: Run, overrides: list[str], tmp_path: Path) -> None:
+        lengths = [*overrides, "max_new_tokens=5,9"]
+        said = run("replay", "second", *lengths, "--json", "--html", tmp_path / "page.html")
+        assert said.code == 2 and "two trees stand side by side along one text" in said.err and said.out == ""
+        assert not (tmp_path / "page.html").exists()
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
+            (["first", "tree=chain,kary", "--svg", "x.svg"], ["write a step of one tree"]),
             (["frist"], ["'frist' is not a prompt id of p.jsonl", "did you mean 'first'?", "2 prompts"]),
             (["first", "tree=measured"], ["fitted to the traces", "trees show NAME --study DIR"]),
             (
@@ -299,7 +322,7 @@ class TestReplay:
             ),
             (["first", "sampling.temperature=1"], ["needs sampling.temperature=0; rules that fit"]),
             (["first", "--no-models"], ["nothing is recorded of prompt 'first'"]),
-            (["first", "budget=2,3"], ["replay shows one combination; the overrides make 2"]),
+            (["first", "budget=2,3,4"], ["replay shows one combination, or two side by side; the overrides make 3"]),
             (["first", "--html", "/nowhere/x.html"], ["--html /nowhere/x.html: there is no folder /nowhere"]),
             (["first", "--html", "/"], ["this is a folder"]),
             (["first", "--html", "/proc/x.html"], ["--html /proc/x.html: cannot be written"]),
@@ -362,7 +385,7 @@ class TestTerminal:
 
     def test_live(self) -> None:
         text = printed(Nasty(), 60, live=True, terminal=True)
-        assert "tokens per step" in text
+        assert "tokens per pass" in text
         assert "\x1b[31m\x07" not in text
         assert "tokens per step" not in printed(Nasty(), 60, live=False, terminal=True)
 
@@ -387,7 +410,9 @@ class TestTerminal:
 class TestPage:
     def test_holds_the_steps(self, tiny_pair: Pair) -> None:
         _, showing, steps = watch(tiny_pair, Kary(k=3), 7)
-        found = data_of(page(showing.shown()))
+        (found,) = data_of(page(showing.shown()))["lanes"]
+        assert [step.pop("per_pass") for step in found["steps"]] == tokens_per_pass(steps)
+        assert [step.pop("phases") for step in found["steps"]] == [captions(step, showing.word) for step in steps]
         assert found == json.loads(json.dumps(showing.shown().as_data()))
         for step, shown in zip(steps, found["steps"], strict=True):
             assert [(node["token"], node["state"]) for node in shown["nodes"]] == [
@@ -395,10 +420,7 @@ class TestPage:
             ]
             assert [node["draft_prob"] for node in shown["nodes"]] == [seen.draft_prob for seen in step.nodes]
             assert [node["target_prob"] for node in shown["nodes"]] == [seen.target_prob for seen in step.nodes]
-            best = max(
-                (n for n in range(1, 8) if not step.topology.children[n]), key=lambda n: step.cumulative[n] or 0.0
-            )
-            assert shown["best"][-1] == best
+            assert shown["best"] == [n for n, path in enumerate(step.topology.paths) if n and not any(path)]
             assert [node["path"] for node in shown["nodes"]] == [list(path) for path in step.topology.paths]
             for n, node in enumerate(shown["nodes"]):
                 along = prod(step.nodes[above].draft_prob for above in step.topology.path_to(n))
@@ -410,12 +432,12 @@ class TestPage:
         assert text.count("<script") == 2 == text.count("</script>")
         assert "<b>" not in text and "<i>" not in text
         assert re.findall(r"https?://[^\"']*", text) == ["http://www.w3.org/2000/svg"]
-        assert data_of(text)["words"]["0"]["text"] == NASTY[0]
+        assert data_of(text)["lanes"][0]["words"]["0"]["text"] == NASTY[0]
         assert "\u202e" not in text
-        assert "49" not in data_of(text)["words"]["9"]["shown"]
+        assert "49" not in data_of(text)["lanes"][0]["words"]["9"]["shown"]
 
     def test_layout(self) -> None:
-        nodes = data_of(page(Nasty().shown()))["steps"][0]["nodes"]
+        nodes = data_of(page(Nasty().shown()))["lanes"][0]["steps"][0]["nodes"]
         places = {(node["x"], node["y"]) for node in nodes}
         assert len(places) == len(nodes)
         leaves = [node["y"] for index, node in enumerate(nodes) if index not in {other["parent"] for other in nodes}]
