@@ -1,4 +1,4 @@
-"""Draw the README's pictures and fill in its tables from the reference study and the benchmark.
+"""Draw the README's pictures and fill in the tables of README and help from the reference study and the benchmark.
 
 Pictures are SVG that needs no network; tables stand between `<!-- NAME -->` and `<!-- /NAME -->`.
 
@@ -76,9 +76,9 @@ def replay_table(bench: dict[str, Any]) -> str:
 
 
 def fill(name: str, text: str) -> None:
-    """Replace what stands between a marker and its end in the README."""
-    path = ROOT / "README.md"
-    content = path.read_text()
+    """Replace what stands between a marker and its end, in the README or the help topic that has it."""
+    texts = {path: path.read_text() for path in (ROOT / "README.md", *(ROOT / "specdraft" / "help").glob("*.md"))}
+    ((path, content),) = ((path, text) for path, text in texts.items() if f"<!-- {name} -->" in text)
     before, rest = content.split(f"<!-- {name} -->")
     path.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{rest.split(f'<!-- /{name} -->')[1]}")
 

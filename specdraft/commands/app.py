@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from specdraft.commands import bench, certify, doctor, fit, generate, heads, report, sweep, theory, traces, train, trees
+from specdraft.commands import (
+    bench,
+    certify,
+    doctor,
+    fit,
+    generate,
+    heads,
+    help_topics,
+    report,
+    sweep,
+    theory,
+    traces,
+    train,
+    trees,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that "
-    "worth in time?",
+    "worth in time? `specdraft help` lists the long texts.",
 )
 
 
@@ -33,6 +47,7 @@ for command in (
     doctor.doctor,
 ):
     app.command()(command)
+app.command("help")(help_topics.show_help)
 app.add_typer(trees.app, name="trees")
 app.add_typer(traces.app, name="traces")
 app.add_typer(fit.app, name="fit")
