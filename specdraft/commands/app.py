@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that "
-    "worth in time? `specdraft help` lists the long texts.",
+    "worth in time? More: specdraft help",
 )
 
 

@@ -71,7 +71,7 @@ def replay(
     prompt_id: Annotated[str, typer.Argument(help="of the prompt set")],
     overrides: Overrides = None,
     no_models: Annotated[
-        bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")
+        bool, typer.Option("--no-models", help="load no model; what only a model could tell is shown as ?")
     ] = False,
     html: Html = None,
     no_live: NoLive = False,
@@ -119,4 +119,4 @@ def _present(showing: Showing, html: Path | None, live: bool, as_json: bool) -> 
     if html:
         say(f"{html}: written")
     if result.timed_out:
-        say("note: the text ended early: its time (max_time_s) was over")
+        say("note: the text ended early: max_time_s was reached")

@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Draft-tree shapes.")
 
 @app.command("list")
 def trees_list(as_json: AsJson = False) -> None:
-    """Every shape, its parameters, and the published trees."""
+    """List every shape with its parameters, and the published trees."""
     import dataclasses
 
     from rich.table import Table
@@ -51,11 +51,11 @@ def trees_list(as_json: AsJson = False) -> None:
 def trees_show(
     name: Annotated[str, typer.Argument(help="a shape, a tree config, or a published tree")],
     overrides: Annotated[list[str] | None, typer.Argument(help="budget=8 tree.k=3", show_default=False)] = None,
-    output: Annotated[str, typer.Option("--format", help="text, json, medusa or sglang")] = "text",
+    output: Annotated[str, typer.Option("--format", help="how to write it: text, json, medusa or sglang")] = "text",
     study: Annotated[
         Path | None, typer.Option("--study", help="a study's results: colour each node by its mean acceptance weight")
     ] = None,
-    pair: Annotated[str | None, typer.Option("--pair", help="of the study (default: every pair)")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="one pair of the study (default: every pair)")] = None,
     png: Annotated[Path | None, typer.Option("--png", help="also write the coloured tree as a picture")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="also write it as a page, without a network")] = None,
     config_dir: ConfigDir = None,
