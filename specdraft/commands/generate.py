@@ -68,7 +68,7 @@ def generate(
 
 
 def replay(
-    prompt_id: Annotated[str, typer.Argument(help="of the prompt set")],
+    prompt_id: Annotated[str, typer.Argument(help="a prompt of the prompt set")],
     overrides: Overrides = None,
     no_models: Annotated[
         bool, typer.Option("--no-models", help="load no model; what only a model could tell is shown as ?")

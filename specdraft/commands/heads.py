@@ -10,7 +10,7 @@ import typer
 
 from specdraft.commands.options import AsJson, say
 
-app = typer.Typer(no_args_is_help=True, help="Heads that others trained.")
+app = typer.Typer(no_args_is_help=True, help="Import heads that others trained.")
 
 
 @app.callback()

@@ -13,7 +13,7 @@ from specdraft.errors import UserError
 if TYPE_CHECKING:
     from specdraft.traces.store import StoredTrace
 
-app = typer.Typer(no_args_is_help=True, help="Recorded trajectories, which replayed sweeps share.")
+app = typer.Typer(no_args_is_help=True, help="List, show and delete recorded trajectories, which sweeps share.")
 
 
 @app.command("list")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Drafters that learn from a target: heads on its states, draft models, models of the last few tokens.",
+    help="Train a drafter on a target: heads on its states, a draft model, a model of the last few tokens.",
 )
 Out = Annotated[Path, typer.Option("--out", help="the folder to write; a run that was killed goes on there")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="start over (default: go on)")]

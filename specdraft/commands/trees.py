@@ -13,7 +13,7 @@ from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, sa
 if TYPE_CHECKING:
     from specdraft.trees.topology import Topology
 
-app = typer.Typer(no_args_is_help=True, help="Draft-tree shapes.")
+app = typer.Typer(no_args_is_help=True, help="List, draw and fit draft-tree shapes.")
 
 
 @app.command("list")
@@ -30,7 +30,7 @@ def trees_list(as_json: AsJson = False) -> None:
     for kind, shape in sorted(registry().items()):
         default: Any = shape()
         parameters = {f.name: getattr(default, f.name) for f in dataclasses.fields(default) if f.name != "kind"}
-        shapes.append({"kind": kind, "parameters": parameters, "about": (shape.__doc__ or "").splitlines()[0]})
+        shapes.append({"kind": kind, "parameters": parameters, "about": _first_sentence(shape.__doc__ or "")})
     trees = [{"name": name, "nodes": tree["nodes"], "depth": tree["depth"]} for name, tree in published_trees().items()]
     if as_json:
         typer.echo(json.dumps({"shapes": shapes, "published": trees}))
@@ -45,6 +45,10 @@ def trees_list(as_json: AsJson = False) -> None:
     for tree in trees:
         published.add_row(tree["name"], str(tree["nodes"]), str(tree["depth"]))
     console().print(published)
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].rstrip(".")
 
 
 @app.command("show")
