@@ -14,7 +14,7 @@ import typer
 
 from specdraft.commands.options import console
 
-COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)  # markers of tables, and of lines that no test runs
+COMMENT = re.compile(r"^<!--(?:(?!-->).)*-->\n|<!--.*?-->", re.MULTILINE)  # marks of numbers, and of lines not run
 
 
 def show_help(
@@ -31,7 +31,7 @@ def show_help(
 
     if topic not in texts:
         raise ConfigError(f"help topic {topic!r} is not known{did_you_mean(topic, texts)}")
-    text = COMMENT.sub("", texts[topic])
+    text = without_comments(texts[topic])
     if not sys.stdout.isatty():
         typer.echo(text, nl=False)
         return
@@ -45,6 +45,11 @@ def topics() -> dict[str, str]:
     folder = files("specdraft").joinpath("help")
     found = {file.name.removesuffix(".md"): file for file in folder.iterdir() if file.name.endswith(".md")}
     return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+
+
+def without_comments(text: str) -> str:
+    """A text as people read it: a line that is a comment goes as a whole."""
+    return COMMENT.sub("", text)
 
 
 def about(text: str) -> str:

@@ -12,7 +12,7 @@ from importlib.resources import files
 import pytest
 from support.command_line import Run, one_line
 
-from specdraft.commands.help_topics import about, topics
+from specdraft.commands.help_topics import about, topics, without_comments
 from specdraft.commands.options import DONE
 
 
@@ -35,6 +35,11 @@ def test_a_pipe_gets_the_file_without_its_markers(run: Run) -> None:
     said = run("help", "findings")
     assert said.out.splitlines() == [line for line in text.splitlines() if not line.startswith("<!--")]
     assert "<!--" in text
+
+
+def test_comments_go_and_lines_stay() -> None:
+    text = "<!-- study -->\n| 1 |\n<!-- /study -->\n\nFrom <!-- n:a.b -->2.5<!-- /n -->\n<!-- n:c -->to 3<!-- /n -->\nor 4.\n"
+    assert without_comments(text) == "| 1 |\n\nFrom 2.5\nto 3\nor 4.\n"
 
 
 def test_a_terminal_gets_it_drawn() -> None:
