@@ -38,8 +38,10 @@ def test_a_pipe_gets_the_file_without_its_markers(run: Run) -> None:
 
 
 def test_comments_go_and_lines_stay() -> None:
-    text = "<!-- study -->\n| 1 |\n<!-- /study -->\n\nFrom <!-- n:a.b -->2.5<!-- /n -->\n<!-- n:c -->to 3<!-- /n -->\nor 4.\n"
-    assert without_comments(text) == "| 1 |\n\nFrom 2.5\nto 3\nor 4.\n"
+    text = (
+        "<!-- study -->\n| 1 |\n<!-- /study -->\nFrom <!-- n:a -->2.5<!-- /n -->\n<!-- n:c -->to 3<!-- /n -->\nor 4.\n"
+    )
+    assert without_comments(text) == "| 1 |\nFrom 2.5\nto 3\nor 4.\n"
 
 
 def test_a_terminal_gets_it_drawn() -> None:
