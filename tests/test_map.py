@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "specdraft"
-NOT_CODE = {"bundled", "zoo"}
+NOT_CODE = {"bundled", "help", "zoo"}
 
 
 def floors() -> list[str]:

@@ -66,7 +66,7 @@ class AttentionSpec:
         """Raise `ConfigError` for values out of range and for names that are not known."""
         for key in AXES:
             if not getattr(self, key):
-                raise ConfigError(f"{key} is empty; expected one value or more, as {key}={EXAMPLES[key]}")
+                raise ConfigError(f"{key} is empty; expected one value or more, such as {key}={EXAMPLES[key]}")
         for key, least in LEAST.items():
             for value in _listed(getattr(self, key)):
                 if value < least:
@@ -159,7 +159,9 @@ def _value(key: str, text: str) -> Any:
     if key not in LISTS:
         raise ConfigError(f"{text}: one value at a time")
     if not (override.is_choice_sweep() or override.is_range_sweep()):
-        raise ConfigError(f"{text}: expected values with commas between them, as {key}={EXAMPLES.get(key, 'dense')}")
+        raise ConfigError(
+            f"{text}: expected values with commas between them, such as {key}={EXAMPLES.get(key, 'dense')}"
+        )
     return list(override.sweep_iterator())
 
 
@@ -169,7 +171,7 @@ def _trees(spec: AttentionSpec, config_dir: Path | None) -> Any:
         shape = load_group("tree", name, shapes.registry(), config_dir)
         if not isinstance(shape, StaticShape):
             raise ConfigError(
-                f"tree={name} differs from step to step or is fitted; expected a fixed one, as chain or kary"
+                f"tree={name} differs from step to step or is fitted; expected a fixed one, such as chain or kary"
             )
         for nodes in spec.nodes[:1] if shape.sized else spec.nodes:
             yield NamedTree(shape.label, shape.at(nodes).topology)

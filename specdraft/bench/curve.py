@@ -101,7 +101,7 @@ class CostCurve:
         said = self.measured.unreliable if self.measured else ()
         least_s = self.verify_s[0] + self.other_s
         if self.plain_s > least_s and not said:
-            return (f"a token of plain decoding ({self.plain_s:.3g} s) is dearer than any step ({least_s:.3g} s)",)
+            return (f"a token of plain decoding ({self.plain_s:.3g} s) costs more than any step ({least_s:.3g} s)",)
         return said
 
     @property

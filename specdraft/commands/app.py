@@ -14,6 +14,7 @@ from specdraft.commands import (
     fit,
     generate,
     heads,
+    help_topics,
     report,
     status,
     sweep,
@@ -30,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="How many draft tokens does each draft-tree shape get accepted, at each node budget, and what is that "
-    "worth in time?",
+    "worth in time? More: specdraft help",
 )
 
 
@@ -52,6 +53,7 @@ for command in (
     tune.tune,
 ):
     app.command()(command)
+app.command("help")(help_topics.show_help)
 app.add_typer(trees.app, name="trees")
 app.add_typer(traces.app, name="traces")
 app.add_typer(fit.app, name="fit")

@@ -29,7 +29,7 @@ def bench_attention(
 ) -> None:
     """Time tree attention over batch x context x draft nodes x tree shape, for the heads of real models.
 
-    Each way to compute it is held against a float32 reference, then they take turns. Axes are lists: batch=1,8
+    Each way to compute it is checked against a float32 reference; then they take turns. Axes are lists: batch=1,8
     context=512,8192 nodes=8,64 tree=chain,wide,medusa geometry=zoo,llama-3.2-1b. Others: contestants=dense,merged
     dtype=bfloat16 device=cpu max_s=4 (of a cell) total_s=60 max_rounds=30.
     """

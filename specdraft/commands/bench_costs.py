@@ -14,17 +14,18 @@ from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, sa
 def bench_costs(
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="write the table as JSON, for cost.table=FILE; a validation as .csv")
+        Path | None,
+        typer.Option("--out", help="write the table as JSON for cost.table=FILE; with --validate also a .csv"),
     ] = None,
     validate: Annotated[
-        bool, typer.Option("--validate", help="set estimates beside live decoding with 18 trees")
+        bool, typer.Option("--validate", help="compare estimates with live decoding of 18 trees")
     ] = False,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what a draft level, verifying n tokens and plain decoding take with a pair, and whether that is reliable.
+    """Measure what drafting, verifying n tokens and plain decoding cost with a pair, and whether that is reliable.
 
-    With overrides of pair, drafter, budget (the largest tree, 64), threads, cost.context=512,8192 and cost.batch=1,8;
+    Overrides: pair, drafter, budget (of the largest tree; 64), threads, cost.context=512,8192 and cost.batch=1,8;
     with --validate also prompts and max_new_tokens.
     """
     say_while_loading()

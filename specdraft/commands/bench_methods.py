@@ -27,10 +27,10 @@ def bench_methods(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set methods side by side on one target: tokens per second, speed-up, acceptance, where the time goes.
+    """Compare ways to draft for one target: tokens per second, speed-up, acceptance, where the time goes.
 
     The methods are those of bench=methods, a file of configs/bench; bench.only=[NAME,...] takes some of them. Rounds
-    repeat until timing leaves every speed-up within bench.width of itself, at most bench.max_rounds or bench.max_s.
+    repeat until timing alone leaves no speed-up wider than bench.width, at most bench.max_rounds or bench.max_s.
     """
     say_while_loading()
     from specdraft.results.files import check_folder_writable

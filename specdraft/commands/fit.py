@@ -8,7 +8,7 @@ from specdraft.commands.fit_alignment import fit_alignment
 from specdraft.commands.fit_predictor import fit_predictor
 from specdraft.commands.fit_temperature import fit_temperature
 
-app = typer.Typer(no_args_is_help=True, help="What predicts acceptance, fitted to a pair's texts.")
+app = typer.Typer(no_args_is_help=True, help="Fit what predicts acceptance to a pair's texts.")
 app.command("alignment")(fit_alignment)
 app.command("temperature")(fit_temperature)
 app.command("predictor")(fit_predictor)

@@ -27,7 +27,7 @@ def fit_alignment(
     """Fit the target's last state as an affine function of the draft model's.
 
     On the pair's prompts with the target's continuations, or on fit.text=FILE. Also fit.tokens, fit.window, fit.folds,
-    fit.ridge, fit.rank, fit.refine=true, fit.steps. drafter=aligned drafter.path=FILE drafts with what is written.
+    fit.ridge, fit.rank, fit.refine=true, fit.steps. Use it with drafter=aligned drafter.path=FILE.
     """
     from specdraft.results.files import check_file_writable, check_folder_writable
     from specdraft.traces.store import default_folder
@@ -67,7 +67,7 @@ def _table(fitted: FittedAlignment) -> Table:
     for name, head in heads.items():
         rows[f"top-1 agreement with the target, {name} head"] = f"{head.agreement:.3f} (KL {head.kl:.3f})"
     if (refined := fitted.refined) is not None:
-        end = "converged" if refined.converged else "not converged: more fit.steps would gain"
+        end = "converged" if refined.converged else "not converged: more fit.steps would help"
         rows["refined"] = (
             f"{refined.steps} steps, KL {refined.kl_before:.3f} -> {refined.kl_after:.3f}, gradient at "
             f"{refined.gradient:.2g} of its first length; {end}"

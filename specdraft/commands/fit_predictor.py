@@ -16,10 +16,11 @@ def fit_predictor(
     out: Annotated[Path | None, typer.Option("--out", help="the predictor's file (default: beside the traces)")] = None,
     model: Annotated[str, typer.Option("--model", help="raw, temperature, logistic, isotonic or mlp")] = "mlp",
     calibration: Annotated[
-        str, typer.Option("--calibration", help="on top: none, temperature, platt, isotonic or sequential")
+        str, typer.Option("--calibration", help="calibration on top: none, temperature, platt, isotonic or sequential")
     ] = "none",
     features: Annotated[
-        str | None, typer.Option("--features", help="groups that it reads: raw,temperature,place,spread,parent,loop")
+        str | None,
+        typer.Option("--features", help="groups of features that it reads: raw,temperature,place,spread,parent,loop"),
     ] = None,
     rows: Annotated[
         Path | None, typer.Option("--rows", help="also write every node's prediction and outcome as CSV")
@@ -30,7 +31,7 @@ def fit_predictor(
     ] = None,
     study: Annotated[
         Path | None,
-        typer.Option("--study", help="with --ablation: the results folder of these texts, whose report shows it"),
+        typer.Option("--study", help="with --ablation: the study of these texts, whose report then shows it"),
     ] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,

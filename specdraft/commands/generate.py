@@ -92,10 +92,10 @@ def generate(
 
 
 def replay(
-    prompt_id: Annotated[str, typer.Argument(help="of the prompt set")],
+    prompt_id: Annotated[str, typer.Argument(help="a prompt of the prompt set")],
     overrides: Overrides = None,
     no_models: Annotated[
-        bool, typer.Option("--no-models", help="load no model: what only they could tell is shown as ?")
+        bool, typer.Option("--no-models", help="load no model; what only a model could tell is shown as ?")
     ] = False,
     html: Html = None,
     png: Png = None,

@@ -10,7 +10,7 @@ import typer
 
 from specdraft.commands.options import AsJson, say
 
-app = typer.Typer(no_args_is_help=True, help="Heads that others trained.")
+app = typer.Typer(no_args_is_help=True, help="Import heads that others trained.")
 
 
 @app.callback()
@@ -20,7 +20,7 @@ def heads() -> None:
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="the authors' pickle, as medusa_lm_head.pt")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="the authors' pickle, such as medusa_lm_head.pt")],
     out: Annotated[Path, typer.Option("--out", help="the folder to write, for drafter=medusa drafter.path=DIR")],
     as_json: AsJson = False,
 ) -> None:

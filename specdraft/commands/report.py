@@ -16,7 +16,7 @@ def report(
         Path | None, typer.Option("--out", help="the page's file; default: DIR/report.html, of several none")
     ] = None,
     formats: Annotated[
-        str | None, typer.Option("--format", help="of html, md and png (default: all; with --out, what it ends in)")
+        str | None, typer.Option("--format", help="some of html,md,png (default: all; with --out, by its ending)")
     ] = None,
 ) -> None:
     """Turn a results folder into figures and a report, or several into one page.

@@ -29,7 +29,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option("--out", help="default: results/<study name>")] = None,
     config_dir: ConfigDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the combinations; run nothing")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="start over (the default resumes)")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over (default: resume)")] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="the resolved config as YAML")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +104,7 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         )
     if outcome.untested:
         untested = (
-            f"not tested: {', '.join(outcome.untested)}: texts too few to tell laws apart; see certificate.live in "
+            f"not tested: {', '.join(outcome.untested)}: too few texts to tell laws apart; see certificate.live in "
             f"{folder / 'manifest.json'} (specdraft certify --texts takes more)"
         )
         errors.print(untested, style="yellow", markup=False, highlight=False, soft_wrap=True)

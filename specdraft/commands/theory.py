@@ -18,18 +18,20 @@ def theory(
     overrides: Overrides = None,
     alpha: Annotated[float | None, typer.Option("--alpha", help="chance that a draft token is accepted")] = None,
     gamma: Annotated[int | None, typer.Option("--gamma", help="length of the chain")] = None,
-    cost: Annotated[float | None, typer.Option("--cost", help="a draft step over a target step (default 0)")] = None,
+    cost: Annotated[
+        float | None, typer.Option("--cost", help="time of a draft step over a target step (default 0)")
+    ] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the closed forms say, of numbers or of a pair.
+    """Evaluate the closed forms of speculative decoding.
 
-    Of numbers with --alpha A --gamma G --cost C; of a pair with overrides, beside what it does.
+    For numbers: --alpha A --gamma G --cost C. For a pair, beside what it does: overrides.
     """
     from specdraft.viewer.theory_tables import formula_tables, prediction_tables
 
     if alpha is None and (gamma, cost) != (None, None):
-        raise UserError("--gamma and --cost need --alpha; without it a pair's own are measured")
+        raise UserError("--gamma and --cost need --alpha; without it those of a pair are measured")
     if alpha is not None:
         if overrides:
             raise UserError(f"--alpha is for numbers alone; it does not go with {overrides[0]!r}")

@@ -13,7 +13,7 @@ from specdraft.errors import UserError
 if TYPE_CHECKING:
     from specdraft.traces.store import StoredTrace
 
-app = typer.Typer(no_args_is_help=True, help="Recorded trajectories, which replayed sweeps share.")
+app = typer.Typer(no_args_is_help=True, help="List, show and delete recorded trajectories, which sweeps share.")
 
 
 @app.command("list")
@@ -21,7 +21,7 @@ def traces_list(
     each: Annotated[bool, typer.Option("--each", help="a line for each trace, with its key")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What is recorded, of which models and prompts; --json has every trace."""
+    """List what is recorded, of which models and prompts; --json has every trace."""
     from specdraft.traces.listing import describe_traces, group_traces
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.trace_tables import groups_table, traces_table
@@ -43,7 +43,7 @@ def _as_data(trace: StoredTrace) -> dict[str, Any]:
 
 @app.command("show")
 def traces_show(key: Annotated[str, typer.Argument(help="a key, or the beginning of one")]) -> None:
-    """What one trace depends on, as JSON."""
+    """Show what one trace depends on, as JSON."""
     from specdraft.traces.store import TraceStore, default_folder
 
     typer.echo(json.dumps(_as_data(TraceStore(default_folder()).find(key)), indent=1))

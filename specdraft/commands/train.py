@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Drafters that learn from a target: heads on its states, draft models, models of the last few tokens.",
+    help="Train a drafter on a target: heads on its states, a draft model, a model of the last few tokens.",
 )
-Out = Annotated[Path, typer.Option("--out", help="the folder to write; a killed run goes on in it")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="start over (the default goes on)")]
+Out = Annotated[Path, typer.Option("--out", help="the folder to write; a run that was killed goes on there")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="start over (default: go on)")]
 
 
 HELP = {
@@ -29,43 +29,41 @@ HELP = {
 
 Heads read the target's last state and share its output layer. Also train.heads, train.blocks, train.continued,
 train.steps, train.positions, train.lr, train.decay, train.labels=text, train.dtype, train.held_out; with
-train.joint=true the target learns too (Medusa-2). drafter=medusa drafter.path=DIR drafts with what is written.
+train.joint=true the target learns too (Medusa-2). Use it with drafter=medusa drafter.path=DIR.
 """,
     "hydra": """Train Hydra heads on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 As Medusa heads, and they read the path's tokens. Also train.heads, train.blocks, train.continued, train.steps,
-train.positions, train.lr, train.decay, train.labels=text, train.held_out. drafter=hydra drafter.path=DIR drafts with
-what is written.
+train.positions, train.lr, train.decay, train.labels=text, train.held_out. Use it with drafter=hydra drafter.path=DIR.
 """,
     "redrafter": """Train a recurrent head on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 One cell reads the path's tokens, one head proposes at every depth. train.heads is how deep it drafts while it learns;
 also train.blocks, train.continued, train.steps, train.positions, train.lr, train.decay, train.labels=text,
-train.held_out. drafter=redrafter drafter.path=DIR drafts with what is written.
+train.held_out. Use it with drafter=redrafter drafter.path=DIR.
 """,
     "parallel": """Train a block head (DFlash): train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 It reads some of the target's states and proposes a token for every slot of a block at once. Also train.block,
 train.layers, train.target_layers, train.mask_token, train.gamma, train.continued, train.steps, train.positions,
-train.lr, train.held_out. drafter=parallel drafter.path=DIR drafts with what is written.
+train.lr, train.held_out. Use it with drafter=parallel drafter.path=DIR.
 """,
     "eagle": """Train an EAGLE-3 head on a target: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 It reads states of three of the target's layers and shares its embeddings and output layer. Also train.depths,
 train.draft_vocab, train.layers, train.inner, train.aux_layers, train.continued, train.steps, train.positions,
-train.lr, train.decay, train.dtype, train.held_out. drafter=eagle drafter.path=DIR drafts with what is written.
+train.lr, train.decay, train.dtype, train.held_out. Use it with drafter=eagle drafter.path=DIR.
 """,
     "draft": """Train a draft model on a target's distribution: train.text=FILE, or prompts=jsonl prompts.path=FILE.
 
 It has the target's architecture with train.layers layers, train.width, train.inner and train.attention_heads. Also
-train.continued, train.steps, train.positions, train.lr, train.dtype, train.held_out. pair.draft.path=DIR drafts
-with what is written.
+train.continued, train.steps, train.positions, train.lr, train.dtype, train.held_out. Use it with pair.draft.path=DIR.
 """,
     "nano": """Train a model of the last few tokens on a target's distribution, for which a level of a tree costs
 next to nothing.
 
 train.span tokens, train.width, train.inner; also train.text, train.continued, train.steps, train.positions,
-train.lr, train.held_out. drafter=nano drafter.path=DIR drafts with what is written.
+train.lr, train.held_out. Use it with drafter=nano drafter.path=DIR.
 """,
 }
 

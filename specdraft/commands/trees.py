@@ -13,12 +13,12 @@ from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, sa
 if TYPE_CHECKING:
     from specdraft.trees.topology import Topology
 
-app = typer.Typer(no_args_is_help=True, help="Draft-tree shapes.")
+app = typer.Typer(no_args_is_help=True, help="List, draw and fit draft-tree shapes.")
 
 
 @app.command("list")
 def trees_list(as_json: AsJson = False) -> None:
-    """Every shape, its parameters, and the published trees."""
+    """List every shape with its parameters, and the published trees."""
     import dataclasses
 
     from rich.table import Table
@@ -30,7 +30,7 @@ def trees_list(as_json: AsJson = False) -> None:
     for kind, shape in sorted(registry().items()):
         default: Any = shape()
         parameters = {f.name: getattr(default, f.name) for f in dataclasses.fields(default) if f.name != "kind"}
-        shapes.append({"kind": kind, "parameters": parameters, "about": (shape.__doc__ or "").splitlines()[0]})
+        shapes.append({"kind": kind, "parameters": parameters, "about": _first_sentence(shape.__doc__ or "")})
     trees = [{"name": name, "nodes": tree["nodes"], "depth": tree["depth"]} for name, tree in published_trees().items()]
     if as_json:
         typer.echo(json.dumps({"shapes": shapes, "published": trees}))
@@ -47,15 +47,19 @@ def trees_list(as_json: AsJson = False) -> None:
     console().print(published)
 
 
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].rstrip(".")
+
+
 @app.command("show")
 def trees_show(
     name: Annotated[str, typer.Argument(help="a shape, a tree config, or a published tree")],
     overrides: Annotated[list[str] | None, typer.Argument(help="budget=8 tree.k=3", show_default=False)] = None,
-    output: Annotated[str, typer.Option("--format", help="text, json, medusa or sglang")] = "text",
+    output: Annotated[str, typer.Option("--format", help="how to write it: text, json, medusa or sglang")] = "text",
     study: Annotated[
         Path | None, typer.Option("--study", help="a study's results: colour each node by its mean acceptance weight")
     ] = None,
-    pair: Annotated[str | None, typer.Option("--pair", help="of the study (default: every pair)")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="one pair of the study (default: every pair)")] = None,
     png: Annotated[Path | None, typer.Option("--png", help="also write the coloured tree as a picture")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="also write it as a page, without a network")] = None,
     config_dir: ConfigDir = None,

@@ -46,7 +46,7 @@ def axes_of(
     if experiment and "grid" in (content := OmegaConf.load(files.folder / "experiment" / f"{experiment}.yaml")):
         grid = content.grid or {}
     if not isinstance(grid, Mapping):
-        raise ConfigError(f"grid={grid!r}: expected axes, as key: sweep string")
+        raise ConfigError(f"grid={grid!r}: expected axes, each key: sweep string")
     refuse_resolvers(OmegaConf.to_container(OmegaConf.create(dict(grid))), "grid")
     grid = OmegaConf.to_container(OmegaConf.create(dict(grid)), resolve=True)
     assert isinstance(grid, dict)

@@ -36,7 +36,9 @@ def method_lines(tables: MethodTables, facts: Mapping[str, Any]) -> Iterable[Ren
 def sureness(facts: Mapping[str, Any]) -> list[str]:
     """How sure the figures are, a line each."""
     share, rounds = f"{facts['width']:.0%}", f"{facts['rounds']} round{'s' if facts['rounds'] > 1 else ''}"
-    known = "timing leaves every speed-up" if facts["narrow"] else "NOT NARROW: timing leaves some speed-up not"
+    known = (
+        "timing alone leaves every speed-up" if facts["narrow"] else "NOT NARROW: timing alone leaves some speed-up not"
+    )
     lines = [f"{rounds}: {known} within {share} of itself (bench.width)"]
     if ties := facts["ties"]:
         lines.append(f"{len(ties)} texts differ from plain decoding at a near-tie, which rounding decides")

@@ -86,7 +86,7 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
     estimated = bool(summary["speedup"].isna().all())
     bounded = bool(summary["block_efficiency_lo"].notna().any())
     about = "intervals: summary.csv" if bounded else NO_INTERVAL
-    caption = _caption(summary, estimated, f"bold: the most of its column, the hindsight tree aside; {about}")
+    caption = _caption(summary, estimated, f"bold: best in column, hindsight aside; {about}")
     table = Table(box=SIMPLE_HEAD, title=f"{pair}: block efficiency by tree and nodes", caption=caption, min_width=76)
     table.add_column("tree", overflow="fold")
     nodes = sorted(summary["nodes"].unique())
@@ -154,7 +154,7 @@ def _settings(summary: pd.DataFrame) -> list[str]:
 def _caption(summary: pd.DataFrame, estimated: bool, first: str) -> str:
     lines = [first, "block efficiency = tokens per verification step, bonus included"]
     if (summary["temperature"] > 0).any():
-        lines.append("sampled texts, replayed: expected values given the texts")
+        lines.append("sampled texts, replayed: exact expectations given the texts")
     if estimated and summary["est_speedup"].notna().any():
         lines.append("replayed: times are estimates from the measured cost of drafting and verifying")
     if (summary["loop_share"] > MOST_LOOPING).any():

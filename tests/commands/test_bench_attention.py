@@ -52,7 +52,7 @@ def test_a_row_for_every_contestant_and_cell_and_figures_with_words(run: Run, tm
         ("batch=0", "batch=0 is out of range; expected 1 or more"),
         ("batch=1,-2", "batch=-2 is out of range; expected 1 or more"),
         ("batch=two", "bench.batch"),
-        ("batch=[]", "batch is empty; expected one value or more, as batch=1,8"),
+        ("batch=[]", "batch is empty; expected one value or more, such as batch=1,8"),
         ("context=-1", "context=-1 is out of range; expected 0 or more"),
         ("nodes=0", "nodes=0 is out of range; expected 1 or more"),
         ("nodes=9999", "nodes=9999 is out of range; expected at most 1024"),

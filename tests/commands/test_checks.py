@@ -320,7 +320,7 @@ class TestStudy:
         for _ in range(2):  # the second time the manifest knows it
             said, found = self.sweep(run, pair, tmp_path, *asked, "certify=true")
             assert (said.code, found["live"][0]["tested"], found["live"][0]["passed"]) == (3, False, True)
-            assert "not tested: topk: texts too few to tell laws apart; see certificate.live in" in said.err
+            assert "not tested: topk: too few texts to tell laws apart; see certificate.live in" in said.err
             assert (tmp_path / "out" / "summary.csv").exists() and "NOT lossless" not in said.err
         said, _ = self.sweep(run, pair, tmp_path, *asked)
         assert said.code == 0 and "not tested" not in said.err

@@ -57,5 +57,5 @@ def leaders(canvas: Canvas) -> Text:
 
 def _about_references(canvas: Canvas) -> Text:
     shown = [visible(tree) for tree in canvas.trees if is_reference(tree)]
-    fitted = "{} (grey) is fitted on the very prompts that it is scored on: a reference, never a winner."
+    fitted = "{} (grey) is fitted on the very prompts that it is scored on: a reference only, which may not win."
     return say(fitted, names(shown)) if shown else ()

@@ -12,7 +12,7 @@ from specdraft.trees.topology import RankPath
 
 @dataclass
 class Chain(StaticShape):
-    """`budget` levels of one node."""
+    """One candidate sequence: `budget` levels of one node each."""
 
     kind: str = "chain"
 

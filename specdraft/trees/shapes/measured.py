@@ -33,7 +33,7 @@ class Measured(FittedShape):
 
 @dataclass
 class Hindsight(Measured):
-    """`measured` fitted on the very prompts that it is scored on: a reference, never a winner, no bound."""
+    """`measured` on the prompts that it is scored on: a reference only; it may not win, and is not an upper bound."""
 
     kind: str = "hindsight"
     in_sample: ClassVar[bool] = True

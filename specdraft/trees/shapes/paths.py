@@ -38,7 +38,7 @@ class Paths(StaticShape):
         if self.name is not None and not NAME.fullmatch(self.name):
             raise ConfigError(f"tree.name={self.name!r}: expected letters, digits, and . _ + / - after a letter")
         if not self.listed:
-            raise ConfigError("tree.paths is empty; expected rank paths, as tree.paths=[[0],[1],[0,0]]")
+            raise ConfigError("tree.paths is empty; expected rank paths, such as tree.paths=[[0],[1],[0,0]]")
         try:
             Topology.from_paths(self.listed)
         except TreeError as error:
