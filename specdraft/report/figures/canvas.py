@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from specdraft.report.findings import Findings
+from specdraft.report.marks import ShapeScales
 from specdraft.report.study_files import settings_without, visible
-from specdraft.report.theme import ShapeScales
 from specdraft.trees.shapes import is_reference
 
 MOST_SHAPES = 12  # lines in one panel
