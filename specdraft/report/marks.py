@@ -39,7 +39,7 @@ FAMILIES = {  # what a name begins with -> the mark of its plain form
     "beam": Mark(LAVENDER, "triangle-down"),
     "eagle": Mark(PURPLE, "triangle-left"),
     "medusa": Mark(BROWN, STAR),
-    "wide": Mark(BROWN, HEXAGON),
+    "wide": Mark(SALMON, HEXAGON),
     "adaptive": Mark(TEAL, BOW),
     "expand_rerank": Mark(PURPLE, SALTIRE),
     "beam_search": Mark(GOLD, SALTIRE),

@@ -59,8 +59,9 @@ METRICS = (
 )
 LIMITS = (
     (
-        "The leader is picked after looking, and its interval is not corrected for that or for the number of "
-        "comparisons: of many leads with a 95 % interval above 0, some can be luck."
+        "Leaders are picked on one half of the prompts and measured on the other where the numbers of single prompts "
+        "are kept. Nothing is corrected for the number of comparisons: of many leads with a 95 % interval above 0, "
+        "some can be luck."
     ),
     "Intervals say how far the numbers carry over to other prompts of the same kind, not to other models, "
     "languages or hardware.",

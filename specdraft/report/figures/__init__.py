@@ -15,8 +15,9 @@ from specdraft.report.figures.depth import depth
 from specdraft.report.figures.heat import heat
 from specdraft.report.figures.latency import latency
 from specdraft.report.figures.lengths import lengths
-from specdraft.report.figures.metrics import acceptance_length, acceptance_rate, block_efficiency
+from specdraft.report.figures.metrics import acceptance_length, acceptance_rate
 from specdraft.report.figures.offsets import offsets
+from specdraft.report.figures.opening import block_efficiency
 from specdraft.report.figures.policies import policies
 from specdraft.report.figures.pruning import pruning
 from specdraft.report.figures.ranks import ranks

@@ -45,6 +45,11 @@ class Canvas:
         """Nothing can be drawn over the budget."""
         return int(self.rows["budget"].nunique()) == 1
 
+    @property
+    def shapes_not_drawn(self) -> list[str]:
+        """The names of the shapes that are left out."""
+        return [visible(tree) for tree in dict.fromkeys(self.rows["tree"]) if tree not in self.trees]
+
     def shapes_of(self, rows: pd.DataFrame) -> list[str]:
         """The names that rows have in `shown`, in the order of the legend."""
         there = set(rows["shown"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from specdraft.report.figures.canvas import CHAIN, MOST_DETAIL_PANELS, MOST_SPOKEN, Canvas
+from collections.abc import Iterable
+
+from specdraft.report.figures.canvas import CHAIN, MOST_SPOKEN, Canvas
 from specdraft.report.leads import lead_sentence
 from specdraft.report.study_files import visible
 from specdraft.report.words import Text, join, names, say
@@ -10,28 +12,37 @@ from specdraft.trees.shapes import is_reference
 
 
 def left_out(canvas: Canvas, shapes: bool = True) -> Text:
-    """How many shapes (if they are cut at all) and settings are not drawn."""
-    sentences = []
-    drawn = sum(not is_reference(tree) for tree in canvas.trees)
-    if shapes and drawn < canvas.all_shapes:
-        sentences.append(
+    """Which shapes (if they are cut at all) and settings are not drawn."""
+    missing = canvas.shapes_not_drawn if shapes else []
+    settings = [panel for panel in canvas.findings.study.panels if panel not in canvas.panels]
+    return join(
+        [
             say(
-                "Of {} shapes the {} with the highest block efficiency are drawn{}; the tables have all.",
+                "Of {} shapes the {} with the highest block efficiency are drawn{}, not {}; the tables have all.",
                 canvas.all_shapes,
-                drawn,
+                canvas.all_shapes - len(missing),
                 ", chain among them" if CHAIN in canvas.trees else "",
+                names(missing),
             )
-        )
-    panels = len(canvas.findings.study.panels)
-    if len(canvas.panels) < panels:
-        sentences.append(say("{} of {} settings are drawn; the tables have all.", len(canvas.panels), panels))
-    return join(sentences)
+            if missing
+            else (),
+            _settings_left_out(settings, len(canvas.findings.study.panels)),
+        ]
+    )
 
 
-def left_out_details(canvas: Canvas) -> Text:
-    """How many settings a figure of details does not draw."""
-    panels = len(canvas.findings.study.panels)
-    return say("{} of {} settings are drawn.", MOST_DETAIL_PANELS, panels) if panels > MOST_DETAIL_PANELS else ()
+def _settings_left_out(missing: list[str], count: int) -> Text:
+    if not missing:
+        return ()
+    said = "{} of {} settings are drawn, not {}; the tables have all."
+    return say(said, count - len(missing), count, names(missing))
+
+
+def left_out_details(canvas: Canvas, drawn: Iterable[str]) -> Text:
+    """Which settings a figure of details does not draw, of those with a leader."""
+    drawn = set(drawn)
+    panels = canvas.findings.study.panels
+    return _settings_left_out([panel for panel in panels if panel not in drawn], len(panels))
 
 
 def absent(canvas: Canvas, file: str) -> Text:

@@ -37,6 +37,13 @@ def dashed(chart: Any) -> Any:
     return chart.mark_rule(strokeDash=[3, 3], color=GREY)
 
 
+def evenly(deepest: int) -> list[int]:
+    """Whole numbers to name on an axis, so that they do not touch."""
+    if deepest <= 10:
+        return list(range(1, deepest + 1))
+    return [1, 3, 5, 7, 10, *range(15, 40, 5), *range(40, deepest + 1, 20)]
+
+
 def width(panels: int) -> int:
     """Of one panel, in pixels."""
     return {1: 620, 2: 400}.get(panels, 270)
