@@ -11,7 +11,7 @@ import altair as alt
 
 from specdraft.report.theme import COLOURS, DASHES, GREY
 
-PETROL, BRICK, INDIGO, GOLD, TEAL, SALMON, LAVENDER, PURPLE, BROWN = COLOURS
+BLUE, RED, VIOLET, ORANGE, GREEN, MAGENTA, LAVENDER, PLUM, ROSE, FOREST = COLOURS
 STAR = "M0,-1L0.25,-0.34L0.95,-0.31L0.4,0.13L0.59,0.81L0,0.42L-0.59,0.81L-0.4,0.13L-0.95,-0.31L-0.25,-0.34Z"
 HEXAGON = "M0.5,-0.87L1,0L0.5,0.87L-0.5,0.87L-1,0L-0.5,-0.87Z"
 BOW = "M-0.9,-0.8L0,-0.2L0.9,-0.8L0.9,0.8L0,0.2L-0.9,0.8Z"
@@ -30,19 +30,19 @@ class Mark(NamedTuple):
 
 
 FAMILIES = {  # what a name begins with -> the mark of its plain form
-    "chain": Mark(PETROL, "circle"),
-    "best_first": Mark(BRICK, "square"),
-    "sequoia": Mark(INDIGO, "triangle-up"),
-    "measured": Mark(GOLD, "diamond"),
-    "kary": Mark(TEAL, "triangle-right"),
-    "branching": Mark(SALMON, "cross"),
+    "chain": Mark(BLUE, "circle"),
+    "best_first": Mark(RED, "square"),
+    "sequoia": Mark(VIOLET, "triangle-up"),
+    "measured": Mark(ORANGE, "diamond"),
+    "kary": Mark(GREEN, "triangle-right"),
+    "branching": Mark(MAGENTA, "cross"),
     "beam": Mark(LAVENDER, "triangle-down"),
-    "eagle": Mark(PURPLE, "triangle-left"),
-    "medusa": Mark(BROWN, STAR),
-    "wide": Mark(SALMON, HEXAGON),
-    "adaptive": Mark(TEAL, BOW),
-    "expand_rerank": Mark(PURPLE, SALTIRE),
-    "beam_search": Mark(GOLD, SALTIRE),
+    "eagle": Mark(PLUM, "triangle-left"),
+    "medusa": Mark(ROSE, STAR),
+    "wide": Mark(FOREST, HEXAGON),
+    "adaptive": Mark(GREEN, BOW),
+    "expand_rerank": Mark(PLUM, SALTIRE),
+    "beam_search": Mark(ORANGE, SALTIRE),
     "hindsight": Mark(GREY, "circle"),
 }
 EVERY = tuple(product(COLOURS, SYMBOLS))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-COLOURS = (  # of equal distance to the colour-blind, visible on white and on dark (tests/report/test_marks.py)
-    "#006987",
-    "#B42D00",
-    "#691EFF",
-    "#C3A500",
-    "#4BB4B4",
-    "#F08769",
-    "#B496F0",
-    "#873CC3",
-    "#964B4B",
+COLOURS = (  # apart for the colour-blind too, visible on white and on dark (tests/report/test_marks.py)
+    "#4B78FF",
+    "#C32D00",
+    "#7800FF",
+    "#FF870F",
+    "#3CB469",
+    "#A50FA5",
+    "#A596F0",
+    "#874B78",
+    "#C396B4",
+    "#4B694B",
 )
 GREY = "#808080"
 DASHES = ([1, 0], [7, 3], [2, 2])

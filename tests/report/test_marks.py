@@ -26,7 +26,7 @@ SIMULATED = {  # linear RGB as it is seen (Machado, Oliveira and Fernandes 2009,
 TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-APART, APART_FROM_GREY = 28, 16  # in CIELAB; 2.3 is the least that is seen side by side
+APART, APART_FROM_GREY = 24, 16  # in CIELAB; 2.3 is the least that is seen side by side
 
 
 def linear(colour: str) -> np.ndarray:

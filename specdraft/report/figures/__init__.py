@@ -11,6 +11,7 @@ from collections.abc import Callable
 from specdraft.report.figures.base import Drawn, Figure, together
 from specdraft.report.figures.batches import batches
 from specdraft.report.figures.canvas import Canvas, canvas_of
+from specdraft.report.figures.categories import categories
 from specdraft.report.figures.depth import depth
 from specdraft.report.figures.heat import heat
 from specdraft.report.figures.latency import latency
@@ -41,6 +42,7 @@ FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's or
     siblings,
     offsets,
     lengths,
+    categories,
     reliability,
     survival,
     pruning,

@@ -64,6 +64,11 @@ class Canvas:
         """All rows of a panel that compete at a budget."""
         return self.rows[(self.rows["panel"] == panel) & (self.rows["competes"] == budget)]
 
+    @property
+    def leading(self) -> list[str]:
+        """The names of the shapes that lead anywhere in the drawn panels."""
+        return list(dict.fromkeys(visible(lead.tree) for lead in self.findings.leads if lead.panel in self.panels))
+
     def settings(self, rows: pd.DataFrame, but: str) -> list[str]:
         """A panel for each row that holds what differs by tree, budget and one more key only."""
         return settings_without(self.findings.study.varying, rows, but)
@@ -83,7 +88,8 @@ def canvas_of(findings: Findings) -> Canvas:
     kept = sorted(competing, key=lambda tree: (tree != CHAIN, -best[tree]))[:MOST_SHAPES]
     trees = [tree for tree in competing if tree in kept] + references
     panels = spread(findings.study.panels, dict(zip(rows["panel"], rows["pair"], strict=True)), MOST_PANELS)
-    scales = ShapeScales(list(map(visible, kept)), list(map(visible, references)))
+    marked = dict.fromkeys([*kept, *(lead.tree for lead in findings.leads)])
+    scales = ShapeScales(list(map(visible, marked)), list(map(visible, references)))
     curves = rows[rows["tree"].isin(trees) & rows["panel"].isin(panels)]
     budgets = curves.groupby(["panel", "tree"])["budget"].transform("count")
     return Canvas(findings, rows, trees, panels, len(competing), scales, curves.assign(lonely=budgets == 1))

@@ -26,6 +26,12 @@ def tips(columns: Iterable[str]) -> list[alt.Tooltip]:
     ]
 
 
+def interval_tips(metric: str) -> list[alt.Tooltip]:
+    """What a point says of a ratio and its interval."""
+    of = ((metric, metric.replace("_", " ")), (f"{metric}_lo", "95 % from"), (f"{metric}_hi", "to"))
+    return [alt.Tooltip(f"{name}:Q", title=title) for name, title in of]
+
+
 def picking() -> tuple[Any, Any]:
     """A selection of shapes by a click on the legend, and the opacity of what is and is not picked."""
     pick = alt.selection_point(name="pick", fields=["shown"], bind="legend")

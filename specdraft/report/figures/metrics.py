@@ -11,7 +11,7 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import left_out
-from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, picking
+from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, interval_tips, picking
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
 from specdraft.results.intervals import Interval
@@ -113,9 +113,7 @@ def curve_tips(metric: str) -> list[alt.Tooltip]:
         alt.Tooltip("shown:N", title="shape"),
         alt.Tooltip("budget:Q", title="node budget"),
         alt.Tooltip("nodes:Q", title="nodes"),
-        alt.Tooltip(f"{metric}:Q", title=metric.replace("_", " ")),
-        alt.Tooltip(f"{metric}_lo:Q", title="95 % from"),
-        alt.Tooltip(f"{metric}_hi:Q", title="to"),
+        *interval_tips(metric),
     ]
 
 

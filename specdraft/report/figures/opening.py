@@ -210,7 +210,7 @@ def _names(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]
 
 def _ribbon(canvas: Canvas, x: alt.X) -> list[Any]:
     """The best of each budget, below the axis: filled where its lead is clear."""
-    shapes = [visible(tree) for tree in canvas.trees]
+    shapes = canvas.leading
     colour, row = _colour(canvas, shapes), alt.value(ROW)
     marker = alt.Shape("shown:N", scale=canvas.scales.scale(shapes, 1), legend=None)
     distinct = "datum.sure !== 'all equal'"
