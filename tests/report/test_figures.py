@@ -104,3 +104,30 @@ def test_the_chain_and_every_reference_are_drawn_whatever_leads(tmp_path: Path) 
 def test_panels_come_from_every_pair() -> None:
     pair_of = {f"{pair}{number}": pair for pair in "ab" for number in range(3)}
     assert spread(list(pair_of), pair_of, 4) == ["a0", "a1", "b0", "b1"]
+
+
+def test_what_a_page_can_ask_of_figures(tmp_path: Path) -> None:
+    """Each figure that could show less has a parameter for it, by the name of what differs; null leaves it as it is."""
+    pairs, rules = ("zoo", "other"), (("rejection", 0.7), ("kseq", 1.0))
+    drawn = draw(canvas_for(tmp_path / "s", pairs=pairs, settings=rules).findings)
+    specs = {figure.name: figure.spec for figure in drawn.figures if figure.spec}
+    assert specs["block-efficiency"]["usermeta"] == {
+        "controls": {"pair": [*pairs], "setting": ["rejection · T=0.7", "kseq · T=1"]},
+        "metric": "block_efficiency",
+    }
+    assert specs["depth"]["usermeta"]["controls"]["budget"] == [2, 4]
+    for spec in specs.values():
+        choices = spec.get("usermeta", {}).get("controls", {})
+        parameters = {each["name"]: each.get("value") for each in spec.get("params", [])}
+        filters = [each["filter"] for each in spec.get("transform", [])[: len(choices)]]
+        for name, asked in zip(choices, filters, strict=True):
+            assert (
+                parameters[name] is None and asked.startswith(f"{name} === null ?")
+            ) or f"{name} === null ||" in asked
+    for name, table in drawn.datasets.items():
+        if "panel" in table:
+            assert list(table["panel"]) == [
+                f"{a} · {b}" for a, b in zip(table["pair"], table["setting"], strict=True)
+            ], name
+    single = draw(canvas_for(tmp_path / "single", budgets=(4,)).findings)
+    assert all("controls" not in figure.spec.get("usermeta", {}) for figure in single.figures if figure.spec)

@@ -57,8 +57,8 @@ def test_intervals_stay_within_what_a_share_can_be() -> None:
 
 
 def test_lengths_are_cumulative() -> None:
-    rows = pd.DataFrame({"panel": "zoo", "shown": "chain", "acceptance_length": [0, 3, 1], "steps": [5, 2, 3],
-                         "effect": 1.0})  # fmt: skip
+    place = {"panel": "zoo", "shown": "chain", "budget": 4, "headline": True, "effect": 1.0}
+    rows = pd.DataFrame({"acceptance_length": [0, 3, 1], "steps": [5, 2, 3]}).assign(**place)
     table = at_least(rows)
     assert table["tokens"].tolist() == [0, 1, 2, 3] and table["rate"].tolist() == [1.0, 0.5, 0.2, 0.2]
 
@@ -67,6 +67,7 @@ def test_shares_without_intervals_over_prompts_have_none(tmp_path: Path) -> None
     few, many = canvas(write_study(tmp_path / "few", prompts=3)), canvas(write_study(tmp_path / "many"))
     for figure_of in (depth, ranks, lengths):
         without, bounded = figure_of(few), figure_of(many)
+        assert set(bounded.tables[bounded.name]["budget"]) == {2, 4}
         assert without.tables[without.name]["low"].isna().all() and "No intervals" in plain(without.caption)
         table = bounded.tables[bounded.name]
         assert (table["low"] < table["rate"]).all() and "95 % intervals (Wilson 1927)" in plain(bounded.caption)

@@ -12,6 +12,8 @@ from specdraft.report.figures.base import Drawn, Figure, together
 from specdraft.report.figures.batches import batches
 from specdraft.report.figures.canvas import Canvas, canvas_of
 from specdraft.report.figures.categories import categories
+from specdraft.report.figures.charts import METRIC_TITLES
+from specdraft.report.figures.controls import controlled
 from specdraft.report.figures.depth import depth
 from specdraft.report.figures.heat import heat
 from specdraft.report.figures.latency import latency
@@ -62,4 +64,5 @@ def draw(findings: Findings) -> Drawn:
     if findings.rows.empty:
         return Drawn()
     canvas = canvas_of(findings)
-    return together(figure for draw_figure in FIGURES if (figure := draw_figure(canvas)) is not None)
+    figures = (figure for draw_figure in FIGURES if (figure := draw_figure(canvas)) is not None)
+    return together(controlled(figure, canvas, METRIC_TITLES) for figure in figures)

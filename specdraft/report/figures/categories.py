@@ -11,7 +11,7 @@ from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import absent, left_out_details
 from specdraft.report.figures.charts import METRIC_TITLES, facet, interval_tips
-from specdraft.report.figures.details import Chosen, at_budgets, chosen_details, detail_rows
+from specdraft.report.figures.details import PLACE, Chosen, at_budgets, chosen_details, detail_rows
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, names, say
 from specdraft.results.intervals import number
@@ -37,19 +37,19 @@ def categories(canvas: Canvas) -> Figure | None:
     kept = rows[rows["category"].isin(order[:MOST_CATEGORIES])].reset_index(drop=True)
     bounded = kept[f"{METRIC}_lo"].notna()
     said = [
-        *(_first_in(one, kept) for one in chosen[:MOST_SPOKEN]),
+        *(_first_in(one, kept[kept["headline"]]) for one in chosen[:MOST_SPOKEN]),
         say("Bars: 95 % intervals over the prompts of a category.") if bounded.any() else (),
         say("Categories with fewer than 5 prompts have none.") if bounded.any() and not bounded.all() else (),
         say("Not drawn: {}.", names(order[MOST_CATEGORIES:])) if len(order) > MOST_CATEGORIES else (),
         left_out_details(canvas, canvas.panels_of(kept)),
     ]
-    columns = ["panel", "shown", "category", METRIC, f"{METRIC}_lo", f"{METRIC}_hi"]
+    columns = [*PLACE, "category", METRIC, f"{METRIC}_lo", f"{METRIC}_hi"]
     chart = _chart(canvas, kept, order[:MOST_CATEGORIES])
     return drawn("categories", title, join(said), chart, {"categories": kept[columns]})
 
 
 def _chart(canvas: Canvas, rows: pd.DataFrame, order: list[str]) -> Any:
-    shapes = canvas.shapes_of(rows)
+    shapes = canvas.shapes_of(rows[rows["headline"]])
     y = alt.Y("category:N", title=None, sort=order)
     offset = alt.YOffset("shown:N", sort=shapes)
     x = alt.X(f"{METRIC}:Q", title=METRIC_TITLES[METRIC], scale=alt.Scale(zero=False))

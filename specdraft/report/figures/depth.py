@@ -13,6 +13,7 @@ from specdraft.report.figures.captions import absent, left_out_details
 from specdraft.report.figures.charts import evenly, facet
 from specdraft.report.figures.details import (
     FEWEST_REACHED,
+    PLACE,
     Chosen,
     at_budgets,
     chosen_details,
@@ -36,11 +37,12 @@ def depth(canvas: Canvas) -> Figure:
     rates = depth_rates(positions, positions["all_steps"])
     kept = with_intervals(often_reached(rates), "conditional", "reached")
     few = say("Depths that fewer than {} steps reached are left out.", FEWEST_REACHED)
-    spoken = [_from_first_to_last(combination, kept) for combination in chosen[:MOST_SPOKEN]]
+    headlines = kept[kept["headline"]]
+    spoken = [_from_first_to_last(combination, headlines) for combination in chosen[:MOST_SPOKEN]]
     panels = canvas.panels_of(kept)
     left = left_out_details(canvas, panels)
     caption = [*spoken, few if len(kept) < len(rates) else (), say(about_intervals(kept)), left]
-    columns = ["panel", "shown", "depth", "reached", "conditional", "low", "high"]
+    columns = [*PLACE, "depth", "reached", "conditional", "low", "high"]
     table = kept[columns].rename(columns={"conditional": "rate"}).reset_index(drop=True)
     return drawn("depth", title, join(caption), _chart(canvas, table, panels), {"depth": table})
 
@@ -54,7 +56,7 @@ def _chart(canvas: Canvas, table: pd.DataFrame, panels: list[str]) -> Any:
     )
     title = "accepted, of the steps that got there (share)"
     y = alt.Y("rate:Q", title=title, scale=alt.Scale(domain=[0, 1]))
-    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table), share_tips("depth", "reached"))
+    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table[table["headline"]]), share_tips("depth", "reached"))
     return facet(alt.layer(*lines), named("depth"), panels, height=220).resolve_scale(x="independent")
 
 

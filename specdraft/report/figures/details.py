@@ -19,6 +19,9 @@ from specdraft.trees.shapes import is_reference
 FEWEST_REACHED = 20  # steps; rates over fewer are noise
 
 
+PLACE = ["panel", "shown", "budget", "headline"]  # what tells the lines of a figure of details apart
+
+
 class Chosen(NamedTuple):
     """A panel at its headline budget, and the shapes that are drawn of it."""
 
@@ -53,17 +56,18 @@ def at_budgets(chosen: Iterable[Chosen]) -> str:
 
 
 def detail_rows(canvas: Canvas, file: str, chosen: Iterable[Chosen]) -> pd.DataFrame:
-    """A detail table's rows of the chosen combinations, with `panel`, `shown`, `all_steps` and `effect` (see
-    `shares`)."""
+    """A detail table's rows of the chosen shapes at every budget, with `panel`, `shown`, `budget` (at which they
+    compete), `headline` (whether this is the one that is spoken of), `all_steps` and `effect` (see `shares`)."""
     table = canvas.findings.study.details.get(file)
     wanted = []
     for lead, trees in chosen:
-        rows = canvas.at(lead.panel, lead.budget)
-        wanted.append(rows[rows["tree"].isin(trees)])
-    if table is None or not wanted:
+        rows = canvas.rows[(canvas.rows["panel"] == lead.panel) & canvas.rows["tree"].isin(trees)]
+        wanted.append(rows.assign(headline=rows["competes"] == lead.budget))
+    if table is None or not wanted or not table["combination"].isin(pd.concat(wanted)["combination"]).any():
         return pd.DataFrame()
     rows = pd.concat(wanted)
-    keys = rows[["combination", "panel", "tree", "shown", "steps"]].rename(columns={"steps": "all_steps"})
+    keys = rows[["combination", "panel", "tree", "shown", "competes", "headline", "steps"]]
+    keys = keys.rename(columns={"steps": "all_steps", "competes": "budget"})
     effects = design_effects(rows, canvas.findings.study.details.get("lengths.csv"))
     return table.merge(keys.assign(effect=effects.to_numpy()), on="combination")
 

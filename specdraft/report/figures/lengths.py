@@ -11,7 +11,7 @@ from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import absent, left_out_details
 from specdraft.report.figures.charts import evenly, facet
-from specdraft.report.figures.details import at_budgets, chosen_details, detail_rows, pointed_lines, share_tips
+from specdraft.report.figures.details import PLACE, at_budgets, chosen_details, detail_rows, pointed_lines, share_tips
 from specdraft.report.figures.shares import about_intervals, with_intervals
 from specdraft.report.leads import Lead
 from specdraft.report.study_files import visible
@@ -28,7 +28,7 @@ def lengths(canvas: Canvas) -> Figure:
     if rows.empty:
         return Figure("lengths", title, absent(canvas, "lengths.csv"))
     every = at_least(rows)
-    spoken = [_half_and_nothing(lead, every) for lead, _ in chosen[:MOST_SPOKEN]]
+    spoken = [_half_and_nothing(lead, every[every["headline"]]) for lead, _ in chosen[:MOST_SPOKEN]]
     table = every[(every["tokens"] > 0) & (every["rate"] >= FEWEST)].reset_index(drop=True)
     if table.empty:
         return Figure("lengths", title, say("Not drawn: no step of these trees accepted anything."))
@@ -42,14 +42,15 @@ def lengths(canvas: Canvas) -> Figure:
 
 
 def at_least(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row per panel, shape and number of tokens from 0 on, with `rate`: the share of the steps that accept as many
-    or more, and its interval."""
+    """A row per panel, shape, budget and number of tokens from 0 on, with `rate`: the share of the steps that accept as
+    many or more, and its interval."""
     tables = []
-    for (panel, shown), some in rows.groupby(["panel", "shown"], sort=False):
+    for place, some in rows.groupby(PLACE, sort=False):
         most = int(some["acceptance_length"].max())
         steps = some.groupby("acceptance_length")["steps"].sum().reindex(range(most + 1), fill_value=0)
         reached = steps[::-1].cumsum()[::-1]
-        own = {"panel": panel, "shown": shown, "tokens": reached.index, "steps": steps.sum(), "exactly": steps}
+        own = dict(zip(PLACE, place, strict=True))
+        own |= {"tokens": reached.index, "steps": steps.sum(), "exactly": steps}
         own |= {"rate": reached / steps.sum(), "effect": some["effect"].iloc[0]}
         tables.append(pd.DataFrame(own))
     every = with_intervals(pd.concat(tables, ignore_index=True), "rate", "steps")
@@ -61,7 +62,7 @@ def _chart(canvas: Canvas, table: pd.DataFrame) -> Any:
     scale = alt.Scale(nice=False, zero=False, padding=8)
     x = alt.X("tokens:Q", title="accepted draft tokens in a step, at least", axis=axis, scale=scale)
     y = alt.Y("rate:Q", title="steps (share)", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
-    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table), share_tips("tokens", "steps"))
+    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table[table["headline"]]), share_tips("tokens", "steps"))
     return facet(alt.layer(*lines), named("lengths"), canvas.panels_of(table), height=220).resolve_scale(
         x="independent"
     )

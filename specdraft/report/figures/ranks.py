@@ -12,6 +12,7 @@ from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import absent, left_out_details
 from specdraft.report.figures.charts import facet
 from specdraft.report.figures.details import (
+    PLACE,
     Chosen,
     at_budgets,
     chosen_details,
@@ -37,7 +38,7 @@ def ranks(canvas: Canvas) -> Figure:
     if last_ranks.isna().any():
         return Figure("rank", title, say("Not drawn: nodes.csv has rank paths that cannot be read."))
     table = _rates(nodes.assign(rank=last_ranks + 1))
-    spoken = [_first_ranks(panel, table) for panel in canvas.panels_of(table)[:MOST_SPOKEN]]
+    spoken = [_first_ranks(panel, table[table["headline"]]) for panel in canvas.panels_of(table)[:MOST_SPOKEN]]
     note = say(
         "All depths of a tree pooled. Under sampling a rank is the order in which children are drawn. {}",
         about_intervals(table),
@@ -55,7 +56,7 @@ def _with_the_widest(canvas: Canvas, combination: Chosen) -> Chosen:
 
 def _rates(nodes: pd.DataFrame) -> pd.DataFrame:
     """A row per panel, shape and rank, with `rate`: accepted over reached, and its interval."""
-    by_rank = nodes.groupby(["panel", "shown", "rank", "effect"], sort=False, dropna=False)
+    by_rank = nodes.groupby([*PLACE, "rank", "effect"], sort=False, dropna=False)
     kept = often_reached(by_rank[["reached", "accepted"]].sum().reset_index())
     rates = kept.assign(rate=kept["accepted"] / kept["reached"].where(kept["reached"] > 0))
     return with_intervals(rates, "rate", "reached").drop(columns=["accepted", "effect"])
@@ -69,7 +70,7 @@ def _chart(canvas: Canvas, table: pd.DataFrame) -> Any:
         scale=alt.Scale(type="log", base=2, nice=False, padding=8),
     )
     y = alt.Y("rate:Q", title="accepted if its parent was (share, √ axis)", scale=alt.Scale(type="sqrt", domainMin=0))
-    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table), share_tips("rank", "reached"))
+    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table[table["headline"]]), share_tips("rank", "reached"))
     return facet(alt.layer(*lines), named("rank"), canvas.panels_of(table), height=220)
 
 

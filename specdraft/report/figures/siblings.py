@@ -11,6 +11,7 @@ from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import absent, left_out_details
 from specdraft.report.figures.charts import evenly, facet
 from specdraft.report.figures.details import (
+    PLACE,
     at_budgets,
     chosen_details,
     detail_rows,
@@ -33,7 +34,7 @@ def siblings(canvas: Canvas) -> Figure | None:
     rows = detail_rows(canvas, FILE, chosen)
     if rows.empty:
         return Figure("siblings", title, absent(canvas, FILE))
-    by_rank = rows.groupby(["panel", "shown", "rank", "effect"], sort=False, dropna=False)
+    by_rank = rows.groupby([*PLACE, "rank", "effect"], sort=False, dropna=False)
     summed = by_rank[["next_reached", "next_accepted"]].sum()
     table = summed.rename(columns={"next_reached": "reached"}).reset_index()
     table = often_reached(table[table["reached"] > 0])
@@ -41,7 +42,7 @@ def siblings(canvas: Canvas) -> Figure | None:
         return Figure("siblings", title, say("Not drawn: no step of these trees went a level below an accepted node."))
     table = table.assign(rate=table["next_accepted"] / table["reached"], rank=table["rank"] + 1)
     table = with_intervals(table, "rate", "reached").drop(columns=["effect", "next_accepted"])
-    spoken = [_first_two(panel, table) for panel in canvas.panels_of(table)[:MOST_SPOKEN]]
+    spoken = [_first_two(panel, table[table["headline"]]) for panel in canvas.panels_of(table)[:MOST_SPOKEN]]
     note = say(
         "Of the steps that accepted a node of this rank and tried its children: the share that accepted one, all "
         "depths pooled. Where it falls off with the rank, a wide tree buys single tokens, not branches. {}",
@@ -56,7 +57,7 @@ def _chart(canvas: Canvas, table: Any) -> Any:
     scale = alt.Scale(nice=False, zero=False, padding=8)
     x = alt.X("rank:Q", title="rank of the accepted node (1 = drafter's first choice)", axis=axis, scale=scale)
     y = alt.Y("rate:Q", title="next level accepted (share)", scale=alt.Scale(domain=[0, 1]))
-    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table), share_tips("rank", "reached"))
+    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table[table["headline"]]), share_tips("rank", "reached"))
     return facet(alt.layer(*lines), named("siblings"), canvas.panels_of(table), height=200)
 
 
