@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import product
-from typing import NamedTuple
+from itertools import chain, product
+from typing import Any, NamedTuple
 
 import altair as alt
 
@@ -48,14 +48,15 @@ FAMILIES = {  # what a name begins with -> the mark of its plain form
 EVERY = tuple(product(COLOURS, SYMBOLS))
 
 
-def marks(shapes: Iterable[str]) -> dict[str, Mark]:
-    """The mark of each shape: no two are alike.
+def marks(shapes: Iterable[str], others: Iterable[str] = ()) -> dict[str, Mark]:
+    """The mark of each shape: no two are alike, as far as there are marks; `others` get what these leave.
 
     A mark follows from the name alone: its family's colour, and a symbol from what follows the family's name. Only
     where two names of a study come to the same mark, the later one in the alphabet takes the next that is free.
     """
     taken: dict[str, Mark] = {}
-    for shape in sorted(set(shapes), key=lambda name: (name not in FAMILIES, name)):
+    ordered = [sorted(set(names), key=lambda name: (name not in FAMILIES, name)) for names in (shapes, others)]
+    for shape in dict.fromkeys(chain.from_iterable(ordered)):
         preferred = mark_of(shape)
         taken[shape] = next((mark for mark in _from(preferred) if mark not in taken.values()), preferred)
     return taken
@@ -86,17 +87,22 @@ class ShapeScales:
     Args:
         shapes: their names.
         references: of those that cannot win: grey and dashed.
+        others: of those that few figures draw.
     """
 
-    def __init__(self, shapes: list[str], references: list[str]) -> None:
+    def __init__(self, shapes: list[str], references: list[str], others: Iterable[str] = ()) -> None:
         self._of = {
             shape: (*mark, DASHES[2] if shape in references else DASHES[0])
-            for shape, mark in marks([*shapes, *references]).items()
+            for shape, mark in marks([*shapes, *references], others).items()
         }
 
-    def scale(self, shapes: list[str], part: int = 0) -> alt.Scale:
+    def values(self, shapes: list[str], part: int = 0) -> list[Any]:
         """Colours (part 0), symbols (1) or dashes (2) of these shapes."""
-        return alt.Scale(domain=shapes, range=[self._of[shape][part] for shape in shapes])
+        return [self._of[shape][part] for shape in shapes]
+
+    def scale(self, shapes: list[str], part: int = 0) -> alt.Scale:
+        """The same as a scale."""
+        return alt.Scale(domain=shapes, range=self.values(shapes, part))
 
     def colour(self, shapes: list[str]) -> alt.Color:
         """The colour channel."""

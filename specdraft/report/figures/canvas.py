@@ -89,7 +89,7 @@ def canvas_of(findings: Findings) -> Canvas:
     trees = [tree for tree in competing if tree in kept] + references
     panels = spread(findings.study.panels, dict(zip(rows["panel"], rows["pair"], strict=True)), MOST_PANELS)
     marked = dict.fromkeys([*kept, *(lead.tree for lead in findings.leads)])
-    scales = ShapeScales(list(map(visible, marked)), list(map(visible, references)))
+    scales = ShapeScales(*(list(map(visible, trees)) for trees in (marked, references, competing)))
     curves = rows[rows["tree"].isin(trees) & rows["panel"].isin(panels)]
     budgets = curves.groupby(["panel", "tree"])["budget"].transform("count")
     return Canvas(findings, rows, trees, panels, len(competing), scales, curves.assign(lonely=budgets == 1))

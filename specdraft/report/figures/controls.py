@@ -71,8 +71,9 @@ def _parts(canvas: Canvas) -> pd.DataFrame:
     """Panel -> pair, drafter and what else it holds, of which only what differs."""
     varying = [key for key in canvas.findings.study.varying if key != "drafter"]
     rows = canvas.rows.drop_duplicates("panel")
-    keys = rows[["pair", *varying]].astype(str).to_dict("records")
-    settings = [panel_label({**values, "pair": ""}, varying).removeprefix(" · ") for values in keys]
+    keys = rows[varying].astype(str).itertuples(index=False, name=None)
+    labels = [panel_label({"pair": ""} | dict(zip(varying, values, strict=True)), varying) for values in keys]
+    settings = [label.removeprefix(" · ") for label in labels]
     drafters = rows["drafter"].map(visible) if "drafter" in rows else ""
     parts = pd.DataFrame({"pair": rows["pair"].map(visible), "drafter": drafters, "setting": settings})
     return parts.set_axis(pd.Index(rows["panel"])).loc[:, lambda table: table.nunique() > 1]
@@ -82,5 +83,5 @@ def _with_parts(table: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
     """A table with the parts of its panels; as it is where it has others than the study's."""
     if "panel" not in table or not table["panel"].isin(parts.index).all():
         return table
-    own = parts.loc[:, [name for name in parts if name not in table]]
-    return table.assign(**{name: table["panel"].map(own[name]) for name in own})
+    own = [name for name in OF_PANEL if name in parts and name not in table]
+    return table.assign(**{name: table["panel"].map(parts[name]) for name in own})

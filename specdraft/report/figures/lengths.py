@@ -49,10 +49,9 @@ def at_least(rows: pd.DataFrame) -> pd.DataFrame:
         most = int(some["acceptance_length"].max())
         steps = some.groupby("acceptance_length")["steps"].sum().reindex(range(most + 1), fill_value=0)
         reached = steps[::-1].cumsum()[::-1]
-        own = dict(zip(PLACE, place, strict=True))
-        own |= {"tokens": reached.index, "steps": steps.sum(), "exactly": steps}
-        own |= {"rate": reached / steps.sum(), "effect": some["effect"].iloc[0]}
-        tables.append(pd.DataFrame(own))
+        counts = pd.DataFrame({"tokens": reached.index, "exactly": steps, "rate": reached / steps.sum()})
+        own = dict(zip(PLACE, place, strict=True)) | {"steps": steps.sum(), "effect": some["effect"].iloc[0]}
+        tables.append(counts.assign(**own))
     every = with_intervals(pd.concat(tables, ignore_index=True), "rate", "steps")
     return every.drop(columns="effect")
 

@@ -38,13 +38,16 @@ def pruning(canvas: Canvas) -> Figure | None:
         "of it. Bars are 95 % intervals; a line joins the settings of one policy on one tree."
     )
     caption = join([*(_gentlest(panel, table) for panel in panels[:MOST_SPOKEN]), note])
-    return drawn("pruning", TITLE, caption, _chart(panels), {"pruning": table})
+    return drawn(
+        "pruning", TITLE, caption, _chart(canvas, panels, list(dict.fromkeys(table["shown"]))), {"pruning": table}
+    )
 
 
-def _chart(panels: list[str]) -> Any:
+def _chart(canvas: Canvas, panels: list[str], shapes: list[str]) -> Any:
     x = alt.X("pruned_share:Q", title="nodes left out (share)", axis=alt.Axis(format="%"))
     y = alt.Y("regret_tokens:Q", title="accepted tokens lost per start")
-    colour, shape = alt.Color("shown:N", title="shape"), alt.Shape("curve:N", title="pruning")
+    colour = alt.Color("shown:N", title="shape", scale=canvas.scales.scale(shapes))
+    shape = alt.Shape("curve:N", title="pruning")
     lines = alt.Chart().mark_line(strokeWidth=1.2).encode(x=x, y=y, color=colour, detail=["curve:N", "budget:N"])
     ends = {"y": alt.Y("regret_tokens_lo:Q", title="accepted tokens lost per start"), "y2": "regret_tokens_hi:Q"}
     bars = alt.Chart().mark_rule(strokeWidth=1.2).encode(x=x, color=colour, **ends)
