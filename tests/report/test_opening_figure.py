@@ -30,7 +30,9 @@ def test_few_are_named_the_chain_among_them_and_the_others_are_grey(tmp_path: Pa
     assert len(named) == MOST_NAMED and {"chain", "kary-k9"} <= set(named) and "hindsight" not in named
     ends = table[table["part"] == END]
     assert set(ends["shown"]) == {*named, "hindsight"}
-    assert (ends.loc[ends["shown"] == "hindsight", "label"].str.startswith("hindsight (reference) ")).all()
+    assert list(ends["label"]) == [
+        f"{one} {value:.2f}" for one, value in zip(ends["shown"], ends["value"], strict=True)
+    ]
     lines = table[table["part"] == LINE]
     assert set(lines["shown"]) == set(TREES)
     grey = [tree for tree in TREES if tree not in (*named, "hindsight")]

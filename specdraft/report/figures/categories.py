@@ -14,7 +14,7 @@ from specdraft.report.figures.charts import METRIC_TITLES, facet, interval_tips
 from specdraft.report.figures.details import PLACE, Chosen, at_budgets, chosen_details, detail_rows
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, names, say
-from specdraft.results.intervals import number
+from specdraft.results.intervals import FEWEST_PROMPTS, number
 
 FILE = "by_category.csv"
 METRIC = "block_efficiency"
@@ -39,7 +39,7 @@ def categories(canvas: Canvas) -> Figure | None:
     said = [
         *(_first_in(one, kept[kept["headline"]]) for one in chosen[:MOST_SPOKEN]),
         say("Bars: 95 % intervals over the prompts of a category.") if bounded.any() else (),
-        say("Categories with fewer than 5 prompts have none.") if bounded.any() and not bounded.all() else (),
+        say("Categories with fewer than {} prompts have no interval.", FEWEST_PROMPTS) if not bounded.all() else (),
         say("Not drawn: {}.", names(order[MOST_CATEGORIES:])) if len(order) > MOST_CATEGORIES else (),
         left_out_details(canvas, canvas.panels_of(kept)),
     ]

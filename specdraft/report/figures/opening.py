@@ -33,6 +33,7 @@ SPACE = 13  # pixels between two names
 ROW = HEIGHT + 36  # pixels from the top to the row of the best
 LANES = 3  # rows of names below it
 LETTER = 5.6  # pixels
+BREAK = "\n"
 LINE, END, BEST = "line", "end", "best"  # parts of the figure
 
 
@@ -65,10 +66,7 @@ def _ends(curves: pd.DataFrame, shapes: list[str], top: float) -> pd.DataFrame:
     """Where each line's name stands: at its last point, moved up or down where names would touch."""
     last = curves[curves["shown"].isin(shapes)].sort_values("budget").groupby(["panel", "shown"], sort=False).tail(1)
     table = last[["panel", "shown", "budget", METRIC]].rename(columns={METRIC: "value"})
-    table["label"] = [
-        f"{shown}{' (reference)' if is_reference(tree) else ''} {value:.2f}"
-        for tree, shown, value in zip(last["tree"], last["shown"], last[METRIC], strict=True)
-    ]
+    table["label"] = [f"{shown} {value:.2f}" for shown, value in zip(last["shown"], last[METRIC], strict=True)]
     gap = SPACE * (top - 1) / HEIGHT
     places: dict[Any, float] = {}
     for _, rows in table.groupby("panel", sort=False):
@@ -96,7 +94,8 @@ def _foot(group: list[float], gap: float) -> float:
 
 
 def _best(canvas: Canvas) -> pd.DataFrame:
-    """A row per panel and budget with what is best there; names stand once for budgets that follow each other."""
+    """A row per panel and budget with what is best there; a name stands once for budgets that follow each other, on a
+    line of its own where there is no room beside others."""
     rows = []
     for panel in canvas.panels:
         heads = [lead for lead in canvas.findings.leads if lead.panel == panel and lead.verdict != ALONE]
@@ -117,12 +116,15 @@ def _best(canvas: Canvas) -> pd.DataFrame:
                     "first": first,
                     "last": last,
                     "middle": (first * last) ** 0.5 if lead is budgets[0] else None,
-                    "name": name,
-                    "lane": lane,
+                    "name": BREAK * lane + name,
                 }
                 for lead in budgets
             ]
     return pd.DataFrame(rows)
+
+
+def _lanes(best: pd.DataFrame) -> int:
+    return 1 + int(best["name"].str.count(BREAK).max())
 
 
 def _said(lead: Lead) -> str:
@@ -143,11 +145,11 @@ def _width(canvas: Canvas) -> int:
 
 
 def _chart(canvas: Canvas, shapes: list[str], best: pd.DataFrame, top: float) -> Any:
-    x = budget_axis(canvas.curves, title_padding=26 + SPACE * (1 + int(best["lane"].max())) if len(best) else 4)
+    x = budget_axis(canvas.curves, title_padding=26 + SPACE * _lanes(best) if len(best) else 4)
     layers = [
         *_lines(canvas, shapes, x, top),
         *_names(canvas, shapes, x, top),
-        *(_ribbon(canvas, x) if len(best) else []),
+        *(_ribbon(canvas, shapes, x) if len(best) else []),
     ]
     chart = alt.layer(*layers).properties(width=_width(canvas), height=HEIGHT)
     chart.data = named("opening")
@@ -159,8 +161,14 @@ def _part(part: str, *conditions: str) -> Any:
     return alt.Chart().transform_filter(" && ".join([f"datum.part === '{part}'", *conditions]))
 
 
-def _colour(canvas: Canvas, shapes: list[str]) -> alt.Color:
-    return alt.Color("shown:N", scale=canvas.scales.scale(shapes), legend=None)
+def _marks(canvas: Canvas, shapes: list[str]) -> dict[str, Any]:
+    """Colour, symbol and dash of what is named and of what is best anywhere: one domain for all parts."""
+    every = list(dict.fromkeys([*shapes, *canvas.leading]))
+    channels = {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}
+    return {
+        name: of("shown:N", scale=canvas.scales.scale(every, part), legend=None)
+        for part, (name, of) in enumerate(channels.items())
+    }
 
 
 def _up(field: str, top: float) -> alt.Y:
@@ -171,10 +179,9 @@ def _up(field: str, top: float) -> alt.Y:
 def _lines(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]:
     """Plain decoding, the other shapes in grey, intervals and lines of the named ones."""
     is_named = f"indexof({json.dumps(shapes)}, datum.shown) >= 0"
-    y, colour = _up(METRIC, top), _colour(canvas, shapes)
+    y, marks = _up(METRIC, top), _marks(canvas, shapes)
+    colour = marks["color"]
     grey = {"x": x, "y": y, "detail": alt.Detail("shown:N"), "color": alt.value(GREY)}
-    dash = alt.StrokeDash("shown:N", scale=canvas.scales.scale(shapes, 2), legend=None)
-    marker = alt.Shape("shown:N", scale=canvas.scales.scale(shapes, 1), legend=None)
     ends = {"x": x, "y": _up(f"{METRIC}_lo", top), "y2": alt.Y2(f"{METRIC}_hi:Q"), "color": colour}
     tooltip = curve_tips(METRIC)
     joined, lonely = _part(LINE, is_named, "!datum.lonely"), _part(LINE, is_named, "datum.lonely")
@@ -189,51 +196,46 @@ def _lines(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]
         ((bounded & chosen & curves["lonely"]).any(), lonely.mark_rule(strokeWidth=1.5).encode(**ends)),
         (
             (chosen & ~curves["lonely"]).any(),
-            joined.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=colour, strokeDash=dash),
+            joined.mark_line(strokeWidth=2.2).encode(x=x, y=y, color=colour, strokeDash=marks["strokeDash"]),
         ),
     ]
     points = _part(LINE, is_named).mark_point(filled=True, size=52, opacity=1)
-    points = points.encode(x=x, y=y, color=colour, shape=marker, tooltip=tooltip)
+    points = points.encode(x=x, y=y, color=colour, shape=marks["shape"], tooltip=tooltip)
     return [*(layer for there, layer in layers if there), points]
 
 
 def _names(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]:
     """At the lines' ends, and what the dashed line is."""
-    at_end = _part(END).mark_text(align="left", dx=9, fontSize=11, fontWeight="bold", baseline="middle")
+    at_end = _part(END).mark_text(align="left", dx=9, fontSize=10.5, fontWeight="bold", baseline="middle")
     first = _part(END).transform_aggregate(budget="max(budget)", groupby=["panel"])
     plain = first.mark_text(align="right", dx=-4, dy=-6, fontSize=10.5, color=GREY, text="plain decoding: 1")
     return [
-        at_end.encode(x=x, y=_up("place", top), text="label:N", color=_colour(canvas, shapes)),
+        at_end.encode(x=x, y=_up("place", top), text="label:N", color=_marks(canvas, shapes)["color"]),
         plain.encode(x=x, y=alt.datum(1)),
     ]
 
 
-def _ribbon(canvas: Canvas, x: alt.X) -> list[Any]:
+def _ribbon(canvas: Canvas, shapes: list[str], x: alt.X) -> list[Any]:
     """The best of each budget, below the axis: filled where its lead is clear."""
-    shapes = canvas.leading
-    colour, row = _colour(canvas, shapes), alt.value(ROW)
-    marker = alt.Shape("shown:N", scale=canvas.scales.scale(shapes, 1), legend=None)
+    marks, row = _marks(canvas, shapes), alt.value(ROW)
     distinct = "datum.sure !== 'all equal'"
     tips = [("shown", "best"), ("budget", "node budget"), ("sure", "lead")]
     tooltip = [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
     run = _part(BEST, distinct).mark_rule(strokeWidth=2, opacity=0.5)
-    run = run.encode(x=alt.X("first:Q"), x2="last:Q", y=row, color=colour)
-    point = {"x": x, "y": row, "shape": marker, "color": colour, "tooltip": tooltip}
+    run = run.encode(x=alt.X("first:Q"), x2="last:Q", y=row, color=marks["color"])
+    point = {"x": x, "y": row, "shape": marks["shape"], "color": marks["color"], "tooltip": tooltip}
     clear = _part(BEST, "datum.sure === 'clear'").mark_point(size=52, opacity=1, filled=True)
     unclear = _part(BEST, "datum.sure === 'open'").mark_point(size=46, opacity=1, strokeWidth=1.8)
-    names_below = [
-        _part(BEST, "isValid(datum.middle)", f"datum.lane === {lane}")
-        .mark_text(fontSize=10.5, baseline="top", dy=8, color=GREY)
-        .encode(x=alt.X("middle:Q"), y=alt.value(ROW + SPACE * lane), text="name:N")
-        for lane in range(LANES)
-    ]
+    said = _part(BEST, "isValid(datum.middle)")
+    said = said.mark_text(fontSize=10.5, baseline="top", dy=8, color=GREY, lineBreak=BREAK, lineHeight=SPACE)
+    said = said.encode(x=alt.X("middle:Q"), y=row, text="name:N")
     head = (
         _part(BEST)
         .transform_aggregate(groupby=["panel"])
         .mark_text(align="right", text="best", fontSize=10.5, color=GREY)
     )
     head = head.encode(x=alt.value(-5), y=row)
-    return [head, run, clear.encode(**point), unclear.encode(**point), *names_below]
+    return [head, run, clear.encode(**point), unclear.encode(**point), said]
 
 
 def _key(canvas: Canvas, curves: pd.DataFrame, shapes: list[str], best: pd.DataFrame) -> Text:
