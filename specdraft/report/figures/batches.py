@@ -10,6 +10,7 @@ import pandas as pd
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_DETAIL_SHAPES, MOST_PANELS, MOST_SPOKEN, Canvas
+from specdraft.report.figures.captions import settings_left_out
 from specdraft.report.figures.charts import facet
 from specdraft.report.theme import GREY
 from specdraft.report.words import Name, Text, join, plural, say
@@ -35,8 +36,9 @@ def batches(canvas: Canvas) -> Figure | None:
         "same size, through the same code; a batch of 1 is a text alone. The fastest of many is picked, which "
         "flatters it."
     )
+    left = settings_left_out(panels, panels[:MOST_PANELS])
     sizes = sorted(table["batch"].unique().tolist())
-    caption = join([*(_where_trees_stop(panel, table) for panel in panels[:MOST_SPOKEN]), note])
+    caption = join([*(_where_trees_stop(panel, table) for panel in panels[:MOST_SPOKEN]), note, left])
     return drawn(
         "batches", TITLE, caption, _chart(canvas, panels[:MOST_PANELS], _ways(table), sizes), {"batches": table}
     )

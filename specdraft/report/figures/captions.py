@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from specdraft.report.figures.canvas import CHAIN, MOST_SPOKEN, Canvas
 from specdraft.report.leads import lead_sentence
@@ -14,7 +14,6 @@ from specdraft.trees.shapes import is_reference
 def left_out(canvas: Canvas, shapes: bool = True) -> Text:
     """Which shapes (if they are cut at all) and settings are not drawn."""
     missing = canvas.shapes_not_drawn if shapes else []
-    settings = [panel for panel in canvas.findings.study.panels if panel not in canvas.panels]
     return join(
         [
             say(
@@ -26,23 +25,22 @@ def left_out(canvas: Canvas, shapes: bool = True) -> Text:
             )
             if missing
             else (),
-            _settings_left_out(settings, len(canvas.findings.study.panels)),
+            settings_left_out(canvas.findings.study.panels, canvas.panels),
         ]
     )
 
 
-def _settings_left_out(missing: list[str], count: int) -> Text:
-    if not missing:
-        return ()
+def settings_left_out(every: Sequence[str], drawn: Iterable[str]) -> Text:
+    """Which settings a figure does not draw."""
+    there = set(drawn)
+    missing = [panel for panel in every if panel not in there]
     said = "{} of {} settings are drawn, not {}; the tables have all."
-    return say(said, count - len(missing), count, names(missing))
+    return say(said, len(every) - len(missing), len(every), names(missing)) if missing else ()
 
 
 def left_out_details(canvas: Canvas, drawn: Iterable[str]) -> Text:
-    """Which settings a figure of details does not draw, of those with a leader."""
-    drawn = set(drawn)
-    panels = canvas.findings.study.panels
-    return _settings_left_out([panel for panel in panels if panel not in drawn], len(panels))
+    """Which of the study's settings a figure of details does not draw."""
+    return settings_left_out(canvas.findings.study.panels, drawn)
 
 
 def absent(canvas: Canvas, file: str) -> Text:

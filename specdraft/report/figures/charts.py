@@ -9,6 +9,7 @@ import altair as alt
 
 from specdraft.report.theme import GREY
 
+CLOSE = 1.25  # two ticks of a logarithmic axis
 TEXT = {"panel", "pair", "setting", "shown"}
 METRIC_TITLES = {
     "block_efficiency": "block efficiency (tokens per step)",
@@ -41,6 +42,15 @@ def picking() -> tuple[Any, Any]:
 def dashed(chart: Any) -> Any:
     """A line to compare with."""
     return chart.mark_rule(strokeDash=[3, 3], color=GREY)
+
+
+def ticks(budgets: Iterable[int]) -> list[int]:
+    """Budgets to name on a logarithmic axis, largest first, none too close to another."""
+    kept: list[int] = []
+    for budget in sorted(budgets, reverse=True):
+        if not kept or kept[-1] / budget > CLOSE:
+            kept.append(budget)
+    return kept[::-1]
 
 
 def evenly(deepest: int) -> list[int]:

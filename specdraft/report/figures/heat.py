@@ -15,7 +15,7 @@ from specdraft.report.figures.charts import facet
 from specdraft.report.findings import fair
 from specdraft.report.study_files import visible
 from specdraft.report.theme import HEAT
-from specdraft.report.words import Name, Text, join, plural, say
+from specdraft.report.words import Name, Text, join, names, plural, say
 
 TITLE = "Shape by budget: tokens per step"
 MOST_HEAT_ROWS = 30
@@ -30,8 +30,8 @@ def heat(canvas: Canvas) -> Figure:
     best = rows.groupby("tree")["block_efficiency"].max().sort_values(ascending=False)
     trees = list(best.index[:MOST_HEAT_ROWS])
     rows = rows[rows["tree"].isin(trees)]
-    more = len(best) - len(trees)
-    left = say("The {} shapes with the highest cells are drawn, {} are only in the table.", MOST_HEAT_ROWS, more)
+    more = list(map(visible, best.index[MOST_HEAT_ROWS:]))
+    left = say("The {} shapes with the highest cells are drawn; only in the table: {}.", MOST_HEAT_ROWS, names(more))
     seen = say(
         "Brighter is more tokens per pass of the target; an empty cell was not measured. {}",
         join([_best_cell(canvas, panel, rows) for panel in canvas.panels_of(rows)[:MOST_SPOKEN]]),

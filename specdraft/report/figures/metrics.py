@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import altair as alt
@@ -11,12 +10,11 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import left_out
-from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, interval_tips, picking
+from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, interval_tips, picking, ticks
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
 from specdraft.results.intervals import Interval
 
-CLOSE = 1.25  # two ticks of a logarithmic axis
 CURVES = ["panel", "shown", "budget", "nodes", "lonely"]
 
 
@@ -98,7 +96,7 @@ def budget_axis(curves: pd.DataFrame, title_padding: int = 4) -> alt.X:
         title="node budget (draft nodes)",
         scale=alt.Scale(type="log", base=2, nice=False, padding=8),
         axis=alt.Axis(
-            values=_ticks({int(budget) for budget in curves["competes"]}),
+            values=ticks({int(budget) for budget in curves["competes"]}),
             format="d",
             grid=False,
             titlePadding=title_padding,
@@ -172,12 +170,3 @@ def _trend(first: Interval, last: Interval) -> str:
     if last.low > first.high:
         return ", a rise (the intervals are apart)"
     return ", a fall (the intervals are apart)" if last.high < first.low else " (the intervals overlap)"
-
-
-def _ticks(budgets: Iterable[int]) -> list[int]:
-    """Budgets to name on a logarithmic axis, largest first, none too close to another."""
-    kept: list[int] = []
-    for budget in sorted(budgets, reverse=True):
-        if not kept or kept[-1] / budget > CLOSE:
-            kept.append(budget)
-    return kept[::-1]

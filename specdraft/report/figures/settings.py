@@ -13,7 +13,7 @@ from specdraft.report.figures.canvas import MOST_DETAIL_PANELS, MOST_DETAIL_SHAP
 from specdraft.report.figures.charts import METRIC_TITLES, tips, width
 from specdraft.report.findings import fair
 from specdraft.report.study_files import visible
-from specdraft.report.words import Name, Text, join, plural, say
+from specdraft.report.words import Name, Text, join, names, plural, say
 
 TITLE = "Rules, temperatures and other settings side by side"
 MOST_SETTINGS = 24
@@ -26,17 +26,19 @@ def settings(canvas: Canvas) -> Figure | None:
     if len(study.panels) == len(study.summary["pair"].unique()):
         return None
     budget = _budget(canvas.rows)
-    pairs = list(dict.fromkeys(canvas.rows["pair"]))[:MOST_DETAIL_PANELS]
+    every = list(dict.fromkeys(canvas.rows["pair"]))
+    pairs = every[:MOST_DETAIL_PANELS]
     rows = _rows(canvas, budget, pairs)
     all_settings = list(dict.fromkeys(rows["setting"]))
     kept = all_settings[:MOST_SETTINGS]
     rows = rows[rows["setting"].isin(kept)].assign(pair=lambda table: table["pair"].map(visible))
-    left = len(all_settings) - MOST_SETTINGS
+    more, pairs_left = all_settings[MOST_SETTINGS:], every[MOST_DETAIL_PANELS:]
     caption = join(
         [
             *(_extremes(canvas, pair, rows) for pair in dict.fromkeys(rows["pair"])),
             say("The files hold no paired comparison across settings, so compare their intervals only."),
-            say("{} settings more are only in the table.", left) if left > 0 else (),
+            say("Only in the table: {}.", names([*map(visible, pairs_left), *more])) if pairs_left or more else (),
+            say("Shapes that are drawn: {}.", names(dict.fromkeys(rows["shown"]))),
         ]
     )
     chart = _chart(canvas, rows, kept, [visible(pair) for pair in pairs], budget)
