@@ -127,3 +127,21 @@ def test_what_a_page_can_ask_of_figures(tmp_path: Path) -> None:
             assert list(table["panel"]) == list(table["pair"] + " · " + table["setting"]), name
     single = draw(canvas_for(tmp_path / "single", budgets=(4,)).findings)
     assert all("controls" not in figure.spec.get("usermeta", {}) for figure in single.figures if figure.spec)
+
+
+def test_a_choice_leaves_the_other_settings_and_budgets_out(tmp_path: Path) -> None:
+    import vl_convert
+
+    drawn = draw(canvas_for(tmp_path / "s", pairs=("zoo", "other"), trees=("chain", "kary")).findings)
+    (depth,) = (figure for figure in drawn.figures if figure.name == "depth")
+    assert depth.spec is not None
+    rows = depth.tables["depth"].to_dict("records")
+    marks = []
+    for choice in ({}, {"pair": "other"}, {"budget": 2}):
+        params = [
+            each | ({"value": choice[each["name"]]} if each["name"] in choice else {}) for each in depth.spec["params"]
+        ]
+        svg = vl_convert.vegalite_to_svg(depth.spec | {"params": params, "datasets": {"depth": rows}})
+        marks.append((">zoo<" in svg, ">other<" in svg, ">at a node budget of 2<" in svg))
+        assert svg.count('aria-roledescription="point"') == (4 if choice.get("pair") else 8)  # of one budget always
+    assert marks == [(True, True, False), (False, True, False), (True, True, True)]
