@@ -11,7 +11,9 @@ from support.made_studies import write_study
 
 from specdraft.report.cross_fit import Halves, best_row, halves_of
 from specdraft.report.findings import findings_of
+from specdraft.report.leads import Lead, lead_sentence
 from specdraft.report.study_files import read_study
+from specdraft.report.words import plain
 from specdraft.results.comparisons import comparisons
 from specdraft.results.intervals import Interval
 from specdraft.results.metrics import HELPERS
@@ -132,18 +134,55 @@ def test_an_estimate_keeps_the_error_of_its_costs() -> None:
     assert value.value == narrow.value and value.low < narrow.low / 1.2 and value.high > narrow.high * 1.2
 
 
-def test_halves_that_pick_different_leaders_leave_it_open(tmp_path: Path) -> None:
-    """A study's leads from its records; without records they are picked and measured on the same prompts."""
-    folder = write_study(tmp_path / "study", trees=TREES, budgets=(4,))
-    before = findings_of(read_study(folder))
-    assert before.halves is None and all(lead.picked == () for lead in before.leads)
-    records = made(dict.fromkeys(TREES, 1.5), seed=3)
+def leads_of(folder: Path, records: pd.DataFrame) -> list[Lead]:
+    """Of a study with these records at one budget."""
+    write_study(folder, trees=tuple(records["tree"].unique()), budgets=(4,))
     keys = pd.read_csv(folder / "summary.csv")[COMBINATION_KEYS].assign(**EARLIER_KEYS)
     records = records.drop(columns="combination").merge(keys, on="tree").assign(repeat=0)
     records.reindex(columns=COLUMNS["records.csv"]).to_csv(folder / "records.csv", index=False)
     full = records.reindex(columns=[*dict.fromkeys([*COLUMNS["records.csv"], *HELPERS])])
     summarise(full, COMBINATION_KEYS).to_csv(folder / "summary.csv", index=False)
     comparisons(full).to_csv(folder / "comparisons.csv", index=False)
-    (lead,) = findings_of(read_study(folder)).leads
-    assert len(set(lead.picked)) == 2 and not lead.agreed and lead.verdict == "open"
+    return findings_of(read_study(folder)).leads
+
+
+def test_without_records_leaders_are_picked_and_measured_on_the_same_prompts(tmp_path: Path) -> None:
+    findings = findings_of(read_study(write_study(tmp_path / "study", trees=TREES, budgets=(4,))))
+    assert findings.halves is None and all(lead.picked == () and lead.agreed for lead in findings.leads)
     assert halves_of(tmp_path) is None
+
+
+def test_halves_that_pick_different_leaders_leave_it_open(tmp_path: Path) -> None:
+    records = made(dict.fromkeys(TREES, 1.5), seed=3)
+    (lead,) = leads_of(tmp_path / "study", records)
+    assert len(set(lead.picked)) == 2 and not lead.agreed and lead.verdict == "open"
+    standing = Halves(records).standing(TREES)
+    assert lead.value.value == pytest.approx(standing.value.value, abs=1e-4)
+    assert lead.lead.value == pytest.approx(standing.lead.value, abs=1e-4)
+    assert "the halves of the prompts pick " in plain(lead_sentence(lead))
+
+
+def test_a_lead_above_0_of_two_different_leaders_is_open_too(tmp_path: Path) -> None:
+    """What each half picks is ahead of its runner-up on the whole, but it is not one shape that is ahead."""
+    records = made({"chain": 0.0, "beam": 0.0, "wide": 0.0})
+    half = dict(zip(sorted(records["prompt_id"].unique()), Halves(records).half, strict=True))
+    rates = {
+        ("chain", 0): 10.0,
+        ("wide", 0): 9.5,
+        ("beam", 0): 9.4,
+        ("beam", 1): 8.01,
+        ("chain", 1): 8.0,
+        ("wide", 1): 1.0,
+    }
+    own = [rates[tree, half[prompt]] for tree, prompt in zip(records["tree"], records["prompt_id"], strict=True)]
+    noise = np.random.default_rng(1).normal(0, 1e-3, len(own))
+    (lead,) = leads_of(tmp_path / "study", records.assign(accepted_tokens=(own + noise) * records["steps"]))
+    assert set(lead.picked) == {"chain", "beam"} and lead.lead.low > 0 and lead.verdict == "open"
+
+
+def test_halves_that_pick_one_leader_leave_the_numbers_of_the_tables(tmp_path: Path) -> None:
+    records = made({"chain": 2.0, "kary": 1.0, "beam": 0.2})
+    (lead,) = leads_of(tmp_path / "study", records)
+    summary = pd.read_csv(tmp_path / "study" / "summary.csv").set_index("tree").loc["chain"]
+    assert lead.value == Interval.of(summary, "block_efficiency") and lead.verdict == "clear"
+    assert lead.picked == ("chain", "chain") and lead.agreed
