@@ -1,4 +1,4 @@
-"""The notebooks ship executed and run from top to bottom: the walk on the reference study, the course report on a bundled
+"""The notebooks ship executed and run from top to bottom: the walk on the reference study, the course report on a pair."""
 pair."""
 
 from __future__ import annotations
