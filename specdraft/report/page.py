@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from specdraft.errors import ResultsError
 from specdraft.report.document import Document
-from specdraft.report.table import Table
+from specdraft.report.table import Table, full
 from specdraft.report.texts import LIMITS, METRICS, REFERENCES
 from specdraft.report.words import Name, Strong, Text
 from specdraft.results.files import write_atomically
@@ -31,7 +31,7 @@ def html_page(document: Document) -> str:
     """The page."""
     folder = files("specdraft.report").joinpath("templates")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"words": _words, "json": _json}
+    environment.filters |= {"words": _words, "json": _json, "rows": _rows}
     template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
     parts = {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")}
     drawn = any(figure.spec for figure in document.drawn.figures)
@@ -46,6 +46,7 @@ def html_page(document: Document) -> str:
         datasets={name: columnar(table) for name, table in document.drawn.datasets.items()},
         specs={figure.name: figure.spec for figure in document.drawn.figures if figure.spec},
         long=is_long,
+        full=full,
     )
 
 
@@ -80,6 +81,11 @@ def columnar(table: pd.DataFrame) -> dict[str, list[Any]]:
 def is_long(table: Table) -> bool:
     """The page holds the rest of the rows as data."""
     return len(table.rows) > PAGE_ROWS
+
+
+def _rows(table: Table) -> list[list[str | list[str]]]:
+    """Every cell as it is shown, or with how it is written in full behind it."""
+    return [[[cell, full(cell)] if cell != full(cell) else cell for cell in row] for row in table.rows]
 
 
 def _words(text: Text) -> Markup:

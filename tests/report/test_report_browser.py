@@ -105,7 +105,7 @@ def column(opened: Any, name: str) -> list[str]:
     place = heads.index(name) + 1
     return list(
         opened.eval_on_selector_all(
-            f"#table-summary td:nth-child({place})", "all => all.map((cell) => cell.textContent)"
+            f"#table-summary td:nth-child({place})", "all => all.map((cell) => cell.title || cell.textContent)"
         )
     )
 
@@ -120,12 +120,42 @@ def test_sorting_finding_and_pages(opened: Any, report: Path) -> None:
     assert [float(text) for text in column(opened, "block_efficiency")] == ordered[::-1][:50]
     opened.locator("#table-summary .pages button[title='next page']").click()
     assert [float(text) for text in column(opened, "block_efficiency")] == ordered[::-1][50:100]
-    opened.locator("#table-summary input").fill("kary-k7")
+    search, said = opened.locator("#table-summary input[type=search]"), opened.locator("#table-summary .pages")
+    search.fill("kary-k7")
     assert set(column(opened, "tree")) == {"kary-k7"}
-    assert "6 of " in opened.locator("#table-summary .pages").text_content()
+    assert "6 of " in said.text_content()
+    search.fill("ZOO kary-k7")  # of two pairs, both words in a row of one
+    assert set(column(opened, "tree")) == {"kary-k7"} and "3 of " in said.text_content()
+    search.fill("zoo nowhere")
+    assert "no match" in said.text_content() and opened.locator("#table-summary tbody td.nothing").count() == 1
+    search.fill("")
+    assert opened.locator("#table-summary tbody tr").count() == 50
 
 
-def test_copying(opened: Any) -> None:
+def test_numbers_are_short_and_whole_where_pointed_at(opened: Any, report: Path) -> None:
+    written = pd.read_csv(report.parent / "summary.csv", dtype=str)
+    cells = opened.locator("#table-summary td.number[title]")
+    whole = cells.evaluate_all("all => all.map((cell) => [cell.title, cell.textContent])")
+    assert whole and all(len(shown.replace(".", "").lstrip("-0")) <= 3 and shown != full for full, shown in whole)
+    assert set(column(opened, "block_efficiency")) <= set(written["block_efficiency"])
+    assert cells.first.evaluate("cell => getComputedStyle(cell).textAlign") == "right"
+
+
+def test_first_columns_stay_and_nothing_is_cut(opened: Any) -> None:
+    cut = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+    opened.set_viewport_size({"width": 1440, "height": 900})
+    assert opened.evaluate(f"{cut}.map((box) => box.parentElement.id)") == []
+    opened.locator("#table-summary input.all").check()
+    scroll, cell = opened.locator("#table-summary .scroll"), opened.locator("#table-summary tbody td").nth(1)
+    before = cell.bounding_box()["x"]
+    scroll.evaluate("box => { box.scrollLeft = 400; }")
+    assert scroll.evaluate("box => box.scrollLeft") == 400 and cell.bounding_box()["x"] == before
+    opened.set_viewport_size({"width": 390, "height": 800})
+    opened.wait_for_function("document.documentElement.scrollWidth <= 390")
+    assert opened.locator("#table-summary td.frozen").first.is_visible()
+
+
+def test_copying(opened: Any, report: Path) -> None:
     opened.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
     opened.locator("#table-winners .copy").click()
     opened.wait_for_function("window.copied")
@@ -135,6 +165,12 @@ def test_copying(opened: Any) -> None:
         and len({line.count("\t") for line in lines}) == 1
         and len(lines) == 7
     )
+    opened.evaluate("window.copied = ''")
+    opened.locator("#table-summary .copy").click()
+    opened.wait_for_function("window.copied")
+    head, *rows = (line.split("\t") for line in opened.evaluate("window.copied").split("\n"))
+    written = pd.read_csv(report.parent / "summary.csv", dtype=str)
+    assert sorted(row[head.index("block_efficiency_lo")] for row in rows) == sorted(written["block_efficiency_lo"])
 
 
 def test_a_legend_singles_out(opened: Any) -> None:
