@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from specdraft.report.answer import answer
 from specdraft.report.confidence import Confidence, confidence, gaps
+from specdraft.report.drill import Drill
 from specdraft.report.figures import draw
 from specdraft.report.figures.base import Drawn
 from specdraft.report.findings import Findings, findings_of
 from specdraft.report.leads import ALONE
+from specdraft.report.replays import drills
 from specdraft.report.run_facts import Fact, run_facts
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.table import Table
 from specdraft.report.tables import tables, winners_table
 from specdraft.report.texts import ASKED, QUESTION
 from specdraft.report.words import Text, names, say
+
+if TYPE_CHECKING:
+    from specdraft.study.combination import Combination
 
 MOST_HEADLINES = 6
 
@@ -34,10 +41,17 @@ class Document:
     drawn: Drawn
     tables: list[Table] = field(default_factory=list)
     run: list[Fact] = field(default_factory=list)
+    drills: list[Drill] = field(default_factory=list)
 
 
-def compose(study: StudyFiles) -> Document:
-    """A study's report."""
+def compose(study: StudyFiles, drilled: bool = False, planned: Sequence[Combination] = ()) -> Document:
+    """A study's report.
+
+    Args:
+        study: its files.
+        drilled: with its leaders' prompts and their steps, which takes models and traces.
+        planned: its combinations, where they are at hand.
+    """
     findings = findings_of(study)
     return Document(
         title=study.name,
@@ -50,6 +64,7 @@ def compose(study: StudyFiles) -> Document:
         drawn=draw(findings),
         tables=list(tables(findings)),
         run=run_facts(study),
+        drills=drills(findings, planned) if drilled else [],
     )
 
 

@@ -156,6 +156,32 @@
     });
     show();
   };
+  // Steps: a page of its own for each prompt, packed until it is asked for.
+  const unpacked = async (text) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  const steps = read(document.getElementById("steps"));
+  const openSteps = async (button) => {
+    const drill = button.closest(".drill"), stage = drill.querySelector(".steps"), name = button.dataset.steps;
+    const close = stage.dataset.steps === name;
+    stage.dataset.steps = close ? "" : name;
+    drill.querySelectorAll(".open").forEach((other) => other.setAttribute("aria-expanded", String(!close && other.dataset.steps === name)));
+    stage.hidden = close;
+    stage.replaceChildren();
+    if (close) return;
+    try {
+      const frame = document.createElement("iframe");
+      frame.title = `steps of ${button.textContent}`;
+      frame.srcdoc = await unpacked(steps[name]);
+      stage.append(frame);
+      stage.scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      stage.textContent = "The steps could not be opened: " + error;
+    }
+  };
+  document.querySelectorAll(".open").forEach((button) => button.addEventListener("click", () => openSteps(button)));
+
   const tables = [...document.querySelectorAll(".table")];
   tables.forEach((box) => (box.querySelector(".tools") ? setUp : freeze)(box));
   window.addEventListener("resize", () => tables.forEach(freeze));
