@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from specdraft.report.answer import answer
 from specdraft.report.confidence import Confidence, confidence, gaps
+from specdraft.report.controls import Controls, controls
 from specdraft.report.drill import Drill
 from specdraft.report.figures import draw
 from specdraft.report.figures.base import Drawn
@@ -42,6 +43,7 @@ class Document:
     tables: list[Table] = field(default_factory=list)
     run: list[Fact] = field(default_factory=list)
     drills: list[Drill] = field(default_factory=list)
+    controls: Controls = field(default_factory=Controls)
 
 
 def compose(study: StudyFiles, drilled: bool = False, planned: Sequence[Combination] = ()) -> Document:
@@ -53,6 +55,7 @@ def compose(study: StudyFiles, drilled: bool = False, planned: Sequence[Combinat
         planned: its combinations, where they are at hand.
     """
     findings = findings_of(study)
+    drawn, drilled_prompts = draw(findings), drills(findings, planned) if drilled else []
     return Document(
         title=study.name,
         question=_question(findings),
@@ -61,10 +64,11 @@ def compose(study: StudyFiles, drilled: bool = False, planned: Sequence[Combinat
         gaps=list(gaps(findings)),
         tiles=_tiles(findings),
         headline=_headline(findings),
-        drawn=draw(findings),
+        drawn=drawn,
         tables=list(tables(findings)),
         run=run_facts(study),
-        drills=drills(findings, planned) if drilled else [],
+        drills=drilled_prompts,
+        controls=controls(findings, drawn, drilled_prompts),
     )
 
 

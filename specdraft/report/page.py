@@ -18,6 +18,8 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from specdraft.errors import ResultsError
+from specdraft.report.controls import ALWAYS
+from specdraft.report.controls import METRICS as METRIC_FIGURES
 from specdraft.report.document import Document
 from specdraft.report.table import Table, full
 from specdraft.report.texts import LIMITS, METRICS, REFERENCES
@@ -50,6 +52,7 @@ def html_page(document: Document) -> str:
         steps={
             f"{one.combination}/{name}": packed(page) for one in document.drills for name, page in one.pages.items()
         },
+        choices=set(METRIC_FIGURES) - {ALWAYS},
         long=is_long,
         full=full,
     )

@@ -16,6 +16,7 @@ from support.made_studies import write_study
 from specdraft.report.study_files import visible
 from specdraft.report.writing import write_report
 
+DRAWN = "body[data-drawn=yes]"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = ("<script>window.broken = 1</script>", "<img src=x onerror=broken=1>", 'a"b', "line\nbreak", "שלום", "🌳")
 
@@ -69,7 +70,7 @@ def opened(browser: Any, report: Path, heard: list[str], request: pytest.Fixture
         ),
     )
     page.goto(report.as_uri())
-    page.wait_for_selector("body[data-drawn=yes]", timeout=60_000)
+    page.wait_for_selector(DRAWN, timeout=60_000)
     yield page
     page.close()
 
@@ -183,6 +184,47 @@ def test_a_legend_singles_out(opened: Any) -> None:
     opened.wait_for_function(f"{faint} > 0")
 
 
+def names_in(opened: Any, figure: str) -> set[str]:
+    marks = f"#figure-{figure} .mark-symbol path"
+    said = opened.eval_on_selector_all(marks, "all => all.map((mark) => mark.__data__?.datum?.panel ?? '')")
+    return set(said) - {""}
+
+
+def test_controls_choose_what_is_drawn_and_listed(opened: Any, heard: list[str]) -> None:
+    controls = opened.eval_on_selector_all("#controls select", "all => all.map((one) => one.name)")
+    assert controls == ["pair", "metric", "budget", "shape"]  # one drafter, one setting, no categories
+    assert names_in(opened, "acceptance-length") == {"zoo", NASTY[0]}
+    opened.select_option("#controls select[name=pair]", "zoo")
+    opened.wait_for_selector(DRAWN)
+    assert opened.evaluate("location.hash") == "#pair=zoo"
+    assert names_in(opened, "acceptance-length") == {"zoo"} and set(column(opened, "pair")) == {"zoo"}
+    opened.select_option("#controls select[name=budget]", "4")
+    opened.wait_for_selector(DRAWN)
+    assert opened.evaluate("location.hash") == "#pair=zoo&budget=4"
+    assert set(column(opened, "budget")) == {"4"} and opened.locator("#table-winners tbody tr").count() == 1
+    assert opened.locator("#figure-acceptance-rate").is_hidden()
+    opened.select_option("#controls select[name=metric]", "acceptance-rate")
+    assert (
+        opened.locator("#figure-acceptance-rate").is_visible()
+        and opened.locator("#figure-acceptance-length").is_hidden()
+    )
+    assert heard == []
+
+
+def test_the_address_opens_the_same_view(browser: Any, report: Path) -> None:
+    page = browser.new_page()
+    page.goto(f"{report.as_uri()}#metric=acceptance-length&shape=chain&pair=zoo&budget=nonsense")
+    page.wait_for_selector(DRAWN, timeout=60_000)
+    chosen = page.eval_on_selector_all("#controls select", "all => all.map((one) => one.value)")
+    assert chosen == ["zoo", "acceptance-length", "", "chain"]
+    for figure in ("acceptance-length", "depth"):
+        assert page.locator(f"#figure-{figure} .mark-symbol path[opacity='0.08']").count() > 0
+    page.get_by_role("button", name="show all").click()
+    page.wait_for_function("!location.hash.includes('=')")
+    assert page.eval_on_selector_all("#controls select", "all => all.map((one) => one.value)")[0] == ""
+    page.close()
+
+
 def test_printed(opened: Any) -> None:
     opened.emulate_media(media="print")
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -193,7 +235,7 @@ def test_printed(opened: Any) -> None:
 def test_dark_text_can_be_read(browser: Any, report: Path) -> None:
     page = browser.new_page(color_scheme="dark")
     page.goto(report.as_uri())
-    page.wait_for_selector("body[data-drawn=yes]")
+    page.wait_for_selector(DRAWN)
     axis = page.evaluate("getComputedStyle(document.querySelector('#figure-heat .role-axis-label text')).fill")
     assert axis == page.evaluate("getComputedStyle(document.body).color") == "rgb(236, 236, 236)"
     page.close()
