@@ -1,5 +1,4 @@
-"""The notebooks ship executed and run from top to bottom: the walk on the reference study, the course report on a pair."""
-pair."""
+"""The notebooks ship executed and run from top to bottom: the walk on a study, the course report on a pair."""
 
 from __future__ import annotations
 

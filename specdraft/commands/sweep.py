@@ -74,7 +74,7 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
     with shown_progress(errors) as progress:
         outcome = run_study(plan, folder, fresh, progress)
         progress.stage("report", int(plan.settings.report), "pages")
-        reported = _report_after_sweep(folder) if plan.settings.report else None
+        reported = _report_after_sweep(folder, plan) if plan.settings.report else None
     summary = outcome.tables["summary.csv"]
     if as_json:
         rows = json.loads(summary.to_json(orient="records"))
@@ -119,12 +119,12 @@ class Reported(NamedTuple):
     problem: str = ""
 
 
-def _report_after_sweep(folder: Path) -> Reported:
+def _report_after_sweep(folder: Path, plan: StudyPlan) -> Reported:
     """The study is written: a report that fails costs one line, not the sweep."""
     try:
         from specdraft.report.writing import write_report
 
-        return Reported(write_report(folder)[0])
+        return Reported(write_report(folder, planned=plan.combinations)[0])
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         reason = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"

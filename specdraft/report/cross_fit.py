@@ -80,7 +80,9 @@ class Halves:
             return Standing(leaders, runners, value, Interval(np.nan, np.nan, np.nan))
         first, second = (self._mixed(ratios, pair) for pair in (leaders, runners))
         ends = bounds_of_differences(first, second, self._categories)[0]
-        return Standing(leaders, runners, value, Interval(float((first.estimates - second.estimates)[0]), *map(float, ends)))
+        return Standing(
+            leaders, runners, value, Interval(float((first.estimates - second.estimates)[0]), *map(float, ends))
+        )
 
     def best(self, ratio: str, combinations: Sequence[str], lowest: bool = False) -> tuple[Pair, Interval]:
         """For each half what has the most of a ratio on the other half, or the least; what they have on their own."""

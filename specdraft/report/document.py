@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from specdraft.report.answer import answer
 from specdraft.report.confidence import Confidence, confidence, gaps
+from specdraft.report.controls import Controls, controls
+from specdraft.report.drill import Drill
 from specdraft.report.figures import draw
 from specdraft.report.figures.base import Drawn
 from specdraft.report.findings import Findings, findings_of
 from specdraft.report.leads import ALONE
+from specdraft.report.replays import drills
 from specdraft.report.run_facts import Fact, run_facts
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.table import Table
 from specdraft.report.tables import tables, winners_table
 from specdraft.report.texts import ASKED, QUESTION
 from specdraft.report.words import Text, names, say
+
+if TYPE_CHECKING:
+    from specdraft.study.combination import Combination
 
 MOST_HEADLINES = 6
 HEADING = "Which draft tree gets the most tokens accepted?"
@@ -36,11 +44,24 @@ class Document:
     tables: list[Table] = field(default_factory=list)
     run: list[Fact] = field(default_factory=list)
     heading: str = HEADING
+    drills: list[Drill] = field(default_factory=list)
+    controls: Controls = field(default_factory=Controls)
 
 
-def compose(study: StudyFiles, figures: bool = True) -> Document:
-    """A study's report; without its figures, if only its words are wanted."""
+def compose(
+    study: StudyFiles, figures: bool = True, drilled: bool = False, planned: Sequence[Combination] = ()
+) -> Document:
+    """A study's report.
+
+    Args:
+        study: its files.
+        figures: left out if only its words are wanted.
+        drilled: with its leaders' prompts and their steps, which takes models and traces.
+        planned: its combinations, where they are at hand.
+    """
     findings = findings_of(study)
+    drawn = draw(findings) if figures else Drawn()
+    drilled_prompts = drills(findings, planned) if drilled else []
     return Document(
         title=study.name,
         question=_question(findings),
@@ -49,9 +70,11 @@ def compose(study: StudyFiles, figures: bool = True) -> Document:
         gaps=list(gaps(findings)),
         tiles=_tiles(findings),
         headline=_headline(findings),
-        drawn=draw(findings) if figures else Drawn(),
+        drawn=drawn,
         tables=list(tables(findings)),
         run=run_facts(study),
+        drills=drilled_prompts,
+        controls=controls(findings, drawn, drilled_prompts),
     )
 
 

@@ -12,9 +12,9 @@ from specdraft.prediction.length.oracle import Oracle
 from specdraft.report.findings import Findings
 from specdraft.report.sized_table import SPEEDS
 from specdraft.report.study_files import settings_without, visible
-from specdraft.report.table import Table
+from specdraft.report.table import Table, interval_cell, value_cell
 from specdraft.report.words import say
-from specdraft.results.intervals import Interval, number
+from specdraft.results.intervals import Interval
 
 CONSTANT, ORACLE = Constant.kind, Oracle.kind
 COLUMNS = ("setting", "length", "up to", "drafted a step", "tokens per step [95 %]", "constant, as many drafted",
@@ -81,8 +81,9 @@ def _row(one: pd.Series[Any], alike: pd.DataFrame) -> tuple[str, ...]:
     within = same[(same["policy"] == "") & (same["nodes"] <= one["budget"])]["speed"].max()
     oracle = same[(same["policy"] == ORACLE) & (same["budget"] == one["budget"])]["speed"].max()
     gap = (one["speed"] - within) / (oracle - within) if oracle > within else np.nan
-    tokens_per_step = str(Interval.of(one, "block_efficiency"))
-    shares = (number(one["equal"]), _share(avoided), number(one["speed"]), number(within), number(oracle), _share(gap))
+    tokens_per_step = interval_cell(Interval.of(one, "block_efficiency"))
+    equal, *speeds = map(value_cell, (one["equal"], one["speed"], within, oracle))
+    shares = (equal, _share(avoided), *speeds, _share(gap))
     return (*names, tokens_per_step, *shares)
 
 

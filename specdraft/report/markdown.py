@@ -82,7 +82,7 @@ def markdown_page(document: Document, picture: Callable[[str], str | None]) -> s
         *(f"- `{name}`: {escaped(meaning)}" for name, meaning in METRICS),
         "",
     ]
-    lines += ["## Limits", "", *(f"- {escaped(limit)}" for limit in LIMITS), ""]
+    lines += ["## Limits", "", *(f"- {words(limit)}" for limit in LIMITS), ""]
     lines += ["## References", "", *(f"- {escaped(reference)}" for reference in REFERENCES), ""]
     return "\n".join(lines)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+from base64 import b64encode
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -16,8 +18,10 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from specdraft.errors import ResultsError
+from specdraft.report.controls import ALWAYS
+from specdraft.report.controls import METRICS as METRIC_FIGURES
 from specdraft.report.document import Document
-from specdraft.report.table import Table
+from specdraft.report.table import Table, full
 from specdraft.report.texts import LIMITS, METRICS, REFERENCES
 from specdraft.report.words import Name, Strong, Text
 from specdraft.results.files import write_atomically
@@ -31,7 +35,7 @@ def html_page(document: Document) -> str:
     """The page."""
     folder = files("specdraft.report").joinpath("templates")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"words": as_html, "json": _json}
+    environment.filters |= {"words": as_html, "json": _json, "rows": _rows}
     template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
     parts = {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")}
     drawn = any(figure.spec for figure in document.drawn.figures)
@@ -45,7 +49,12 @@ def html_page(document: Document) -> str:
         vega=Markup(vega_bundle()) if drawn else "",
         datasets={name: columnar(table) for name, table in document.drawn.datasets.items()},
         specs={figure.name: figure.spec for figure in document.drawn.figures if figure.spec},
+        steps={
+            f"{one.combination}/{name}": packed(page) for one in document.drills for name, page in one.pages.items()
+        },
+        choices=set(METRIC_FIGURES) - {ALWAYS},
         long=is_long,
+        full=full,
     )
 
 
@@ -77,9 +86,19 @@ def columnar(table: pd.DataFrame) -> dict[str, list[Any]]:
     return {str(name): table[name].astype(object).where(table[name].notna(), None).tolist() for name in table}
 
 
+def packed(text: str) -> str:
+    """A text as a script element holds it in a tenth of its size: gzip, base64."""
+    return b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
 def is_long(table: Table) -> bool:
     """The page holds the rest of the rows as data."""
     return len(table.rows) > PAGE_ROWS
+
+
+def _rows(table: Table) -> list[list[str | list[str]]]:
+    """Every cell as it is shown, or with how it is written in full behind it."""
+    return [[[cell, full(cell)] if cell != full(cell) else cell for cell in row] for row in table.rows]
 
 
 def as_html(text: Text) -> Markup:

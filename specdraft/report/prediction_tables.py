@@ -10,8 +10,8 @@ import pandas as pd
 from specdraft.report.findings import Findings, fair
 from specdraft.report.run_facts import memory_facts
 from specdraft.report.study_files import StudyFiles, visible
-from specdraft.report.table import Table
-from specdraft.report.words import plural, say
+from specdraft.report.table import Table, interval_cell, value_cell
+from specdraft.report.words import Name, plural, say
 from specdraft.results.intervals import Interval
 from specdraft.results.kept_tables import ABLATION
 
@@ -33,8 +33,10 @@ def ablation_table(study: StudyFiles) -> Table | None:
     note = say(
         "Scores of conditional acceptance (of nodes whose parent was accepted), on prompts that were not fitted on. A "
         "row reads the features of the rows above it and one group more; what it gains is paired with the row above. A "
-        "group adds, or harms, where the interval of the log loss that it gains lies below, or above, 0. `fitted` "
-        "is the first model that is fitted, on the drafter's probabilities; `extra` is what an alignment tells."
+        "group adds, or harms, where the interval of the log loss that it gains lies below, or above, 0. {} is the "
+        "first model that is fitted, on the drafter's probabilities; {} is what an alignment tells.",
+        Name("fitted"),
+        Name("extra"),
     )
     rows = [_ablation_row(row) for _, row in table.iterrows()]
     return Table("ablation", "What each feature adds to a predictor of acceptance", ABLATION_COLUMNS, rows, note)
@@ -44,8 +46,9 @@ def _ablation_row(row: pd.Series[Any]) -> tuple[str, ...]:
     loss, gained = (Interval.of(row, name) for name in ("log_loss", "gained_log_loss"))
     drafter = "" if row["drafter"] == "model" else f" with {row['drafter']}"
     texts = _setting(f"{row['pair']}{drafter}", row["temperature"])
-    scores = (f"{loss:.4f}", "–" if pd.isna(gained.value) else f"{gained:+.4f}", f"{row['auroc']:.3f}")
-    error, said = f"{row['ece_debiased']:.4f}", visible(row["says"]) or "–"
+    gain = "–" if pd.isna(gained.value) else interval_cell(gained, "+.4f")
+    scores = (interval_cell(loss, ".4f"), gain, value_cell(row["auroc"], 3))
+    error, said = value_cell(row["ece_debiased"], 3), visible(row["says"]) or "–"
     return (texts, str(int(row["prompts"])), visible(row["added"]), *scores, error, said)
 
 

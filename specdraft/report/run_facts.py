@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from specdraft.bench.curve import CostCurve, not_reliable
+from specdraft.report.certificate import certificate_text
 from specdraft.report.study_files import StudyFiles, visible
 from specdraft.report.words import Name, Text, plural, say
 
@@ -37,7 +38,7 @@ def run_facts(study: StudyFiles) -> list[Fact]:
         _fact("source", *_source(about("source"))),
         _fact("time", f"{wall_s:,.0f} s" if isinstance(wall_s, int | float) else None, *_stages(about("stages_s"))),
         _fact("skipped", _skipped(len(skipped)) if isinstance(skipped, list) and skipped else None),
-        _fact("certificate", about("certificate", "kind"), *_certificate(study)),
+        _certificate(study),
         _fact("intervals", about("intervals")),
     ]
     return [fact for fact in facts if fact is not None]
@@ -188,17 +189,13 @@ def _skipped(count: int) -> str:
     return plural(count, "combination") + " that do not fit together (manifest.json names each)"
 
 
-def _certificate(study: StudyFiles) -> Iterator[str]:
-    for key in ("compared", "identical", "replayed"):
-        if isinstance(count := study.about("certificate", key), int):
-            yield f"{count:,} {key}"
-    for key in ("ties", "bugs"):
-        if isinstance(texts := study.about("certificate", key), list):
-            yield plural(len(texts), key[:-1])
-
-
 def _marked(before: str, value: Any, after: str = "") -> str | None:
     return None if value is None else f"{before}{value}{after}"
+
+
+def _certificate(study: StudyFiles) -> Fact | None:
+    said = certificate_text(study.about("certificate"), study.summary)
+    return Fact("certificate", said) if said else None
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:

@@ -18,12 +18,13 @@ from specdraft.report.figures.canvas import spread
 from specdraft.report.figures.charts import METRIC_TITLES
 from specdraft.report.findings import Findings, findings_of
 from specdraft.report.markdown import markdown_page
+from specdraft.report.marks import SYMBOLS
 from specdraft.report.page import html_page
 from specdraft.report.run_facts import Fact
 from specdraft.report.study_files import StudyFiles, read_study
 from specdraft.report.table import Table
 from specdraft.report.texts import QUESTION
-from specdraft.report.theme import COLOURS, MARKERS
+from specdraft.report.theme import COLOURS
 from specdraft.report.words import Strong, Text, names, plural, say
 from specdraft.results.files import check_file_writable, write_atomically
 from specdraft.results.study_side import refuse_twice, tell_apart
@@ -142,7 +143,7 @@ def _chart(lines: list[str]) -> Any:
     x = alt.X("budget:Q", scale=alt.Scale(type="log", base=2), title="node budget")
     y = alt.Y("value:Q", scale=alt.Scale(zero=False), title=METRIC_TITLES["block_efficiency"])
     legend = alt.Legend(title="study and setting", columns=2, labelLimit=420, symbolOpacity=1)
-    colours, markers = (list(islice(cycle(marks), len(lines))) for marks in (COLOURS, MARKERS))
+    colours, markers = (list(islice(cycle(marks), len(lines))) for marks in (COLOURS, SYMBOLS))
     colour = alt.Color("line:N", scale=alt.Scale(domain=lines, range=colours), legend=legend)
     shape = alt.Shape("line:N", scale=alt.Scale(domain=lines, range=markers), legend=legend)
     tips = [alt.Tooltip("line:N", title="study and setting"), alt.Tooltip("shown:N", title="first"), "budget:Q",

@@ -10,7 +10,7 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.report.findings import Findings
 from specdraft.report.study_files import StudyFiles, visible
-from specdraft.report.table import Table
+from specdraft.report.table import Table, interval_cell, value_cell
 from specdraft.report.words import say
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.comparisons import GROUP_KEYS
@@ -91,13 +91,13 @@ def _row(one: pd.Series[Any], rows: pd.DataFrame, records: pd.DataFrame) -> tupl
     low, high = bounds(own, timed.categories)[0]
     plain = one[column] / one[ratio]
     names = (visible(one["panel"]), one["shown"], f"{one['budget']:g}", f"{one['drafted_tokens'] / one['steps']:.1f}")
-    said = str(Interval(own.estimates[0], low, high))
+    said = interval_cell(Interval(own.estimates[0], low, high))
     if not len(fixed):
-        return (*names, said, "–", "–", number(plain), "–")
+        return (*names, said, "–", "–", value_cell(plain), "–")
     best = int(np.argmax(others.estimates))
     fastest = f"{number(others.estimates[best])} with {timed.budgets[best]:g}"
     lead = _lead(own, others.at(np.array([best])), timed)
-    return (*names, said, fastest, number(_in_hindsight(others)), number(plain), lead)
+    return (*names, said, fastest, value_cell(_in_hindsight(others)), value_cell(plain), lead)
 
 
 def _in_hindsight(speed: Ratios) -> float:
@@ -109,4 +109,4 @@ def _in_hindsight(speed: Ratios) -> float:
 def _lead(own: Ratios, fixed: Ratios, timed: _Timed) -> str:
     """How much faster than the fixed budget."""
     low, high = bounds_of_differences(own, fixed, timed.categories)[0]
-    return f"{Interval(own.estimates[0] - fixed.estimates[0], low, high):+.2f}"
+    return interval_cell(Interval(own.estimates[0] - fixed.estimates[0], low, high), "+.2f")

@@ -10,16 +10,11 @@ from specdraft.report.lengths_table import lengths_table
 from specdraft.report.prediction_tables import ablation_table, promises_table
 from specdraft.report.sized_table import sized_table
 from specdraft.report.study_files import StudyFiles, visible
-from specdraft.report.table import Table
+from specdraft.report.summary_table import summary_table
+from specdraft.report.table import Table, interval_cell, value_cell
 from specdraft.report.text_tables import quality_table, sizes_table
 from specdraft.report.words import say
-from specdraft.results.intervals import number
-from specdraft.results.metrics import COUNTS, LATENCIES, TIMES
-from specdraft.results.summary import RATIOS_WITH_ENDS
 
-ESTIMATES = ("est_tokens_per_s", "est_speedup")
-BRIEF = ("tree", "budget", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi", "acceptance_length",
-         "acceptance_rate", "speedup", "est_speedup")  # fmt: skip
 WINNERS = ("setting", "nodes", "first", "tokens per pass [95 %]", "runner-up", "lead [95 %]", "verdict",
            "hindsight (reference)")  # fmt: skip
 
@@ -38,7 +33,7 @@ def winners_table(name: str, title: str, leads: Sequence[Lead], total: int) -> T
         _about_sizes(leads),
         f" {len(leads)} of {total} settings; the others are in the table of winners." if len(leads) < total else "",
     )
-    return Table(name, title, WINNERS, list(map(_winners_row, leads)), note)
+    return Table(name, title, WINNERS, list(map(_winners_row, leads)), note, frozen=2)
 
 
 def _about_sizes(leads: Iterable[Lead]) -> str:
@@ -53,11 +48,11 @@ def _winners_row(lead: Lead) -> tuple[str, ...]:
         lead.panel,
         str(lead.budget),
         " = ".join(map(lead.said, lead.trees)),
-        str(lead.value),
+        interval_cell(lead.value),
         lead.said(lead.runner) if lead.runner else "–",
-        str(lead.lead),
+        interval_cell(lead.lead),
         lead.verdict,
-        number(lead.hindsight),
+        value_cell(lead.hindsight),
     )
 
 
@@ -72,22 +67,9 @@ def tables(findings: Findings) -> Iterable[Table]:
         if table is not None:
             yield table
     if len(findings.study.written):
-        yield _summary_table(findings.study)
+        yield summary_table(findings.study)
     if findings.study.failures:
         yield _failures_table(findings.study)
-
-
-def _summary_table(study: StudyFiles) -> Table:
-    """All combinations, with the columns that hold anything."""
-    written = study.written
-    counted = (*COUNTS, *RATIOS_WITH_ENDS, *TIMES, *LATENCIES)
-    wanted = ["pair", *study.varying, "tree", "budget", "nodes", "depth", *counted, "combination"]
-    columns = [name for name in dict.fromkeys(wanted) if name in written and (written[name] != "").any()]
-    rows = list(written[columns].map(visible).itertuples(index=False, name=None))
-    estimates = " Columns that begin with est_ are estimates." if set(columns) & set(ESTIMATES) else ""
-    brief = tuple(name for name in ("pair", *study.varying, *BRIEF) if name in columns)
-    note = say("Numbers as summary.csv has them.{}", estimates)
-    return Table("summary", "All combinations", tuple(columns), rows, note, brief)
 
 
 def _failures_table(study: StudyFiles) -> Table:

@@ -8,9 +8,9 @@ import pandas as pd
 
 from specdraft.report.findings import Findings
 from specdraft.report.study_files import visible
-from specdraft.report.table import Table
+from specdraft.report.table import Table, interval_cell, value_cell
 from specdraft.report.words import Text, plural, say
-from specdraft.results.intervals import Interval, number
+from specdraft.results.intervals import Interval
 
 QUALITY_COLUMNS = (
     "pair",
@@ -52,8 +52,11 @@ def _about_equal(equal: int, count: int) -> Text:
 def _quality_row(row: pd.Series[Any]) -> tuple[str, ...]:
     over = Interval.of(row, "nll_over_plain")
     names = (row["pair"], row["acceptance"], row["temperature"], row["shown"], row["nodes"])
-    values = (str(Interval.of(row, "perplexity")), number(row["nll"], 3), number(row["plain_nll"], 3), f"{over:+.3f}")
-    return (*map(_said, names), *values)
+    values = (
+        interval_cell(Interval.of(row, "perplexity")),
+        *(value_cell(row[name], 3) for name in ("nll", "plain_nll")),
+    )
+    return (*map(_said, names), *values, interval_cell(over, "+.3f"))
 
 
 def sizes_table(findings: Findings) -> Table | None:

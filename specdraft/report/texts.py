@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from specdraft.report.words import Name, say
 from specdraft.results.metrics import MOST_LOOPING
 
 QUESTION = (
@@ -58,15 +59,20 @@ METRICS = (
     ),
 )
 LIMITS = (
-    (
+    say(
         "Leaders are picked on one half of the prompts and measured on the other where the numbers of single prompts "
         "are kept. Nothing is corrected for the number of comparisons: of many leads with a 95 % interval above 0, "
         "some can be luck."
     ),
-    "Intervals say how far the numbers carry over to other prompts of the same kind, not to other models, "
-    "languages or hardware.",
-    "More tokens per pass is not the same as faster: a bigger tree costs more to draft and to check.",
-    "The rule `typical` is not lossless: its text is not the target's own. Compare its counts with care.",
+    say(
+        "Intervals say how far the numbers carry over to other prompts of the same kind, not to other models, "
+        "languages or hardware."
+    ),
+    say("More tokens per pass is not the same as faster: a bigger tree costs more to draft and to check."),
+    say(
+        "The rule {} is not lossless: its text is not the target's own. Compare its counts with care.",
+        Name("typical"),
+    ),
 )
 REFERENCES = (
     (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from specdraft.errors import ConfigError, did_you_mean
@@ -14,6 +14,9 @@ from specdraft.report.markdown import markdown_page
 from specdraft.report.page import columnar, html_page
 from specdraft.report.study_files import read_study
 from specdraft.results.files import check_file_writable, check_folder_writable, write_atomically
+
+if TYPE_CHECKING:
+    from specdraft.study.combination import Combination
 
 FORMATS = ("html", "md", "png")
 PICTURES = "figures"
@@ -33,13 +36,19 @@ def parse_formats(text: str | None, out: Path | None = None) -> tuple[str, ...]:
     return parts
 
 
-def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write_report(
+    folder: Path,
+    out: Path | None = None,
+    formats: Sequence[str] = FORMATS,
+    planned: Sequence[Combination] = (),
+) -> list[Path]:
     """Write a study's report and return the files.
 
     Args:
         folder: the results folder; pictures go to its `figures/`.
         out: the page's file; `folder/report.html` if not given. A second page stands beside it with its own ending.
         formats: of `html`, `md` and `png`.
+        planned: the study's combinations, where they are at hand.
 
     Raises:
         ResultsError: the folder holds no results, or a file cannot be written.
@@ -50,7 +59,7 @@ def write_report(folder: Path, out: Path | None = None, formats: Sequence[str] =
     for path in pages.values():
         check_file_writable(path)
     pictures = _pictures_folder(folder, formats)
-    document = compose(study)
+    document = compose(study, drilled="html" in pages, planned=planned)
     written = []
     if pictures is not None:
         written += _write_pictures(document, pictures)

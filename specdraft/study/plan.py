@@ -201,13 +201,15 @@ def _few_combinations(
         for group in ("sampling", "acceptance", "pruning", "length", "prompts"):
             point.groups[group].check()
     return [
-        _combination(point, find_pair(point.groups["pair"], point.groups["drafter"])) for point in named_points(points)
+        combination_at(point, find_pair(point.groups["pair"], point.groups["drafter"]))
+        for point in named_points(points)
     ]
 
 
-def _combination(
+def combination_at(
     point: Point, pair: PairFiles, digest: str = "", trees: Trees | None = None, once: Once | None = None
 ) -> Combination:
+    """The combination of a point, of a pair whose files are here."""
     groups = point.groups
     return Combination(
         pair,
@@ -280,7 +282,7 @@ def _combinations(
             continue
         files = pairs[key]
         try:
-            combination = _combination(point, files, digest, trees, once)
+            combination = combination_at(point, files, digest, trees, once)
         except ConfigError as error:
             skipped.append((" ".join(point.overrides), str(error)))
             continue

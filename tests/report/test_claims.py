@@ -162,7 +162,11 @@ def test_the_certificate_and_the_source_are_told_whole(tmp_path: Path) -> None:
     for dirty, word in ((True, "changed since"), (False, "unchanged")):
         manifest = study.manifest | {"certificate": certificate, "source": {"commit": "abc", "dirty": dirty}}
         facts = {fact.label: plain(fact.text) for fact in run_facts(replace(study, manifest=manifest))}
-        assert facts["certificate"] == "greedy: compared, 12 compared, 9 identical, 1,234 replayed, 2 ties, 1 bug"
+        assert facts["certificate"] == (
+            "12 greedy texts were decoded live and compared with plain greedy decoding of the target: 9 identical, "
+            "2 differences at a near-tie of two tokens, 1 difference that should not be. 1,234 rows are replayed along "
+            "the target's own recorded texts, which no tree changes."
+        )
         assert facts["source"] == f"abc, {word}"
 
 

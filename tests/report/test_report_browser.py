@@ -16,6 +16,7 @@ from support.made_studies import write_study
 from specdraft.report.study_files import visible
 from specdraft.report.writing import write_report
 
+DRAWN = "body[data-drawn=yes]"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = ("<script>window.broken = 1</script>", "<img src=x onerror=broken=1>", 'a"b', "line\nbreak", "שלום", "🌳")
 
@@ -69,7 +70,7 @@ def opened(browser: Any, report: Path, heard: list[str], request: pytest.Fixture
         ),
     )
     page.goto(report.as_uri())
-    page.wait_for_selector("body[data-drawn=yes]", timeout=60_000)
+    page.wait_for_selector(DRAWN, timeout=60_000)
     yield page
     page.close()
 
@@ -105,7 +106,7 @@ def column(opened: Any, name: str) -> list[str]:
     place = heads.index(name) + 1
     return list(
         opened.eval_on_selector_all(
-            f"#table-summary td:nth-child({place})", "all => all.map((cell) => cell.textContent)"
+            f"#table-summary td:nth-child({place})", "all => all.map((cell) => cell.title || cell.textContent)"
         )
     )
 
@@ -120,12 +121,42 @@ def test_sorting_finding_and_pages(opened: Any, report: Path) -> None:
     assert [float(text) for text in column(opened, "block_efficiency")] == ordered[::-1][:50]
     opened.locator("#table-summary .pages button[title='next page']").click()
     assert [float(text) for text in column(opened, "block_efficiency")] == ordered[::-1][50:100]
-    opened.locator("#table-summary input").fill("kary-k7")
+    search, said = opened.locator("#table-summary input[type=search]"), opened.locator("#table-summary .pages")
+    search.fill("kary-k7")
     assert set(column(opened, "tree")) == {"kary-k7"}
-    assert "6 of " in opened.locator("#table-summary .pages").text_content()
+    assert "6 of " in said.text_content()
+    search.fill("ZOO kary-k7")  # of two pairs, both words in a row of one
+    assert set(column(opened, "tree")) == {"kary-k7"} and "3 of " in said.text_content()
+    search.fill("zoo nowhere")
+    assert "no match" in said.text_content() and opened.locator("#table-summary tbody td.nothing").count() == 1
+    search.fill("")
+    assert opened.locator("#table-summary tbody tr").count() == 50
 
 
-def test_copying(opened: Any) -> None:
+def test_numbers_are_short_and_whole_where_pointed_at(opened: Any, report: Path) -> None:
+    written = pd.read_csv(report.parent / "summary.csv", dtype=str)
+    cells = opened.locator("#table-summary td.number[title]")
+    whole = cells.evaluate_all("all => all.map((cell) => [cell.title, cell.textContent])")
+    assert whole and all(len(shown.replace(".", "").lstrip("-0")) <= 3 and shown != full for full, shown in whole)
+    assert set(column(opened, "block_efficiency")) <= set(written["block_efficiency"])
+    assert cells.first.evaluate("cell => getComputedStyle(cell).textAlign") == "right"
+
+
+def test_first_columns_stay_and_nothing_is_cut(opened: Any) -> None:
+    cut = "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+    opened.set_viewport_size({"width": 1440, "height": 900})
+    assert opened.evaluate(f"{cut}.map((box) => box.parentElement.id)") == []
+    opened.locator("#table-summary input.all").check()
+    scroll, cell = opened.locator("#table-summary .scroll"), opened.locator("#table-summary tbody td").nth(1)
+    before = cell.bounding_box()["x"]
+    scroll.evaluate("box => { box.scrollLeft = 400; }")
+    assert scroll.evaluate("box => box.scrollLeft") == 400 and cell.bounding_box()["x"] == before
+    opened.set_viewport_size({"width": 390, "height": 800})
+    opened.wait_for_function("document.documentElement.scrollWidth <= 390")
+    assert opened.locator("#table-summary td.frozen").first.is_visible()
+
+
+def test_copying(opened: Any, report: Path) -> None:
     opened.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
     opened.locator("#table-winners .copy").click()
     opened.wait_for_function("window.copied")
@@ -135,6 +166,12 @@ def test_copying(opened: Any) -> None:
         and len({line.count("\t") for line in lines}) == 1
         and len(lines) == 7
     )
+    opened.evaluate("window.copied = ''")
+    opened.locator("#table-summary .copy").click()
+    opened.wait_for_function("window.copied")
+    head, *rows = (line.split("\t") for line in opened.evaluate("window.copied").split("\n"))
+    written = pd.read_csv(report.parent / "summary.csv", dtype=str)
+    assert sorted(row[head.index("block_efficiency_lo")] for row in rows) == sorted(written["block_efficiency_lo"])
 
 
 def test_a_legend_singles_out(opened: Any) -> None:
@@ -147,6 +184,47 @@ def test_a_legend_singles_out(opened: Any) -> None:
     opened.wait_for_function(f"{faint} > 0")
 
 
+def names_in(opened: Any, figure: str) -> set[str]:
+    marks = f"#figure-{figure} .mark-symbol path"
+    said = opened.eval_on_selector_all(marks, "all => all.map((mark) => mark.__data__?.datum?.panel ?? '')")
+    return set(said) - {""}
+
+
+def test_controls_choose_what_is_drawn_and_listed(opened: Any, heard: list[str]) -> None:
+    controls = opened.eval_on_selector_all("#controls select", "all => all.map((one) => one.name)")
+    assert controls == ["pair", "metric", "budget", "shape"]  # one drafter, one setting, no categories
+    assert names_in(opened, "acceptance-length") == {"zoo", NASTY[0]}
+    opened.select_option("#controls select[name=pair]", "zoo")
+    opened.wait_for_selector(DRAWN)
+    assert opened.evaluate("location.hash") == "#pair=zoo"
+    assert names_in(opened, "acceptance-length") == {"zoo"} and set(column(opened, "pair")) == {"zoo"}
+    opened.select_option("#controls select[name=budget]", "4")
+    opened.wait_for_selector(DRAWN)
+    assert opened.evaluate("location.hash") == "#pair=zoo&budget=4"
+    assert set(column(opened, "budget")) == {"4"} and opened.locator("#table-winners tbody tr").count() == 1
+    assert opened.locator("#figure-acceptance-rate").is_hidden()
+    opened.select_option("#controls select[name=metric]", "acceptance-rate")
+    assert (
+        opened.locator("#figure-acceptance-rate").is_visible()
+        and opened.locator("#figure-acceptance-length").is_hidden()
+    )
+    assert heard == []
+
+
+def test_the_address_opens_the_same_view(browser: Any, report: Path) -> None:
+    page = browser.new_page()
+    page.goto(f"{report.as_uri()}#metric=acceptance-length&shape=chain&pair=zoo&budget=nonsense")
+    page.wait_for_selector(DRAWN, timeout=60_000)
+    chosen = page.eval_on_selector_all("#controls select", "all => all.map((one) => one.value)")
+    assert chosen == ["zoo", "acceptance-length", "", "chain"]
+    for figure in ("acceptance-length", "depth"):
+        assert page.locator(f"#figure-{figure} .mark-symbol path[opacity='0.08']").count() > 0
+    page.get_by_role("button", name="show all").click()
+    page.wait_for_function("!location.hash.includes('=')")
+    assert page.eval_on_selector_all("#controls select", "all => all.map((one) => one.value)")[0] == ""
+    page.close()
+
+
 def test_printed(opened: Any) -> None:
     opened.emulate_media(media="print")
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -157,7 +235,7 @@ def test_printed(opened: Any) -> None:
 def test_dark_text_can_be_read(browser: Any, report: Path) -> None:
     page = browser.new_page(color_scheme="dark")
     page.goto(report.as_uri())
-    page.wait_for_selector("body[data-drawn=yes]")
+    page.wait_for_selector(DRAWN)
     axis = page.evaluate("getComputedStyle(document.querySelector('#figure-heat .role-axis-label text')).fill")
     assert axis == page.evaluate("getComputedStyle(document.body).color") == "rgb(236, 236, 236)"
     page.close()

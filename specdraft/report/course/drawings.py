@@ -9,7 +9,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from specdraft.report.theme import COLOURS, CONFIG, DASHES, GREY, HEAT, ShapeScales
+from specdraft.report.marks import ShapeScales
+from specdraft.report.theme import COLOURS, CONFIG, DASHES, GREY, HEAT
 
 PANEL = {1: 520, 2: 330, 3: 230, 4: 230}
 SHAPE = re.compile(r"\w+?(?=\W|$)", re.ASCII)  # a shape's name at the start of a line's
@@ -37,7 +38,7 @@ class Scales:
         return alt.Legend(title=self._title, columns=6, columnPadding=22, **lines)
 
     def _scale(self, part: int) -> alt.Scale:
-        """Of colours (0) or markers (2)."""
+        """Of colours (0) or markers (1)."""
         found = self._of.scale(self._shapes, part).to_dict()["range"]
         return alt.Scale(domain=self._names, range=found)
 
@@ -49,7 +50,7 @@ class Scales:
     @property
     def marker(self) -> alt.Shape:
         """The marker channel."""
-        return alt.Shape("series:N", scale=self._scale(2), legend=self._legend(), sort=self._names)
+        return alt.Shape("series:N", scale=self._scale(1), legend=self._legend(), sort=self._names)
 
     @property
     def dash(self) -> alt.StrokeDash:

@@ -13,8 +13,8 @@ from specdraft.report.course.blocks import Chart
 from specdraft.report.course.catalogue import Catalogue
 from specdraft.report.course.drawings import trees
 from specdraft.report.words import Name
+from specdraft.trees.layout import layout
 from specdraft.viewer.heat import HeatTree, heat_trees
-from specdraft.viewer.steps import layout
 
 DRAWN = ("chain", "kary", "branching", "beam", "wide", "sequoia", "best_first")
 BUDGET = 8
