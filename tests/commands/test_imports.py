@@ -46,6 +46,8 @@ def test_commands_that_do_without_torch(run: Run, tmp_path: Path, monkeypatch: p
         ["trees", "optimal", "--acceptance-vector", "0.6,0.2", "--budget", "4"],
         ["theory", "--alpha", "0.8", "--gamma", "5"],
         ["traces", "list"],
+        ["status", str(tmp_path / "first")],
+        ["compare", str(tmp_path / "first"), str(tmp_path / "again"), "--out", str(tmp_path / "compared")],
     ]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT],
