@@ -63,7 +63,8 @@ def comparison_document(found: SideBySide, names: tuple[str, str], differs: Sequ
         headline=None,
         drawn=_figures(found),
         tables=[_table(found, metric) for metric in _measured(found)],
-        run=[Fact(visible(one.what), say("{} in a, {} in b", visible(one.a), visible(one.b))) for one in differs],
+        run=[Fact(visible(one.what), say("{} in a, {} in b", visible(one.a), visible(one.b))) for one in differs]
+        or [Fact("both", say("Models, versions, machine and settings are the same."))],
     )  # fmt: skip
 
 

@@ -16,10 +16,10 @@ from pandas.api.types import is_float_dtype
 
 from specdraft.errors import ResultsError
 
-RECORDS, RECORDS_PARQUET = "records.csv", "records.parquet"
+RECORDS, RECORDS_PARQUET, MANIFEST = "records.csv", "records.parquet", "manifest.json"
 FILES = (RECORDS, RECORDS_PARQUET, "summary.csv", "by_category.csv", "comparisons.csv", "lengths.csv", "sizes.csv",
          "positions.csv", "nodes.csv", "siblings.csv", "reliability.csv", "offsets.csv", "ablation.csv", "steps.csv",
-         "manifest.json", "config.yaml", "failures.jsonl", "journal.jsonl", "progress.json", "report.html",
+         MANIFEST, "config.yaml", "failures.jsonl", "journal.jsonl", "progress.json", "report.html",
          "report.md")  # fmt: skip
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a text begins that a spreadsheet computes, or that was marked

@@ -15,12 +15,20 @@ from filelock import FileLock, Timeout
 
 from specdraft.errors import ResultsError
 from specdraft.prompts import digest_of_each
-from specdraft.results.files import FILES, RECORDS, RECORDS_PARQUET, cannot_write, csv_pieces, write_atomically
+from specdraft.results.files import (
+    FILES,
+    MANIFEST,
+    RECORDS,
+    RECORDS_PARQUET,
+    cannot_write,
+    csv_pieces,
+    write_atomically,
+)
 from specdraft.results.journal import read_rows
 from specdraft.results.parts import Parts, parquet, remove_parts
 from specdraft.study.plan import StudyPlan
 
-JOURNAL, PARTS, LOCK, MANIFEST = "journal.jsonl", "parts", ".lock", "manifest.json"
+JOURNAL, PARTS, LOCK = "journal.jsonl", "parts", ".lock"
 # what `write_atomically` leaves behind when killed
 TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))}|\d+\.parquet)\.\d+\.tmp")
 

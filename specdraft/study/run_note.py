@@ -111,7 +111,7 @@ class NotedProgress(TimedProgress):
         if len(self._failures) < MOST_FAILURES:
             self._failures.append(without_folders({"what": what, "error": error}, self._private_paths))
         self._shown.failed(what, error)
-        self._note()
+        self._note_in_time()
 
     def spent_s(self) -> Mapping[str, Mapping[str, float]]:
         return self._shown.spent_s()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.errors import ResultsError
+from specdraft.results.files import MANIFEST
 from specdraft.study.failures import FILE as FAILURES
-from specdraft.study.folder import MANIFEST
 from specdraft.study.run_note import FILE, is_alive
 
 RUNNING, COMPLETE, INCOMPLETE, KILLED = "running", "complete", "incomplete", "killed"

@@ -48,6 +48,8 @@ def test_commands_that_do_without_torch(run: Run, tmp_path: Path, monkeypatch: p
         ["traces", "list"],
         ["help"],
         ["help", "trees"],
+        ["status", str(tmp_path / "first")],
+        ["compare", str(tmp_path / "first"), str(tmp_path / "again"), "--out", str(tmp_path / "compared")],
     ]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT],

@@ -128,6 +128,6 @@ def test_synthetic_acceptance_counts_the_bonus_where_an_engine_does() -> None:
 def test_candidates_are_all_an_engine_can_be_told(base: list[str]) -> None:
     plan = plan_tune("sglang", base)
     settings = {Setting.of(combination) for combination in plan.combinations.values()}
-    assert {s for s in settings if s.top_k == 1} == {Setting(n, 1, n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)}
+    assert {s for s in settings if s.top_k == 1} >= {Setting(n, 1, n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)}
     assert Setting(4, 4, 15) in settings and all(s.nodes <= s.top_k + (s.steps - 1) * s.top_k**2 for s in settings)
     assert {Setting.of(c).top_k for c in plan_tune("vllm", base).combinations.values()} == {1}

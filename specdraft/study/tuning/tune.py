@@ -137,7 +137,8 @@ def plan_tune(engine: str, overrides: Sequence[str], config_dir: Path | None = N
 
 def _rule(overrides: Sequence[str]) -> list[str]:
     """Under sampling, the rule that both chains and trees take: the draft as a point mass."""
-    sampled = any(text.startswith("sampling.temperature=") and float(text.partition("=")[2]) > 0 for text in overrides)
+    given = [text.partition("=")[2] for text in overrides if override_keys([text]) == ["sampling.temperature"]]
+    sampled = any(value.strip("0.") for value in given) or "sampling=sample" in overrides
     said = any(text.startswith("acceptance") for text in overrides)
     return ["acceptance=topk"] if sampled and not said else []
 
