@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import isnan
 from typing import NamedTuple
 
+from specdraft.report.cross_fit import best_row
 from specdraft.report.findings import Findings, fair
 from specdraft.report.leads import ALONE, CLEAR, EQUAL, UNKNOWN, Lead
 from specdraft.report.run_facts import doubted_costs
@@ -171,10 +171,10 @@ def _most_often(leaders: Counter[Leader]) -> Text:
 
 def _in_time(findings: Findings) -> list[Text]:
     texts = []
-    live = fair(findings.live).sort_values("speedup", ascending=False)
-    if len(live) and not isnan(live["speedup"].iloc[0]):
-        row = live.iloc[0]
-        speed = Interval.of(row, "speedup")
+    live = fair(findings.live)
+    live = live[live["speedup"].notna()]
+    if len(live):
+        row, speed = best_row(findings.halves, live, "speedup")
         texts.append(
             say(
                 "{} the fastest combination was {} with {} ({}): {} times the speed of plain decoding; {}.",
@@ -186,10 +186,9 @@ def _in_time(findings: Findings) -> list[Text]:
                 against_one(speed),
             )
         )
-    estimated = fair(findings.estimated).sort_values("est_speedup", ascending=False)
+    estimated = fair(findings.estimated)
     if len(estimated):
-        row = estimated.iloc[0]
-        speed = Interval.of(row, "est_speedup")
+        row, speed = best_row(findings.halves, estimated, "est_speedup")
         texts.append(
             say(
                 "{} the highest estimated speed-up is {} ({} with {}, {}): {}. More tokens per pass is not "

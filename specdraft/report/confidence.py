@@ -55,6 +55,19 @@ def _reasons(findings: Findings) -> Iterator[Text]:
             verdicts[CLEAR],
             rated,
         )
+    if picked := [lead for lead in findings.leads if lead.picked and lead.verdict in (CLEAR, OPEN)]:
+        agreed = sum(lead.agreed for lead in picked)
+        yield say(
+            "Leaders are picked on one half of the prompts and measured on the other, both ways: both halves pick the "
+            "same shape in {} of {}.",
+            agreed,
+            plural(len(picked), "comparison"),
+        )
+    elif rated:
+        yield say(
+            "Leaders are picked and measured on the same prompts, which flatters them: the numbers of single prompts "
+            "(records) that could tell by how much are not there."
+        )
     if verdicts[UNKNOWN]:
         yield say(
             "{} no interval of the lead: nothing says how far it would carry over.",

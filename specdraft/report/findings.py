@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from specdraft.prediction.length.oracle import Oracle
+from specdraft.report.cross_fit import Halves, halves_of
 from specdraft.report.leads import Differences, Lead, headlines, leads, read_differences
 from specdraft.report.study_files import StudyFiles
 from specdraft.results.comparisons import competing_budgets
@@ -22,6 +23,8 @@ class Findings:
         differences: paired differences of trees (see `leads.difference`).
         leads: of every panel and budget.
         headlines: panel -> the lead that is spoken of first.
+        halves: the prompts' own numbers; None where there are none: what is best is then picked and measured on the
+            same prompts.
     """
 
     study: StudyFiles
@@ -29,6 +32,7 @@ class Findings:
     differences: Differences
     leads: list[Lead]
     headlines: dict[str, Lead]
+    halves: Halves | None
 
     @property
     def prompts(self) -> int | None:
@@ -52,8 +56,9 @@ def findings_of(study: StudyFiles) -> Findings:
     rows = study.summary[study.summary["block_efficiency"].notna()]
     rows = rows.assign(competes=competing_budgets(rows, ["panel"]))
     differences = read_differences(study)
-    study_leads = leads(rows, study.panels, differences)
-    return Findings(study, rows, differences, study_leads, headlines(study_leads))
+    halves = halves_of(study.folder)
+    study_leads = leads(rows, study.panels, differences, halves)
+    return Findings(study, rows, differences, study_leads, headlines(study_leads), halves)
 
 
 def fair(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from math import nan
 
 import pandas as pd
 
+from specdraft.report.cross_fit import Halves
 from specdraft.report.study_files import StudyFiles, panel_label, visible
 from specdraft.report.words import Name, Text, names, plural, say
 from specdraft.results.comparisons import GROUP_KEYS
@@ -18,7 +19,7 @@ from specdraft.trees.shapes import is_reference
 CLEAR, OPEN, UNKNOWN, ALONE, EQUAL = "clear", "open", "no interval", "alone", "all equal"
 VERDICTS = {
     CLEAR: "clear: the interval of the lead lies above 0",
-    OPEN: "open: the interval of the lead holds 0",
+    OPEN: "open: the interval of the lead holds 0, or each half of the prompts picks another leader",
     UNKNOWN: "no interval is recorded",
     ALONE: "no other shape was measured",
     EQUAL: "all shapes are the same here",
@@ -34,11 +35,15 @@ class Lead:
 
     Attributes:
         trees: the leading shape, and those that equal it on every prompt.
+        value: its tokens per step, picked on one half of the prompts and measured on the other, both ways; where both
+            halves pick this shape, that is what it has on all prompts.
         runner: the best of the others; None where there is none.
-        lead: leader minus runner-up, paired (`comparisons.csv`).
+        lead: leader minus runner-up, paired and cross-fitted likewise (`comparisons.csv` where both halves pick these
+            two).
         hindsight: the reference tree's block efficiency, where it was measured.
         shapes: how many shapes were compared, the reference aside.
         sizes: nodes of the trees that have another size than the budget.
+        picked: what each half of the prompts picks; empty where there are no halves.
     """
 
     panel: str
@@ -51,6 +56,12 @@ class Lead:
     hindsight: float
     shapes: int
     sizes: Mapping[str, int]
+    picked: tuple[str, ...] = ()
+
+    @property
+    def agreed(self) -> bool:
+        """No half of the prompts picks another shape."""
+        return set(self.picked) <= set(self.trees)
 
     def said(self, tree: str) -> str:
         """A tree's name, with its nodes where these are not the budget."""
@@ -87,18 +98,19 @@ def difference(differences: Differences, panel: str, budget: int, first: str, se
     return NO_DIFFERENCE
 
 
-def leads(rows: pd.DataFrame, panels: list[str], differences: Differences) -> list[Lead]:
+def leads(rows: pd.DataFrame, panels: list[str], differences: Differences, halves: Halves | None = None) -> list[Lead]:
     """The lead of every panel and budget, in the order of `panels`; `rows` are those of a summary with ratios, and
-    `competes`: the budget that each is compared at."""
+    `competes`: the budget that each is compared at. Without `halves` leaders are picked and measured on the same
+    prompts."""
     order = {panel: index for index, panel in enumerate(panels)}
     leads = []
     for (panel, budget), group in rows.groupby(["panel", "competes"], sort=False):
-        lead = _lead(str(panel), int(str(budget).partition(".")[0]), group, differences)
+        lead = _lead(str(panel), int(str(budget).partition(".")[0]), group, differences, halves)
         leads += [lead] if lead is not None else []
     return sorted(leads, key=lambda lead: (order[lead.panel], lead.budget))
 
 
-def _lead(panel: str, budget: int, group: pd.DataFrame, differences: Differences) -> Lead | None:
+def _lead(panel: str, budget: int, group: pd.DataFrame, differences: Differences, halves: Halves | None) -> Lead | None:
     references = group[group["tree"].map(is_reference)]
     fair = (
         group.drop(references.index)
@@ -117,17 +129,24 @@ def _lead(panel: str, budget: int, group: pd.DataFrame, differences: Differences
         runner, lead = str(tree), ahead
         break
     hindsight = float(references["block_efficiency"].iloc[0]) if len(references) else nan
-    verdict = _verdict(trees, runner, lead)
+    picked: tuple[str, ...] = ()
+    if halves is not None and halves.knows(list(fair["combination"])):
+        standing, equals = halves.standing(list(fair["combination"])), len(trees)
+        picked = tuple(str(fair["tree"].iloc[place]) for place in standing.leaders)
+        value = value if max(standing.leaders) < equals else standing.value
+        as_named = max(standing.leaders) < equals and standing.runners == (equals, equals)
+        lead = lead if as_named or runner is None else standing.lead
+    verdict = _verdict(trees, runner, lead, picked)
     sizes = {str(tree): int(size) for tree, size in zip(fair["tree"], fair["budget"], strict=True) if size != budget}
-    return Lead(panel, budget, tuple(trees), value, runner, lead, verdict, hindsight, len(fair), sizes)
+    return Lead(panel, budget, tuple(trees), value, runner, lead, verdict, hindsight, len(fair), sizes, picked)
 
 
-def _verdict(trees: list[str], runner: str | None, lead: Interval) -> str:
+def _verdict(trees: list[str], runner: str | None, lead: Interval, picked: tuple[str, ...]) -> str:
     if runner is None:
         return ALONE if len(trees) == 1 else EQUAL
     if not lead.known:
         return UNKNOWN
-    return CLEAR if lead.low > 0 else OPEN
+    return CLEAR if lead.low > 0 and set(picked) <= set(trees) else OPEN
 
 
 def headlines(leads: Iterable[Lead]) -> dict[str, Lead]:
@@ -153,5 +172,13 @@ def lead_sentence(lead: Lead) -> Text:
                 Name(lead.said(lead.runner)))  # fmt: skip
     if lead.verdict == UNKNOWN:
         return say("{} has no interval.", first)
-    sure = "the interval lies above 0" if lead.verdict == CLEAR else "the interval holds 0: no clear winner"
-    return say("{} is {}: {}.", first, lead.lead, sure)
+    return say("{} is {}: {}.", first, lead.lead, _how_sure(lead))
+
+
+def _how_sure(lead: Lead) -> Text:
+    if lead.verdict == CLEAR:
+        return say("the interval lies above 0")
+    if lead.agreed:
+        return say("the interval holds 0: no clear winner")
+    one, other = lead.picked
+    return say("the halves of the prompts pick {} and {}: no clear winner", Name(visible(one)), Name(visible(other)))

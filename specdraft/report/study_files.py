@@ -38,10 +38,11 @@ DETAIL_COLUMNS = {
     "positions.csv": ("depth", "reached", "accepted"),
     "nodes.csv": ("rank_path", "reached", "accepted"),
     "siblings.csv": ("rank", "next_reached", "next_accepted"),
+    "by_category.csv": ("category", "block_efficiency", "block_efficiency_lo", "block_efficiency_hi"),
     "comparisons.csv": ("tree_a", "tree_b", "metric", "difference", "difference_lo", "difference_hi"),
 }
-OPTIONAL = ("siblings.csv", "sizes.csv")  # earlier studies have none, or no tree differs
-TEXT_COLUMNS = {"rank_path", "tree_a", "tree_b", "metric", "combination"}
+OPTIONAL = ("siblings.csv", "sizes.csv", "by_category.csv")  # earlier studies have none, or no tree differs
+TEXT_COLUMNS = {"rank_path", "category", "tree_a", "tree_b", "metric", "combination"}
 EXPECTED = "expected a folder that `specdraft sweep` wrote"
 MOST_NAMED = 6
 EARLIER_LACK = {*OVERHEAD, *(f"{name}{end}" for name in ("alpha", *LATER) for end in ("", "_lo", "_hi"))}  # studies

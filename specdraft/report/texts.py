@@ -60,8 +60,9 @@ METRICS = (
 )
 LIMITS = (
     say(
-        "The leader is picked after looking, and its interval is not corrected for that or for the number of "
-        "comparisons: of many leads with a 95 % interval above 0, some can be luck."
+        "Leaders are picked on one half of the prompts and measured on the other where the numbers of single prompts "
+        "are kept. Nothing is corrected for the number of comparisons: of many leads with a 95 % interval above 0, "
+        "some can be luck."
     ),
     say(
         "Intervals say how far the numbers carry over to other prompts of the same kind, not to other models, "
@@ -84,5 +85,7 @@ REFERENCES = (
     "Chen et al. 2024: Sequoia (the best tree for an acceptance vector, sampling without replacement).",
     "Sun et al. 2023: SpecTr (block efficiency, k-seq). Sun et al. 2024: block verification.",
     "Li et al. 2024: EAGLE and EAGLE-2. Stern et al. 2018: blockwise parallel decoding.",
-    "Okabe, Ito 2008: Color Universal Design (the palette).",
+    "Wilson 1927, Kish 1965: the interval of a share; what steps of one prompt are worth (design effect).",
+    "Machado, Oliveira, Fernandes 2009: A Physiologically-based Model for Simulation of Color Vision Deficiency (the "
+    "colours of shapes are told apart under it).",
 )

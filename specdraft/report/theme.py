@@ -1,16 +1,23 @@
-"""How figures look: colours that the colour-blind can tell apart (Okabe and Ito 2008, and two more), and a marker for
-each shape."""
+"""How figures look: colours that the colour-blind can tell apart, and what Vega is told of axes and legends."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-import altair as alt
-
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#9A7D0A", "#7A5FD0", "#B24C63")
+COLOURS = (  # apart for the colour-blind too, visible on white and on dark (tests/report/test_marks.py)
+    "#4B78FF",
+    "#C32D00",
+    "#7800FF",
+    "#FF870F",
+    "#3CB469",
+    "#A50FA5",
+    "#A596F0",
+    "#874B78",
+    "#C396B4",
+    "#4B694B",
+)
 GREY = "#808080"
 DASHES = ([1, 0], [7, 3], [2, 2])
-MARKERS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 PARTS = {
     "prefill": "#009E73",
     "drafting": "#0072B2",
@@ -31,40 +38,3 @@ CONFIG: dict[str, Any] = {
                "labelLimit": 220, "symbolSize": 90, "symbolStrokeWidth": 2},
     "range": {"category": list(COLOURS)},
 }  # fmt: skip
-
-
-class ShapeScales:
-    """One colour, dash and marker for each shape, the same in every figure; references are grey.
-
-    Args:
-        shapes: the most important first: the first nine have a colour of their own.
-        references: the others.
-    """
-
-    def __init__(self, shapes: list[str], references: list[str]) -> None:
-        self._of = {
-            shape: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % 3], MARKERS[i % 8])
-            for i, shape in enumerate(shapes)
-        }
-        self._of |= {shape: (GREY, [4, 4], "stroke") for shape in references}
-
-    def scale(self, shapes: list[str], part: int = 0) -> alt.Scale:
-        """Colours (part 0), dashes (1) or markers (2) of these shapes."""
-        return alt.Scale(domain=shapes, range=[self._of[shape][part] for shape in shapes])
-
-    def colour(self, shapes: list[str]) -> alt.Color:
-        """The colour channel."""
-        return alt.Color("shown:N", scale=self.scale(shapes), legend=_legend(shapes))
-
-    def dash(self, shapes: list[str]) -> alt.StrokeDash:
-        """The dash channel."""
-        return alt.StrokeDash("shown:N", scale=self.scale(shapes, 1), legend=_legend(shapes))
-
-    def marker(self, shapes: list[str]) -> alt.Shape:
-        """The marker channel."""
-        return alt.Shape("shown:N", scale=self.scale(shapes, 2), legend=_legend(shapes))
-
-
-def _legend(shapes: list[str]) -> alt.Legend | None:
-    """The same for every channel, so that they become one legend; none for a single shape."""
-    return alt.Legend(title="shape (click to single out)", columns=6, symbolOpacity=1) if len(shapes) > 1 else None

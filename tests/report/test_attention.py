@@ -9,6 +9,7 @@ import pytest
 
 from specdraft.report.attention import AttentionReport, speedup_table
 from specdraft.report.attention_findings import with_ratios
+from specdraft.report.theme import COLOURS, GREY
 from specdraft.report.words import plain
 
 FACTS = {"where": "a CPU (x, 1 thread)", "dtype": "float32", "copy_gb_s": 8.0, "device": "cpu"}
@@ -105,7 +106,7 @@ def test_figures(device: str, names: list[str]) -> None:
     assert price["title"] == "zoo: Tree attention on a CPU (x, 1 thread), float32"
     assert price["facet"]["column"]["field"] == "context" and price["facet"]["row"]["field"] == "batch"
     colour = price["spec"]["layer"][1]["encoding"]["color"]["scale"]
-    assert colour == {"domain": ["sequential", "dense", "merged"], "range": ["#808080", "#E69F00", "#009E73"]}
+    assert colour == {"domain": ["sequential", "dense", "merged"], "range": [GREY, *COLOURS[1:3]]}
     (values,) = price["datasets"].values() if "datasets" in price else (price["data"]["values"],)
     assert [value["price"] for value in values] == [16, 4, 8, 4, 2, 8]
 

@@ -58,7 +58,7 @@ def test_a_lead_is_clear_above_zero_only(tmp_path: Path, low: float, verdict: st
     study.details["comparisons.csv"] = compared.assign(difference_lo=low, difference_hi=low + 0.4)
     (lead,) = with_values(study, "block_efficiency", {("kary", 4): 2.5, ("chain", 4): 2.3}).leads
     assert (lead.tree, lead.runner, lead.verdict) == ("kary", "chain", verdict)
-    assert VERDICTS["open"].endswith("holds 0") and VERDICTS["clear"].endswith("lies above 0")
+    assert "holds 0" in VERDICTS["open"] and VERDICTS["clear"].endswith("lies above 0")
 
 
 def test_a_difference_is_turned_with_its_ends() -> None:

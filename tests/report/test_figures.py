@@ -47,7 +47,7 @@ EVERYTHING: dict[str, Any] = {
 def test_a_figure_made_alone_has_all_the_data_that_it_names(tmp_path: Path, live: bool) -> None:
     canvas = canvas_for(tmp_path / "s", live=live, **EVERYTHING)
     made = [figure for function in FIGURES if (figure := function(canvas)) is not None]
-    assert len({figure.name for figure in made}) == len(made) >= len(FIGURES) - 9
+    assert len({figure.name for figure in made}) == len(made) >= len(FIGURES) - 10
     for figure in made:
         assert figure.spec is not None and named_data(figure.spec) == set(figure.tables), figure.name
         assert all(len(table) and table.columns.is_unique for table in figure.tables.values())
@@ -57,7 +57,7 @@ def test_figures_that_share_a_table_get_the_columns_of_all_of_them(tmp_path: Pat
     canvas = canvas_for(tmp_path / "s", **EVERYTHING)
     drawn = draw(canvas.findings)
     shared = [figure.tables["curves"] for figure in drawn.figures if "curves" in figure.tables]
-    assert len(shared) == 4
+    assert len(shared) == 3
     curves = drawn.datasets["curves"]
     assert set(curves) == set().union(*map(set, shared)) and curves.columns.is_unique
     for table in shared:
@@ -104,3 +104,44 @@ def test_the_chain_and_every_reference_are_drawn_whatever_leads(tmp_path: Path) 
 def test_panels_come_from_every_pair() -> None:
     pair_of = {f"{pair}{number}": pair for pair in "ab" for number in range(3)}
     assert spread(list(pair_of), pair_of, 4) == ["a0", "a1", "b0", "b1"]
+
+
+def test_what_a_page_can_ask_of_figures(tmp_path: Path) -> None:
+    """Each figure that could show less has a parameter for it, by the name of what differs; null leaves it as it is."""
+    pairs, rules = ("zoo", "other"), (("rejection", 0.7), ("kseq", 1.0))
+    drawn = draw(canvas_for(tmp_path / "s", pairs=pairs, settings=rules).findings)
+    specs = {figure.name: figure.spec for figure in drawn.figures if figure.spec}
+    assert specs["block-efficiency"]["usermeta"] == {
+        "controls": {"pair": [*pairs], "setting": ["rejection · T=0.7", "kseq · T=1"]},
+        "metric": "block_efficiency",
+    }
+    assert specs["depth"]["usermeta"]["controls"]["budget"] == [2, 4]
+    for spec in specs.values():
+        choices = spec.get("usermeta", {}).get("controls", {})
+        parameters = {each["name"]: each.get("value") for each in spec.get("params", [])}
+        filters = [each["filter"] for each in spec.get("transform", [])[: len(choices)]]
+        for name, asked in zip(choices, filters, strict=True):
+            assert parameters[name] is None and asked.startswith((f"{name} === null ?", f"{name} === null ||"))
+    for name, table in drawn.datasets.items():
+        if "panel" in table:
+            assert list(table["panel"]) == list(table["pair"] + " · " + table["setting"]), name
+    single = draw(canvas_for(tmp_path / "single", budgets=(4,)).findings)
+    assert all("controls" not in figure.spec.get("usermeta", {}) for figure in single.figures if figure.spec)
+
+
+def test_a_choice_leaves_the_other_settings_and_budgets_out(tmp_path: Path) -> None:
+    import vl_convert
+
+    drawn = draw(canvas_for(tmp_path / "s", pairs=("zoo", "other"), trees=("chain", "kary")).findings)
+    (depth,) = (figure for figure in drawn.figures if figure.name == "depth")
+    assert depth.spec is not None
+    rows = depth.tables["depth"].to_dict("records")
+    marks = []
+    for choice in ({}, {"pair": "other"}, {"budget": 2}):
+        params = [
+            each | ({"value": choice[each["name"]]} if each["name"] in choice else {}) for each in depth.spec["params"]
+        ]
+        svg = vl_convert.vegalite_to_svg(depth.spec | {"params": params, "datasets": {"depth": rows}})
+        marks.append((">zoo<" in svg, ">other<" in svg, ">at a node budget of 2<" in svg))
+        assert svg.count('aria-roledescription="point"') == (4 if choice.get("pair") else 8)  # of one budget always
+    assert marks == [(True, True, False), (False, True, False), (True, True, True)]

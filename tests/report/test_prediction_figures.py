@@ -133,11 +133,12 @@ def test_one_level_below_a_sibling(tmp_path: Path) -> None:
     assert figure is not None
     drawn = figure.tables["siblings"]
     assert drawn[["rank", "rate"]].values.tolist() == [[1, 0.8], [2, 0.4]]  # depths pooled; too few below the third
+    bars = {"mark": "rule", "x": "rank", "y": "low", "y2": "high", "color": "shown"}
     line, points = ({"mark": mark, "x": "rank", "y": "rate", "color": "shown"} for mark in ("line", "point"))
-    assert drawn_by(figure) == [line | {"strokeDash": "shown"}, points | {"shape": "shown"}]
-    assert "below a first choice the next level is accepted 80% of the times, below a second one 40%" in plain(
-        figure.caption
-    )
+    assert drawn_by(figure) == [bars, line | {"strokeDash": "shown"}, points | {"shape": "shown"}]
+    said = plain(figure.caption)
+    assert "below a first choice the next level is accepted 80% [" in said and ", below a second one 40% [" in said
+    assert (drawn["low"] < drawn["rate"]).all() and (drawn["rate"] < drawn["high"]).all()
 
 
 PRUNED = [  # drafter, policy, share of nodes left out, tokens lost with their interval

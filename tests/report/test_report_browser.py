@@ -184,11 +184,11 @@ def test_copying(opened: Any, report: Path) -> None:
 
 def test_a_legend_singles_out(opened: Any) -> None:
     faint = (
-        "[...document.querySelectorAll('#figure-block-efficiency .mark-symbol path')].filter((p) => "
+        "[...document.querySelectorAll('#figure-acceptance-length .mark-symbol path')].filter((p) => "
         "p.getAttribute('opacity') < 0.5).length"
     )
     assert opened.evaluate(faint) == 0
-    opened.locator("#figure-block-efficiency .role-legend-symbol path").first.click()
+    opened.locator("#figure-acceptance-length .role-legend-symbol path").first.click()
     opened.wait_for_function(f"{faint} > 0")
 
 

@@ -271,4 +271,5 @@ def test_child_ranks_count_from_1(tmp_path: Path) -> None:
     findings = findings_of(read_study(write_study(tmp_path / "s")))
     figure = ranks(canvas_of(findings))
     assert set(figure.tables["rank"]["rank"]) == {1, 2}  # rank paths 0, 0/0 and 1
-    assert "rank 1 is accepted 40% of the times that its parent was, rank 2 40%" in plain(figure.caption)
+    said = plain(figure.caption)
+    assert "rank 1 is accepted 40% [38, 42] of the times that its parent was, rank 2 40% [37, 43]." in said

@@ -11,12 +11,16 @@ from collections.abc import Callable
 from specdraft.report.figures.base import Drawn, Figure, together
 from specdraft.report.figures.batches import batches
 from specdraft.report.figures.canvas import Canvas, canvas_of
+from specdraft.report.figures.categories import categories
+from specdraft.report.figures.charts import METRIC_TITLES
+from specdraft.report.figures.controls import controlled
 from specdraft.report.figures.depth import depth
 from specdraft.report.figures.heat import heat
 from specdraft.report.figures.latency import latency
 from specdraft.report.figures.lengths import lengths
-from specdraft.report.figures.metrics import acceptance_length, acceptance_rate, block_efficiency
+from specdraft.report.figures.metrics import acceptance_length, acceptance_rate
 from specdraft.report.figures.offsets import offsets
+from specdraft.report.figures.opening import block_efficiency
 from specdraft.report.figures.policies import policies
 from specdraft.report.figures.pruning import pruning
 from specdraft.report.figures.ranks import ranks
@@ -40,6 +44,7 @@ FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's or
     siblings,
     offsets,
     lengths,
+    categories,
     reliability,
     survival,
     pruning,
@@ -59,4 +64,5 @@ def draw(findings: Findings) -> Drawn:
     if findings.rows.empty:
         return Drawn()
     canvas = canvas_of(findings)
-    return together(figure for draw_figure in FIGURES if (figure := draw_figure(canvas)) is not None)
+    figures = (figure for draw_figure in FIGURES if (figure := draw_figure(canvas)) is not None)
+    return together(controlled(figure, canvas, METRIC_TITLES) for figure in figures)

@@ -10,7 +10,9 @@ import pandas as pd
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_DETAIL_SHAPES, MOST_PANELS, MOST_SPOKEN, Canvas
+from specdraft.report.figures.captions import settings_left_out
 from specdraft.report.figures.charts import facet
+from specdraft.report.theme import GREY
 from specdraft.report.words import Name, Text, join, plural, say
 
 TITLE = "Tokens per second over the batch size (measured)"
@@ -34,9 +36,12 @@ def batches(canvas: Canvas) -> Figure | None:
         "same size, through the same code; a batch of 1 is a text alone. The fastest of many is picked, which "
         "flatters it."
     )
+    left = settings_left_out(panels, panels[:MOST_PANELS])
     sizes = sorted(table["batch"].unique().tolist())
-    caption = join([*(_where_trees_stop(panel, table) for panel in panels[:MOST_SPOKEN]), note])
-    return drawn("batches", TITLE, caption, _chart(panels[:MOST_PANELS], _ways(table), sizes), {"batches": table})
+    caption = join([*(_where_trees_stop(panel, table) for panel in panels[:MOST_SPOKEN]), note, left])
+    return drawn(
+        "batches", TITLE, caption, _chart(canvas, panels[:MOST_PANELS], _ways(table), sizes), {"batches": table}
+    )
 
 
 def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
@@ -59,17 +64,23 @@ def _ways(table: pd.DataFrame) -> list[str]:
     return [*(way for way in dict.fromkeys(table["way"]) if way != PLAIN), PLAIN]
 
 
-def _chart(panels: Sequence[str], ways: list[str], sizes: list[float]) -> Any:
+def _chart(canvas: Canvas, panels: Sequence[str], ways: list[str], sizes: list[float]) -> Any:
     axis = alt.Axis(values=sizes)
     x = alt.X("batch:Q", title="texts side by side", scale=alt.Scale(type="log", base=2), axis=axis)
     y = alt.Y("tokens_per_s:Q", title="tokens per second, all texts together")
     numbers = [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("tokens_per_s", "speedup")]
     tooltip = ["way:N", "batch:Q", "budget:Q", *numbers]
-    colour = alt.Color("way:N", title="shape", scale=alt.Scale(domain=ways))
-    dashed = alt.Scale(domain=ways, range=[*[[1, 0]] * (len(ways) - 1), [4, 3]])
-    dashes = alt.StrokeDash("way:N", title="shape", scale=dashed)
-    lines = alt.Chart().mark_line(point=True).encode(x=x, y=y, color=colour, strokeDash=dashes, tooltip=tooltip)
-    return facet(alt.layer(lines), named("batches"), list(panels), height=240)
+    of_plain = (GREY, "circle", [4, 3])
+    colours, symbols, dashes = (
+        alt.Scale(domain=ways, range=[*canvas.scales.values(ways[:-1], part), of_plain[part]]) for part in range(3)
+    )
+    colour = alt.Color("way:N", title="shape", scale=colours)
+    dash = alt.StrokeDash("way:N", title="shape", scale=dashes)
+    marker = alt.Shape("way:N", title="shape", scale=symbols)
+    lines = alt.Chart().mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
+    points = alt.Chart().mark_point(filled=True, size=46, opacity=1)
+    points = points.encode(x=x, y=y, color=colour, shape=marker, tooltip=tooltip)
+    return facet(alt.layer(lines, points), named("batches"), list(panels), height=240)
 
 
 def _where_trees_stop(panel: str, table: pd.DataFrame) -> Text:

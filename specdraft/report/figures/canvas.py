@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from specdraft.report.findings import Findings
+from specdraft.report.marks import ShapeScales
 from specdraft.report.study_files import settings_without, visible
-from specdraft.report.theme import ShapeScales
 from specdraft.trees.shapes import is_reference
 
 MOST_SHAPES = 12  # lines in one panel
@@ -45,6 +45,11 @@ class Canvas:
         """Nothing can be drawn over the budget."""
         return int(self.rows["budget"].nunique()) == 1
 
+    @property
+    def shapes_not_drawn(self) -> list[str]:
+        """The names of the shapes that are left out."""
+        return [visible(tree) for tree in dict.fromkeys(self.rows["tree"]) if tree not in self.trees]
+
     def shapes_of(self, rows: pd.DataFrame) -> list[str]:
         """The names that rows have in `shown`, in the order of the legend."""
         there = set(rows["shown"])
@@ -58,6 +63,11 @@ class Canvas:
     def at(self, panel: str, budget: int) -> pd.DataFrame:
         """All rows of a panel that compete at a budget."""
         return self.rows[(self.rows["panel"] == panel) & (self.rows["competes"] == budget)]
+
+    @property
+    def leading(self) -> list[str]:
+        """The names of the shapes that lead anywhere in the drawn panels."""
+        return list(dict.fromkeys(visible(lead.tree) for lead in self.findings.leads if lead.panel in self.panels))
 
     def settings(self, rows: pd.DataFrame, but: str) -> list[str]:
         """A panel for each row that holds what differs by tree, budget and one more key only."""
@@ -78,7 +88,8 @@ def canvas_of(findings: Findings) -> Canvas:
     kept = sorted(competing, key=lambda tree: (tree != CHAIN, -best[tree]))[:MOST_SHAPES]
     trees = [tree for tree in competing if tree in kept] + references
     panels = spread(findings.study.panels, dict(zip(rows["panel"], rows["pair"], strict=True)), MOST_PANELS)
-    scales = ShapeScales(list(map(visible, kept)), list(map(visible, references)))
+    marked = dict.fromkeys([*kept, *(lead.tree for lead in findings.leads)])
+    scales = ShapeScales(*(list(map(visible, trees)) for trees in (marked, references, competing)))
     curves = rows[rows["tree"].isin(trees) & rows["panel"].isin(panels)]
     budgets = curves.groupby(["panel", "tree"])["budget"].transform("count")
     return Canvas(findings, rows, trees, panels, len(competing), scales, curves.assign(lonely=budgets == 1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from specdraft.report.figures.canvas import CHAIN, MOST_DETAIL_PANELS, MOST_SPOKEN, Canvas
+from collections.abc import Iterable, Sequence
+
+from specdraft.report.figures.canvas import CHAIN, MOST_SPOKEN, Canvas
 from specdraft.report.leads import lead_sentence
 from specdraft.report.study_files import visible
 from specdraft.report.words import Text, join, names, say
@@ -10,28 +12,35 @@ from specdraft.trees.shapes import is_reference
 
 
 def left_out(canvas: Canvas, shapes: bool = True) -> Text:
-    """How many shapes (if they are cut at all) and settings are not drawn."""
-    sentences = []
-    drawn = sum(not is_reference(tree) for tree in canvas.trees)
-    if shapes and drawn < canvas.all_shapes:
-        sentences.append(
+    """Which shapes (if they are cut at all) and settings are not drawn."""
+    missing = canvas.shapes_not_drawn if shapes else []
+    return join(
+        [
             say(
-                "Of {} shapes the {} with the highest block efficiency are drawn{}; the tables have all.",
+                "Of {} shapes the {} with the highest block efficiency are drawn{}, not {}; the tables have all.",
                 canvas.all_shapes,
-                drawn,
+                canvas.all_shapes - len(missing),
                 ", chain among them" if CHAIN in canvas.trees else "",
+                names(missing),
             )
-        )
-    panels = len(canvas.findings.study.panels)
-    if len(canvas.panels) < panels:
-        sentences.append(say("{} of {} settings are drawn; the tables have all.", len(canvas.panels), panels))
-    return join(sentences)
+            if missing
+            else (),
+            settings_left_out(canvas.findings.study.panels, canvas.panels),
+        ]
+    )
 
 
-def left_out_details(canvas: Canvas) -> Text:
-    """How many settings a figure of details does not draw."""
-    panels = len(canvas.findings.study.panels)
-    return say("{} of {} settings are drawn.", MOST_DETAIL_PANELS, panels) if panels > MOST_DETAIL_PANELS else ()
+def settings_left_out(every: Sequence[str], drawn: Iterable[str]) -> Text:
+    """Which settings a figure does not draw."""
+    there = set(drawn)
+    missing = [panel for panel in every if panel not in there]
+    said = "{} of {} settings are drawn, not {}; the tables have all."
+    return say(said, len(every) - len(missing), len(every), names(missing)) if missing else ()
+
+
+def left_out_details(canvas: Canvas, drawn: Iterable[str]) -> Text:
+    """Which of the study's settings a figure of details does not draw."""
+    return settings_left_out(canvas.findings.study.panels, drawn)
 
 
 def absent(canvas: Canvas, file: str) -> Text:

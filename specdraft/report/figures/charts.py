@@ -9,6 +9,7 @@ import altair as alt
 
 from specdraft.report.theme import GREY
 
+CLOSE = 1.25  # two ticks of a logarithmic axis
 TEXT = {"panel", "pair", "setting", "shown"}
 METRIC_TITLES = {
     "block_efficiency": "block efficiency (tokens per step)",
@@ -26,6 +27,12 @@ def tips(columns: Iterable[str]) -> list[alt.Tooltip]:
     ]
 
 
+def interval_tips(metric: str) -> list[alt.Tooltip]:
+    """What a point says of a ratio and its interval."""
+    of = ((metric, metric.replace("_", " ")), (f"{metric}_lo", "95 % from"), (f"{metric}_hi", "to"))
+    return [alt.Tooltip(f"{name}:Q", title=title) for name, title in of]
+
+
 def picking() -> tuple[Any, Any]:
     """A selection of shapes by a click on the legend, and the opacity of what is and is not picked."""
     pick = alt.selection_point(name="pick", fields=["shown"], bind="legend")
@@ -35,6 +42,22 @@ def picking() -> tuple[Any, Any]:
 def dashed(chart: Any) -> Any:
     """A line to compare with."""
     return chart.mark_rule(strokeDash=[3, 3], color=GREY)
+
+
+def ticks(budgets: Iterable[int]) -> list[int]:
+    """Budgets to name on a logarithmic axis, largest first, none too close to another."""
+    kept: list[int] = []
+    for budget in sorted(budgets, reverse=True):
+        if not kept or kept[-1] / budget > CLOSE:
+            kept.append(budget)
+    return kept[::-1]
+
+
+def evenly(deepest: int) -> list[int]:
+    """Whole numbers to name on an axis, so that they do not touch."""
+    if deepest <= 10:
+        return list(range(1, deepest + 1))
+    return [1, 3, 5, 7, 10, *range(15, 40, 5), *range(40, deepest + 1, 20)]
 
 
 def width(panels: int) -> int:

@@ -10,12 +10,16 @@ import pandas as pd
 
 from specdraft.report.figures.canvas import CHAIN, MOST_DETAIL_PANELS, MOST_DETAIL_SHAPES, Canvas, spread
 from specdraft.report.figures.charts import picking
+from specdraft.report.figures.shares import design_effects
 from specdraft.report.leads import Lead
 from specdraft.report.study_files import visible
 from specdraft.report.words import plural
 from specdraft.trees.shapes import is_reference
 
 FEWEST_REACHED = 20  # steps; rates over fewer are noise
+
+
+PLACE = ["panel", "shown", "budget", "headline"]  # what tells the lines of a figure of details apart
 
 
 class Chosen(NamedTuple):
@@ -52,16 +56,20 @@ def at_budgets(chosen: Iterable[Chosen]) -> str:
 
 
 def detail_rows(canvas: Canvas, file: str, chosen: Iterable[Chosen]) -> pd.DataFrame:
-    """A detail table's rows of the chosen combinations, with `panel`, `shown` and `all_steps`."""
+    """A detail table's rows of the chosen shapes at every budget, with `panel`, `shown`, `budget` (at which they
+    compete), `headline` (whether this is the one that is spoken of), `all_steps` and `effect` (see `shares`)."""
     table = canvas.findings.study.details.get(file)
     wanted = []
     for lead, trees in chosen:
-        rows = canvas.at(lead.panel, lead.budget)
-        wanted.append(rows[rows["tree"].isin(trees)])
-    if table is None or not wanted:
+        rows = canvas.rows[(canvas.rows["panel"] == lead.panel) & canvas.rows["tree"].isin(trees)]
+        wanted.append(rows.assign(headline=rows["competes"] == lead.budget))
+    if table is None or not wanted or not table["combination"].isin(pd.concat(wanted)["combination"]).any():
         return pd.DataFrame()
-    keys = pd.concat(wanted)[["combination", "panel", "tree", "shown", "steps"]]
-    return table.merge(keys.rename(columns={"steps": "all_steps"}), on="combination")
+    rows = pd.concat(wanted)
+    keys = rows[["combination", "panel", "tree", "shown", "competes", "headline", "steps"]]
+    keys = keys.rename(columns={"steps": "all_steps", "competes": "budget"})
+    effects = design_effects(rows, canvas.findings.study.details.get("lengths.csv"))
+    return table.merge(keys.assign(effect=effects.to_numpy()), on="combination")
 
 
 def often_reached(rows: pd.DataFrame) -> pd.DataFrame:
@@ -71,14 +79,25 @@ def often_reached(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pointed_lines(canvas: Canvas, x: alt.X, y: alt.Y, shapes: list[str], tooltip: list[Any]) -> list[Any]:
-    """A line with points for every shape."""
+    """A line with points for every shape, and bars from `low` to `high`."""
     pick, strong = picking()
     colour = canvas.scales.colour(shapes)
     line = alt.Chart().mark_line(strokeWidth=1.8)
     line = line.encode(x=x, y=y, color=colour, strokeDash=canvas.scales.dash(shapes), opacity=strong)
+    bars = alt.Chart().transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2)
+    low = y.copy()
+    low["shorthand"] = "low:Q"
+    bars = bars.encode(x=x, y=low, y2="high:Q", color=colour, opacity=strong)
     points = alt.Chart().mark_point(filled=True, size=40, opacity=1)
     points = points.encode(x=x, y=y, color=colour, shape=canvas.scales.marker(shapes), opacity=strong, tooltip=tooltip)
-    return [line, points.add_params(pick)]
+    return [bars, line, points.add_params(pick)]
+
+
+def share_tips(by: str, of: str) -> list[Any]:
+    """What a point of a share says: where it is, and over how many steps."""
+    shares = [alt.Tooltip(f"{name}:Q", title=title, format=".4f")
+              for name, title in (("rate", "share"), ("low", "95 % from"), ("high", "to"))]  # fmt: skip
+    return [alt.Tooltip("shown:N", title="shape"), f"{by}:Q", *shares, alt.Tooltip(f"{of}:Q", format=",.0f")]
 
 
 def text_panels(table: pd.DataFrame) -> pd.Series:

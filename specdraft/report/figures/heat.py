@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from specdraft.report.cross_fit import best_row
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import left_out
@@ -14,8 +15,7 @@ from specdraft.report.figures.charts import facet
 from specdraft.report.findings import fair
 from specdraft.report.study_files import visible
 from specdraft.report.theme import HEAT
-from specdraft.report.words import Name, Text, join, plural, say
-from specdraft.results.intervals import Interval
+from specdraft.report.words import Name, Text, join, names, plural, say
 
 TITLE = "Shape by budget: tokens per step"
 MOST_HEAT_ROWS = 30
@@ -30,11 +30,11 @@ def heat(canvas: Canvas) -> Figure:
     best = rows.groupby("tree")["block_efficiency"].max().sort_values(ascending=False)
     trees = list(best.index[:MOST_HEAT_ROWS])
     rows = rows[rows["tree"].isin(trees)]
-    more = len(best) - len(trees)
-    left = say("The {} shapes with the highest cells are drawn, {} are only in the table.", MOST_HEAT_ROWS, more)
+    more = list(map(visible, best.index[MOST_HEAT_ROWS:]))
+    left = say("The {} shapes with the highest cells are drawn; only in the table: {}.", MOST_HEAT_ROWS, names(more))
     seen = say(
         "Brighter is more tokens per pass of the target; an empty cell was not measured. {}",
-        join([_best_cell(panel, rows) for panel in canvas.panels_of(rows)[:MOST_SPOKEN]]),
+        join([_best_cell(canvas, panel, rows) for panel in canvas.panels_of(rows)[:MOST_SPOKEN]]),
     )
     caption = join([seen, left if more else (), left_out(canvas, shapes=False)])
     table = rows[["panel", "shown", "budget", "block_efficiency"]].reset_index(drop=True)
@@ -61,15 +61,15 @@ def _chart(canvas: Canvas, rows: pd.DataFrame, trees: list[str]) -> Any:
     return facet(alt.layer(*layers), named("heat"), canvas.panels_of(rows), height=max(50, 22 * len(trees)))
 
 
-def _best_cell(panel: str, rows: pd.DataFrame) -> Text:
+def _best_cell(canvas: Canvas, panel: str, rows: pd.DataFrame) -> Text:
     rows = fair(rows[rows["panel"] == panel])
     if rows.empty:
         return ()
-    top = rows.sort_values("block_efficiency", ascending=False, kind="stable").iloc[0]
+    top, value = best_row(canvas.findings.halves, rows, "block_efficiency")
     return say(
         "{}: the highest cell is {} at {}, {}.",
         Name(panel),
         Name(top["shown"]),
         plural(int(top["budget"]), "node"),
-        Interval.of(top, "block_efficiency"),
+        value,
     )

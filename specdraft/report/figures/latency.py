@@ -9,6 +9,7 @@ import pandas as pd
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_DETAIL_PANELS, MOST_SPOKEN, Canvas
+from specdraft.report.figures.captions import settings_left_out
 from specdraft.report.figures.charts import facet
 from specdraft.report.theme import PARTS
 from specdraft.report.words import Name, Text, join, plural, say
@@ -37,7 +38,8 @@ def latency(canvas: Canvas) -> Figure | None:
         "without intervals; “the rest” holds acceptance and cache upkeep."
     )
     panels = canvas.panels_of(table)
-    caption = join([*(_shares(panel, rows[rows["panel"] == panel]) for panel in panels[:MOST_SPOKEN]), note])
+    left = settings_left_out(list(dict.fromkeys(live["panel"])), panels)
+    caption = join([*(_shares(panel, rows[rows["panel"] == panel]) for panel in panels[:MOST_SPOKEN]), note, left])
     height = max(50, 24 * rows["shown"].nunique())
     chart = _chart([part for part in PART_OF.values() if (table["part"] == part).any()])
     return drawn("latency", TITLE, caption, facet(chart, named("latency"), panels, height), {"latency": table})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import altair as alt
@@ -10,20 +9,13 @@ import pandas as pd
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
-from specdraft.report.figures.captions import leaders, left_out
-from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, picking
+from specdraft.report.figures.captions import left_out
+from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, interval_tips, picking, ticks
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
 from specdraft.results.intervals import Interval
 
-CLOSE = 1.25  # two ticks of a logarithmic axis
 CURVES = ["panel", "shown", "budget", "nodes", "lonely"]
-
-
-def block_efficiency(canvas: Canvas) -> Figure:
-    """Tokens per step."""
-    title = "Tokens per pass of the target, by node budget"
-    return metric_figure(canvas, "block_efficiency", title, leaders(canvas), plain=True)
 
 
 def acceptance_length(canvas: Canvas) -> Figure:
@@ -73,7 +65,7 @@ def _base(metric: str) -> Any:
 def _lines(canvas: Canvas, metric: str, curves: pd.DataFrame, plain: bool) -> Any:
     shapes, base = canvas.shapes_of(curves), _base(metric)
     pick, strong = picking()
-    x = _budget_axis(curves)
+    x = budget_axis(curves)
     y = alt.Y(f"{metric}:Q", title=METRIC_TITLES[metric], scale=alt.Scale(zero=metric == "acceptance_rate"))
     colour = canvas.scales.colour(shapes)
     faint = alt.condition(pick, alt.value(0.13), alt.value(0.01))
@@ -84,7 +76,7 @@ def _lines(canvas: Canvas, metric: str, curves: pd.DataFrame, plain: bool) -> An
     line = joined.mark_line(strokeWidth=1.8)
     line = line.encode(x=x, y=y, color=colour, strokeDash=canvas.scales.dash(shapes), opacity=strong)
     points = base.mark_point(filled=True, size=46, opacity=1).encode(
-        x=x, y=y, color=colour, shape=canvas.scales.marker(shapes), opacity=strong, tooltip=_curve_tips(metric)
+        x=x, y=y, color=colour, shape=canvas.scales.marker(shapes), opacity=strong, tooltip=curve_tips(metric)
     )
     bounded = curves[f"{metric}_lo"].notna()  # a layer without a row makes Vega complain
     layers = [
@@ -97,24 +89,29 @@ def _lines(canvas: Canvas, metric: str, curves: pd.DataFrame, plain: bool) -> An
     return facet(alt.layer(*layers), named("curves"), canvas.panels_of(curves), height=260)
 
 
-def _budget_axis(curves: pd.DataFrame) -> alt.X:
+def budget_axis(curves: pd.DataFrame, title_padding: int = 4) -> alt.X:
+    """Node budgets on a logarithmic axis; those are named that leave room for each other."""
     return alt.X(
         "budget:Q",
         title="node budget (draft nodes)",
         scale=alt.Scale(type="log", base=2, nice=False, padding=8),
-        axis=alt.Axis(values=_ticks({int(budget) for budget in curves["budget"]}), format="d", grid=False),
+        axis=alt.Axis(
+            values=ticks({int(budget) for budget in curves["competes"]}),
+            format="d",
+            grid=False,
+            titlePadding=title_padding,
+        ),
     )
 
 
-def _curve_tips(metric: str) -> list[alt.Tooltip]:
+def curve_tips(metric: str) -> list[alt.Tooltip]:
+    """What a point of a curve says."""
     return [
         alt.Tooltip("panel:N", title="setting"),
         alt.Tooltip("shown:N", title="shape"),
         alt.Tooltip("budget:Q", title="node budget"),
         alt.Tooltip("nodes:Q", title="nodes"),
-        alt.Tooltip(f"{metric}:Q", title=metric.replace("_", " ")),
-        alt.Tooltip(f"{metric}_lo:Q", title="95 % from"),
-        alt.Tooltip(f"{metric}_hi:Q", title="to"),
+        *interval_tips(metric),
     ]
 
 
@@ -173,12 +170,3 @@ def _trend(first: Interval, last: Interval) -> str:
     if last.low > first.high:
         return ", a rise (the intervals are apart)"
     return ", a fall (the intervals are apart)" if last.high < first.low else " (the intervals overlap)"
-
-
-def _ticks(budgets: Iterable[int]) -> list[int]:
-    """Budgets to name on a logarithmic axis, largest first, none too close to another."""
-    kept: list[int] = []
-    for budget in sorted(budgets, reverse=True):
-        if not kept or kept[-1] / budget > CLOSE:
-            kept.append(budget)
-    return kept[::-1]

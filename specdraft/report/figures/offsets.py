@@ -10,6 +10,7 @@ import pandas as pd
 from specdraft.replay.offsets import chain_length
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, Canvas
+from specdraft.report.figures.captions import settings_left_out
 from specdraft.report.figures.charts import facet
 from specdraft.report.figures.details import text_panels
 from specdraft.report.words import Name, Text, join, say
@@ -32,7 +33,8 @@ def offsets(canvas: Canvas) -> Figure | None:
     rows = table.assign(panel=text_panels(table))
     rows = rows.groupby(["panel", "offset"], sort=False)[["places", "top", "reached", "accepted", "fresh"]].sum()
     rows = rows.reset_index()
-    panels = list(dict.fromkeys(rows["panel"]))[:MOST_PANELS]
+    every = list(dict.fromkeys(rows["panel"]))
+    panels = every[:MOST_PANELS]
     rows = rows[rows["panel"].isin(panels)]
     curves = pd.concat(
         rows[["panel", "offset"]].assign(curve=curve, roots=rows[of], share=rows[hits] / rows[of].where(rows[of] > 0))
@@ -45,7 +47,9 @@ def offsets(canvas: Canvas) -> Figure | None:
         "choice is right if the root stands right before them: what training accuracy tells. The gap between both is "
         "what the distance costs. At all places: whatever it would have proposed on the way."
     )
-    caption = join([*(_chains(panel, rows[rows["panel"] == panel]) for panel in panels), note])
+    caption = join(
+        [*(_chains(panel, rows[rows["panel"] == panel]) for panel in panels), note, settings_left_out(every, panels)]
+    )
     return drawn("offsets", TITLE, caption, _chart(panels), {"offsets": curves})
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, MOST_SPOKEN, Canvas
+from specdraft.report.figures.captions import settings_left_out
 from specdraft.report.figures.charts import facet
 from specdraft.report.figures.pruning import SETTING
 from specdraft.report.lengths_table import ORACLE, chains_of
@@ -39,9 +40,11 @@ def policies(canvas: Canvas) -> Figure | None:
             "constant": table["equal"],
         }
     )
-    panels = list(dict.fromkeys(table["panel"]))[:MOST_PANELS]
+    every = list(dict.fromkeys(table["panel"]))
+    panels = every[:MOST_PANELS]
     table = table[table["panel"].isin(panels)].reset_index(drop=True)
-    return drawn("policies", TITLE, _caption(table), _chart(panels), {"policies": table})
+    caption = join([_caption(table), settings_left_out(every, panels)])
+    return drawn("policies", TITLE, caption, _chart(panels), {"policies": table})
 
 
 def _chart(panels: list[str]) -> Any:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, MOST_SPOKEN, Canvas
+from specdraft.report.figures.captions import settings_left_out
 from specdraft.report.figures.charts import facet
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
@@ -31,20 +32,26 @@ def pruning(canvas: Canvas) -> Figure | None:
         return None
     points = rows.assign(panel=canvas.settings(rows, but="pruning"), policy=rows["pruning"].map(visible))
     points["curve"] = points["policy"].str.replace(SETTING, "", regex=True)
-    panels = list(dict.fromkeys(points["panel"]))[:MOST_PANELS]
+    every = list(dict.fromkeys(points["panel"]))
+    panels = every[:MOST_PANELS]
     table = points[points["panel"].isin(panels)].reset_index(drop=True)[SHOWN]
     note = say(
         "Lost per place of the texts at which a step could start: what the whole tree accepts there, less what is left "
         "of it. Bars are 95 % intervals; a line joins the settings of one policy on one tree."
     )
-    caption = join([*(_gentlest(panel, table) for panel in panels[:MOST_SPOKEN]), note])
-    return drawn("pruning", TITLE, caption, _chart(panels), {"pruning": table})
+    caption = join(
+        [*(_gentlest(panel, table) for panel in panels[:MOST_SPOKEN]), note, settings_left_out(every, panels)]
+    )
+    return drawn(
+        "pruning", TITLE, caption, _chart(canvas, panels, list(dict.fromkeys(table["shown"]))), {"pruning": table}
+    )
 
 
-def _chart(panels: list[str]) -> Any:
+def _chart(canvas: Canvas, panels: list[str], shapes: list[str]) -> Any:
     x = alt.X("pruned_share:Q", title="nodes left out (share)", axis=alt.Axis(format="%"))
     y = alt.Y("regret_tokens:Q", title="accepted tokens lost per start")
-    colour, shape = alt.Color("shown:N", title="shape"), alt.Shape("curve:N", title="pruning")
+    colour = alt.Color("shown:N", title="shape", scale=canvas.scales.scale(shapes))
+    shape = alt.Shape("curve:N", title="pruning")
     lines = alt.Chart().mark_line(strokeWidth=1.2).encode(x=x, y=y, color=colour, detail=["curve:N", "budget:N"])
     ends = {"y": alt.Y("regret_tokens_lo:Q", title="accepted tokens lost per start"), "y2": "regret_tokens_hi:Q"}
     bars = alt.Chart().mark_rule(strokeWidth=1.2).encode(x=x, color=colour, **ends)

@@ -12,13 +12,16 @@ from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import absent, left_out_details
 from specdraft.report.figures.charts import facet
 from specdraft.report.figures.details import (
+    PLACE,
     Chosen,
     at_budgets,
     chosen_details,
     detail_rows,
     often_reached,
     pointed_lines,
+    share_tips,
 )
+from specdraft.report.figures.shares import about_intervals, percent, with_intervals
 from specdraft.report.words import Name, Text, join, say
 
 WIDEST = "wide"  # the shape that shows the most ranks
@@ -35,12 +38,12 @@ def ranks(canvas: Canvas) -> Figure:
     if last_ranks.isna().any():
         return Figure("rank", title, say("Not drawn: nodes.csv has rank paths that cannot be read."))
     table = _rates(nodes.assign(rank=last_ranks + 1))
-    spoken = [_first_ranks(panel, table) for panel in canvas.panels_of(table)[:MOST_SPOKEN]]
+    spoken = [_first_ranks(panel, table[table["headline"]]) for panel in canvas.panels_of(table)[:MOST_SPOKEN]]
     note = say(
-        "All depths of a tree pooled; no intervals are recorded for ranks. Under sampling a rank is the order in which "
-        "children are drawn."
+        "All depths of a tree pooled. Under sampling a rank is the order in which children are drawn. {}",
+        about_intervals(table),
     )
-    caption = join([*spoken, note, left_out_details(canvas)])
+    caption = join([*spoken, note, left_out_details(canvas, canvas.panels_of(table))])
     return drawn("rank", title, caption, _chart(canvas, table), {"rank": table.reset_index(drop=True)})
 
 
@@ -52,22 +55,22 @@ def _with_the_widest(canvas: Canvas, combination: Chosen) -> Chosen:
 
 
 def _rates(nodes: pd.DataFrame) -> pd.DataFrame:
-    """A row per panel, shape and rank, with `rate`: accepted over reached."""
-    by_rank = nodes.groupby(["panel", "shown", "rank"], sort=False)
+    """A row per panel, shape and rank, with `rate`: accepted over reached, and its interval."""
+    by_rank = nodes.groupby([*PLACE, "rank", "effect"], sort=False, dropna=False)
     kept = often_reached(by_rank[["reached", "accepted"]].sum().reset_index())
-    return kept.assign(rate=kept["accepted"] / kept["reached"].where(kept["reached"] > 0))
+    rates = kept.assign(rate=kept["accepted"] / kept["reached"].where(kept["reached"] > 0))
+    return with_intervals(rates, "rate", "reached").drop(columns=["accepted", "effect"])
 
 
 def _chart(canvas: Canvas, table: pd.DataFrame) -> Any:
     x = alt.X(
         "rank:Q",
         title="child rank (1 = drafter's first choice)",
-        axis=alt.Axis(format="d", tickMinStep=1, grid=False, labelOverlap="greedy"),
+        axis=alt.Axis(values=_doubled(int(table["rank"].max())), format="d", grid=False),
         scale=alt.Scale(type="log", base=2, nice=False, padding=8),
     )
     y = alt.Y("rate:Q", title="accepted if its parent was (share, √ axis)", scale=alt.Scale(type="sqrt", domainMin=0))
-    tooltip = ["shown:N", "rank:Q", alt.Tooltip("rate:Q", format=".4f"), "reached:Q"]
-    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table), tooltip)
+    lines = pointed_lines(canvas, x, y, canvas.shapes_of(table[table["headline"]]), share_tips("rank", "reached"))
     return facet(alt.layer(*lines), named("rank"), canvas.panels_of(table), height=220)
 
 
@@ -84,8 +87,13 @@ def _first_ranks(panel: str, table: pd.DataFrame) -> Text:
         Name(panel),
         Name(widest),
         int(first["rank"]),
-        f"{first['rate']:.0%}",
+        percent(first, "rate"),
         int(second["rank"]),
-        f"{second['rate']:.0%}",
+        percent(second, "rate"),
         f", rank {int(last['rank'])} {last['rate']:.2%}" if len(rows) > 2 else "",
     )
+
+
+def _doubled(most: int) -> list[int]:
+    """Ranks to name: 1, 2, 4 and so on."""
+    return [1 << power for power in range(most.bit_length())]

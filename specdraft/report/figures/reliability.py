@@ -10,6 +10,7 @@ import pandas as pd
 from specdraft.replay.reliability import calibration_error
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, Canvas
+from specdraft.report.figures.captions import settings_left_out
 from specdraft.report.figures.charts import facet
 from specdraft.report.figures.details import text_panels
 from specdraft.report.study_files import visible
@@ -28,13 +29,14 @@ def reliability(canvas: Canvas) -> Figure | None:
     if table is None or table.empty:
         return None
     bins = _rows(table, "survival", "score")
-    panels = list(dict.fromkeys(bins["panel"]))[:MOST_PANELS]
+    every = list(dict.fromkeys(bins["panel"]))
+    panels = every[:MOST_PANELS]
     shown = bins[bins["panel"].isin(panels) & (bins["nodes"] >= FEWEST)]
     note = say(
         "Of every node of the trees at every place of the recorded texts: the predicted probability that it is on the "
         "target's text, and how often it is. On the dashed line both agree; below it the drafter is too sure."
     )
-    caption = join([*(_error(panel, bins) for panel in panels), note])
+    caption = join([*(_error(panel, bins) for panel in panels), note, settings_left_out(every, panels)])
     tables = {"reliability": shown.reset_index(drop=True), "certain": pd.DataFrame({"v": [0.0, 1.0]})}
     return drawn("reliability", TITLE, caption, _chart(panels), tables)
 
@@ -51,7 +53,8 @@ def survival(canvas: Canvas) -> Figure | None:
     long = kept.assign(child="rank " + (kept["rank"] + 1).astype(str)).melt(
         ["panel", "scores", "depth", "child", "nodes"], ["predicted", "observed"], "which", "share"
     )
-    panels = list(dict.fromkeys(long["panel"]))[:MOST_PANELS]
+    every = list(dict.fromkeys(long["panel"]))
+    panels = every[:MOST_PANELS]
     x = alt.X("depth:Q", title="depth in the tree (tokens)", axis=alt.Axis(format="d", tickMinStep=1, grid=False))
     y = alt.Y("share:Q", title="nodes on the target's text (share)")
     dash = alt.StrokeDash("which:N", title=None, legend=alt.Legend(symbolType="stroke"))
@@ -61,8 +64,9 @@ def survival(canvas: Canvas) -> Figure | None:
     lines = lines.encode(tooltip=["child:N", "which:N", "depth:Q", alt.Tooltip("share:Q", format=".3f"), "nodes:Q"])
     caption = say(
         "By depth and child rank, of trees ranked by {} scores, all their nodes pooled. Deep nodes are in a tree only "
-        "where the drafter is sure, so shares need not fall with depth.",
+        "where the drafter is sure, so shares need not fall with depth. {}",
         Name(" or ".join(dict.fromkeys(kept["scores"]))),
+        settings_left_out(every, panels),
     )
     chart = facet(alt.layer(lines), named("survival"), panels, height=200)
     shown = long[long["panel"].isin(panels)].reset_index(drop=True)

@@ -7,13 +7,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from specdraft.report.cross_fit import best_row
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_DETAIL_PANELS, MOST_DETAIL_SHAPES, Canvas
 from specdraft.report.figures.charts import METRIC_TITLES, tips, width
 from specdraft.report.findings import fair
 from specdraft.report.study_files import visible
-from specdraft.report.words import Name, Text, join, plural, say
-from specdraft.results.intervals import Interval
+from specdraft.report.words import Name, Text, join, names, plural, say
 
 TITLE = "Rules, temperatures and other settings side by side"
 MOST_SETTINGS = 24
@@ -26,17 +26,19 @@ def settings(canvas: Canvas) -> Figure | None:
     if len(study.panels) == len(study.summary["pair"].unique()):
         return None
     budget = _budget(canvas.rows)
-    pairs = list(dict.fromkeys(canvas.rows["pair"]))[:MOST_DETAIL_PANELS]
+    every = list(dict.fromkeys(canvas.rows["pair"]))
+    pairs = every[:MOST_DETAIL_PANELS]
     rows = _rows(canvas, budget, pairs)
     all_settings = list(dict.fromkeys(rows["setting"]))
     kept = all_settings[:MOST_SETTINGS]
     rows = rows[rows["setting"].isin(kept)].assign(pair=lambda table: table["pair"].map(visible))
-    left = len(all_settings) - MOST_SETTINGS
+    more, pairs_left = all_settings[MOST_SETTINGS:], every[MOST_DETAIL_PANELS:]
     caption = join(
         [
-            *(_extremes(pair, rows) for pair in dict.fromkeys(rows["pair"])),
+            *(_extremes(canvas, pair, rows) for pair in dict.fromkeys(rows["pair"])),
             say("The files hold no paired comparison across settings, so compare their intervals only."),
-            say("{} settings more are only in the table.", left) if left > 0 else (),
+            say("Only in the table: {}.", names([*map(visible, pairs_left), *more])) if pairs_left or more else (),
+            say("Shapes that are drawn: {}.", names(dict.fromkeys(rows["shown"]))),
         ]
     )
     chart = _chart(canvas, rows, kept, [visible(pair) for pair in pairs], budget)
@@ -79,15 +81,16 @@ def _chart(canvas: Canvas, rows: pd.DataFrame, settings: list[str], pairs: list[
     )
 
 
-def _extremes(pair: str, rows: pd.DataFrame) -> Text:
+def _extremes(canvas: Canvas, pair: str, rows: pd.DataFrame) -> Text:
     """The settings in which a pair's first shape gets the most and the fewest tokens."""
     rows = rows[rows["pair"] == pair]
     tree = rows["shown"].iloc[0]
-    rows = rows[rows["shown"] == tree].sort_values("block_efficiency")
+    rows = rows[rows["shown"] == tree]
     if len(rows) < 2:
         return ()
-    lowest, highest = rows.iloc[0], rows.iloc[-1]
-    low, high = Interval.of(lowest, "block_efficiency"), Interval.of(highest, "block_efficiency")
+    (lowest, low), (highest, high) = (
+        best_row(canvas.findings.halves, rows, "block_efficiency", lowest=end) for end in (True, False)
+    )
     apart = "their intervals do not overlap" if high.low > low.high else "their intervals overlap"
     return say(
         "{}, {}: highest under {} ({}), lowest under {} ({}); {}.",

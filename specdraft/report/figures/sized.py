@@ -9,7 +9,8 @@ import pandas as pd
 
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_PANELS, MOST_SPOKEN, Canvas
-from specdraft.report.figures.charts import dashed, facet
+from specdraft.report.figures.captions import settings_left_out
+from specdraft.report.figures.charts import dashed, facet, ticks
 from specdraft.report.sized_table import SPEEDS, STOP
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
@@ -33,14 +34,16 @@ def sized(canvas: Canvas) -> Figure | None:
         return None
     shapes = [""] if len(trees) == 1 else [f", {visible(tree)}" for tree in table["plain_tree"]]
     table["panel"] = table["panel"].map(visible) + (shapes if len(trees) > 1 else shapes[0])
-    panels = list(dict.fromkeys(table["panel"]))[:MOST_PANELS]
+    every = list(dict.fromkeys(table["panel"]))
+    panels = every[:MOST_PANELS]
     table = table[table["panel"].isin(panels)].drop(columns="plain_tree").reset_index(drop=True)
     note = say(
         "Numbers beside points: nodes sent, mean over the steps. The dashed line is plain decoding, no tree at all. "
         "Where the engine is replay, seconds are estimated from counts and costs."
     )
-    caption = join([*(_best(panel, table) for panel in panels[:MOST_SPOKEN]), note])
-    return drawn("sized", TITLE, caption, _chart(panels), {"sized": table})
+    caption = join([*(_best(panel, table) for panel in panels[:MOST_SPOKEN]), note, settings_left_out(every, panels)])
+    budgets = ticks(set(table["budget"].astype(int)))
+    return drawn("sized", TITLE, caption, _chart(panels, budgets), {"sized": table})
 
 
 def _speeds(rows: pd.DataFrame, speed: str, ratio: str) -> pd.DataFrame:
@@ -61,8 +64,8 @@ def _speeds(rows: pd.DataFrame, speed: str, ratio: str) -> pd.DataFrame:
     )
 
 
-def _chart(panels: list[str]) -> Any:
-    x = alt.X("budget:Q", title="nodes at most", scale=alt.Scale(type="log", base=2))
+def _chart(panels: list[str], budgets: list[int]) -> Any:
+    x = alt.X("budget:Q", title="nodes at most", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=budgets))
     y = alt.Y("tokens_per_s:Q", title="tokens per second", scale=alt.Scale(zero=False))
     colour = alt.Color("way:N", title="sends", scale=alt.Scale(domain=[FIXED, SIZED]))
     tooltip = ["way:N", "budget:Q", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ("tokens_per_s", "nodes"))]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from specdraft.report.answer import against_one
+from specdraft.report.cross_fit import best_row
 from specdraft.report.figures.base import Figure
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.metrics import metric_figure
 from specdraft.report.findings import fair
 from specdraft.report.words import Name, Strong, Text, join, plural, say
-from specdraft.results.intervals import Interval
 
 
 def measured_speedup(canvas: Canvas) -> Figure | None:
     """Against plain decoding in the same run; None where nothing was decoded live."""
     if canvas.findings.live.empty:
         return None
-    note = say(
-        "Measured against plain decoding in the same run, on the hardware named below; the fastest of many is picked, "
-        "which flatters it."
-    )
+    note = say("Measured against plain decoding in the same run, on the hardware named below.")
     caption = join([*_fastest(canvas, "speedup", "{}: fastest is {} at {}, {}: {}."), note])
     budgets = canvas.curves.loc[canvas.curves["speedup"].notna(), "budget"]
     title = "Measured speed-up over plain decoding, by node budget"
@@ -45,9 +42,9 @@ def _fastest(canvas: Canvas, name: str, template: str) -> list[Text]:
     sentences = []
     rows = canvas.curves[canvas.curves[name].notna()]
     for panel in canvas.panels_of(rows)[:MOST_SPOKEN]:
-        ranked = fair(rows[rows["panel"] == panel]).sort_values(name, ascending=False)
+        ranked = fair(rows[rows["panel"] == panel])
         if len(ranked):
-            top = ranked.iloc[0]
-            speed, nodes = Interval.of(top, name), plural(int(top["budget"]), "node")
+            top, speed = best_row(canvas.findings.halves, ranked, name)
+            nodes = plural(int(top["budget"]), "node")
             sentences.append(say(template, Name(panel), Name(top["shown"]), nodes, speed, against_one(speed)))
     return sentences

@@ -12,11 +12,12 @@ from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import Canvas
 from specdraft.report.figures.captions import left_out
 from specdraft.report.figures.charts import dashed, facet
-from specdraft.report.leads import CLEAR, OPEN, UNKNOWN, Lead
+from specdraft.report.leads import CLEAR, Lead
+from specdraft.report.study_files import visible
+from specdraft.report.theme import GREY
 from specdraft.report.words import Text, join, say
 
 TITLE = "The winner's lead over the runner-up, by node budget"
-SURE, UNSURE, FAINT = "#0072B2", "#D55E00", "#808080"
 
 
 def winners(canvas: Canvas) -> Figure:
@@ -28,7 +29,7 @@ def winners(canvas: Canvas) -> Figure:
         why = "comparisons.csv gives no lead here" if several else "a single shape has no runner-up"
         return Figure("lead", TITLE, say("Not drawn: {}.", why))
     table = pd.DataFrame([_row(lead) for lead in leads])
-    note = say("Leads are paired differences from comparisons.csv; hindsight trees do not compete.")
+    note = say("Leads are paired differences; hindsight trees do not compete.")
     caption = join([_how_many_are_clear(contested), note, left_out(canvas)])
     return drawn("lead", TITLE, caption, _chart(canvas, table), {"lead": table})
 
@@ -38,7 +39,8 @@ def _row(lead: Lead) -> dict[str, Any]:
         "panel": lead.panel,
         "budget": str(lead.budget),
         "order": lead.budget,
-        "shown": lead.said(lead.tree),
+        "shown": visible(lead.tree),
+        "leader": lead.said(lead.tree),
         "runner": lead.said(lead.runner or ""),
         "lead": lead.lead.value,
         "low": lead.lead.low,
@@ -52,8 +54,8 @@ def _how_many_are_clear(contested: list[Lead]) -> Text:
     if not rated:
         return say("No lead has an interval: nothing shows a winner.")
     return say(
-        "{} of {} leads have a 95 % interval that lies above 0 (blue circles); the others (orange squares) do "
-        "not show a winner.",
+        "{} of {} leads have a 95 % interval that lies above 0 (filled symbols); the others (hollow ones) do not "
+        "show a winner.",
         clear,
         rated,
     )
@@ -62,37 +64,29 @@ def _how_many_are_clear(contested: list[Lead]) -> Text:
 def _chart(canvas: Canvas, table: pd.DataFrame) -> Any:
     y = alt.Y("budget:O", title="node budget", sort=[str(budget) for budget in sorted(set(table["order"]))])
     x = alt.X("lead:Q", title="lead (tokens per step)", scale=alt.Scale(domain=_domain(table), nice=True))
-    filled = alt.condition("datum.sure === 'clear'", alt.value(SURE), alt.value(UNSURE))
     zero = dashed(alt.Chart()).encode(x=alt.datum(0))
-    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=filled)
-    markers = alt.Scale(domain=[CLEAR, OPEN, UNKNOWN], range=["circle", "square", "cross"])
-    points = (
-        alt.Chart()
-        .mark_point(filled=True, size=70, opacity=1)
-        .encode(
-            y=y,
-            x=x,
-            color=filled,
-            shape=alt.Shape("sure:N", legend=None, scale=markers),
-            tooltip=[
-                alt.Tooltip("shown:N", title="leads"),
-                alt.Tooltip("runner:N", title="runner-up"),
-                "lead:Q",
-                "low:Q",
-                "high:Q",
-            ],
-        )
-    )
-    label = alt.Chart().mark_text(align="left", dx=7, dy=-9, fontSize=10.5, color=FAINT)
-    label = label.encode(y=y, x=x, text="words:N")
-    label = label.transform_calculate(words="datum.shown + ' over ' + datum.runner")
-    layers = [zero, *([bars] if table["low"].notna().any() else []), points, label]
+    shapes = canvas.leading
+    colour = alt.Color("shown:N", scale=canvas.scales.scale(shapes), legend=None)
+    marker = alt.Shape("shown:N", scale=canvas.scales.scale(shapes, 1), legend=None)
+    bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour)
+    tips = {"leader": "leads", "runner": "runner-up", "sure": "verdict"}
+    tooltip = [*(alt.Tooltip(f"{name}:N", title=title) for name, title in tips.items()), "lead:Q", "low:Q", "high:Q"]
+    point = {"y": y, "x": x, "color": colour, "shape": marker, "tooltip": tooltip}
+    clear, unclear = (alt.Chart().transform_filter(f"datum.sure {sign}== '{CLEAR}'") for sign in "=!")
+    filled = clear.mark_point(filled=True, size=70, opacity=1).encode(**point)
+    hollow = unclear.mark_point(size=60, opacity=1, strokeWidth=1.8).encode(**point)
+    is_clear = table["sure"] == CLEAR
+    points = [*([filled] if is_clear.any() else []), *([hollow] if not is_clear.all() else [])]
+    label = alt.Chart().mark_text(align="left", dx=4, dy=-10, fontSize=10.5, color=GREY)
+    label = label.encode(y=y, x=alt.datum(0), text="words:N")
+    label = label.transform_calculate(words="datum.leader + ' over ' + datum.runner")
+    layers = [zero, *([bars] if table["low"].notna().any() else []), *points, label]
     height = max(60, 34 * table["budget"].nunique())
     return facet(alt.layer(*layers), named("lead"), canvas.panels_of(table), height=height)
 
 
 def _domain(table: pd.DataFrame) -> list[float]:
-    """From the lowest bound to the highest and 0, with room for names at the right."""
+    """From the lowest bound to the highest and 0, with room for names."""
     values = table[["lead", "low", "high"]]
     low, high = min(0.0, values.min().min()), max(0.0, values.max().max())
     return [low, high + 0.5 * (high - low)]

@@ -3,22 +3,22 @@ const panels = read(document.getElementById("panels"));
 const form = document.getElementById("controls");
 const chosen = () => Object.fromEntries(form ? [...form.elements].filter((one) => one.name).map((one) => [one.name, one.value]) : []);
 const fits = (said, choice) => ["pair", "drafter", "setting"].every((key) => !choice[key] || !(key in said) || said[key] === choice[key]);
-const onAxis = (part, name) => Boolean(part && typeof part === "object" && (["x", "y"].some((axis) => part.encoding?.[axis]?.field === name)
-  || Object.values(part).some((inner) => onAxis(inner, name))));
-const rowFits = (row, choice, axes) => fits(panels[row.panel] ?? (("pair" in row) ? { pair: row.pair } : {}), choice)
-  && (!choice.budget || axes || !("budget" in row) || String(row.budget) === choice.budget)
+// `meta` are the parameters that a figure has: without one for the budget it draws all of them, on an axis or as points.
+const rowFits = (row, choice, meta) => fits(panels[row.panel] ?? (("pair" in row) ? { pair: row.pair } : {}), choice)
+  && (!choice.budget || !("budget" in meta) || !("budget" in row) || String(row.budget) === choice.budget)
   && (!choice.category || !("category" in row) || row.category === choice.category);
 const WIDTHS = { 1: 620, 2: 400 }; // of a panel, where there are so few
 const redraw = async (one, choice) => {
-  const axes = onAxis(one.spec, "budget");
-  const rows = Object.fromEntries(Object.entries(one.rows).map(([name, all]) => [name, all.filter((row) => rowFits(row, choice, axes))]));
-  const left = Object.values(rows).some((some) => some.length);
+  const meta = one.spec.usermeta?.controls ?? {};
+  const rows = Object.fromEntries(Object.entries(one.rows).map(([name, all]) => [name, all.filter((row) => rowFits(row, choice, meta))]));
+  const left = Object.entries(rows).every(([name, some]) => some.length || !one.rows[name].length);
   one.box.hidden = !left;
   one.box.parentElement.querySelector(".empty").hidden = left;
   const same = one.drawn && Object.entries(rows).every(([name, some]) => some.length === one.drawn[name].length && some.every((row, i) => row === one.drawn[name][i]));
   if (!left || same) return;
   const count = (some) => new Set(Object.values(some).flat().map((row) => row.panel)).size;
   const usual = one.spec.spec?.width ?? one.spec.width, fewer = one.spec.spec && count(rows) < count(one.rows);
+  if ("budget" in meta) one.spec.params.find((part) => part.name === "budget").value = choice.budget ? Number(choice.budget) : null;
   await drawFigure(one, rows, fewer ? WIDTHS[count(rows)] ?? usual : usual);
   one.picked = "";
   listen(one);

@@ -1,0 +1,179 @@
+"""What is best, picked on one half of the prompts and measured on the other one, both ways: picked and measured on the
+same prompts, the best of many looks better than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from specdraft.errors import ResultsError
+from specdraft.replay.folds import folds
+from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums, with_error
+from specdraft.results.intervals import Interval
+from specdraft.results.study_tables import read_records
+
+SEED = 0  # of the halves: one split, whatever is asked
+LEAST = {"block_efficiency": 1.0}  # what a ratio cannot fall below, where that is not 0
+NORMAL = NormalDist().inv_cdf(0.975)
+Pair = tuple[int, int]  # of the first half and of the second
+
+
+class Standing(NamedTuple):
+    """The first two of some combinations, which are told by their places.
+
+    Attributes:
+        leaders: for each half, what leads on the other half.
+        runners: for each half, the best of those that differ from its leader, on the other half; -1: there is none.
+        value: the leaders', each measured on its own half.
+        lead: leaders minus runners-up, likewise.
+    """
+
+    leaders: Pair
+    runners: Pair
+    value: Interval
+    lead: Interval
+
+
+class Halves:
+    """Each combination's sums by prompt, and which half each prompt is in; a prompt's turns are in one.
+
+    Args:
+        records: one row per combination, prompt and repeat (see `results.records_table`).
+    """
+
+    def __init__(self, records: pd.DataFrame) -> None:
+        prompts, names = pd.factorize(records["prompt_id"], sort=True)
+        of_prompt = records["category"].astype(str).groupby(prompts, sort=True).first()
+        places, combinations = pd.factorize(records["combination"])
+        self._place = {str(name): place for place, name in enumerate(combinations)}
+        self._records = records
+        self._cells, self._shape = places * len(names) + prompts, (len(combinations), len(names))
+        self._categories = pd.factorize(of_prompt)[0]
+        self.half = folds(list(of_prompt), SEED)
+
+    @property
+    def usable(self) -> bool:
+        """There are prompts in both halves."""
+        return len(np.unique(self.half)) == 2
+
+    def knows(self, combinations: Sequence[str]) -> bool:
+        """There are records of all of them."""
+        return self.usable and all(name in self._place for name in combinations)
+
+    def standing(self, combinations: Sequence[str]) -> Standing:
+        """Who leads in block efficiency; of equals the first. At least one combination."""
+        ratios = self._of("block_efficiency", combinations)
+        on_other = self._on_other_half(ratios)
+        leaders = _pair(on_other.argmax(1))
+        same = [self._equal(ratios, leader) for leader in leaders]
+        rivals = np.where(same, -np.inf, on_other)
+        runners = _pair(np.where(np.all(same, axis=1), -1, rivals.argmax(1)))
+        value = self._interval(self._mixed(ratios, leaders), "block_efficiency")
+        if -1 in runners:
+            return Standing(leaders, runners, value, Interval(np.nan, np.nan, np.nan))
+        first, second = (self._mixed(ratios, pair) for pair in (leaders, runners))
+        ends = bounds_of_differences(first, second, self._categories)[0]
+        return Standing(
+            leaders, runners, value, Interval(float((first.estimates - second.estimates)[0]), *map(float, ends))
+        )
+
+    def best(self, ratio: str, combinations: Sequence[str], lowest: bool = False) -> tuple[Pair, Interval]:
+        """For each half what has the most of a ratio on the other half, or the least; what they have on their own."""
+        ratios = self._of(ratio, combinations)
+        on_other = self._on_other_half(ratios) * (-1 if lowest else 1)
+        picked = _pair(np.where(np.isnan(on_other), -np.inf, on_other).argmax(1))
+        return picked, self._interval(self._mixed(ratios, picked), ratio)
+
+    def over_prompts(self, ratio: str, combination: str) -> Interval:
+        """A combination's own ratio, on all prompts."""
+        return self._interval(self._of(ratio, [combination]), ratio)
+
+    def _of(self, ratio: str, combinations: Sequence[str]) -> Ratios:
+        rows = [self._place[name] for name in combinations]
+        above, below = (self._sums[ratio][side][rows] for side in range(2))
+        return ratios_of_sums(above, below)
+
+    @cached_property
+    def _sums(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Ratio -> `[n, P]` numerators and denominators; times are told from what records say of them."""
+        records = self._records
+        estimated = records["new_tokens"] / records["est_tokens_per_s"]
+        terms = {
+            "block_efficiency": (records["accepted_tokens"] + records["bonus_tokens"], records["steps"]),
+            "speedup": (records["speedup"] * records["wall_s"], records["wall_s"]),
+            "est_speedup": (records["est_speedup"] * estimated, estimated),
+        }
+        return {ratio: (self._summed(above), self._summed(below)) for ratio, (above, below) in terms.items()}
+
+    def _summed(self, values: pd.Series[float]) -> np.ndarray:
+        weights = np.nan_to_num(values.to_numpy(float))
+        return np.bincount(self._cells, weights, int(np.prod(self._shape))).reshape(self._shape)
+
+    def _on_other_half(self, ratios: Ratios) -> np.ndarray:
+        """`[2, n]` each ratio on the prompts that are not in a half."""
+        others = [self.half != half for half in range(2)]
+        return np.stack([ratios_of_sums(ratios.above[:, mask], ratios.below[:, mask]).estimates for mask in others])
+
+    def _equal(self, ratios: Ratios, row: int) -> np.ndarray:
+        """`[n]` whether a row is the same as this one on every prompt."""
+        equal: np.ndarray = (ratios.above == ratios.above[row]).all(1) & (ratios.below == ratios.below[row]).all(1)
+        return equal
+
+    def _mixed(self, ratios: Ratios, pair: Pair) -> Ratios:
+        """One ratio: of each prompt what is picked for its half."""
+        rows, prompts = np.array(pair)[self.half], np.arange(len(self.half))
+        return ratios_of_sums(ratios.above[rows, prompts][None], ratios.below[rows, prompts][None])
+
+    def _interval(self, ratios: Ratios, ratio: str) -> Interval:
+        ends = bounds(ratios, self._categories, (LEAST.get(ratio, 0.0), np.inf))[0]
+        return Interval(float(ratios.estimates[0]), *map(float, ends))
+
+
+def _pair(places: np.ndarray) -> Pair:
+    return int(places[0]), int(places[1])
+
+
+def halves_of(folder: Path) -> Halves | None:
+    """A study's; None where its records are not kept or cannot be read, or all prompts are in one half."""
+    with suppress(ResultsError):
+        halves = Halves(read_records(folder))
+        return halves if halves.usable else None
+    return None
+
+
+def best_row(
+    halves: Halves | None, rows: pd.DataFrame, ratio: str, lowest: bool = False
+) -> tuple[pd.Series[Any], Interval]:
+    """The row of a summary that has the most of a ratio (or the least), and what is measured of such a pick: where both
+    halves pick this row, its own interval; otherwise that of what they pick, each on the prompts that did not pick it.
+
+    Args:
+        halves: None: picked and measured on the same prompts.
+        rows: at least one; `ratio` is known in all of them.
+    """
+    ranked = rows.sort_values(ratio, ascending=lowest, kind="stable")
+    top = ranked.iloc[0]
+    own, names = Interval.of(top, ratio), list(ranked["combination"])
+    if halves is None or not halves.knows(names):
+        return top, own
+    picked, value = halves.best(ratio, names, lowest)
+    if picked == (0, 0):
+        return top, own
+    return top, _with_the_error_of(own, halves.over_prompts(ratio, names[0]), value)
+
+
+def _with_the_error_of(own: Interval, over_prompts: Interval, value: Interval) -> Interval:
+    """An interval over prompts, with what one more source of error adds to that of a summary row."""
+    if not (own.known and over_prompts.known and value.known):
+        return value
+    logs = [np.log(one.low / one.value) ** 2 for one in (own, over_prompts)]
+    share = np.sqrt(max(0.0, float(logs[0] - logs[1]))) / NORMAL
+    ends = with_error(np.array([value.value]), np.array([value[1:]]), np.array([share]))[0]
+    return Interval(value.value, *map(float, ends))
