@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -19,6 +18,8 @@ from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, rati
 from specdraft.results.intervals import Interval
 from specdraft.results.study_tables import read_records
 
+COLUMNS = ("combination", "prompt_id", "category", "steps", "accepted_tokens", "bonus_tokens", "new_tokens", "wall_s",
+           "speedup", "est_tokens_per_s", "est_speedup")  # fmt: skip
 SEED = 0  # of the halves: one split, whatever is asked
 LEAST = {"block_efficiency": 1.0}  # what a ratio cannot fall below, where that is not 0
 NORMAL = NormalDist().inv_cdf(0.975)
@@ -54,6 +55,7 @@ class Halves:
         places, combinations = pd.factorize(records["combination"])
         self._place = {str(name): place for place, name in enumerate(combinations)}
         self._records = records
+        self._kept: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._cells, self._shape = places * len(names) + prompts, (len(combinations), len(names))
         self._categories = pd.factorize(of_prompt)[0]
         self.half = folds(list(of_prompt), SEED)
@@ -80,9 +82,8 @@ class Halves:
             return Standing(leaders, runners, value, Interval(np.nan, np.nan, np.nan))
         first, second = (self._mixed(ratios, pair) for pair in (leaders, runners))
         ends = bounds_of_differences(first, second, self._categories)[0]
-        return Standing(
-            leaders, runners, value, Interval(float((first.estimates - second.estimates)[0]), *map(float, ends))
-        )
+        lead = Interval(float((first.estimates - second.estimates)[0]), *map(float, ends))
+        return Standing(leaders, runners, value, lead)
 
     def best(self, ratio: str, combinations: Sequence[str], lowest: bool = False) -> tuple[Pair, Interval]:
         """For each half what has the most of a ratio on the other half, or the least; what they have on their own."""
@@ -97,20 +98,22 @@ class Halves:
 
     def _of(self, ratio: str, combinations: Sequence[str]) -> Ratios:
         rows = [self._place[name] for name in combinations]
-        above, below = (self._sums[ratio][side][rows] for side in range(2))
-        return ratios_of_sums(above, below)
+        above, below = self._sums(ratio)
+        return ratios_of_sums(above[rows], below[rows])
 
-    @cached_property
-    def _sums(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Ratio -> `[n, P]` numerators and denominators; times are told from what records say of them."""
-        records = self._records
-        estimated = records["new_tokens"] / records["est_tokens_per_s"]
-        terms = {
-            "block_efficiency": (records["accepted_tokens"] + records["bonus_tokens"], records["steps"]),
-            "speedup": (records["speedup"] * records["wall_s"], records["wall_s"]),
-            "est_speedup": (records["est_speedup"] * estimated, estimated),
-        }
-        return {ratio: (self._summed(above), self._summed(below)) for ratio, (above, below) in terms.items()}
+    def _sums(self, ratio: str) -> tuple[np.ndarray, np.ndarray]:
+        """`[n, P]` numerators and denominators; times are told from what records say of them."""
+        if ratio not in self._kept:
+            rows = self._records
+            if ratio == "block_efficiency":
+                above, below = rows["accepted_tokens"] + rows["bonus_tokens"], rows["steps"]
+            elif ratio == "speedup":
+                above, below = rows["speedup"] * rows["wall_s"], rows["wall_s"]
+            else:
+                below = rows["new_tokens"] / rows["est_tokens_per_s"]
+                above = rows["est_speedup"] * below
+            self._kept[ratio] = self._summed(above), self._summed(below)
+        return self._kept[ratio]
 
     def _summed(self, values: pd.Series[float]) -> np.ndarray:
         weights = np.nan_to_num(values.to_numpy(float))
@@ -143,7 +146,7 @@ def _pair(places: np.ndarray) -> Pair:
 def halves_of(folder: Path) -> Halves | None:
     """A study's; None where its records are not kept or cannot be read, or all prompts are in one half."""
     with suppress(ResultsError):
-        halves = Halves(read_records(folder))
+        halves = Halves(read_records(folder, COLUMNS))
         return halves if halves.usable else None
     return None
 

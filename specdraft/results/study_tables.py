@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -114,35 +115,35 @@ def _read_records(folder: Path, config: Mapping[str, Any]) -> pd.DataFrame | Non
     return read_records(folder)
 
 
-def read_records(folder: Path) -> pd.DataFrame:
-    """The table of all rows, in whichever form it was written. Raises `ResultsError`."""
+def read_records(folder: Path, columns: Sequence[str] = COLUMNS[RECORDS]) -> pd.DataFrame:
+    """The table of all rows, or some of its columns, in whichever form it was written. Raises `ResultsError`."""
     if (folder / RECORDS_PARQUET).exists():
-        return _read_parquet(folder / RECORDS_PARQUET)
-    return read_table(folder / RECORDS)
+        return _read_parquet(folder / RECORDS_PARQUET, columns)
+    return read_table(folder / RECORDS, columns)
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(path)
+        there = pq.read_schema(path).names
+        table = pd.read_parquet(path, columns=[column for column in columns if column in there])
     except (OSError, ValueError) as error:  # what Arrow says of a torn file is one of both
         raise ResultsError(f"{path}: cannot be read as a table; {EXPECTED}") from error
-    columns = COLUMNS[RECORDS]
-    _check_columns(path, columns, [str(name) for name in table.columns])
+    _check_columns(path, columns, there)
     types = {column: _type_of(column, RECORDS) for column in columns}
-    return table.assign(**_before(table.columns)).reindex(columns=columns).astype(types)
+    return table.assign(**_before(there)).reindex(columns=[*columns]).astype(types)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """One table, columns that no study writes left out. Raises `ResultsError`."""
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """One table, or some of its columns; those that no study writes are left out. Raises `ResultsError`."""
     if not path.exists():
         raise ResultsError(f"{path}: there is no such file; {EXPECTED}")
-    columns = COLUMNS[path.name]
+    columns = COLUMNS[path.name] if columns is None else columns
     header = [*map(str, read_csv(path, nrows=0))]
     _check_columns(path, columns, header)
     types = {column: _type_of(column, path.name) for column in columns if column in header}
     blank = {column: [""] for column, kind in types.items() if kind == "float64"}
     table = read_csv(path, usecols=[*types], dtype=types, keep_default_na=False, na_values=blank)
-    return table.assign(**_before(header)).reindex(columns=columns)
+    return table.assign(**_before(header)).reindex(columns=[*columns])
 
 
 def _before(header: Collection[str]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from specdraft.report.leads import Lead, lead_sentence
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
 from specdraft.results.comparisons import comparisons
+from specdraft.results.files import RECORDS, RECORDS_PARQUET
 from specdraft.results.intervals import Interval
 from specdraft.results.metrics import HELPERS
-from specdraft.results.study_tables import COLUMNS
+from specdraft.results.study_tables import COLUMNS, read_records
 from specdraft.results.summary import summarise
 from specdraft.results.tables import COMBINATION_KEYS, EARLIER_KEYS
 
@@ -186,3 +187,13 @@ def test_halves_that_pick_one_leader_leave_the_numbers_of_the_tables(tmp_path: P
     summary = pd.read_csv(tmp_path / "study" / "summary.csv").set_index("tree").loc["chain"]
     assert lead.value == Interval.of(summary, "block_efficiency") and lead.verdict == "clear"
     assert lead.picked == ("chain", "chain") and lead.agreed
+
+
+def test_records_may_be_parquet(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    of_csv = leads_of(folder, made(dict.fromkeys(TREES, 1.5), seed=3))
+    read_records(folder).to_parquet(folder / RECORDS_PARQUET)
+    (folder / RECORDS).unlink()
+    assert findings_of(read_study(folder)).leads == of_csv
+    (folder / RECORDS_PARQUET).write_bytes(b"torn")
+    assert halves_of(folder) is None
