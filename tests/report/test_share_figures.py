@@ -79,11 +79,12 @@ def test_categories_side_by_side(tmp_path: Path) -> None:
     summary = pd.read_csv(folder / "summary.csv", dtype={"combination": str})
     both = pd.concat([summary.assign(category=name, block_efficiency=summary["block_efficiency"] + more)
                       for name, more in (("story", 0), ("code", 1))])  # fmt: skip
+    both.loc[(both["tree"] == "chain") & (both["category"] == "code"), "block_efficiency"] += 5
     both.to_csv(folder / "by_category.csv", index=False)
     figure = categories(canvas(folder))
     assert figure is not None and figure.spec is not None
     table = figure.tables["categories"]
     assert set(table["category"]) == {"story", "code"} and set(table["shown"]) == {"kary", "chain"}
-    assert "kary is first of the shapes drawn in 2 of 2 categories, with " in plain(figure.caption)
+    assert "kary is first of the shapes drawn in 1 of 2 categories, with " in plain(figure.caption)
     both.assign(category="story").to_csv(folder / "by_category.csv", index=False)
     assert categories(canvas(folder)) is None

@@ -39,6 +39,13 @@ def picking() -> tuple[Any, Any]:
     return pick, alt.condition(pick, alt.value(1), alt.value(0.08))
 
 
+def filled_where(chart: Any, test: str, colours: alt.Scale) -> Any:
+    """Points of `shown` that are filled where a test of Vega's holds, and hollow elsewhere."""
+    inside, round_it = (of("shown:N", scale=colours, legend=None) for of in (alt.Fill, alt.Stroke))
+    points = chart.mark_point(filled=True, size=55, strokeWidth=1.8, opacity=1)
+    return points.encode(fill=inside, stroke=round_it, fillOpacity=alt.condition(test, alt.value(1), alt.value(0)))
+
+
 def dashed(chart: Any) -> Any:
     """A line to compare with."""
     return chart.mark_rule(strokeDash=[3, 3], color=GREY)

@@ -122,11 +122,13 @@ def _dots(canvas: Canvas, metric: str, curves: pd.DataFrame, plain: bool) -> Any
     y = alt.Y("shown:N", title="shape", sort=shapes)
     title = f"{METRIC_TITLES[metric]}, at {plural(int(curves['budget'].iloc[0]), 'node')}"
     x = alt.X(f"{metric}:Q", title=title, scale=alt.Scale(zero=False))
-    colour = alt.Color("shown:N", scale=canvas.scales.scale(canvas.shapes_of(curves)), legend=None)
+    there = canvas.shapes_of(curves)
+    colour = alt.Color("shown:N", scale=canvas.scales.scale(there), legend=None)
+    marker = alt.Shape("shown:N", scale=canvas.scales.scale(there, 1), legend=None)
     bars = base.mark_rule(strokeWidth=2)
     bars = bars.encode(y=y, x=alt.X(f"{metric}_lo:Q"), x2=alt.X2(f"{metric}_hi:Q"), color=colour)
     points = base.mark_point(filled=True, size=70, opacity=1)
-    points = points.encode(y=y, x=x, color=colour, tooltip=["shown:N", f"{metric}:Q"])
+    points = points.encode(y=y, x=x, color=colour, shape=marker, tooltip=curve_tips(metric))
     layers = [
         *([dashed(base).encode(x=alt.datum(1))] if plain else []),
         *([bars] if curves[f"{metric}_lo"].notna().any() else []),

@@ -15,7 +15,7 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import CHAIN, Canvas
 from specdraft.report.figures.captions import leaders, left_out
-from specdraft.report.figures.charts import METRIC_TITLES, dashed
+from specdraft.report.figures.charts import METRIC_TITLES, dashed, filled_where
 from specdraft.report.figures.metrics import CURVES, budget_axis, curve_tips, metric_figure
 from specdraft.report.leads import ALONE, CLEAR, EQUAL, Lead
 from specdraft.report.study_files import visible
@@ -161,12 +161,16 @@ def _part(part: str, *conditions: str) -> Any:
     return alt.Chart().transform_filter(" && ".join([f"datum.part === '{part}'", *conditions]))
 
 
+def _scale(canvas: Canvas, shapes: list[str], part: int = 0) -> alt.Scale:
+    """Of what is named and of what is best anywhere: one domain for all parts of the figure."""
+    return canvas.scales.scale(list(dict.fromkeys([*shapes, *canvas.leading])), part)
+
+
 def _marks(canvas: Canvas, shapes: list[str]) -> dict[str, Any]:
-    """Colour, symbol and dash of what is named and of what is best anywhere: one domain for all parts."""
-    every = list(dict.fromkeys([*shapes, *canvas.leading]))
+    """Colour, symbol and dash."""
     channels = {"color": alt.Color, "shape": alt.Shape, "strokeDash": alt.StrokeDash}
     return {
-        name: of("shown:N", scale=canvas.scales.scale(every, part), legend=None)
+        name: of("shown:N", scale=_scale(canvas, shapes, part), legend=None)
         for part, (name, of) in enumerate(channels.items())
     }
 
@@ -218,14 +222,13 @@ def _names(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]
 def _ribbon(canvas: Canvas, shapes: list[str], x: alt.X) -> list[Any]:
     """The best of each budget, below the axis: filled where its lead is clear."""
     marks, row = _marks(canvas, shapes), alt.value(ROW)
-    distinct = "datum.sure !== 'all equal'"
     tips = [("shown", "best"), ("budget", "node budget"), ("sure", "lead")]
     tooltip = [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
-    run = _part(BEST, distinct).mark_rule(strokeWidth=2, opacity=0.5)
+    run = _part(BEST).mark_rule(strokeWidth=2, opacity=0.5)
     run = run.encode(x=alt.X("first:Q"), x2="last:Q", y=row, color=marks["color"])
-    point = {"x": x, "y": row, "shape": marks["shape"], "color": marks["color"], "tooltip": tooltip}
-    clear = _part(BEST, "datum.sure === 'clear'").mark_point(size=52, opacity=1, filled=True)
-    unclear = _part(BEST, "datum.sure === 'open'").mark_point(size=46, opacity=1, strokeWidth=1.8)
+    points = filled_where(_part(BEST), "datum.sure === 'clear'", _scale(canvas, shapes))
+    there = alt.condition("datum.sure === 'all equal'", alt.value(0), alt.value(1))
+    points = points.encode(x=x, y=row, shape=marks["shape"], opacity=there, tooltip=tooltip)
     said = _part(BEST, "isValid(datum.middle)")
     said = said.mark_text(fontSize=10.5, baseline="top", dy=8, color=GREY, lineBreak=BREAK, lineHeight=SPACE)
     said = said.encode(x=alt.X("middle:Q"), y=row, text="name:N")
@@ -235,7 +238,7 @@ def _ribbon(canvas: Canvas, shapes: list[str], x: alt.X) -> list[Any]:
         .mark_text(align="right", text="best", fontSize=10.5, color=GREY)
     )
     head = head.encode(x=alt.value(-5), y=row)
-    return [head, run, clear.encode(**point), unclear.encode(**point), said]
+    return [head, run, points, said]
 
 
 def _key(canvas: Canvas, curves: pd.DataFrame, shapes: list[str], best: pd.DataFrame) -> Text:

@@ -11,7 +11,7 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import Canvas
 from specdraft.report.figures.captions import left_out
-from specdraft.report.figures.charts import dashed, facet
+from specdraft.report.figures.charts import dashed, facet, filled_where
 from specdraft.report.leads import CLEAR, Lead
 from specdraft.report.study_files import visible
 from specdraft.report.theme import GREY
@@ -71,16 +71,12 @@ def _chart(canvas: Canvas, table: pd.DataFrame) -> Any:
     bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour)
     tips = {"leader": "leads", "runner": "runner-up", "sure": "verdict"}
     tooltip = [*(alt.Tooltip(f"{name}:N", title=title) for name, title in tips.items()), "lead:Q", "low:Q", "high:Q"]
-    point = {"y": y, "x": x, "color": colour, "shape": marker, "tooltip": tooltip}
-    clear, unclear = (alt.Chart().transform_filter(f"datum.sure {sign}== '{CLEAR}'") for sign in "=!")
-    filled = clear.mark_point(filled=True, size=70, opacity=1).encode(**point)
-    hollow = unclear.mark_point(size=60, opacity=1, strokeWidth=1.8).encode(**point)
-    is_clear = table["sure"] == CLEAR
-    points = [*([filled] if is_clear.any() else []), *([hollow] if not is_clear.all() else [])]
+    points = filled_where(alt.Chart(), f"datum.sure === '{CLEAR}'", canvas.scales.scale(shapes))
+    points = points.encode(y=y, x=x, shape=marker, tooltip=tooltip)
     label = alt.Chart().mark_text(align="left", dx=4, dy=-10, fontSize=10.5, color=GREY)
     label = label.encode(y=y, x=alt.datum(0), text="words:N")
     label = label.transform_calculate(words="datum.leader + ' over ' + datum.runner")
-    layers = [zero, *([bars] if table["low"].notna().any() else []), *points, label]
+    layers = [zero, *([bars] if table["low"].notna().any() else []), points, label]
     height = max(60, 34 * table["budget"].nunique())
     return facet(alt.layer(*layers), named("lead"), canvas.panels_of(table), height=height)
 
