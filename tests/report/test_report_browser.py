@@ -182,14 +182,17 @@ def test_copying(opened: Any, report: Path) -> None:
     assert sorted(row[head.index("block_efficiency_lo")] for row in rows) == sorted(written["block_efficiency_lo"])
 
 
-def test_a_legend_singles_out(opened: Any) -> None:
-    faint = (
-        "[...document.querySelectorAll('#figure-acceptance-length .mark-symbol path')].filter((p) => "
-        "p.getAttribute('opacity') < 0.5).length"
-    )
-    assert opened.evaluate(faint) == 0
+def test_a_legend_singles_out_in_all_figures(opened: Any) -> None:
+    def faint(figure: str) -> int:
+        return int(opened.locator(f"#figure-{figure} .mark-symbol path[opacity='0.08']").count())
+
+    figures = ("acceptance-length", "depth")
+    opened.select_option("#controls select[name=metric]", figures[0])
+    assert list(map(faint, figures)) == [0, 0]
     opened.locator("#figure-acceptance-length .role-legend-symbol path").first.click()
-    opened.wait_for_function(f"{faint} > 0")
+    opened.wait_for_function("location.hash.includes('shape=')")
+    opened.wait_for_selector(DRAWN)
+    assert all(map(faint, figures))
 
 
 def names_in(opened: Any, figure: str) -> set[str]:
