@@ -26,6 +26,7 @@ from specdraft.report.texts import LIMITS, METRICS, REFERENCES
 from specdraft.report.words import Name, Strong, Text
 from specdraft.results.files import write_atomically
 
+PARTS = ("report.css", "figures.js", "tables.js", "steps.js", "controls.js")
 PAGE_ROWS = 50  # of a table at a time; sorting, finding and copying work on all
 BUNDLE = "window.specdraftEmbed = vegaEmbed;"
 WHOLE = "\n// whole\n"  # ends a bundle that was written to its end
@@ -37,7 +38,7 @@ def html_page(document: Document) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"words": as_html, "json": _json, "rows": _rows}
     template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
-    parts = {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")}
+    parts = {name: Markup(folder.joinpath(name).read_text(encoding="utf-8")) for name in PARTS}
     drawn = any(figure.spec for figure in document.drawn.figures)
     return template.render(
         document=document,

@@ -6,15 +6,23 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from support.made_studies import write_study
+from support.viewing import Nasty
 
-from specdraft.report.study_files import visible
+from specdraft.report.document import compose
+from specdraft.report.drill import CategoryRow, Drill, PromptRow
+from specdraft.report.page import html_page
+from specdraft.report.study_files import read_study, visible
+from specdraft.report.words import say
 from specdraft.report.writing import write_report
+from specdraft.viewer.page import page as steps_page
 
 DRAWN = "body[data-drawn=yes]"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -174,14 +182,17 @@ def test_copying(opened: Any, report: Path) -> None:
     assert sorted(row[head.index("block_efficiency_lo")] for row in rows) == sorted(written["block_efficiency_lo"])
 
 
-def test_a_legend_singles_out(opened: Any) -> None:
-    faint = (
-        "[...document.querySelectorAll('#figure-acceptance-length .mark-symbol path')].filter((p) => "
-        "p.getAttribute('opacity') < 0.5).length"
-    )
-    assert opened.evaluate(faint) == 0
+def test_a_legend_singles_out_in_all_figures(opened: Any) -> None:
+    def faint(figure: str) -> int:
+        return int(opened.locator(f"#figure-{figure} .mark-symbol path[opacity='0.08']").count())
+
+    figures = ("acceptance-length", "depth")
+    opened.select_option("#controls select[name=metric]", figures[0])
+    assert list(map(faint, figures)) == [0, 0]
     opened.locator("#figure-acceptance-length .role-legend-symbol path").first.click()
-    opened.wait_for_function(f"{faint} > 0")
+    opened.wait_for_function("location.hash.includes('shape=')")
+    opened.wait_for_selector(DRAWN)
+    assert all(map(faint, figures))
 
 
 def names_in(opened: Any, figure: str) -> set[str]:
@@ -223,6 +234,52 @@ def test_the_address_opens_the_same_view(browser: Any, report: Path) -> None:
     page.wait_for_function("!location.hash.includes('=')")
     assert page.eval_on_selector_all("#controls select", "all => all.map((one) => one.value)")[0] == ""
     page.close()
+
+
+def test_a_number_leads_to_its_steps(browser: Any, tmp_path: Path) -> None:
+    """Closed until it is asked for, in a frame of its own, silent and offline; the address opens it again."""
+    rows = [
+        PromptRow("a/1", 2.0, 12, 11, "typical"),
+        PromptRow(NASTY[0], 3.0, 8, 16, "best"),
+        PromptRow("c", 1.0, 9, 0),
+    ]
+    pages = {"a/1": steps_page(Nasty().shown()), NASTY[0]: steps_page(Nasty().shown())}
+    shown = Drill("zoo", "0a", say("It yields {}.", "2"), [CategoryRow(NASTY[1], "2.0", rows)], pages)
+    folder = write_study(tmp_path / "study")
+    document = replace(compose(read_study(folder)), drills=[shown])
+    (tmp_path / "report.html").write_text(html_page(document), encoding="utf-8")
+    opened, heard = browser.new_page(), []
+    opened.on("console", lambda message: heard.append(message.text))
+    opened.on("pageerror", lambda error: heard.append(str(error)))
+    opened.on("request", lambda asked: heard.append(asked.url) if not asked.url.endswith("report.html") else None)
+    opened.goto((tmp_path / "report.html").as_uri())
+    opened.wait_for_selector(DRAWN)
+    assert opened.locator("iframe").count() == 0 and opened.locator("#prompts .open").count() == 4
+    opened.get_by_role("button", name="the typical prompt").click()
+    frame = opened.frame_locator("#prompts iframe")
+    assert frame.locator("#where").text_content().startswith("step 1 of 2")
+    assert opened.locator("#prompts [aria-expanded=true]").count() == 2
+    opened.get_by_role("button", name="the best prompt").click()
+    opened.wait_for_function("location.hash.includes('script')")
+    frame.locator("#tree .node").first.wait_for()
+    opened.goto("about:blank")
+    opened.go_back()
+    opened.frame_locator("#prompts iframe").locator("#tree .node").first.wait_for()
+    assert opened.locator("#prompts [aria-expanded=true]").first.text_content().startswith("the best prompt")
+    opened.locator("#prompts [aria-expanded=true]").first.click()
+    assert opened.locator("iframe").count() == 0 and "steps" not in opened.evaluate("location.hash")
+    assert [text for text in heard if "about:" not in text] == []
+    opened.close()
+
+
+@pytest.mark.parametrize("opened", ["light", "dark"], indirect=True)
+def test_nothing_serious_for_keyboards_and_screen_readers(opened: Any) -> None:
+    """axe-core's rules, whole page, a table's cells and all."""
+    name = "axe_playwright_python.sync_playwright"
+    axe = import_module(name) if os.environ.get("SPECDRAFT_CI_BROWSER") == "1" else pytest.importorskip(name)
+    found = axe.Axe().run(opened).response["violations"]
+    serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == []
 
 
 def test_printed(opened: Any) -> None:
