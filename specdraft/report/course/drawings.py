@@ -13,7 +13,8 @@ from specdraft.report.theme import COLOURS, CONFIG, DASHES, GREY, HEAT, ShapeSca
 
 PANEL = {1: 520, 2: 330, 3: 230, 4: 230}
 SHAPE = re.compile(r"\w+?(?=\W|$)", re.ASCII)  # a shape's name at the start of a line's
-SHAPES = ("chain", "kary", "branching", "beam", "wide", "sequoia", "best_first", "hindsight")  # each its own colour
+SHAPES = ("chain", "kary", "branching", "beam", "wide", "sequoia", "best_first")  # each its own colour
+REFERENCES = ("hindsight",)  # grey
 LABELS = 96  # pixels for the names of rows, whatever font they come in
 NODE, LEVEL = 17, 20  # pixels between leaves and between depths of a drawn tree
 
@@ -25,8 +26,10 @@ class Scales:
     def __init__(self, names: Sequence[str], title: str) -> None:
         self._names, self._title = list(names), title
         shapes = [SHAPE.match(name) for name in names]
-        self._shapes = [match.group() if match and match.group() in SHAPES else SHAPES[0] for match in shapes]
-        self._of = ShapeScales(list(SHAPES), [])
+        self._shapes = [
+            match.group() if match and match.group() in (*SHAPES, *REFERENCES) else SHAPES[0] for match in shapes
+        ]
+        self._of = ShapeScales(list(SHAPES), list(REFERENCES))
 
     def _legend(self) -> alt.Legend | None:
         if len(self._names) < 2:
@@ -129,7 +132,8 @@ def timings(table: pd.DataFrame, labels: dict[str, str], font: str) -> dict[str,
     axis = alt.Axis(values=sorted(set(table["nodes"])), format="d", grid=False)
     x = alt.X("nodes:Q", title=labels["nodes"], axis=axis, scale=alt.Scale(type="log", base=2, padding=8))
     base = alt.Chart().encode(x=x, color=alt.Color("contestant:N", title=labels["contestant"], scale=scale))
-    y = alt.Y("ms:Q", title=labels["ms"], scale=alt.Scale(type="log"))
+    scale_ms = alt.Scale(type="log", nice=False, padding=8)
+    y = alt.Y("ms:Q", title=labels["ms"], scale=scale_ms, axis=alt.Axis(tickCount=4, grid=False))
     layers = [base.mark_rule().encode(y=alt.Y("low:Q", title=labels["ms"]), y2="high:Q"), base.mark_line().encode(y=y),
               base.mark_point(filled=True, size=38, opacity=1).encode(y=y)]  # fmt: skip
     chart = alt.layer(*layers, data=_data(table)).properties(width=210, height=150)
