@@ -29,14 +29,13 @@ class Scales:
         self._shapes = [
             match.group() if match and match.group() in (*SHAPES, *REFERENCES) else SHAPES[0] for match in shapes
         ]
+        self._dashed = len(set(self._shapes)) < len(self._names)
         self._of = ShapeScales(list(SHAPES), list(REFERENCES))
 
     def _legend(self) -> alt.Legend | None:
         if len(self._names) < 2:
             return None
-        lines: dict[str, Any] = (
-            {} if len(set(self._shapes)) == len(self._names) else {"symbolType": "stroke", "symbolSize": 500}
-        )
+        lines: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 700} if self._dashed else {}
         return alt.Legend(title=self._title, columns=6, columnPadding=22, **lines)
 
     def _scale(self, part: int) -> alt.Scale:
@@ -53,6 +52,11 @@ class Scales:
     def marker(self) -> alt.Shape:
         """The marker channel."""
         return alt.Shape("series:N", scale=self._scale(2), legend=self._legend(), sort=self._names)
+
+    @property
+    def markers(self) -> dict[str, Any]:
+        """The marker channel by its name; none where the legend has to show dashes."""
+        return {} if self._dashed else {"shape": self.marker}
 
     @property
     def dash(self) -> alt.StrokeDash:
@@ -81,7 +85,7 @@ def curves(
     value = alt.Y("value:Q", title=y, scale=alt.Scale(zero=False))
     bars = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q", title=y), y2="high:Q")
     layers = [bars, base.mark_line(strokeWidth=1.6).encode(y=value, strokeDash=scales.dash),
-              base.mark_point(filled=True, size=38, opacity=1).encode(y=value, shape=scales.marker)]  # fmt: skip
+              base.mark_point(filled=True, size=38, opacity=1).encode(y=value, **scales.markers)]  # fmt: skip
     return _panels(([] if rule is None else [_rule(rule)]) + layers, table, font)
 
 
