@@ -161,6 +161,44 @@ class TestBothLanguages:
             leads = said - shown
             assert len(leads) <= 2 * 2, leads  # who leads, and by how much, of both pairs
 
+    @pytest.mark.parametrize(
+        ("table", "sentence", "columns"),
+        [
+            ("Deep, wide", r"tokens per pass by (.*?): .*? them by (.*?): ", (4, 5)),
+            (
+                "by rank",
+                r"accepted in (.*?) of the steps; a second child adds (.*?), the .*? only (.*?\])\.",
+                (1, 2, 5),
+            ),
+            (
+                "a node of sequoia",
+                r"brings (.*?) accepted .*? second (.*?); up to 32 nodes it is still (.*?) each",
+                (1, 2, 6),
+            ),
+            (
+                "less at 2",
+                r"efficiency by (.*?) at 8 nodes and by (.*?) at 32; .*? by (.*?) and (.*?\])\.",
+                (1, 2, 3, 4),
+            ),
+            (
+                "8 nodes, greedy and",
+                r"yields (.*?) tokens .*? and (.*?) at .*? change of (.*?\]), .*? changes by (.*?\])\.",
+                (1, 2, 3, 6),
+            ),
+            (
+                "a third node adds",
+                r"adds (.*?) accepted .*? choice, (.*?) below the second one, and (.*?) as",
+                (1, 2, 3),
+            ),
+        ],
+    )
+    def test_a_sentence_has_each_number_in_its_place(
+        self, papers: dict[str, Paper], table: str, sentence: str, columns: tuple[int, ...]
+    ) -> None:
+        (grid,) = (grid for grid in grids(papers["en"]) if table in grid.title)
+        (said,) = {match.groups() for text in texts_of(papers["en"]) if (match := re.search(sentence, text))}
+        assert said == tuple(plain(grid.rows[0][column]) for column in columns)
+
     def test_the_smaller_study_says_what_it_has(self, papers: dict[str, Paper]) -> None:
         (depth,) = (grid for grid in grids(papers["en"]) if "Deep, wide" in grid.title)
         assert [plain(row[0]) for row in depth.rows] == ["tiny", "second"]
@@ -260,7 +298,9 @@ class TestFiles:
         assert page.count("<svg") == len(papers["zh"].charts) and '<html lang="zh">' in page
         assert not re.search(r"<(script|link|img)|url\((?!#)", page) and "`" not in page
         names = re.findall(r' id="([^"]+)"', page)
-        assert len(names) == len(set(names))
+        assert names and all(
+            name.startswith("trees-gradient") for name in names
+        )  # a figure's own: the page has several
         assert (tmp_path / "COURSE_REPORT.md").exists() and (tmp_path / "course-figures" / "en" / "gain.svg").exists()
 
     def test_names_from_the_study_are_escaped(self, papers: dict[str, Paper]) -> None:

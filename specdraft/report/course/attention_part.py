@@ -51,7 +51,7 @@ class AttentionPart:
         table = self._rows[["nodes", "ms", "low", "high", "contestant", "context", "batch"]]
         facts = self._report.facts
         caption = texts.say("attention.caption", geometry=Name(self.geometry), shape=Name(self.shape),
-                            where=str(facts["where"]), dtype=str(facts["dtype"]))  # fmt: skip
+                            where=_machine(str(facts["where"])), dtype=str(facts["dtype"]))  # fmt: skip
         spec = timings(table, labels, str(texts.of("font")))
         return Chart("attention", texts.label("attention.figure"), caption, spec, TABLE)
 
@@ -83,6 +83,11 @@ class AttentionPart:
         prices = quick[quick["nodes"] == quick["nodes"].max()]["price"]
         yield texts.say("attention.price", nodes=int(quick["nodes"].max()), low=number(float(prices.min())),
                         high=number(float(prices.max())))  # fmt: skip
+
+
+def _machine(where: str) -> str:
+    """`a CPU (AMD EPYC, 1 thread)` -> `AMD EPYC`: what every language can say."""
+    return where.partition("(")[2].rstrip(")").partition(",")[0] or where
 
 
 def _time(one: dict[Any, Any]) -> str:

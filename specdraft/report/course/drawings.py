@@ -14,7 +14,8 @@ from specdraft.report.theme import COLOURS, CONFIG, DASHES, GREY, HEAT
 
 PANEL = {1: 520, 2: 330, 3: 230, 4: 230}
 SHAPE = re.compile(r"\w+?(?=\W|$)", re.ASCII)  # a shape's name at the start of a line's
-SHAPES = ("chain", "kary", "branching", "beam", "wide", "sequoia", "best_first", "hindsight")  # each its own colour
+SHAPES = ("chain", "kary", "branching", "beam", "wide", "sequoia", "best_first")  # each its own colour
+REFERENCES = ("hindsight",)  # grey
 LABELS = 96  # pixels for the names of rows, whatever font they come in
 NODE, LEVEL = 17, 20  # pixels between leaves and between depths of a drawn tree
 
@@ -26,15 +27,16 @@ class Scales:
     def __init__(self, names: Sequence[str], title: str) -> None:
         self._names, self._title = list(names), title
         shapes = [SHAPE.match(name) for name in names]
-        self._shapes = [match.group() if match and match.group() in SHAPES else SHAPES[0] for match in shapes]
-        self._of = ShapeScales(list(SHAPES), [])
+        self._shapes = [
+            match.group() if match and match.group() in (*SHAPES, *REFERENCES) else SHAPES[0] for match in shapes
+        ]
+        self._dashed = len(set(self._shapes)) < len(self._names)
+        self._of = ShapeScales(list(SHAPES), list(REFERENCES))
 
     def _legend(self) -> alt.Legend | None:
         if len(self._names) < 2:
             return None
-        lines: dict[str, Any] = (
-            {} if len(set(self._shapes)) == len(self._names) else {"symbolType": "stroke", "symbolSize": 500}
-        )
+        lines: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 700} if self._dashed else {}
         return alt.Legend(title=self._title, columns=6, columnPadding=22, **lines)
 
     def _scale(self, part: int) -> alt.Scale:
@@ -51,6 +53,11 @@ class Scales:
     def marker(self) -> alt.Shape:
         """The marker channel."""
         return alt.Shape("series:N", scale=self._scale(1), legend=self._legend(), sort=self._names)
+
+    @property
+    def markers(self) -> dict[str, Any]:
+        """The marker channel by its name; none where the legend has to show dashes."""
+        return {} if self._dashed else {"shape": self.marker}
 
     @property
     def dash(self) -> alt.StrokeDash:
@@ -79,7 +86,7 @@ def curves(
     value = alt.Y("value:Q", title=y, scale=alt.Scale(zero=False))
     bars = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q", title=y), y2="high:Q")
     layers = [bars, base.mark_line(strokeWidth=1.6).encode(y=value, strokeDash=scales.dash),
-              base.mark_point(filled=True, size=38, opacity=1).encode(y=value, shape=scales.marker)]  # fmt: skip
+              base.mark_point(filled=True, size=38, opacity=1).encode(y=value, **scales.markers)]  # fmt: skip
     return _panels(([] if rule is None else [_rule(rule)]) + layers, table, font)
 
 
@@ -130,7 +137,8 @@ def timings(table: pd.DataFrame, labels: dict[str, str], font: str) -> dict[str,
     axis = alt.Axis(values=sorted(set(table["nodes"])), format="d", grid=False)
     x = alt.X("nodes:Q", title=labels["nodes"], axis=axis, scale=alt.Scale(type="log", base=2, padding=8))
     base = alt.Chart().encode(x=x, color=alt.Color("contestant:N", title=labels["contestant"], scale=scale))
-    y = alt.Y("ms:Q", title=labels["ms"], scale=alt.Scale(type="log"))
+    scale_ms = alt.Scale(type="log", nice=False, padding=8)
+    y = alt.Y("ms:Q", title=labels["ms"], scale=scale_ms, axis=alt.Axis(tickCount=4, grid=False))
     layers = [base.mark_rule().encode(y=alt.Y("low:Q", title=labels["ms"]), y2="high:Q"), base.mark_line().encode(y=y),
               base.mark_point(filled=True, size=38, opacity=1).encode(y=y)]  # fmt: skip
     chart = alt.layer(*layers, data=_data(table)).properties(width=210, height=150)
