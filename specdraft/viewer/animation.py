@@ -7,7 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 from specdraft.errors import ConfigError, plain_text
-from specdraft.trees.step_picture import DARK, EDGE, LIGHT, PHASES, Phase, drawn, style
+from specdraft.trees.step_picture import DARK, EDGE, LIGHT, PHASES, SCOPE, Phase, drawn, style
 from specdraft.viewer.phases import captions, tokens_per_pass
 from specdraft.viewer.steps import Shown
 
@@ -44,7 +44,7 @@ def animation(shown: Shown) -> str:
     about = f"{len(shown.steps)} verification steps of speculative decoding, phase by phase"
     groups = "".join(f'<g class="frame f{number}">{frame.elements}</g>' for number, frame in enumerate(frames))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{about}</title>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="{SCOPE}" role="img"><title>{about}</title>'
         f"<style>{_styles(frames)}</style>"
         f'<rect class="paper" width="{width}" height="{height}" rx="8"/>{groups}</svg>\n'
     )
@@ -114,7 +114,7 @@ def _styles(frames: list[Frame]) -> str:
         rules.append(f".f{number}{{animation-name:k{number}}}")
         passed += frame.seconds
     own = ".frame{visibility:hidden;animation:%.1fs step-end infinite}" % whole  # noqa: UP031
-    more = "text.phase{font-weight:700}tspan{fill:inherit}"
+    more = f".{SCOPE} text.phase{{font-weight:700}}"
     still = f".frame{{animation:none!important}}.f{len(frames) - 1}{{visibility:visible}}"
     return (
         f"{style(LIGHT)}{_spans(LIGHT)}{more}@media(prefers-color-scheme:dark){{{style(DARK)}{_spans(DARK)}}}"
@@ -124,4 +124,4 @@ def _styles(frames: list[Frame]) -> str:
 
 def _spans(colours: dict[str, str]) -> str:
     kinds = (("numbers", "soft"), ("accepted", "accepted"), ("bonus", "bonus"))
-    return "".join(f"tspan.{kind}{{fill:{colours[colour]};font-weight:700}}" for kind, colour in kinds)
+    return "".join(f".{SCOPE} tspan.{kind}{{fill:{colours[colour]};font-weight:700}}" for kind, colour in kinds)
