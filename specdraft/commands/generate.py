@@ -132,9 +132,10 @@ def replay(
 
     def showings() -> Iterable[Showing]:
         for combination in combinations:
+            showing = replayed(recorded(combination, prompt_id, store, not no_models, say))
             if len(combinations) > 1 and not as_json:
                 typer.echo(f"\n{about(combination)['tree']}")
-            yield replayed(recorded(combination, prompt_id, store, not no_models, say))
+            yield showing
 
     _present(showings(), html, files, not no_live, as_json)
 

@@ -145,7 +145,7 @@ class Generation:
         if not self.steps:
             return said
         best = max(range(len(self.steps)), key=lambda step: self.steps[step].accepted_tokens)
-        return f"{said}<p>step {best + 1}:</p><div style='overflow-x:auto'>{self.steps[best].to_svg()}</div>"
+        return f"{said}<p>step {best + 1}:</p><div style='overflow-x:auto'>{self.steps[best]._repr_html_()}</div>"
 
     @staticmethod
     def _ratio(above: float, below: float) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.states import State, judged_by_tokens
 from specdraft.trees.step_graph import GraphNode, StepGraph
-from specdraft.trees.step_picture import step_svg
+from specdraft.trees.step_picture import step_image, step_svg
 from specdraft.trees.told import target_first, target_probs_of
 
 if TYPE_CHECKING:
@@ -122,4 +122,4 @@ class Step:
         return step_svg(self.graph)
 
     def _repr_html_(self) -> str:
-        return self.to_svg()
+        return step_image(self.graph)

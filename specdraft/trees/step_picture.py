@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Literal, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -11,6 +12,7 @@ from specdraft.trees.step_graph import BONUS, END, FIRST_DRAFT, FIRST_TARGET, MA
 Phase = Literal["draft", "verify", "accept", "bonus"]
 PHASES: tuple[Phase, ...] = ("draft", "verify", "accept", "bonus")
 COLUMN, ROW, WIDE, HIGH, PILL, EDGE = 194, 62, 166, 38, 18, 10
+SCOPE = "specdraft"  # the class of the outermost element
 LETTERS = 17  # of a token: what a box has room for
 MONO = "'DejaVu Sans Mono','Liberation Mono',Menlo,Consolas,monospace"
 LIGHT = {
@@ -34,7 +36,7 @@ class Picture(NamedTuple):
 
 
 def style(colours: dict[str, str]) -> str:
-    """The stylesheet of the classes that pictures use."""
+    """The stylesheet of the classes that pictures use; inside a page it reaches nothing else."""
     c = colours
     rules = {
         ".paper": f"fill:{c['paper']}",
@@ -56,7 +58,7 @@ def style(colours: dict[str, str]) -> str:
         "path.rejected": f"stroke:{c['rejected']};stroke-dasharray:6 3",
         "path.unused": "stroke-dasharray:2 3",
     }
-    return "".join(f"{name}{{{rule}}}" for name, rule in rules.items())
+    return "".join(f".{SCOPE} {name}{{{rule}}}" for name, rule in rules.items())
 
 
 def drawn(graph: StepGraph, phase: Phase = "bonus") -> Picture:
@@ -115,9 +117,18 @@ def step_svg(graph: StepGraph) -> str:
     width, height = max(picture.width, len(LEGEND) * 6 + 2 * EDGE), picture.height + 20
     size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     legend = f'<text class="numbers" x="{EDGE}" y="{height - EDGE}">{escape(LEGEND)}</text>'
-    about = f"A verification step: {len(graph.accepted)} of {graph.topology.num_nodes} draft nodes accepted"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{about}</title>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} class="{SCOPE}" role="img"><title>{_about(graph)}</title>'
         f'<style>{style(LIGHT)}</style><rect class="paper" width="{width}" height="{height}"/>'
         f"{picture.elements}{legend}</svg>\n"
     )
+
+
+def step_image(graph: StepGraph) -> str:
+    """The picture as HTML: an image that carries itself, which notebooks keep where they drop inline SVG."""
+    encoded = b64encode(step_svg(graph).encode()).decode()
+    return f'<img alt="{_about(graph)}" src="data:image/svg+xml;base64,{encoded}">'
+
+
+def _about(graph: StepGraph) -> str:
+    return f"A verification step: {len(graph.accepted)} of {graph.topology.num_nodes} draft nodes accepted"

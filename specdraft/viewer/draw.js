@@ -1,7 +1,8 @@
 "use strict";
 // One tree as SVG that can be zoomed, panned and read with the keyboard. All text goes in as text, never as markup.
 const SIZE = { column: 196, row: 66, wide: 156, high: 40, pill: 19 };
-const NARROW = 560; // below so many pixels a tree is an outline: a node a line, children indented
+// Below so many pixels a tree is an outline (a node a line, children indented), and where it would have to shrink below SMALLEST.
+const NARROW = 560, SMALLEST = 0.55, MOST_OUTLINED = 33;
 
 function make(name, attributes = {}, text = null) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -31,6 +32,7 @@ class Drawing {
     this.svg = svg;
     this.tip = tip;
     this.box = { x: 0, y: 0, w: 1, h: 1 };
+    this.deepest = 0; // levels of the deepest tree that is drawn here, where an outline of all of them is short enough
     let last = null;
     svg.addEventListener("wheel", (event) => {
       event.preventDefault();
@@ -56,7 +58,7 @@ class Drawing {
 
   narrow() {
     const width = this.svg.getBoundingClientRect().width;
-    return width > 0 && width < NARROW;
+    return width > 0 && width < Math.max(NARROW, this.deepest * SIZE.column * SMALLEST);
   }
 
   // [x, y] of each node: as laid out, or an outline that is as wide as the page.
@@ -113,7 +115,7 @@ class Drawing {
     if (!this.extent || !size.width) return;
     const { w, h } = this.extent;
     if (this.outlined) { this.whole(); return; }
-    const scale = Math.min(1.25, Math.max(Math.min(size.width / w, size.height / h), 0.55));
+    const scale = Math.min(1.25, Math.max(Math.min(size.width / w, size.height / h), SMALLEST));
     this.box.w = size.width / scale;
     this.box.h = size.height / scale;
     const { x, y, rootY } = this.focus;

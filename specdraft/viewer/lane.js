@@ -20,6 +20,7 @@ class Lane {
     this.root = root;
     this.drawing = new Drawing(root.querySelector(".tree"), tip);
     this.now = -1;
+    if (data.steps.every((step) => step.nodes.length <= MOST_OUTLINED)) this.drawing.deepest = Math.max(0, ...data.steps.map((step) => step.depth));
     let start = 0;
     this.starts = data.steps.map((step) => { const here = start; start += step.accepted.length + (step.bonus === null ? 0 : 1); return here; });
   }
@@ -36,14 +37,12 @@ class Lane {
       const tokens = step.accepted.map((node) => [step.nodes[node].token, "accepted"]);
       if (step.bonus !== null) tokens.push([step.bonus, "bonus"]);
       for (const [token, kind] of tokens) {
-        const word = html("button", kind);
-        word.type = "button";
+        const word = html("span", `${kind} word`);
         word.dataset.step = String(index);
         word.title = `step ${index + 1}: ${kind}`;
-        const [, body, ends] = /^(.*?)(\n*)$/su.exec(running(this.data.words[token]));
-        word.append(html("bdi", "", body + "\u21b5".repeat(ends.length)));
+        word.append(html("bdi", "", running(this.data.words[token]).replaceAll("\n", "\u21b5\n")));
         word.addEventListener("click", () => go(this.starts[index]));
-        text.append(word, ends);
+        text.append(word);
       }
     });
   }
@@ -56,7 +55,8 @@ class Lane {
     this.now = index;
     this.phase = this.starts[index] === position ? phase : PHASES.length - 1;
     this.part("where").textContent = `step ${index + 1} of ${this.data.steps.length}: ${step.accepted.length} of ${step.depth} levels accepted`;
-    this.part("count").textContent = `${step.per_pass.toFixed(2)} tokens per pass so far`;
+    const counted = this.phase === PHASES.length - 1 ? step : this.data.steps[index - 1];
+    this.part("count").textContent = counted ? `${counted.per_pass.toFixed(2)} tokens per pass so far` : "";
     this.tell(step);
     this.draw(step, changed);
     this.table(step);

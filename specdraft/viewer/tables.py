@@ -55,7 +55,7 @@ def _lines(summary: pd.DataFrame) -> Table:
     caption = _caption(summary, estimated, about)
     table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
     settings = _settings(summary)
-    for name in ("pair", "tree", *settings):
+    for name in ("tree", *settings):
         table.add_column(SHORT.get(name, name), overflow="fold", no_wrap=name in SHORT)
     looping = bool((summary["loop_share"] > MOST_LOOPING).any())
     speed = "est. speed-up" if estimated else "speed-up"
@@ -63,11 +63,11 @@ def _lines(summary: pd.DataFrame) -> Table:
         table.add_column(name, justify="right", no_wrap=name == "block efficiency")
     before = None
     for row in summary.to_dict("records"):
-        if before not in (None, row["pair"]):
+        if before != row["pair"]:  # a line of its own: beside the trees it would make both columns wrap
             table.add_section()
+            table.add_row(Text(str(row["pair"]), style="bold"))
         before = row["pair"]
         cells = [
-            str(row["pair"]),
             str(row["tree"]),
             *(str(row[key]) for key in settings),
             str(row["nodes"]),
@@ -110,7 +110,7 @@ def plan_table(combinations: pd.DataFrame) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     names = ["pair", "tree", *_settings(combinations), "budget", "nodes", "depth", "reused"]
     for name in names:
-        table.add_column(SHORT.get(name, name), overflow="fold", no_wrap=name in SHORT)
+        table.add_column(SHORT.get(name, name), overflow="fold", no_wrap=name == "pair" or name in SHORT)
     for row in combinations.to_dict("records"):
         table.add_row(*(str(row[name]) for name in names))
     return table

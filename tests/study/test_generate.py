@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from html import escape
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,7 @@ from specdraft.decoding import decode
 from specdraft.drafters.base import Prefilled
 from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import Pair, load_pair
-from specdraft.errors import ConfigError, ModelError, PromptError
+from specdraft.errors import ConfigError, ModelError, PromptError, plain_text
 from specdraft.prediction.pruning.ratio import Ratio
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.shapes.kary import Kary
@@ -173,3 +175,15 @@ def test_a_text_ends_where_its_time_is_over(decoder: SpeculativeDecoder, monkeyp
 def test_no_time(decoder: SpeculativeDecoder, limit: float) -> None:
     with pytest.raises(ConfigError, match=rf"^max_time_s={limit} is out of range; expected seconds, above 0$"):
         SpeculativeDecoder(decoder.pair, max_time_s=limit)
+
+
+def test_a_notebook_draws_a_generation_and_its_steps(tiny_pair: Pair) -> None:
+    watched = SpeculativeDecoder(tiny_pair, "kary", 6, max_new_tokens=16, watched=True).generate("<b>Once")
+    drawn = watched._repr_html_()
+    best = max(watched.steps, key=lambda step: step.accepted_tokens)
+    assert best._repr_html_() in drawn and "<style" not in drawn
+    assert escape(plain_text(watched.text)) in drawn
+    assert f"{watched.tally.new_tokens} tokens in {watched.tally.steps} steps: {watched.block_efficiency:.2f}" in drawn
+    assert best.graph.nodes[0].text == tiny_pair.decode_token(best.tree.token_list()[0])
+    assert "<img" not in replace(watched, steps=[], text="<i>")._repr_html_()
+    assert "<i>" not in replace(watched, steps=[], text="<i>")._repr_html_()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
+from base64 import b64decode
 from xml.etree import ElementTree
 
 import pytest
@@ -106,6 +107,17 @@ class TestPicture:
             "path",
             "text",
         }
+
+    def test_its_styles_stay_in_it(self) -> None:
+        """A picture that is pasted into a page restyles nothing there."""
+        root = ElementTree.fromstring(step_svg(nasty_graph()))
+        (style,) = root.iter(f"{SVG}style")
+        rules = re.findall(r"([^{}]+)\{", style.text or "")
+        assert rules and all(rule.startswith(f".{root.get('class')} ") for rule in rules)
+
+    def test_as_html_it_carries_itself(self) -> None:
+        (encoded,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)">$', made_step()._repr_html_())
+        assert b64decode(encoded).decode() == made_step().to_svg()
 
     def test_a_phase_does_not_tell_the_next(self) -> None:
         graph = made_step().graph

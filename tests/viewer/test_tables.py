@@ -18,9 +18,9 @@ def summary_of(folder: Path, trees: tuple[str, ...], budgets: tuple[int, ...] = 
     return pd.read_csv(write_study(folder, trees=trees, budgets=budgets) / "summary.csv")
 
 
-def printed(summary: pd.DataFrame) -> str:
+def printed(summary: pd.DataFrame, width: int = 120, coloured: bool = True) -> str:
     stream = StringIO()
-    console = Console(file=stream, width=120, force_terminal=True, color_system="standard")
+    console = Console(file=stream, width=width, force_terminal=coloured, color_system="standard" if coloured else None)
     for table in summary_tables(summary):
         console.print(table)
     return stream.getvalue()
@@ -42,7 +42,7 @@ def test_without_intervals_and_without_steps_the_cells_say_so(tmp_path: Path) ->
     summary.loc[0, ["block_efficiency", "block_efficiency_lo", "block_efficiency_hi"]] = float("nan")
     summary.loc[1, ["block_efficiency_lo", "block_efficiency_hi"]] = float("nan")
     first, second = [line.split() for line in printed(summary).splitlines() if "chain" in line]
-    assert first[3] == "-" and second[3] == f"{summary['block_efficiency'][1]:.2f}"
+    assert first[2] == "-" and second[2] == f"{summary['block_efficiency'][1]:.2f}"
 
 
 @pytest.mark.parametrize("reference", ["hindsight", "hindsight-md4"])
@@ -69,3 +69,13 @@ def test_the_default_study_is_a_grid_for_each_pair() -> None:
             for tree, cell in zip(trees, column, strict=True):
                 assert str(cell) == (f"{there[tree]:.2f}" if tree in there else ""), (pair, tree, nodes)
                 assert bool(cell.style) == (tree != "hindsight" and there.get(tree) == most is not None)
+
+
+def test_pairs_and_trees_do_not_wrap_at_80_columns(tmp_path: Path) -> None:
+    summary = pd.concat(
+        [summary_of(tmp_path / name, ("chain",)).assign(pair=name) for name in ("zoo-distilled", "zoo")]
+    )
+    summary["tree"] = "best_first-calibrated"
+    lines = [line.split() for line in printed(summary, 80, coloured=False).splitlines()]
+    assert [line for line in lines if line in (["zoo-distilled"], ["zoo"])] == [["zoo-distilled"], ["zoo"]]
+    assert sum(line[:1] == ["best_first-calibrated"] for line in lines) == len(summary)

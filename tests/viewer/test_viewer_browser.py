@@ -116,6 +116,7 @@ def test_phases(browser: Any, tmp_path: Path) -> None:
     assert tab.locator("[data-phase='3']").get_attribute("aria-pressed") == "true"
     assert tab.locator(".count").text_content() == "3.00 tokens per pass so far"
     tab.locator("[data-phase='0']").click()
+    assert tab.locator(".count").text_content() == ""  # no pass is over yet
     assert tab.locator(".text .here.later").count() == 3
     tab.keyboard.press(",")
     assert tab.locator(".where").text_content().startswith("step 1 of 2")
