@@ -80,8 +80,10 @@ def _reasons(findings: Findings) -> Iterator[Text]:
         yield say("Up to {} of the text repeats itself: part of the acceptance measures loops.", f"{loops:.0%}")
     if failures := len(findings.study.failures):
         yield say("{} failed and {} missing here.", plural(failures, "combination"), "is" if failures == 1 else "are")
-    if len(findings.estimated):
-        yield say("Token counts are replayed from recorded texts (exact under greedy decoding); times are estimates.")
+    if len(findings.estimated) and not findings.decoded_live.all():
+        of = " of replayed rows" if findings.decoded_live.any() else ""
+        counted = "Token counts{} are replayed from recorded texts (exact under greedy decoding); {} are estimates."
+        yield say(counted, of, "their times" if of else "times")
 
 
 def _about_prompts(prompts: int) -> Text:

@@ -94,13 +94,8 @@ def _question(findings: Findings) -> list[Text]:
 
 def _tiles(findings: Findings) -> list[tuple[str, str]]:
     rows = findings.rows
-    engines = (
-        "replayed and live"
-        if len(findings.live) and len(findings.estimated)
-        else "decoded live"
-        if len(findings.live)
-        else "replayed"
-    )
+    live, replayed = findings.decoded_live.any(), not findings.decoded_live.all()
+    engines = "replayed and live" if live and replayed else "decoded live" if live else "replayed"
     counts = [
         (rows["pair"].nunique(), "model pair", ""),
         (rows["tree"].nunique(), "shape", ""),

@@ -46,6 +46,11 @@ class Findings:
         return self.rows[self.rows["wall_s"].notna()]
 
     @property
+    def decoded_live(self) -> pd.Series[bool]:
+        """Whether each row was decoded live: by its engine, in a file without one by its times."""
+        return self.rows["engine"] == "live" if "engine" in self.rows else self.rows["wall_s"].notna()
+
+    @property
     def estimated(self) -> pd.DataFrame:
         """Rows with estimated times."""
         return self.rows[self.rows["est_speedup"].notna()]

@@ -110,9 +110,11 @@ def _pages(study: StudyFiles, combination: Combination, one: Drill) -> Iterator[
 
     combination = replace(combination, settings=replace(combination.settings, engine="replay"))
     models = sum(map(_weight_bytes, combination.pair.models)) <= MOST_BYTES
+    loaded, store = None, TraceStore(default_folder())
     for row in one.picked:
         of_prompt = _with_its_temperature(study, combination, row.prompt_id)
-        showing = replayed(recorded(of_prompt, row.prompt_id, TraceStore(default_folder()), models))
+        recording = recorded(of_prompt, row.prompt_id, store, models, loaded=loaded)
+        loaded, showing = recording.pair, replayed(recording)
         accepted = [len(step.accepted) for step in showing.steps()]
         if (len(accepted), sum(accepted)) != (row.steps, row.accepted):
             raise ResultsError("models and traces here take other steps than the study did")

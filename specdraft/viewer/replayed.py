@@ -111,6 +111,7 @@ def recorded(
     store: TraceStore,
     models: bool,
     report: Callable[[str], None] = lambda what: None,
+    loaded: Pair | None = None,
 ) -> Recorded:
     """Fetch what was recorded of a prompt; with models, record what is missing.
 
@@ -120,6 +121,7 @@ def recorded(
         store: where traces are kept.
         models: False loads no model: what only they could tell stays unknown.
         report: called with a line of text for what takes a while.
+        loaded: the models, where they are loaded already.
 
     Raises:
         ConfigError: traces do not tell what the steps were.
@@ -132,7 +134,7 @@ def recorded(
     reason = "--no-models"
     if models:
         try:
-            pair = load_pair(combination.pair)
+            pair = loaded or load_pair(combination.pair)
         except ModelError as error:
             reason = f"the models cannot be loaded ({error})"
         else:

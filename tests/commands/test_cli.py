@@ -106,7 +106,7 @@ class TestSweep:
     ) -> None:
         from specdraft.report import writing
 
-        def failing(*_: object) -> None:
+        def failing(*_: object, **__: object) -> None:
             raise RuntimeError("not\ntoday")
 
         monkeypatch.setattr(writing, "write_report", failing)

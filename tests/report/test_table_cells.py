@@ -98,3 +98,17 @@ def test_no_marks_of_markup_are_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     text = html_page(compose(read_study(write_study(tmp_path / "s"))))
     shown = re.sub(r"<[^>]*>", "", re.sub(r"<(script|style)[^>]*>.*?</\1>", "", text, flags=re.DOTALL))
     assert "`" not in shown and "**" not in shown and "<code><bdi>typical</bdi></code>" in text
+
+
+def test_the_engine_says_what_was_replayed(tmp_path: Path) -> None:
+    """Also of live rows without times, as of sampled ones that were not timed."""
+    folder = write_study(tmp_path / "s", settings=(("rejection", 0.7),))
+    for live, words in ((0, "replayed"), (1, "replayed and live"), (9, "decoded live")):
+        summary = pd.read_csv(folder / "summary.csv")
+        summary["engine"] = ["live"] * min(live, len(summary)) + ["replay"] * max(0, len(summary) - live)
+        summary.to_csv(folder / "summary.csv", index=False)
+        document = compose(read_study(folder))
+        assert any(label.endswith(f", {words}") for _, label in document.tiles)
+        said = " ".join(map(plain, document.confidence.reasons))
+        assert ("are replayed from recorded texts" in said) == (live < 9)
+        assert ("Token counts of replayed rows" in said) == (live == 1)
