@@ -19,11 +19,11 @@ from support.tiny_models import PairFolders
 from specdraft.bench.attention import Row
 from specdraft.errors import ResultsError
 from specdraft.report.attention import FACTS, TABLE
-from specdraft.report.course.asked import AT
+from specdraft.report.course.asked import AT, Analysis
 from specdraft.report.course.blocks import Chart, Grid, Numbered, Paper
 from specdraft.report.course.catalogue import LANGUAGES, catalogue
 from specdraft.report.course.measures import Price, Setting, measures_of
-from specdraft.report.course.paper import QUESTIONS, compose, read_course
+from specdraft.report.course.paper import QUESTIONS, compose, explain, read_course
 from specdraft.report.course.writing import html, write_paper
 from specdraft.report.words import plain
 from specdraft.results.study_tables import read_records
@@ -198,6 +198,21 @@ class TestBothLanguages:
         (grid,) = (grid for grid in grids(papers["en"]) if table in grid.title)
         (said,) = {match.groups() for text in texts_of(papers["en"]) if (match := re.search(sentence, text))}
         assert said == tuple(plain(grid.rows[0][column]) for column in columns)
+
+    def test_an_explanation_names_the_pairs_that_it_does_not_hold_with(self) -> None:
+        texts = catalogue("en")
+        grid = Grid("t", ["pair"], [], "")
+        chart = Chart("rank", "t", (), {}, "")
+
+        def explained(**holds: bool) -> list[str]:
+            found = Analysis("rank", [], holds, chart, grid)
+            return [plain(text) for text in explain(texts, [found], "rank.why")]
+
+        (why,) = explained(a=True, b=True)
+        assert explained() == [why]  # by definition
+        assert explained(a=True, b=True, c=False) == [why, "This is not shown with c."]
+        (instead,) = explained(a=True, b=False)
+        assert instead.startswith("This is not so with most pairs")
 
     def test_the_smaller_study_says_what_it_has(self, papers: dict[str, Paper]) -> None:
         (depth,) = (grid for grid in grids(papers["en"]) if "Deep, wide" in grid.title)
