@@ -236,6 +236,14 @@ class TestMeasures:
                 wanted = [row[f"{name}{end}"] for end in ("", "_lo", "_hi")]
                 assert list(measures.ratio(setting, name)) == pytest.approx(wanted, rel=1e-4, nan_ok=True)
 
+    def test_categories_are_those_of_their_table(self, folder: Path, records: pd.DataFrame) -> None:
+        measures, table = measures_of(records), pd.read_csv(folder / "by_category.csv")
+        table = table[(table["acceptance"] == "greedy") & (table["budget"] == AT)]
+        assert table["category"].nunique() > 1
+        for row in table.to_dict("records"):
+            found = measures.ratio(Setting("tiny", row["tree"], AT), category=row["category"])
+            assert found.value == pytest.approx(row["block_efficiency"], rel=1e-4)
+
     def test_differences_are_those_of_the_comparisons(self, folder: Path, records: pd.DataFrame) -> None:
         measures, table = measures_of(records), pd.read_csv(folder / "comparisons.csv")
         table = table[(table["acceptance"] == "greedy") & (table["metric"] == "block_efficiency")]
