@@ -22,7 +22,7 @@ from specdraft.report.attention import FACTS, TABLE
 from specdraft.report.course.asked import AT, Analysis
 from specdraft.report.course.blocks import Chart, Grid, Numbered, Paper
 from specdraft.report.course.catalogue import LANGUAGES, catalogue
-from specdraft.report.course.measures import Price, Setting, measures_of
+from specdraft.report.course.measures import TERMS, Measures, Price, Setting, measures_of
 from specdraft.report.course.paper import QUESTIONS, compose, explain, read_course
 from specdraft.report.course.writing import html, write_paper
 from specdraft.report.words import plain
@@ -253,6 +253,19 @@ class TestMeasures:
             wanted = [row[f"difference{end}"] for end in ("", "_lo", "_hi")]
             found = measures.difference(first, second)
             assert list(found) == pytest.approx(wanted, rel=1e-4, abs=1e-6, nan_ok=True)
+
+    def test_a_difference_is_at_most_what_is_possible(self) -> None:
+        """Trees of one node accept 0 or 1 tokens a step."""
+        deep, wide = (Setting("p", tree, 1) for tree in ("chain", "wide"))
+        terms = {name: np.zeros(5) for name in TERMS} | {"steps": np.ones(5)}
+        rows = ([1.0, 1, 1, 1, 0], [0.0, 0, 0, 0, 1])
+        sums = {
+            setting: np.stack([*(terms | {"accepted_tokens": np.array(accepted)}).values()])
+            for setting, accepted in zip((deep, wide), rows, strict=True)
+        }
+        measures = Measures(sums, dict.fromkeys(sums, (1.0, 1.0)), {"p": np.array(["a"] * 5)})
+        found = measures.difference(deep, wide, "acceptance_length")
+        assert found.value == pytest.approx(0.6) and found.high == 1 and found.low < 0
 
     def test_the_best_is_picked_on_one_half_and_measured_on_the_other(self, records: pd.DataFrame) -> None:
         measures, price = measures_of(records), Price(0.1, 0.02)
