@@ -35,7 +35,7 @@ for part in "${parts[@]}"; do
 done
 smollm2="${XDG_CACHE_HOME:-$HOME/.cache}/specdraft/models/smollm2-135m-instruct"
 if [ -z "$pair" ] && [ -d "$smollm2-layers8" ]; then  # written by scripts/fetch_smollm2.py --drafters
-    real=(pair=smollm2-layers8 pair.target.path="$smollm2" pair.draft.path="$smollm2-layers8" prompts=instruct
+    real=(pair=smollm2-layers8 pair.name=smollm2-layers8 pair.target.path="$smollm2" pair.draft.path="$smollm2-layers8" prompts=instruct
         prompts.limit=18 certify=false)
     sweep "$out/smollm2" experiment=course-report tree=chain,kary,branching,beam,wide,sequoia "${real[@]}" "${overrides[@]}"
     for part in "${parts[@]:1:4}"; do

@@ -19,11 +19,11 @@ from support.tiny_models import PairFolders
 from specdraft.bench.attention import Row
 from specdraft.errors import ResultsError
 from specdraft.report.attention import FACTS, TABLE
-from specdraft.report.course.asked import AT
+from specdraft.report.course.asked import AT, Analysis
 from specdraft.report.course.blocks import Chart, Grid, Numbered, Paper
 from specdraft.report.course.catalogue import LANGUAGES, catalogue
-from specdraft.report.course.measures import Price, Setting, measures_of
-from specdraft.report.course.paper import QUESTIONS, compose, read_course
+from specdraft.report.course.measures import TERMS, Measures, Price, Setting, measures_of
+from specdraft.report.course.paper import QUESTIONS, compose, explain, read_course
 from specdraft.report.course.writing import html, write_paper
 from specdraft.report.words import plain
 from specdraft.results.study_tables import read_records
@@ -199,6 +199,21 @@ class TestBothLanguages:
         (said,) = {match.groups() for text in texts_of(papers["en"]) if (match := re.search(sentence, text))}
         assert said == tuple(plain(grid.rows[0][column]) for column in columns)
 
+    def test_an_explanation_names_the_pairs_that_it_does_not_hold_with(self) -> None:
+        texts = catalogue("en")
+        grid = Grid("t", ["pair"], [], "")
+        chart = Chart("rank", "t", (), {}, "")
+
+        def explained(**holds: bool) -> list[str]:
+            found = Analysis("rank", [], holds, chart, grid)
+            return [plain(text) for text in explain(texts, [found], "rank.why")]
+
+        (why,) = explained(a=True, b=True)
+        assert explained() == [why]  # by definition
+        assert explained(a=True, b=True, c=False) == [why, "This is not shown with c."]
+        (instead,) = explained(a=True, b=False)
+        assert instead.startswith("This is not so with most pairs")
+
     def test_the_smaller_study_says_what_it_has(self, papers: dict[str, Paper]) -> None:
         (depth,) = (grid for grid in grids(papers["en"]) if "Deep, wide" in grid.title)
         assert [plain(row[0]) for row in depth.rows] == ["tiny", "second"]
@@ -221,6 +236,14 @@ class TestMeasures:
                 wanted = [row[f"{name}{end}"] for end in ("", "_lo", "_hi")]
                 assert list(measures.ratio(setting, name)) == pytest.approx(wanted, rel=1e-4, nan_ok=True)
 
+    def test_categories_are_those_of_their_table(self, folder: Path, records: pd.DataFrame) -> None:
+        measures, table = measures_of(records), pd.read_csv(folder / "by_category.csv")
+        table = table[(table["acceptance"] == "greedy") & (table["budget"] == AT)]
+        assert table["category"].nunique() > 1
+        for row in table.to_dict("records"):
+            found = measures.ratio(Setting("tiny", row["tree"], AT), category=row["category"])
+            assert found.value == pytest.approx(row["block_efficiency"], rel=1e-4)
+
     def test_differences_are_those_of_the_comparisons(self, folder: Path, records: pd.DataFrame) -> None:
         measures, table = measures_of(records), pd.read_csv(folder / "comparisons.csv")
         table = table[(table["acceptance"] == "greedy") & (table["metric"] == "block_efficiency")]
@@ -230,6 +253,19 @@ class TestMeasures:
             wanted = [row[f"difference{end}"] for end in ("", "_lo", "_hi")]
             found = measures.difference(first, second)
             assert list(found) == pytest.approx(wanted, rel=1e-4, abs=1e-6, nan_ok=True)
+
+    def test_a_difference_is_at_most_what_is_possible(self) -> None:
+        """Trees of one node accept 0 or 1 tokens a step."""
+        deep, wide = (Setting("p", tree, 1) for tree in ("chain", "wide"))
+        terms = {name: np.zeros(5) for name in TERMS} | {"steps": np.ones(5)}
+        rows = ([1.0, 1, 1, 1, 0], [0.0, 0, 0, 0, 1])
+        sums = {
+            setting: np.stack([*(terms | {"accepted_tokens": np.array(accepted)}).values()])
+            for setting, accepted in zip((deep, wide), rows, strict=True)
+        }
+        measures = Measures(sums, dict.fromkeys(sums, (1.0, 1.0)), {"p": np.array(["a"] * 5)})
+        found = measures.difference(deep, wide, "acceptance_length")
+        assert found.value == pytest.approx(0.6) and found.high == 1 and found.low < 0
 
     def test_the_best_is_picked_on_one_half_and_measured_on_the_other(self, records: pd.DataFrame) -> None:
         measures, price = measures_of(records), Price(0.1, 0.02)

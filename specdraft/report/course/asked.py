@@ -27,14 +27,24 @@ class Analysis:
     Attributes:
         key: its chapter of the catalogue.
         sentences: of the first pair, then of all pairs.
-        holds: what the catalogue explains is so with every pair.
+        holds: pair -> whether what the catalogue explains is so with it; empty where that is so by definition.
     """
 
     key: str
     sentences: list[Text]
-    holds: bool
+    holds: dict[str, bool]
     chart: Chart
     grid: Grid
+
+    @property
+    def exceptions(self) -> list[str]:
+        """The pairs with which it is not so."""
+        return [pair for pair, holds in self.holds.items() if not holds]
+
+    @property
+    def common(self) -> bool:
+        """It is so with more pairs than not."""
+        return 2 * len(self.exceptions) < max(1, len(self.holds))
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,12 @@ class Asked:
     texts: Catalogue
 
     def made(
-        self, key: str, sentences: Sequence[Text], holds: bool, spec: dict[str, Any], rows: dict[str, list[Text]]
+        self,
+        key: str,
+        sentences: Sequence[Text],
+        holds: dict[str, bool],
+        spec: dict[str, Any],
+        rows: dict[str, list[Text]],
     ) -> Analysis:
         """An analysis with the titles, caption and columns of its chapter; `rows` by pair."""
         texts = self.texts

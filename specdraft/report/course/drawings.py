@@ -102,8 +102,10 @@ def dots(table: pd.DataFrame, x: str, series: str, font: str, rule: float | None
     base = base.encode(yOffset=apart) if len(names) > 1 else base
     bars = base.mark_rule(strokeWidth=1.8).encode(x=alt.X("low:Q", title=x, scale=alt.Scale(zero=False)), x2="high:Q")
     points = base.mark_point(filled=True, size=45, opacity=1).encode(x=alt.X("value:Q", title=x), shape=scales.marker)
-    height = max(70, len(rows) * (10 + 11 * len(names)))
-    return _panels(([] if rule is None else [_rule(rule, across=False)]) + [bars, points], table, font, height)
+    most = int(table.groupby("panel")["row"].nunique().max())
+    height = max(70, most * (10 + 11 * len(names)))
+    layers = ([] if rule is None else [_rule(rule, across=False)]) + [bars, points]
+    return _panels(layers, table, font, height, own_rows=most < len(rows))
 
 
 def trees(nodes: pd.DataFrame, edges: pd.DataFrame, colour: str, font: str) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def trees(nodes: pd.DataFrame, edges: pd.DataFrame, colour: str, font: str) -> d
     shade = alt.Color("weight:Q", title=colour, scale=alt.Scale(scheme=HEAT, domain=[0, 1], reverse=True))
     points = alt.Chart().mark_circle(size=95, opacity=1, stroke="#444444", strokeWidth=0.7)
     points = points.transform_filter("datum.kind == 'node'").encode(x=x, y=y, color=shade)
-    size = {"width": max(120, int(NODE * (2 * wide + 1.2))), "height": int(LEVEL * (deep + 0.8))}
+    size: dict[str, Any] = {"width": max(120, int(NODE * (2 * wide + 1.2))), "height": int(LEVEL * (deep + 0.8))}
     return _drawn(alt.layer(lines, points), data, font, columns=4, **size)
 
 
@@ -153,17 +155,24 @@ def _rule(value: float, across: bool = True) -> Any:
     return alt.Chart().mark_rule(strokeDash=[3, 3], color=GREY).encode(**{"y" if across else "x": at})
 
 
-def _panels(layers: Sequence[Any], table: pd.DataFrame, font: str, height: int = 190) -> dict[str, Any]:
+def _panels(
+    layers: Sequence[Any], table: pd.DataFrame, font: str, height: int = 190, own_rows: bool = False
+) -> dict[str, Any]:
+    """`own_rows`: panels differ in what stands along y."""
     count = table["panel"].nunique()
     columns = 2 if count == 4 else 3
-    return _drawn(alt.layer(*layers), table, font, columns, PANEL.get(min(count, 4), 230), height)
+    return _drawn(alt.layer(*layers), table, font, columns, PANEL.get(min(count, 4), 230), height, own_rows)
 
 
-def _drawn(layers: Any, table: pd.DataFrame, font: str, columns: int, width: int, height: int) -> dict[str, Any]:
+def _drawn(
+    layers: Any, table: pd.DataFrame, font: str, columns: int, width: int, height: int, own_rows: bool = False
+) -> dict[str, Any]:
     layers.data = _data(table)
     panels = list(dict.fromkeys(table["panel"]))
     sized = layers.properties(width=width, height=height)
-    return _configured(sized.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=columns), font)
+    header = alt.Header(labelLimit=width + 40)
+    faceted = sized.facet(facet=alt.Facet("panel:N", title=None, sort=panels, header=header), columns=columns)
+    return _configured(faceted.resolve_scale(y="independent", yOffset="independent") if own_rows else faceted, font)
 
 
 def _data(table: pd.DataFrame) -> alt.InlineData:

@@ -81,7 +81,7 @@ def best_budget(asked: Asked) -> Analysis | None:
         asked.texts.say("cost.all", pairs=len(pairs), **gains, **ranges),
     ]
     spec = curves(table, asked.label("nodes"), asked.label("cost.y"), asked.label("shape"), asked.font, rule=1)
-    return asked.made("cost", sentences, True, spec, rows)
+    return asked.made("cost", sentences, {}, spec, rows)
 
 
 def widths(asked: Asked) -> Analysis | None:
@@ -118,7 +118,7 @@ def widths(asked: Asked) -> Analysis | None:
         table, asked.label("width.x"), asked.label("efficiency"), asked.label("width.series"), asked.font, log=False
     )
     cells = {pair: [cell(one) for one in row] for pair, row in rows.items()}
-    return asked.made("width", sentences, all(row[0].high < 0 for row in rows.values()), spec, cells)
+    return asked.made("width", sentences, {pair: row[0].high < 0 for pair, row in rows.items()}, spec, cells)
 
 
 def sampling(asked: Asked) -> Analysis | None:
@@ -149,7 +149,7 @@ def sampling(asked: Asked) -> Analysis | None:
     table = over_budgets(measures, list(names), names)
     spec = curves(table, asked.label("nodes"), asked.label("efficiency"), asked.label("sampling.series"), asked.font)
     cells = {pair: [cell(one) for one in row] for pair, row in rows.items()}
-    return asked.made("sampling", sentences, True, spec, cells)
+    return asked.made("sampling", sentences, {}, spec, cells)
 
 
 def by_category(asked: Asked) -> Analysis | None:
@@ -186,7 +186,7 @@ def by_category(asked: Asked) -> Analysis | None:
                         count=sum(most.low > least.high for (most, _), (least, _) in ends.values())),
     ]  # fmt: skip
     spec = dots(pd.DataFrame(points), asked.label("efficiency"), asked.label("shape"), asked.font)
-    return asked.made("category", sentences, all(high > low for high, low in loops.values()), spec, rows)
+    return asked.made("category", sentences, {pair: high > low for pair, (high, low) in loops.items()}, spec, rows)
 
 
 def _of_width(shape: str, width: int) -> str:

@@ -46,12 +46,12 @@ def rank_decay(asked: Asked) -> Analysis | None:
     pair = next(iter(rows))
     of = {int(row["at"]): row for row in points if row["panel"] == pair}
     first, second, last = _interval(of[1]), _interval(of[2]), _interval(of[max(of)])
-    falls = sum(_falls(points, pair) for pair in rows)
+    falls = {pair: _falls(points, pair) for pair in rows}
     sentences = [
         asked.texts.say("rank.answer", pair=Name(pair), first=first, second=second, rank=max(of), last=last),
         asked.texts.say(
             "rank.all",
-            count=falls,
+            count=sum(falls.values()),
             pairs=len(rows),
             **{
                 name: range_of(one["value"] for one in points if one["at"] == rank and one["panel"] in rows)
@@ -62,7 +62,7 @@ def rank_decay(asked: Asked) -> Analysis | None:
     spec = curves(
         table, asked.label("rank.x"), asked.label("rank.y"), asked.label("pair"), asked.font, log=False, rule=0
     )
-    return asked.made("rank", sentences, falls == len(rows), spec, rows)
+    return asked.made("rank", sentences, falls, spec, rows)
 
 
 def depth_or_width(asked: Asked) -> Analysis | None:
@@ -93,7 +93,7 @@ def depth_or_width(asked: Asked) -> Analysis | None:
     ]  # fmt: skip
     table = over_budgets(measures, [Setting(pair, shape, AT) for pair in pairs for shape in shapes])
     spec = curves(table, asked.label("nodes"), asked.label("efficiency"), asked.label("shape"), asked.font)
-    return asked.made("depth", sentences, True, spec, rows)
+    return asked.made("depth", sentences, {}, spec, rows)
 
 
 def marginal_gain(asked: Asked) -> Analysis | None:
@@ -119,7 +119,7 @@ def marginal_gain(asked: Asked) -> Analysis | None:
     ]  # fmt: skip
     table = pd.DataFrame(points)
     spec = curves(table, asked.label("gain.x"), asked.label("gain.y"), asked.label("shape"), asked.font, rule=0)
-    return asked.made("gain", sentences, all(one[2].high < one[1].low for one in found.values()), spec, rows)
+    return asked.made("gain", sentences, {pair: one[2].high < one[1].low for pair, one in found.items()}, spec, rows)
 
 
 def below_siblings(asked: Asked) -> Analysis | None:
@@ -153,7 +153,7 @@ def below_siblings(asked: Asked) -> Analysis | None:
     return asked.made(
         "siblings",
         sentences,
-        all(one["below_first"].low > one["below_second"].high for one in found.values()),
+        {pair: one["below_first"].low > one["below_second"].high for pair, one in found.items()},
         spec,
         {pair: [cell(v) for v in added.values()] for pair, added in found.items()},
     )

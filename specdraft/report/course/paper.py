@@ -198,11 +198,18 @@ def _why(writing: Writing, found: list[Analysis]) -> None:
         writing.section(analysis.key, 2)
         writing.show(analysis.chart, analysis.key)
         writing.show(analysis.grid, analysis.key)
-        why = texts.paragraphs(f"{analysis.key}.why") if analysis.holds else [texts.say("why.otherwise")]
-        writing.say(*analysis.sentences, *why)
+        writing.say(*analysis.sentences, *explain(texts, [analysis], f"{analysis.key}.why"))
     if missing := [key for key in QUESTIONS if key not in {analysis.key for analysis in found}]:
         names = texts.names(texts.label(f"{key}.title") for key in missing)
         writing.say(texts.say("why.missing", names=names, command=Name(COMMAND)))
+
+
+def explain(texts: Catalogue, found: list[Analysis], key: str) -> list[Text]:
+    """An explanation, and the pairs that it is not true of; none where those are the most."""
+    if not all(analysis.common for analysis in found):
+        return [texts.say("why.otherwise")]
+    exceptions = dict.fromkeys(pair for analysis in found for pair in analysis.exceptions)
+    return [*texts.paragraphs(key), *([texts.say("why.except", names=texts.names(exceptions))] if exceptions else [])]
 
 
 def _closing(writing: Writing, course: Course, first: list[Leader], found: list[Analysis]) -> None:
@@ -216,8 +223,9 @@ def _closing(writing: Writing, course: Course, first: list[Leader], found: list[
                   table=writing.numbers[f"table:{analysis.key}"])
         for analysis in found
     ])  # fmt: skip
-    if {analysis.key for analysis in found if analysis.holds} >= CONCLUDED:
-        writing.say(*texts.paragraphs("conclusion.paragraphs"))
+    concluded = [analysis for analysis in found if analysis.key in CONCLUDED]
+    if len(concluded) == len(CONCLUDED):
+        writing.say(*explain(texts, concluded, "conclusion.paragraphs"))
     writing.section("references")
     writing.points([(f"[{number}] {text}",) for number, text in enumerate(texts.references.values(), start=1)])
     writing.section("appendix")
