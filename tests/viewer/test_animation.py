@@ -29,6 +29,15 @@ def test_a_frame_for_every_phase() -> None:
     assert ["tokens per pass" in text for text in texts[:5]] == [False, False, False, True, True]
 
 
+def test_the_text_grows_when_a_token_is_emitted() -> None:
+    root = ElementTree.fromstring(animation(Nasty().shown()))
+    grown = []
+    for group in [group for group in root.iter(f"{SVG}g") if group.get("class", "").startswith("frame")]:
+        kinds = [part.get("class") for part in group.iter(f"{SVG}tspan")]
+        grown.append((kinds.count("accepted") > 0, kinds.count("bonus") > 0))
+    assert grown == [(False, False), (False, False), (True, False), *[(True, True)] * 5]
+
+
 def test_times_follow_one_another_and_fill_the_round() -> None:
     svg = animation(Nasty().shown())
     whole = 2 * sum(BEATS.values())

@@ -407,6 +407,26 @@ class TestTerminal:
         assert f"{counted.new_tokens} tokens = {parts}, {counted.steps} steps" in text
 
 
+class TestFirstChoices:
+    def test_greedy_accepts_just_the_targets_first_choices(self, tiny_pair: Pair) -> None:
+        _, _, steps = watch(tiny_pair, Kary(k=3), 7)
+        for step in steps:
+            tried = [child for node in [0, *step.accepted] for child in step.topology.children[node]]
+            for node in tried if step.bonus is not None else []:
+                assert step.nodes[node].target_first is (node in step.accepted)
+            assert step.nodes[0].target_first is None
+        assert any(seen.target_first and seen.state == "unused" for step in steps for seen in step.nodes)
+
+    def test_replayed_says_the_same(self, run: Run, tiny_pair_folders: PairFolders, tmp_path: Path) -> None:
+        (tmp_path / "p.jsonl").write_text(json.dumps({"question_id": "a", "prompt": PROMPT}) + "\n")
+        given = [f"pair.target.path={tiny_pair_folders.target}", f"pair.draft.path={tiny_pair_folders.draft}"]
+        given += ["tree=kary", "budget=7", "max_new_tokens=16", "--json"]
+        live = json.loads(run("generate", PROMPT, *given).out)
+        replayed = json.loads(run("replay", "a", *given, "prompts=jsonl", f"prompts.path={tmp_path / 'p.jsonl'}").out)
+        told = [[[node["target_first"] for node in tree["nodes"]] for tree in one["trees"]] for one in (live, replayed)]
+        assert told[0] == told[1] and any(map(any, told[0]))
+
+
 class TestPage:
     def test_holds_the_steps(self, tiny_pair: Pair) -> None:
         _, showing, steps = watch(tiny_pair, Kary(k=3), 7)
