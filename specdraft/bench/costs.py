@@ -260,6 +260,9 @@ class Stand:
 def _timings(timed: Sequence[Timed], levels: int) -> dict[Key, Timing]:
     """What was timed, with one of so many levels of drafts in the place of drafts, and without what varies."""
     found = {(t.cell.quantity, t.cell.size): t.timing for t in timed if not t.cell.varies}
+    whole = {size for _, size in found if {("draft_s", size), ("verify_s", size)} <= found.keys()}
+    of_sizes = ("draft_s", "verify_s", TWIN)  # a size of which time left out a part is no point of a curve
+    found = {key: timing for key, timing in found.items() if key[0] not in of_sizes or key[1] in whole}
     first, more = found.pop(("draft_first_s", 0)), found["draft_s", 1]
     if levels and first.median >= more.median:  # it is a part of the other: they were timed too few times to tell
         first = more.less(0.0, 1 + levels)

@@ -522,6 +522,20 @@ def test_a_slow_pair_is_measured_at_few_sizes(tiny_pair: Pair, monkeypatch: pyte
     assert spent.now <= 20 * (4 + 3 + 3 * 5 + 2 + 4 + 4 * 5)
 
 
+@pytest.mark.parametrize("left_out", ["draft_s", "verify_s"])
+def test_a_size_that_time_left_half_out_is_left_out(
+    tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch, left_out: str
+) -> None:
+    right = cost.in_turns
+
+    def stopped(*given: Any, **more: Any) -> list[measuring.Timed]:
+        return [timed for timed in right(*given, **more) if (timed.cell.quantity, timed.cell.size) != (left_out, 4)]
+
+    monkeypatch.setattr(cost, "in_turns", stopped)
+    curve = measure_costs(tiny_pair, 8, limit_s=0.5)
+    assert 4 not in curve.sizes and curve.sizes[0] == 1 and curve.sizes[-1] == 8
+
+
 def test_a_look_at_the_pair_confirms_what_it_costs(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     spent = Spent()
     monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
