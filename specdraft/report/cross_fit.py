@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +14,13 @@ import pandas as pd
 from specdraft.errors import ResultsError
 from specdraft.replay.folds import folds
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums, with_error
-from specdraft.results.intervals import Interval
+from specdraft.results.intervals import NORMAL, Interval
 from specdraft.results.study_tables import read_records
 
 COLUMNS = ("combination", "prompt_id", "category", "steps", "accepted_tokens", "bonus_tokens", "new_tokens", "wall_s",
            "speedup", "est_tokens_per_s", "est_speedup")  # fmt: skip
 SEED = 0  # of the halves: one split, whatever is asked
 LEAST = {"block_efficiency": 1.0}  # what a ratio cannot fall below, where that is not 0
-NORMAL = NormalDist().inv_cdf(0.975)
 Pair = tuple[int, int]  # of the first half and of the second
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isnan
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+NORMAL = NormalDist().inv_cdf(0.975)  # standard deviations that 95 % lie within, either side
 FEWEST_PROMPTS = 5  # with fewer there is no interval
 
 

@@ -14,10 +14,11 @@ from specdraft.report.figures.categories import categories
 from specdraft.report.figures.depth import depth
 from specdraft.report.figures.lengths import at_least, lengths
 from specdraft.report.figures.ranks import ranks
-from specdraft.report.figures.shares import NORMAL, design_effects, with_intervals
+from specdraft.report.figures.shares import design_effects, with_intervals
 from specdraft.report.findings import findings_of
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
+from specdraft.results.intervals import NORMAL
 
 
 def canvas(folder: Path) -> Canvas:

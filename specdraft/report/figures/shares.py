@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-NORMAL = NormalDist().inv_cdf(0.975)
+from specdraft.results.intervals import NORMAL
+
 NOTE = (
     "Bars: 95 % intervals (Wilson 1927). Steps of one prompt are alike, so a step counts for less than one: by how "
     "much is told by the interval over prompts of the accepted tokens per step (design effect, Kish 1965)."
