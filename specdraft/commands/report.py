@@ -18,10 +18,13 @@ def report(
     formats: Annotated[
         str | None, typer.Option("--format", help="some of html,md,png (default: all; with --out, by its ending)")
     ] = None,
+    no_steps: Annotated[
+        bool, typer.Option("--no-steps", help="leave out the steps of some prompts, which take traces and models")
+    ] = False,
 ) -> None:
     """Turn a results folder into figures and a report, or several into one page.
 
-    It works without a network; no models are needed.
+    It works without a network. Models and traces that are here show the steps of some prompts; none are needed.
     """
     from specdraft.report.writing import parse_formats, write_report
 
@@ -32,6 +35,6 @@ def report(
             raise UserError("--format is for one study; a page of several is HTML or Markdown as --out ends")
         written = [write_several(folders, out)]
     else:
-        written = write_report(folders[0], out, parse_formats(formats, out))
+        written = write_report(folders[0], out, parse_formats(formats, out), steps=not no_steps)
     for path in written:
         typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")

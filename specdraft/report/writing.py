@@ -41,6 +41,7 @@ def write_report(
     out: Path | None = None,
     formats: Sequence[str] = FORMATS,
     planned: Sequence[Combination] = (),
+    steps: bool = True,
 ) -> list[Path]:
     """Write a study's report and return the files.
 
@@ -49,6 +50,7 @@ def write_report(
         out: the page's file; `folder/report.html` if not given. A second page stands beside it with its own ending.
         formats: of `html`, `md` and `png`.
         planned: the study's combinations, where they are at hand.
+        steps: whether the page leads to the steps of some prompts, which takes models and traces.
 
     Raises:
         ResultsError: the folder holds no results, or a file cannot be written.
@@ -59,7 +61,7 @@ def write_report(
     for path in pages.values():
         check_file_writable(path)
     pictures = _pictures_folder(folder, formats)
-    document = compose(study, drilled="html" in pages, planned=planned)
+    document = compose(study, drilled=steps and "html" in pages, planned=planned)
     written = []
     if pictures is not None:
         written += _write_pictures(document, pictures)

@@ -21,6 +21,7 @@ from specdraft.report.page import html_page, packed
 from specdraft.report.replays import drills
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
+from specdraft.report.writing import write_report
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 
@@ -136,3 +137,10 @@ def test_the_page_holds_them_packed(folder: Path, monkeypatch: pytest.MonkeyPatc
     made = write_study(tmp_path / "made")
     assert read_prompt_rows(read_study(made)) is None
     assert "Prompts are not listed" in html_page(compose(read_study(made), drilled=True))
+
+
+def test_steps_are_left_out_on_request(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(page, "vega_bundle", lambda: "")
+    for steps, there in ((False, False), (True, True)):
+        write_report(folder, tmp_path / "report.html", ("html",), steps=steps)
+        assert ('data-steps="' in (tmp_path / "report.html").read_text(encoding="utf-8")) == there
