@@ -14,7 +14,7 @@ from specdraft.report.table import Table, interval_cell, value_cell
 from specdraft.report.words import say
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.comparisons import GROUP_KEYS
-from specdraft.results.intervals import Interval, number
+from specdraft.results.intervals import Interval
 from specdraft.results.study_tables import read_records
 
 STOP = "-goodput"  # of a tree's name
@@ -95,7 +95,7 @@ def _row(one: pd.Series[Any], rows: pd.DataFrame, records: pd.DataFrame) -> tupl
     if not len(fixed):
         return (*names, said, "–", "–", value_cell(plain), "–")
     best = int(np.argmax(others.estimates))
-    fastest = f"{number(others.estimates[best])} with {timed.budgets[best]:g}"
+    fastest = f"{value_cell(others.estimates[best])} with {timed.budgets[best]:g}"
     lead = _lead(own, others.at(np.array([best])), timed)
     return (*names, said, fastest, value_cell(_in_hindsight(others)), value_cell(plain), lead)
 

@@ -107,7 +107,7 @@ def test_grid_is_a_product(small: Path) -> None:
         ("budget=range(2,9,3)", [2, 5, 8]),
         ("budget=choice(2,4)", [2, 4]),
         ("budget=sort(3,1,2)", [1, 2, 3]),
-        ("tree=glob(be*)", ["beam", "beam_search", "best_first", "best_first-calibrated"]),
+        ("tree=glob(be*)", ["beam", "beam_search", "best_first", "best_first-calibrated", "best_first-sized"]),
         ("tree=glob(*a*,exclude=[b*,p*,m*,e*,seq*])", ["adaptive", "chain", "kary"]),
     ],
 )

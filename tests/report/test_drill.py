@@ -68,7 +68,8 @@ def test_pages_show_the_steps_that_were_measured(folder: Path, tree: str) -> Non
     assert one.note == () and set(one.pages) == {row.prompt_id for row in one.picked} and tree in plain(one.summary)
     assert sum(len(category.prompts) for category in one.categories) == len(mine) == 3
     for prompt, steps in one.pages.items():
-        taken = data_of(steps)["steps"]
+        (lane,) = data_of(steps)["lanes"]
+        taken = lane["steps"]
         counts = (len(taken), sum(len(step["accepted"]) for step in taken))
         assert counts == (mine.loc[prompt, "steps"], mine.loc[prompt, "accepted_tokens"])
     best, worst = mine["block_efficiency"].idxmax(), mine["block_efficiency"].idxmin()
@@ -114,7 +115,8 @@ def test_large_models_are_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPat
     one = of(folder, ("kary",))
     assert one.pages
     for steps in one.pages.values():
-        assert {node["target_prob"] for step in data_of(steps)["steps"] for node in step["nodes"]} == {None}
+        (lane,) = data_of(steps)["lanes"]
+        assert {node["target_prob"] for step in lane["steps"] for node in step["nodes"]} == {None}
 
 
 def test_planned_combinations_need_no_configuration(copied: Path) -> None:

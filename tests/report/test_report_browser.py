@@ -257,14 +257,14 @@ def test_a_number_leads_to_its_steps(browser: Any, tmp_path: Path) -> None:
     assert opened.locator("iframe").count() == 0 and opened.locator("#prompts .open").count() == 4
     opened.get_by_role("button", name="the typical prompt").click()
     frame = opened.frame_locator("#prompts iframe")
-    assert frame.locator("#where").text_content().startswith("step 1 of 2")
+    assert frame.locator(".where").first.text_content().startswith("step 1 of 2")
     assert opened.locator("#prompts [aria-expanded=true]").count() == 2
     opened.get_by_role("button", name="the best prompt").click()
     opened.wait_for_function("location.hash.includes('script')")
-    frame.locator("#tree .node").first.wait_for()
+    frame.locator(".node").first.wait_for()
     opened.goto("about:blank")
     opened.go_back()
-    opened.frame_locator("#prompts iframe").locator("#tree .node").first.wait_for()
+    opened.frame_locator("#prompts iframe").locator(".node").first.wait_for()
     assert opened.locator("#prompts [aria-expanded=true]").first.text_content().startswith("the best prompt")
     opened.locator("#prompts [aria-expanded=true]").first.click()
     assert opened.locator("iframe").count() == 0 and "steps" not in opened.evaluate("location.hash")

@@ -54,7 +54,7 @@ def test_from_the_command_line(run: Run, folders: list[Path], tmp_path: Path) ->
     page = tmp_path / "page.html"
     assert run("report", *folders, "--out", page).code == 0
     html = page.read_text()
-    assert "in each of several studies?" in html and html.count("<td><bdi>[second]</bdi></td>") > 4
+    assert "in each of several studies?" in html and html.count("<bdi>[second]</bdi></td>") > 4
     found = re.search(r'id="datasets">(.*?)</script>', html)
     assert found is not None and set(json.loads(found[1])) == {"studies"}
     text = tmp_path / "page.md"

@@ -21,6 +21,7 @@ from specdraft.report.figures.sized import FIXED, SIZED, sized
 from specdraft.report.findings import findings_of
 from specdraft.report.sized_table import sized_table
 from specdraft.report.study_files import read_study
+from specdraft.report.table import value_cell
 from specdraft.report.words import plain
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
@@ -102,8 +103,8 @@ def test_the_report_sets_it_beside_every_fixed_budget(rows: pd.DataFrame, folder
     seconds = {tree: (some["new_tokens"] / some["est_tokens_per_s"]).sum() for tree, some in by_tree.items()}
     tokens, sized = by_tree["best_first-calibrated"]["new_tokens"].sum(), by_tree["best_first-calibrated-goodput"]
     assert replayed[3] == f"{sized['drafted_tokens'].sum() / sized['steps'].sum():.1f}"
-    assert replayed[4].startswith(f"{tokens / seconds['best_first-calibrated-goodput']:.2f}")
-    fixed = f"{tokens / seconds['best_first-calibrated']:.2f}"
+    assert replayed[4] == value_cell(tokens / seconds["best_first-calibrated-goodput"])
+    fixed = value_cell(tokens / seconds["best_first-calibrated"])
     assert replayed[5:7] == (f"{fixed} with 8", fixed)  # one budget is the best one, for every prompt
     assert replayed[8].startswith("+")
     assert sized_table(findings_of(read_study(folder / "1"))) is None
