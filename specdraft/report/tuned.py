@@ -8,6 +8,7 @@ import altair as alt
 import pandas as pd
 
 from specdraft.report.theme import CONFIG
+from specdraft.viewer.tune_tables import words
 
 if TYPE_CHECKING:
     from specdraft.study.tuning.tune import Tuned
@@ -20,7 +21,7 @@ def speed_chart(tuned: Tuned) -> dict[str, Any]:
     rows = pd.DataFrame(
         [
             {
-                "setting": " ".join(f"{name}={value}" for name, value in one.told.items() if "model" not in name),
+                "setting": words(one.told),
                 "speedup": one.speedup.value,
                 "low": one.speedup.low,
                 "high": one.speedup.high,

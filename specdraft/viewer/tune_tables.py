@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from specdraft.study.tuning.tune import Candidate, Tuned
 
 MOST = 12  # candidates that are listed
+NAMES = ("model", "algorithm", "method", "decoding_type")
 
 
 def answer(tuned: Tuned) -> list[str]:
@@ -45,8 +46,9 @@ def answer(tuned: Tuned) -> list[str]:
 
 
 def words(told: dict[str, Any]) -> str:
-    """Settings without what names the models."""
-    return " ".join(f"{name}={value}" for name, value in told.items() if "model" not in name)
+    """Settings without what names the drafter, and without what all their names begin with."""
+    some = {name: value for name, value in told.items() if not any(word in name for word in NAMES)}
+    return " ".join(f"{name.removeprefix('speculative-')}={value}" for name, value in some.items())
 
 
 def tune_tables(tuned: Tuned) -> Iterator[RenderableType]:

@@ -175,7 +175,7 @@ def run_tune(plan: TunePlan, out: Path, progress: Progress) -> Tuned:
         candidates[chain.name] if chain else None, candidates[tree.name] if tree else None,
         needed, _needed_acceptance(needed, found.depth) if found.nodes == found.depth else None,
         _by_category(times, halves, best.name, candidates), rates, _conditional(rates),
-        sorted(candidates.values(), key=lambda one: -one.speedup.value), len(times.categories),
+        _once(sorted(candidates.values(), key=lambda one: -one.speedup.value)), len(times.categories),
     )  # fmt: skip
     tuned.files.update(_files(plan.engine, tuned))
     return tuned
@@ -187,6 +187,11 @@ def _candidate(engine: TargetEngine, combination: Combination, row: Any) -> Cand
     efficiency, speedup = (Interval.of(row, name) for name in ("block_efficiency", "est_speedup"))
     named = (told, combination.pair.label, setting.nodes, setting.steps)
     return Candidate(*named, efficiency, speedup, combination.identifier)
+
+
+def _once(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Without those that are told like an earlier one: a budget may be more than there is to choose from."""
+    return list({tuple(one.told.items()): one for one in reversed(candidates)}.values())[::-1]
 
 
 def _verdict(speedup: Interval) -> str:
