@@ -3,7 +3,8 @@
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, on lines of their own: see `number_tables.py`. A number in
 a sentence stands between `<!-- n:FILE KEY=VALUE... COLUMN -->` and `<!-- /n -->`: FILE is below `results/` (of a folder
 its `summary.csv`), the keys leave one row of it, and the column is shown with its 95 % interval where the file has one.
-`COLUMN:.3f` has other digits, `=COLUMN` no interval, `-COLUMN` its sign turned; of a JSON file COLUMN is a key.
+`COLUMN:.3f` has other digits, `=COLUMN` no interval, `-COLUMN` its sign turned; of a JSON file COLUMN is a key, whose
+value is a number or one with its interval.
 
 python scripts/fill_numbers.py [--check] [FILES]...
 """
@@ -38,7 +39,8 @@ def number(expression: str, results: Path) -> str:
     if not path.is_file():
         raise StaleError(f"{where}: there is no such file below results/")
     if path.suffix == ".json":
-        value, low, high = json.loads(path.read_text(encoding="utf-8"))[name].values()
+        found = json.loads(path.read_text(encoding="utf-8"))[name]
+        value, low, high = found.values() if isinstance(found, dict) else (found, nan, nan)
     else:
         row = one(pd.read_csv(path), **dict(key.split("=", 1) for key in keys))
         value, low, high = (float(row.get(f"{name}{end}", nan)) for end in ("", "_lo", "_hi"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from trees_vs_chains_report import sentences
 
 from specdraft.results.intervals import Interval
 
@@ -271,6 +272,13 @@ def theory(results: Path) -> str:
     return table(("gamma", "predicted", "cut at the texts' ends", "measured"), rows)
 
 
+def trees_vs_chains(results: Path) -> str:
+    """The answer of the study of the same name, in sentences."""
+    folder = results / "trees-vs-chains"
+    said = sentences(pd.read_csv(folder / "answers.csv"), pd.read_csv(folder / "siblings.csv"))
+    return "\n".join(f"- {sentence}" for sentence in said)
+
+
 MADE = (methods, quoting, study, bench, replay, theory, drafters, batches, temperatures, predicted, calibration,
-        pruning, alignment)  # fmt: skip
-TABLES: dict[str, Callable[[Path], str]] = {made.__name__: made for made in MADE}
+        pruning, alignment, trees_vs_chains)  # fmt: skip
+TABLES: dict[str, Callable[[Path], str]] = {made.__name__.replace("_", "-"): made for made in MADE}

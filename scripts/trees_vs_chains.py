@@ -172,6 +172,8 @@ class Studied(NamedTuple):
 def answers(studied: Studied) -> Iterator[dict[str, Any]]:
     """A row per setting and family: its fastest tree beside the fastest chain."""
     records = pd.read_csv(studied.folder / "records.csv", dtype={"prompt_id": str})
+    records = records[records["est_tokens_per_s"].notna()]
+    records = records[(records["tree"] == "chain") | (records["budget"] > 1)]  # of one node, a tree is a chain
     for temperature, rows in records.groupby("temperature"):
         times = Times.estimated(rows, ["tree", "budget", "acceptance"])
         shape = [name.split()[0] for name in times.names]
@@ -229,7 +231,9 @@ def main(
     work: Annotated[Path | None, typer.Option(help="where the studies go; left out: they are not kept")] = None,
     only: Annotated[str | None, typer.Option(help="cases whose name has this in it")] = None,
     measure_only: Annotated[bool, typer.Option(help="stop when costs are measured")] = False,
-    live: Annotated[int, typer.Option(help="prompts that the fastest chains and trees are decoded on, live")] = 0,
+    live: Annotated[
+        int, typer.Option(help="prompts that the fastest chains and trees of bundled pairs are decoded on, live")
+    ] = 0,
 ) -> None:
     cases = [*bundled(prompts), *(smollm2(smollm2_folder, smollm2_prompts) if smollm2_folder else ())]
     cases = [case for case in cases if only is None or only in case.name]
@@ -251,7 +255,8 @@ def main(
         siblings = pd.DataFrame([row for study in here for row in below_siblings(study)])
         if live:
             fastest = table[(table["family"] == ANY) & (table["costs"] == HERE) & (table["temperature"] == 0)]
-            found = [decoded(case, row, live, folder) for case in cases for row in rows_of(fastest, case)]
+            some = [case for case in cases if case.pair.startswith("zoo")]
+            found = [decoded(case, row, live, folder) for case in some for row in rows_of(fastest, case)]
             write_atomically(out / "live.csv", to_csv(pd.DataFrame(found)))
     write_atomically(out / "answers.csv", to_csv(table))
     write_atomically(out / "efficiency.csv", to_csv(rates))

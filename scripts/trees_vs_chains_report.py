@@ -71,7 +71,7 @@ HEAD = """# Does a tree pay against the best chain at equal time?
 
 Made by `scripts/trees_vs_chains.py` (`experiment=trees_vs_chains` and `-sampled`): the bundled pairs on 40 prompts x 64
 tokens in float32, SmolLM2-135M-Instruct on 24 instructions x 48 tokens in bfloat16; replayed, so all candidates are of
-the same texts. Chains have 1 to 6, 8, 16 and 32 tokens, trees as many nodes, as far as a drafter makes them. Which
+the same texts. Chains have 1 to 6, 8, 16 and 32 tokens, trees 2 nodes or more, as far as a drafter makes them. Which
 chain and which tree is the fastest is chosen on one half of the prompts and timed on the other, each half in turn;
 ratios are those of estimated seconds, intervals 95 % over prompts, paired. What costs may be wrong by is not in them:
 `costs/` has what was measured, with its spread.

@@ -85,7 +85,7 @@ def test_every_method_has_its_row_beside_plain_decoding_and_the_peers(
         "Speed-up by category",
     ):
         assert column in done.out
-    assert re.search(r"draft model .*\d \[\d\.\d\d, \d\.\d\d\]", done.out)  # whole, in 80 columns
+    assert re.search(r"draft model .*\d \[\d+\.\d+, \d+\.\d+\]", done.out)  # whole, in 80 columns
     assert "medusa: drafter.path is empty; " in done.out
     assert (out / "figures" / "methods.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "methods.html").read_text()
