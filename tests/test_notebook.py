@@ -35,7 +35,8 @@ def code_cells(notebook: Any) -> list[Any]:
 
 def said(notebook: Any) -> list[str]:
     """What cells printed, and the text of the tables that they show."""
-    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    every = [output for cell in code_cells(notebook) for output in cell.outputs]
+    outputs = [output for output in every if output.get("name") != "stderr"]  # libraries warn of what a machine lacks
     return [output.get("text") or output.data.get("text/plain") for output in outputs if not is_chart(output)]
 
 

@@ -18,6 +18,7 @@ from support.tiny_models import PairFolders
 
 from specdraft.bench.attention import Row
 from specdraft.errors import ResultsError
+from specdraft.replay.folds import folds
 from specdraft.report.attention import FACTS, TABLE
 from specdraft.report.course.asked import AT, Analysis
 from specdraft.report.course.blocks import Chart, Grid, Numbered, Paper
@@ -271,7 +272,7 @@ class TestMeasures:
         measures, price = measures_of(records), Price(0.1, 0.02)
         settings = [Setting("tiny", tree, budget) for tree in ("chain", "kary") for budget in (1, 2, 4, 8)]
         kinds = list(measures.categories["tiny"])
-        half = [kinds[:place].count(kind) % 2 for place, kind in enumerate(kinds)]
+        half = folds(kinds, 0).tolist()
         totals = {}
         for setting in settings:
             accepted, bonus, _, steps, *_ = measures.sums[setting]
@@ -287,6 +288,14 @@ class TestMeasures:
         chosen = measures.best(settings, price)
         assert chosen.picked == tuple(dict.fromkeys(picked))
         assert chosen.speed.value == pytest.approx(sum(a for a, _ in terms) / sum(b for _, b in terms))
+
+    def test_one_prompt_of_each_category_has_two_halves_and_one_prompt_has_itself(self, records: pd.DataFrame) -> None:
+        measures, price = measures_of(records), Price(0.1, 0.02)
+        settings = [Setting("tiny", tree, 4) for tree in ("chain", "kary")]
+        for prompts in (5, 1):
+            sums = {setting: measures.sums[setting][:, :prompts] for setting in settings}
+            few = Measures(sums, measures.sizes, {"tiny": np.array(list("abcde"[:prompts]))})
+            assert few.best(settings, price).speed.value > 0
 
     def test_estimates_are_those_of_the_summary(self, records: pd.DataFrame) -> None:
         chain = (records["tree"] == "chain") & (records["acceptance"] == "greedy")

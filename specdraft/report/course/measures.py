@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from specdraft.errors import ResultsError
+from specdraft.replay.folds import folds
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.intervals import Interval
 from specdraft.results.metrics import possible
@@ -145,13 +146,14 @@ class Measures:
         return Interval(value / cost, low / cost, high / cost)
 
     def best(self, settings: Iterable[Setting], price: Priced) -> Chosen:
-        """The quickest of settings of one pair: picked on every other prompt of each category and measured on the
-        others, both ways round, so that the number does not profit from the picking."""
+        """The quickest of settings of one pair: picked on one half of the prompts of each category and measured on the
+        other, both ways round, so that the number does not profit from the picking."""
         listed = self.priced(settings, price)
         kinds = self.categories[listed[0].pair]
-        half = pd.Series(kinds).groupby(kinds).cumcount().to_numpy() % 2
+        half = folds(kinds.tolist(), 0)
         above, below = self._speed_terms(listed, price)
-        of_half = [above[:, half == one].sum(1) / below[:, half == one].sum(1) for one in HALVES]
+        there = [half == one if (half == one).any() else half >= 0 for one in HALVES]  # one prompt has no other half
+        of_half = [above[:, some].sum(1) / below[:, some].sum(1) for some in there]
         picked = [int(np.nanargmax(speeds)) for speeds in of_half]
         rows = np.where(half == 0, picked[1], picked[0])
         prompts = np.arange(len(kinds))
