@@ -274,9 +274,7 @@ def theory(results: Path) -> str:
 
 def trees_vs_chains(results: Path) -> str:
     """The answer of the study of the same name, in sentences."""
-    folder = results / "trees-vs-chains"
-    said = sentences(pd.read_csv(folder / "answers.csv"), pd.read_csv(folder / "siblings.csv"))
-    return "\n".join(f"- {sentence}" for sentence in said)
+    return "\n".join(f"- {sentence}" for sentence in sentences(results / "trees-vs-chains"))
 
 
 MADE = (methods, quoting, study, bench, replay, theory, drafters, batches, temperatures, predicted, calibration,
