@@ -144,7 +144,7 @@ def sentences(folder: Path) -> list[str]:
         less = (live["ratio"] / live["estimated"]).median() - 1
         told.append(
             f"Decoded live ({live['prompts'].iloc[0]} prompts, greedy, bundled pairs), the tree is faster than "
-            f"the chain beyond the interval with {faster} of {len(live)} drafters and slower with {slower}: the ratio is "
+            f"the chain beyond the interval with {faster} of {len(live)} drafters, slower with {slower}: the ratio is "
             f"{less:+.0%} of the estimated one in the median, so a lead of a few per cent is none."
         )
     return told
