@@ -16,12 +16,12 @@ from specdraft.replay.folds import folds
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums, with_error
 from specdraft.results.intervals import NORMAL, Interval
 from specdraft.results.study_tables import read_records
+from specdraft.results.two_halves import Pair, mixed, on_other_half, picked
 
 COLUMNS = ("combination", "prompt_id", "category", "steps", "accepted_tokens", "bonus_tokens", "new_tokens", "wall_s",
            "speedup", "est_tokens_per_s", "est_speedup")  # fmt: skip
 SEED = 0  # of the halves: one split, whatever is asked
 LEAST = {"block_efficiency": 1.0}  # what a ratio cannot fall below, where that is not 0
-Pair = tuple[int, int]  # of the first half and of the second
 
 
 class Standing(NamedTuple):
@@ -70,15 +70,16 @@ class Halves:
     def standing(self, combinations: Sequence[str]) -> Standing:
         """Who leads in block efficiency; of equals the first. At least one combination."""
         ratios = self._of("block_efficiency", combinations)
-        on_other = self._on_other_half(ratios)
-        leaders = _pair(on_other.argmax(1))
+        on_other = on_other_half(ratios, self.half)
+        leaders = picked(on_other)
         same = [self._equal(ratios, leader) for leader in leaders]
         rivals = np.where(same, -np.inf, on_other)
-        runners = _pair(np.where(np.all(same, axis=1), -1, rivals.argmax(1)))
-        value = self._interval(self._mixed(ratios, leaders), "block_efficiency")
+        alone, (one, two) = np.all(same, axis=1), picked(rivals)
+        runners = -1 if alone[0] else one, -1 if alone[1] else two
+        value = self._interval(mixed(ratios, leaders, self.half), "block_efficiency")
         if -1 in runners:
             return Standing(leaders, runners, value, Interval(np.nan, np.nan, np.nan))
-        first, second = (self._mixed(ratios, pair) for pair in (leaders, runners))
+        first, second = (mixed(ratios, pair, self.half) for pair in (leaders, runners))
         ends = bounds_of_differences(first, second, self._categories)[0]
         lead = Interval(float((first.estimates - second.estimates)[0]), *map(float, ends))
         return Standing(leaders, runners, value, lead)
@@ -86,9 +87,9 @@ class Halves:
     def best(self, ratio: str, combinations: Sequence[str], lowest: bool = False) -> tuple[Pair, Interval]:
         """For each half what has the most of a ratio on the other half, or the least; what they have on their own."""
         ratios = self._of(ratio, combinations)
-        on_other = self._on_other_half(ratios) * (-1 if lowest else 1)
-        picked = _pair(np.where(np.isnan(on_other), -np.inf, on_other).argmax(1))
-        return picked, self._interval(self._mixed(ratios, picked), ratio)
+        on_other = on_other_half(ratios, self.half) * (-1 if lowest else 1)
+        pair = picked(on_other)
+        return pair, self._interval(mixed(ratios, pair, self.half), ratio)
 
     def over_prompts(self, ratio: str, combination: str) -> Interval:
         """A combination's own ratio, on all prompts."""
@@ -117,28 +118,14 @@ class Halves:
         weights = np.nan_to_num(values.to_numpy(float))
         return np.bincount(self._cells, weights, int(np.prod(self._shape))).reshape(self._shape)
 
-    def _on_other_half(self, ratios: Ratios) -> np.ndarray:
-        """`[2, n]` each ratio on the prompts that are not in a half."""
-        others = [self.half != half for half in range(2)]
-        return np.stack([ratios_of_sums(ratios.above[:, mask], ratios.below[:, mask]).estimates for mask in others])
-
     def _equal(self, ratios: Ratios, row: int) -> np.ndarray:
         """`[n]` whether a row is the same as this one on every prompt."""
         equal: np.ndarray = (ratios.above == ratios.above[row]).all(1) & (ratios.below == ratios.below[row]).all(1)
         return equal
 
-    def _mixed(self, ratios: Ratios, pair: Pair) -> Ratios:
-        """One ratio: of each prompt what is picked for its half."""
-        rows, prompts = np.array(pair)[self.half], np.arange(len(self.half))
-        return ratios_of_sums(ratios.above[rows, prompts][None], ratios.below[rows, prompts][None])
-
     def _interval(self, ratios: Ratios, ratio: str) -> Interval:
         ends = bounds(ratios, self._categories, (LEAST.get(ratio, 0.0), np.inf))[0]
         return Interval(float(ratios.estimates[0]), *map(float, ends))
-
-
-def _pair(places: np.ndarray) -> Pair:
-    return int(places[0]), int(places[1])
 
 
 def halves_of(folder: Path) -> Halves | None:
@@ -164,8 +151,8 @@ def best_row(
     own, names = Interval.of(top, ratio), list(ranked["combination"])
     if halves is None or not halves.knows(names):
         return top, own
-    picked, value = halves.best(ratio, names, lowest)
-    if picked == (0, 0):
+    pair, value = halves.best(ratio, names, lowest)
+    if pair == (0, 0):
         return top, own
     return top, _with_the_error_of(own, halves.over_prompts(ratio, names[0]), value)
 

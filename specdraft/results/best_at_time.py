@@ -16,8 +16,7 @@ import pandas as pd
 
 from specdraft.results.bounds import bounds, ratios_of_sums
 from specdraft.results.intervals import Interval
-
-TERMS = ("new_tokens", "est_tokens_per_s", "est_speedup")
+from specdraft.results.two_halves import mixed, on_other_half, picked
 
 
 class Times(NamedTuple):
@@ -78,10 +77,8 @@ def fastest(times: Times, halves: np.ndarray) -> Fastest:
     """Chosen on the half that a prompt is not in; `halves` `[P]` has 0 and 1. Raises `ValueError` without any."""
     if not times.names:
         raise ValueError("there are no candidates")
-    seconds = np.empty(times.seconds.shape[1])
-    for half in (0, 1):
-        chosen = times.seconds[:, halves != half].sum(1).argmin()
-        seconds[halves == half] = times.seconds[chosen, halves == half]
+    speeds = ratios_of_sums(np.broadcast_to(times.plain_s, times.seconds.shape), times.seconds)
+    seconds = mixed(speeds, picked(on_other_half(speeds, halves)), halves).below[0]
     return Fastest(times.names[int(times.seconds.sum(1).argmin())], seconds)
 
 

@@ -14,6 +14,7 @@ from specdraft.replay.folds import folds
 from specdraft.results.bounds import Ratios, bounds, bounds_of_differences, ratios_of_sums
 from specdraft.results.intervals import Interval
 from specdraft.results.metrics import possible
+from specdraft.results.two_halves import mixed, on_other_half, picked
 
 TERMS = (
     "accepted_tokens",
@@ -41,7 +42,6 @@ EQUAL_ON_CHAINS = {  # rules that are the same law on a chain (tests/test_equal_
     "traversal": "block",
 }
 CHAIN = "chain"
-HALVES = (0, 1)
 
 
 class Setting(NamedTuple):
@@ -152,13 +152,10 @@ class Measures:
         kinds = self.categories[listed[0].pair]
         half = folds(kinds.tolist(), 0)
         above, below = self._speed_terms(listed, price)
-        there = [half == one if (half == one).any() else half >= 0 for one in HALVES]  # one prompt has no other half
-        of_half = [above[:, some].sum(1) / below[:, some].sum(1) for some in there]
-        picked = [int(np.nanargmax(speeds)) for speeds in of_half]
-        rows = np.where(half == 0, picked[1], picked[0])
-        prompts = np.arange(len(kinds))
-        ratios = ratios_of_sums(above[rows, prompts][None], below[rows, prompts][None])
-        chosen = tuple(dict.fromkeys(listed[row] for row in picked))
+        every = ratios_of_sums(above, below)
+        pair = picked(on_other_half(every, half))
+        ratios = mixed(every, pair, half)
+        chosen = tuple(dict.fromkeys(listed[row] for row in reversed(pair)))
         return Chosen(chosen, _interval(ratios, bounds(ratios, _codes(kinds))))
 
     def _speed_terms(self, settings: list[Setting], price: Priced) -> tuple[np.ndarray, np.ndarray]:
