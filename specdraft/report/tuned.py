@@ -11,7 +11,7 @@ from specdraft.report.theme import CONFIG
 from specdraft.viewer.tune_tables import words
 
 if TYPE_CHECKING:
-    from specdraft.study.tuning.tune import Tuned
+    from specdraft.study.tuning.answer import Tuned
 
 MOST = 20
 
@@ -25,7 +25,7 @@ def speed_chart(tuned: Tuned) -> dict[str, Any]:
                 "speedup": one.speedup.value,
                 "low": one.speedup.low,
                 "high": one.speedup.high,
-                "shape": "chain" if one.nodes == one.depth else "tree",
+                "shape": "chain" if one.setting.chain else "tree",
             }
             for one in tuned.candidates[:MOST]
         ]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from specdraft.results.bounds import bounds, ratios_of_sums
+from specdraft.results.bounds import bounds, error_share, ratios_of_sums, with_error
 from specdraft.results.intervals import Interval
 from specdraft.results.two_halves import mixed, on_other_half, picked
 
@@ -82,14 +82,31 @@ def fastest(times: Times, halves: np.ndarray) -> Fastest:
     return Fastest(times.names[int(times.seconds.sum(1).argmin())], seconds)
 
 
-def speed_ratio(slower_s: np.ndarray, faster_s: np.ndarray, categories: Sequence[str]) -> Interval:
+def speed_ratio(
+    slower_s: np.ndarray, faster_s: np.ndarray, categories: Sequence[str], costs_share: float = 0.0
+) -> Interval:
     """`sum(slower_s) / sum(faster_s)` of `[P]` seconds each on the same prompts and texts: how many times the speed.
 
-    The interval is over prompts, paired; where all of them are alike there is none.
+    The interval is over prompts, paired; where all of them are alike there is none. It also holds the costs' own error:
+    `costs_share` is the standard deviation of the ratio by it, as a share of the ratio.
     """
     ratio = ratios_of_sums(slower_s[None], faster_s[None])
     ends = bounds(ratio, np.unique(np.asarray(categories), return_inverse=True)[1])
-    return Interval(float(ratio.estimates[0]), *map(float, ends[0]))
+    wider = with_error(ratio.estimates, ends, np.array([costs_share]))
+    return Interval(float(ratio.estimates[0]), *map(float, wider[0]))
+
+
+def costs_shares(times: Times, whole: Sequence[Interval]) -> np.ndarray:
+    """`[C]` how much the costs' own error moves each candidate's speed-up over plain decoding, as a share of it: what
+    its interval holds beside the prompts.
+
+    Args:
+        times: of the candidates.
+        whole: their `est_speedup` in a study's summary.
+    """
+    ratios = ratios_of_sums(np.broadcast_to(times.plain_s, times.seconds.shape), times.seconds)
+    ends = bounds(ratios, np.unique(np.asarray(times.categories), return_inverse=True)[1])
+    return error_share(ratios.estimates, ends, np.array([[one.low, one.high] for one in whole]))
 
 
 def verdict(ratio: Interval, best: str, other: str) -> str:

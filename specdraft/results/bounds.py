@@ -122,6 +122,16 @@ def with_error(values: np.ndarray, ends: np.ndarray, share: np.ndarray, most: np
     return wider
 
 
+def error_share(values: np.ndarray, ends: np.ndarray, wider: np.ndarray) -> np.ndarray:
+    """`[n]` the share that `with_error` was given, from intervals over prompts `[n, 2]` and what it made of them: the
+    larger one of what either end says, as an end may have been cut off; 0 where there is no interval."""
+    normal = float(special.ndtri((1 + LEVEL) / 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares = np.log(wider / values[:, None]) ** 2 - np.log(ends / values[:, None]) ** 2
+    share: np.ndarray = np.sqrt(np.maximum(np.nan_to_num(squares, posinf=0.0, neginf=0.0), 0.0)).max(1) / normal
+    return share
+
+
 def _by_prompts(there: np.ndarray, of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """`[n, 2]` what `of(rows, columns)` gives for rows of a `[n, P]` mask that are equal; NaN with too few prompts."""
     ends = np.full((len(there), 2), np.nan)

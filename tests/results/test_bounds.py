@@ -14,6 +14,7 @@ from specdraft.results.bounds import (
     blocks,
     bounds,
     bounds_of_differences,
+    error_share,
     ratios_of_sums,
     spread_of,
     widening,
@@ -256,3 +257,11 @@ def test_without_an_interval_over_prompts_there_is_none() -> None:
     none = with_error(np.array([2.0, 2.0]), np.array([[np.nan, np.nan], [1.5, 2.5]]), np.array([0.1, np.nan]))
     assert np.isnan(none[0]).all()
     assert none[1].tolist() == pytest.approx([1.5, 2.5])
+
+
+def test_the_error_beside_the_prompts_is_read_back() -> None:
+    values, ends, share = np.array([2.0, 3.0, 1.5]), np.array([[1.5, 2.5], [2.0, 4.0], [np.nan] * 2]), [0.1, 0.0, 0.2]
+    wider = with_error(values, ends, np.array(share))
+    assert error_share(values, ends, wider).tolist() == pytest.approx([0.1, 0.0, 0.0])
+    cut = np.minimum(wider, [2.0, 2.51])  # one end was held by what is possible
+    assert error_share(values, ends, cut)[0] == pytest.approx(0.1)

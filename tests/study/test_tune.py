@@ -8,24 +8,30 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from support.command_line import Run, one_line
+from support.eagle import WIDTH, echoing_head
 from support.engine_runs import study_of
-from support.tiny_models import PairFolders
+from support.medusa import save_heads
+from support.tiny_models import VOCAB, PairFolders
 
 from specdraft.bench.cost_file import write_costs
 from specdraft.bench.curve import CostCurve
+from specdraft.prediction.length.vllm_table import VllmTable
 from specdraft.study.plan import one_combination
-from specdraft.study.tuning.engines import ENGINES, Setting, llama_cpp
-from specdraft.study.tuning.tune import _needed_acceptance, plan_tune
+from specdraft.study.tuning.engines import ENGINES, AtBatch, Setting, llama_cpp
+from specdraft.study.tuning.rates import by_depth
+from specdraft.study.tuning.tune import plan_tune
 
 TEXTS = [f"{word} {n}" for n in range(3) for word in ("Once upon", "def f(x):", "It was", "1 2 1 2")]
 SIZES = [1, 65]
+BLOCK = {"weight": (WIDTH, WIDTH), "bias": (WIDTH,)}  # of a Medusa head
 
 
-def curve(level_s: float) -> CostCurve:
+def curve(level_s: float, batch: int = 1) -> CostCurve:
     """Verifying takes a second, however many tokens; a level of drafting takes what is given."""
-    return CostCurve(SIZES, [level_s] * 2, [1.0] * 2, 1.0, 0.0, 0.0, 1.0, 1.0, 1, "made up")
+    return CostCurve(SIZES, [level_s] * 2, [1.0] * 2, 1.0, 0.0, 0.0, 1.0, 1.0, 1, "made up", batch=batch)
 
 
 @pytest.fixture
@@ -36,9 +42,11 @@ def base(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def tune(run: Run, base: list[str], tmp_path: Path) -> Any:
-    def tuned(engine: str, level_s: float, *more: str) -> tuple[dict[str, Any], Path]:
+    def tuned(engine: str, level_s: float, *more: str, at_8: float | None = None) -> tuple[dict[str, Any], Path]:
         table, out = tmp_path / "costs.json", tmp_path / f"out-{engine}-{level_s}"
-        write_costs(table, one_combination("generate", base).pair, [curve(level_s)])
+        drafter = [text for text in more if text.startswith("drafter")]
+        curves = [curve(level_s), *([curve(at_8, 8)] if at_8 is not None else [])]
+        write_costs(table, one_combination("generate", [*base, *drafter]).pair, curves)
         said = run("tune", "--engine", engine, *base, f"cost.table={table}", *more, "--out", str(out), "--json")
         assert said.code == 0, said.err
         return json.loads(said.out), out
@@ -72,8 +80,8 @@ def test_where_drafting_costs_too_much_nothing_is_drafted(tune: Any) -> None:
     assert told["tree_over_chain"] is None
 
 
-def test_rates_are_those_of_the_chosen_chain(tune: Any) -> None:
-    told, out = tune("vllm", 0.001)
+def test_rates_are_the_chosen_chains_and_the_table_has_no_draft_where_it_does_not_pay(tune: Any) -> None:
+    told, out = tune("vllm", 0.001, "cost.batch=1,8", at_8=2.0)
     rates = [rate["value"] for rate in told["acceptance_rates"]]
     assert rates == sorted(rates, reverse=True) and len(rates) == told["best"]["depth"]
     assert sum(rates) <= told["best"]["block_efficiency"]["value"] <= 1 + sum(rates)  # last steps have no bonus token
@@ -83,14 +91,103 @@ def test_rates_are_those_of_the_chosen_chain(tune: Any) -> None:
     assert table["unconditional"].tolist() == pytest.approx(rates, abs=1e-6)
     assert (table["low"] <= table["unconditional"]).all()
     assert table["conditional"].tolist() == pytest.approx(told["conditional_rates"], abs=1e-6)
+    assert [(at["batch"], at["verdict"]) for at in told["points"]] == [(1, "speculate"), (8, "do not speculate")]
+    assert told["break_even"] == {"context": 128, "pays": 1, "stops": 8}
+    by_batch = json.loads((out / "vllm-speculative-config-by-batch-context-128.json").read_text())
+    most = told["best"]["nodes"]
+    assert by_batch["num_speculative_tokens"] == most
+    assert by_batch["num_speculative_tokens_per_batch_size"] == [[1, 7, most], [8, 8, 0]]
+    assert "with 128 tokens of context speculation pays up to a batch of 1 " in " ".join(told["answer"])
 
 
-def test_texts_for_people_and_yaml_for_tensorrt(run: Run, tune: Any) -> None:
-    told, out = tune("tensorrt-llm", 0.001)
-    config = yaml.safe_load((out / "tensorrt-llm.yaml").read_text())["speculative_config"]
-    assert config["decoding_type"] == "DraftTarget" and config["max_draft_len"] == told["best"]["depth"]
-    assert told["tree_over_chain"]["value"] > 0
-    assert any(line.startswith("a tree ") for line in told["answer"])
+def test_tensorrts_dynamic_trees_are_eagles(base: list[str]) -> None:
+    plan = plan_tune("tensorrt-llm", base)
+    told = [plan.engine.told(Setting.of(c), c.pair) for c in plan.combinations.values()]
+    assert {one["decoding_type"] for one in told} == {"DraftTarget"} and not any(
+        "use_dynamic_tree" in one for one in told
+    )
+    name, text = plan.engine.file(told[0])
+    assert name == "tensorrt-llm.yaml" and yaml.safe_load(text) == {"speculative_config": told[0]}
+
+
+def test_tensorrts_trees_are_within_its_limits_and_choices_stand_beside(tune: Any, tmp_path: Path) -> None:
+    head = echoing_head(tmp_path / "head")
+    told, out = tune("tensorrt-llm", 0.001, "drafter=eagle", f"drafter.path={head}")
+    dynamic = [one["told"] for one in told["candidates"] if one["told"].get("use_dynamic_tree")]
+    assert dynamic and all(
+        one["max_draft_len"] <= one["max_total_draft_tokens"] <= one["dynamic_tree_max_topK"] * one["max_draft_len"]
+        for one in dynamic
+    )
+    assert told["tree_over_chain"]["value"] > 0 and any(line.startswith("a tree ") for line in told["answer"])
+    choices = told["best_choices"]
+    assert told["best"]["told"]["decoding_type"] == "Eagle3" and choices["told"]["decoding_type"] == "Eagle"
+    paths = choices["told"]["eagle_choices"]
+    assert (
+        len(paths) == choices["told"]["max_draft_len"] and max(map(len, paths)) == choices["told"]["num_eagle_layers"]
+    )
+    inner = {tuple(path[:-1]) for path in paths}
+    widest = max(sum(len(path) == depth for path in inner) for depth in range(max(map(len, paths))))
+    assert choices["told"]["max_non_leaves_per_layer"] == widest
+    written = yaml.safe_load((out / "tensorrt-llm-choices.yaml").read_text())["speculative_config"]
+    assert written["eagle_choices"] == paths
+
+
+def test_choices_are_the_tree_that_a_fit_on_all_prompts_gives(
+    tune: Any, run: Run, base: list[str], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    tensors = {f"{head}.1.weight": torch.randn(VOCAB, WIDTH) for head in range(2)}
+    blocks = {f"{head}.0.linear.{name}": torch.zeros(shape) for head in range(2) for name, shape in BLOCK.items()}
+    heads = save_heads(tmp_path / "heads", tensors | blocks, "medusa_lm_head.safetensors")
+    drafter = ["drafter=medusa", f"drafter.path={heads}", "drafter.heads=2"]
+    told, _ = tune("tensorrt-llm", 0.001, *drafter)
+    best = told["best"]["told"]
+    assert best["decoding_type"] == "Medusa" and best["num_medusa_heads"] == 2 and told["best_choices"] is None
+    budget = told["best"]["nodes"]
+    fitted = run("trees", "fit", "measured", *base, *drafter, f"budget={budget}", "--json")
+    assert sorted(best["medusa_choices"]) == sorted(json.loads(fitted.out)["paths"])
+
+
+def test_a_table_for_vllm_reads_as_its_own_policy_does() -> None:
+    told = {"method": "ngram", "num_speculative_tokens": 3}
+    sizes = [AtBatch(2, 5), AtBatch(8, 5), AtBatch(16, 3), AtBatch(32, 0)]
+    config = ENGINES["vllm"].by_batch(told, sizes)
+    assert config is not None
+    rows = config["num_speculative_tokens_per_batch_size"]
+    assert rows == [[1, 15, 5], [16, 31, 3], [32, 32, 0]] and config["num_speculative_tokens"] == 5
+    policy = VllmTable(table=rows)
+    policy.check()
+    assert [policy.fixed(5, batch) for batch in (1, 2, 8, 15, 16, 31, 32, 99)] == [5, 5, 5, 5, 3, 3, 0, 0]
+    assert ENGINES["vllm"].by_batch(told, [AtBatch(1, 0), AtBatch(8, 0)]) is None
+    assert ENGINES["sglang"].by_batch(told, sizes) is None
+
+
+def test_transformers_thresholds_are_replayed(base: list[str]) -> None:
+    plan = plan_tune("hf", base)
+    told = [plan.engine.told(Setting.of(c), c.pair) for c in plan.combinations.values()]
+    pairs = {(one["num_assistant_tokens"], one["assistant_confidence_threshold"]) for one in told}
+    assert {(20, 0.4), (4, 0.8), (4, 0.0), (16, 0.0)} <= pairs
+    assert all("num_assistant_tokens" not in plan.engine.told(Setting.of(c), c.pair)
+               for c in plan_tune("hf", [*base, "drafter=ngram"]).combinations.values())  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["topk", "rejection"])
+def test_sampled_rates_are_those_of_single_steps(tune: Any, rule: str) -> None:
+    told, _ = tune("vllm", 0.001, "sampling.temperature=0.7", f"acceptance={rule}")
+    rates = [rate["value"] for rate in told["acceptance_rates"]]
+    assert rates == sorted(rates, reverse=True) and 0 < len(rates) <= told["best"]["depth"]
+    assert all(rate["lo"] <= rate["value"] <= rate["hi"] for rate in told["acceptance_rates"] if rate["lo"] is not None)
+    if rule == "topk":  # replayed, so of the same texts
+        assert sum(rates) <= told["best"]["block_efficiency"]["value"] <= 1 + sum(rates)
+
+
+def test_rates_by_depth_are_shares_of_steps() -> None:
+    accepted = {"a": [2, 0, 1], "b": [0, 3]}
+    steps = pd.DataFrame([{"prompt_id": name, "accepted_tokens": n} for name, all in accepted.items() for n in all])
+    records = pd.DataFrame({"prompt_id": ["a", "b"], "category": ["x", "x"]})
+    rates = by_depth(steps, records)
+    assert [rate.value for rate in rates] == pytest.approx([3 / 5, 2 / 5, 1 / 5])
+    assert not rates[0].known
 
 
 @pytest.mark.parametrize(
@@ -110,12 +207,6 @@ def test_what_cannot_be_tuned_is_one_line(run: Run, base: list[str], engine: str
     assert said in one_line(refused._replace(err=refused.err.replace("loading libraries ...\n", "")))
 
 
-def test_a_break_even_rate_yields_the_tokens() -> None:
-    rate = _needed_acceptance(2.0, 3)
-    assert rate is not None and sum(rate**n for n in range(4)) == pytest.approx(2.0, abs=1e-3)
-    assert _needed_acceptance(5.0, 3) is None
-
-
 def test_synthetic_acceptance_counts_the_bonus_where_an_engine_does() -> None:
     rates = [0.9, 0.5, 0.2]
     told = {"num_speculative_tokens": 3}
@@ -129,5 +220,6 @@ def test_candidates_are_all_an_engine_can_be_told(base: list[str]) -> None:
     plan = plan_tune("sglang", base)
     settings = {Setting.of(combination) for combination in plan.combinations.values()}
     assert {s for s in settings if s.top_k == 1} >= {Setting(n, 1, n) for n in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)}
-    assert Setting(4, 4, 15) in settings and all(s.nodes <= s.top_k + (s.steps - 1) * s.top_k**2 for s in settings)
+    assert Setting(5, 4, 7) in settings  # its defaults for Llama
+    assert all(s.nodes <= s.top_k + (s.steps - 1) * s.top_k**2 for s in settings)
     assert {Setting.of(c).top_k for c in plan_tune("vllm", base).combinations.values()} == {1}

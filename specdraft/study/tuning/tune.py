@@ -4,31 +4,33 @@ other."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from specdraft.config import override_keys
+from specdraft.bench.points import CostPoint
+from specdraft.config import override_groups, override_keys
 from specdraft.errors import ConfigError, did_you_mean
 from specdraft.replay.folds import folds
-from specdraft.results.best_at_time import Times, fastest, speed_ratio
-from specdraft.results.bounds import bounds, ratios_of_sums
+from specdraft.results.best_at_time import Times
 from specdraft.results.intervals import Interval
 from specdraft.study.combination import Combination
+from specdraft.study.engines.costs import cost_point
+from specdraft.study.fitted_tree import fit_tree
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
 from specdraft.study.refusals import refuse_without_effect
-from specdraft.study.run import run_study
-from specdraft.study.tuning.engines import CHAINS, ENGINES, TREES, Setting, TargetEngine, length_of, llama_cpp
+from specdraft.study.run import Outcome, run_study
+from specdraft.study.tuning.answer import AtPoint, Candidate, Tuned
+from specdraft.study.tuning.choose import FEWEST, Field
+from specdraft.study.tuning.engine_files import engine_files
+from specdraft.study.tuning.engines import ENGINES, Grid, Setting, TargetEngine
+from specdraft.study.tuning.rates import conditional, rates_of
+from specdraft.trees.shapes.expand_rerank import ExpandRerank
 
-FEWEST = 10  # prompts: with fewer there is no half to choose on
-SPECULATE, DO_NOT, OPEN = "speculate", "do not speculate", "open"
 OWN = ("tree", "budget", "engine", "length", "pruning", "batch", "cache", "output", "certify", "report", "experiment",
        "name", "repeats")  # fmt: skip
-STEPS = "steps"  # the folder of the chosen one's steps
+BATCHES = "cost.batch=1,8,32"  # where nothing is said of costs
 
 
 @dataclass(frozen=True)
@@ -46,57 +48,10 @@ class TunePlan:
     overrides: list[str]
     config_dir: Path | None
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to set the engine.
-
-    Attributes:
-        told: the engine's own names.
-        speedup: of an estimated text over plain decoding, on all prompts: of many candidates the best one's flatters.
-    """
-
-    told: dict[str, Any]
-    pair: str
-    nodes: int
-    depth: int
-    block_efficiency: Interval
-    speedup: Interval
-    identifier: str
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The answer.
-
-    Attributes:
-        verdict: `speculate`, `do not speculate`, or `open` where the prompts do not tell.
-        best: the fastest candidate on all prompts.
-        speedup: of what was chosen on the other half of the prompts, over plain decoding.
-        tree_over_chain: speed of the best tree over that of the best chain, likewise; None where there is but one.
-        best_chain, best_tree: the fastest of each on all prompts.
-        needed_tokens: tokens per step at which the best candidate is as fast as plain decoding.
-        needed_acceptance: of each token of a chain of its depth, at which that is so; None of a tree.
-        by_category: category -> what is faster there than `best`, beyond the interval, and by how much.
-        rates: `[depth]` how probable it is that as many draft tokens are accepted; `conditional` given those before.
-        candidates: the fastest first.
-    """
-
-    engine: str
-    verdict: str
-    best: Candidate
-    speedup: Interval
-    tree_over_chain: Interval | None
-    best_chain: Candidate | None
-    best_tree: Candidate | None
-    needed_tokens: float
-    needed_acceptance: float | None
-    by_category: dict[str, tuple[Candidate, Interval]]
-    rates: list[Interval]
-    conditional: list[float]
-    candidates: list[Candidate]
-    prompts: int
-    files: dict[str, str] = field(default_factory=dict)
+    @property
+    def points(self) -> list[CostPoint]:
+        """What times are estimated for, in the order in which they were asked for."""
+        return [*dict.fromkeys(map(cost_point, self.combinations.values()))]
 
 
 def plan_tune(engine: str, overrides: Sequence[str], config_dir: Path | None = None) -> TunePlan:
@@ -112,35 +67,45 @@ def plan_tune(engine: str, overrides: Sequence[str], config_dir: Path | None = N
         (key,) = override_keys([text])
         if key == "cost.measure" and text.endswith("off"):
             raise ConfigError(f"{text}: tune needs costs; leave it out, or give cost.table=FILE")
-    chosen, rule = ENGINES[engine], _rule(overrides)
-    wanted = [CHAINS, TREES] if chosen.trees else [CHAINS]
-    plans: list[StudyPlan] = []
-    for grid in wanted:
-        asked = ["name=tune", "report=false", "engine=replay", *rule, *overrides, *grid]
-        try:
-            plans.append(plan_study(asked, config_dir))
-        except ConfigError as error:
-            if grid is CHAINS or not str(error).startswith("no combination is left"):
-                raise
-    combinations = {c.identifier: c for plan in plans for c in plan.combinations if not c.shape.reference}
+    chosen = ENGINES[engine]
+    mine = [*_rule(chosen, overrides), *([] if "cost" in override_groups(overrides) else [BATCHES]), *overrides]
+    plans = _plans(chosen, mine, config_dir)
+    combinations = {c.identifier: c for plan in plans for c in plan.combinations}
     if len({c.pair.spec.name for c in combinations.values()}) > 1:
         raise ConfigError("one pair at a time is tuned; its drafters may be several (drafter=model,ngram)")
     if len({(c.sampling.temperature, c.sampling.top_k, c.sampling.top_p) for c in combinations.values()}) > 1:
         raise ConfigError("one sampling setting at a time is tuned")
-    for combination in combinations.values():
-        chosen.named(combination.pair)
     if len(plans[0].prompts) < FEWEST:
         raise ConfigError(f"tune needs {FEWEST} prompts at least, half of them to choose on; there are "
                           f"{len(plans[0].prompts)}")  # fmt: skip
-    return TunePlan(chosen, plans, combinations, [*rule, *overrides], config_dir)
+    return TunePlan(chosen, plans, combinations, mine, config_dir)
 
 
-def _rule(overrides: Sequence[str]) -> list[str]:
-    """Under sampling, the rule that both chains and trees take: the draft as a point mass."""
+def _plans(engine: TargetEngine, overrides: Sequence[str], config_dir: Path | None) -> list[StudyPlan]:
+    """A study for each grid of candidates, with nothing in it but these."""
+    plans, unfit = [], list[ConfigError]()
+    for grid in engine.grids:
+        try:
+            plan = plan_study(["name=tune", "report=false", "engine=replay", *overrides, *grid], config_dir)
+        except ConfigError as error:
+            if not str(error).startswith("no combination is left"):
+                raise
+            unfit.append(error)
+            continue
+        for combination in plan.combinations:
+            engine.named(combination.pair)
+        taken = [c for c in plan.combinations if not c.shape.reference and engine.takes(Setting.of(c), c.pair)]
+        plans += [replace(plan, combinations=taken)] if taken else []
+    if not plans:
+        raise unfit[0] if unfit else ConfigError(f"--engine {engine.kind} can be told of nothing that fits")
+    return plans
+
+
+def _rule(engine: TargetEngine, overrides: Sequence[str]) -> list[str]:
+    """Under sampling, the rule by which the engine accepts, where none is named."""
     given = [text.partition("=")[2] for text in overrides if override_keys([text]) == ["sampling.temperature"]]
     sampled = any(value.strip("0.") for value in given) or "sampling=sample" in overrides
-    said = any(text.startswith("acceptance") for text in overrides)
-    return ["acceptance=topk"] if sampled and not said else []
+    return [f"acceptance={engine.sampled_rule}"] if sampled and "acceptance" not in override_groups(overrides) else []
 
 
 def run_tune(plan: TunePlan, out: Path, progress: Progress) -> Tuned:
@@ -150,43 +115,77 @@ def run_tune(plan: TunePlan, out: Path, progress: Progress) -> Tuned:
         ConfigError: times cannot be estimated from the costs.
         ResultsError: the folder cannot be used.
     """
+    doubts: dict[CostPoint, str] = {}
     for one in plan.plans:
         outcome = run_study(one, out, progress=progress)
-    records, summary = outcome.tables["records.csv"], outcome.tables["summary.csv"]
-    doubts = [f"{pair}: {why}" for pair, curve in outcome.costs.items() for why in curve.doubts]
-    if doubts:
-        why = f"times are not reliable: {doubts[0]}"
-        raise ConfigError(f"nothing can be tuned: {why}; on a quiet machine, the same with cost.measure=again")
-    named = records[records["combination"].isin(plan.combinations)]
-    times, rows = Times.estimated(named, ["combination"]), summary.set_index("combination")
-    candidates = {name: _candidate(plan.engine, plan.combinations[name], rows.loc[name]) for name in times.names}
-    halves = folds(times.categories, plan.plans[0].settings.seed)
-    best = fastest(times, halves)
-    speedup = speed_ratio(times.plain_s, best.seconds, times.categories)
-    chains = [Setting.of(plan.combinations[name]).top_k == 1 for name in times.names]
-    by_shape = [times.only(chains), times.only([not chain for chain in chains])]
-    chain, tree = (fastest(part, halves) if part.names else None for part in by_shape)
-    over = speed_ratio(chain.seconds, tree.seconds, times.categories) if chain and tree else None
-    found = candidates[best.name]
-    needed = found.block_efficiency.value / found.speedup.value
-    rates = _rates(plan, found, out, progress)
-    tuned = Tuned(
-        plan.engine.kind, _verdict(speedup), found, speedup, over,
-        candidates[chain.name] if chain else None, candidates[tree.name] if tree else None,
-        needed, _needed_acceptance(needed, found.depth) if found.nodes == found.depth else None,
-        _by_category(times, halves, best.name, candidates), rates, _conditional(rates),
-        _once(sorted(candidates.values(), key=lambda one: -one.speedup.value)), len(times.categories),
+        for curve in outcome.costs.values():
+            if curve.doubts:
+                doubts[curve.point] = curve.doubts[0]
+    fields, left_out = _fields(plan, outcome, doubts)
+    tuned = _answer(plan, fields, left_out)
+    combination = plan.combinations[tuned.best.identifier]
+    rates = rates_of(combination, _making(combination, plan), plan.config_dir, out, progress)
+    tuned = _with_choices(replace(tuned, rates=rates, conditional=conditional(rates)), plan)
+    return replace(tuned, files=engine_files(plan.engine, tuned))
+
+
+def _fields(
+    plan: TunePlan, outcome: Outcome, doubts: Mapping[CostPoint, str]
+) -> tuple[dict[CostPoint, Field], list[str]]:
+    """The candidates at every point of which costs are known, and why others are left out.
+
+    Raises:
+        ConfigError: nothing is known of the first point.
+    """
+    records, rows = outcome.tables["records.csv"], outcome.tables["summary.csv"].set_index("combination")
+    fields, left_out = dict[CostPoint, Field](), list[str]()
+    for point in plan.points:
+        here = [name for name, one in plan.combinations.items() if cost_point(one) == point]
+        named = records[records["combination"].isin(here)]
+        why = f"times are not reliable: {doubts[point]}" if point in doubts else ""
+        if not why and named["est_speedup"].isna().any():
+            why = "its costs are not known"
+        if why and point == plan.points[0]:
+            again = "on a quiet machine, the same with cost.measure=again"
+            raise ConfigError(f"nothing can be tuned: {why}" + (f"; {again}" if point in doubts else ""))
+        if why:
+            left_out.append(f"{point}: {why}")
+            continue
+        times = Times.estimated(named, ["combination"])
+        candidates = {name: _candidate(plan.engine, plan.combinations[name], rows.loc[name]) for name in times.names}
+        fields[point] = Field.of(times, candidates, folds(times.categories, plan.plans[0].settings.seed))
+    return fields, left_out
+
+
+def _answer(plan: TunePlan, fields: Mapping[CostPoint, Field], left_out: list[str]) -> Tuned:
+    """The answer at the first point, and what is best at each."""
+    points = []
+    for point, field in fields.items():
+        usual = field.choose(field.usual)
+        assert usual is not None, "an engine has candidates"
+        points.append(AtPoint(point, usual.best, field.speedup(usual)))
+    field = fields[points[0].point]
+    chosen = field.choose(field.usual)
+    assert chosen is not None
+    chain, tree, choices = (field.choose(family) for family in (field.chains, field.trees, field.aside))
+    best = points[0].best
+    return Tuned(
+        engine=plan.engine.kind, best=best, speedup=points[0].speedup,
+        tree_over_chain=field.over(tree, chain) if chain and tree else None,
+        best_chain=chain.best if chain else None, best_tree=tree.best if tree else None,
+        best_choices=(choices.best, field.speedup(choices)) if choices else None,
+        needed_tokens=best.block_efficiency.value / best.speedup.value,
+        by_category=field.by_category(chosen), points=points, left_out=left_out,
+        candidates=_once(sorted(field.candidates.values(), key=lambda one: -one.speedup.value)),
+        prompts=len(field.times.categories),
     )  # fmt: skip
-    tuned.files.update(_files(plan.engine, tuned))
-    return tuned
 
 
 def _candidate(engine: TargetEngine, combination: Combination, row: Any) -> Candidate:
     setting = Setting.of(combination)
-    told = engine.told(setting, combination.pair)
     efficiency, speedup = (Interval.of(row, name) for name in ("block_efficiency", "est_speedup"))
-    named = (told, combination.pair.label, setting.nodes, setting.steps)
-    return Candidate(*named, efficiency, speedup, combination.identifier)
+    told = engine.told(setting, combination.pair)
+    return Candidate(told, setting, combination.pair.label, efficiency, speedup, combination.identifier)
 
 
 def _once(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -194,87 +193,28 @@ def _once(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list({tuple(one.told.items()): one for one in reversed(candidates)}.values())[::-1]
 
 
-def _verdict(speedup: Interval) -> str:
-    return SPECULATE if speedup.low > 1 else DO_NOT if speedup.high < 1 else OPEN
-
-
-def _needed_acceptance(tokens: float, depth: int) -> float | None:
-    """The rate at which a chain of this depth yields so many tokens a step, each token accepted independently
-    (Leviathan et al. 2023, equation 1); None where no rate does."""
-    if not 1 <= tokens <= depth + 1:
-        return None
-    grid = np.linspace(0, 1, 10_001)
-    yields = sum(grid**power for power in range(depth + 1))
-    return float(grid[np.searchsorted(yields, tokens)])
-
-
-def _by_category(
-    times: Times, halves: np.ndarray, best: str, candidates: Mapping[str, Candidate]
-) -> dict[str, tuple[Candidate, Interval]]:
-    """Where another candidate is faster than the best of all, beyond the interval."""
-    found = {}
-    kinds = np.asarray(times.categories)
-    usual = times.seconds[list(times.names).index(best)]
-    for kind in dict.fromkeys(times.categories):
-        here = kinds == kind
-        if here.sum() < FEWEST:
-            continue
-        own = fastest(times._replace(seconds=times.seconds[:, here]), halves[here])
-        ratio = speed_ratio(usual[here], own.seconds, kinds[here].tolist())
-        if ratio.known and ratio.low > 1:
-            found[str(kind)] = (candidates[own.name], ratio)
-    return found
-
-
-def _rates(plan: TunePlan, best: Candidate, out: Path, progress: Progress) -> list[Interval]:
-    """How probable it is that a step accepts 1, 2, ... draft tokens, from the chosen candidate's steps; empty where
-    these are not known one by one (under sampling, replay has expected values)."""
-    combination = plan.combinations[best.identifier]
-    if not combination.sampling.greedy:
-        return []
-    shape = combination.shape
-    tree = [f"tree={shape.kind}", f"budget={combination.settings.budget}", f"drafter={combination.pair.drafter.kind}"]
-    setting = Setting.of(combination)
-    tree += [f"tree.top_k={setting.top_k}", f"tree.steps={setting.steps}"] if setting.top_k > 1 else []
+def _making(combination: Combination, plan: TunePlan) -> Grid:
+    """The overrides that make one candidate alone, but for what they say of costs."""
+    setting, shape = Setting.of(combination), combination.shape
+    made = [f"tree={shape.kind}", f"budget={combination.settings.budget}", f"drafter={combination.pair.drafter.kind}"]
+    if isinstance(shape, ExpandRerank):
+        made += [f"tree.top_k={setting.top_k}", f"tree.steps={setting.steps}"]
+    if setting.threshold:
+        made += ["length=hf_confidence", f"length.threshold={setting.threshold}"]
     rest = [text for text in plan.overrides if override_keys([text]) != ["drafter"]]
-    steps_too = ["name=tune-steps", "report=false", "engine=replay", "output.steps=true", *rest, *tree]
-    study = run_study(plan_study(steps_too, plan.config_dir), out / STEPS, progress=progress)
-    steps = study.tables["steps.csv"]
-    steps = steps[steps["combination"] == best.identifier]
-    categories = study.tables["records.csv"].drop_duplicates("prompt_id").set_index("prompt_id")["category"].astype(str)
-    total = steps.groupby("prompt_id", observed=True).size()
-    kinds = np.unique(categories[total.index].to_numpy(str), return_inverse=True)[1]
-    rates = []
-    for depth in range(1, best.depth + 1):
-        accepted = (steps["accepted_tokens"] >= depth).groupby(steps["prompt_id"], observed=True)
-        reached = accepted.sum()[total.index].to_numpy(float)
-        ratio = ratios_of_sums(reached[None], total.to_numpy(float)[None])
-        low, high = bounds(ratio, kinds, (0.0, 1.0))[0]
-        rates.append(Interval(float(ratio.estimates[0]), float(low), float(high)))
-    return rates
+    return [*(text for text in rest if "cost" not in override_groups([text])), *made]
 
 
-def _conditional(rates: Sequence[Interval]) -> list[float]:
-    values = [1.0, *(rate.value for rate in rates)]
-    return [after / before if before else float("nan") for before, after in pairwise(values)]
+def _with_choices(tuned: Tuned, plan: TunePlan) -> Tuned:
+    """With the trees of what is told as a list of rank paths: fitted on all prompts."""
 
+    def fitted(one: Candidate) -> Candidate:
+        if not one.setting.choices:
+            return one
+        combination = plan.combinations[one.identifier]
+        made = [text for text in _making(combination, plan) if not text.startswith("tree=")]
+        topology = fit_tree(combination.shape.kind, made, plan.config_dir).topology
+        return replace(one, told=plan.engine.with_choices(one.told, topology))
 
-def _files(engine: TargetEngine, tuned: Tuned) -> dict[str, str]:
-    """Name -> text: the configuration, unless nothing should be drafted, and synthetic acceptance."""
-    files = dict([engine.file(tuned.best.told)]) if tuned.verdict != DO_NOT else {}
-    if not tuned.rates:
-        return files
-    values = [rate.value for rate in tuned.rates]
-    lines = ["depth,unconditional,low,high,conditional"]
-    for depth, (rate, given) in enumerate(zip(tuned.rates, tuned.conditional, strict=True), start=1):
-        lines.append(f"{depth},{rate.value:.6f},{rate.low:.6f},{rate.high:.6f},{given:.6f}")
-    files["acceptance-rates.csv"] = "\n".join(lines) + "\n"
-    synthetic = {name: one.synthetic(tuned.best.told | {"num_speculative_tokens": len(values)}, values)
-                 for name, one in ENGINES.items() if name != "hf"}  # fmt: skip
-    spelled = [f"# tokens per step: {length_of(values):.4f}, the bonus token included"]
-    for name, one in synthetic.items():
-        text = (f"{key}={value}" for key, value in one.items() if key.isupper() or key.startswith(("syn", "rejection")))
-        spelled.append(f"{name}: " + " ".join(text))
-    spelled.append(f"llama.cpp: {llama_cpp(values)}")
-    files["synthetic-acceptance.txt"] = "\n".join(spelled) + "\n"
-    return files
+    choices = tuned.best_choices and (fitted(tuned.best_choices[0]), tuned.best_choices[1])
+    return replace(tuned, best=fitted(tuned.best), best_choices=choices)

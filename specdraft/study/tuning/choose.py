@@ -1,0 +1,109 @@
+"""Which candidate is the fastest at one point of context and batch, chosen on one half of the prompts and timed on the
+other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from specdraft.results.best_at_time import Fastest, Times, costs_shares, fastest, speed_ratio
+from specdraft.results.intervals import Interval
+from specdraft.study.tuning.answer import Candidate
+from specdraft.study.tuning.engines import Setting
+
+FEWEST = 10  # prompts: with fewer there is no half to choose on
+
+
+class Choice(NamedTuple):
+    """The fastest of some candidates.
+
+    Attributes:
+        share: what the costs' own error moves its speed-up by (see `costs_shares`).
+    """
+
+    best: Candidate
+    seconds: np.ndarray
+    share: float
+
+
+class Field(NamedTuple):
+    """All candidates at one point.
+
+    Attributes:
+        candidates: by name, those of `times`.
+        halves: `[P]` which half a prompt is in.
+        shares: `[C]` see `costs_shares`.
+    """
+
+    times: Times
+    candidates: Mapping[str, Candidate]
+    halves: np.ndarray
+    shares: np.ndarray
+
+    @classmethod
+    def of(cls, times: Times, candidates: Mapping[str, Candidate], halves: np.ndarray) -> Field:
+        """With what their intervals say of costs."""
+        return cls(times, candidates, halves, costs_shares(times, [candidates[name].speedup for name in times.names]))
+
+    @property
+    def chains(self) -> list[bool]:
+        """`[C]` which are chains."""
+        return [one.chain for one in self._settings]
+
+    @property
+    def aside(self) -> list[bool]:
+        """`[C]` which are lists of rank paths that only versions without the engine's other settings take."""
+        others = any(not one.choices for one in self._settings)
+        return [one.choices and others for one in self._settings]
+
+    @property
+    def usual(self) -> list[bool]:
+        """`[C]` the others."""
+        return [not aside for aside in self.aside]
+
+    @property
+    def trees(self) -> list[bool]:
+        """`[C]` which of these are trees."""
+        return [usual and not chain for usual, chain in zip(self.usual, self.chains, strict=True)]
+
+    @property
+    def _settings(self) -> list[Setting]:
+        return [self.candidates[name].setting for name in self.times.names]
+
+    def choose(self, wanted: Sequence[bool]) -> Choice | None:
+        """The fastest of some; of none None."""
+        times = self.times.only(wanted)
+        if not times.names:
+            return None
+        return self._choice(fastest(times, self.halves))
+
+    def _choice(self, found: Fastest) -> Choice:
+        place = list(self.times.names).index(found.name)
+        return Choice(self.candidates[found.name], found.seconds, float(self.shares[place]))
+
+    def speedup(self, choice: Choice) -> Interval:
+        """Over plain decoding, on the prompts that did not choose it."""
+        return speed_ratio(self.times.plain_s, choice.seconds, self.times.categories, choice.share)
+
+    def over(self, one: Choice, other: Choice) -> Interval:
+        """How many times the speed of another choice one has."""
+        share = float(np.hypot(one.share, other.share))
+        return speed_ratio(other.seconds, one.seconds, self.times.categories, share)
+
+    def by_category(self, usual: Choice) -> dict[str, tuple[Candidate, Interval]]:
+        """Where another candidate is faster than the choice of all categories, beyond the interval."""
+        found = {}
+        kinds = np.asarray(self.times.categories)
+        for kind in dict.fromkeys(self.times.categories):
+            here = kinds == kind
+            if here.sum() < FEWEST:
+                continue
+            usual_ones = self.times.only(self.usual)
+            part = usual_ones._replace(seconds=usual_ones.seconds[:, here], plain_s=usual_ones.plain_s[here])
+            own = self._choice(fastest(part, self.halves[here]))
+            ratio = speed_ratio(usual.seconds[here], own.seconds, kinds[here].tolist())
+            if ratio.known and ratio.low > 1:
+                found[str(kind)] = (own.best, ratio)
+        return found
