@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -82,15 +82,27 @@ def words(told: dict[str, Any]) -> str:
     return " ".join(f"{name.removeprefix('speculative-')}={value}" for name, value in some.items())
 
 
+def short_names(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Identifier -> settings without those that all candidates are told alike."""
+    alike = {
+        name for name, value in candidates[0].told.items() if all(one.told.get(name) == value for one in candidates)
+    }
+    if len(candidates) < 2:
+        alike = set()
+    return {one.identifier: words({name: value for name, value in one.told.items() if name not in alike})
+            for one in candidates}  # fmt: skip
+
+
 def tune_tables(tuned: Tuned) -> Iterator[RenderableType]:
     """The answer, the fastest candidates, and the acceptance by depth."""
     for number, line in enumerate(answer(tuned)):
         yield Text(plain_text(line), style="bold" if number == 0 else "")
     table = Table(box=SIMPLE_HEAD, title=f"the fastest of {len(tuned.candidates)}, on all prompts")
     for name, side in (("setting", "left"), ("nodes", "right"), ("tokens per step", "right"), ("speed-up", "right")):
-        table.add_column(name, justify="left" if side == "left" else "right")
+        table.add_column(name, justify="left" if side == "left" else "right", overflow="fold")
+    names = short_names(tuned.candidates)
     for one in tuned.candidates[:MOST]:
-        table.add_row(plain_text(words(one.told)), str(one.nodes), str(one.block_efficiency), str(one.speedup))
+        table.add_row(plain_text(names[one.identifier]), str(one.nodes), str(one.block_efficiency), str(one.speedup))
     yield table
     if len(tuned.points) > 1:
         points = Table(box=SIMPLE_HEAD, title="by context and batch, on the prompts that did not choose")

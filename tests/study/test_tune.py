@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,12 +18,16 @@ from support.medusa import save_heads
 from support.tiny_models import VOCAB, PairFolders
 
 from specdraft.bench.cost_file import write_costs
-from specdraft.bench.curve import CostCurve
+from specdraft.bench.curve import Circumstances, CostCurve
 from specdraft.prediction.length.vllm_table import VllmTable
+from specdraft.results.intervals import Interval
 from specdraft.study.plan import one_combination
+from specdraft.study.tuning.answer import Candidate
+from specdraft.study.tuning.choose import moved
 from specdraft.study.tuning.engines import ENGINES, AtBatch, Setting, llama_cpp
 from specdraft.study.tuning.rates import by_depth
 from specdraft.study.tuning.tune import plan_tune
+from specdraft.trees.shapes.chain import Chain
 
 TEXTS = [f"{word} {n}" for n in range(3) for word in ("Once upon", "def f(x):", "It was", "1 2 1 2")]
 SIZES = [1, 65]
@@ -223,3 +228,27 @@ def test_candidates_are_all_an_engine_can_be_told(base: list[str]) -> None:
     assert Setting(5, 4, 7) in settings  # its defaults for Llama
     assert all(s.nodes <= s.top_k + (s.steps - 1) * s.top_k**2 for s in settings)
     assert {Setting.of(c).top_k for c in plan_tune("vllm", base).combinations.values()} == {1}
+
+
+def test_what_moves_two_settings_of_one_drafter_alike_does_not_tell_them_apart() -> None:
+    spread = {"draft_level_s": [[0.08, 0.12]] * 2, "verify_s": [[0.9, 1.1]] * 2}
+    curve = CostCurve(
+        SIZES, [0.1, 0.1], [1.0, 1.0], 1.0, 0.0, 0.0, 1.0, 1.0, 1, "made up", Circumstances("", 0.0, 1.0, spread)
+    )
+
+    def chain(length: int) -> Candidate:
+        known = Interval(2.0, 1.9, 2.1)
+        return Candidate({}, Setting(length, 1, length), "tiny", known, known, str(length), steps=10.0, drafted=length)
+
+    short, long = moved(curve, chain(2)), moved(curve, chain(6))
+    assert len(short) == len(curve.varied) == 4
+    assert moved(curve.varied[0], chain(2)).shape == short.shape
+    apart = np.linalg.norm(short - long)
+    assert 0 < apart < np.linalg.norm(short) < np.hypot(np.linalg.norm(short), np.linalg.norm(long))
+    wanted = [chain_s(one, 2) / chain_s(curve, 2) - 1 for one in curve.varied]
+    assert short.tolist() == pytest.approx(wanted)
+
+
+def chain_s(curve: CostCurve, length: int) -> float:
+    """Ten steps with a chain, and the prompt."""
+    return curve.prefill_s + 10 * curve.step_s(Chain().at(length).topology)

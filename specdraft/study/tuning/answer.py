@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from specdraft.bench.points import CostPoint
 from specdraft.results.intervals import Interval
 from specdraft.study.tuning.engines import Setting
@@ -20,6 +22,7 @@ class Candidate:
     Attributes:
         told: the engine's own names.
         speedup: of an estimated text over plain decoding, on all prompts: of many candidates the best one's flatters.
+        steps: of a prompt, on average; `drafted`: draft tokens of a step, likewise.
     """
 
     told: dict[str, Any]
@@ -28,6 +31,14 @@ class Candidate:
     block_efficiency: Interval
     speedup: Interval
     identifier: str
+    steps: float
+    drafted: float
+
+    @property
+    def fed(self) -> np.ndarray:
+        """`[depth]` how many nodes each level is drafted from, on average."""
+        levels = round(self.drafted) if self.setting.chain else self.depth
+        return np.array([1, *[min(self.setting.top_k, self.nodes)] * (levels - 1)])
 
     @property
     def nodes(self) -> int:

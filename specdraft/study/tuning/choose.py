@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from specdraft.bench.curve import CostCurve
 from specdraft.results.best_at_time import Fastest, Times, costs_shares, fastest, speed_ratio
 from specdraft.results.intervals import Interval
 from specdraft.study.tuning.answer import Candidate
@@ -34,18 +35,23 @@ class Field(NamedTuple):
     Attributes:
         candidates: by name, those of `times`.
         halves: `[P]` which half a prompt is in.
+        costs: pair -> what drafting and verifying cost with it.
         shares: `[C]` see `costs_shares`.
     """
 
     times: Times
     candidates: Mapping[str, Candidate]
     halves: np.ndarray
+    costs: Mapping[str, CostCurve]
     shares: np.ndarray
 
     @classmethod
-    def of(cls, times: Times, candidates: Mapping[str, Candidate], halves: np.ndarray) -> Field:
-        """With what their intervals say of costs."""
-        return cls(times, candidates, halves, costs_shares(times, [candidates[name].speedup for name in times.names]))
+    def of(
+        cls, times: Times, candidates: Mapping[str, Candidate], halves: np.ndarray, costs: Mapping[str, CostCurve]
+    ) -> Field:
+        """With what the candidates' intervals say of costs."""
+        whole = [candidates[name].speedup for name in times.names]
+        return cls(times, candidates, halves, costs, costs_shares(times, whole))
 
     @property
     def chains(self) -> list[bool]:
@@ -89,8 +95,15 @@ class Field(NamedTuple):
 
     def over(self, one: Choice, other: Choice) -> Interval:
         """How many times the speed of another choice one has."""
-        share = float(np.hypot(one.share, other.share))
-        return speed_ratio(other.seconds, one.seconds, self.times.categories, share)
+        return speed_ratio(other.seconds, one.seconds, self.times.categories, self._costs_share(one, other))
+
+    def _costs_share(self, one: Choice, other: Choice) -> float:
+        """What the costs' own error moves the ratio of two choices' times by, as a share of it: with one drafter both
+        have the same costs, and what moves both alike does not count."""
+        if one.best.pair != other.best.pair:
+            return float(np.hypot(one.share, other.share))
+        curve = self.costs[one.best.pair]
+        return float(np.linalg.norm(moved(curve, one.best) - moved(curve, other.best)))
 
     def by_category(self, usual: Choice) -> dict[str, tuple[Candidate, Interval]]:
         """Where another candidate is faster than the choice of all categories, beyond the interval."""
@@ -103,7 +116,21 @@ class Field(NamedTuple):
             usual_ones = self.times.only(self.usual)
             part = usual_ones._replace(seconds=usual_ones.seconds[:, here], plain_s=usual_ones.plain_s[here])
             own = self._choice(fastest(part, self.halves[here]))
-            ratio = speed_ratio(usual.seconds[here], own.seconds, kinds[here].tolist())
+            share = self._costs_share(own, usual)
+            ratio = speed_ratio(usual.seconds[here], own.seconds, kinds[here].tolist(), share)
             if ratio.known and ratio.low > 1:
                 found[str(kind)] = (own.best, ratio)
         return found
+
+
+def moved(curve: CostCurve, candidate: Candidate) -> np.ndarray:
+    """`[M]` how much of itself the time of a candidate's text moves with each of the costs' errors (see
+    `CostCurve.varied`), by the mean size of its trees."""
+
+    def seconds(costs: CostCurve) -> float:
+        fed, most = candidate.fed, max(1, round(candidate.drafted))
+        step = costs.of_steps(fed[None], most, dynamic=not candidate.setting.chain)
+        return costs.prefill_s + candidate.steps * float(step.fixed_s[0] + step.verify_s[most])
+
+    usual = seconds(curve)
+    return np.array([seconds(one) / usual - 1 for one in curve.varied])

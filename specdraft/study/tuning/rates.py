@@ -34,7 +34,8 @@ def rates_of(
         progress: of the study.
     """
     known = combination.sampling.greedy or combination.rule.kind == "topk"
-    asked = ["name=tune-steps", "report=false", f"engine={'replay' if known else 'live'}", "output.steps=true"]
+    engine = ["engine=replay", "cost.measure=off"] if known else ["engine=live"]
+    asked = ["name=tune-steps", "report=false", "output.steps=true", *engine]
     plan = plan_study([*asked, *overrides], config_dir)
     mine = next(one.identifier for one in plan.combinations if not one.shape.reference)
     study = run_study(plan, out / FOLDER, progress=progress)

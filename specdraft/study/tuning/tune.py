@@ -3,11 +3,12 @@ other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from specdraft.bench.curve import CostCurve
 from specdraft.bench.points import CostPoint
 from specdraft.config import override_groups, override_keys
 from specdraft.errors import ConfigError, did_you_mean
@@ -152,9 +153,20 @@ def _fields(
             left_out.append(f"{point}: {why}")
             continue
         times = Times.estimated(named, ["combination"])
-        candidates = {name: _candidate(plan.engine, plan.combinations[name], rows.loc[name]) for name in times.names}
-        fields[point] = Field.of(times, candidates, folds(times.categories, plan.plans[0].settings.seed))
+        count = len(times.categories)
+        candidates = {name: _candidate(plan.engine, plan.combinations[name], rows.loc[name], count)
+                      for name in times.names}  # fmt: skip
+        halves = folds(times.categories, plan.plans[0].settings.seed)
+        fields[point] = Field.of(times, candidates, halves, _costs_at(point, candidates.values(), outcome))
     return fields, left_out
+
+
+def _costs_at(point: CostPoint, candidates: Iterable[Candidate], outcome: Outcome) -> dict[str, CostCurve]:
+    """Pair -> its costs at a point."""
+    labels = {one.pair for one in candidates}
+    named = {label: (label, f"{label} {point}") for label in labels}
+    return {label: curve for label, names in named.items() for name, curve in outcome.costs.items()
+            if name in names and curve.point == point}  # fmt: skip
 
 
 def _answer(plan: TunePlan, fields: Mapping[CostPoint, Field], left_out: list[str]) -> Tuned:
@@ -181,11 +193,13 @@ def _answer(plan: TunePlan, fields: Mapping[CostPoint, Field], left_out: list[st
     )  # fmt: skip
 
 
-def _candidate(engine: TargetEngine, combination: Combination, row: Any) -> Candidate:
+def _candidate(engine: TargetEngine, combination: Combination, row: Any, prompts: int) -> Candidate:
     setting = Setting.of(combination)
     efficiency, speedup = (Interval.of(row, name) for name in ("block_efficiency", "est_speedup"))
     told = engine.told(setting, combination.pair)
-    return Candidate(told, setting, combination.pair.label, efficiency, speedup, combination.identifier)
+    steps, drafted = row["steps"], row["drafted_tokens"] / row["steps"]
+    named = (combination.pair.label, efficiency, speedup, combination.identifier)
+    return Candidate(told, setting, *named, steps=steps / prompts, drafted=drafted)
 
 
 def _once(candidates: Sequence[Candidate]) -> list[Candidate]:
