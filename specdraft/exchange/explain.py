@@ -79,10 +79,10 @@ def other_definitions(reading: Reading, row: pd.Series[Any], records: pd.DataFra
     values = {metric: Interval.of(row, metric) for metric in METRICS}
     own = None if records is None else records[records["combination"] == row["combination"]]
     for metric in _known(reading):
-        made = [*_of_the_bonus(metric, values, row), *_of_the_count(metric, values, row, own)]
+        made = [*_of_the_bonus(metric, values, row), *_of_the_count(metric, values, row)]
         found += [_possibility(reading, metric, what, ours) for what, ours in made]
         here = _mean(own, metric)
-        if not isnan(here.value):
+        if not isnan(here.value) and isnan(reading.counts.steps):  # of counts it is known to be a ratio of sums
             found.append(_possibility(reading, metric, "the mean over prompts is given, not the ratio of sums", here))
         there = Interval(mean_of_ratios(reading.requests, *RATIOS[metric]), nan, nan)
         if not isnan(here.value) and not isnan(there.value):
@@ -149,9 +149,7 @@ def _of_the_bonus(metric: str, values: dict[str, Interval], row: pd.Series[Any])
         )
 
 
-def _of_the_count(
-    metric: str, values: dict[str, Interval], row: pd.Series[Any], own: pd.DataFrame | None
-) -> Iterator[tuple[str, Interval]]:
+def _of_the_count(metric: str, values: dict[str, Interval], row: pd.Series[Any]) -> Iterator[tuple[str, Interval]]:
     """First tokens counted, or steps counted from 0."""
     if metric == "acceptance_rate" or not row["steps"]:
         return

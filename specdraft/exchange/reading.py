@@ -121,9 +121,9 @@ class Reading:
 
 def check(reading: Reading, where: object) -> Reading:
     """The reading itself. Raises `ConfigError` where its counts contradict each other."""
-    for number, counts in enumerate([reading.counts, *reading.requests]):
-        named = f"{where}: request {number}: " if number else f"{where}: "
-        _check_counts(counts, named)
+    for number, counts in enumerate(reading.requests, 1):
+        _check_counts(counts, f"{where}: request {number}: ")
+    _check_counts(reading.counts, f"{where}: ")
     rates = [1.0, *reading.marginal]
     for depth, (before, rate) in enumerate(pairwise(rates), 1):
         if not -SLACK <= rate <= before + SLACK:
