@@ -66,7 +66,8 @@ def _of_counts(known: Mapping[str, Any], file: ForeignFile) -> np.ndarray:
 
 def _shares(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """Counts over totals; 0 where nothing was counted."""
-    return np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    shares: np.ndarray = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    return shares
 
 
 def _header(file: ForeignFile) -> set[str] | None:
@@ -79,7 +80,7 @@ def _of_table(columns: set[str], file: ForeignFile) -> np.ndarray:
     lines = [*csv.DictReader(file.text.splitlines(), skipinitialspace=True)]
     if len({line.get("combination") for line in lines}) > 1:
         raise file.refuse("holds several combinations; expected the lines of one")
-    numbers = [{name: _number(line[name], name, number, file) for name in columns} for number, line in enumerate(lines, 2)]
+    numbers = [{name: _number(line[name], name, at, file) for name in columns} for at, line in enumerate(lines, 2)]
     if not numbers:
         raise file.refuse("has no lines below its columns")
     ranked = [line for line in numbers if line["rank"] >= 0]
@@ -87,13 +88,13 @@ def _of_table(columns: set[str], file: ForeignFile) -> np.ndarray:
     if not len(ranks) or ranks.max() >= MOST_RANKS or depths.min() < 1 or depths.max() >= MOST_RANKS:
         raise file.refuse("has a depth or a rank out of range; expected depths from 1, ranks from 0")
     values = np.zeros((2, depths.max(), ranks.max() + 1))
-    above, below = ("accepted", "reached") if "reached" in columns else (VECTOR, "") if VECTOR in columns else ("count", "")
-    np.add.at(values[0], (depths - 1, ranks), [line[above] for line in ranked])
-    if not below:
-        whole = sum(line["count"] for line in numbers) if above == "count" else 1.0
-        return check_acceptance((values[0] / whole)[0] if "depth" not in columns else values[0], str(file.path))
-    np.add.at(values[1], (depths - 1, ranks), [line[below] for line in ranked])
-    return check_acceptance(_shares(values[0], values[1]), str(file.path))
+    for place, names in enumerate((("accepted", VECTOR, "count"), ("reached",))):
+        if name := next((name for name in names if name in columns), None):
+            np.add.at(values[place], (depths - 1, ranks), [line[name] for line in ranked])
+    if "reached" in columns:
+        return check_acceptance(_shares(*values), str(file.path))
+    whole = sum(line.get("count", 0) for line in numbers) or 1.0
+    return check_acceptance(values[0] / whole if "depth" in columns else values[0, 0] / whole, str(file.path))
 
 
 def _number(text: str | None, name: str, line: int, file: ForeignFile) -> float:

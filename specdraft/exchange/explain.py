@@ -63,7 +63,7 @@ def within(theirs: Interval, ours: Interval, half_unit: float = 0.0) -> bool | N
     if not ours.known:
         return None
     if not theirs.known:
-        return ours.low - slack <= theirs.value <= ours.high + slack
+        return bool(ours.low - slack <= theirs.value <= ours.high + slack)
     ((low, high),) = independent_ends(np.array([theirs]), np.array([ours]))
     return bool(low - slack <= 0 <= high + slack)
 

@@ -62,7 +62,7 @@ def test_a_file_is_of_one_format(tmp_path: Path, kind: str, text: str) -> None:
 
 
 def test_published_counters_of_vllm(tmp_path: Path) -> None:
-    """12,208 accepted in 4,816 drafts of 7; 80 requests ended within 114 tokens less than a bonus in every step makes."""
+    """12,208 accepted in 4,816 drafts of 7; 80 texts end 114 tokens before what a bonus in every step comes to."""
     found = reading(tmp_path, files.VLLM_METRICS)
     assert round(found.figures[0].value, 3) == 3.535 == round(12208 / 4816 + 1, 3)
     assert ratios(found) == [3.5349, 2.5349, 0.3621] and found.counts.drafted_tokens == 7 * 4816
