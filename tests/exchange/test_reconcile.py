@@ -53,9 +53,8 @@ def beside(tmp_path: Path, text: str, *folders: Path, row: tuple[str, ...] = ())
 
 def gauge(length: float, rate: float | None = None) -> str:
     """SGLang's figures, without counts."""
-    return "sglang:spec_accept_length 1\n".replace("1", f"{length:.5f}", 1) + (
-        "" if rate is None else f"sglang:spec_accept_rate {rate:.5f}\n"
-    )
+    named = {"length": length} | ({} if rate is None else {"rate": rate})
+    return "".join(f"sglang:spec_accept_{name} {value:.5f}\n" for name, value in named.items())
 
 
 def explains(found: Reconciled, metric: str = "block_efficiency") -> list[str]:
@@ -106,7 +105,8 @@ def test_a_mean_of_ratios_is_told_from_a_ratio_of_sums(tmp_path: Path) -> None:
     assert abs(each - side.summary.iloc[0]["block_efficiency"]) > 0.5
     found = beside(tmp_path, gauge(each), folder)
     assert explains(found) == ["the mean over prompts is given, not the ratio of sums"]
-    counted = "vllm:spec_decode_num_drafts 10\nvllm:spec_decode_num_draft_tokens 40\nvllm:spec_decode_num_accepted_tokens 16\n"
+    counts = {"drafts": 10, "draft_tokens": 40, "accepted_tokens": 16}
+    counted = "".join(f"vllm:spec_decode_num_{name} {count}\n" for name, count in counts.items())
     assert not any(one.what.startswith("the mean") for one in beside(tmp_path, counted, folder).possibilities)
 
 

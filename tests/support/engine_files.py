@@ -38,14 +38,15 @@ vllm:spec_decode_num_accepted_tokens_per_pos{engine="0",model_name="a",position=
 vllm:spec_decode_num_accepted_tokens_per_pos{engine="1",model_name="a",position="0"} 20
 vllm:spec_decode_num_accepted_tokens_per_pos{engine="1",model_name="a",position="1"} 8
 """
-VLLM_LOG = """\
-(APIServer pid=7) INFO 11-02 10:12:01 [metrics.py:100] SpecDecoding metrics: Mean acceptance length: 2.50, Accepted \
-throughput: 15.00 tokens/s, Drafted throughput: 30.00 tokens/s, Accepted: 150 tokens, Drafted: 300 tokens, Per-position \
-acceptance rate: 0.800, 0.500, 0.200, Avg Draft acceptance rate: 50.0%
-(APIServer pid=7) INFO 11-02 10:12:11 [metrics.py:100] SpecDecoding metrics: Mean acceptance length: 1.50, Accepted \
-throughput: 10.00 tokens/s, Drafted throughput: 60.00 tokens/s, Accepted: 100 tokens, Drafted: 600 tokens, Per-position \
-acceptance rate: 0.300, 0.150, 0.050, Avg Draft acceptance rate: 16.7%
-"""
+LOGGED = (
+    "(APIServer pid=7) INFO 11-02 10:12:01 [metrics.py:100] SpecDecoding metrics: Mean acceptance length: {length}, "
+)
+LOGGED += (
+    "Accepted throughput: 15.00 tokens/s, Drafted throughput: 30.00 tokens/s, Accepted: {accepted} tokens, Drafted: "
+)
+LOGGED += "{drafted} tokens, Per-position acceptance rate: {rates}, Avg Draft acceptance rate: {rate}%\n"
+VLLM_LOG = LOGGED.format(length="2.50", accepted=150, drafted=300, rates="0.800, 0.500, 0.200", rate="50.0")
+VLLM_LOG += LOGGED.format(length="1.50", accepted=100, drafted=600, rates="0.300, 0.150, 0.050", rate="16.7")
 VLLM_BENCH = json.dumps(
     {
         "backend": "vllm",
@@ -71,8 +72,13 @@ RECORD: dict[str, Any] = {
     "num_spec_tokens": 3,
 }
 VLLM_RESPONSE = json.dumps(
-    {"id": "cmpl-1", "choices": [{"text": "Hi"}], "usage": {"completion_tokens": 54}, "metrics": {"speculative_decoding": RECORD}}
-)  # fmt: skip
+    {
+        "id": "cmpl-1",
+        "choices": [{"text": "Hi"}],
+        "usage": {"completion_tokens": 54},
+        "metrics": {"speculative_decoding": RECORD},
+    }
+)
 DETAILED: dict[str, Any] = {
     "acceptance_histogram": [1, 1, 1],
     "num_spec_steps": 3,
@@ -118,7 +124,7 @@ AIPERF_SUMMARY = json.dumps(
     }
 )
 SGLANG_METRICS = """\
-# HELP sglang:spec_accept_length Mean acceptance length of speculative decoding (accepted drafts + bonus token per forward).
+# TYPE sglang:spec_accept_length gauge
 sglang:spec_accept_length{engine_type="unified",model_name="m",tp_rank="0"} 2.31
 sglang:spec_accept_rate{engine_type="unified",model_name="m",tp_rank="0"} 0.4366
 sglang:generation_tokens_total{is_streaming="True",model_name="m"} 1000.0
@@ -144,14 +150,16 @@ def sglang_response(steps: int, accepted: int, emitted: int, histogram: list[int
     return {"text": "Hi", "meta_info": meta}
 
 
-SGLANG_META = lines(sglang_response(10, 14, 25, [2, 4, 2, 2]), sglang_response(5, 3, 8, [3, 1, 1, 0]))
+RESPONSE = sglang_response(10, 14, 25, [2, 4, 2, 2])
+SGLANG_META = lines(RESPONSE, sglang_response(5, 3, 8, [3, 1, 1, 0]))
+DETAILS = {name: value for name, value in RESPONSE["meta_info"].items() if name != "completion_tokens"}
 SGLANG_CHAT = json.dumps(
     {
         "choices": [{"message": {"content": "Hi"}}],
         "usage": {"completion_tokens": 25},
-        "sglext": {"spec_tokens_details": {k: v for k, v in sglang_response(10, 14, 25, [2, 4, 2, 2])["meta_info"].items() if k != "completion_tokens"}},
+        "sglext": {"spec_tokens_details": DETAILS},
     }
-)  # fmt: skip
+)
 # ggml-org/llama.cpp#24536
 LLAMA_LOG = """\
 0.06.895.999 I slot print_timing: id  1 | task 0 |       total time =    2596.83 ms /   276 tokens
@@ -159,9 +167,9 @@ LLAMA_LOG = """\
 acceptance length =  2.92, acceptance rate per position = (0.805, 0.632, 0.483)
 """
 LLAMA_STATISTICS = LLAMA_LOG + (
-    "0.06.896.057 I statistics     draft-eagle3: #calls(b,g,a) =    1     87     87, #gen drafts =     87, #acc drafts = "
-    "   70, #gen tokens =    259, #acc tokens =   167, #mean acc len = 2.92, #acc rate/pos = (0.805, 0.632, 0.483), "
-    "dur(b,g,a) = 0.005, 325.555, 0.114 ms\n"
+    "0.06.896.057 I statistics     draft-eagle3: #calls(b,g,a) =    1     87     87, #gen drafts =     87, "
+    "#acc drafts =    70, #gen tokens =    259, #acc tokens =   167, #mean acc len = 2.92, #acc rate/pos = (0.805, "
+    "0.632, 0.483), dur(b,g,a) = 0.005, 325.555, 0.114 ms\n"
 )
 LLAMA_OLD = "draft acceptance rate = 0.57576 (  171 accepted /   297 generated)\n"
 LLAMA_EXAMPLE = "n_draft   = 8\nn_predict = 129\nn_drafted = 132\nn_accept  = 47\naccept    = 35.606%\n"
