@@ -33,6 +33,8 @@ def export(
     if form not in (known := registry()):
         raise ConfigError(f"--format {form!r} is not known{did_you_mean(form, known)}")
     made = export_study(known[form](), load_study(study), wanted or [])
+    if out is not None and out.resolve() == study.resolve():
+        raise ConfigError(f"--out {out} is the study's own folder; expected another one")
     folder = out or Path("results") / f"{study.resolve().name}-{form}"
     (only, *others) = made.files
     if out is not None and not others and out.suffix == Path(only).suffix:

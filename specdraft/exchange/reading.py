@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from math import isnan, nan
@@ -131,14 +131,22 @@ def check(reading: Reading, where: object) -> Reading:
                 f"{where}: position {depth - 1} is accepted in {rate:.4g} of the steps, and what comes before it in "
                 f"{before:.4g}; expected shares that do not rise"
             )
-    if reading.marginal and not isnan(reading.counts.steps):
-        by_depth = sum(reading.marginal) * reading.counts.steps
-        off = abs(by_depth - reading.counts.accepted_tokens)
-        if off > 0.5 + 0.0005 * reading.counts.steps * len(reading.marginal):
-            raise ConfigError(
-                f"{where}: {reading.counts.accepted_tokens:g} accepted tokens, but {by_depth:.1f} by position"
-            )
-    return reading
+    return replace(reading, notes=[*reading.notes, *_by_position(reading, where)])
+
+
+def _by_position(reading: Reading, where: object) -> Iterable[str]:
+    """A note where positions are missing. Raises `ConfigError` where they have more tokens than were accepted."""
+    if not reading.marginal or isnan(reading.counts.steps):
+        return
+    accepted, by_depth = reading.counts.accepted_tokens, sum(reading.marginal) * reading.counts.steps
+    rounding = 0.5 + 0.0005 * reading.counts.steps * len(reading.marginal)
+    if by_depth > accepted + rounding:
+        raise ConfigError(
+            f"{where}: {by_depth:,.0f} tokens are accepted by position, and {accepted:,.0f} in all; these counts "
+            "contradict each other"
+        )
+    if by_depth < accepted - rounding:
+        yield f"{by_depth:,.0f} of {accepted:,.0f} accepted tokens have a position: some positions are missing"
 
 
 def _check_counts(counts: Counts, named: str) -> None:
@@ -153,6 +161,11 @@ def _check_counts(counts: Counts, named: str) -> None:
             )
     if counts.steps == 0:
         raise ConfigError(f"{named}there was no step; nothing was drafted, so there is nothing to compare")
+
+
+def share(above: float, below: float) -> float:
+    """`above / below`; NaN where there is nothing below."""
+    return above / below if below else nan
 
 
 def stated_otherwise(name: str, stated: float, counted: float, half_unit: float) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from specdraft.errors import ConfigError
 
 Row = dict[str, Any]
+TORN, COLOURS = "\ufffd", re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,9 @@ def read_foreign(path: Path) -> ForeignFile:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if not content.strip():
         raise ConfigError(f"{path}: is empty; expected figures of an engine (specdraft help exchange)")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text in UTF-8; expected a log, JSON or metrics") from error
-    if "\0" in text:
-        raise ConfigError(f"{path}: is a binary file; expected a log, JSON or metrics")
+    text = COLOURS.sub("", content.decode("utf-8-sig", errors="replace"))  # logs hold torn characters
+    if "\0" in text or text.count(TORN) * 10 > len(text):
+        raise ConfigError(f"{path}: is binary, or text in UTF-16; expected a log, JSON or metrics in UTF-8")
     whole = _json(text)
     return ForeignFile(path, text, whole, _rows(path, text, whole))
 

@@ -78,6 +78,8 @@ def test_counters_of_several_engines_are_summed(tmp_path: Path) -> None:
     assert found.counts[:3] == (40, 80, 40)
     assert found.marginal == [28 / 40, 12 / 40] and found.most_drafted == 2
     assert np.allclose(found.conditional, [0.7, 12 / 28])
+    trimmed = reading(tmp_path, files.TWO_ENGINES.replace('position="1"} 8', 'position="1"} 2'))
+    assert "34 of 40 accepted tokens have a position: some positions are missing" in trimmed.notes
 
 
 def test_log_lines_of_vllm_are_intervals(tmp_path: Path) -> None:
@@ -192,10 +194,16 @@ def test_answers_of_spec_bench_and_eagle(tmp_path: Path) -> None:
             files.TWO_ENGINES.replace('position="1"} 8', 'position="1"} 28'),
             "position 1 is accepted in 0.8 of the steps",
         ),
-        (files.TWO_ENGINES.replace('position="1"} 8', 'position="1"} 2'), "40 accepted tokens, but 34.0 by position"),
+        (
+            files.TWO_ENGINES.replace('position="1"} 8', 'position="1"} 18'),
+            "50 tokens are accepted by position",
+        ),
         (files.VLLM_LOG.replace("Accepted: 150", "Accepted: 950"), "accepted_tokens=1050 is more than"),
         (files.VLLM_BENCH.replace('_num_drafts": 60', '_num_drafts": 0'), "has no spec_decode_num_drafts above 0"),
-        (files.VLLM_BENCH.replace('tokens": 90', 'tokens": "many"'), "spec_decode_accepted_tokens='many' is no number"),
+        (
+            files.VLLM_BENCH.replace('tokens": 90', 'tokens": "many"'),
+            "spec_decode_accepted_tokens='many' is no number, or out of range",
+        ),
         (f"{files.VLLM_BENCH}\n{files.VLLM_BENCH}", "holds 2 runs"),
         (json.dumps(files.RECORD | {"num_spec_steps": 44}), "acceptance_histogram has 43 steps"),
         (json.dumps(files.RECORD | {"acceptance_histogram": [1.5]}), "acceptance_histogram is no list of counts"),
@@ -235,8 +243,8 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path, text: str, message: 
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"\x00\x01\x02", "is a binary file"),
-        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"\x00\x01\x02", "is binary"),
+        (b"\xff\xfe\x00", "is binary, or text in UTF-16"),
     ],
 )
 def test_a_file_that_is_no_text(tmp_path: Path, content: bytes, message: str) -> None:

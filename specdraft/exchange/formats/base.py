@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+from math import nan
 from typing import Any, ClassVar
 
 import numpy as np
 
 from specdraft.exchange.reading import Reading
 from specdraft.exchange.source import ForeignFile
+
+MOST = 10**15  # of what is counted
 
 
 class Format(ABC):
@@ -41,8 +43,8 @@ def number(row: Mapping[str, Any], names: str | Sequence[str], file: ForeignFile
             raise file.refuse(f"has no {listed[0]}; expected a number")
         return default
     value = row[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise file.refuse(f"{name}={value!r} is no number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST:
+        raise file.refuse(f"{name}={value!r} is no number, or out of range")
     return float(value)
 
 
@@ -61,7 +63,7 @@ def whole_numbers(row: Mapping[str, Any], name: str, file: ForeignFile) -> list[
         if any(place < 0 for place in by_place) or max(by_place, default=0) > 10_000:
             raise file.refuse(f"{name} has a key out of range; expected how many tokens were accepted")
         value = [by_place.get(place, 0) for place in range(max(by_place, default=-1) + 1)]
-    if not isinstance(value, list) or not all(type(count) is int and count >= 0 for count in value):
+    if not isinstance(value, list) or not all(type(count) is int and 0 <= count < MOST for count in value):
         raise file.refuse(f"{name} is no list of counts; expected [39, 1, 0, 3]")
     return value
 

@@ -20,7 +20,7 @@ from math import isnan, nan
 from typing import ClassVar
 
 from specdraft.exchange.formats.base import Format, pooled_rates
-from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios
+from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile
 
 REQUEST = re.compile(
@@ -67,7 +67,9 @@ class LlamaCpp(Format):
         notes = [f"the last statistics of {', '.join(match['label'] for match in known)}, since the start"]
         if len(known) > 1:
             notes.append("several implementations drafted: their drafts are summed")
-        each = [one for match in requests if not isnan((one := _of_line(match)).steps)]
+        each = [_of_line(match) for match in requests]
+        if Counts.total(each)[:3] != total[:3]:  # the log lacks some of the requests, or has the lines of others
+            each = []
         together = [[float(rate) for rate in _rates(match)] for match in known]
         marginal = _pooled(together, [one.steps for one in parts])
         return Reading(
@@ -106,8 +108,11 @@ def _of_line(match: re.Match[str]) -> Counts:
     """Of a request; its drafts from its rounded mean length."""
     accepted, drafted = float(match["accepted"]), float(match["drafted"])
     length, rates = float(match["length"] or "nan"), _rates(match)
-    if isnan(length) or accepted == 0:
+    if isnan(length):
         return Counts(nan, drafted, accepted, nan)
+    if accepted == 0:
+        steps = drafted / len(rates) if rates and drafted % len(rates) == 0 else nan
+        return Counts(steps, drafted, accepted, steps)
     by_length, by_rates = accepted / (length - 1) if length > 1 else nan, accepted / sum(rates) if any(rates) else nan
     steps = float(round(by_length if isnan(by_rates) else by_rates))
     return Counts(steps, drafted, accepted, steps)
@@ -120,7 +125,7 @@ def _pooled(rates: Sequence[Sequence[float]], steps: Sequence[float]) -> list[fl
 
 
 def _figures(total: Counts, each: Sequence[Counts]) -> list[Figure]:
-    rate = total.accepted_tokens / total.drafted_tokens
+    rate = share(total.accepted_tokens, total.drafted_tokens)
     figures = [Figure("draft acceptance", rate, RATE, "acceptance_rate")]
     if not isnan(total.steps):
         length = 1 + total.accepted_tokens / total.steps

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from specdraft.exchange.formats.base import Format, number, pooled_histogram, survival, whole_numbers
 from specdraft.exchange.formats.vllm_metrics import LENGTH, RATE
-from specdraft.exchange.reading import Counts, Figure, Reading, cut_last_steps, emitted_bonus, mean_of_ratios
+from specdraft.exchange.reading import Counts, Figure, Reading, cut_last_steps, emitted_bonus, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile, Row
 
 STEPS, ACCEPTED, DRAFTED = "num_spec_steps", "num_accepted_draft_tokens", "num_draft_tokens"
@@ -96,7 +96,7 @@ def _histogram(records: Sequence[dict[str, Any]], file: ForeignFile) -> list[flo
 def _figures(requests: Sequence[Counts], total: Counts) -> list[Figure]:
     if not requests:
         return []
-    length, rate = 1 + total.accepted_tokens / total.steps, total.accepted_tokens / max(total.drafted_tokens, 1)
+    length, rate = 1 + total.accepted_tokens / total.steps, share(total.accepted_tokens, total.drafted_tokens)
     each = 1 + mean_of_ratios(requests, ("accepted_tokens",), "steps")
     each_rate = mean_of_ratios(requests, ("accepted_tokens",), "drafted_tokens")
     figures = [

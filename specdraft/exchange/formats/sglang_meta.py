@@ -12,7 +12,7 @@ from math import isnan
 from typing import Any, ClassVar
 
 from specdraft.exchange.formats.base import Format, number, pooled_histogram, survival, whole_numbers
-from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios
+from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile, Row
 
 STEPS, EMITTED = "spec_verify_ct", "completion_tokens"
@@ -42,7 +42,7 @@ class SGLangMeta(Format):
         total = Counts.total(requests)
         each = mean_of_ratios(requests, ("new_tokens",), "steps")
         overall = total.new_tokens / total.steps
-        rate = total.accepted_tokens / total.drafted_tokens if total.drafted_tokens else float("nan")
+        rate = share(total.accepted_tokens, total.drafted_tokens)
         figures = [
             Figure("spec_accept_length, weighted by steps", overall, PREFILL),
             Figure("spec_accept_length, mean over requests", each, f"{PREFILL}; of each request, then their mean"),

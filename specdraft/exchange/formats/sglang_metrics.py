@@ -18,6 +18,7 @@ from specdraft.exchange.reading import Counts, Figure, Reading
 from specdraft.exchange.source import ForeignFile
 
 LENGTH, RATE = "sglang:spec_accept_length", "sglang:spec_accept_rate"
+DRAFT_TOKENS, LEVELS = "sglang:spec_num_draft_tokens", "sglang:spec_num_steps"
 CALLS, EMITTED = "sglang:spec_verify_calls", "sglang:generation_tokens"
 LINE = re.compile(r"\baccept len: (?P<length>[\d.]+)(?:, accept rate: (?P<rate>[\d.]+))?")
 MEANS_LENGTH = "tokens of a step, the bonus token included"
@@ -44,6 +45,8 @@ class SGLangMetrics(Format):
             raise file.refuse(f"{LENGTH} is 0: nothing was drafted yet")
         figures = _figures(LENGTH, RATE, lengths, rates, 0.0)
         notes = ["its gauges are of the last decoding interval, not of the whole run"]
+        if (sent := _values(found, DRAFT_TOKENS)) and (levels := _values(found, LEVELS)):
+            notes.append(f"{sent[0] - 1:g} draft tokens a step, the root not counted, on {levels[0]:g} levels")
         calls, emitted = (summed(found, name) for name in (CALLS, EMITTED))
         counts = Counts(steps=calls, new_tokens=emitted) if calls and emitted else Counts()
         if calls and emitted:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from specdraft.exchange.formats.base import Format, number, survival, whole_numbers
-from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios
+from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile, Row
 
 STEPS, INDICES, LENGTHS = "decoding_steps", "idxs", "accept_lengths"
@@ -102,7 +102,7 @@ def _figures(
     each = mean_of_ratios(requests, tokens, "steps")
     yield Figure("the same, mean over questions", each, "the same of each question, then their mean")
     if not isnan(total.drafted_tokens):
-        rate = total.accepted_tokens / total.drafted_tokens
+        rate = share(total.accepted_tokens, total.drafted_tokens)
         yield Figure("accepted_tokens / drafted_tokens", rate, "of what specdraft adds", "acceptance_rate")
     if indexed := [index for choice in choices for index in _by_turn(choice, INDICES, file) or []]:
         below = sum(indexed)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from specdraft.exchange.formats.base import Format, number
 from specdraft.exchange.formats.vllm_metrics import LENGTH, RATE
-from specdraft.exchange.reading import Counts, Figure, Reading, cut_last_steps, emitted_bonus, stated_otherwise
+from specdraft.exchange.reading import Counts, Figure, Reading, cut_last_steps, emitted_bonus, share, stated_otherwise
 from specdraft.exchange.source import ForeignFile
 
 PREFIX = "spec_decode_"
@@ -46,7 +46,7 @@ class VLLMBench(Format):
         notes = [
             *cut_last_steps(counts, requests),
             *stated_otherwise(f"{PREFIX}acceptance_length", length, 1 + accepted / steps, 5e-4),
-            *stated_otherwise(f"{PREFIX}acceptance_rate", rate, 100 * accepted / drafted, 5e-2),
+            *stated_otherwise(f"{PREFIX}acceptance_rate", rate, 100 * share(accepted, drafted), 5e-2),
         ]
         rates = run.get(f"{PREFIX}per_position_acceptance_rates") or []
         marginal = [number({"rate": value}, "rate", file) for value in rates]

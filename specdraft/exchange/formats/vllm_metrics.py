@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from specdraft.exchange.formats.base import Format
 from specdraft.exchange.prometheus import Sample, models, samples, summed
-from specdraft.exchange.reading import Counts, Figure, Reading, cut_last_steps, emitted_bonus
+from specdraft.exchange.reading import Counts, Figure, Reading, cut_last_steps, emitted_bonus, share
 from specdraft.exchange.source import ForeignFile
 
 PREFIX = "vllm:spec_decode_num_"
@@ -45,7 +45,7 @@ class VLLMMetrics(Format):
         counts = Counts(steps, drafted, accepted, emitted_bonus(steps, accepted, emitted, requests), emitted)
         figures = [
             Figure("1 + num_accepted_tokens / num_drafts", 1 + accepted / steps, LENGTH, "block_efficiency"),
-            Figure("num_accepted_tokens / num_draft_tokens", accepted / drafted, RATE, "acceptance_rate"),
+            Figure("num_accepted_tokens / num_draft_tokens", share(accepted, drafted), RATE, "acceptance_rate"),
         ]
         notes = [
             "counters run since the server started: subtract those of before the run",
