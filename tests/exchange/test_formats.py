@@ -151,6 +151,8 @@ def test_a_length_of_sglang_counts_the_first_token(tmp_path: Path) -> None:
     assert round(found.ratios["block_efficiency"], 4) == round(31 / 15, 4)
     assert found.marginal == [10 / 15, 5 / 15, 2 / 15] and found.most_drafted == 3
     assert reading(tmp_path, files.SGLANG_CHAT).counts == (10, 30, 14, 10, 25)
+    in_choice = json.dumps({"choices": [{"meta_info": files.DETAILS}]})  # its length tells what was emitted
+    assert reading(tmp_path, in_choice).counts == (10, 30, 14, 10, 25)
 
 
 def test_published_counters_of_llama_cpp(tmp_path: Path) -> None:
@@ -229,6 +231,10 @@ def test_answers_of_spec_bench_and_eagle(tmp_path: Path) -> None:
         (files.lines(files.answer(1, [0, 2])), "accept_lengths has a step of 0 tokens"),
         (files.lines(files.answer(1, None, new_tokens=[3])), "has neither accept_lengths nor decoding_steps nor idxs"),
         (files.lines(files.answer(1, None, decoding_steps=[9], new_tokens=[3])), "has 3 tokens in 9 steps"),
+        (
+            files.lines(files.answer(1, None, idxs=[511], new_tokens=[0])),
+            "has no new_tokens: answers of plain decoding",
+        ),
         (files.VLLM_LOG + files.LLAMA_LOG, "looks like llama.cpp-log and vllm-log at once"),
         ("hello world", "holds no figures of speculative decoding that are known here"),
         ('{"a": 1}\n{"b"', "line 2 is no JSON object"),

@@ -15,7 +15,7 @@ from specdraft.exchange.formats.base import Format, number, pooled_histogram, su
 from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile, Row
 
-STEPS, EMITTED = "spec_verify_ct", "completion_tokens"
+STEPS, EMITTED, LENGTH = "spec_verify_ct", "completion_tokens", "spec_accept_length"
 ACCEPTED = ("spec_num_correct_drafts", "spec_accepted_drafts", "spec_accept_token_num")  # newest first
 DRAFTED = ("spec_num_proposed_drafts", "spec_proposed_drafts", "spec_draft_token_num")
 HISTOGRAMS = ("spec_correct_drafts_histogram", "spec_accept_histogram")
@@ -64,9 +64,8 @@ class SGLangMeta(Format):
 def _meta(row: Row) -> dict[str, Any]:
     """Of a response of `/generate`, of one of the OpenAI-compatible API, or alone."""
     choice, extension, usage = _first(row.get("choices")), _first(row.get("sglext")), _first(row.get("usage"))
-    if details := _first(extension.get("spec_tokens_details")):
-        return {EMITTED: usage.get(EMITTED)} | details
-    return _first(row.get("meta_info")) or _first(choice.get("meta_info")) or row
+    holders = (extension.get("spec_tokens_details"), row.get("meta_info"), choice.get("meta_info"))
+    return {EMITTED: usage.get(EMITTED)} | next(filter(None, map(_first, holders)), row)
 
 
 def _first(value: Any) -> dict[str, Any]:
@@ -80,7 +79,9 @@ def _known(meta: dict[str, Any], names: Sequence[str]) -> bool:
 
 
 def _counts(meta: dict[str, Any], file: ForeignFile) -> Counts:
-    steps, emitted = number(meta, STEPS, file, None), number(meta, EMITTED, file, None)
+    steps, emitted = number(meta, STEPS, file, None), number(meta, EMITTED, file)
+    if isnan(emitted):
+        emitted = float(round(number(meta, LENGTH, file, None) * steps))
     accepted, drafted = number(meta, ACCEPTED, file), number(meta, DRAFTED, file)
     if isnan(accepted):
         accepted = max(0.0, emitted - steps - 1)

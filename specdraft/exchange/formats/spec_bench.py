@@ -81,6 +81,8 @@ def _counts(choice: dict[str, Any], file: ForeignFile) -> Counts:
     if lengths is not None and min(lengths, default=1) < 1:
         raise file.refuse(f"{LENGTHS} has a step of {min(lengths)} tokens; expected 1 or more: the bonus token counts")
     tokens = float(sum(lengths)) if lengths is not None else emitted
+    if steps and not tokens:
+        raise file.refuse("has no new_tokens: answers of plain decoding, where nothing is drafted")
     if tokens < steps:
         raise file.refuse(f"has {tokens:g} tokens in {steps:g} steps; these counts contradict each other")
     return Counts(steps, nan, tokens - steps, steps, emitted)
