@@ -11,10 +11,12 @@ from specdraft.commands import (
     certify,
     compare,
     doctor,
+    export,
     fit,
     generate,
     heads,
     help_topics,
+    reconcile,
     report,
     status,
     sweep,
@@ -51,6 +53,8 @@ for command in (
     certify.certify,
     doctor.doctor,
     tune.tune,
+    reconcile.reconcile,
+    export.export,
 ):
     app.command()(command)
 app.command("help")(help_topics.show_help)

@@ -179,6 +179,10 @@ def trees_fit(
 @app.command("optimal")
 def trees_optimal(
     budget: Annotated[int, typer.Option("--budget", help="draft nodes")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="acceptance by child rank: JSON, CSV, or an engine's file", show_default=False),
+    ] = None,
     vector: Annotated[
         str | None, typer.Option("--acceptance-vector", help="acceptance by child rank: 0.63,0.11,...")
     ] = None,
@@ -193,13 +197,17 @@ def trees_optimal(
     as_json: AsJson = False,
 ) -> None:
     """Draw the tree with the most expected accepted tokens."""
+    from specdraft.errors import ConfigError
+    from specdraft.exchange.acceptance_file import read_acceptance_file
     from specdraft.trees.optimal import best_tree, read_acceptance
     from specdraft.trees.shapes import check_budget
     from specdraft.trees.topology import Topology
     from specdraft.viewer.trees import topology_tree
 
     check_budget(budget)
-    acceptance = read_acceptance(vector, matrix)
+    if file is not None and (vector is not None or matrix is not None):
+        raise ConfigError(f"{file}: expected either a file or one of --acceptance-vector and --acceptance-matrix")
+    acceptance = read_acceptance(vector, matrix) if file is None else read_acceptance_file(file)
     tree = best_tree(acceptance, budget, max_depth=max_depth, max_children=max_children, free_ranks=free_ranks)
     if not tree.filled:
         typer.echo(

@@ -37,12 +37,16 @@ def test_commands_that_do_without_torch(run: Run, tmp_path: Path, monkeypatch: p
     small = ["tree=chain,kary", "budget=2", "prompts.limit=3", "max_new_tokens=4", "cost.measure=off", "report=false"]
     sweep = ["sweep", "pair=zoo-tiny", *small, "--out"]
     assert run(*sweep, tmp_path / "first").code == DONE  # what is recorded takes both, once
+    (tmp_path / "histogram.json").write_text("[39, 1, 0, 3]")
     commands = [
         [*sweep, str(tmp_path / "again"), "--dry-run"],
         [*sweep, str(tmp_path / "again")],
         ["sweep", "--print-config"],
         ["trees", "list"],
         ["trees", "show", "kary", "budget=8"],
+        ["reconcile", str(tmp_path / "histogram.json"), "--study", str(tmp_path / "first"), "tree=chain"],
+        ["export", str(tmp_path / "first"), "--format", "spec-bench", "--out", str(tmp_path / "exported")],
+        ["trees", "optimal", str(tmp_path / "histogram.json"), "--budget", "2"],
         ["trees", "optimal", "--acceptance-vector", "0.6,0.2", "--budget", "4"],
         ["theory", "--alpha", "0.8", "--gamma", "5"],
         ["traces", "list"],
