@@ -105,7 +105,7 @@ def certify(
     if any(c.settings.max_new_tokens < 2 for c in plan.combinations):
         raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
     kinds = {repr(c.rule) for c in plan.combinations}
-    cases = {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
+    cases = {(c.pair, repr(c.rule), repr(c.sampling), c.drawn) for c in plan.combinations}
     progress.stage("certify", len(kinds) + len(cases), "checks")
 
     proofs: dict[str, Proof] = {}

@@ -214,13 +214,14 @@ def combination_at(
     return Combination(
         pair,
         groups["tree"],
-        groups["sampling"],
+        groups["sampling"].target,
         groups["acceptance"],
         point.settings,
         groups["prompts"],
         point.overrides,
         sizing(groups["tree"], groups["pruning"]),
         groups["length"],
+        groups["sampling"].drawn,
         digest,
         trees or Trees(),
         once or Once(),
@@ -330,7 +331,7 @@ def _references(
     """What stands beside replayed combinations of whole trees unasked: these shapes at the same budgets."""
     there = {combination.identifier: combination for combination in asked}
     replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized and _whole(c)]
-    settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts)): c for c in reversed(replayed)}
+    settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts), c.drawn): c for c in reversed(replayed)}
     beside: dict[str, Combination] = {}
     for combination in reversed(settings.values()):
         rest = tuple(o for o in combination.overrides if not o.startswith("tree"))
