@@ -62,12 +62,6 @@ class Case(NamedTuple):
     drawn: Drawn = AS_TARGET
     stands_in: bool = False
 
-    @property
-    def setting(self) -> str:
-        """How both models' tokens are chosen, for people."""
-        drawn = f", draft temperature {self.drawn.label}" if self.drawn.temperatures else ""
-        return f"{says(self.sampling)}{drawn}"
-
     @classmethod
     def of(
         cls,
@@ -207,7 +201,7 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
         )
     if bugs:
         verdict += f"; NOT lossless: prompt {bugs[0]['prompt_id']}: {bugs[0]['bug']}"
-    return Checked(pair.label, case.rule.kind, case.tree, case.setting, "greedy", not bugs, verdict, tests)
+    return Checked(pair.label, case.rule.kind, case.tree, says(case.sampling), "greedy", not bugs, verdict, tests)
 
 
 def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> RandomSource:
@@ -345,9 +339,8 @@ def _judged(pair: Pair, case: Case, tests: list[ChiSquare]) -> Checked:
         if few := len(tests) - len(tested):
             verdict += f"; not tested on {few} more (too few cells)"
     details = [test._asdict() for test in tests]
-    return Checked(
-        pair.label, case.rule.kind, case.tree, case.setting, "chi-square", passed, verdict, details, bool(tested)
-    )
+    named = (pair.label, case.rule.kind, case.tree, says(case.sampling, case.drawn))
+    return Checked(*named, "chi-square", passed, verdict, details, bool(tested))
 
 
 def _what_would_do(tests: list[ChiSquare]) -> str:

@@ -112,7 +112,8 @@ def certify(
     for combination in plan.combinations:
         rule = combination.rule
         if not combination.sampling.greedy and repr(rule) not in proofs:
-            proofs[repr(rule)] = prove(rule)
+            by_depth = any(c.drawn.temperatures for c in plan.combinations if repr(c.rule) == repr(rule))
+            proofs[repr(rule)] = prove(rule, by_depth=by_depth)
             progress.done(1)
     verdicts: list[RuleVerdict] = []
     loaded: Pair | None = None
