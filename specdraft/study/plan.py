@@ -36,6 +36,7 @@ from specdraft.study.refusals import (
     refuse_bundled_path,
     refuse_costs_off,
     refuse_costs_unused,
+    refuse_draft_temperature,
     refuse_study_keys,
     refuse_time_unused,
 )
@@ -194,6 +195,7 @@ def _few_combinations(
     command: str, overrides: list[str], config_dir: Path | None, expectation: str, most: int
 ) -> list[Combination]:
     refuse_study_keys(command, overrides)
+    refuse_draft_temperature(command, overrides)
     points = few_points(overrides, {"tree": "chain"}, config_dir, expectation, most)
     for point in points:
         refuse_bundled_path(overrides, point.groups["prompts"])
