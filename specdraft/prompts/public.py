@@ -55,7 +55,7 @@ def _not_of_spec_bench(row: Of) -> str | None:
 
 def _not_of_mt_bench(row: Of) -> str | None:
     if row["category"] not in MT_BENCH:
-        return f"category {row['category']!r} is none of its eight"
+        return f"has category {row['category']!r}, which is none of its eight"
     return _not_of_spec_bench(row)
 
 
