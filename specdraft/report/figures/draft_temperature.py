@@ -30,6 +30,8 @@ def draft_temperature(canvas: Canvas) -> Figure | None:
     if "draft_temperature" not in canvas.findings.study.varying or not rows["draft_temperature"].any():
         return None
     table = _rows(canvas, rows)
+    if table.empty:
+        return None
     panels = list(dict.fromkeys(table["panel"]))
     note = say(
         "Drawn at another temperature than the target's, children are other ones; a lossless rule's text is the "
