@@ -69,6 +69,11 @@ def test_no_figure_where_all_draw_as_the_target(tmp_path: Path) -> None:
     assert figure_of(write_study(tmp_path / "s", settings=SETTINGS)) is None
     only_one = study(tmp_path / "one", {"0.6": 2.0})
     assert figure_of(only_one) is None
+    one_each = study(tmp_path / "each", {"0.6": 2.0, "": 1.9})
+    summary = pd.read_csv(one_each / "summary.csv", dtype=str, keep_default_na=False)
+    of_rule = (summary["acceptance"] == "block") == (summary["draft_temperature"] == "")
+    summary[of_rule].to_csv(one_each / "summary.csv", index=False)
+    assert figure_of(one_each) is None
 
 
 def test_the_closed_form_is_for_one_temperature(tmp_path: Path) -> None:
