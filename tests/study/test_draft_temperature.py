@@ -162,3 +162,18 @@ def test_what_fits_nothing_to_it_and_the_api_refuse_it_too(run: Run, base: list[
     assert "has no effect in fit temperature" in one_line(said)
     with pytest.raises(ConfigError, match="has no effect: sampling\\.temperature=0"):
         SpeculativeDecoder(tiny_pair, "chain", 3, draft_temperature=0.5)
+
+
+def test_decoded_live_each_temperature_is_a_row_of_its_own(base: list[str], tmp_path: Path) -> None:
+    rule = ["acceptance=rejection", "tree=chain", "budget=3", "engine=live"]
+    rows = run(base, tmp_path / "out", *rule, "sampling.draft_temperature=0,1,[1.0,3.0]").set_index("draft_temperature")
+    assert set(rows.index) == {"0", "", "1-3"} and set(rows["engine"]) == {"live"}
+    assert rows["accepted_tokens"].nunique() + rows["steps"].nunique() > 2
+
+
+def test_names_of_combinations_are_those_of_before(base: list[str]) -> None:
+    """The digest of a combination without a draft temperature does not know that there are any."""
+    combination = plan_study([*base, "acceptance=rejection", "tree=chain", "budget=3"]).combinations[0]
+    keys = {name: value for name, value in combination.keys.items() if name != "combination"}
+    assert keys.pop("draft_temperature") == ""
+    assert combination.digest(keys) == combination.identifier
