@@ -9,13 +9,13 @@ dataclass are the parameters that users may set. To replay it too, it says what 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from specdraft.acceptance.weights import node_weights
+from specdraft.acceptance.weights import level_weights, node_weights
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import Draw, NoSource, Source
 from specdraft.trees.draft_tree import DraftTree
@@ -34,6 +34,8 @@ Replay = Literal["rank", "record", "none"]
 Arrays = Mapping[str, Literal["position", "child", "node"]]
 
 NO_SOURCE = NoSource()
+
+DraftProbs = Callable[[int], "torch.Tensor"]  # depth, from 1 -> what children there are drawn from
 
 
 class Accepted(NamedTuple):
@@ -55,7 +57,7 @@ class Accepted(NamedTuple):
 class Follower(Protocol):
     """Keeps what replay needs of every start of some texts, while their distributions go by, slice by slice."""
 
-    def take(self, first: int, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor) -> None:
+    def take(self, first: int, target_probs: torch.Tensor, draft_probs: DraftProbs, tokens: torch.Tensor) -> None:
         """The next slice: `[B, m, vocab]` float64, standardised, and the tokens `[B, m]` at positions from `first`."""
 
     def record(self) -> dict[str, torch.Tensor]:
@@ -143,6 +145,17 @@ class AcceptanceRule(ABC):
         """
         return node_weights(topology, lambda rank, count: record["pi"][:, :, rank])
 
+    def weights_by_depth(self, topology: Topology, records: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
+        """As `weights`, where what children are drawn from changes with the depth.
+
+        This is for node-wise rules: every level as one that stands below a root.
+
+        Args:
+            topology: the tree.
+            records: as of `weights`, of the draft distributions at depth 1, 2, ...; the last for all below.
+        """
+        return level_weights(topology, lambda star, depth: self.weights(star, of_depth(records, depth)))
+
     @property
     def label(self) -> str:
         """What the `acceptance` column says: the kind, and the parameters that differ from their defaults."""
@@ -163,3 +176,8 @@ class AcceptanceRule(ABC):
         if self.chain_only and not chain:
             return f"the rule {self.kind} is for chains only"
         return None
+
+
+def of_depth(records: Sequence[Mapping[str, np.ndarray]], depth: int) -> Mapping[str, np.ndarray]:
+    """What was recorded of children at a depth."""
+    return records[min(depth, len(records)) - 1]

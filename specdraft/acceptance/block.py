@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from specdraft.acceptance.base import Arrays, Replay
+from specdraft.acceptance.base import Arrays, Replay, of_depth
 from specdraft.acceptance.judging import Judged, Judging, normalised, probability, relative, tree_tokens
 from specdraft.acceptance.weights import block_weights
 from specdraft.sampling.randomness import Draw, Source
@@ -57,7 +57,11 @@ class Block(Judging):
 
     def weights(self, topology: Topology, record: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See `AcceptanceRule.weights`."""
-        return block_weights(topology, record["ratio"])
+        return self.weights_by_depth(topology, [record])
+
+    def weights_by_depth(self, topology: Topology, records: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
+        """See `AcceptanceRule.weights_by_depth`."""
+        return block_weights(topology, lambda depth: of_depth(records, depth)["ratio"])
 
 
 def stays(passing: torch.Tensor, left: torch.Tensor) -> torch.Tensor:

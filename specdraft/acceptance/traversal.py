@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from specdraft.acceptance.base import Arrays, Replay
+from specdraft.acceptance.base import Arrays, DraftProbs, Replay
 from specdraft.acceptance.block import stays
 from specdraft.acceptance.judging import Judged, Judging, normalised, ratio, tour, tree_tokens
 from specdraft.sampling.randomness import Draw
@@ -91,7 +91,7 @@ class Followed:
         self._reached = torch.zeros_like(self._entering)  # over the target's probability of the tokens on the way
         self._reached[:, :, 0] = 1
 
-    def take(self, first: int, target_probs: torch.Tensor, draft_probs: torch.Tensor, tokens: torch.Tensor) -> None:
+    def take(self, first: int, target_probs: torch.Tensor, draft_probs: DraftProbs, tokens: torch.Tensor) -> None:
         """See `Follower.take`."""
         self._entering, self._reached = (kept.to(target_probs.device) for kept in (self._entering, self._reached))
         for node, children in enumerate(self._tree.children):
@@ -99,7 +99,7 @@ class Followed:
             starts = range(max(first - ahead, 0), first + tokens.shape[1] - ahead)
             if children and starts:
                 here = slice(starts.start + ahead - first, starts.stop + ahead - first)
-                part = (target_probs[:, here], draft_probs[:, here], tokens[:, here, None])
+                part = (target_probs[:, here], draft_probs(ahead)[:, here], tokens[:, here, None])
                 self._enter(node, children, slice(starts.start, starts.stop), *part)
 
     def _enter(

@@ -87,6 +87,7 @@ def generate(
         length=combination.length,
         max_time_s=settings.max_time_s,
         cache=settings.cache,
+        draft_temperature=combination.drawn.temperatures or None,
     )
     _present([watched(decoder, combination, prompt, encoded.ids)], html, files, not no_live, as_json)
 

@@ -145,7 +145,7 @@ def _show_plan(plan: StudyPlan, folder: Path, as_json: bool) -> None:
     from specdraft.viewer.tables import plan_table
 
     there = rows_there(plan, folder)
-    settings = ("acceptance", "temperature", "max_new_tokens", "combination")
+    settings = ("acceptance", "temperature", "draft_temperature", "max_new_tokens", "combination")
     columns = ("pair", "drafter", "tree", "budget", "nodes", "depth", "pruning", "length", *settings)
     if as_json:
         combinations = [

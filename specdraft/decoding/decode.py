@@ -19,6 +19,7 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
 from specdraft.drafters.base import Prefilled, ReadsBeside
 from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import Source
 from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
@@ -95,6 +96,7 @@ def decode(
     pruning: Pruning = WHOLE,
     sizing: Sizing = AS_PLANNED,
     *,
+    drawn: Drawn = AS_TARGET,
     earlier: Sequence[Sequence[int]] = (),
     again: bool = False,
     watched: bool = False,
@@ -114,6 +116,7 @@ def decode(
         source: of randomness.
         pruning: which drafted nodes are sent to the target.
         sizing: how long the chain of each step is, where the plan is a chain.
+        drawn: with which temperatures the drafter draws.
         earlier: see `Prefilled`.
         again: verifier and drafter hold this very prompt from the last time: it is not read again.
         watched: keep what is needed to show a step: draft probabilities, and the target's logits.
@@ -128,7 +131,7 @@ def decode(
         drafter.rewind()
     else:
         drafter.begin(Prefilled(prompt_ids, prompt.hidden, earlier))
-    drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes)
+    drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes, drawn)
     pruner = pruning.begin(prompt_ids)
     steps = _steps(verifier, drafter, sizing.begin(plan), rule, drawing, pruner, root, ending, until, times)
     return Decoding(root, prefill_s=clock.lap(), ending=ending, _coming=steps)

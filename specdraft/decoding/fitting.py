@@ -13,6 +13,7 @@ from specdraft.errors import ConfigError
 from specdraft.prediction.length import Constant, LengthPolicy
 from specdraft.prediction.pruning import NoPruning, PruningPolicy, ScoredPolicy
 from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
 from specdraft.trees.shapes.base import Scorer
@@ -40,6 +41,7 @@ class Together:
         cost_batch: texts that go together where `length` looks at costs.
         batch: texts that are decoded side by side.
         cache: what their keys and values are kept in.
+        drawn: with which temperatures the drafter draws.
     """
 
     shape: Shape
@@ -59,6 +61,7 @@ class Together:
     cost_batch: int = 1
     batch: int = 1
     cache: str = "auto"
+    drawn: Drawn = AS_TARGET
 
     @property
     def most(self) -> int:
@@ -143,7 +146,8 @@ class Together:
             return f"output.steps=true lists whole steps; replayed acceptance={rule.kind} has expected values only"
         if rule.draw == "without_replacement" and self.topology is not None:
             most = max(map(len, self.topology.children))
-            if most > 1 and (sampling.temperature < COLD or sampling.top_p < 1 or 0 < sampling.top_k < most):
+            cold = self.drawn.coldest(sampling) < COLD
+            if most > 1 and (cold or sampling.top_p < 1 or 0 < sampling.top_k < most):
                 return (
                     f"with these sampling settings a node can have fewer than {most} children, which only "
                     "drafting tells"
@@ -317,7 +321,7 @@ class Together:
         """Why another rule might do."""
         if why := self.rule.misfit(self.sampling, chain=self.topology is not None and self.topology.is_chain):
             return why
-        if why := self._wrong_children() or self._undrawable() or self._drawn_and_pruned():
+        if why := self._wrong_children() or self._undrawable() or self._drawn_and_pruned() or self._draws_nothing():
             return why
         if self.engine == "replay" and self.live_only:
             return f"{self.live_only}; it needs engine=live or engine=auto"
@@ -348,6 +352,15 @@ class Together:
             f"pruning={self.pruning.kind} looks at drawn children, and acceptance={self.rule.kind} draws them at "
             "random: leaving one out for what it is changes the law of the text"
         )
+
+    def _draws_nothing(self) -> str | None:
+        """Why the drafter's temperature would have no effect."""
+        if not self.drawn.temperatures or not (self.sampling.greedy or self.rule.draw == "rank"):
+            return None
+        what = "sampling.temperature=0 decodes greedily"
+        if not self.sampling.greedy:
+            what = f"acceptance={self.rule.kind} takes the drafter's best children by rank"
+        return f"sampling.draft_temperature={self.drawn.said} has no effect: {what}; leave it out"
 
     def _undrawable(self) -> str | None:
         """Why the drafter cannot do what the rule needs."""

@@ -18,6 +18,7 @@ from specdraft.config import label
 from specdraft.errors import ConfigError, NoWeightsError
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
@@ -85,6 +86,7 @@ class Drawing:
         source: where the randomness comes from.
         keep_probs: also keep each drafted token's probability (softmax at temperature 1), to show it.
         keep_logits: also keep the logits that tokens were chosen by (see `ChosenFrom`), to score them.
+        drawn: in what the drafter's distributions differ from `sampling`.
     """
 
     draw: Draw = "rank"
@@ -92,6 +94,7 @@ class Drawing:
     source: Source = NO_SOURCE
     keep_probs: bool = False
     keep_logits: bool = False
+    drawn: Drawn = AS_TARGET
 
     @classmethod
     def by(
@@ -101,9 +104,14 @@ class Drawing:
         source: Source,
         keep_probs: bool = False,
         keep_logits: bool = False,
+        drawn: Drawn = AS_TARGET,
     ) -> Drawing:
         """As the rule needs it."""
-        return cls(rule.draw, sampling, source, keep_probs, keep_logits)
+        return cls(rule.draw, sampling, source, keep_probs, keep_logits, drawn)
+
+    def at(self, depth: int) -> Sampling:
+        """What standardised means of the distribution that children at a depth are drawn from."""
+        return self.drawn.at(depth, self.sampling)
 
 
 BY_RANK = Drawing()

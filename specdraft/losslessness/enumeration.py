@@ -22,6 +22,7 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged, Judging
 from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import Source, draw_children, seeded
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes.base import breadth_first
@@ -33,7 +34,9 @@ Law = dict[Prefix, float]
 
 EXACT = 1e-9  # total variation that rounding explains
 PLAIN = Sampling(1.0)
-ENUMERATED = (PLAIN, Sampling(0.8, top_k=3, top_p=0.8))  # what the proof samples with
+TRUNCATED = Sampling(0.8, top_k=3, top_p=0.8)
+ENUMERATED = ((PLAIN, AS_TARGET), (TRUNCATED, AS_TARGET))  # what the proof samples with, the target and the drafter
+BY_DEPTH = ((PLAIN, Drawn.of([1.4, 0.6], PLAIN)), (TRUNCATED, Drawn.of([0, 1.2], TRUNCATED)))
 
 
 class EnumeratingSource:
@@ -118,6 +121,7 @@ class Step:
         target, drawn: the sampling setting of the text, and the one that children are drawn with.
         kept: which nodes of a drafted tree, whose tokens from the root are given too, are sent, the root first; None:
             all of them.
+        by_depth: in what children at a depth are drawn otherwise than `drawn` says.
     """
 
     world: World
@@ -126,6 +130,7 @@ class Step:
     target: Sampling = field(default_factory=lambda: PLAIN)
     drawn: Sampling = field(default_factory=lambda: PLAIN)
     kept: Callable[[DraftTree, list[Prefix]], Sequence[int]] | None = None
+    by_depth: Drawn = AS_TARGET
 
     def draft(self, source: Source) -> tuple[DraftTree, list[Prefix]]:
         """A tree drawn as the rule needs it, and each node's tokens from the root."""
@@ -150,7 +155,7 @@ class Step:
             order = self.world.scores(prefix).argsort(descending=True).tolist()
             ranks = [int(self.topology.ranks[child]) for child in children]
             return [(rank, order[rank]) for rank in ranks if rank < len(order)]
-        probs = self.world.draft(prefix, key(self.drawn))
+        probs = self._drawn_from(prefix)
         tokens, valid = draw_children(probs[None], len(children), self.rule.draw, source)
         return list(enumerate(tokens[0][valid[0]].tolist()))
 
@@ -160,8 +165,12 @@ class Step:
         draft_probs = torch.zeros_like(target_probs)
         for node, prefix in enumerate(prefixes):
             if tree.topology.children[node]:
-                draft_probs[node] = self.world.draft(prefix, key(self.drawn))
+                draft_probs[node] = self._drawn_from(prefix)
         return target_probs, draft_probs
+
+    def _drawn_from(self, prefix: Prefix) -> torch.Tensor:
+        """What the children after these tokens are drawn from."""
+        return self.world.draft(prefix, key(self.by_depth.at(len(prefix) + 1, self.drawn)))
 
     def together(self, source: Source) -> Accepted:
         """The whole step on one source."""
@@ -334,9 +343,9 @@ class Proof(NamedTuple):
         }
 
 
-def prove(rule: AcceptanceRule, families: Iterable[str] | None = None) -> Proof:
+def prove(rule: AcceptanceRule, families: Iterable[str] | None = None, by_depth: bool = False) -> Proof:
     """Enumerate a rule on the small trees of these families (default: all that the rule fits), without and with
-    truncation.
+    truncation; `by_depth`: also with a drafter whose temperature is not the target's, and another one at each depth.
 
     A tree that a study decodes with is larger, and of the same build: every node is judged with the same code.
     A tree that differs from step to step is in each step one that depends on the drafter alone.
@@ -344,10 +353,11 @@ def prove(rule: AcceptanceRule, families: Iterable[str] | None = None) -> Proof:
     fitting = [name for name in FAMILIES if name == "chain" or not rule.chain_only]
     fitting = [name for name in fitting if name != "by rank" or rule.draw == "rank"]
     wanted = fitting if families is None else [name for name in fitting if name in set(families)]
-    cases = [(name, tree, sampling) for name in wanted for tree in FAMILIES[name] for sampling in ENUMERATED]
+    settings = [*ENUMERATED, *(BY_DEPTH if by_depth else ())]
+    cases = [(name, tree, *setting) for name in wanted for tree in FAMILIES[name] for setting in settings]
     enumerated = [
-        Enumerated(n, t, FAMILIES[n][t][0], says(s), enumerate_case(type(rule), _told(rule), n, t, key(s)))
-        for n, t, s in cases
+        Enumerated(n, t, FAMILIES[n][t][0], says(s, d), enumerate_case(type(rule), _told(rule), n, t, key(s), d))
+        for n, t, s, d in cases
     ]
     return Proof(rule.kind, rule.lossless, enumerated)
 
@@ -364,15 +374,17 @@ def enumerate_case(
     kin: str,
     tree: str,
     sampling: tuple[float, int, float],
+    drawn: Drawn = AS_TARGET,
 ) -> float:
     """The distance of one case; a process goes through each case once."""
     (vocab, topology), setting = FAMILIES[kin][tree], Sampling(*sampling)
-    return Step(World(vocab), topology, rule(**dict(parameters)), setting, setting).distance()
+    return Step(World(vocab), topology, rule(**dict(parameters)), setting, setting, by_depth=drawn).distance()
 
 
-def says(sampling: Sampling) -> str:
+def says(sampling: Sampling, drawn: Drawn = AS_TARGET) -> str:
     """A sampling setting for people."""
     parts = [f"temperature {sampling.temperature:g}"]
     parts += [f"top-k {sampling.top_k}"] if sampling.top_k else []
     parts += [f"top-p {sampling.top_p:g}"] if sampling.top_p < 1 else []
+    parts += [f"draft temperature {drawn.label}"] if drawn.temperatures else []
     return "greedy" if sampling.greedy else ", ".join(parts)

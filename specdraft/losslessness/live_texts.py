@@ -27,6 +27,7 @@ from specdraft.errors import LosslessnessError
 from specdraft.losslessness.enumeration import says
 from specdraft.losslessness.ties import compare_greedy
 from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import RandomSource, Source
 from specdraft.trees.shapes import Plan, Shape
 from specdraft.trees.shapes.chain import Chain
@@ -49,6 +50,7 @@ class Case(NamedTuple):
 
     Attributes:
         tree: for people.
+        drawn: with which temperatures the drafter draws.
         stands_in: a chain in place of a tree that only traces tell: its rule is what is checked.
     """
 
@@ -57,19 +59,28 @@ class Case(NamedTuple):
     rule: AcceptanceRule
     sampling: Sampling
     max_new_tokens: int
+    drawn: Drawn = AS_TARGET
     stands_in: bool = False
 
     @classmethod
-    def of(cls, shape: Shape, node_budget: int, rule: AcceptanceRule, sampling: Sampling, max_new_tokens: int) -> Case:
+    def of(
+        cls,
+        shape: Shape,
+        node_budget: int,
+        rule: AcceptanceRule,
+        sampling: Sampling,
+        max_new_tokens: int,
+        drawn: Drawn = AS_TARGET,
+    ) -> Case:
         """The shape's tree, or what stands in for a fitted one."""
         if shape.fitted:
-            return cls("chain", Chain().at(4), rule, sampling, max_new_tokens, stands_in=True)
+            return cls("chain", Chain().at(4), rule, sampling, max_new_tokens, drawn, stands_in=True)
         plan: Plan = shape.at(node_budget)
         if plan.nested is not None and shape.fits_scores:
             plan = plan.nested.at_temperature(1.0)  # whatever ranks the nodes, the rule must be lossless
         if plan.nested is not None and plan.nested.predictor:
             plan = plan.nested.scored_by(None)
-        return cls(shape.label, plan, rule, sampling, max_new_tokens)
+        return cls(shape.label, plan, rule, sampling, max_new_tokens, drawn)
 
 
 def pick(candidates: Iterable[Case]) -> list[Case]:
@@ -77,7 +88,7 @@ def pick(candidates: Iterable[Case]) -> list[Case]:
     stands in for another tree only where there is nothing else."""
     grouped: dict[str, list[Case]] = {}
     for case in candidates:
-        grouped.setdefault(repr((case.rule, case.sampling)), []).append(case)
+        grouped.setdefault(repr((case.rule, case.sampling, case.drawn)), []).append(case)
 
     def order(case: Case) -> tuple[bool, bool, bool, int]:
         plan = case.plan
@@ -194,7 +205,8 @@ def compare_with_plain(pair: Pair, case: Case, prompts: Mapping[str, Sequence[in
 
 
 def _source(pair: Pair, case: Case, ids: Sequence[int], *more: object) -> RandomSource:
-    return RandomSource(text_generator(pair, case.sampling, ids, "certify", case.rule.kind, case.tree, *map(str, more)))
+    decides = (case.rule.kind, case.tree, *map(str, more), *([case.drawn.label] if case.drawn.temperatures else []))
+    return RandomSource(text_generator(pair, case.sampling, ids, "certify", *decides))
 
 
 def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int, seed: int) -> ChiSquare:
@@ -214,7 +226,8 @@ def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int
     ending = Ending(1 + length, eos)
     for text in range(texts):
         source = Opening(root, _source(pair, case, ids, seed, text))
-        decoding = decode(verifier, pair.drafter, case.plan, case.rule, case.sampling, ids, ending, source, again=True)
+        given = (verifier, pair.drafter, case.plan, case.rule, case.sampling, ids, ending, source)
+        decoding = decode(*given, drawn=case.drawn, again=True)
         seen[cells.of(decoding.finish().tokens[1:])] += 1
     count, statistic, p = fit([(texts * chance, seen[cell]) for cell, chance in cells.chances.items()])
     certain = max(cells.chances.values()) > CERTAIN
@@ -326,9 +339,8 @@ def _judged(pair: Pair, case: Case, tests: list[ChiSquare]) -> Checked:
         if few := len(tests) - len(tested):
             verdict += f"; not tested on {few} more (too few cells)"
     details = [test._asdict() for test in tests]
-    return Checked(
-        pair.label, case.rule.kind, case.tree, says(case.sampling), "chi-square", passed, verdict, details, bool(tested)
-    )
+    named = (pair.label, case.rule.kind, case.tree, says(case.sampling, case.drawn))
+    return Checked(*named, "chi-square", passed, verdict, details, bool(tested))
 
 
 def _what_would_do(tests: list[ChiSquare]) -> str:

@@ -1,6 +1,7 @@
-"""Prompt sets: bundled with the package, a JSONL file, or a Hugging Face dataset.
+"""Prompt sets: bundled with the package, a file of one's own, a set that others publish, or a Hugging Face dataset.
 
-May import: errors. What one row of a file may be is in `rows.py`; a new kind of set is one reader in `_READERS`.
+May import: errors. What one row of a file may be is in `rows.py`, the published sets are in `public.py`; a new kind of
+set is one reader in `_READERS`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from specdraft.errors import ConfigError, PromptError, check_name, did_you_mean
+from specdraft.prompts.public import SETS, read_public, refuse_placeholders
+from specdraft.prompts.row_files import ENDINGS, Row, read_rows, rows_of_lines
 from specdraft.prompts.rows import Message, Prompt, is_text, parse_row
 from specdraft.prompts.turns import TurnName, name_of_turn, turn_of_name, turns_of
 
@@ -33,10 +35,9 @@ __all__ = [
 ]
 
 BUNDLED = {"bundled": "prompts.jsonl", "instruct": "instruct.jsonl"}  # kind -> its file in the package
-KINDS = (*BUNDLED, "jsonl", "hf")
+KINDS = (*BUNDLED, "jsonl", "hf", *SETS)
 CHAT_TEMPLATES = ("auto", "none")
 TURNS = ("first", "all")
-FILE_ENDINGS = (".jsonl", ".json")
 SYSTEM_ROLES = ("system", "developer")
 
 
@@ -46,7 +47,7 @@ class PromptSpec:
 
     Attributes:
         path: the file, or the dataset's id or folder.
-        split: of an `hf` dataset (default: `train`).
+        split, subset: of an `hf` dataset (default: `train`, and the only one).
         column: for `jsonl` and `hf`: which key or column holds the text (default: see `rows.py`).
         limit: at most so many prompts, taken from the categories in turn.
         categories: these categories only.
@@ -65,11 +66,12 @@ class PromptSpec:
     chat_template: str = "auto"
     system: str | None = None
     turns: str = "first"
+    subset: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "bundled" and self.path:
             path = Path(self.path).expanduser()
-            if path.suffix in FILE_ENDINGS or path.is_file():
+            if path.suffix in ENDINGS or path.is_file():
                 self.kind = "jsonl"
 
     def check(self) -> None:
@@ -80,7 +82,8 @@ class PromptSpec:
                     f"prompts.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}"
                 )
         if self.kind not in BUNDLED and not self.path:
-            raise ConfigError(f"prompts.path is empty; prompts.kind={self.kind} needs one")
+            copy = f" (a copy of {SETS[self.kind].file})" if self.kind in SETS else ""
+            raise ConfigError(f"prompts.path is empty; prompts.kind={self.kind} needs one{copy}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"prompts.limit={self.limit} is out of range; expected 1 or more")
         if self.categories is not None and not self.categories:
@@ -107,7 +110,7 @@ class PromptSpec:
             if self.kind == "bundled":
                 why = "no such file; prompts=hf takes a dataset, and prompts=bundled no path"
             raise ConfigError(f"prompts.path={self.path}: {why}")
-        for name, kinds in (("column", ("jsonl", "hf")), ("split", ("hf",))):
+        for name, kinds in (("column", ("jsonl", "hf")), ("split", ("hf",)), ("subset", ("hf",))):
             if getattr(self, name) is not None and self.kind not in kinds:
                 raise ConfigError(
                     f"prompts.{name}={getattr(self, name)} has no effect: it is for prompts={' and '.join(kinds)}, and "
@@ -122,7 +125,7 @@ class PromptSpec:
     @property
     def label(self) -> str:
         """What the `prompts` column says."""
-        return self.kind if self.kind in BUNDLED else Path(self.path or "").name
+        return self.kind if self.kind in (*BUNDLED, *SETS) else Path(self.path or "").name
 
 
 def load_prompts(spec: PromptSpec) -> list[Prompt]:
@@ -145,6 +148,7 @@ def load_prompts(spec: PromptSpec) -> list[Prompt]:
                 )
         prompts = [p for p in prompts if p.category in spec.categories]
     prompts = spread(prompts, spec.limit) if spec.limit else prompts
+    refuse_placeholders(spec.path, prompts)
     if spec.turns == "first":
         return prompts
     return [turn for prompt in prompts for turn in turns_of(f"{spec.label}: prompt {prompt.prompt_id!r}", prompt)]
@@ -177,28 +181,15 @@ def digest_of_each(prompts: Iterable[Prompt]) -> dict[str, str]:
 
 def _bundled(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
     text = files("specdraft").joinpath("bundled", BUNDLED[spec.kind]).read_text(encoding="utf-8")
-    return _parse_lines(f"{spec.kind} prompts", text.splitlines())
+    return _parsed(rows_of_lines(f"{spec.kind} prompts", text.splitlines()))
 
 
-def _jsonl(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
-    path = Path(spec.path or "").expanduser()
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise PromptError(f"prompts.path={path}: {error.strerror or error}") from error
-    encoding = json.detect_encoding(raw)
-    if not encoding.startswith("utf-8"):
-        name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
-        raise PromptError(
-            f"prompts.path={path}: is {name} text; expected UTF-8 (iconv -f {name} -t UTF-8 writes it anew)"
-        )
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"prompts.path={path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    if text.lstrip().startswith("["):
-        return _parse_list(str(path), text, spec.column)
-    return _parse_lines(str(path), text.split("\n"), spec.column)
+def _file(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
+    return _parsed(read_rows(Path(spec.path or "").expanduser()), spec.column)
+
+
+def _public(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
+    return read_public(spec.kind, Path(spec.path or "").expanduser())
 
 
 def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
@@ -207,41 +198,22 @@ def _hf(spec: PromptSpec) -> Iterator[tuple[str, Prompt]]:
     except ImportError as error:
         raise PromptError("prompts=hf needs the package datasets: pip install 'specdraft[datasets]'") from error
     try:
-        rows = load_dataset(spec.path, split=spec.split or "train")
+        which = [spec.path] if spec.subset is None else [spec.path, spec.subset]
+        rows = load_dataset(*which, split=spec.split or "train")
     except Exception as error:  # datasets raises many kinds; each means that these prompts cannot be had
         raise PromptError(
             f"prompts.path={spec.path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{spec.path}, row {number}", parse_row(f"{spec.path}, row {number}", row, number, spec.column)
+    listed = enumerate(rows, start=1)
+    yield from _parsed((Row(f"{spec.path}, row {number}", number, row) for number, row in listed), spec.column)
 
 
-_READERS = dict.fromkeys(BUNDLED, _bundled) | {"jsonl": _jsonl, "hf": _hf}
+_READERS = dict.fromkeys(BUNDLED, _bundled) | {"jsonl": _file, "hf": _hf} | dict.fromkeys(SETS, _public)
 
 
-def _parse_lines(source: str, lines: Iterable[str], column: str | None = None) -> Iterator[tuple[str, Prompt]]:
-    """The rows of a JSONL file."""
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            where = f"{source}, line {number}"
-            yield where, parse_row(where, _parse_json(source, line, number), number, column)
-
-
-def _parse_list(source: str, text: str, column: str | None) -> Iterator[tuple[str, Prompt]]:
-    """The rows of a file that is one JSON list."""
-    for number, row in enumerate(_parse_json(source, text), start=1):
-        where = f"{source}, item {number}"
+def _parsed(rows: Iterable[Row], column: str | None = None) -> Iterator[tuple[str, Prompt]]:
+    for where, number, row in rows:
         yield where, parse_row(where, row, number, column)
-
-
-def _parse_json(source: str, text: str, first_line: int = 1) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = f"{source}, line {first_line + error.lineno - 1}"
-        raise PromptError(f"{line}: not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise PromptError(f"{source}, line {first_line}: not a prompt: nested too deeply") from error
 
 
 def _with_system(rows: Iterator[tuple[str, Prompt]], system: tuple[Message, ...]) -> Iterator[tuple[str, Prompt]]:

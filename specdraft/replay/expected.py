@@ -14,7 +14,8 @@ import numpy as np
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.results.counted import Counted, NodeCounts
-from specdraft.traces.rule_records import RuleRecords, array_name, by_node
+from specdraft.sampling.draft import AS_TARGET, Drawn
+from specdraft.traces.rule_records import Part, RuleRecords, parts_of
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.topology import Topology
 
@@ -32,7 +33,11 @@ def pack_records(records: Sequence[RuleRecords], positions: int) -> RuleRecords:
 
 
 def rule_weights(
-    topology: Topology, rule: AcceptanceRule, packed: RuleRecords, recorded: Topology | None = None
+    topology: Topology,
+    rule: AcceptanceRule,
+    packed: RuleRecords,
+    recorded: Topology | None = None,
+    drawn: Drawn = AS_TARGET,
 ) -> list[np.ndarray]:
     """`AcceptanceRule.weights` of one rule from the packed records of all.
 
@@ -41,12 +46,16 @@ def rule_weights(
         rule: which one.
         packed: see `pack_records`.
         recorded: the tree that has all nodes of which rules kept numbers; left out: this one.
+        drawn: what children are drawn with.
     """
-    record = {array: packed[array_name(rule, array)] for array in rule.arrays}
-    if by_node(rule) and recorded is not None:
-        nodes = topology.places_in(recorded)
-        record |= {array: record[array][:, :, nodes] for array, per in rule.arrays.items() if per == "node"}
-    return rule.weights(topology, record)
+    nodes = None if recorded is None else topology.places_in(recorded)
+
+    def record(part: Part) -> RuleRecords:
+        kept = {array: packed[part.array(array)] for array in rule.arrays}
+        return kept if nodes is None or not part.by_node else {array: kept[array][:, :, nodes] for array in kept}
+
+    records = [record(part) for part in parts_of(rule, drawn)]
+    return rule.weights(topology, records[0]) if len(records) == 1 else rule.weights_by_depth(topology, records)
 
 
 def start_mass(lengths: np.ndarray, last: np.ndarray) -> np.ndarray:

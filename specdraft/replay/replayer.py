@@ -30,7 +30,9 @@ from specdraft.replay.reliability import merged, reliability
 from specdraft.replay.scores import TreeScores
 from specdraft.replay.static import NestedWalk, counted, pack_traces, take_steps
 from specdraft.results.counted import Counted, joined
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.traces.library import Expansions, PairTraces
+from specdraft.traces.rule_records import parts_of
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.ranks import PackedRanks, at_depth
@@ -97,9 +99,7 @@ class Replayer:
         records = [traces.records[p.prompt_id] for p in prompts] if traces.records else []
         self._recorded = traces.tree
         self._records = pack_records(records, self._packed.ranks.shape[1]) if records else {}
-        # greedy distributions overlap wholly or not at all
-        top_ranked = (at_depth(self._packed.ranks, 1) == 0).sum(1).astype(float)
-        self._overlap = self._records["overlap"].sum(1) if records else top_ranked * traces.greedy
+        self._greedy = traces.greedy
         self._judged = self._packed.last * (traces.greedy or bool(records))  # tokens whose overlap is known
         self._nested: tuple[Hashable, NestedWalk] | None = None
         self._walked: tuple[tuple[Limits, bytes], Walked] | None = None
@@ -120,10 +120,11 @@ class Replayer:
         prompts: np.ndarray | None = None,
         pruning: PruningPolicy = WHOLE,
         length: LengthPolicy = SAME,
+        drawn: Drawn = AS_TARGET,
     ) -> Counted:
         """Prompts with a shape's tree; a fitted shape is fitted here, on all prompts (see `resolve`). Otherwise as
         `run_plan`."""
-        return self._run(self._fits.resolve(shape, node_budget), rule, with_steps, prompts, pruning, length)
+        return self._run(self._fits.resolve(shape, node_budget), rule, with_steps, prompts, pruning, length, drawn)
 
     def run_plan(
         self,
@@ -133,6 +134,7 @@ class Replayer:
         prompts: np.ndarray | None = None,
         pruning: PruningPolicy = WHOLE,
         length: LengthPolicy = SAME,
+        drawn: Drawn = AS_TARGET,
     ) -> Counted:
         """Prompts with one plan: counts and estimated times.
 
@@ -143,9 +145,10 @@ class Replayer:
             prompts: `[m]` ascending; left out: all of them.
             pruning: which drafted nodes are sent.
             length: how long the chain of each step is, where the plan is a chain.
+            drawn: what children are drawn with.
         """
         everywhere = [PlanOnPrompts(plan, np.arange(len(self._names)))]
-        return self._run(everywhere, rule, with_steps, prompts, pruning, length)
+        return self._run(everywhere, rule, with_steps, prompts, pruning, length, drawn)
 
     def reliabilities(self) -> dict[str, pd.DataFrame]:
         """How well the scores of best-first trees tell what is accepted, by what the trees are ranked by; see
@@ -169,12 +172,21 @@ class Replayer:
         prompts: np.ndarray | None,
         pruning: PruningPolicy,
         length: LengthPolicy,
+        drawn: Drawn,
     ) -> Counted:
         wanted = np.arange(len(self._names)) if prompts is None else prompts
         blocks = [block for plan in plans for block in self._blocks(plan, wanted)]
-        parts = [self._replay(plan, rule, pruning, length, block, with_steps) for plan, block in blocks]
+        parts = [self._replay(plan, rule, pruning, length, drawn, block, with_steps) for plan, block in blocks]
         together = joined(parts, [np.searchsorted(wanted, block) for _, block in blocks])
-        return together.with_sums(overlap=self._overlap[wanted], judged_tokens=self._judged[wanted])
+        return together.with_sums(overlap=self._overlap(drawn)[wanted], judged_tokens=self._judged[wanted])
+
+    def _overlap(self, drawn: Drawn) -> np.ndarray:
+        """`[P]`, of the root's children; greedy distributions overlap wholly or not at all."""
+        if self._records:
+            overlap: np.ndarray = self._records[parts_of(None, drawn)[0].name].sum(1)
+            return overlap
+        top_ranked: np.ndarray = (at_depth(self._packed.ranks, 1) == 0).sum(1) * float(self._greedy)
+        return top_ranked
 
     def _blocks(self, plan: PlanOnPrompts, wanted: np.ndarray) -> Iterator[PlanOnPrompts]:
         """The wanted prompts of a plan, as many at a time as memory allows; with best-first trees always equally many,
@@ -191,6 +203,7 @@ class Replayer:
         rule: AcceptanceRule,
         pruning: PruningPolicy,
         length: LengthPolicy,
+        drawn: Drawn,
         block: np.ndarray,
         with_steps: bool,
     ) -> Counted:
@@ -205,7 +218,7 @@ class Replayer:
             return self._replay_nested(plan.nested, block, with_steps)
         assert plan.topology is not None, "trees that differ and are not nested: see fitting.Together.live_only"
         if rule.replay != "rank" and self._records:
-            return self._replay_expected(plan.topology, rule, block)
+            return self._replay_expected(plan.topology, rule, drawn, block)
         return self._replay_static(plan.topology, rule, block, with_steps)
 
     def _replay_static(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray, with_steps: bool) -> Counted:
@@ -234,10 +247,11 @@ class Replayer:
 
         return self._with_estimates(done, seconds)
 
-    def _replay_expected(self, topology: Topology, rule: AcceptanceRule, block: np.ndarray) -> Counted:
+    def _replay_expected(self, topology: Topology, rule: AcceptanceRule, drawn: Drawn, block: np.ndarray) -> Counted:
         rows = _rows(block)
         records = {name: values[rows] for name, values in self._records.items()}
-        done = replay_sampled(topology, rule_weights(topology, rule, records, self._recorded), self._packed.of(rows))
+        weights = rule_weights(topology, rule, records, self._recorded, drawn)
+        done = replay_sampled(topology, weights, self._packed.of(rows))
         return self._with_estimates(done, lambda costs: costs.decode_s(topology, done.sums["steps"]))
 
     def _replay_nested(self, plan: NestedPlan, block: np.ndarray, with_steps: bool) -> Counted:

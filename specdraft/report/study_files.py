@@ -172,6 +172,7 @@ SHORT = {
     "top_k": "top-k ",
     "top_p": "top-p ",
     "max_new_tokens": "tokens ",
+    "draft_temperature": "draft T=",
     "seed": "seed ",
     "prompts": "prompts ",
     "pruning": "pruning ",
@@ -183,11 +184,13 @@ SHORT = {
 }
 
 
+AS_TARGET = {"draft_temperature": "target's"}  # what an empty value means
+
+
 def panel_label(values: dict[str, str], varying: Iterable[str]) -> str:
     """A setting in words: `zoo`, or with what varies `zoo · rejection · T=0.7`."""
-    return " · ".join(
-        visible(part) for part in (values["pair"], *(SHORT.get(key, "") + plain_number(values[key]) for key in varying))
-    )
+    said = (SHORT.get(key, "") + (plain_number(values[key]) or AS_TARGET.get(key, "")) for key in varying)
+    return " · ".join(visible(part) for part in (values["pair"], *said))
 
 
 def settings_without(varying: Iterable[str], rows: pd.DataFrame, but: str) -> list[str]:

@@ -31,8 +31,8 @@ COLUMNS = {  # file -> its columns, in order
     **{file: [*DETAIL_KEYS, *columns] for file, columns in DETAILS.items()},
 }
 TEXT = {"combination", "pair", "target", "draft", "drafter", "dtype", "tree", "pruning", "length", "cache",
-        "acceptance", "prompts", "prompt_id", "category", "engine", "rank_path", "tree_a", "tree_b",
-        "metric"}  # fmt: skip
+        "acceptance", "draft_temperature", "prompts", "prompt_id", "category", "engine", "rank_path", "tree_a",
+        "tree_b", "metric"}  # fmt: skip
 WHOLE = {"budget", "nodes", "depth", "batch", "top_k", "max_new_tokens", "turn", "repeat", "seed", "cost_context",
          "cost_batch"}  # fmt: skip
 WHOLE_IN = {  # counts are fractions elsewhere: expected values, under replayed sampling

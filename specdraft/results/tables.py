@@ -19,14 +19,15 @@ from specdraft.results.summary import SUMS, summarise
 SCHEMA = 4
 NONE = FIELDS.empty_table()
 KEYS = ["combination", "pair", "target", "draft", "drafter", "dtype", "tree", "budget", "nodes", "depth", "pruning",
-        "length", "batch", "cache", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens", "cost_context",
-        "cost_batch", "prompts", "prompt_id", "turn", "category", "repeat", "seed", "engine"]  # fmt: skip
+        "length", "batch", "cache", "acceptance", "temperature", "top_k", "top_p", "max_new_tokens",
+        "draft_temperature", "cost_context", "cost_batch", "prompts", "prompt_id", "turn", "category", "repeat", "seed",
+        "engine"]  # fmt: skip
 # what studies that lack them would say
-EARLIER_KEYS: dict[str, str | int] = {"length": "constant", "batch": 1, "cache": "dynamic", "cost_context": 128,
-                                      "cost_batch": 1}  # fmt: skip
+EARLIER_KEYS: dict[str, str | int] = {"length": "constant", "batch": 1, "cache": "dynamic", "draft_temperature": "",
+                                      "cost_context": 128, "cost_batch": 1}  # fmt: skip
 COMBINATION_KEYS = [key for key in KEYS if key not in ("prompt_id", "turn", "category", "repeat")]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "length", "acceptance", "temperature",
-               "engine"]  # fmt: skip
+               "draft_temperature", "engine"]  # fmt: skip
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "sizes.csv": ["drafted_tokens", "steps"],

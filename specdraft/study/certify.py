@@ -105,14 +105,15 @@ def certify(
     if any(c.settings.max_new_tokens < 2 for c in plan.combinations):
         raise ConfigError("max_new_tokens=1 leaves nothing to verify; expected 2 or more")
     kinds = {repr(c.rule) for c in plan.combinations}
-    cases = {(c.pair, repr(c.rule), repr(c.sampling)) for c in plan.combinations}
+    cases = {(c.pair, repr(c.rule), repr(c.sampling), c.drawn) for c in plan.combinations}
     progress.stage("certify", len(kinds) + len(cases), "checks")
 
     proofs: dict[str, Proof] = {}
     for combination in plan.combinations:
         rule = combination.rule
         if not combination.sampling.greedy and repr(rule) not in proofs:
-            proofs[repr(rule)] = prove(rule)
+            by_depth = any(c.drawn.temperatures for c in plan.combinations if repr(c.rule) == repr(rule))
+            proofs[repr(rule)] = prove(rule, by_depth=by_depth)
             progress.done(1)
     verdicts: list[RuleVerdict] = []
     loaded: Pair | None = None

@@ -25,6 +25,7 @@ from specdraft.prediction.pruning import NoPruning, PruningPolicy
 from specdraft.prompts import Prompt, PromptSpec
 from specdraft.prompts.turns import after_answer
 from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.study.once import Once
 from specdraft.trees.made import Trees
 from specdraft.trees.shapes import Limits, Plan, Shape
@@ -54,6 +55,7 @@ class Combination:
     overrides: tuple[str, ...]
     pruning: PruningPolicy = field(default_factory=NoPruning)
     length: LengthPolicy = field(default_factory=Constant)
+    drawn: Drawn = AS_TARGET
     prompts_digest: str = ""  # of the study's prompts
     trees: Trees = field(default_factory=Trees, compare=False, repr=False)  # those of the study
     once: Once = field(default_factory=Once, compare=False, repr=False)  # the study's files
@@ -81,6 +83,7 @@ class Combination:
             pruning=self.pruning,
             scorer=self.scorer,
             length=self.length,
+            drawn=self.drawn,
             cost_batch=settings.cost.batch,
             batch=settings.batch,
             cache=settings.cache,
@@ -144,6 +147,7 @@ class Combination:
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
             "max_new_tokens": settings.max_new_tokens,
+            "draft_temperature": self.drawn.label,
             "cost_context": settings.cost.context,
             "cost_batch": settings.cost.batch,
             "prompts": self.prompts.label,
@@ -158,7 +162,7 @@ class Combination:
             keys = {name: value for name, value in keys.items() if name != "pruning"}  # as it was before there was any
         if self.length.usual:
             keys = {name: value for name, value in keys.items() if name != "length"}  # likewise
-        usual = {("batch", Settings.batch), ("cache", USUAL)}
+        usual = {("batch", Settings.batch), ("cache", USUAL), ("draft_temperature", AS_TARGET.label)}
         keys = {name: value for name, value in keys.items() if (name, value) not in usual}
         if self._cost_point == (CostSpec.context, CostSpec.batch):
             keys = {name: value for name, value in keys.items() if name not in ("cost_context", "cost_batch")}
@@ -228,6 +232,7 @@ class Combination:
             *([repr(self.pruning)] if self.pruning.prunes else []),
             *([repr(self.length)] if self.length.sizes else []),
             *([self._limit_s] if self._limit_s else []),
+            *([self.drawn.label] if self.drawn.temperatures else []),
         )
 
     @property
@@ -264,7 +269,8 @@ def case_of(combination: Combination) -> Case:
     from specdraft.losslessness.live_texts import Case
 
     shape, settings = combination.shape, combination.settings
-    return Case.of(shape, settings.budget, combination.rule, combination.sampling, settings.max_new_tokens)
+    drawing = (combination.rule, combination.sampling, settings.max_new_tokens, combination.drawn)
+    return Case.of(shape, settings.budget, *drawing)
 
 
 def encode_prompts(

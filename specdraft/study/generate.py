@@ -39,6 +39,7 @@ from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.replay.fit import fit_on_all
 from specdraft.results.metrics import Tally, lost_to_pruning, tally
 from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.draft import Drawn
 from specdraft.sampling.randomness import RandomSource
 from specdraft.study.engines.pruning import predictor_for
 from specdraft.study.recorded import RecordedTexts, record_texts
@@ -167,6 +168,7 @@ class SpeculativeDecoder:
         max_new_tokens: the most tokens of a continuation.
         acceptance: the acceptance rule; under sampling one that fits it (`specdraft.acceptance`), as `Recursive()`.
         sampling: how tokens are chosen.
+        draft_temperature: of the drafter, where it is not the target's: a number, or a list with one for each depth.
         seed: of what is drawn at random. The same seed, prompt and settings give the same text and trees.
         watched: also keep in every step what is needed to show it (see `decode`).
         max_prompt_tokens: longer prompts are cut to this on the left.
@@ -199,6 +201,7 @@ class SpeculativeDecoder:
         alignment: str | None = None,
         max_time_s: float | None = None,
         cache: str = Settings.cache,
+        draft_temperature: float | Sequence[float] | None = None,
         **parameters: Any,
     ) -> None:
         pair = pair if alignment is None else _aligned(pair, alignment)
@@ -211,6 +214,7 @@ class SpeculativeDecoder:
         policy = sizing(shape, policy)
         self.pair, self.shape, self.max_new_tokens = pair, shape, max_new_tokens
         self.rule, self.sampling = acceptance or Greedy(), sampling or Sampling()
+        self.drawn = Drawn.of(draft_temperature, self.sampling)
         drafter = pair.files.drafter
         together = Together(
             shape,
@@ -224,6 +228,7 @@ class SpeculativeDecoder:
             pruning=policy,
             length=sized,
             cache=cache,
+            drawn=self.drawn,
         )
         together.refuse()
         budget = together.most
@@ -286,14 +291,16 @@ class SpeculativeDecoder:
         decides: list[Any] = [self.shape.label, self.plan.nodes, self.rule]
         decides += [self.pruning.policy] if self.pruning.prunes else []
         decides += [self.sizing.policy] if self.sizing.policy.sizes else []
+        decides += [self.drawn.label] if self.drawn.temperatures else []
         draw = f"{self._settings.seed}/0"
         source = RandomSource(text_generator(self.pair, self.sampling, prompt_ids, draw, *map(str, decides)))
         ending, (verifier, drafter, times) = Ending(self.max_new_tokens, self.pair.eos_ids), self._seat
         assert drafter is not None
         setting = (self.plan, self.rule, self.sampling)
         given = (verifier, drafter, *setting, prompt_ids, ending, source)
-        policies, limit_s = (self.pruning, self.sizing), self._settings.max_time_s
-        return decode(*given, *policies, watched=self._watched, max_time_s=limit_s, times=times)
+        more = (self.pruning, self.sizing)
+        limit_s = self._settings.max_time_s
+        return decode(*given, *more, drawn=self.drawn, watched=self._watched, max_time_s=limit_s, times=times)
 
     @property
     def _seat(self) -> Seat:

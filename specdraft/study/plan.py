@@ -36,6 +36,7 @@ from specdraft.study.refusals import (
     refuse_bundled_path,
     refuse_costs_off,
     refuse_costs_unused,
+    refuse_draft_temperature,
     refuse_study_keys,
     refuse_time_unused,
 )
@@ -194,6 +195,7 @@ def _few_combinations(
     command: str, overrides: list[str], config_dir: Path | None, expectation: str, most: int
 ) -> list[Combination]:
     refuse_study_keys(command, overrides)
+    refuse_draft_temperature(command, overrides)
     points = few_points(overrides, {"tree": "chain"}, config_dir, expectation, most)
     for point in points:
         refuse_bundled_path(overrides, point.groups["prompts"])
@@ -214,13 +216,14 @@ def combination_at(
     return Combination(
         pair,
         groups["tree"],
-        groups["sampling"],
+        groups["sampling"].target,
         groups["acceptance"],
         point.settings,
         groups["prompts"],
         point.overrides,
         sizing(groups["tree"], groups["pruning"]),
         groups["length"],
+        groups["sampling"].drawn,
         digest,
         trees or Trees(),
         once or Once(),
@@ -330,7 +333,7 @@ def _references(
     """What stands beside replayed combinations of whole trees unasked: these shapes at the same budgets."""
     there = {combination.identifier: combination for combination in asked}
     replayed = [c for c in there.values() if c.engine == "replay" and not c.shape.sized and _whole(c)]
-    settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts)): c for c in reversed(replayed)}
+    settings = {(id(c.settings), id(c.sampling), id(c.rule), id(c.prompts), c.drawn): c for c in reversed(replayed)}
     beside: dict[str, Combination] = {}
     for combination in reversed(settings.values()):
         rest = tuple(o for o in combination.overrides if not o.startswith("tree"))

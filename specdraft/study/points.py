@@ -10,7 +10,7 @@ from specdraft.errors import ConfigError
 from specdraft.models.spec import PairSpec
 from specdraft.prediction import length, pruning
 from specdraft.prompts import PromptSpec
-from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.draft import PairSampling
 from specdraft.study.refusals import refuse_without_effect
 from specdraft.trees import shapes
 from specdraft.trees.shapes import Shape
@@ -23,7 +23,7 @@ def schemas() -> dict[str, Schema]:
         "drafter": drafters.registry(),
         "tree": shapes.registry(),
         "prompts": PromptSpec,
-        "sampling": Sampling,
+        "sampling": PairSampling,
         "acceptance": acceptance.registry(),
         "pruning": pruning.registry(),
         "length": length.registry(),

@@ -50,7 +50,8 @@ def prove_rules(
         wanted = {family(None if c.pruning.prunes else c.topology) for c in decoded}
         proven = set(known.get(kind, {}).get("families", []))
         if any(map(missing, decoded)) or not wanted <= proven:
-            yield Proven(prove(decoded[0].rule, wanted | proven), decoded)
+            by_depth = any(c.drawn.temperatures for c in decoded)
+            yield Proven(prove(decoded[0].rule, wanted | proven, by_depth), decoded)
 
 
 def sampled_rules(combinations: Iterable[Combination]) -> dict[str, list[Combination]]:

@@ -72,6 +72,13 @@ def refuse_costs_off(settings: Settings, policies: Iterable[tuple[str, PruningPo
         raise ConfigError(f"{kinds[0]} weighs measured costs, and cost.measure=off measures none")
 
 
+def refuse_draft_temperature(command: str, overrides: Iterable[str]) -> None:
+    """Raise `ConfigError` for a draft temperature where nothing is drawn."""
+    if command.partition(" ")[0] in ("fit", "trees"):
+        why = "what it fits goes by the drafter's ranks and raw scores"
+        refuse_without_effect(command, overrides, ("sampling.draft_temperature",), why)
+
+
 def refuse_without_effect(command: str, overrides: Iterable[str], without: Container[str], why: str) -> None:
     """Raise `ConfigError` for an override of a key, or of a key in a group, that a command does not look at."""
     for text in overrides:

@@ -139,13 +139,15 @@ def predict(overrides: list[str], config_dir: Path | None = None, progress: Prog
     if (
         len(
             {
-                (c.pair.spec.name, repr(c.pair.spec), repr(c.sampling), c.settings.max_new_tokens)
+                (c.pair.spec.name, repr(c.pair.spec), repr(c.sampling), c.settings.max_new_tokens, c.drawn)
                 for c in plan.combinations
             }
         )
         > 1
     ):
         raise ConfigError("theory looks at one pair under one sampling setting at a time; the overrides make several")
+    if len(plan.combinations[0].drawn.temperatures) > 1:
+        raise ConfigError("theory has one alpha for all depths; expected one sampling.draft_temperature, not a list")
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_study(plan, Path(folder) / "study", progress=progress)
         if outcome.failures:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
-from specdraft.acceptance import AcceptanceRule
-from specdraft.acceptance.base import Arrays
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.drafters.base import TOP_K, Annotation, Described, Expansion, NodeFeatures, RecordedText
@@ -21,7 +19,7 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
 from specdraft.traces.record import Trajectory, record_trajectories
 from specdraft.traces.recorder import Recorder, StepsOfBatch, read_trace
-from specdraft.traces.rule_records import RuleRecords, record_rules
+from specdraft.traces.rule_records import Part, RuleRecords, record_rules
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
@@ -56,7 +54,7 @@ def pair_traces(
     draw: str = "",
     children: int = 1,
     watch: Watch = UNWATCHED,
-    rules: Sequence[AcceptanceRule] | None = None,
+    parts: Sequence[Part] | None = None,
     tree: Topology | None = None,
 ) -> PairTraces:
     """Trajectories and annotations of every prompt; each is stored as soon as it is there.
@@ -71,7 +69,7 @@ def pair_traces(
         draw: which of the sampled texts of a prompt (the study's seed and the repeat).
         children: where texts are sampled, the most children of one node that will be asked for.
         watch: told of the stages record, annotate and judge.
-        rules: where texts are sampled, what they keep is recorded too, and the overlap; None: nothing of the kind.
+        parts: where texts are sampled, what is recorded for rules, each once; None: nothing of the kind.
         tree: of rules that keep numbers by node, all nodes that will be asked for.
     """
     store = _labelled(store, pair, prompts)
@@ -93,23 +91,22 @@ def pair_traces(
     note = f"annotated {{}} trajectories with {drafter}"
     annotations = recorder.complete(Annotation, about_annotations, lengths, ranks, note)
     keys = {name: store.key(about) for name, about in about_annotations.items()}
-    if sampling.greedy or rules is None or not pair.traits.probabilities:
+    if sampling.greedy or parts is None or not pair.traits.probabilities:
         return PairTraces(trajectories, annotations, keys, greedy=sampling.greedy)
 
-    def judged(some: Sequence[str], by: Sequence[AcceptanceRule]) -> Iterator[tuple[str, RuleRecords]]:
+    def judged(some: Sequence[str], by: Sequence[Part]) -> Iterator[tuple[str, RuleRecords]]:
         histories = [seeded("history", keys[name]) for name in some]
         records = record_rules(pair.target, pair.drafter, read(some), sampling, by, children, histories, tree)
         yield from zip(some, records, strict=True)
 
-    def about_records(name: str, part: str, arrays: Arrays) -> dict[str, Any]:
-        """Of one rule, or of the overlap."""
-        wide: dict[str, Any] = {"children": children} if "child" in arrays.values() else {}
-        wide |= {"tree": _digest(tree.paths)} if tree is not None and "node" in arrays.values() else {}
-        about = {"kind": "rule_records", "of": part, "arrays": list(arrays), "annotation": keys[name]}
+    def about_records(name: str, part: Part) -> dict[str, Any]:
+        wide: dict[str, Any] = {"children": children} if "child" in part.arrays.values() else {}
+        wide |= {"tree": _digest(tree.paths)} if tree is not None and part.by_node else {}
+        about = {"kind": "rule_records", "of": part.name, "arrays": list(part.arrays), "annotation": keys[name]}
         return about | wide | both_models(pair)
 
     note = f"judged {{}} sampled texts of {target} with {drafter}"
-    records = recorder.complete_records(rules, about_records, lengths, judged, note)
+    records = recorder.complete_records(parts, about_records, lengths, judged, note)
     return PairTraces(trajectories, annotations, keys, records, sampling.greedy, tree)
 
 

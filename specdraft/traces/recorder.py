@@ -7,14 +7,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from specdraft.acceptance import AcceptanceRule
-from specdraft.acceptance.base import Arrays
 from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
 from specdraft.models.memory import tokens_that_fit
 from specdraft.models.placement import device_type_of
 from specdraft.traces.batches import READ_TOKENS, Record, batches, in_memory, most_rows
-from specdraft.traces.rule_records import OVERLAP, RuleRecords, rule_arrays
+from specdraft.traces.rule_records import Part, RuleRecords
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 
@@ -91,40 +89,39 @@ class Recorder:
 
     def complete_records(
         self,
-        rules: Sequence[AcceptanceRule],
-        about: Callable[[str, str, Arrays], dict[str, Any]],
+        parts: Sequence[Part],
+        about: Callable[[str, Part], dict[str, Any]],
         lengths: Mapping[str, int],
-        judge: Callable[[Sequence[str], Sequence[AcceptanceRule]], Iterator[tuple[str, RuleRecords]]],
+        judge: Callable[[Sequence[str], Sequence[Part]], Iterator[tuple[str, RuleRecords]]],
         note: str,
     ) -> dict[str, RuleRecords]:
-        """Every prompt's records of some rules: of a rule that was asked for before nothing is recorded again.
+        """Every prompt's records of some parts: of a part that was asked for before nothing is recorded again.
 
         Args:
-            rules: whose records.
-            about: what a prompt's record of a rule (or of the overlap) depends on.
+            parts: each once.
+            about: what a prompt's record of a part depends on.
             lengths: tokens of each text.
-            judge: makes the records of a batch, of some of the rules.
+            judge: makes the records of a batch, of some of the parts.
             note: what to say of a batch; `{}` is how many.
         """
-        parts = {"overlap": OVERLAP} | {rule.kind: rule_arrays(rule) for rule in rules}
         records: dict[str, RuleRecords] = {name: {} for name in lengths}
         alike: dict[tuple[str, ...], dict[str, int]] = {}  # parts that are missing -> of which prompts
         for name, length in lengths.items():
-            stored = {part: self._store.get(about(name, part, arrays)) for part, arrays in parts.items()}
+            stored = {part.name: self._store.get(about(name, part)) for part in parts}
             for tensors in stored.values():
                 records[name] |= tensors or {}
             if missing := tuple(part for part, tensors in stored.items() if tensors is None):
                 alike.setdefault(missing, {})[name] = length
 
         def keep(name: str, judged: RuleRecords) -> None:
-            for part, arrays in parts.items():
-                if arrays.keys() <= judged.keys():
-                    self._store.put(about(name, part, arrays), {array: judged[array] for array in arrays})
+            for part in parts:
+                if part.arrays.keys() <= judged.keys():
+                    self._store.put(about(name, part), {array: judged[array] for array in part.arrays})
             records[name] |= judged
 
         self._watch.stage("judge", sum(map(len, alike.values())), "prompts")
         for missing, some in alike.items():
-            by = [rule for rule in rules if rule.kind in missing]
+            by = [part for part in parts if part.name in missing]
             self._read(some, lambda names, by=by: judge(names, by), keep, note)  # type: ignore[misc]
         return records
 

@@ -6,8 +6,10 @@ per position, from which every tree and budget is replayed, of the rules that a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import Arrays
 from specdraft.drafters.base import Drafter, RecordedText
 from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import NoSource, at_quantile
 
 if TYPE_CHECKING:
@@ -28,22 +31,53 @@ MOST_ENTRIES = 2**23  # positions x vocabulary of the distributions that are wor
 # Of one trajectory with one drafter: arrays of `record_arrays`, `[T + 1]` by position and `[T + 1, K]` by child of
 # one node; position 0 is the prefill's token, which no rule judges: all 0. By node `[T + 1, n + 1]` with a root there.
 RuleRecords = dict[str, np.ndarray]
-OVERLAP: Arrays = {"overlap": "position"}
 
 
-def record_arrays(rules: Iterable[AcceptanceRule]) -> Arrays:
-    """`overlap`, which is `sum min(target_probs, draft_probs)`, and `KIND.ARRAY` of each of the rules."""
-    return {**OVERLAP, **{name: per for rule in rules for name, per in rule_arrays(rule).items()}}
+class Part(NamedTuple):
+    """What is kept of one rule, or, without one, the overlap, `sum min(target_probs, draft_probs)`.
+
+    Attributes:
+        rule: which one.
+        drawn: what the drafter's distributions are standardised with.
+    """
+
+    rule: AcceptanceRule | None = None
+    drawn: Drawn = AS_TARGET
+
+    @property
+    def name(self) -> str:
+        """What it is called among all parts."""
+        kind = self.rule.kind if self.rule else "overlap"
+        return f"{kind}@{self.drawn.label}" if self.drawn.temperatures else kind
+
+    @property
+    def arrays(self) -> Arrays:
+        """What it keeps, under the names that it has among what all parts keep."""
+        if self.rule is None:
+            return {self.name: "position"}
+        return {self.array(array): per for array, per in self.rule.arrays.items()}
+
+    @property
+    def by_node(self) -> bool:
+        """Whether it is of the nodes of trees (see `by_node`)."""
+        return self.rule is not None and by_node(self.rule)
+
+    def array(self, array: str) -> str:
+        """What an array of its rule is called there."""
+        return f"{self.name}.{array}"
 
 
-def rule_arrays(rule: AcceptanceRule) -> Arrays:
-    """What a rule keeps, under the names that it has among what all rules keep."""
-    return {array_name(rule, array): per for array, per in rule.arrays.items()}
+def parts_of(rule: AcceptanceRule | None, drawn: Drawn = AS_TARGET) -> list[Part]:
+    """What replay needs of a rule, or of the overlap, where children are drawn so: a part for each depth at which that
+    is something else, the last for all below.
 
-
-def array_name(rule: AcceptanceRule, array: str) -> str:
-    """What an array of a rule is called among those of all rules."""
-    return f"{rule.kind}.{array}"
+    Numbers by node are of whole paths, and the overlap is that of the root's children: these are one part.
+    """
+    whole = Part(rule, drawn)
+    if whole.by_node:
+        return [whole]
+    levels = [Part(rule, level) for level in drawn.levels]
+    return levels if rule is not None else levels[:1]
 
 
 def record_rules(
@@ -51,7 +85,7 @@ def record_rules(
     drafter: Drafter,
     texts: Sequence[RecordedText],
     sampling: Sampling,
-    rules: Sequence[AcceptanceRule],
+    parts: Sequence[Part],
     children: int,
     generators: Sequence[torch.Generator],
     tree: Topology | None = None,
@@ -62,8 +96,8 @@ def record_rules(
         target, drafter: the pair.
         texts: one batch.
         sampling: the setting that the texts were sampled with; both models' distributions are standardised
-            with it.
-        rules: what is recorded is what these rules keep, and the overlap.
+            with it, the drafter's as each part says.
+        parts: what is recorded.
         children: K, the most children of one node.
         generators: one for each text: the histories of rules that draw without replacement.
         tree: of rules that keep numbers by node: it has all nodes of the trees that are asked for.
@@ -73,28 +107,36 @@ def record_rules(
     from specdraft.models.batch import along
     from specdraft.models.language_model import padded
 
-    at_once = max(1, MOST_ENTRIES // (target.width * len(texts)))
+    temperatures = {t: None for part in parts for t in part.drawn.temperatures or (sampling.temperature,)}
+    at_once = max(1, MOST_ENTRIES // (target.width * len(texts) * len(temperatures)))
     tokens = padded([text.tokens.tolist() for text in texts], target.device)  # [B, longest]
     uniforms = _uniforms(children - 1, [len(text.tokens) for text in texts], generators)
-    followers = {rule.kind: rule.follow(tree, *tokens.shape) for rule in rules if tree is not None and by_node(rule)}
-    rules = [rule for rule in rules if not by_node(rule)]
-    parts, first = [_no_record(rules, len(texts), children)], 1
+    followers = [(part, part.rule.follow(tree, *tokens.shape)) for part in parts if part.rule and tree and part.by_node]
+    parts = [part for part in parts if not part.by_node]
+    slices, first = [_no_record(parts, len(texts), children)], 1
     with torch.inference_mode():
         forwards = along(target, [text.prompt_ids for text in texts], [text.tokens for text in texts], at_once)
         both = zip(forwards, drafter.logits_along(texts, at_once), strict=True)
         next(both)  # the prefill's token
         for of_target, of_draft in both:
             here = slice(first, first + of_target.shape[1])
-            probs = [standardise(logits.to(target.device).double(), sampling) for logits in (of_target, of_draft)]
-            parts.append(_of_slice(probs[0], probs[1], tokens[:, here], uniforms[:, :, here], rules))
-            for follower in followers.values():
-                follower.take(first, probs[0], probs[1], tokens[:, here])
+            target_probs = standardise(of_target.double(), sampling)
+            logits = of_draft.to(target.device).double()
+            laws = {t: standardise(logits, replace(sampling, temperature=t)) for t in temperatures}
+
+            def drawn_from(part: Part, depth: int, laws: dict[float, torch.Tensor] = laws) -> torch.Tensor:
+                return laws[part.drawn.at(depth, sampling).temperature]
+
+            of_parts = [(part, drawn_from(part, 1)) for part in parts]
+            slices.append(_of_slice(target_probs, of_parts, tokens[:, here], uniforms[:, :, here]))
+            for part, follower in followers:
+                follower.take(first, target_probs, partial(drawn_from, part), tokens[:, here])
             first = here.stop
-    whole = {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
-    for kind, follower in followers.items():
+    whole = {name: np.concatenate([one[name] for one in slices], 1) for name in slices[0]}
+    for part, follower in followers:
         assert tree is not None
         for name, array in follower.record().items():
-            whole[f"{kind}.{name}"] = _up_to_the_end(array.cpu().numpy(), tree, texts)
+            whole[part.array(name)] = _up_to_the_end(array.cpu().numpy(), tree, texts)
     return [{name: array[row, : len(text.tokens)] for name, array in whole.items()} for row, text in enumerate(texts)]
 
 
@@ -131,27 +173,28 @@ class _History(NoSource):
         return at_quantile(weights, next(self._left)[:, None])
 
 
-def _no_record(rules: Sequence[AcceptanceRule], texts: int, children: int) -> RuleRecords:
+def _no_record(parts: Sequence[Part], texts: int, children: int) -> RuleRecords:
     """Of one position of each text that no rule judges."""
     shapes = {"position": (texts, 1), "child": (texts, 1, children)}
-    return {name: np.zeros(shapes[per]) for name, per in record_arrays(rules).items()}
+    return {name: np.zeros(shapes[per]) for part in parts for name, per in part.arrays.items()}
 
 
 def _of_slice(
     target_probs: torch.Tensor,
-    draft_probs: torch.Tensor,
+    parts: Sequence[tuple[Part, torch.Tensor]],
     tokens: torch.Tensor,
     uniforms: torch.Tensor,
-    rules: Sequence[AcceptanceRule],
 ) -> RuleRecords:
-    """Of some positions of all texts: distributions `[B, m, vocab]`, tokens `[B, m]`, random numbers `[K - 1, B, m]`,
-    which each rule draws by alike."""
+    """Of some positions of all texts: distributions `[B, m, vocab]`, the drafter's beside each part, tokens `[B, m]`,
+    random numbers `[K - 1, B, m]`, which each rule draws by alike."""
     import torch
 
-    target, draft, count = target_probs.flatten(0, 1), draft_probs.flatten(0, 1), len(uniforms) + 1
-    arrays = {"overlap": torch.minimum(target, draft).sum(-1)}
-    for rule in rules:
-        history = _History(uniforms.flatten(1))
-        record = rule.record(target, draft, tokens.flatten(), count, history)
-        arrays |= {array_name(rule, array): record[array] for array in rule.arrays}
+    target, count, arrays = target_probs.flatten(0, 1), len(uniforms) + 1, dict[str, torch.Tensor]()
+    for part, draft_probs in parts:
+        draft = draft_probs.flatten(0, 1)
+        if part.rule is None:
+            arrays[part.name] = torch.minimum(target, draft).sum(-1)
+            continue
+        record = part.rule.record(target, draft, tokens.flatten(), count, _History(uniforms.flatten(1)))
+        arrays |= {part.array(array): record[array] for array in part.rule.arrays}
     return {name: array.view(*tokens.shape, *array.shape[1:]).cpu().numpy() for name, array in arrays.items()}

@@ -180,6 +180,7 @@ def about(combination: Combination) -> dict[str, str]:
     drawn = "greedy" if sampling.greedy else f"temperature {sampling.temperature:g}"
     drawn += "" if sampling.greedy or not sampling.top_k else f", top-k {sampling.top_k}"
     drawn += "" if sampling.greedy or sampling.top_p == 1 else f", top-p {sampling.top_p:g}"
+    drawn += f", draft temperature {keys['draft_temperature']}" if combination.drawn.temperatures else ""
     seed = {} if sampling.greedy else {"seed": str(combination.settings.seed)}
     tree = {"tree": f"{keys['tree']}, {'at most ' if combination.together.dynamic else ''}{keys['nodes']} nodes"}
     pruned = {"pruning": keys["pruning"]} if combination.pruning.prunes else {}

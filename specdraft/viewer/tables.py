@@ -24,8 +24,8 @@ NARROW = 60  # columns of a terminal; in fewer a table would lose its keys
 MOST_LINES = 40  # more combinations than this are shown as grids
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
 NO_INTERVAL = f"no interval: fewer than {FEWEST_PROMPTS} prompts"
-SHORT = {"acceptance": "rule", "temperature": "T", "max_new_tokens": "tokens", "cost_context": "context",
-         "cost_batch": "batch"}  # fmt: skip
+SHORT = {"acceptance": "rule", "temperature": "T", "draft_temperature": "draft T", "max_new_tokens": "tokens",
+         "cost_context": "context", "cost_batch": "batch"}  # fmt: skip
 AT = ("cost_context", "cost_batch")
 
 
@@ -144,6 +144,7 @@ def _settings(summary: pd.DataFrame) -> list[str]:
             "top_k",
             "top_p",
             "max_new_tokens",
+            "draft_temperature",
             *AT,
             "engine",
         )

@@ -283,7 +283,8 @@ def test_a_record_has_the_arrays_that_its_rule_declares(kind: str) -> None:
     assert bool(rule.arrays) == (rule.replay == "record")
     if by_node(rule):
         follower = rule.follow(tree := Topology([-1, 0, 0, 1]), 2, 26)
-        follower.take(1, *(probs.view(2, 25, VOCAB) for probs in given[:2]), given[2].view(2, 25))
+        target, draft = (probs.view(2, 25, VOCAB) for probs in given[:2])
+        follower.take(1, target, lambda depth: draft, given[2].view(2, 25))
         assert {name: values.shape for name, values in follower.record().items()} == {
             name: (2, 26, len(tree)) for name in rule.arrays
         }

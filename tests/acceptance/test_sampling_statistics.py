@@ -33,7 +33,7 @@ from specdraft.replay.static import pack
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.randomness import RandomSource, Source, seeded
-from specdraft.traces.rule_records import RuleRecords, record_rules
+from specdraft.traces.rule_records import RuleRecords, parts_of, record_rules
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import StaticPlan
@@ -278,7 +278,8 @@ def recorded(tiny_pair: Pair) -> Recorded:
     annotations = annotate(tiny_pair.drafter.model, prompts, texts)
     histories = [seeded("history", i) for i in range(RUNS)]
     tree = union_of([plan.topology for plans in TREES.values() for plan in plans.values()])
-    given = (texts_of(prompts, texts), OPEN, RECORDED, 4, histories, tree)
+    parts = [part for rule in RECORDED for part in parts_of(rule)]
+    given = (texts_of(prompts, texts), OPEN, parts, 4, histories, tree)
     records = record_rules(tiny_pair.target, tiny_pair.drafter, *given)
     packed = pack([a.ranks for a in annotations], [t.tokens for t in texts])
     return Recorded(tiny_pair, prompts, packed, pack_records(records, packed.ranks.shape[1]), tree)

@@ -13,6 +13,7 @@ from support.laws import weights_of_text
 from specdraft.acceptance import AcceptanceRule, Block, KSeq, Membership, Recursive, Rejection, Traversal
 from specdraft.losslessness.enumeration import PLAIN, Prefix, Step, World, key, shape
 from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.trees.topology import RankPath, Topology
 
 RULES: list[AcceptanceRule] = [Rejection(), Block(), Recursive(), KSeq(), Membership(), Traversal()]
@@ -24,7 +25,14 @@ TREES = {
     "uneven": (3, Topology([-1, 0, 0, 2, 1, 2])),
     "deep": (2, Topology([-1, 0, 0, 2, 0, 2, 5, 1])),
 }
-SAMPLINGS = {"t1": PLAIN, "top-p": Sampling(0.8, top_p=0.8)}
+TOP_P = Sampling(0.8, top_p=0.8)
+SAMPLINGS = {
+    "t1": (PLAIN, AS_TARGET),
+    "top-p": (TOP_P, AS_TARGET),
+    "hotter": (PLAIN, Drawn.of(1.6, PLAIN)),
+    "cooling": (PLAIN, Drawn.of([1.6, 1.0, 0.5], PLAIN)),
+    "one-hot first": (TOP_P, Drawn.of([0, 1.3], TOP_P)),
+}
 
 
 def chance_of(world: World, text: Prefix, sampling: Sampling, first: int = 0) -> float:
@@ -52,8 +60,9 @@ def replayed(step: Step) -> dict[Prefix, dict[RankPath, float]]:
     for text in product(range(step.world.vocab), repeat=step.topology.depth + 1):
         prefixes = [text[:n] for n in range(len(text))]
         target = torch.stack([step.world.target(prefix, key(step.target)) for prefix in prefixes])
-        draft = torch.stack([step.world.draft(prefix, key(step.drawn)) for prefix in prefixes])
-        weights = weights_of_text(step.rule, step.topology, target, draft, torch.tensor(text))
+        settings = [level.at(1, step.drawn) for level in step.by_depth.levels]
+        drafts = [torch.stack([step.world.draft(prefix, key(drawn)) for prefix in prefixes]) for drawn in settings]
+        weights = weights_of_text(step.rule, step.topology, target, drafts, torch.tensor(text))
         said = chance_of(step.world, text, step.target)
         found[text] = {
             path: said * weight for path, weight in zip(step.topology.paths[1:], weights[1:], strict=True) if said
@@ -61,14 +70,16 @@ def replayed(step: Step) -> dict[Prefix, dict[RankPath, float]]:
     return found
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+@pytest.mark.parametrize(("sampling", "drawn"), SAMPLINGS.values(), ids=SAMPLINGS)
 @pytest.mark.parametrize("tree", TREES)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
-def test_replay_is_the_live_law_given_each_text(rule: AcceptanceRule, tree: str, sampling: Sampling) -> None:
+def test_replay_is_the_live_law_given_each_text(
+    rule: AcceptanceRule, tree: str, sampling: Sampling, drawn: Drawn
+) -> None:
     vocab, topology = TREES[tree]
     if rule.misfit(sampling, chain=topology.is_chain):
         pytest.skip("for chains only")
-    step = Step(World(vocab, seed=2, likeness=0.3), topology, rule, sampling, sampling)
+    step = Step(World(vocab, seed=2, likeness=0.3), topology, rule, sampling, sampling, by_depth=drawn)
     enumerated, told = live(step), replayed(step)
     assert any(nodes for nodes in enumerated.values())
     for text, nodes in told.items():

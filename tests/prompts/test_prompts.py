@@ -430,10 +430,10 @@ class TestHuggingFace:
         rows: list[dict[str, Any]] = []
         stand_in = ModuleType("datasets")
 
-        def load_dataset(path: str, split: str) -> list[dict[str, Any]]:
+        def load_dataset(path: str, subset: str = "", *, split: str) -> list[dict[str, Any]]:
             if split != "train":
                 raise ValueError(f"Unknown split {split}\nmore")
-            return rows
+            return [row for row in rows if row.get("subset", "") == subset]
 
         vars(stand_in)["load_dataset"] = load_dataset
         monkeypatch.setitem(sys.modules, "datasets", stand_in)
@@ -442,6 +442,10 @@ class TestHuggingFace:
     def test_rows(self, rows: list[dict[str, Any]]) -> None:
         rows += [{"turns": ["a"], "category": "c", "question_id": 9}, {"prompt": "b", "question_id": None}]
         assert load_prompts(PromptSpec("hf", "some/set")) == [Prompt("9", "c", "a"), Prompt("2", "all", "b")]
+
+    def test_a_subset(self, rows: list[dict[str, Any]]) -> None:
+        rows += [{"prompt": "a", "subset": "main"}, {"prompt": "b", "subset": "other"}]
+        assert [p.text for p in load_prompts(PromptSpec("hf", "some/set", subset="main"))] == ["a"]
 
     def test_errors(self, rows: list[dict[str, Any]]) -> None:
         rows.append({"text": 3})

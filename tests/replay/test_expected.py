@@ -32,6 +32,7 @@ from specdraft.acceptance.base import NO_SOURCE
 from specdraft.acceptance.weights import block_weights, node_weights
 from specdraft.decoding.decode import decode, decode_plainly
 from specdraft.decoding.ending import Ending
+from specdraft.decoding.fitting import COLD
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
@@ -40,10 +41,11 @@ from specdraft.replay.expected import pack_records, rule_weights
 from specdraft.replay.static import pack
 from specdraft.results.metrics import Tally, tally
 from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import RandomSource, Source, seeded
 from specdraft.traces import rule_records
 from specdraft.traces.record import Trajectory
-from specdraft.traces.rule_records import RuleRecords, record_arrays, record_rules
+from specdraft.traces.rule_records import RuleRecords, parts_of, record_rules
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.ranks import PackedRanks
 from specdraft.trees.shapes import Plan, StaticPlan
@@ -145,6 +147,7 @@ def made_up(last: int, children: int, generator: np.random.Generator) -> RuleRec
 
 
 RECORDED = [rule() for rule in registry().values() if rule.replay == "record"]
+PARTS = [part for rule in (None, *RECORDED) for part in parts_of(rule)]
 PI_RULES = [rule for rule in RECORDED if {"pi", "beta"} & {*rule.arrays}]
 lasts = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
@@ -259,7 +262,7 @@ def test_no_step_without_a_second_token() -> None:
 
 
 def test_the_weights_of_a_block() -> None:
-    weights = block_weights(Topology([-1, 0, 1, 2]), np.array([[0.0, 0.5, 3.0, 0.9, 2.0, 0.0]]))
+    weights = block_weights(Topology([-1, 0, 1, 2]), lambda depth: np.array([[0.0, 0.5, 3.0, 0.9, 2.0, 0.0]]))
     by_hand = [
         [1, 0.5, 0.5, 0.5],  # products 0.5, 1.5, 1.35
         [1, 1, 1, 1],  # 3, 2.7, 5.4
@@ -316,7 +319,7 @@ class Judging(NamedTuple):
             ModelDrafter(self.draft),
             texts_of(self.prompts, self.texts),
             sampling,
-            RECORDED,
+            PARTS,
             children,
             [seeded(i) for i in range(len(self.texts))],
             NODES,
@@ -391,7 +394,7 @@ def test_records_are_the_rules_own(judging: Judging, sampling: Sampling) -> None
             WEIGHTS: slow_traversal(*given_rows),
             **{f"kseq.{name}": values for name, values in table.items()},
         }
-        assert own.keys() == wanted.keys() == record_arrays(RECORDED).keys()
+        assert own.keys() == wanted.keys() == {name for part in PARTS for name in part.arrays}
         for name, direct in wanted.items():
             if name == WEIGHTS:  # of roots, not of tokens
                 assert own[name] == pytest.approx(direct.numpy(), abs=1e-6)
@@ -449,10 +452,11 @@ class Tabled(NamedTuple):
         vocab, ending = ENDS[ends]
         return cls(*(TableModel(logits, vocab) for logits in random_logits(vocab, 5)), ending)
 
-    def live(self, plan: Plan, rule: AcceptanceRule, sampling: Sampling, source: Source) -> tuple[list[int], Tally]:
-        made = decode(
-            Verifier(self.target), ModelDrafter(self.draft), plan, rule, sampling, PROMPT, self.ending, source
-        )
+    def live(
+        self, plan: Plan, rule: AcceptanceRule, sampling: Sampling, source: Source, drawn: Drawn = AS_TARGET
+    ) -> tuple[list[int], Tally]:
+        models = Verifier(self.target), ModelDrafter(self.draft)
+        made = decode(*models, plan, rule, sampling, PROMPT, self.ending, source, drawn=drawn)
         made.finish()
         return made.tokens, tally(made.first, made.steps, 0, 0, plan.dynamic)
 
@@ -463,7 +467,12 @@ class Tabled(NamedTuple):
         )
 
     def replayed(
-        self, topology: Topology, rule: AcceptanceRule, sampling: Sampling, text: Sequence[int]
+        self,
+        topology: Topology,
+        rule: AcceptanceRule,
+        sampling: Sampling,
+        text: Sequence[int],
+        drawn: Drawn = AS_TARGET,
     ) -> list[tuple[Tally, float]]:
         """One text's expected counts; several where they depend on histories."""
         one = Trajectory(np.array(text), np.zeros(len(text), dtype=np.float32))
@@ -475,10 +484,9 @@ class Tabled(NamedTuple):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(rule_records, "_History", lambda uniforms: source)
                 texts = texts_of([PROMPT], [one])
-                judged = record_rules(
-                    self.target, ModelDrafter(self.draft), texts, sampling, [rule], most, [seeded()], topology
-                )
-            weights = rule_weights(topology, rule, pack_records(judged, packed.ranks.shape[1]))
+                given = (sampling, parts_of(rule, drawn), most, [seeded()], topology)
+                judged = record_rules(self.target, ModelDrafter(self.draft), texts, *given)
+            weights = rule_weights(topology, rule, pack_records(judged, packed.ranks.shape[1]), drawn=drawn)
             return replay_sampled(topology, weights, packed)[0]
 
         most = max(map(len, topology.children))
@@ -496,26 +504,30 @@ def law(texts: Any) -> dict[tuple[int, ...], float]:
     return dict(found)
 
 
-QUICK = [("chain", "length"), ("wide", "eos")]  # of every tree and every ending
-REST = [pytest.param(*case, marks=pytest.mark.slow) for case in product(EXACT_TREES, ENDS) if case not in QUICK]
+COOLING = Drawn.of([1.7, 0.6], PLAIN)
+QUICK = [("chain", "length", AS_TARGET), ("wide", "eos", AS_TARGET), ("chain", "length", COOLING)]
+ALL = product(EXACT_TREES, ENDS, (AS_TARGET, COOLING, Drawn.of([1, 0], PLAIN)))
+REST = [pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not in QUICK]
 
 
-@pytest.mark.parametrize(("tree", "ends"), [*QUICK, *REST])
+@pytest.mark.parametrize(("tree", "ends", "drawn"), [*QUICK, *REST])
 @pytest.mark.parametrize(
     "rule", [rule() for rule in registry().values() if rule.lossless and not rule.greedy_only], ids=lambda r: r.kind
 )
-def test_replay_is_live_decoding_in_expectation(rule: AcceptanceRule, tree: str, ends: str) -> None:
+def test_replay_is_live_decoding_in_expectation(rule: AcceptanceRule, tree: str, ends: str, drawn: Drawn) -> None:
     topology, pair = EXACT_TREES[tree], Tabled.of(ends)
-    if rule.misfit(PLAIN, chain=topology.is_chain):
-        pytest.skip("for chains only")
-    live = list(outcomes(lambda source: pair.live(StaticPlan(topology), rule, PLAIN, source)))
+    if rule.misfit(PLAIN, chain=topology.is_chain) or (drawn.temperatures and rule.draw == "rank"):
+        pytest.skip("for chains only, or nothing is drawn")
+    if drawn.coldest(PLAIN) < COLD and rule.draw == "without_replacement":
+        pytest.skip("only drafting tells how many children there are")
+    live = list(outcomes(lambda source: pair.live(StaticPlan(topology), rule, PLAIN, source, drawn)))
     texts = pair.texts(PLAIN)
     assert law((text, chance) for (text, _), chance in live) == pytest.approx(texts, abs=CLOSE)
     if rule.replay != "none":
         counted = [
             (one, chance * own)
             for text, chance in texts.items()
-            for one, own in pair.replayed(topology, rule, PLAIN, text)
+            for one, own in pair.replayed(topology, rule, PLAIN, text, drawn)
         ]
         assert expected([(one, chance) for (_, one), chance in live]) == pytest.approx(expected(counted), abs=CLOSE)
 

@@ -42,6 +42,7 @@ KEYS = [
     "top_k",
     "top_p",
     "max_new_tokens",
+    "draft_temperature",
     "cost_context",
     "cost_batch",
     "prompts",
@@ -76,7 +77,7 @@ RATIOS = [
     "plain_nll",
 ]
 DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "length", "acceptance", "temperature",
-               "engine"]  # fmt: skip
+               "draft_temperature", "engine"]  # fmt: skip
 WITH_INTERVALS = [f"{name}{end}" for name in [*RATIOS, "perplexity", "nll_over_plain"] for end in ("", "_lo", "_hi")]
 COLUMNS = {
     "records.csv": [*KEYS, *COUNTS, *TIMES, "latency_s", *RATIOS, "perplexity"],

@@ -472,7 +472,7 @@ class TestSeeds:
         judged: list[list[str]] = []
 
         def judging(*given: Any) -> Any:
-            judged.append([rule.kind for rule in given[4]])
+            judged.append([part.name for part in given[4]])
             return record_rules(*given)
 
         monkeypatch.setattr(traces, "record_rules", judging)

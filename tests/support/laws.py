@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,16 +20,24 @@ def law_of_record(rule: AcceptanceRule, record: Mapping[str, torch.Tensor], coun
 
 
 def weights_of_text(
-    rule: AcceptanceRule, topology: Topology, target: torch.Tensor, draft: torch.Tensor, tokens: torch.Tensor
+    rule: AcceptanceRule,
+    topology: Topology,
+    target: torch.Tensor,
+    drafts: Sequence[torch.Tensor],
+    tokens: torch.Tensor,
 ) -> list[float]:
-    """P(node accepted | a step starts before this text) of each node, the distributions `[T, vocab]` those along it."""
+    """P(node accepted | a step starts before this text) of each node, the distributions `[T, vocab]` those along it,
+    the drafter's at depth 1, 2, ..., the last for all below."""
     if by_node(rule):
         follower = rule.follow(topology, 1, len(tokens) + 1)
-        follower.take(1, target[None].double(), draft[None].double(), tokens[None])
-        packed = {name: values.numpy() for name, values in follower.record().items()}
+        at = [draft[None].double() for draft in drafts]
+        follower.take(1, target[None].double(), lambda depth: at[min(depth, len(at)) - 1], tokens[None])
+        packed = [{name: values.numpy() for name, values in follower.record().items()}]
     else:
-        packed = _packed(rule.record(target, draft, tokens, max(map(len, topology.children)), NO_SOURCE))
-    return [float(weight[0, 0]) for weight in rule.weights(topology, packed)]
+        most = max(map(len, topology.children))
+        packed = [_packed(rule.record(target, draft, tokens, most, NO_SOURCE)) for draft in drafts]
+    weights = rule.weights(topology, packed[0]) if len(packed) == 1 else rule.weights_by_depth(topology, packed)
+    return [float(weight[0, 0]) for weight in weights]
 
 
 def _packed(record: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

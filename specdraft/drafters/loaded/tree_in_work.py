@@ -198,7 +198,8 @@ class TreeInWork:
         if drawing.draw == "rank":
             return rank_tokens(logits, count)
         # in float32 rare children have probability 0
-        self._drawn_from.append(standardise(logits.double(), drawing.sampling))
+        depth = len(self._drawn_from) + 1
+        self._drawn_from.append(standardise(logits.double(), drawing.at(depth)))
         tokens, valid = draw_children(self._drawn_from[-1], count, drawing.draw, drawing.source)
         self._valid.append(valid)
         return tokens

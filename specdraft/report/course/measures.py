@@ -34,7 +34,8 @@ METRICS = {  # -> numerator terms, denominator; see `results.metrics.RATIOS`
     "loop_share": (("looped_tokens",), "new_tokens"),
     "est_speedup": (("est_plain_s",), "est_s"),
 }
-ONE_VALUE = ("drafter", "max_new_tokens", "top_k", "top_p", "pruning", "length", "batch", "engine", "prompts")
+ONE_VALUE = ("drafter", "max_new_tokens", "top_k", "top_p", "draft_temperature", "pruning", "length", "batch", "engine",
+             "prompts")  # fmt: skip
 EQUAL_ON_CHAINS = {  # rules that are the same law on a chain (tests/test_equal_settings.py)
     "recursive": "rejection",
     "no_replacement": "rejection",

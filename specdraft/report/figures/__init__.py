@@ -15,6 +15,7 @@ from specdraft.report.figures.categories import categories
 from specdraft.report.figures.charts import METRIC_TITLES
 from specdraft.report.figures.controls import controlled
 from specdraft.report.figures.depth import depth
+from specdraft.report.figures.draft_temperature import draft_temperature
 from specdraft.report.figures.heat import heat
 from specdraft.report.figures.latency import latency
 from specdraft.report.figures.lengths import lengths
@@ -50,6 +51,7 @@ FIGURES: tuple[Callable[[Canvas], Figure | None], ...] = (  # in the report's or
     pruning,
     policies,
     settings,
+    draft_temperature,
     theory,
     latency,
     measured_speedup,

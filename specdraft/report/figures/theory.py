@@ -63,6 +63,7 @@ def _predicted(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per chain that the closed form is for, with `predicted`: its tokens per step."""
     rule = rows["acceptance"] if "acceptance" in rows else pd.Series("", index=rows.index)
     chains = rows[(rows["tree"] == CHAIN) & rule.isin(TOKEN_WISE) & rows["alpha"].between(0, 1)]
+    chains = chains[~chains["draft_temperature"].str.contains("-")]  # one alpha for all depths
     chains = chains.drop_duplicates(["panel", "budget"])
     gammas = chains["nodes"].fillna(chains["budget"])
     tokens = [expected_tokens(float(a), int(n)) for a, n in zip(chains["alpha"], gammas, strict=True)]

@@ -357,6 +357,7 @@ def _decode(pair: Pair, combination: Combination, how: Drafting, text: Text, sea
         source,
         how.pruning,
         how.sizing,
+        drawn=combination.drawn,
         earlier=how.earlier,
         max_time_s=limit_s,
         times=seat.times,

@@ -33,7 +33,7 @@ from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
 from specdraft.study.turns import read_prompts
 from specdraft.traces.library import PairTraces, pair_traces
-from specdraft.traces.rule_records import by_node
+from specdraft.traces.rule_records import Part, by_node, parts_of
 from specdraft.traces.score_losses import score_losses
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED, Watch
@@ -172,14 +172,23 @@ class ReplayEngine:
         first = group.combinations[0]
         ending = Ending(first.settings.max_new_tokens, pair.eos_ids)
         children = most_children(c.topology for c in group.combinations if c.rule.replay != "rank")
-        rules = {c.rule.kind: c.rule for c in group.combinations if c.rule.replay == "record"}
-        draw, asked = work.draw(group.repeats[0]), [*rules.values()]
+        draw, asked = work.draw(group.repeats[0]), _recorded_parts(group.combinations)
         trees = [c.topology for c in group.combinations if by_node(c.rule) and c.topology is not None]
         tree = union_of(trees) if trees else None
         store = self.store.labelled(prompts=first.prompts.label)
         return pair_traces(
             pair, prompt_ids, first.sampling, ending, store, self.note, draw, children, self.watch, asked, tree
         )
+
+
+def _recorded_parts(combinations: Iterable[Combination]) -> list[Part]:
+    """What is recorded for their rules along sampled texts, each part once; the overlap at the target's temperature is
+    there for rules that draw nothing."""
+    overlap = parts_of(None)
+    for c in combinations:
+        overlap += parts_of(None, c.drawn)
+    recorded = [part for c in combinations if c.rule.replay == "record" for part in parts_of(c.rule, c.drawn)]
+    return list({part.name: part for part in [*overlap, *recorded]}.values())
 
 
 def _reliability(group: SameTexts, replayer: Replayer) -> pd.DataFrame | None:
@@ -253,7 +262,8 @@ def _replayed(
     """One text of each prompt that is due, once for each of the repeats that it stands for."""
     places = [place for place, prompt in enumerate(work.prompts) if prompt.prompt_id in due]
     prompts, plan = [work.prompts[place] for place in places], combination.together.plan
-    how = (combination.rule, work.with_steps, np.array(places), combination.pruning, combination.length)
+    policies = (combination.pruning, combination.length, combination.drawn)
+    how = (combination.rule, work.with_steps, np.array(places), *policies)
     if plan is None:
         counted = replayer.run(combination.shape, combination.settings.budget, *how)
     else:
