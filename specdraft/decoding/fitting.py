@@ -40,6 +40,7 @@ class Together:
         cost_batch: texts that go together where `length` looks at costs.
         batch: texts that are decoded side by side.
         cache: what their keys and values are kept in.
+        encodes: the target is an encoder-decoder.
     """
 
     shape: Shape
@@ -59,6 +60,7 @@ class Together:
     cost_batch: int = 1
     batch: int = 1
     cache: str = "auto"
+    encodes: bool = False
 
     @property
     def most(self) -> int:
@@ -164,6 +166,11 @@ class Together:
     def _wrong_engine(self) -> str | None:
         """Why texts cannot be decoded side by side, or with these caches."""
         fixed = self.cache in ("static", "graph")
+        if self.encodes and (self.batch > 1 or fixed):
+            asked, expected = (
+                (f"batch={self.batch}", "batch=1") if self.batch > 1 else (f"cache={self.cache}", "cache=auto")
+            )
+            return f"{asked} is for decoder-only models, and the target is an encoder-decoder; expected {expected}"
         if self.runs == "replay" and (self.batch > 1 or fixed):
             key = f"batch={self.batch}" if self.batch > 1 else f"cache={self.cache}"
             return f"{key} is for engine=live: what is counted in replay does not depend on it"

@@ -224,6 +224,7 @@ class SpeculativeDecoder:
             pruning=policy,
             length=sized,
             cache=cache,
+            encodes=pair.files.target.encodes,
         )
         together.refuse()
         budget = together.most
