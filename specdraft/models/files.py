@@ -134,7 +134,7 @@ class ModelFiles:
     def _check_start(self) -> None:
         if start_token(self._settings, self.config) is None:
             raise ModelError(
-                f"{self.spec.path}: neither generation_config.json nor config.json has decoder_start_token_id, which an "
+                f"{self.spec.path}: generation_config.json and config.json lack decoder_start_token_id, which an "
                 "encoder-decoder's text begins with"
             )
 
