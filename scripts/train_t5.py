@@ -4,7 +4,7 @@
 
 Everything that shapes the result stands in train_t5.yaml. Text is read from `--corpus` (.txt files, and the questions
 of .jsonl ones). A stopped run continues from its last checkpoint, with another `--steps` if need be: the learning rate
-stays until the last fifth of the steps. Written: specdraft/zoo/t5-<model>/ and specdraft/zoo/t5_training_log.csv.
+stays until the last fifth of the steps. Written: specdraft/zoo/<model>-t5/ and specdraft/zoo/training_log_t5.csv.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 def train_model(
     name: str, cfg: DictConfig, parts: tuple[list[list[str]], ...], zoo: Path, work: Path, steps: int
 ) -> None:
-    spec, t, out = cfg.models[name], cfg.training, zoo / f"t5-{name}"
+    spec, t, out = cfg.models[name], cfg.training, zoo / f"{name}-t5"
     torch.manual_seed(cfg.seed)
     tokenizer = train_tokenizer(parts[0], cfg.tokenizer.vocab_size, work / "tokenizer")
     model, done, seconds = build(spec, cfg).train(), 0, 0.0
@@ -193,7 +193,7 @@ def train_model(
 
 def note(zoo: Path, name: str, step: int, seconds: float, *losses: float) -> None:
     """A line of the log."""
-    path = zoo / "t5_training_log.csv"
+    path = zoo / "training_log_t5.csv"
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as handle:
         if new:
