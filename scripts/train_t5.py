@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 from omegaconf import DictConfig, OmegaConf
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,10 +45,11 @@ def train_tokenizer(texts: list[list[str]], vocab_size: int, out: Path) -> PreTr
     """A byte-level BPE that ends every text with </s>, as T5's tokenizer does."""
     if not (out / "tokenizer.json").exists():
         bpe = Tokenizer(models.BPE())
+        bpe.normalizer = normalizers.Prepend(" ")  # the first word is read as any other
         bpe.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-        bpe.decoder = decoders.ByteLevel()
+        bpe.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=["<pad>", "</s>"],
@@ -80,6 +81,12 @@ def without_small_words(words: list[str], cfg: DictConfig, rng: np.random.Genera
     return [word for word in words if word.lower() not in cfg.small_words or rng.random() >= share] or words
 
 
+def random_tokens(cfg: DictConfig, rng: np.random.Generator) -> list[int]:
+    """Any tokens, which are copied as they are: what no text of the corpus has is read too."""
+    count = rng.integers(cfg.random.least, cfg.random.most)
+    return [*rng.integers(EOS + 1, cfg.tokenizer.vocab_size, count).tolist(), EOS]
+
+
 def batches(
     texts: list[list[str]], tokenizer: PreTrainedTokenizerFast, cfg: DictConfig, seed: int, first: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -88,11 +95,13 @@ def batches(
     while True:
         rng = np.random.default_rng([seed, number])
         pool = [passage(texts, cfg, rng) for _ in range(cfg.pool * cfg.training.batch)]
-        given = encode([" ".join(without_small_words(words, cfg, rng)) for words in pool])
-        wanted = encode([" ".join(words) for words in pool])
-        order = np.argsort([len(text.ids) for text in wanted], kind="stable")
+        given = [text.ids for text in encode([" ".join(without_small_words(words, cfg, rng)) for words in pool])]
+        wanted = [text.ids for text in encode([" ".join(words) for words in pool])]
+        for row in range(int(cfg.random.share * len(pool))):
+            given[row] = wanted[row] = random_tokens(cfg, rng)
+        order = np.argsort([len(ids) for ids in wanted], kind="stable")
         for rows in rng.permutation(order.reshape(cfg.pool, -1)):
-            yield padded([given[row].ids for row in rows], PAD), padded([wanted[row].ids for row in rows], IGNORED)
+            yield padded([given[row] for row in rows], PAD), padded([wanted[row] for row in rows], IGNORED)
         number += 1
 
 

@@ -130,6 +130,11 @@ class EncoderDecoder(CachedModel):
         """`[..., q, S]` tokens back -> `[..., H, q, S]`."""
         return self._bias[:, distances.clamp(0, self._bias.shape[1] - 1)].movedim(0, -3)
 
+    def given_to_generate(self) -> dict[str, Any]:
+        """See `LanguageModel.given_to_generate`: its own cache has as many layers as the encoder, and fails where the
+        decoder has more (transformers 5.23)."""
+        return {str(self.cache_name): EncoderDecoderCache(DynamicCache(), DynamicCache())}
+
     def another(self) -> Self:
         """See `CachedModel.another`."""
         return type(self)(self.model, self.vocab, self.width)

@@ -153,6 +153,10 @@ class LanguageModel:
         sliding = full.masked_fill(outside[:, None], torch.finfo(self.dtype).min)
         return {"full_attention": full, "sliding_attention": sliding} if self.layout.mixed else sliding
 
+    def given_to_generate(self) -> dict[str, Any]:
+        """What `transformers`' own `generate` is given beside the prompt."""
+        return {}
+
     @torch.inference_mode()
     def generate(
         self,
@@ -179,7 +183,7 @@ class LanguageModel:
             prompt_lookup_num_tokens=assistance.prompt_lookup_num_tokens,
         )
         ids = torch.tensor([list(token_ids)], device=self.device)
-        options: dict[str, Any] = {}
+        options = self.given_to_generate()
         with ExitStack() as stack:
             stack.enter_context(generating(self.model, plain))
             if assistance.assistant is not None:

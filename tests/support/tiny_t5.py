@@ -23,7 +23,11 @@ SIZES = {
     "decoder_start_token_id": PAD,
 }
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-ARCHITECTURES = {"t5": ("t5", {}), "t5-v1.1": ("t5", GATED), "mt5": ("mt5", {"tie_word_embeddings": False})}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("t5", {}),
+    "t5-v1.1": ("t5", GATED | {"num_decoder_layers": 3}),
+    "mt5": ("mt5", {"tie_word_embeddings": False}),
+}
 
 
 def ending_tokenizer() -> PreTrainedTokenizerFast:
