@@ -106,3 +106,13 @@ def test_the_prompt_may_be_longer_than_what_the_decoder_reads(t5_pair_folders: P
     assert result.token_ids == pair.target.generate(pair.encode(long), 10, pair.eos_ids)
     cut = SpeculativeDecoder(pair, "kary", budget=4, max_new_tokens=10, max_prompt_tokens=9).generate(long)
     assert cut.token_ids == pair.target.generate(pair.encode("bc abc "[-8:]), 10, pair.eos_ids)
+
+
+@pytest.mark.parametrize("command", ["train medusa", "train draft", "train eagle", "train nano", "fit alignment"])
+def test_what_learns_from_a_decoders_states(
+    command: str, t5_pair_folders: PairFolders, tmp_path: Path, run: Run
+) -> None:
+    said = run(*command.split(), *overrides(t5_pair_folders)[:3], "--out", tmp_path / "out.safetensors")
+    assert said.code == 2
+    assert f"specdraft {command} learns from a decoder-only target's states; " in said.err
+    assert not (tmp_path / "out.safetensors").exists()
