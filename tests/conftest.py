@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from support.command_line import Run, Said
 from support.tiny_models import PairFolders, save_pair
+from support.tiny_t5 import save_t5_pair
 from transformers.utils import logging as transformers_logging
 
 from specdraft import cli
@@ -59,3 +60,9 @@ def tiny_pair_folders(tmp_path_factory: pytest.TempPathFactory) -> PairFolders:
 @pytest.fixture(scope="session")
 def tiny_pair(tiny_pair_folders: PairFolders) -> Pair:
     return load_pair(tiny_pair_folders.spec())
+
+
+@pytest.fixture(scope="session")
+def t5_pair_folders(tmp_path_factory: pytest.TempPathFactory) -> PairFolders:
+    """An encoder-decoder and its draft model as saved folders. Do not write into them."""
+    return save_t5_pair(tmp_path_factory.mktemp("t5-pair"))

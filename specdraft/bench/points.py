@@ -27,6 +27,8 @@ def no_room(files: PairFiles, point: CostPoint, largest: int) -> str | None:
     with less."""
     if point == USUAL:
         return None
+    if point.batch > 1 and files.target.encodes:
+        return f"cost.batch={point.batch} is for decoder-only models, and the target is an encoder-decoder"
     said = f"cost.context={point.context} cost.batch={point.batch}"
     room = files.context_length
     if room is not None and point.context + largest > room:

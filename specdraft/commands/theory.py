@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from specdraft.commands.options import AsJson, ConfigDir, Overrides, console, shown_progress
 from specdraft.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def theory(
@@ -21,25 +18,37 @@ def theory(
     cost: Annotated[
         float | None, typer.Option("--cost", help="time of a draft step over a target step (default 0)")
     ] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", help="a published table beside the formula: t5 (Leviathan et al. 2023)")
+    ] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the closed forms of speculative decoding.
 
-    For numbers: --alpha A --gamma G --cost C. For a pair, beside what it does: overrides.
+    For numbers: --alpha A --gamma G --cost C. For a pair, beside what it does: overrides. For what was published of
+    T5-XXL with T5 small, base and large: --table t5.
     """
-    from specdraft.viewer.theory_tables import formula_tables, prediction_tables
+    from specdraft.viewer.theory_tables import formula_tables, prediction_tables, published_table
 
+    if table is not None and (overrides or any(given is not None for given in (alpha, gamma, cost))):
+        raise UserError("--table shows what was published; it goes with no other number and no override")
     if alpha is None and (gamma, cost) != (None, None):
         raise UserError("--gamma and --cost need --alpha; without it those of a pair are measured")
-    if alpha is not None:
+    if table is not None:
+        from specdraft.theory.published import table as published
+
+        rows = published(table)
+        results: dict[str, Any] = {"table": table, "rows": [row.as_dict() for row in rows]}
+        shown = published_table(rows)
+    elif alpha is not None:
         if overrides:
             raise UserError(f"--alpha is for numbers alone; it does not go with {overrides[0]!r}")
         if gamma is None:
             raise UserError("--alpha needs --gamma, the length of the chain")
         from specdraft.theory.formulas import facts
 
-        results: dict[str, Any] = facts(alpha, gamma, cost or 0.0)
+        results = facts(alpha, gamma, cost or 0.0)
         shown = formula_tables(results)
     else:
         from specdraft.theory.prediction import predict

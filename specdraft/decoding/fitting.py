@@ -42,6 +42,7 @@ class Together:
         batch: texts that are decoded side by side.
         cache: what their keys and values are kept in.
         drawn: with which temperatures the drafter draws.
+        encodes: the target is an encoder-decoder.
     """
 
     shape: Shape
@@ -62,6 +63,7 @@ class Together:
     batch: int = 1
     cache: str = "auto"
     drawn: Drawn = AS_TARGET
+    encodes: bool = False
 
     @property
     def most(self) -> int:
@@ -168,6 +170,11 @@ class Together:
     def _wrong_engine(self) -> str | None:
         """Why texts cannot be decoded side by side, or with these caches."""
         fixed = self.cache in ("static", "graph")
+        if self.encodes and (self.batch > 1 or fixed):
+            asked, expected = (
+                (f"batch={self.batch}", "batch=1") if self.batch > 1 else (f"cache={self.cache}", "cache=auto")
+            )
+            return f"{asked} is for decoder-only models, and the target is an encoder-decoder; expected {expected}"
         if self.runs == "replay" and (self.batch > 1 or fixed):
             key = f"batch={self.batch}" if self.batch > 1 else f"cache={self.cache}"
             return f"{key} is for engine=live: what is counted in replay does not depend on it"

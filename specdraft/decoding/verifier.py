@@ -50,7 +50,8 @@ class Verifier:
     def prefill(self, prompt_ids: Sequence[int]) -> Forward:
         """Start over with a prompt; `[vocab]` logits after it, the states of all its tokens."""
         self.model.reset()
-        self._prompt_length, self._after_prompt = len(prompt_ids), self.model.prefill(prompt_ids, self.layers)
+        self._after_prompt = self.model.prefill(prompt_ids, self.layers)
+        self._prompt_length = self.model.length
         return self._after_prompt
 
     def rewind(self) -> Forward:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.drafters.base import Target
 from specdraft.drafters.draft_model import Model
@@ -26,6 +26,7 @@ class Aligned(Model):
         path: an alignment that `specdraft fit alignment` wrote. Left out: the pair's `heads`.
     """
 
+    for_encoders: ClassVar[bool] = False
     kind: str = "aligned"
 
     @property

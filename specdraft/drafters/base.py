@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -327,8 +327,10 @@ class DrafterSpec:
         kind: the drafter's name.
         path: its weights, of drafters that own any besides the pair's draft model: a folder or `zoo:NAME`. Left out:
             the pair's `heads`.
+        for_encoders: whether it drafts for encoder-decoders too.
     """
 
+    for_encoders: ClassVar[bool] = False
     kind: str = ""
     path: str | None = None
 
@@ -347,6 +349,11 @@ class DrafterSpec:
 
     def check_target(self, target: ModelFiles) -> None:
         """Raise `ConfigError` where it cannot draft for this target."""
+        if target.encodes and not self.for_encoders:
+            raise ConfigError(
+                f"drafter={self.kind} drafts for decoder-only targets; {target.spec.path} is an encoder-decoder, which "
+                "takes a draft model that is one too (drafter=model) or look-ups (drafter=ngram, drafter=suffix)"
+            )
 
     def weights(self, pair: PairSpec) -> ModelSpec | None:
         """Which weights it drafts with; None of a drafter without any.

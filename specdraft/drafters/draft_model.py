@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdraft.drafters.base import DrafterSpec, DrafterTraits, Target
 from specdraft.errors import ConfigError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Model(DrafterSpec):
     """The pair's draft model (`pair.draft`)."""
 
+    for_encoders: ClassVar[bool] = True
     kind: str = "model"
 
     @property

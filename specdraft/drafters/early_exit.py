@@ -50,6 +50,7 @@ class EarlyExit(DrafterSpec):
             raise ConfigError(
                 f"drafter=early_exit shares the target's weights, which does not go with {what} ({target.spec.path})"
             )
+        super().check_target(target)
 
     def layers_of(self, target: ModelFiles) -> int:
         """How many of a target's layers draft."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from specdraft.config import read_json
 from specdraft.drafters.base import DrafterSpec
@@ -54,6 +54,7 @@ class NanoFiles(HeadFiles):
 class Nano(Model):
     """A model of the last few tokens; `specdraft train nano` makes one (`drafter.path`, else the pair's `heads`)."""
 
+    for_encoders: ClassVar[bool] = False
     kind: str = "nano"
 
     def weights(self, pair: PairSpec) -> ModelSpec:

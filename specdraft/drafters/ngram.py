@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from math import exp
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from specdraft.drafters.base import DrafterSpec, DrafterTraits, Target
 from specdraft.drafters.from_text import Reader, TextDrafter, text_facts
@@ -55,6 +55,7 @@ class Ngram(DrafterSpec):
         num_output_tokens: how many tokens are copied at most; of `trie`, levels of its own tree.
     """
 
+    for_encoders: ClassVar[bool] = True
     kind: str = "ngram"
     variant: str = "hf"
     max_matching_ngram_size: int | None = None

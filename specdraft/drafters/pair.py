@@ -107,6 +107,12 @@ class PairFiles:
         self.drafter.check_target(self.target)
         for files in self.models:
             files.check_supported()
+        if self.draft and self.drafter.for_encoders and self.draft.encodes != self.target.encodes:
+            other, one = (self.draft, self.target) if self.target.encodes else (self.target, self.draft)
+            raise ModelError(
+                f"pair {self.spec.name}: {one.spec.path} is an encoder-decoder and {other.spec.path} is not; expected "
+                "two encoder-decoders, or none"
+            )
         own = self.draft and self.draft.tokenizer is not self.target.tokenizer
         if self.draft and own and (differing := self._differing(self.target.tokenizer, self.draft.tokenizer)):
             raise ModelError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, isfinite
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from specdraft.drafters.base import DrafterSpec, DrafterTraits, RowOf, Target
 from specdraft.drafters.from_text import Reader, TextDrafter, text_facts
@@ -40,6 +40,7 @@ class Suffix(DrafterSpec):
             a draft from there wins with a larger score only.
     """
 
+    for_encoders: ClassVar[bool] = True
     kind: str = "suffix"
     max_depth: int = 64
     factor: float = 1.0

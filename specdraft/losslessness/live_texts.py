@@ -219,7 +219,7 @@ def chi_square(pair: Pair, case: Case, name: str, ids: Sequence[int], texts: int
     length = max(1, min(TESTED_TOKENS, case.max_new_tokens - 1))
 
     def law_after(prefix: Prefix) -> torch.Tensor:
-        return standardise(pair.target.after([*ids, root, *prefix]), case.sampling)
+        return standardise(pair.target.after(ids, [root, *prefix]), case.sampling)
 
     cells = Cells(law_after, length, FEWEST / texts, eos)
     seen: Counter[Prefix] = Counter()

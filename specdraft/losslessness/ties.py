@@ -10,10 +10,9 @@ import torch
 from specdraft.decoding.verifier import Verifier
 from specdraft.errors import LosslessnessError
 from specdraft.losslessness.certificate import largest_tie
-from specdraft.models.batch import Batch
+from specdraft.models.batch import Batch, causal
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
-from specdraft.models.language_model import LanguageModel
 from specdraft.models.self_check import last_place
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
@@ -22,7 +21,7 @@ TREE_SIZES = (1, 4, 16, 64)  # of the trees that a difference in a 16-bit type i
 
 
 def compare_greedy(
-    model: LanguageModel, check: SelfCheck, prompt_ids: Sequence[int], plain: Sequence[int], decoded: Sequence[int]
+    model: CachedModel, check: SelfCheck, prompt_ids: Sequence[int], plain: Sequence[int], decoded: Sequence[int]
 ) -> dict[str, Any] | None:
     """Compare a decoded continuation with plain greedy decoding.
 
@@ -40,7 +39,7 @@ def compare_greedy(
         (i for i, (p, d) in enumerate(zip(plain, decoded, strict=False)) if p != d), min(len(plain), len(decoded))
     )
     if model.dtype == torch.float32 or position >= min(len(plain), len(decoded)):
-        gap, largest = top_two_gap(model, [*prompt_ids, *plain[:position]]), largest_tie(check)
+        gap, largest = top_two_gap(model, prompt_ids, plain[:position]), largest_tie(check)
     else:
         rivals = [plain[position], decoded[position]]
         gap, largest = rounding_between(model, prompt_ids, plain[:position], rivals)
@@ -52,14 +51,14 @@ def compare_greedy(
     )
 
 
-def top_two_gap(model: LanguageModel, token_ids: Sequence[int]) -> float:
-    """How far apart the two best logits are after `token_ids`, from a forward without a cache."""
-    best = model.after(token_ids).topk(2).values
+def top_two_gap(model: CachedModel, prompt_ids: Sequence[int], text: Sequence[int]) -> float:
+    """How far apart the two best logits are after a prompt and a text, from one forward."""
+    best = model.after(prompt_ids, text).topk(2).values
     return float(best[0] - best[1])
 
 
 def rounding_between(
-    model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[int], rivals: Sequence[int]
+    model: CachedModel, prompt_ids: Sequence[int], text: Sequence[int], rivals: Sequence[int]
 ) -> tuple[float, float]:
     """How far apart the logits of two tokens are after a text, and by how much forwards of that text differ in them.
 
@@ -74,31 +73,38 @@ def rounding_between(
         a cache, sequential decoding, a padded batch and trees of several sizes, at least their last place in the
         model's type.
     """
-    whole = [*prompt_ids, *text]
-    trees = [_in_tree(model, whole, nodes) for nodes in TREE_SIZES]
-    logits = [model.after(whole), _sequential(model, prompt_ids, text), _batched(model, whole), *trees]
+    forwards = [model.after(prompt_ids, text), _sequential(model, prompt_ids, text), _batched(model, prompt_ids, text)]
+    trees = [_in_tree(model, prompt_ids, text, nodes) for nodes in TREE_SIZES] if text or not model.encodes else []
+    logits = [*forwards, *trees]
     seen = torch.stack([given[list(rivals)] for given in logits])  # [forwards, 2]
     ranges = seen.max(0).values - seen.min(0).values
     differ_by = sum(max(float(r), last_place(logit, model.dtype)) for r, logit in zip(ranges, seen[0], strict=True))
     return float((seen[0, 0] - seen[0, 1]).abs()), differ_by
 
 
-def _sequential(model: LanguageModel, prompt_ids: Sequence[int], text: Sequence[int]) -> torch.Tensor:
-    cached = CachedModel(model.model, model.vocab)
+def _sequential(model: CachedModel, prompt_ids: Sequence[int], text: Sequence[int]) -> torch.Tensor:
+    cached = model.another()
     logits = cached.prefill(prompt_ids).logits
     for token in text:
         logits = cached.extend(token)
     return logits
 
 
-def _batched(model: LanguageModel, token_ids: Sequence[int]) -> torch.Tensor:
-    return Batch(model, [token_ids, [*token_ids, *token_ids[:1]]]).logits[0]
+def _batched(model: CachedModel, prompt_ids: Sequence[int], text: Sequence[int]) -> torch.Tensor:
+    batch = Batch(model, [prompt_ids, [*prompt_ids, *prompt_ids[:1]]])
+    if not text:
+        return batch.logits[0]
+    order = torch.arange(len(text), device=model.device)[None]
+    tokens = torch.tensor([list(text)] * 2, device=model.device)
+    return batch.append(tokens, order, causal(0, len(text), model.device))[0, -1]
 
 
-def _in_tree(model: LanguageModel, token_ids: Sequence[int], nodes: int) -> torch.Tensor:
+def _in_tree(model: CachedModel, prompt_ids: Sequence[int], text: Sequence[int], nodes: int) -> torch.Tensor:
     """The last token as the root of so many children."""
-    verifier = Verifier(CachedModel(model.model, model.vocab))
-    if len(token_ids) > 1:
-        verifier.prefill(token_ids[:-1])
+    verifier = Verifier(model.another())
+    *before, last = text or prompt_ids
+    for run in (prompt_ids, before) if text else (before,):
+        if run:
+            verifier.model.prefill(run)
     star = Topology.from_paths([(rank,) for rank in range(nodes)])
-    return verifier.verify(DraftTree(star, [token_ids[-1]] * len(star))).logits[0]
+    return verifier.verify(DraftTree(star, [last] * len(star))).logits[0]

@@ -6,6 +6,7 @@ Letters in shapes: B rows of a batch, q tokens of a row that are fed, S slots of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +30,15 @@ class Batch:
 
     Attributes:
         logits: `[B, vocab]` float32 after each prompt's last token.
-        prompt_lengths: `[B]` tokens of each prompt; `width`: of the longest one.
+        prompt_lengths: `[B]` tokens of each prompt, or of what is in the cache instead (see `LanguageModel.starts`);
+            `width`: of the longest one.
         slots: how many slots there are behind the prompts.
     """
 
     @torch.inference_mode()
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
-        self._model, self._cache, device = model, model.new_cache(), model.device
+        self._model, self._cache, device = model, model.new_cache(prompts), model.device
+        prompts = model.starts(prompts)
         self.prompt_lengths = np.array([len(prompt) for prompt in prompts])
         self._lengths = torch.from_numpy(self.prompt_lengths).to(device)[:, None]
         ids = padded(prompts, device)
@@ -85,6 +88,10 @@ class Batch:
         prompts = self._prompts[:, None].expand(-1, seen.shape[1], -1)
         return torch.cat([prompts, seen.expand(rows, -1, -1)], 2)
 
+    def cache_beside(self, rows: torch.Tensor) -> Any:
+        """See `LanguageModel.cache_beside`."""
+        return self._model.cache_beside(self._cache, rows)
+
     def states(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each layer, `[B, heads, width + slots, d]`."""
         return [(layer.keys, layer.values) for layer in self._cache.layers]
@@ -101,13 +108,7 @@ def additive_masks(
         positions: `[B, q]` of the tokens.
         slots: `[B, s]` the positions of what is there, the tokens themselves included.
     """
-    full = tail_mask(visible, model.dtype)[:, None]
-    window = model.layout.window
-    if window is None:
-        return full
-    outside = positions[:, :, None] - slots[:, None] >= window
-    sliding = full.masked_fill(outside[:, None], torch.finfo(model.dtype).min)
-    return {"full_attention": full, "sliding_attention": sliding} if model.layout.mixed else sliding
+    return model.placed(tail_mask(visible, model.dtype)[:, None], positions, slots)
 
 
 def by_device(model: LanguageModel, limits: Mapping[str, int]) -> int:

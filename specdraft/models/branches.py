@@ -74,7 +74,7 @@ class Branches:
     """
 
     def __init__(self, model: LanguageModel, batch: Batch) -> None:
-        self._model, self._texts = model, batch.states()
+        self._model, self._texts, self._cache_beside = model, batch.states(), batch.cache_beside
         self._lengths, self._width, self._slots = batch.prompt_lengths, batch.width, batch.slots
         self._most = most_of_row(batch.width + batch.slots)
         self._fed = [[states.new_empty(0, *states.shape[1::2]) for states in layer] for layer in self._texts]
@@ -140,7 +140,7 @@ class Branches:
 
     def _cache(self, text: torch.Tensor, needed: torch.Tensor) -> Any:
         """Of these texts `[R]` and fed tokens `[R, A]`."""
-        cache = self._model.new_cache()
+        cache = self._cache_beside(text)
         for number, (texts, fed) in enumerate(zip(self._texts, self._fed, strict=True)):
             text, needed = text.to(texts[0].device), needed.to(texts[0].device)
             pairs = zip(texts, fed, strict=True)  # keys, values

@@ -35,14 +35,21 @@ class CachedModel(LanguageModel):
         """Slots appended since the last commit."""
         return self._pending_positions.shape[0]
 
+    def another(self) -> CachedModel:
+        """The same model with a cache of its own, which grows."""
+        return CachedModel(self.model, self.vocab, self.width)
+
     @torch.inference_mode()
     def prefill(self, token_ids: Sequence[int], layers: Sequence[int] = ()) -> Forward:
         """Commit a run of tokens after what is committed: `[vocab]` logits after the last one, states of all of them.
+        The first run is a prompt.
 
         Args:
             token_ids: the run.
             layers: whose states are wanted.
         """
+        if not self.length:
+            self._cache, (token_ids,) = self.new_cache([token_ids]), self.starts([token_ids])
         tokens = torch.tensor([list(token_ids)], device=self.device)
         positions = torch.arange(self.length, self.length + tokens.shape[1], device=self.device)[None]
         logits, hidden = self.forward(tokens, layers, position_ids=positions, cache=self._cache, logits_to_keep=1)
@@ -74,12 +81,10 @@ class CachedModel(LanguageModel):
 
     def _masks(self, positions: torch.Tensor, tail: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         full = F.pad(tail, (self.length, 0))[None, None]
-        if self.layout.window is None:
+        if not self.places_matter:
             return full
         slots = torch.cat([torch.arange(self.length, device=self.device), self._pending_positions, positions])
-        outside = positions[:, None] - slots[None] >= self.layout.window
-        sliding = full.masked_fill(outside[None, None], torch.finfo(self.dtype).min)
-        return {"full_attention": full, "sliding_attention": sliding} if self.layout.mixed else sliding
+        return self.placed(full, positions[None], slots[None])
 
     def extend(self, token: int) -> torch.Tensor:
         """Commit one more token: `[vocab]` logits after it, from the same masked forward as a tree's."""

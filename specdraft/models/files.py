@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from specdraft.errors import ModelError, OutOfReachError, UserError, did_you_mean
-from specdraft.models.gate import check_raw_config, check_supported, rotary_scalings
+from specdraft.models.gate import check_raw_config, check_supported, encodes, rotary_scalings, start_token
 from specdraft.models.spec import ModelSpec
 from specdraft.models.weights import check_complete, header, tensor_shapes, weight_files
 
@@ -27,7 +27,17 @@ ADAPTER = "adapter_config.json"
 # The engine chooses these, whatever a config.json says: attention by SDPA where a model has it, else eager.
 CHOSEN: dict[str, Any] = {"attn_implementation": None, "experts_implementation": None}
 # what is known of a folder without reading weights, and takes `transformers` to find out
-REMEMBERED = ("known_ids", "context_length", "rotary_switch", "eos_ids", "stored_dtype", "quantised", "dated", "layers")
+REMEMBERED = (
+    "known_ids",
+    "context_length",
+    "rotary_switch",
+    "eos_ids",
+    "stored_dtype",
+    "quantised",
+    "dated",
+    "layers",
+    "encodes",
+)
 SPEAKING = (OSError, ValueError)  # errors whose text says what is wrong; of others the type is said too
 
 
@@ -73,9 +83,9 @@ class ModelFiles:
     @property
     def model_class(self) -> Any:
         """What reads its weights and builds it."""
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-        return AutoModelForCausalLM
+        return AutoModelForSeq2SeqLM if encodes(self.config) else AutoModelForCausalLM
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -99,19 +109,19 @@ class ModelFiles:
             ModelError: config.json makes no causal language model.
         """
         import torch
-        from transformers import AutoModelForCausalLM
 
         with reading(self.spec.path, "config.json makes no causal language model"), torch.device("meta"):
             changed = copy.deepcopy(self.config)  # some models change the config that they are built from
-            model = AutoModelForCausalLM.from_config(changed, trust_remote_code=False, **CHOSEN)
+            model = self.model_class.from_config(changed, trust_remote_code=False, **CHOSEN)
             model.tie_weights()
         return model
 
     def check_supported(self) -> None:
         """The static gate, and whether the weights, if they are here, are those of the model that is described; no
         weight is read."""
-        if getattr(self.config, "is_encoder_decoder", False):
+        if self.encodes:
             check_supported(self.spec.path, self.config, object)
+            self._check_start()
         model = self.skeleton
         check_supported(self.spec.path, self.config, type(model))
         with reading(self.spec.path, "no usable generation_config.json"):
@@ -120,6 +130,28 @@ class ModelFiles:
             shapes = self.shapes
             with reading(self.spec.path):
                 check_complete(shapes, model)
+
+    def _check_start(self) -> None:
+        if start_token(self._settings, self.config) is None:
+            raise ModelError(
+                f"{self.spec.path}: generation_config.json and config.json lack decoder_start_token_id, which an "
+                "encoder-decoder's text begins with"
+            )
+
+    @property
+    def _settings(self) -> Any:
+        """Its generation settings, or what the config says of them."""
+        from transformers import GenerationConfig
+
+        with reading(self.spec.path, "no usable generation_config.json"):
+            if (self.folder / "generation_config.json").exists():
+                return GenerationConfig.from_pretrained(self.folder)
+            return GenerationConfig.from_model_config(self.config)
+
+    @cached_property
+    def encodes(self) -> bool:
+        """Whether it is an encoder-decoder."""
+        return encodes(self.config)
 
     @cached_property
     def known_ids(self) -> int:
@@ -149,16 +181,7 @@ class ModelFiles:
     @cached_property
     def eos_ids(self) -> frozenset[int]:
         """The end-of-sequence tokens: of its generation settings, else of its config."""
-        from transformers import GenerationConfig
-
-        with reading(self.spec.path, "no usable generation_config.json"):
-            stored = (self.folder / "generation_config.json").exists()
-            settings = (
-                GenerationConfig.from_pretrained(self.folder)
-                if stored
-                else GenerationConfig.from_model_config(self.config)
-            )
-        return eos_ids(settings, self.config)
+        return eos_ids(self._settings, self.config)
 
     @cached_property
     def stored_dtype(self) -> str | None:

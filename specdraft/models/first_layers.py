@@ -10,6 +10,7 @@ import torch
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.few_tokens import suit_few_tokens
+from specdraft.models.gate import encodes
 
 
 def first_layers_config(config: Any, layers: int) -> Any:
@@ -19,6 +20,8 @@ def first_layers_config(config: Any, layers: int) -> Any:
     if kinds := getattr(text, "layer_types", None):
         text.layer_types = list(kinds)[:layers]
     text.num_hidden_layers = layers
+    if encodes(config):
+        config.num_decoder_layers = min(layers, config.num_decoder_layers)
     return config
 
 

@@ -20,6 +20,20 @@ MODULE_COUNT = re.compile(r"(n|num)_(\w+_)?(layers?|blocks?|experts)|\w+_layers"
 OTHER_FILES = ("transformers_weights", "fusion_config")  # keys of a config.json that choose weights or code
 
 
+ENCODER_DECODERS = ("t5", "mt5")  # whose decoder layers share one set of relative position biases
+
+
+def encodes(config: Any) -> bool:
+    """Whether a config is an encoder-decoder's."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def start_token(settings: Any, config: Any) -> int | None:
+    """The token that an encoder-decoder's texts begin with, of its generation settings, else of its config."""
+    start = getattr(settings, "decoder_start_token_id", None)
+    return getattr(config, "decoder_start_token_id", None) if start is None else start
+
+
 @dataclass(frozen=True)
 class AttentionLayout:
     """What masks a model needs.
@@ -74,8 +88,13 @@ def check_supported(name: str, config: Any, model_class: type) -> None:
         raise UnsupportedModelError(f"{name} ({config.model_type}) cannot verify draft trees: {reason}")
 
     text = config.get_text_config()
-    if getattr(config, "is_encoder_decoder", False):
-        refuse("it is an encoder-decoder model, whose positions follow cache slots; a decoder-only model is needed")
+    if encodes(config):
+        if config.model_type not in ENCODER_DECODERS:
+            refuse(
+                "it is an encoder-decoder model whose positions follow cache slots; of those, only "
+                f"{' and '.join(ENCODER_DECODERS)} models are supported (T5, T5 v1.1, flan-T5, mT5)"
+            )
+        return
     if config.model_type in INTERNAL_MASKS or text.model_type in INTERNAL_MASKS:
         refuse("it applies local or chunked attention masks of its own, which a tree mask cannot replace")
     other = set(getattr(text, "layer_types", None) or []) - LAYER_TYPES

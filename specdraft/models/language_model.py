@@ -73,7 +73,12 @@ class LanguageModel:
     Attributes:
         width: of all logits: as many as the texts have ids. An id that the model may not give has logit -inf, one that
             it has no embedding of is read as its end-of-sequence token.
+        encodes: an encoder reads its prompts, and its texts begin with the token `start`.
+        places_matter: masks depend on the positions of what is in the cache.
     """
+
+    encodes = False
+    start: int | None = None
 
     def __init__(self, model: Any, vocab: int, text_vocab: int | None = None) -> None:
         self.model, self.vocab, self.width = model, vocab, max(vocab, text_vocab or 0)
@@ -82,7 +87,12 @@ class LanguageModel:
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.dtype: torch.dtype = model.dtype
         self.layout = attention_layout(model.config)
-        self._cache_name = cache_name(type(model))
+        self.cache_name = cache_name(type(model))
+
+    @property
+    def places_matter(self) -> bool:
+        """See `LanguageModel`."""
+        return self.layout.window is not None
 
     def forward(
         self, token_ids: torch.Tensor, layers: Sequence[int] = (), *, cache: Any = None, **inputs: Any
@@ -96,24 +106,56 @@ class LanguageModel:
             inputs: what the model's forward takes besides.
         """
         wanted = {"output_hidden_states": True} if layers else {}
-        kept: dict[Any, Any] = {"use_cache": False} if cache is None else {self._cache_name: cache, "use_cache": True}
-        if self.width > self._readable:
-            token_ids = token_ids.where(token_ids < self._readable, self._stand_in)
-        out = self.model(input_ids=token_ids, **wanted, **kept, **inputs)
+        kept: dict[Any, Any] = {"use_cache": False} if cache is None else {self.cache_name: cache, "use_cache": True}
+        out = self.model(input_ids=self.readable(token_ids), **wanted, **kept, **inputs)
         hidden = torch.stack([out.hidden_states[layer] for layer in layers], 2) if layers else None
         return self.of_texts(out.logits), hidden
+
+    def readable(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Ids that it has no embedding of, as it reads them."""
+        if self.width > self._readable:
+            token_ids = token_ids.where(token_ids < self._readable, self._stand_in)
+        return token_ids
 
     def of_texts(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits `[..., rows]` of an output layer as those of the ids that texts have: `[..., width]` float32."""
         logits = logits[..., : self.vocab].float()
         return F.pad(logits, (0, self.width - self.vocab), value=-torch.inf) if self.width > self.vocab else logits
 
-    @staticmethod
-    def new_cache() -> Any:
-        """An empty cache of keys and values; `transformers` is imported only where a model runs."""
+    def starts(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        """What goes into the cache before the texts that follow these prompts."""
+        return prompts
+
+    def new_cache(self, prompts: Sequence[Sequence[int]] = ()) -> Any:
+        """An empty cache of keys and values for what follows prompts; `transformers` is imported only where a model
+        runs."""
         from transformers import DynamicCache
 
         return DynamicCache()
+
+    def cache_beside(self, cache: Any, rows: torch.Tensor) -> Any:
+        """An empty cache for rows that go on from these rows `[R]` of another one."""
+        return self.new_cache()
+
+    def placed(
+        self, full: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Additive masks `[B, 1, q, s]` as the model's forward takes them: for each kind of layer if they differ.
+
+        Args:
+            full: of what tokens may see.
+            positions: `[B, q]` of the tokens.
+            slots: `[B, s]` the positions of what is there, the tokens themselves included.
+        """
+        if self.layout.window is None:
+            return full
+        outside = positions[:, :, None] - slots[:, None] >= self.layout.window
+        sliding = full.masked_fill(outside[:, None], torch.finfo(self.dtype).min)
+        return {"full_attention": full, "sliding_attention": sliding} if self.layout.mixed else sliding
+
+    def given_to_generate(self) -> dict[str, Any]:
+        """What `transformers`' own `generate` is given beside the prompt."""
+        return {}
 
     @torch.inference_mode()
     def generate(
@@ -137,25 +179,33 @@ class LanguageModel:
             eos_token_id=sorted(eos_ids) or None,
             pad_token_id=0,
             suppress_tokens=list(range(self.vocab, rows)) or None,
+            decoder_start_token_id=self.start,
             prompt_lookup_num_tokens=assistance.prompt_lookup_num_tokens,
         )
         ids = torch.tensor([list(token_ids)], device=self.device)
-        options: dict[str, Any] = {}
+        options = self.given_to_generate()
         with ExitStack() as stack:
             stack.enter_context(generating(self.model, plain))
             if assistance.assistant is not None:
                 options["assistant_model"] = draft = assistance.assistant.model
                 stack.enter_context(generating(draft, GenerationConfig(**assistance.of_assistant)))
             text = self.model.generate(ids, attention_mask=torch.ones_like(ids), **options)
-        continued: list[int] = text[0, ids.shape[1] :].tolist()
+        continued: list[int] = text[0, len(self.starts([token_ids])[0]) :].tolist()
         return continued
 
     @torch.inference_mode()
-    def after(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """`[vocab]` logits after some tokens: sequential decoding, without a cache and without a tree."""
-        logits, _ = self.forward(torch.tensor([list(token_ids)], device=self.device), logits_to_keep=1)
-        last: torch.Tensor = logits[0, -1]
+    def after(self, prompt_ids: Sequence[int], text: Sequence[int] = ()) -> torch.Tensor:
+        """`[vocab]` logits after a prompt and a text: sequential decoding, without a tree."""
+        last: torch.Tensor = self.along(prompt_ids, text, 1)[0]
         return last
+
+    @torch.inference_mode()
+    def along(self, prompt_ids: Sequence[int], text: Sequence[int], kept: int) -> torch.Tensor:
+        """`[kept, vocab]` logits after the last tokens of a prompt and a text, from one forward."""
+        ids = torch.tensor([[*self.starts([prompt_ids])[0], *text]], device=self.device)
+        logits, _ = self.forward(ids, cache=self.new_cache([prompt_ids]) if self.encodes else None, logits_to_keep=kept)
+        said: torch.Tensor = logits[0, -kept:]
+        return said
 
     @torch.inference_mode()
     def states_along(

@@ -11,6 +11,7 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
 from specdraft.models.few_tokens import suit_few_tokens
 from specdraft.models.files import CHOSEN, ModelFiles, reading
+from specdraft.models.gate import encodes
 from specdraft.models.placement import check_loadable, dtype_of, resolve_device
 
 
@@ -40,7 +41,7 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
         ModelError: the weights cannot be read, a library for quantisation is missing, or memory ran out.
     """
     if files.in_memory is not None:
-        return CachedModel(files.in_memory.eval(), files.vocab(text_vocab), text_vocab)
+        return cached(files.in_memory.eval(), files.vocab(text_vocab), text_vocab)
     from transformers import BitsAndBytesConfig
     from transformers.utils import logging as transformers_logging
 
@@ -70,7 +71,16 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
             f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
         )
     _check_numbers(files.spec.path, model)
-    return CachedModel(suit_few_tokens(model.eval()), files.vocab(text_vocab), text_vocab)
+    return cached(suit_few_tokens(model.eval()), files.vocab(text_vocab), text_vocab)
+
+
+def cached(model: Any, vocab: int, text_vocab: int | None = None) -> CachedModel:
+    """A model in memory as its kind is run (see `LanguageModel`)."""
+    if encodes(model.config):
+        from specdraft.models.encoder_decoder import EncoderDecoder
+
+        return EncoderDecoder(model, vocab, text_vocab)
+    return CachedModel(model, vocab, text_vocab)
 
 
 @torch.inference_mode()

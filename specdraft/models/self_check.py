@@ -59,7 +59,7 @@ def _differences(model: CachedModel, forwards: Sequence[tuple[torch.Tensor, torc
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.vocab, (PROMPT_TOKENS + len(CHECK_TREE),), generator=generator).tolist()
     prompt, nodes = ids[:PROMPT_TOKENS], ids[PROMPT_TOKENS:]
-    wanted = torch.stack([model.after(prompt + [nodes[i] for i in path]) for path in ([0], [0, 1], [0, 2], [0, 1, 3])])
+    wanted = torch.stack([model.after(prompt, [nodes[i] for i in path]) for path in ([0], [0, 1], [0, 2], [0, 1, 3])])
     differences = []
     for offsets, visible in forwards:
         model.reset()

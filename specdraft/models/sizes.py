@@ -74,7 +74,8 @@ def state_bytes(text: Any, item: int) -> int:
     heads = int(text.num_attention_heads)
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     cached = getattr(text, "num_key_value_heads", None) or heads
-    return 2 * int(text.num_hidden_layers) * int(cached) * int(width) * item
+    layers = getattr(text, "num_decoder_layers", None) or text.num_hidden_layers
+    return 2 * int(layers) * int(cached) * int(width) * item
 
 
 def _active(model: Any, text: Any) -> int:

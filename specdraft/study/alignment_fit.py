@@ -26,7 +26,7 @@ from specdraft.prediction.overhead import Overhead, overhead
 from specdraft.results.files import write_atomically
 from specdraft.study.alignment_texts import FitTexts, recorded_texts_to_fit, states_of, windows_to_fit
 from specdraft.study.plan import one_combination
-from specdraft.study.refusals import refuse_without_effect
+from specdraft.study.refusals import refuse_encoder_decoder, refuse_without_effect
 
 COMMAND = "fit alignment"
 OF_TREES = ("drafter", "tree", "budget", "acceptance", "engine", "experiment", "most_combinations")
@@ -151,6 +151,7 @@ def fit_alignment(
     if asked.text is not None:
         refuse_without_effect(COMMAND, others, OF_PROMPTS, "the text is that of fit.text")
     combination = one_combination(COMMAND, others, config_dir)
+    refuse_encoder_decoder(COMMAND, combination.pair.target)
     texts = _windows(combination.pair, asked) if asked.text is not None else None
     pair = load_pair(combination.pair)
     texts = texts or recorded_texts_to_fit(pair, combination, asked.folds + 1, said)

@@ -87,6 +87,7 @@ class Combination:
             cost_batch=settings.cost.batch,
             batch=settings.batch,
             cache=settings.cache,
+            encodes=self.pair.target.encodes,
         )
 
     @cached_property

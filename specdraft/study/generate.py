@@ -229,6 +229,7 @@ class SpeculativeDecoder:
             length=sized,
             cache=cache,
             drawn=self.drawn,
+            encodes=pair.files.target.encodes,
         )
         together.refuse()
         budget = together.most

@@ -14,6 +14,7 @@ from specdraft.prediction.pruning import PruningPolicy
 from specdraft.prompts import PromptSpec
 
 if TYPE_CHECKING:
+    from specdraft.models.files import ModelFiles
     from specdraft.study.combination import Combination
 
 STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads", "batch", "cache")
@@ -32,6 +33,14 @@ def refuse_engine(command: str, overrides: Iterable[str], engine: str) -> None:
     does = {"live": "decodes with the models", "replay": "reads traces"}[engine]
     chosen = [text for text in overrides if override_keys([text]) == ["engine"] and text.partition("=")[2] == other]
     refuse_without_effect(command, chosen, ("engine",), f"{command} always {does} (engine={engine})")
+
+
+def refuse_encoder_decoder(command: str, target: ModelFiles) -> None:
+    """Raise `ConfigError` where what is learnt are states that a target has of its prompts too."""
+    if target.encodes:
+        raise ConfigError(
+            f"specdraft {command} learns from a decoder-only target's states; {target.spec.path} is an encoder-decoder"
+        )
 
 
 def refuse_prompt_set(overrides: Iterable[str], combination: Combination) -> None:

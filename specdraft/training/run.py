@@ -31,7 +31,7 @@ from specdraft.models.spec import ModelSpec
 from specdraft.results.files import to_csv, write_atomically
 from specdraft.study.combination import Combination
 from specdraft.study.plan import one_combination
-from specdraft.study.refusals import refuse_without_effect
+from specdraft.study.refusals import refuse_encoder_decoder, refuse_without_effect
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.training.card import Made, card
@@ -240,6 +240,7 @@ def _begin(
     refuse_without_effect(command, others, WITHOUT_EFFECT, "it trains a drafter and runs no tree")
     combination = one_combination(command, [*others, "drafter=ngram"], config_dir)
     prompts_said = "prompts" in override_groups(others)
+    refuse_encoder_decoder(command, combination.pair.target)
     check(combination.pair.target, asked)
     context = combination.pair.target.context_length
     if context is not None and asked.window > context:

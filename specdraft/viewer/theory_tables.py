@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from specdraft.theory.prediction import Compared, Prediction
+    from specdraft.theory.published import Row
 
 BAR = 24  # cells of the longest bar
 PARTS = " \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588"
@@ -43,6 +44,26 @@ def formula_tables(facts: dict[str, Any]) -> Iterable[RenderableType]:
         cells = [str(row["gamma"]), *(f"{row[name]:.3f}" for name in ("expected_tokens", "speedup", "operations"))]
         table.add_row(*cells, bar(row["speedup"], largest), style="bold" if row["gamma"] == facts["gamma"] else "")
     yield table
+
+
+def published_table(rows: Sequence[Row]) -> Iterable[RenderableType]:
+    """Published rows beside the formula."""
+    columns = ("task", "T", "draft", "gamma", "alpha", "cost", "tokens", "gain", "paper", "seen", "given", "near")
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for row in rows:
+        inputs = (str(row.gamma), f"{row.alpha:.2f}", f"{row.cost:.2f}")
+        outcomes = (f"{row.tokens:.3f}", f"{row.speedup:.2f}", f"{row.expected:.1f}", f"{row.measured:.1f}")
+        given = ("yes" if yes else "no" for yes in (row.given, row.given_unrounded))
+        table.add_row(row.task, str(row.temperature), row.draft, *inputs, *outcomes, *given)
+    yield Text("T5-XXL with smaller T5s (Leviathan et al. 2023, tables 2 and 4)")
+    yield table
+    yield Text("tokens: per target call, by the formula; gain: speed-up, by the formula")
+    yield Text("paper: the speed-up that it expects; seen: the one that it reports")
+    yield Text("given: the formula gives the expected one; near: at an alpha and a cost within 0.005 it does")
+    counts = [sum(row.given for row in rows), sum(row.given_unrounded for row in rows)]
+    yield Text(f"the formula gives {counts[0]} of {len(rows)} as printed, {counts[1]} within rounding")
 
 
 def prediction_tables(prediction: Prediction) -> Iterable[RenderableType]:

@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         TINY | {"num_key_value_heads": 1, "num_local_experts": 1, "head_dim": 8},
         "masks of its own",
     ),
-    "t5": ("t5", {"vocab_size": 32, "d_model": 16, "num_layers": 2, "num_heads": 2}, "encoder-decoder"),
+    "umt5": ("umt5", {"vocab_size": 32, "d_model": 16, "num_layers": 2, "num_heads": 2}, "only t5 and mt5 models"),
     "bart": ("bart", {"vocab_size": 32, "d_model": 16}, "encoder-decoder"),
     "falcon": (
         "falcon",

@@ -58,6 +58,7 @@ class ModelDrafter:
         self._missing = self._no_token = torch.empty(0, dtype=torch.long, device=model.device)
         self._slot: dict[int, int] = {}  # node of the last tree -> its slot among those fed for it
         self._prompt_ids: Sequence[int] = ()
+        self._prompt_length = 0  # in the model's cache
         self._text = GrowingText()
 
     def begin(self, prompt: Prefilled) -> None:
@@ -65,12 +66,12 @@ class ModelDrafter:
         self.model.reset()
         if prompt.token_ids:
             self.model.prefill(prompt.token_ids)
-        self._missing, self._prompt_ids = self._no_token, prompt.token_ids
+        self._missing, self._prompt_ids, self._prompt_length = self._no_token, prompt.token_ids, self.model.length
         self._text = GrowingText(prompt.token_ids)
 
     def rewind(self) -> None:
         """See `Drafter.rewind`."""
-        self.model.rewind(len(self._prompt_ids))
+        self.model.rewind(self._prompt_length)
         self._missing, self._text = self._no_token, GrowingText(self._prompt_ids)
 
     def draft(self, root: int, plan: Plan, drawing: Drawing = BY_RANK) -> DraftTree:
