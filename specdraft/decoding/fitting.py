@@ -40,6 +40,7 @@ class Together:
         cost_batch: texts that go together where `length` looks at costs.
         batch: texts that are decoded side by side.
         cache: what their keys and values are kept in.
+        served: the target is behind a server: its greedy texts can be had, and nothing else.
     """
 
     shape: Shape
@@ -59,6 +60,7 @@ class Together:
     cost_batch: int = 1
     batch: int = 1
     cache: str = "auto"
+    served: bool = False
 
     @property
     def most(self) -> int:
@@ -153,6 +155,8 @@ class Together:
     @property
     def misfit(self) -> str | None:
         """Why this cannot run at all, or None; where another rule would do, with the rules that fit."""
+        if why := self._beyond_server():
+            return why
         if why := self._wrong_length() or self._too_wide() or self._beyond_drafter():
             return why
         if why := self._wrong_rule():
@@ -160,6 +164,19 @@ class Together:
         if self.traits.earlier and self.prompts is None:
             return f"drafter={self.drafter} reads what a study made of earlier prompts; one prompt alone has none"
         return self._wrong_engine() or (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
+
+    def _beyond_server(self) -> str | None:
+        """Why a target behind a server does not do: only its greedy texts are asked for."""
+        if not self.served:
+            return None
+        if self.runs == "live":
+            return f"a served target is replayed, not decoded with: {self.live_only or 'engine=live'}"
+        if not self.sampling.greedy:
+            return (
+                f"temperature={self.sampling.temperature:g} needs the target's whole distribution after each token, of "
+                "which a server tells the most probable tokens; expected sampling=greedy"
+            )
+        return None
 
     def _wrong_engine(self) -> str | None:
         """Why texts cannot be decoded side by side, or with these caches."""

@@ -84,6 +84,7 @@ class Combination:
             cost_batch=settings.cost.batch,
             batch=settings.batch,
             cache=settings.cache,
+            served=self.pair.target.spec.served,
         )
 
     @cached_property
