@@ -292,6 +292,8 @@ class Together:
         most = self.traits.guesses
         if most is None:
             return None
+        if most == 1 and (self.topology is None or not self.topology.is_chain):
+            return f"{self.shape.label} is no chain, and drafter={self.drafter} proposes chains; expected tree=chain"
         if self.topology is None or any(len(children) > 1 for children in self.topology.children[1:]):
             return (
                 f"{self.shape.label} branches below its root, and drafter={self.drafter} proposes whole sequences side "
