@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from unicodedata import category
 
 OUT_OF_MEMORY = "CUDA out of memory; try a smaller budget, a shorter prompt, or quantised weights"
@@ -23,7 +23,7 @@ class ConfigError(UserError):
 
 
 class NoWeightsError(ConfigError):
-    """A drafter whose weights nobody names: in a grid it is left out."""
+    """A drafter whose weights nobody names, or are not here: in a grid it is left out."""
 
 
 class TreeError(UserError):
@@ -46,12 +46,33 @@ class LoadError(ModelError):
     """A model cannot be loaded, or did not pass its self-check; the cause says why."""
 
 
+class ServerError(ModelError):
+    """A server that cannot be asked: it is not there, refuses, or is another one than it was."""
+
+
+class AnswerError(ModelError):
+    """One answer of a server that cannot be used; others may be."""
+
+
 class UnsupportedModelError(ModelError):
     """A model whose attention cannot verify a tree."""
 
 
 class ResultsError(UserError):
     """A results directory that cannot be used or written."""
+
+
+class LeftOutError(LoadError):
+    """Some prompts have no text; the others have one.
+
+    Args:
+        why: prompt id -> the reason.
+    """
+
+    def __init__(self, why: Mapping[str, str]) -> None:
+        self.why = dict(why)
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.why.items())[:3])
+        super().__init__(f"{len(self.why)} prompts have no text ({reasons}{'; ...' if len(self.why) > 3 else ''})")
 
 
 class LosslessnessError(UserError):

@@ -95,6 +95,9 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
     if outcome.failures:
         failed = f"{len(outcome.failures)} combinations failed; see {folder / 'failures.jsonl'}"
         errors.print(failed, style="red", markup=False, highlight=False, soft_wrap=True)
+    if outcome.left_out:
+        left_out = f"{outcome.left_out} prompts are left out; see left_out in {folder / 'manifest.json'}"
+        errors.print(left_out, style="red", markup=False, highlight=False, soft_wrap=True)
     if not outcome.certified:
         errors.print(
             f"not lossless: see certificate.live in {folder / 'manifest.json'}",
@@ -108,7 +111,7 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
             f"{folder / 'manifest.json'} (specdraft certify --texts takes more)"
         )
         errors.print(untested, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if outcome.failures or outcome.untested or not outcome.certified:
+    if outcome.failures or outcome.left_out or outcome.untested or not outcome.certified:
         raise typer.Exit(SOME_FAILED)
 
 

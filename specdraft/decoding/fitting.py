@@ -43,6 +43,7 @@ class Together:
         cache: what their keys and values are kept in.
         drawn: with which temperatures the drafter draws.
         encodes: the target is an encoder-decoder.
+        served: the target is behind a server: its greedy texts can be had, and nothing else.
     """
 
     shape: Shape
@@ -64,6 +65,7 @@ class Together:
     cache: str = "auto"
     drawn: Drawn = AS_TARGET
     encodes: bool = False
+    served: bool = False
 
     @property
     def most(self) -> int:
@@ -159,6 +161,8 @@ class Together:
     @property
     def misfit(self) -> str | None:
         """Why this cannot run at all, or None; where another rule would do, with the rules that fit."""
+        if why := self._beyond_server():
+            return why
         if why := self._wrong_length() or self._too_wide() or self._beyond_drafter():
             return why
         if why := self._wrong_rule():
@@ -166,6 +170,19 @@ class Together:
         if self.traits.earlier and self.prompts is None:
             return f"drafter={self.drafter} reads what a study made of earlier prompts; one prompt alone has none"
         return self._wrong_engine() or (self._cannot_fit() if self.shape.fitted else None) or self._too_few_prompts()
+
+    def _beyond_server(self) -> str | None:
+        """Why a target behind a server does not do: only its greedy texts are asked for."""
+        if not self.served:
+            return None
+        if self.runs == "live":
+            return f"a served target is replayed, not decoded with: {self.live_only or 'engine=live'}"
+        if not self.sampling.greedy:
+            return (
+                f"temperature={self.sampling.temperature:g} needs the target's whole distribution after each token, of "
+                "which a server tells the most probable tokens; expected sampling=greedy"
+            )
+        return None
 
     def _wrong_engine(self) -> str | None:
         """Why texts cannot be decoded side by side, or with these caches."""
@@ -286,6 +303,8 @@ class Together:
         most = self.traits.guesses
         if most is None:
             return None
+        if most == 1 and (self.topology is None or not self.topology.is_chain):
+            return f"{self.shape.label} is no chain, and drafter={self.drafter} proposes chains; expected tree=chain"
         if self.topology is None or any(len(children) > 1 for children in self.topology.children[1:]):
             return (
                 f"{self.shape.label} branches below its root, and drafter={self.drafter} proposes whole sequences side "

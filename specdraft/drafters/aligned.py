@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from specdraft.drafters.base import Target
+from specdraft.drafters.base import DrafterTraits, Target
 from specdraft.drafters.draft_model import Model
 from specdraft.errors import ConfigError, NoWeightsError
 from specdraft.models.alignment_file import find_alignment
@@ -28,6 +28,11 @@ class Aligned(Model):
 
     for_encoders: ClassVar[bool] = False
     kind: str = "aligned"
+
+    @property
+    def traits(self) -> DrafterTraits:
+        """See `DrafterSpec.traits`."""
+        return replace(super().traits, needs_target=True)
 
     @property
     def label(self) -> str:

@@ -57,6 +57,7 @@ class DrafterTraits:
         guesses: it proposes whole sequences side by side, so many at most: its trees branch at the root only. Where
             sequences begin alike their nodes are shared.
         reach: positions after the root that tokens beside its trees take (see `Beside`).
+        needs_target: it computes with the target's own states or weights, so the target must be here.
     """
 
     probabilities: bool = True
@@ -74,6 +75,7 @@ class DrafterTraits:
     lasting_state: bool = False
     guesses: int | None = None
     reach: int = 0
+    needs_target: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Eagle(HeadSpec):
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`; which of the target's states it reads, only the folder tells (see
         `EagleDrafter.traits`)."""
-        return DrafterTraits(deepest=self.depth, by_offset=True, drifts=True)
+        return DrafterTraits(deepest=self.depth, by_offset=True, drifts=True, needs_target=True)
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""

@@ -31,7 +31,7 @@ class EarlyExit(DrafterSpec):
     @property
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`."""
-        return DrafterTraits(owns_weights=False, waits=True)
+        return DrafterTraits(owns_weights=False, waits=True, needs_target=True)
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""

@@ -56,7 +56,7 @@ class NumberedHeads(HeadSpec):
     @property
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`; the state is the one that the output layer reads, after the final norm."""
-        return DrafterTraits(deepest=self.heads, by_offset=True, hidden_layers=(-1,))
+        return DrafterTraits(deepest=self.heads, by_offset=True, hidden_layers=(-1,), needs_target=True)
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""

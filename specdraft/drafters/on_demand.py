@@ -14,7 +14,7 @@ from specdraft.drafters.base import DrafterTraits, Target
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import LoadError
 from specdraft.models.check_result import SelfCheck
-from specdraft.models.facts import describe_model, facts_of_files, naming
+from specdraft.models.facts import describe_model, describe_served, facts_of_files, naming
 from specdraft.models.files import ModelFiles
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PairOnDemand(Pair):
         loading: Loading = nullcontext,
     ) -> None:
         self.files, self._memory, self._loading = files, memory, loading
-        self._target: _Target = _Target(files.target, memory, loading)
+        self._target = _target_of(files.target, memory, loading)
         if target_of is not None and target_of.files.target.spec == files.target.spec:
             self._target = target_of._target
 
@@ -89,8 +89,8 @@ class PairOnDemand(Pair):
         return vars(self)[name]
 
     def load(self) -> None:
-        """Read all weights. Raises `LoadError`."""
-        assert self.target is not None and self.drafter is not None
+        """Read all weights that there are. Raises `LoadError`."""
+        assert (self.files.target.spec.served or self.target is not None) and self.drafter is not None
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -122,6 +122,10 @@ class PairOnDemand(Pair):
         if draft is None:
             self._memory.keep(about, draft := self.drafter.describe())
         return {"target": target, "draft": draft | (naming(self.files.draft) if self.files.draft else {})}
+
+
+def _target_of(files: ModelFiles, memory: Memory, loading: Loading) -> _Target:
+    return _ServedTarget(files, memory, loading) if files.spec.served else _Target(files, memory, loading)
 
 
 class _Target:
@@ -159,6 +163,18 @@ class _Target:
     @property
     def _about(self) -> dict[str, Any]:
         return {"kind": "model", "model": self.facts, "checked_by": checked_by()}
+
+
+class _ServedTarget(_Target):
+    """A target behind a server: there is nothing to load."""
+
+    @property
+    def known(self) -> _Known:
+        """What the server says."""
+        from specdraft.models.server.served_files import UNCHECKED, ServedFiles
+
+        assert isinstance(self._files, ServedFiles)
+        return _Known(UNCHECKED, describe_served(self._files))
 
 
 class _Known(NamedTuple):

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specdraft.config import Settings, load_group
 from specdraft.drafters.base import Drafter, DrafterSpec, DrafterTraits, Target
 from specdraft.drafters.draft_model import Model
-from specdraft.errors import ConfigError, ModelError, PromptError
+from specdraft.errors import ConfigError, ModelError, NoWeightsError, PromptError
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles, ModelInMemory, eos_ids, find_model
 from specdraft.models.placement import device_type, dtype_label
 from specdraft.models.prompt_reader import Messages, PromptReader
 from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.prompts import Message
 
 if TYPE_CHECKING:
     from specdraft.models.cached_model import CachedModel
@@ -50,6 +51,7 @@ class PairFiles:
         target: the target's files.
         draft: the files of the drafter's weights; None of a drafter without any.
         encoded: prompts whose token ids are known, by what these depend on beside the target.
+        chats: the messages that token ids were made of, for targets that are asked by chat.
     """
 
     spec: PairSpec
@@ -57,6 +59,7 @@ class PairFiles:
     target: ModelFiles
     draft: ModelFiles | None
     encoded: dict[str, EncodedPrompt] = field(default_factory=dict, repr=False)
+    chats: dict[tuple[int, ...], Messages] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -67,6 +70,11 @@ class PairFiles:
     def models(self) -> list[ModelFiles]:
         """The files of every model that takes part."""
         return [self.target, *([self.draft] if self.draft else [])]
+
+    @property
+    def here(self) -> list[ModelFiles]:
+        """The files of the models that are read here: of a served target there are no weights."""
+        return [files for files in self.models if not files.spec.served]
 
     @property
     def bundled(self) -> bool:
@@ -92,7 +100,7 @@ class PairFiles:
     def decides(self) -> dict[str, Any]:
         """What of a pair decides a combination's numbers: no device index, no weights, which may change."""
         models = [
-            asdict(files.spec) | {"device": device_type(files.spec), "dtype": dtype_label(files)}
+            files.spec.decides | {"device": device_type(files.spec), "dtype": dtype_label(files)}
             for files in self.models
         ]
         return {"models": models, "drafter": self.drafter.as_dict()}
@@ -122,7 +130,7 @@ class PairFiles:
 
     def check_memory(self) -> None:
         """Raise `ModelError` where the weights alone are more than their device holds; bundled models are small."""
-        if others := [files for files in self.models if not files.spec.path.startswith("zoo:")]:
+        if others := [files for files in self.here if not files.spec.path.startswith("zoo:")]:
             from specdraft.models.sizes import check_memory
 
             check_memory(self.spec.name, others)
@@ -173,6 +181,8 @@ class PairFiles:
         if key not in self.encoded:
             self.encoded[key] = self._encode(text, chat_template, most, before)
         prompt = self.encoded[key]
+        if self.target.spec.served and self.reader(chat_template).templated and not prompt.cut:
+            self.chats[tuple(prompt.ids)] = [*before, Message("user", text)]
         return prompt._replace(ids=self.fit(prompt.ids, settings, depth))
 
     def _encode(self, text: str, chat_template: str, most: int | None, before: Messages) -> EncodedPrompt:
@@ -296,11 +306,20 @@ def find_pair(spec: PairSpec, drafter: DrafterSpec | None = None, weights: bool 
     drafter = drafter or Model()
     spec.check()
     drafter.check()
+    _refuse_served(spec, drafter)
     draft = drafter.weights(spec)
     key = "pair.draft" if draft is spec.draft else "drafter"
     draft_files = None if draft is None else find_model(draft, key, weights)
     target = find_model(spec.target, "pair.target", weights)
     return PairFiles(spec, drafter, target, draft_files and drafter.complete(draft_files, spec, target))
+
+
+def _refuse_served(spec: PairSpec, drafter: DrafterSpec) -> None:
+    """Raise `NoWeightsError` for a drafter that computes with its target, where that is served elsewhere."""
+    if spec.target.served and drafter.traits.needs_target:
+        raise NoWeightsError(
+            f"drafter={drafter.kind} computes with the target's own states or weights; pair.target.server gives none"
+        )
 
 
 def load_pair(

@@ -33,7 +33,7 @@ class Parallel(HeadSpec):
     @property
     def traits(self) -> DrafterTraits:
         """See `DrafterSpec.traits`; which of the target's states are read only the loaded drafter tells."""
-        return DrafterTraits(deepest=self.depth, by_offset=True)
+        return DrafterTraits(deepest=self.depth, by_offset=True, needs_target=True)
 
     def check(self) -> None:
         """See `DrafterSpec.check`."""

@@ -24,15 +24,16 @@ def largest_tie(check: SelfCheck) -> float:
 
 def near_ties(trajectories: Iterable[Trajectory], check: SelfCheck) -> dict[str, Any]:
     """How many recorded tokens were near-ties: there, a live run may go another way than the recording."""
-    gaps = np.concatenate([trajectory.gaps for trajectory in trajectories])
-    largest = largest_tie(check)
-    close = int((gaps <= largest).sum())
+    every = np.concatenate([trajectory.gaps for trajectory in trajectories])
+    gaps, largest = every[~np.isnan(every)], largest_tie(check)
+    close, unknown = int((gaps <= largest).sum()), len(every) - len(gaps)
     return {
-        "tokens": len(gaps),
+        "tokens": len(every),
         "near_ties": close,
-        "share": close / len(gaps),
+        "share": close / len(gaps) if len(gaps) else None,
         "limit": largest,
-        "smallest_gap": float(gaps.min()),
+        "smallest_gap": float(gaps.min()) if len(gaps) else None,
+        **({"tokens_without_gap": unknown} if unknown else {}),
     }
 
 

@@ -11,6 +11,7 @@ from specdraft.models.placement import device_type, dtype_name
 if TYPE_CHECKING:
     from specdraft.models.check_result import SelfCheck
     from specdraft.models.language_model import LanguageModel
+    from specdraft.models.server.served_files import ServedFiles
 
 # settings of a checkpoint's generation config that are not used here -> what they are when nothing was set
 IGNORED_SETTINGS = {
@@ -37,6 +38,12 @@ def facts_of_files(files: ModelFiles, text_vocab: int | None = None) -> dict[str
 def _facts(files: ModelFiles, vocab: int, dtype: str, device: str) -> dict[str, Any]:
     held = {"dtype": dtype, "quantize": files.spec.quantize, "device": device}
     return {"weights": files.weights_hash, "vocab": vocab} | held
+
+
+def describe_served(files: ServedFiles) -> dict[str, Any]:
+    """As `describe_model`, of a model that is served elsewhere: what the server says of it."""
+    served = {"api": files.spec.server.api, **files.identity.as_dict()}
+    return {**naming(files), "weights": files.weights_hash, "served": served, "self_check": None}
 
 
 def naming(files: ModelFiles) -> dict[str, Any]:

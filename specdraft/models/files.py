@@ -377,10 +377,10 @@ def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
         ModelError: there is no such folder, repository or revision; it is gated; it has no
             safetensors weights; the hub cannot be reached and holds no cached copy.
     """
-    where = f"{key}.path={spec.path}"
+    where, weights = f"{key}.path={spec.path}", weights and not spec.served
     if spec.path.startswith("zoo:"):
         _refuse_revision(spec, key, "a bundled model")
-        return ModelFiles(spec, _zoo_folder(spec.path.removeprefix("zoo:"), where))
+        return _files(spec, _zoo_folder(spec.path.removeprefix("zoo:"), where), key)
     folder = Path(spec.path).expanduser()
     if not folder.is_dir():
         if (
@@ -407,7 +407,15 @@ def find_model(spec: ModelSpec, key: str, weights: bool = True) -> ModelFiles:
     if weights:
         with reading(where):
             weight_files(folder)
-    return ModelFiles(spec, folder)
+    return _files(spec, folder, key)
+
+
+def _files(spec: ModelSpec, folder: Path, key: str) -> ModelFiles:
+    if not spec.served:
+        return ModelFiles(spec, folder)
+    from specdraft.models.server.served_files import ServedFiles
+
+    return ServedFiles(spec, folder, key=key)
 
 
 def _refuse_revision(spec: ModelSpec, key: str, what: str) -> None:

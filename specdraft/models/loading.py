@@ -42,6 +42,11 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
     """
     if files.in_memory is not None:
         return cached(files.in_memory.eval(), files.vocab(text_vocab), text_vocab)
+    if files.spec.served:
+        raise ModelError(
+            f"pair.target.server.url={files.spec.server.url}: the model is served elsewhere, and this command runs it "
+            "here; specdraft sweep replays its recorded texts"
+        )
     from transformers import BitsAndBytesConfig
     from transformers.utils import logging as transformers_logging
 

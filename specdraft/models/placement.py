@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     import torch
 
 DRIVERS = ("libcuda.so.1",)  # without one torch finds no CUDA device, nor without the next one a ROCm device
+SERVED = "served"  # device and type of a model behind a server: what they are, only the server knows
 ROCM = Path("/dev/kfd")
 
 
 def device_type(spec: ModelSpec) -> str:
     """`cpu`, `cuda` or the like; raises `ConfigError` for a device that is not there."""
+    if spec.served:
+        return SERVED
     if spec.device == "cpu" or (spec.device in ("auto", "spread") and _cpu_only()):
         return "cpu"
     return resolve_device(spec).type
@@ -117,6 +120,8 @@ def dtype_name(files: ModelFiles) -> str:
     """The weights' type: what the spec says, else float32 on a CPU and a 16-bit type on a GPU."""
     if files.in_memory is not None:
         return str(files.in_memory.dtype).removeprefix("torch.")
+    if files.spec.served:
+        return SERVED
     if files.spec.dtype != "auto":
         return files.spec.dtype
     if device_type(files.spec) == "cpu":
@@ -148,7 +153,7 @@ def check_loadable(files: ModelFiles) -> None:
         ModelError: a library is missing.
     """
     device_type(files.spec)
-    if files.in_memory is not None:
+    if files.in_memory is not None or files.spec.served:
         return
     needs = {"accelerate": files.spec.device == "spread" or files.spec.quantize != "none"}
     needs["bitsandbytes"] = files.spec.quantize != "none"

@@ -2,12 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from math import inf
+from typing import Any
+from urllib.parse import urlsplit
 
 from specdraft.errors import ConfigError, check_name, did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZE = ("none", "8bit", "4bit")
+APIS = ("completions", "chat")
+
+
+@dataclass
+class ServerSpec:
+    """Where a model is served, and how it is asked.
+
+    Attributes:
+        url: of an OpenAI-compatible API, as `http://host:8000/v1`; empty: the model is read here.
+        model: the served name; left out: the only one that `/models` lists.
+        api: `completions` asks with token ids (or the text that they are), `chat` with messages, around which the
+            server puts its own chat template.
+        key_env: the environment variable that holds the API key; left out: `SPECDRAFT_API_KEY`, else `OPENAI_API_KEY`.
+        concurrency: requests that are under way at once.
+        timeout_s: of one request.
+        retries: of a request that came to nothing, later and later.
+    """
+
+    url: str = ""
+    model: str | None = None
+    api: str = "completions"
+    key_env: str | None = None
+    concurrency: int = 4
+    timeout_s: float = 600.0
+    retries: int = 4
+
+    @property
+    def decides(self) -> dict[str, str | None]:
+        """What its texts depend on: not where it is, nor how often it is asked."""
+        return {"model": self.model, "api": self.api}
+
+    def check(self, key: str) -> None:
+        """Raise `ConfigError` for values that cannot be meant; without a URL, for any."""
+        if not self.url:
+            if (given := [name for name in asdict(self) if getattr(self, name) != getattr(ServerSpec(), name)]) != []:
+                raise ConfigError(f"{key}.{given[0]}={getattr(self, given[0])} has no effect without {key}.url")
+            return
+        check_url(f"{key}.url", self.url)
+        if self.api not in APIS:
+            raise ConfigError(f"{key}.api={self.api!r} is not known{did_you_mean(self.api, APIS)}")
+        if self.model is not None:
+            check_name(f"{key}.model", self.model)
+        for name, least in (("concurrency", 1), ("retries", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ConfigError(f"{key}.{name}={value} is out of range; expected {least} or more")
+        if not 0 < self.timeout_s < inf:
+            raise ConfigError(f"{key}.timeout_s={self.timeout_s} is out of range; expected seconds, above 0")
+
+
+def check_url(key: str, url: str) -> None:
+    """Raise `ConfigError` for what is no plain address: nothing secret may stand in one, as it is written down."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ConfigError(f"{key}={url!r} is no address; expected as http://host:8000/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{key} holds a user, a password or a query, and is written into results; expected as "
+            f"http://host:8000/v1, the key in an environment variable ({key.removesuffix('url')}key_env)"
+        )
 
 
 @dataclass
@@ -20,6 +86,7 @@ class ModelSpec:
         device: `auto` is CUDA if there is any, else the CPU; `cuda:1` and the like name one;
             `spread` divides the layers over all GPUs (needs accelerate).
         quantize: `none`, `8bit` or `4bit` (needs bitsandbytes and a GPU).
+        server: of a target that is served elsewhere; `path` then has its config and tokenizer, and no weights are read.
     """
 
     path: str = ""
@@ -28,6 +95,18 @@ class ModelSpec:
     device: str = "auto"
     quantize: str = "none"
     trust_remote_code: bool = False
+    server: ServerSpec = field(default_factory=ServerSpec)
+
+    @property
+    def served(self) -> bool:
+        """Whether it is asked over the network."""
+        return bool(self.server.url)
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What of it decides numbers; as it was before there were servers, of a model that is read here."""
+        told = {name: value for name, value in asdict(self).items() if name != "server"}
+        return told | ({"server": self.server.decides} if self.served else {})
 
     def check(self, key: str) -> None:
         """Raise `ConfigError` for values that name no model, type or quantisation."""
@@ -41,6 +120,11 @@ class ModelSpec:
                 )
         if self.trust_remote_code:
             raise ConfigError(f"{key}.trust_remote_code=true is refused: code from a model repository is never run")
+        self.server.check(f"{key}.server")
+        if self.served:
+            for name in ("dtype", "device", "quantize"):
+                if (value := getattr(self, name)) != getattr(ModelSpec(), name):
+                    raise ConfigError(f"{key}.{name}={value} has no effect with {key}.server.url: no weights are read")
 
 
 @dataclass
@@ -81,3 +165,8 @@ class PairSpec:
         """Raise `ConfigError` for a name that cannot be printed, or a target that cannot be meant."""
         check_name("pair.name", self.name)
         self.target.check("pair.target")
+        if self.draft.served:
+            raise ConfigError(
+                f"pair.draft.server.url={self.draft.server.url}: a draft model is read here; a served one proposes "
+                "chains as drafter=server drafter.url=URL"
+            )

@@ -88,6 +88,7 @@ class Combination:
             batch=settings.batch,
             cache=settings.cache,
             encodes=self.pair.target.encodes,
+            served=self.pair.target.spec.served,
         )
 
     @cached_property

@@ -77,7 +77,11 @@ class Estimate:
 
 def estimates(plan: StudyPlan) -> list[Estimate]:
     """An estimate for each pair of which not all models are bundled, on what a plan asks of it."""
-    real = {files: combinations for files, combinations in plan.by_pair().items() if not files.bundled}
+    real = {
+        files: combinations
+        for files, combinations in plan.by_pair().items()
+        if not files.bundled and not files.target.spec.served
+    }
     return [_estimate(plan, files, combinations) for files, combinations in real.items()]
 
 

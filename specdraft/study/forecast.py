@@ -25,6 +25,7 @@ OPERATIONS_S = {"cpu": 2e10}  # of arithmetic a second on a device, roughly; onc
 OTHER_OPERATIONS_S = 1e13
 PARAMETERS_S, LOAD_S = 5e7, 0.5  # loaded and checked a second; and seconds besides
 CHARACTERS = 4  # of a prompt in one token, roughly
+SERVED_TOKEN_S = 0.02  # of a text behind a server, several side by side
 EXPANDED = 0.5  # of the nodes of best-first trees, how many are fed to the drafter
 MEASURED = 1500  # tokens through both models are worth the measuring of costs
 ROW_S = {"replay": 2e-4, "tables": 2e-4}  # of array code
@@ -62,7 +63,7 @@ def forecast(
         if not combinations:
             continue
         size = _size(plan, files)
-        new = [model for model in files.models if id(model) not in loaded]
+        new = [model for model in files.here if id(model) not in loaded]
         stages += [_loading(files, model) for model in new]
         loaded |= set(map(id, new))
         replayed = [combination for combination in combinations if combination.engine == "replay"]
@@ -99,6 +100,8 @@ def _size(plan: StudyPlan, files: PairFiles) -> Size:
 
 
 def _token_s(files: ModelFiles) -> float:
+    if files.spec.served:
+        return SERVED_TOKEN_S
     return 2 * _parameters(files) / OPERATIONS_S.get(device_type(files.spec), OTHER_OPERATIONS_S)
 
 
@@ -117,7 +120,7 @@ def _replay_stages(
     texts: set[tuple[str, ...]],
     missing: Callable[[Combination], int],
 ) -> Iterator[Stage]:
-    costs = plan.settings.cost.measure != "off" and plan.settings.cost.table is None
+    costs = plan.settings.cost.measure != "off" and plan.settings.cost.table is None and not files.target.spec.served
     for group in by_texts(combinations, plan.settings.repeats):
         first = group.combinations[0]
         yield from _recording(files, size, group, texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from specdraft.results.kept_tables import OFFSETS, RELIABILITY, KeptTable
 from specdraft.study.combination import Combination
-from specdraft.study.engines.base import Done, Event, Failed, GivenUp, Measured, Replayed
+from specdraft.study.engines.base import Done, Event, Failed, GivenUp, LeftOut, Measured, Replayed
 from specdraft.study.failures import Failure, Failures, write_failures
 from specdraft.study.folder import read_manifest, write_manifest, write_tables
 from specdraft.study.manifest import Facts, build_manifest
@@ -66,6 +66,8 @@ class Ledger:
                 self._progress.advance(event.prompts)
             case Failed():
                 self._fail(event)
+            case LeftOut():
+                self._leave_out(event)
             case GivenUp(rows):
                 self._progress.given_up(rows)
             case Measured(pair, costs, near_ties, calibrations, reliability, predictors, offsets):
@@ -73,6 +75,7 @@ class Ledger:
                     self.facts.costs[pair] = costs
                 if near_ties is not None:
                     self.facts.near_ties[pair] = near_ties
+                    self._say_differing(pair, near_ties)
                 for texts, fitted in calibrations:
                     self.facts.calibrations.setdefault(pair, {})[texts] = fitted.as_dict()
                 if reliability is not None:
@@ -99,6 +102,23 @@ class Ledger:
         if not said:
             self._progress.failed(combination.describe(), failed.error)
         self._progress.given_up(failed.rows)
+
+    def _say_differing(self, pair: str, recorded: Mapping[str, Any]) -> None:
+        """A target that does not say the same again."""
+        twice = recorded.get("asked_twice") or {}
+        if differing := twice.get("differing"):
+            asked = f"{len(differing)} of {twice['prompts']} prompts asked twice"
+            self._progress.note(f"{pair}: greedy texts differ from one request to the next ({asked}): {differing}")
+
+    def _leave_out(self, event: LeftOut) -> None:
+        """Prompts whose rows are not made; a reason that several share is said once."""
+        self.facts.left_out.setdefault(event.pair, {}).update(event.why)
+        alike: dict[str, list[str]] = {}
+        for name, why in event.why.items():
+            alike.setdefault(why, []).append(name)
+        for why, names in alike.items():
+            self._progress.failed(f"{event.pair}: left out: {', '.join(names)}", why)
+        self._progress.given_up(event.rows)
 
     def write(self) -> Written:
         """Write every file: the union of this run and earlier ones. Raises `ResultsError`."""

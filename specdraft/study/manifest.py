@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from specdraft.acceptance import registry
@@ -32,6 +32,7 @@ class Facts:
         near_ties: pair -> near-ties of its recorded greedy texts.
         calibrations: pair -> texts -> the temperature that its scores were fitted to (see `Calibration.as_dict`).
         predictors: pair -> name -> what ranks or prunes by prediction, with its memory (see `predictors_used`).
+        left_out: pair -> prompt -> why it has no text; of this run.
         rules: rule -> what enumeration says of it (see `Proof.as_dict`).
         live: pair -> what live text says of its rules, with `certify=true` (see `Checked`).
         earlier_s: seconds of the runs before this one.
@@ -47,6 +48,7 @@ class Facts:
     live: dict[str, list[dict[str, Any]]]
     earlier_s: float
     earlier_stages_s: dict[str, dict[str, float]]
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Facts:
@@ -168,6 +170,7 @@ def build_manifest(
             [{"overrides": what, "reason": why} for what, why in plan.skipped], plan.private_paths
         ),
         "failed": len(failures),
+        **({"left_out": facts.left_out} if facts.left_out else {}),
         "wall_s": round(wall_s, 2),
         "stages_s": stages_s,
         "fitted_trees": _halves(plan.prompts, plan.settings.seed),

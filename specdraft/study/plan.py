@@ -41,6 +41,7 @@ from specdraft.study.refusals import (
     refuse_time_unused,
 )
 from specdraft.study.remembered import check_once, encode_once
+from specdraft.study.servers import check_server, know_server, notes_on_servers, refuse_beside_server
 from specdraft.study.sizing import sizing
 from specdraft.study.turns import refuse_swept_answers
 from specdraft.traces.memory import StoredMemory
@@ -153,6 +154,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     refuse_costs_unused(settings, engines)
     refuse_time_unused(settings, engines)
     _check_predictors(combinations)
+    refuse_beside_server(settings, combinations)
     refuse_costs_off(settings, [(name, getattr(c, name)) for c in combinations for name in ("pruning", "length")])
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
     beside: list[Combination] = []
@@ -160,6 +162,8 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     prompt_notes = notes_on_turns(prompts)
     for files, asked in _grouped(combinations).items():
         encoded = encode_once(files, prompts, asked, memory)
+        if weights:
+            check_server(files, encoded, asked, TraceStore(default_folder()))
         prompt_notes += notes_on_template(files, prompt_spec.chat_template, len(prompts))
         prompt_notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])
@@ -171,6 +175,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         *_persisting(combinations),
         *_left_out(too_deep),
         *_without_costs(settings),
+        *notes_on_servers(combinations),
     ]
     notes += list(dict.fromkeys(map(note_on_table, combinations))) if settings.cost.table else []
     return StudyPlan(settings, prompts, [*combinations, *beside], skipped, study.yaml(), notes, prompt_notes)
@@ -258,6 +263,7 @@ def _find_pairs(
             )
         same = next((p.target for p in pairs.values() if p.target.spec == spec.target), files.target)
         pairs[key] = replace(files, target=same)
+        know_server(same, memory)
         check_once(pairs[key], memory)
         for model in pairs[key].models:
             check_loadable(model)
@@ -315,6 +321,8 @@ def _no_costs(combination: Combination) -> str | None:
     have it."""
     settings, files = combination.settings, combination.pair
     if combination.engine != "replay" or settings.cost.measure == "off":
+        return None
+    if settings.cost.table is None and files.target.spec.served:
         return None
     if settings.cost.table is None:
         return no_room(files, cost_point(combination), 1 + combination.limits.nodes)

@@ -42,6 +42,7 @@ class Outcome:
         untested: lossless rules of which that text could have shown nothing.
         costs: pair -> what drafting and verifying cost with it.
         models: pair -> both its models, as the manifest says it.
+        left_out: prompts that have no text, over all pairs.
         certificate: how losslessness is known, as the manifest says it.
     """
 
@@ -56,6 +57,7 @@ class Outcome:
     costs: dict[str, CostCurve] = field(repr=False)
     models: dict[str, Any] = field(repr=False)
     certificate: dict[str, Any] = field(repr=False)
+    left_out: int = 0
 
 
 def run_study(plan: StudyPlan, out: Path, fresh: bool = False, progress: Progress | None = None) -> Outcome:
@@ -98,6 +100,7 @@ def _run(plan: StudyPlan, out: Path, progress: Progress) -> Outcome:
         costs=facts.costs,
         models=facts.models,
         certificate=written.manifest["certificate"],
+        left_out=sum(map(len, facts.left_out.values())),
     )
 
 

@@ -14,12 +14,15 @@ from specdraft.decoding.text_seeds import text_generator
 from specdraft.drafters.base import TOP_K, Annotation, Described, Expansion, NodeFeatures, RecordedText
 from specdraft.drafters.pair import Pair, PairFiles
 from specdraft.errors import ResultsError
+from specdraft.models.facts import facts_of_files
 from specdraft.models.files import ModelFiles
+from specdraft.models.server.served_files import ServedFiles
 from specdraft.sampling.distribution import Sampling
 from specdraft.sampling.randomness import seeded
-from specdraft.traces.record import Trajectory, record_trajectories
+from specdraft.traces.record import GREEDY, Trajectory, record_trajectories
 from specdraft.traces.recorder import Recorder, StepsOfBatch, read_trace
 from specdraft.traces.rule_records import Part, RuleRecords, record_rules
+from specdraft.traces.served import served_trajectories
 from specdraft.traces.store import StoredTrace, TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.shapes import NestedPlan
@@ -74,7 +77,7 @@ def pair_traces(
     """
     store = _labelled(store, pair, prompts)
     recorder = Recorder(pair, store, recorded, watch)
-    abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
+    abouts = {name: about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
     trajectories = _trajectories(recorder, abouts, pair, prompts, sampling, ending, draw, watch)
     target, drafter = pair.files.target.spec.path, drafter_name(pair.files)
     about_annotations = {
@@ -122,7 +125,7 @@ def pair_trajectories(
 ) -> dict[str, Trajectory]:
     """The target's texts of every prompt, without what a drafter says along them; see `pair_traces`."""
     recorder = Recorder(pair, _labelled(store, pair, prompts), recorded, watch)
-    abouts = {name: _about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
+    abouts = {name: about_trajectory(pair, ids, sampling, ending, draw) for name, ids in prompts.items()}
     return _trajectories(recorder, abouts, pair, prompts, sampling, ending, draw, watch)
 
 
@@ -136,6 +139,12 @@ def _trajectories(
     draw: str,
     watch: Watch,
 ) -> dict[str, Trajectory]:
+    def asked(some: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        assert isinstance(files, ServedFiles)
+        for name, trajectory in served_trajectories(files, {n: prompts[n] for n in some}, ending, pair.files.chats):
+            yield name, trajectory
+            watch.done(ending.max_new_tokens)
+
     def texts(some: Sequence[str]) -> Iterator[tuple[str, Trajectory]]:
         generators = [] if sampling.greedy else [text_generator(pair, sampling, prompts[name], draw) for name in some]
         listed, steps = [prompts[name] for name in some], StepsOfBatch(watch, len(some) * ending.max_new_tokens)
@@ -143,8 +152,11 @@ def _trajectories(
             yield some[row], trajectory
         steps.end()
 
+    files = pair.files.target
     longest = {name: len(ids) + ending.max_new_tokens for name, ids in prompts.items()}
-    note = f"recorded {{}} trajectories of {pair.files.target.spec.path}"
+    note = f"recorded {{}} trajectories of {files.spec.path}"
+    if files.spec.served:
+        return recorder.complete(Trajectory, abouts, longest, asked, note, ending)
     return recorder.complete(Trajectory, abouts, longest, texts, note, ending)
 
 
@@ -363,14 +375,26 @@ def both_models(pair: Pair) -> dict[str, Any]:
     return {"target": pair.target_facts, "draft": pair.draft_facts}
 
 
-def _about_trajectory(
+def unrecorded(files: ModelFiles, prompts: Mapping[str, Sequence[int]], ending: Ending, store: TraceStore) -> list[str]:
+    """The prompts whose greedy text is not in the store."""
+    abouts = {name: _about_text(facts_of_files(files), ids, GREEDY, ending, "") for name, ids in prompts.items()}
+    return [name for name, about in abouts.items() if read_trace(Trajectory, store.get(about), ending) is None]
+
+
+def about_trajectory(
     pair: Pair, prompt_ids: Sequence[int], sampling: Sampling, ending: Ending, draw: str
 ) -> dict[str, Any]:
     """Everything that a trajectory depends on."""
+    return _about_text(pair.target_facts, prompt_ids, sampling, ending, draw)
+
+
+def _about_text(
+    target: dict[str, Any], prompt_ids: Sequence[int], sampling: Sampling, ending: Ending, draw: str
+) -> dict[str, Any]:
     drawn = {} if sampling.greedy else {"draw": draw}
     return drawn | {
         "kind": "trajectory",
-        "target": pair.target_facts,
+        "target": target,
         "sampling": asdict(sampling),
         "prompt": _prompt_digest(prompt_ids),
         "prompt_tokens": len(prompt_ids),

@@ -151,12 +151,21 @@ class Recorder:
     ) -> None:
         if not lengths:
             return  # no model is needed
-        target = self._pair.files.target
-        fitting = tokens_that_fit(target)
-        for some in batches(lengths, most_rows(device_type_of(target)), min(fitting, most or fitting)):
+        for some in self._batches(lengths, most):
             for name, trace in in_memory(record, some):
                 keep(name, trace)
             self._recorded(note.format(len(some)))
+
+    def _batches(self, lengths: Mapping[str, int], most: int | None) -> Iterator[list[str]]:
+        """What goes through the models side by side; a server is told of all at once."""
+        files = self._pair.files
+        runs = files.draft if files.target.spec.served else files.target
+        if most is None and files.target.spec.served:
+            return iter([list(lengths)])
+        if runs is None:
+            return batches(lengths, most_rows("cpu"), READ_TOKENS)
+        fitting = tokens_that_fit(runs)
+        return batches(lengths, most_rows(device_type_of(runs)), min(fitting, most or fitting))
 
 
 def read_trace(kind: Any, tensors: dict[str, np.ndarray] | None, ending: Ending | None = None) -> Any:

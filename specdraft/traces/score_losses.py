@@ -15,6 +15,8 @@ from specdraft.traces.recorder import Recorder
 from specdraft.traces.store import TraceStore, libraries
 from specdraft.traces.watch import UNWATCHED, Watch
 
+SERVED_AT_ONCE = 256  # logits of a batch at once where no target is here to tell how many fit
+
 
 def score_losses(
     pair: Pair,
@@ -51,10 +53,13 @@ def _of_batch(pair: Pair, texts: Sequence[RecordedText]) -> list[Losses]:
     from specdraft.models.batch import logits_at_once
     from specdraft.models.language_model import padded
 
-    tokens = padded([text.tokens.tolist() for text in texts], pair.target.device)  # [B, longest]
+    served = pair.files.target.spec.served  # then the drafter's device is known from its logits only
+    device = torch.device("cpu") if served else pair.target.device
+    at_once = max(1, SERVED_AT_ONCE // len(texts)) if served else logits_at_once(pair.target, len(texts))
+    tokens = padded([text.tokens.tolist() for text in texts], device)  # [B, longest]
     parts: list[list[Losses]] = [[] for _ in texts]
     first = 0
-    for logits in pair.drafter.logits_along(texts, logits_at_once(pair.target, len(texts))):
+    for logits in pair.drafter.logits_along(texts, at_once):
         for row, text in enumerate(texts):
             here = slice(max(first, 1), min(first + logits.shape[1], len(text.tokens)))
             if here.start < here.stop:

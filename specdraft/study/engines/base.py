@@ -6,8 +6,8 @@ another process, which loads the pair itself and sends the events back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -47,6 +47,10 @@ class Work:
     seed: int
     repeats: int
     with_steps: bool
+
+    def without(self, names: Container[str]) -> Work:
+        """The work on the other prompts."""
+        return replace(self, prompts=tuple(p for p in self.prompts if p.prompt_id not in names))
 
     @property
     def halves(self) -> np.ndarray:
@@ -124,6 +128,20 @@ class TextCalibration(NamedTuple):
         return cls(f"{drawn}, {max_new_tokens} tokens", fitted)
 
 
+class LeftOut(NamedTuple):
+    """Prompts of a pair without a usable text: their rows are not made, those of the others are.
+
+    Attributes:
+        pair: its label.
+        why: prompt id -> the reason.
+        rows: that were due of these prompts.
+    """
+
+    pair: str
+    why: dict[str, str]
+    rows: int
+
+
 class Measured(NamedTuple):
     """What was measured of a pair besides its rows.
 
@@ -147,7 +165,7 @@ class Measured(NamedTuple):
     offsets: pd.DataFrame | None = None
 
 
-Event = Done | Replayed | Failed | GivenUp | Measured
+Event = Done | Replayed | Failed | GivenUp | LeftOut | Measured
 
 
 class Engine(Protocol):

@@ -61,7 +61,7 @@ def costs_of(
         settings = asked[0].settings.cost
         if settings.table is not None:
             found[point] = table_costs(asked[0])
-        elif settings.measure != "off":
+        elif settings.measure != "off" and not pair.files.target.spec.served:
             largest = 1 + max(combination.limits.nodes for combination in asked)
             found[point] = pair_costs(pair, store, largest, limit_s, again, watch, point)
     return found

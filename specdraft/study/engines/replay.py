@@ -15,7 +15,7 @@ from specdraft.bench.kept import LEAST_S, SHARE
 from specdraft.bench.points import CostPoint
 from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
-from specdraft.errors import LoadError, ResultsError
+from specdraft.errors import LeftOutError, LoadError, ResultsError
 from specdraft.losslessness.certificate import near_ties
 from specdraft.prediction.predictor import Predictor
 from specdraft.replay.calibration import Calibration, FittedScores, cross_fit
@@ -25,13 +25,14 @@ from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.kept_tables import OFFSETS, RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts
-from specdraft.study.engines.base import Event, Failed, Measured, Replayed, TextCalibration, Work
+from specdraft.study.engines.base import Event, Failed, LeftOut, Measured, Replayed, TextCalibration, Work
 from specdraft.study.engines.costs import cost_point, costs_of
 from specdraft.study.engines.lengths import chains_for_lengths
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
 from specdraft.study.turns import read_prompts
+from specdraft.traces.asked_twice import asked_twice
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.rule_records import Part, by_node, parts_of
 from specdraft.traces.score_losses import score_losses
@@ -81,7 +82,21 @@ class ReplayEngine:
     def _replay_group(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, costs: dict[CostPoint, CostCurve]
     ) -> Iterator[Event]:
-        prepared = self._prepare_or_fail(work, pair, group, prompt_ids, costs)
+        try:
+            prepared = self._prepare_or_fail(work, pair, group, prompt_ids, costs)
+        except LeftOutError as error:
+            rows = sum(
+                work.is_due(c, p, r)
+                for c in group.combinations
+                for p in work.prompts
+                for r in group.repeats
+                if p.prompt_id in error.why
+            )
+            yield LeftOut(pair.label, error.why, rows)
+            others = {name: ids for name, ids in prompt_ids.items() if name not in error.why}
+            if others:
+                yield from self._replay_group(work.without(error.why), pair, group, others, costs)
+            return
         if not isinstance(prepared, Prepared):
             yield from prepared
             return
@@ -122,6 +137,7 @@ class ReplayEngine:
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
+            ties |= self._asked_twice(pair, group, prompt_ids, traces) or {}
         costs |= {} if costs else self._costs(work, pair, time.perf_counter() - started)
         some = next(iter(costs.values()), None)
         by = (dynamic, temperatures, predictors, self.store, self.note, self.watch)
@@ -167,6 +183,15 @@ class ReplayEngine:
         """What drafting and verifying cost, for all trees of this work."""
         again, limit_s = work.combinations[0].settings.cost.measure == "again", max(LEAST_S, SHARE * recording_s)
         return costs_of(work.combinations, pair, self.store, limit_s, again, self.watch)
+
+    def _asked_twice(
+        self, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces
+    ) -> dict[str, Any] | None:
+        """Whether a served target says the same again; None of others."""
+        if not pair.files.target.spec.served:
+            return None
+        ending = Ending(group.combinations[0].settings.max_new_tokens, pair.eos_ids)
+        return asked_twice(pair, prompt_ids, traces.trajectories, ending, self.store).as_dict()
 
     def _traces(self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]
