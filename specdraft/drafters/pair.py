@@ -156,6 +156,10 @@ class PairFiles:
         self._check_ids(ids)
         return ids
 
+    def encode_plainly(self, text: str) -> list[int]:
+        """Token ids of a text as it is, without a template or special tokens around it."""
+        return list(self.target.tokenizer.encode(text, add_special_tokens=False))
+
     def reader(self, chat_template: str = "auto") -> PromptReader:
         """What turns texts into the target's token ids."""
         return PromptReader(self.target.tokenizer, self.target.spec.path, chat_template)

@@ -7,6 +7,7 @@ are from sequential ones in the model's own type is rounding, and said beside it
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +53,11 @@ def tree_error(model: CachedModel) -> float:
     largest of them."""
     depths, ancestors = torch.from_numpy(CHECK_TREE.depths), torch.from_numpy(CHECK_TREE.ancestors)
     return max(*_differences(model, [(depths, ancestors)]), last_place(model.after([0, 1, 2]).abs().max(), model.dtype))
+
+
+def rounding_in(model: CachedModel, dtype: torch.dtype) -> float:
+    """`tree_error` of a copy of the model in another type."""
+    return tree_error(type(model)(copy.deepcopy(model.model).to(dtype), model.vocab, model.width))
 
 
 def _differences(model: CachedModel, forwards: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[float]:
