@@ -59,6 +59,8 @@ def test_a_file_is_of_one_format(tmp_path: Path, kind: str, text: str) -> None:
     assert [name for name, made in registry().items() if made().recognises(file)] == [kind]
     found = read(file)
     assert found.kind == kind and found.figures and all(figure.means for figure in found.figures)
+    rates = [figure.converted for figure in found.figures if figure.column == "acceptance_rate"]
+    assert np.allclose(rates, found.ratios["acceptance_rate"])  # shares, whatever the engine prints
 
 
 def test_published_counters_of_vllm(tmp_path: Path) -> None:
