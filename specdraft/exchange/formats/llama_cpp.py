@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from math import isnan, nan
 from typing import ClassVar
 
-from specdraft.exchange.formats.base import Format, pooled_rates
+from specdraft.exchange.formats.base import NUMBER, NUMBERS, Format, pooled_rates
 from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile
 
 REQUEST = re.compile(
-    r"draft acceptance(?: rate)?\s*=\s*[\d.]+\s*\(\s*(?P<accepted>\d+) accepted /\s*(?P<drafted>\d+) generated\)"
-    r"(?:, mean (?:acceptance length|len)\s*=\s*(?P<length>[\d.]+))?"
-    r"(?:, acceptance rate per position = \((?P<rates>[\d., ]+)\))?"
+    rf"draft acceptance(?: rate)?\s*=\s*{NUMBER}\s*\(\s*(?P<accepted>\d+) accepted /\s*(?P<drafted>\d+) generated\)"
+    rf"(?:, mean (?:acceptance length|len)\s*=\s*(?P<length>{NUMBER}))?"
+    rf"(?:, acceptance rate per position = \((?P<rates>{NUMBERS})\))?"
 )
 STATISTICS = re.compile(
     r"statistics\s+(?P<label>[\w.-]+):.*?#gen drafts\s*=\s*(?P<steps>\d+),.*?#gen tokens\s*=\s*(?P<drafted>\d+), "
-    r"#acc tokens\s*=\s*(?P<accepted>\d+)(?:.*?#acc rate/pos = \((?P<rates>[\d., ]+)\))?"
+    rf"#acc tokens\s*=\s*(?P<accepted>\d+)(?:.*?#acc rate/pos = \((?P<rates>{NUMBERS})\))?"
 )
 EXAMPLE = re.compile(r"^.*?\b(?P<name>n_predict|n_drafted|n_accept)\s*=\s*(?P<value>\d+)\s*$", re.MULTILINE)
 LENGTH = "tokens of a draft, a bonus token in every one; steps without a draft are not counted"
@@ -128,7 +128,7 @@ def _figures(total: Counts, each: Sequence[Counts]) -> list[Figure]:
     rate = share(total.accepted_tokens, total.drafted_tokens)
     figures = [Figure("draft acceptance", rate, RATE, "acceptance_rate")]
     if not isnan(total.steps):
-        length = 1 + total.accepted_tokens / total.steps
+        length = 1 + share(total.accepted_tokens, total.steps)
         figures.insert(0, Figure("mean acceptance length", length, LENGTH, "block_efficiency"))
         if len(each) > 1:
             mean = 1 + mean_of_ratios(each, ("accepted_tokens",), "steps")
