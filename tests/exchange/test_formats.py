@@ -246,6 +246,15 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path, text: str, message: 
     assert message in refused(tmp_path, text)
 
 
+@pytest.mark.parametrize(("kind", "text"), ALL, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(ALL)])
+def test_a_torn_file_is_read_or_refused(tmp_path: Path, kind: str, text: str) -> None:
+    for end in np.linspace(1, len(text) - 1, 15).astype(int):
+        try:
+            assert reading(tmp_path, text[:end]).kind in registry()
+        except ConfigError as error:
+            assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
