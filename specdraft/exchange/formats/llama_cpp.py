@@ -56,7 +56,7 @@ class LlamaCpp(Format):
         if known:
             return self._of_statistics(known, requests)
         if requests:
-            return self._of_requests(requests, file)
+            return self._of_requests(requests)
         if len(example := _example(file.text)) == 3 and example["n_drafted"]:
             return self._of_example(example)
         raise file.refuse("nothing was drafted")
@@ -70,13 +70,12 @@ class LlamaCpp(Format):
         each = [_of_line(match) for match in requests]
         if Counts.total(each)[:3] != total[:3]:  # the log lacks some of the requests, or has the lines of others
             each = []
-        together = [[float(rate) for rate in _rates(match)] for match in known]
-        marginal = _pooled(together, [one.steps for one in parts])
+        marginal = _pooled([_rates(match) for match in known], [one.steps for one in parts])
         return Reading(
             self.kind, self.about, _figures(total, each), total, each, marginal, len(marginal) or None, notes
         )
 
-    def _of_requests(self, requests: Sequence[re.Match[str]], file: ForeignFile) -> Reading:
+    def _of_requests(self, requests: Sequence[re.Match[str]]) -> Reading:
         each = [_of_line(match) for match in requests]
         total = Counts.total(each)
         marginal = _pooled([_rates(match) for match in requests], [one.steps for one in each])
