@@ -1,4 +1,4 @@
-"""The JSON of `vllm bench serve --save-result` (vllm/benchmarks/serve.py of 0.33): differences of the counters of
+"""The JSON of `vllm bench serve --save-result` (vllm/benchmarks/serve.py): differences of the counters of
 `/metrics` over the run, the rate in per cent."""
 
 from __future__ import annotations

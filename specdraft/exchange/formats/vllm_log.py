@@ -1,4 +1,4 @@
-"""The line that vLLM logs every few seconds (vllm/v1/spec_decode/metrics.py of 0.33: `SpecDecodingLogging`)."""
+"""The line that vLLM logs every few seconds (vllm/v1/spec_decode/metrics.py: `SpecDecodingLogging`)."""
 
 from __future__ import annotations
 
