@@ -37,7 +37,10 @@ def export(
         raise ConfigError(f"--out {out} is the study's own folder; expected another one")
     folder = out or Path("results") / f"{study.resolve().name}-{form}"
     (only, *others) = made.files
-    if out is not None and not others and out.suffix == Path(only).suffix:
+    one_file = out is not None and out.suffix == Path(only).suffix
+    if one_file and others:
+        raise ConfigError(f"--out {out} is named as a file; expected a folder for {len(made.files)} files")
+    if out is not None and one_file:
         check_file_writable(out, "--out")
         places = {out: made.files[only]}
     else:

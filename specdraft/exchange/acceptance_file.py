@@ -54,7 +54,7 @@ def _of_counts(known: Mapping[str, Any], file: ForeignFile) -> np.ndarray:
     rest = next((name for name in (NONE, TOTAL) if name in known), None)
     try:
         counts, other = np.asarray(known[COUNTS], dtype=np.float64), np.asarray(known[rest or COUNTS], dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise file.refuse(f"{COUNTS} are no list of numbers, or rows of different lengths") from error
     if rest is None:
         raise file.refuse(f"{COUNTS} without {NONE} or {TOTAL}: how often no rank was accepted is not told")

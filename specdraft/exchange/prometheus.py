@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 SAMPLE = re.compile(
-    r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>[-+0-9.eE]+|NaN|[-+]?Inf)(?:\s+-?\d+)?\s*$",
+    r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?[ \t]+"
+    r"(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|NaN|[-+]?Inf)(?:[ \t]+-?\d+)?[ \t\r]*$",
     re.MULTILINE,
 )
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from math import isnan, nan
+from math import isinf, isnan, nan
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
     @classmethod
     def total(cls, some: Iterable[Counts]) -> Counts:
         """The sums; NaN where one of them does not tell."""
-        return cls(*map(float, np.sum([*some], axis=0)))
+        return cls(*map(float, np.sum([cls(*[0.0] * len(cls._fields)), *some], axis=0)))
 
 
 class Figure(NamedTuple):
@@ -151,8 +151,8 @@ def _by_position(reading: Reading, where: object) -> Iterable[str]:
 
 def _check_counts(counts: Counts, named: str) -> None:
     for name, count in counts._asdict().items():
-        if count < 0:
-            raise ConfigError(f"{named}{name}={count:g}; expected 0 or more")
+        if count < 0 or isinf(count):
+            raise ConfigError(f"{named}{name}={count:g}; expected a count, 0 or more")
     for less, more in (("accepted_tokens", "drafted_tokens"), ("bonus_tokens", "steps")):
         if getattr(counts, less) > getattr(counts, more):
             raise ConfigError(

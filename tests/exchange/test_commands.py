@@ -45,7 +45,7 @@ def test_beside_a_study(run: Run, metrics: Path, study: Path) -> None:
     assert all(one["together"] is False for one in told["possibilities"] if one["metric"] == "block_efficiency")
 
 
-def test_bad_input_is_one_line(run: Run, tmp_path: Path, metrics: Path, study: Path) -> None:
+def test_bad_input_is_one_line(run: Run, tmp_path: Path, metrics: Path, study: Path, small_study: Path) -> None:
     (tmp_path / "none.txt").write_text("hello\n")
     (tmp_path / "golden.yaml").write_text("specdraft: golden\n")
     cases = [
@@ -61,6 +61,8 @@ def test_bad_input_is_one_line(run: Run, tmp_path: Path, metrics: Path, study: P
         ),
         (("export", tmp_path / "nothing", "--format", "parquet"), "no such folder"),
         (("export", study, "--format", "golden"), "--format 'golden' is not known; did you mean 'golden-yaml'?"),
+        (("export", small_study, "--out", tmp_path / "x.parquet"), "is named as a file; expected a folder for"),
+        (("export", small_study, "--out", small_study), "is the study's own folder"),
     ]
     for arguments, message in cases:
         assert message in one_line(run(*arguments)), arguments

@@ -59,6 +59,8 @@ def test_a_file_is_of_one_format(tmp_path: Path, kind: str, text: str) -> None:
     assert [name for name, made in registry().items() if made().recognises(file)] == [kind]
     found = read(file)
     assert found.kind == kind and found.figures and all(figure.means for figure in found.figures)
+    rates = [figure.converted for figure in found.figures if figure.column == "acceptance_rate"]
+    assert np.allclose(rates, found.ratios["acceptance_rate"])  # shares, whatever the engine prints
 
 
 def test_published_counters_of_vllm(tmp_path: Path) -> None:
@@ -242,6 +244,15 @@ def test_answers_of_spec_bench_and_eagle(tmp_path: Path) -> None:
 )
 def test_what_contradicts_itself_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(("kind", "text"), ALL, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(ALL)])
+def test_a_torn_file_is_read_or_refused(tmp_path: Path, kind: str, text: str) -> None:
+    for end in np.linspace(1, len(text) - 1, 15).astype(int):
+        try:
+            assert reading(tmp_path, text[:end]).kind in registry()
+        except ConfigError as error:
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(

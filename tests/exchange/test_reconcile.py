@@ -13,9 +13,11 @@ from support import engine_files as files
 from support.sides import USUAL, made_side, write_side
 
 from specdraft.errors import ConfigError, ResultsError
+from specdraft.exchange.explain import within
 from specdraft.exchange.reading import METRICS
 from specdraft.exchange.reconcile import Reconciled, reconcile
 from specdraft.exchange.source import read_foreign
+from specdraft.results.intervals import Interval
 from specdraft.results.metrics import HELPERS, LATENCY, add_ratios
 from specdraft.results.study_side import StudySide
 from specdraft.results.summary import SUMS, summarise
@@ -184,6 +186,14 @@ def test_a_row_needs_a_study(tmp_path: Path) -> None:
     assert beside(tmp_path, gauge(2.0)).study is None
     with pytest.raises(ResultsError, match="no such folder"):
         beside(tmp_path, gauge(2.0), tmp_path / "nothing")
+
+
+def test_intervals_of_both_sides_count() -> None:
+    ours, alone, few = Interval(2.0, 1.9, 2.1), Interval(2.2, np.nan, np.nan), Interval(2.0, np.nan, np.nan)
+    assert within(alone, ours) is False and within(Interval(2.2, 1.9, 2.5), ours) is True
+    assert within(Interval(2.5, 2.3, 2.7), ours) is False
+    assert within(alone, few) is None and within(few, few) is True
+    assert within(Interval(2.104, np.nan, np.nan), ours, half_unit=0.005) is True
 
 
 def test_few_prompts_have_no_interval(tmp_path: Path) -> None:

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from math import isnan
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +19,9 @@ from specdraft.errors import ConfigError
 from specdraft.exchange.exports.base import Export, Exported, names, records_of, steps_of
 from specdraft.exchange.formats.spec_bench import OURS
 from specdraft.results.study_tables import StudyTables
+
+TEXT = ("prompt_id", "repeat", "turn")
+BY_TURN = {"decoding_steps": "steps", "new_tokens": "new_tokens"}
 
 
 @dataclass
@@ -54,36 +61,36 @@ class SpecBenchAnswers(Export):
 
 def _lines(records: pd.DataFrame, steps: pd.DataFrame | None, model: str) -> Iterator[dict[str, Any]]:
     """A question a line; a repeat is a choice."""
-    of = {} if steps is None else dict([*steps.groupby(["prompt_id", "repeat"])])
-    for prompt_id, own in records.groupby("prompt_id", sort=False):
-        choices = [
-            _choice(number, turns.sort_values("turn"), of.get((prompt_id, repeat)))
-            for number, (repeat, turns) in enumerate(own.groupby("repeat"))
-        ]
+    listed = {} if steps is None else _accepted(steps)
+    first = {name: place for place, name in enumerate(dict.fromkeys(records["prompt_id"]))}
+    rows = sorted(records.to_dict("records"), key=lambda row: (first[row["prompt_id"]], row["repeat"], row["turn"]))
+    for prompt_id, own in groupby(rows, itemgetter("prompt_id")):
+        choices = [[*turns] for _, turns in groupby(own, itemgetter("repeat"))]
         name = str(prompt_id)
         yield {
             "question_id": int(name) if name.isdecimal() and str(int(name)) == name else name,
-            "category": str(own["category"].iloc[0]),
-            "answer_id": f"{records['combination'].iloc[0]}-{name}",
+            "category": str(choices[0][0]["category"]),
+            "answer_id": f"{choices[0][0]['combination']}-{name}",
             "model_id": model,
-            "choices": choices,
+            "choices": [_choice(number, turns, listed) for number, turns in enumerate(choices)],
         }
 
 
-def _choice(number: int, turns: pd.DataFrame, steps: pd.DataFrame | None) -> dict[str, Any]:
-    choice: dict[str, Any] = {
-        "index": number,
-        "turns": [],
-        "decoding_steps": _whole(turns["steps"]),
-        "new_tokens": _whole(turns["new_tokens"]),
-    }
-    if turns["wall_s"].notna().all():
-        choice["wall_time"] = [float(wall) for wall in turns["wall_s"]]
-    if steps is not None:
-        ordered = steps.sort_values(["turn", "step"])
-        choice["accept_lengths"] = _whole(ordered["accepted_tokens"] + ordered["bonus_tokens"])
-    return choice | {name: _whole(turns[name]) for name in OURS}
+def _accepted(steps: pd.DataFrame) -> dict[tuple[Any, ...], list[int]]:
+    """Prompt, repeat and turn -> the tokens of each step, in order."""
+    ordered = steps.sort_values("step", kind="stable")
+    tokens = (ordered["accepted_tokens"] + ordered["bonus_tokens"]).tolist()
+    found: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for text, emitted in zip(zip(*(ordered[key] for key in TEXT), strict=True), tokens, strict=True):
+        found[text].append(int(emitted))
+    return found
 
 
-def _whole(column: pd.Series[Any]) -> list[int]:
-    return [int(value) for value in column]
+def _choice(number: int, turns: list[dict[Any, Any]], listed: dict[tuple[Any, ...], list[int]]) -> dict[str, Any]:
+    choice: dict[str, Any] = {"index": number, "turns": []}
+    choice |= {name: [int(turn[column]) for turn in turns] for name, column in BY_TURN.items()}
+    if not any(isnan(turn["wall_s"]) for turn in turns):
+        choice["wall_time"] = [turn["wall_s"] for turn in turns]
+    if listed:
+        choice["accept_lengths"] = [tokens for turn in turns for tokens in listed[itemgetter(*TEXT)(turn)]]
+    return choice | {name: [int(turn[name]) for turn in turns] for name in OURS}

@@ -43,9 +43,8 @@ class VLLMRecords(Export):
 
 def _records(steps: pd.DataFrame, emitted: dict[Any, float], depth: int) -> Iterator[dict[str, Any]]:
     """A text a line."""
-    for text, own in steps.groupby(TEXT, sort=False):
-        ordered = own.sort_values("step")
-        accepted, drafted = (ordered[name].to_numpy(np.int64) for name in ("accepted_tokens", "drafted_tokens"))
+    for text, own in steps.sort_values([*TEXT, "step"]).groupby(TEXT, sort=False):
+        accepted, drafted = (own[name].to_numpy(np.int64) for name in ("accepted_tokens", "drafted_tokens"))
         histogram = np.bincount(accepted, minlength=depth + 1)
         record = {
             "mean_acceptance_length": 1 + accepted.sum() / len(accepted),

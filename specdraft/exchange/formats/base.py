@@ -12,7 +12,9 @@ import numpy as np
 from specdraft.exchange.reading import Reading
 from specdraft.exchange.source import ForeignFile
 
-MOST = 10**15  # of what is counted
+MOST, DEEPEST = 10**15, 10_000  # of what is counted; tokens of a step
+NUMBER = r"\d+(?:\.\d+)?"  # as logs print it
+NUMBERS = rf"{NUMBER}(?:, {NUMBER})*"
 
 
 class Format(ABC):
@@ -60,7 +62,7 @@ def whole_numbers(row: Mapping[str, Any], name: str, file: ForeignFile) -> list[
             by_place = {int(place): count for place, count in value.items()}
         except ValueError as error:
             raise file.refuse(f"{name} has a key that is no number") from error
-        if any(place < 0 for place in by_place) or max(by_place, default=0) > 10_000:
+        if any(place < 0 for place in by_place) or max(by_place, default=0) > DEEPEST:
             raise file.refuse(f"{name} has a key out of range; expected how many tokens were accepted")
         value = [by_place.get(place, 0) for place in range(max(by_place, default=-1) + 1)]
     if not isinstance(value, list) or not all(type(count) is int and 0 <= count < MOST for count in value):
@@ -84,7 +86,7 @@ def padded(rows: Sequence[Sequence[float]]) -> np.ndarray:
 
 def pooled_rates(rates: Sequence[Sequence[float]], steps: Sequence[float]) -> list[float]:
     """`[depth]` the mean of shares of steps, weighted by the steps that each is of."""
-    return [float(rate) for rate in np.average(padded(rates), axis=0, weights=steps)]
+    return [float(rate) for rate in np.average(padded(rates), axis=0, weights=steps)] if sum(steps) else []
 
 
 def pooled_histogram(histograms: Sequence[Sequence[float]]) -> list[float]:

@@ -1,5 +1,5 @@
 """A histogram of accepted tokens: how many steps accepted exactly 0, 1, 2, ... (vLLM's `acceptance_histogram` alone, or
-AIPerf's `profile_export_aiperf.json` with `pooled_spec_decode_acceptance_histogram`, docs of AIPerf 0.14)."""
+AIPerf's `profile_export_aiperf.json` with `pooled_spec_decode_acceptance_histogram`, AIPerf 0.13)."""
 
 from __future__ import annotations
 

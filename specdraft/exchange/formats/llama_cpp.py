@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from math import isnan, nan
 from typing import ClassVar
 
-from specdraft.exchange.formats.base import Format, pooled_rates
+from specdraft.exchange.formats.base import NUMBER, NUMBERS, Format, pooled_rates
 from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile
 
 REQUEST = re.compile(
-    r"draft acceptance(?: rate)?\s*=\s*[\d.]+\s*\(\s*(?P<accepted>\d+) accepted /\s*(?P<drafted>\d+) generated\)"
-    r"(?:, mean (?:acceptance length|len)\s*=\s*(?P<length>[\d.]+))?"
-    r"(?:, acceptance rate per position = \((?P<rates>[\d., ]+)\))?"
+    rf"draft acceptance(?: rate)?\s*=\s*{NUMBER}\s*\(\s*(?P<accepted>\d+) accepted /\s*(?P<drafted>\d+) generated\)"
+    rf"(?:, mean (?:acceptance length|len)\s*=\s*(?P<length>{NUMBER}))?"
+    rf"(?:, acceptance rate per position = \((?P<rates>{NUMBERS})\))?"
 )
 STATISTICS = re.compile(
     r"statistics\s+(?P<label>[\w.-]+):.*?#gen drafts\s*=\s*(?P<steps>\d+),.*?#gen tokens\s*=\s*(?P<drafted>\d+), "
-    r"#acc tokens\s*=\s*(?P<accepted>\d+)(?:.*?#acc rate/pos = \((?P<rates>[\d., ]+)\))?"
+    rf"#acc tokens\s*=\s*(?P<accepted>\d+)(?:.*?#acc rate/pos = \((?P<rates>{NUMBERS})\))?"
 )
 EXAMPLE = re.compile(r"^.*?\b(?P<name>n_predict|n_drafted|n_accept)\s*=\s*(?P<value>\d+)\s*$", re.MULTILINE)
 LENGTH = "tokens of a draft, a bonus token in every one; steps without a draft are not counted"
@@ -56,7 +56,7 @@ class LlamaCpp(Format):
         if known:
             return self._of_statistics(known, requests)
         if requests:
-            return self._of_requests(requests, file)
+            return self._of_requests(requests)
         if len(example := _example(file.text)) == 3 and example["n_drafted"]:
             return self._of_example(example)
         raise file.refuse("nothing was drafted")
@@ -70,13 +70,12 @@ class LlamaCpp(Format):
         each = [_of_line(match) for match in requests]
         if Counts.total(each)[:3] != total[:3]:  # the log lacks some of the requests, or has the lines of others
             each = []
-        together = [[float(rate) for rate in _rates(match)] for match in known]
-        marginal = _pooled(together, [one.steps for one in parts])
+        marginal = _pooled([_rates(match) for match in known], [one.steps for one in parts])
         return Reading(
             self.kind, self.about, _figures(total, each), total, each, marginal, len(marginal) or None, notes
         )
 
-    def _of_requests(self, requests: Sequence[re.Match[str]], file: ForeignFile) -> Reading:
+    def _of_requests(self, requests: Sequence[re.Match[str]]) -> Reading:
         each = [_of_line(match) for match in requests]
         total = Counts.total(each)
         marginal = _pooled([_rates(match) for match in requests], [one.steps for one in each])
@@ -128,7 +127,7 @@ def _figures(total: Counts, each: Sequence[Counts]) -> list[Figure]:
     rate = share(total.accepted_tokens, total.drafted_tokens)
     figures = [Figure("draft acceptance", rate, RATE, "acceptance_rate")]
     if not isnan(total.steps):
-        length = 1 + total.accepted_tokens / total.steps
+        length = 1 + share(total.accepted_tokens, total.steps)
         figures.insert(0, Figure("mean acceptance length", length, LENGTH, "block_efficiency"))
         if len(each) > 1:
             mean = 1 + mean_of_ratios(each, ("accepted_tokens",), "steps")

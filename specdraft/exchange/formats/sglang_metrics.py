@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from specdraft.exchange.formats.base import Format
+from specdraft.exchange.formats.base import NUMBER, Format
 from specdraft.exchange.prometheus import Sample, samples, summed
 from specdraft.exchange.reading import Counts, Figure, Reading
 from specdraft.exchange.source import ForeignFile
@@ -20,7 +20,7 @@ from specdraft.exchange.source import ForeignFile
 LENGTH, RATE = "sglang:spec_accept_length", "sglang:spec_accept_rate"
 DRAFT_TOKENS, LEVELS = "sglang:spec_num_draft_tokens", "sglang:spec_num_steps"
 CALLS, EMITTED = "sglang:spec_verify_calls", "sglang:generation_tokens"
-LINE = re.compile(r"\baccept len: (?P<length>[\d.]+)(?:, accept rate: (?P<rate>[\d.]+))?")
+LINE = re.compile(rf"\baccept len: (?P<length>{NUMBER})(?:, accept rate: (?P<rate>{NUMBER}))?")
 MEANS_LENGTH = "tokens of a step, the bonus token included"
 MEANS_RATE = "accepted over drafted tokens; the root, which `num_draft_tokens` counts, is left out"
 AS_PRINTED = 0.005

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from specdraft.exchange.formats.base import Format, number, survival, whole_numbers
+from specdraft.exchange.formats.base import DEEPEST, Format, number, survival, whole_numbers
 from specdraft.exchange.reading import Counts, Figure, Reading, mean_of_ratios, share
 from specdraft.exchange.source import ForeignFile, Row
 
@@ -78,8 +78,8 @@ def _counts(choice: dict[str, Any], file: ForeignFile) -> Counts:
         drafted, accepted, bonus = (_sum(choice, name, file) for name in OURS)
         return Counts(steps, drafted, accepted, bonus, emitted)
     lengths = _by_turn(choice, LENGTHS, file)
-    if lengths is not None and min(lengths, default=1) < 1:
-        raise file.refuse(f"{LENGTHS} has a step of {min(lengths)} tokens; expected 1 or more: the bonus token counts")
+    if odd := [length for length in lengths or [] if not 1 <= length <= DEEPEST]:
+        raise file.refuse(f"{LENGTHS} has a step of {odd[0]} tokens; expected 1 or more: the bonus token counts")
     tokens = float(sum(lengths)) if lengths is not None else emitted
     if steps and not tokens:
         raise file.refuse("has no new_tokens: answers of plain decoding, where nothing is drafted")

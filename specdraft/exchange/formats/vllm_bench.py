@@ -1,4 +1,4 @@
-"""The JSON of `vllm bench serve --save-result` (vllm/benchmarks/serve.py of 0.33): differences of the counters of
+"""The JSON of `vllm bench serve --save-result` (vllm/benchmarks/serve.py): differences of the counters of
 `/metrics` over the run, the rate in per cent."""
 
 from __future__ import annotations
@@ -49,5 +49,7 @@ class VLLMBench(Format):
             *stated_otherwise(f"{PREFIX}acceptance_rate", rate, 100 * share(accepted, drafted), 5e-2),
         ]
         rates = run.get(f"{PREFIX}per_position_acceptance_rates") or []
-        marginal = [number({"rate": value}, "rate", file) for value in rates]
+        if not isinstance(rates, list):
+            raise file.refuse(f"{PREFIX}per_position_acceptance_rates is no list; expected shares of drafts")
+        marginal = [number({"rate": value}, "rate", file, None) for value in rates]
         return Reading(self.kind, self.about, figures, counts, (), marginal, len(marginal) or None, notes)

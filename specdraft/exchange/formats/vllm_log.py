@@ -1,4 +1,4 @@
-"""The line that vLLM logs every few seconds (vllm/v1/spec_decode/metrics.py of 0.33: `SpecDecodingLogging`)."""
+"""The line that vLLM logs every few seconds (vllm/v1/spec_decode/metrics.py: `SpecDecodingLogging`)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from specdraft.exchange.formats.base import Format, pooled_rates
+from specdraft.exchange.formats.base import NUMBER, NUMBERS, Format, pooled_rates
 from specdraft.exchange.formats.vllm_metrics import LENGTH, RATE
 from specdraft.exchange.reading import Counts, Figure, Reading
 from specdraft.exchange.source import ForeignFile
 
 LINE = re.compile(
-    r"SpecDecoding metrics: Mean acceptance length: (?P<length>[\d.]+|nan),.*?"
+    rf"SpecDecoding metrics: Mean acceptance length: (?P<length>{NUMBER}|nan),.*?"
     r"Accepted: (?P<accepted>\d+) tokens, Drafted: (?P<drafted>\d+) tokens, "
-    r"Per-position acceptance rate: (?P<rates>[\d., ]*?), Avg Draft acceptance rate: (?P<rate>[\d.]+|nan)%"
+    rf"Per-position acceptance rate: (?P<rates>{NUMBERS}), Avg Draft acceptance rate: (?P<rate>{NUMBER}|nan)%"
 )
 
 

@@ -1,4 +1,4 @@
-"""vLLM's counters at `/metrics` (vllm/v1/spec_decode/metrics.py of 0.33: `SpecDecodingProm`)."""
+"""vLLM's counters at `/metrics` (vllm/v1/spec_decode/metrics.py: `SpecDecodingProm`)."""
 
 from __future__ import annotations
 
