@@ -45,7 +45,7 @@ class PublicSet(NamedTuple):
 
 
 def _in_turns(row: Of) -> Asked:
-    turns = next(row[key] for key in ("turns", "prompt") if key in row)
+    turns = next(row[key] for key in ("turns", "prompt") if row.get(key) is not None)
     return Asked(turns, row.get("question_id", row.get("prompt_id")), row.get("category"))
 
 

@@ -59,7 +59,8 @@ def read_side(folder: Path) -> StudySide:
         raise ResultsError(f"{folder / SUMMARY}: has no rows; run `specdraft sweep` first")
     has_records = any((folder / file).exists() for file in (RECORDS, RECORDS_PARQUET))
     header = [*map(str, read_csv(folder / SUMMARY, nrows=0))]
-    assumed = [f"{key}={BEFORE[key]}" for key in COMBINATION_KEYS if key in BEFORE and key not in header]
+    lacking = [key for key in COMBINATION_KEYS if key in BEFORE and key not in header]
+    assumed = [key if BEFORE[key] == "" else f"{key}={BEFORE[key]}" for key in lacking]
     notes = [f"{folder}: an earlier version's, without the columns of {', '.join(assumed)}"] if assumed else []
     config = read_config(folder / "config.yaml") if (folder / "config.yaml").exists() else {}
     study = manifest["study"]

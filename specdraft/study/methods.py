@@ -99,7 +99,7 @@ class MethodsRun:
             settings.budget,
             settings.max_new_tokens,
             groups["acceptance"],
-            groups["sampling"],
+            groups["sampling"].target,
             max_prompt_tokens=settings.max_prompt_tokens,
             pruning=groups["pruning"],
             length=groups["length"],

@@ -26,6 +26,7 @@ from specdraft.viewer.trees import topology_tree
 MOST_NODES = 256  # of a drawing; the heaviest ones
 BAR, FULL = 12, "\u2588"  # columns of a terminal, and what fills them
 COLDEST, HOTTEST = (226, 236, 246), (8, 48, 107)  # one hue, from light to dark: it survives print and colour-blindness
+TEXT = ("combination", "rank_path", "tree", "pair", "draft_temperature")  # columns that pandas would read otherwise
 COLUMN, ROW, WIDE, HIGH, LONGEST_PATH = 132, 34, 96, 24, 7
 
 
@@ -60,6 +61,7 @@ class HeatTree:
         """What it is, in a line."""
         about = self.about
         drawn = "" if about["temperature"] in ("0", "0.0") else f", temperature {about['temperature']}"
+        drawn += f", draft temperature {own}" if (own := about.get("draft_temperature")) else ""
         name = f"{about['pair']}: {about['tree']}, budget {about['budget']}, {about['acceptance']}{drawn}"
         return name + (f" (the {MOST_NODES} heaviest of {MOST_NODES + self.left_out} nodes)" if self.left_out else "")
 
@@ -119,7 +121,7 @@ def _lengths(folder: Path) -> dict[str, float]:
 def _nodes(folder: Path) -> pd.DataFrame:
     path, wanted = folder / "nodes.csv", {*DETAIL_KEYS, *DETAILS["nodes.csv"]}
     try:
-        table = from_csv(pd.read_csv(path, dtype=dict.fromkeys(("combination", "rank_path", "tree", "pair"), str)))
+        table = from_csv(pd.read_csv(path, dtype=dict.fromkeys(TEXT, str)))
     except FileNotFoundError as error:
         raise ResultsError(f"{path}: there is no such file; expected the folder of a finished study") from error
     except (OSError, ValueError) as error:
@@ -128,6 +130,7 @@ def _nodes(folder: Path) -> pd.DataFrame:
         ) from error
     for key in (wanted & EARLIER_KEYS.keys()) - {*table.columns}:
         table[key] = EARLIER_KEYS[key]
+    table["draft_temperature"] = table["draft_temperature"].fillna("")  # the target's
     if missing := sorted(wanted - set(table.columns)):
         raise ResultsError(f"{path}: the column {missing[0]!r} is missing; expected a nodes.csv of specdraft sweep")
     return table

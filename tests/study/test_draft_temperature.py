@@ -177,3 +177,13 @@ def test_names_of_combinations_are_those_of_before(base: list[str]) -> None:
     keys = {name: value for name, value in combination.keys.items() if name != "combination"}
     assert keys.pop("draft_temperature") == ""
     assert combination.digest(keys) == combination.identifier
+
+
+def test_at_zero_a_chain_is_the_drafters_best_tokens(base: list[str], tmp_path: Path) -> None:
+    """Point masses: the expected counts of `rejection` are the exact ones of `topk`, which come from draft ranks."""
+    drawn = ["acceptance=rejection,recursive,topk", "tree=chain", "budget=3", "sampling.draft_temperature=0,1"]
+    rows = run(base, tmp_path / "out", *drawn).query("tree == 'chain'").set_index(["acceptance", "draft_temperature"])
+    counts = rows[["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens"]]
+    for rule in ("rejection", "recursive"):
+        assert counts.loc[rule, "0"].to_list() == pytest.approx(counts.loc["topk", ""].to_list(), abs=1e-9)
+        assert counts.loc[rule, ""].to_list() != pytest.approx(counts.loc["topk", ""].to_list(), abs=1e-3)
