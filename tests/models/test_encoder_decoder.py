@@ -15,7 +15,7 @@ from specdraft.drafters import DrafterSpec, registry
 from specdraft.drafters.pair import find_pair, load_pair
 from specdraft.errors import ConfigError, ModelError, UnsupportedModelError
 from specdraft.losslessness.ties import rounding_between
-from specdraft.models import encoder_decoder
+from specdraft.models import branches, encoder_decoder
 from specdraft.models.batch import Batch, along, causal
 from specdraft.models.branches import Branches
 from specdraft.models.encoder_decoder import EncoderDecoder, distance_biases
@@ -128,8 +128,10 @@ def test_unequal_prompts_side_by_side() -> None:
         )
 
 
+@pytest.mark.parametrize("most", [1, 64])
 @torch.inference_mode()
-def test_branches_below_texts_of_different_prompts() -> None:
+def test_branches_below_texts_of_different_prompts(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branches, "most_of_row", lambda slots: most)
     model, prompts = loaded(), [PROMPT, PROMPT[:3]]
     batch = Batch(model, prompts)
     trunk = [[11, 12, 13], [21, 22, 23]]
