@@ -57,7 +57,7 @@ class ServedModel:
         self._connection = Connection(spec, key)
         self.identity = identity or identify(self._connection, spec.model)
         self._dialect: OpenAI | SGLang | LlamaCpp = dialect_of(self.identity.owner)
-        self._by_text = False
+        self._by_text = self._probed = False
         self._reported: tuple[str | None, str | None] = (None, None)
 
     @property
@@ -75,15 +75,18 @@ class ServedModel:
         self._connection.close()
 
     def probe(self, ids: Sequence[int]) -> None:
-        """Ask for one token, and find out whether ids may be sent.
+        """Ask for one token, once, and find out whether ids may be sent.
 
         Raises:
             ServerError: it cannot be asked.
         """
+        if self._probed:
+            return
         try:
             self._probe(ids)
         except AnswerError as error:
             raise ServerError(str(error)) from error
+        self._probed = True
 
     def _probe(self, ids: Sequence[int]) -> None:
         try:
