@@ -57,6 +57,7 @@ def test_the_tokens_are_the_models_own(owner: str, zoo: Pair) -> None:
         assert one.tokens == expected.ids and one.stopped == expected.stopped
         best = np.array([[value for _, value in row[:2]] for row in expected.top])
         np.testing.assert_allclose(one.gaps, best[:, 0] - best[:, 1], atol=1e-5)
+        assert one.top_ids.shape == one.top_log_probs.shape == (NEW, 5 if model.by_ids else 0)
         if model.by_ids:
             assert one.top_ids[:, 0].tolist() == one.tokens
 

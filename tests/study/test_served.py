@@ -95,6 +95,9 @@ def test_a_served_target_is_the_target(owner: str, zoo: Pair, local: pd.DataFram
     recorded = told["certificate"]["recorded"]["served"]
     assert recorded["asked_twice"] == {"prompts": 3, "equal_share": 1.0, "differing": {}}
     assert "tokens_without_gap" not in recorded
+    if owner not in {"text only", "some company"}:
+        bounds = recorded["alpha_bounds"]
+        assert 0 < bounds["lower"] < bounds["upper"] <= 1 and bounds["positions"] > 20
 
 
 @pytest.mark.parametrize("owner", ["some company", pytest.param("vllm", marks=pytest.mark.slow)])

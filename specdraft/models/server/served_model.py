@@ -200,7 +200,8 @@ class ServedModel:
             _check_greedy(place, tokens[place], some)
             gaps[place] = some[0][1] - some[1][1]
             top_ids[place, : len(some)], top_log_probs[place, : len(some)] = zip(*some, strict=True)
-        return Continuation(tokens, answer.stopped, gaps, top_ids, top_log_probs)
+        which = wide if (top_ids[:, :1] >= 0).all() else 0  # texts of tokens do not tell which they are
+        return Continuation(tokens, answer.stopped, gaps, top_ids[:, :which], top_log_probs[:, :which])
 
 
 def _check_greedy(place: int, token: int, candidates: Candidates) -> None:
