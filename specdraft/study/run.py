@@ -100,7 +100,7 @@ def _run(plan: StudyPlan, out: Path, progress: Progress) -> Outcome:
         costs=facts.costs,
         models=facts.models,
         certificate=written.manifest["certificate"],
-        left_out=sum(map(len, facts.left_out.values())),
+        left_out=len({name for why in facts.left_out.values() for name in why}),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from typing import NamedTuple
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,60 +53,80 @@ def served_trajectories(
     try:
         yield from asking.all(prompts)
     finally:
-        asking.close()
+        asking.give_up("nobody wants more")
     if asking.left_out:
         raise LeftOutError(asking.left_out)
 
 
 class _Asking:
-    """Requests of one server that are under way."""
+    """Requests of one server, some side by side, in threads that end with the program whatever they wait for."""
 
     def __init__(self, files: ServedFiles, ending: Ending, chats: Chats) -> None:
-        self._model, self._ending, self._chats = files.model, ending, chats
+        self._files, self._model, self._ending, self._chats = files, files.model, ending, chats
         self._by_chat, self._eos_ids = files.spec.server.api == "chat", ending.eos_ids
-        self._pool = ThreadPoolExecutor(files.spec.server.concurrency)
-        self._failed, self._most_failed = 0, max(IN_A_ROW, files.spec.server.concurrency)
+        self._concurrency = files.spec.server.concurrency
+        self._given_up = ""
         self.left_out: dict[str, str] = {}
 
     def all(self, prompts: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, ServedTrajectory]]:
         """Every continuation that is sure; why there are no others is in `left_out`."""
-        under_way = {self._pool.submit(self._ask, ids): name for name, ids in prompts.items()}
-        why = ""
-        for future in as_completed(under_way):
-            name = under_way[future]
-            if future.cancelled():
-                self.left_out[name] = why
-                continue
+        todo: SimpleQueue[str] = SimpleQueue()
+        done: SimpleQueue[tuple[str, Answer | Exception]] = SimpleQueue()
+        for name in prompts:
+            todo.put(name)
+        for _ in range(min(self._concurrency, len(prompts))):
+            Thread(target=self._work, args=(prompts, todo, done), daemon=True).start()
+        in_a_row = 0
+        for _ in prompts:
+            name, said = done.get()
             try:
-                trajectory = self._trajectory(prompts[name], future)
+                trajectory = self._trajectory(prompts[name], said)
             except (AnswerError, ServerError) as error:
-                self.left_out[name] = why = str(error)
-                self._failed += 1
-                if isinstance(error, ServerError) or self._failed >= self._most_failed:
-                    self.close()  # what has not begun is not begun; what is under way may still be sure
-                continue
-            self._failed = 0
-            yield name, trajectory
+                self.left_out[name] = str(error)
+                in_a_row += 1
+                if isinstance(error, ServerError):
+                    self._files.lose(str(error))
+                if isinstance(error, ServerError) or in_a_row == max(IN_A_ROW, self._concurrency):
+                    self.give_up(str(error))  # what has not begun is not begun; what is under way may still be sure
+            else:
+                in_a_row = 0
+                yield name, trajectory
+
+    def give_up(self, why: str) -> None:
+        """Ask for nothing more."""
+        self._given_up = self._given_up or why
+
+    def _work(self, prompts: Mapping[str, Sequence[int]], todo: SimpleQueue[str], done: SimpleQueue[Any]) -> None:
+        while True:
+            try:
+                name = todo.get_nowait()
+            except Empty:
+                return
+            try:
+                said: Answer | Exception = self._ask(prompts[name])
+            except Exception as error:  # it is the asking thread's to say so
+                said = error
+            done.put((name, said))
 
     def _ask(self, ids: Sequence[int]) -> Answer:
+        if self._given_up:
+            raise AnswerError(self._given_up)
         messages = self._chats.get(tuple(ids)) if self._by_chat else None
         if self._by_chat and messages is None:
             raise AnswerError("api=chat asks with messages, and there are none of this prompt (it was cut, or is raw)")
         said = None if messages is None else [message._asdict() for message in messages]
         return self._model.ask(ids, self._ending.max_new_tokens, said)
 
-    def _trajectory(self, ids: Sequence[int], future: Future[Answer]) -> ServedTrajectory:
-        told = self._model.continuation(ids, future.result(), self._eos_ids)
+    def _trajectory(self, ids: Sequence[int], said: Answer | Exception) -> ServedTrajectory:
+        if isinstance(said, Exception):
+            raise said
+        told = self._model.continuation(ids, said, self._eos_ids)
         size = next((at for at, token in enumerate(told.tokens, 1) if self._ending.reached(at, token)), None)
         if size is None:
             raise AnswerError(_unfinished(told, self._ending))
         return ServedTrajectory(
             np.array(told.tokens[:size]), told.gaps[:size], told.top_ids[:size], told.top_log_probs[:size]
         )
-
-    def close(self) -> None:
-        """End what is under way."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _unfinished(told: Continuation, ending: Ending) -> str:

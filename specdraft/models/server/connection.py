@@ -87,8 +87,8 @@ class Connection:
 
     def _said(self, error: openai.APIStatusError) -> str:
         """What a server says of an error, in one line, without the key."""
-        said = error.body if isinstance(error.body, dict) else {}
-        text = said.get("message") or said.get("error") or error.response.text
+        said: Any = error.body
+        text = (said.get("message") if isinstance(said, dict) else said) or error.response.text
         line = " ".join(str(text).split())[:MOST_LETTERS] or "no reason"
         return line if self._secret == NO_KEY else line.replace(self._secret, "***")
 

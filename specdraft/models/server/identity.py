@@ -58,12 +58,16 @@ def identify(connection: Connection, model: str | None) -> Identity:
         raise ServerError(f"{connection.name}: serves {len(cards)} models; name one as model={_first(cards)}")
     name = next(iter(cards)) if model is None else model
     if name not in cards:
-        raise ServerError(f"{connection.name}: serves no model {name!r}{did_you_mean(name, cards)}")
+        raise ServerError(f"{connection.name}: serves no model {name!r}{did_you_mean(name, map(_in_a_line, cards))}")
     return _read(name, cards[name], connection)
 
 
 def _first(cards: Mapping[str, Any]) -> str:
-    return next(iter(cards), "NAME")
+    return _in_a_line(next(iter(cards), "NAME"))
+
+
+def _in_a_line(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _read(name: str, card: Mapping[str, Any], connection: Connection) -> Identity:

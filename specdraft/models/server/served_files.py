@@ -47,17 +47,22 @@ class ServedFiles(ModelFiles):
 
     @property
     def reached(self) -> bool:
-        """Whether the server said which model it is, or was known before and does not answer now."""
-        return "out_of_reach" not in vars(self)
+        """Whether the server said by itself which model it is."""
+        return not self.out_of_reach
 
     def recall(self, identity: Identity, error: ServerError) -> None:
         """Which model it was when it answered last; now it does not."""
-        vars(self).update(identity=identity, out_of_reach=str(error))
+        vars(self).update(identity=identity)
+        self.lose(str(error))
+
+    def lose(self, why: str) -> None:
+        """It is not to be asked again."""
+        vars(self)["lost"] = why
 
     @property
     def out_of_reach(self) -> str:
-        """Why it does not answer."""
-        return str(vars(self).get("out_of_reach", ""))
+        """Why it is not to be asked; nothing while it is."""
+        return str(vars(self).get("lost", ""))
 
     def check_supported(self) -> None:
         """See `ModelFiles.check_supported`: what computes it is not here."""

@@ -57,7 +57,7 @@ class ServedModel:
         self._connection = Connection(spec, key)
         self.identity = identity or identify(self._connection, spec.model)
         self._dialect: OpenAI | SGLang | LlamaCpp = dialect_of(self.identity.owner)
-        self._by_text = False
+        self._by_text = self._probed = False
         self._reported: tuple[str | None, str | None] = (None, None)
 
     @property
@@ -75,15 +75,18 @@ class ServedModel:
         self._connection.close()
 
     def probe(self, ids: Sequence[int]) -> None:
-        """Ask for one token, and find out whether ids may be sent.
+        """Ask for one token, once, and find out whether ids may be sent.
 
         Raises:
             ServerError: it cannot be asked.
         """
+        if self._probed:
+            return
         try:
             self._probe(ids)
         except AnswerError as error:
             raise ServerError(str(error)) from error
+        self._probed = True
 
     def _probe(self, ids: Sequence[int]) -> None:
         try:
@@ -197,7 +200,8 @@ class ServedModel:
             _check_greedy(place, tokens[place], some)
             gaps[place] = some[0][1] - some[1][1]
             top_ids[place, : len(some)], top_log_probs[place, : len(some)] = zip(*some, strict=True)
-        return Continuation(tokens, answer.stopped, gaps, top_ids, top_log_probs)
+        which = wide if (top_ids[:, :1] >= 0).all() else 0  # texts of tokens do not tell which they are
+        return Continuation(tokens, answer.stopped, gaps, top_ids[:, :which], top_log_probs[:, :which])
 
 
 def _check_greedy(place: int, token: int, candidates: Candidates) -> None:

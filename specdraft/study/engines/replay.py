@@ -32,6 +32,7 @@ from specdraft.study.engines.predictors import cross_fit_predictors, predictors_
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
 from specdraft.study.turns import read_prompts
+from specdraft.traces.alpha_bounds import alpha_bounds
 from specdraft.traces.asked_twice import asked_twice
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.rule_records import Part, by_node, parts_of
@@ -137,7 +138,7 @@ class ReplayEngine:
         ties: dict[str, Any] | None = None
         if group.combinations[0].sampling.greedy:
             ties = near_ties(traces.trajectories.values(), pair.target_check)
-            ties |= self._asked_twice(pair, group, prompt_ids, traces) or {}
+            ties |= self._of_server(pair, group, prompt_ids, traces)
         costs |= {} if costs else self._costs(work, pair, time.perf_counter() - started)
         some = next(iter(costs.values()), None)
         by = (dynamic, temperatures, predictors, self.store, self.note, self.watch)
@@ -184,14 +185,14 @@ class ReplayEngine:
         again, limit_s = work.combinations[0].settings.cost.measure == "again", max(LEAST_S, SHARE * recording_s)
         return costs_of(work.combinations, pair, self.store, limit_s, again, self.watch)
 
-    def _asked_twice(
-        self, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces
-    ) -> dict[str, Any] | None:
-        """Whether a served target says the same again; None of others."""
+    def _of_server(self, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces) -> dict[str, Any]:
+        """Whether a served target says the same again, and what its probabilities tell; nothing of others."""
         if not pair.files.target.spec.served:
-            return None
-        ending = Ending(group.combinations[0].settings.max_new_tokens, pair.eos_ids)
-        return asked_twice(pair, prompt_ids, traces.trajectories, ending, self.store).as_dict()
+            return {}
+        given = Ending(group.combinations[0].settings.max_new_tokens, pair.eos_ids), self.store
+        twice = asked_twice(pair, prompt_ids, traces.trajectories, *given).as_dict()
+        bounds = None if pair.traits.by_offset else alpha_bounds(pair, prompt_ids, traces, *given)
+        return twice | ({"alpha_bounds": bounds._asdict()} if bounds else {})
 
     def _traces(self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds) -> PairTraces:
         first = group.combinations[0]
