@@ -11,17 +11,30 @@ if TYPE_CHECKING:
     from specdraft.drafters.pair import load_pair
     from specdraft.results.study_tables import StudyTables, load_study
     from specdraft.study.generate import Generation, SpeculativeDecoder
+    from specdraft.study.simulate import Simulator, simulate
     from specdraft.trees.draft_tree import DraftTree
 
-__all__ = ["DraftTree", "Generation", "SpeculativeDecoder", "StudyTables", "__version__", "load_pair", "load_study"]
+__all__ = [
+    "DraftTree",
+    "Generation",
+    "Simulator",
+    "SpeculativeDecoder",
+    "StudyTables",
+    "__version__",
+    "load_pair",
+    "load_study",
+    "simulate",
+]
 
 HOMES = {  # public name -> its module
     "DraftTree": "specdraft.trees.draft_tree",
     "Generation": "specdraft.study.generate",
+    "Simulator": "specdraft.study.simulate",
     "SpeculativeDecoder": "specdraft.study.generate",
     "StudyTables": "specdraft.results.study_tables",
     "load_pair": "specdraft.drafters.pair",
     "load_study": "specdraft.results.study_tables",
+    "simulate": "specdraft.study.simulate",
 }
 
 

@@ -66,7 +66,7 @@ def _say_known_sizes(overrides: list[str], config_dir: Path | None) -> None:
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
     from specdraft.study.run import run_study
-    from specdraft.viewer.tables import NARROW, cost_lines, skipped_lines, summary_lines, summary_tables
+    from specdraft.viewer.tables import NARROW, cost_lines, depth_table, skipped_lines, summary_lines, summary_tables
 
     errors = console(stderr=True)
     for line in [*(f"note: {note}" for note in plan.all_notes), *skipped_lines(plan.skipped)]:
@@ -86,6 +86,9 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         narrow = console().width < NARROW
         for shown in summary_lines(summary) if narrow else summary_tables(summary):
             console().print(shown, markup=False, highlight=False)
+        by_depth = None if narrow else depth_table(summary, outcome.tables["positions.csv"])
+        if by_depth is not None:
+            console().print(by_depth, markup=False, highlight=False)
         for line in cost_lines(outcome.costs):
             console().print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
         done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"

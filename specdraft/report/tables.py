@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from specdraft.report.depth_table import depth_table
 from specdraft.report.findings import Findings
 from specdraft.report.leads import VERDICTS, Lead
 from specdraft.report.lengths_table import lengths_table
@@ -62,7 +63,7 @@ def tables(findings: Findings) -> Iterable[Table]:
         title = "The winner of each budget, and its lead over the runner-up"
         yield winners_table("winners", title, leads, len(leads))
     others = [sized_table(findings), lengths_table(findings), promises_table(findings), ablation_table(findings.study)]
-    others += [quality_table(findings), sizes_table(findings)]
+    others += [quality_table(findings), sizes_table(findings), depth_table(findings)]
     for table in others:
         if table is not None:
             yield table

@@ -26,7 +26,10 @@ METRICS = (
         "alpha",
         "mean overlap of the two models' distributions along the text: the chance that one draft token is accepted.",
     ),
-    ("conditional, marginal", "by depth: accepted / reached, and accepted / all steps of the combination."),
+    (
+        "conditional_rate, marginal_rate",
+        "by depth: accepted / reached, and accepted / all steps of the combination.",
+    ),
     (
         "rank",
         "a child's place among its siblings: 1 is the drafter's first choice (under sampling: drawn first). accepted / "

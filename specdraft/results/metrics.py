@@ -278,6 +278,9 @@ def possible(ratio: str, depth: float = inf) -> tuple[float, float]:
     return bounds.get(ratio, (0.0, inf))
 
 
+DEPTH_RATES = ("conditional_rate", "marginal_rate")
+
+
 def depth_rates(positions: pd.DataFrame, steps: pd.Series[float]) -> pd.DataFrame:
     """Rows of `positions.csv` with the share of steps that accept at a depth.
 
@@ -286,7 +289,7 @@ def depth_rates(positions: pd.DataFrame, steps: pd.Series[float]) -> pd.DataFram
         steps: all steps of each row's combination.
 
     Returns:
-        The table with `conditional` (`accepted / reached`) and `marginal` (`accepted / steps`).
+        The table with `conditional_rate` (`accepted / reached`) and `marginal_rate` (`accepted / steps`).
     """
-    rate = {"conditional": positions["reached"], "marginal": steps}
-    return positions.assign(**{name: positions["accepted"] / below.where(below > 0) for name, below in rate.items()})
+    rates = dict(zip(DEPTH_RATES, (positions["reached"], steps), strict=True))
+    return positions.assign(**{name: positions["accepted"] / below.where(below > 0) for name, below in rates.items()})

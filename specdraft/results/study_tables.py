@@ -18,7 +18,7 @@ from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
 from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY
-from specdraft.results.metrics import LATENCIES, LATENCY, OVERHEAD, PERPLEXITY, RATIOS
+from specdraft.results.metrics import DEPTH_RATES, LATENCIES, LATENCY, OVERHEAD, PERPLEXITY, RATIOS, depth_rates
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
 from specdraft.results.tables import COMBINATION_KEYS, DETAIL_KEYS, DETAILS, EARLIER_KEYS, KEYS, OPTIONAL
 
@@ -63,7 +63,7 @@ class StudyTables:
         lengths: one row per combination and acceptance length: steps with exactly that many accepted tokens.
         sizes: one row per combination and number of draft nodes: steps that sent exactly that many; None where no
             tree differs from step to step.
-        positions: one row per combination and depth.
+        positions: one row per combination and depth, with the conditional and the marginal rate.
         nodes: one row per combination and rank path.
         siblings: one row per combination, depth and child rank.
         steps: one row per verification step; None unless the study was run with `output.steps=true`.
@@ -104,8 +104,17 @@ def load_study(folder: str | Path) -> StudyTables:
     written = [file for file in COLUMNS if file != RECORDS and (file not in OPTIONAL or (folder / file).exists())]
     config = read_config(folder / "config.yaml")
     tables = {Path(file).stem: read_table(folder / file) for file in written}
+    tables["positions"] = _with_rates(tables["positions"], tables["summary"])
     kept = {Path(k.file).stem: k.read(folder) for k in (RELIABILITY, OFFSETS, ABLATION) if (folder / k.file).exists()}
     return StudyTables(folder, manifest, config, records=_read_records(folder, config), **tables, **kept)
+
+
+def _with_rates(positions: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Those of a study whose table of depths was written before it had rates."""
+    if positions[[*DEPTH_RATES]].notna().any(axis=None):
+        return positions
+    steps = summary.set_index("combination")["steps"]
+    return depth_rates(positions, positions["combination"].map(steps).astype(float))
 
 
 def _read_records(folder: Path, config: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -153,7 +162,8 @@ def _before(header: Collection[str]) -> dict[str, Any]:
 
 def _check_columns(path: Path, columns: Sequence[str], header: Sequence[str]) -> None:
     missing = [column for column in columns if column not in (*header, *BEFORE)]
-    if missing := [column for column in missing if column.removesuffix("_lo").removesuffix("_hi") not in LATER]:
+    later = (*LATER, *DEPTH_RATES)
+    if missing := [column for column in missing if column.removesuffix("_lo").removesuffix("_hi") not in later]:
         raise ResultsError(f"{path}: has no column {', '.join(missing)}; expected a table of this version of specdraft")
 
 

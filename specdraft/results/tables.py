@@ -12,7 +12,7 @@ from pandas.api.types import is_numeric_dtype
 
 from specdraft.results.frames import Frames, frames_of
 from specdraft.results.journal import Row
-from specdraft.results.metrics import HELPERS, LATENCY, add_ratios
+from specdraft.results.metrics import DEPTH_RATES, HELPERS, LATENCY, add_ratios, depth_rates
 from specdraft.results.parts import FIELDS
 from specdraft.results.summary import SUMS, summarise
 
@@ -31,7 +31,7 @@ DETAIL_KEYS = ["combination", "pair", "drafter", "tree", "budget", "pruning", "l
 DETAILS = {  # file -> its own columns, after DETAIL_KEYS
     "lengths.csv": ["acceptance_length", "steps"],
     "sizes.csv": ["drafted_tokens", "steps"],
-    "positions.csv": ["depth", "reached", "accepted"],
+    "positions.csv": ["depth", "reached", "accepted", *DEPTH_RATES],
     "nodes.csv": ["rank_path", "reached", "accepted", "mean_weight"],
     "siblings.csv": ["depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
     "steps.csv": ["prompt_id", "turn", "repeat", "step", "drafted_tokens", "accepted_tokens", "bonus_tokens", "cut"],
@@ -52,7 +52,7 @@ def build_tables(
     details = {
         "lengths.csv": _summed(frames.lengths, "acceptance_length"),
         "sizes.csv": _summed(frames.sizes, "drafted_tokens"),
-        "positions.csv": _summed(frames.positions, "depth"),
+        "positions.csv": _depth_table(frames),
         "nodes.csv": _node_table(frames),
         "siblings.csv": _sibling_table(frames.nodes),
         "steps.csv": frames.steps.sort_values(["combination", "repeat"], kind="stable"),
@@ -98,6 +98,12 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 def _summed(counts: pd.DataFrame, key: str) -> pd.DataFrame:
     """Counts of each combination, by `key` in its order."""
     return counts.groupby(["combination", key], observed=True).sum().reset_index()
+
+
+def _depth_table(frames: Frames) -> pd.DataFrame:
+    """What each combination's depths came to, with both rates."""
+    table = _summed(frames.positions, "depth")
+    return depth_rates(table, table["combination"].map(frames.rows.groupby("combination")["steps"].sum()))
 
 
 def _node_table(frames: Frames) -> pd.DataFrame:

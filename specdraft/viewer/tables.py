@@ -14,7 +14,7 @@ from rich.text import Text
 from specdraft.bench.curve import CostCurve, not_reliable
 from specdraft.errors import plain_text
 from specdraft.results.intervals import FEWEST_PROMPTS, Interval
-from specdraft.results.metrics import MOST_LOOPING
+from specdraft.results.metrics import DEPTH_RATES, MOST_LOOPING
 from specdraft.trees.shapes import is_reference
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NARROW = 60  # columns of a terminal; in fewer a table would lose its keys
 MOST_LINES = 40  # more combinations than this are shown as grids
+MOST_BEST, MOST_DEPTHS = 6, 8  # settings, and depths, whose acceptance by depth is listed
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
 NO_INTERVAL = f"no interval: fewer than {FEWEST_PROMPTS} prompts"
 SHORT = {"acceptance": "rule", "temperature": "T", "draft_temperature": "draft T", "max_new_tokens": "tokens",
@@ -102,6 +103,34 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
             best = count in first and not is_reference(str(label[0])) and first[count] == most.get(count)
             cells.append(Text(_number(first[count]) if count in first else "", style="bold green" if best else ""))
         table.add_row(" ".join(map(str, label)), *cells)
+    return table
+
+
+def depth_table(summary: pd.DataFrame, positions: pd.DataFrame) -> Table | None:
+    """The share of steps that accept at each depth, of the tree of each setting that gets most tokens per step; None
+    where there are no drafted trees, or too many settings to list."""
+    keys = ["pair", *(key for key in _settings(summary) if key not in AT)]
+    fair = summary[~summary["tree"].map(is_reference) & summary["block_efficiency"].notna()]
+    best = fair.sort_values("block_efficiency", ascending=False).drop_duplicates(keys)
+    best = best[best["combination"].isin(positions["combination"])]
+    if not 0 < len(best) <= MOST_BEST:
+        return None
+    depths = range(1, min(int(best["depth"].max()), MOST_DEPTHS) + 1)
+    caption = "conditional: of the steps that got to a depth; marginal: of all steps. All trees: positions.csv, report"
+    title = "Acceptance by depth of the trees with most tokens per step"
+    table = Table(box=SIMPLE_HEAD, title=title, caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("tree", "nodes", "share of steps at depth"):
+        table.add_column(name, overflow="fold")
+    for deep in depths:
+        table.add_column(str(deep), justify="right", no_wrap=True)
+    for row in best.to_dict("records"):
+        table.add_section()
+        table.add_row(Text(" ".join(str(row[key]) for key in keys), style="bold"))
+        own = positions[positions["combination"] == row["combination"]].set_index("depth")
+        for number, rate in enumerate(DEPTH_RATES):
+            shares = [_number(own[rate].get(deep)) for deep in depths]
+            names = ("", "") if number else (str(row["tree"]), str(row["nodes"]))
+            table.add_row(*names, rate.removesuffix("_rate"), *shares)
     return table
 
 

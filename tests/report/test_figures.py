@@ -143,5 +143,5 @@ def test_a_choice_leaves_the_other_settings_and_budgets_out(tmp_path: Path) -> N
         ]
         svg = vl_convert.vegalite_to_svg(depth.spec | {"params": params, "datasets": {"depth": rows}})
         marks.append((">zoo<" in svg, ">other<" in svg, ">at a node budget of 2<" in svg))
-        assert svg.count('aria-roledescription="point"') == (4 if choice.get("pair") else 8)  # of one budget always
+        assert svg.count('aria-roledescription="point"') == (8 if choice.get("pair") else 16)  # of one budget always
     assert marks == [(True, True, False), (False, True, False), (True, True, True)]

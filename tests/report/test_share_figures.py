@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from support.made_studies import write_study
 
+from specdraft.report.depth_table import depth_table
 from specdraft.report.figures.canvas import Canvas, canvas_of
 from specdraft.report.figures.categories import categories
 from specdraft.report.figures.depth import depth
@@ -55,6 +56,27 @@ def test_intervals_stay_within_what_a_share_can_be() -> None:
     )  # Wilson's table
     assert given["high"].iloc[1] == pytest.approx(1) and given["low"].iloc[1] == pytest.approx(0.839, abs=1e-3)
     assert given["low"].iloc[2] == pytest.approx(0.299, abs=1e-3) and given[["low", "high"]].iloc[3].isna().all()
+
+
+def test_depths_have_both_rates_with_their_intervals(tmp_path: Path) -> None:
+    """Of 1,000 steps 500 accept the first token, and of the 500 that get to the second one 250."""
+    drawn = canvas(write_study(tmp_path / "s", trees=("chain", "kary"), budgets=(4,)))
+    table = depth(drawn).tables["depth"]
+    rows = table[table["shown"] == "chain"].sort_values(["share", "depth"])
+    assert rows[["share", "depth", "steps", "rate"]].values.tolist() == [
+        ["conditional_rate", 1, 1000, 0.5],
+        ["conditional_rate", 2, 500, 0.5],
+        ["marginal_rate", 1, 1000, 0.5],
+        ["marginal_rate", 2, 1000, 0.25],
+    ]
+    assert (rows["low"] < rows["rate"]).all() and (rows["rate"] < rows["high"]).all()
+    listed = depth_table(drawn.findings)
+    assert listed is not None
+    second = next(row for row in listed.rows if row[1] == "chain" and row[3] == "2")
+    assert second[2:6] == ("4", "2", "500", "250")
+    assert second[6].startswith("0.500 [0.4") and second[7].startswith("0.250 [0.2")
+    (write_study(tmp_path / "t") / "positions.csv").unlink()
+    assert depth_table(canvas(tmp_path / "t").findings) is None
 
 
 def test_lengths_are_cumulative() -> None:

@@ -107,6 +107,16 @@ def test_the_reference_study() -> None:
     assert study.config["name"] == study.manifest["study"]["name"] == "default"
 
 
+def test_rates_by_depth_of_an_earlier_study_are_worked_out(tmp_path: Path) -> None:
+    now = load_study(write(tmp_path)).positions
+    file = tmp_path / "positions.csv"
+    pd.read_csv(file, dtype=str, keep_default_na=False).drop(columns=["conditional_rate", "marginal_rate"]).to_csv(
+        file, index=False
+    )
+    pd.testing.assert_frame_equal(load_study(tmp_path).positions, now, rtol=1e-5)
+    assert now["conditional_rate"].between(0, 1).all()
+
+
 def test_a_study_in_which_everything_failed(tmp_path: Path) -> None:
     write(tmp_path)
     for name in ALWAYS:

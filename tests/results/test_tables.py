@@ -92,7 +92,7 @@ COLUMNS = {
         "latency_s_p95",
     ],
     "lengths.csv": [*DETAIL_KEYS, "acceptance_length", "steps"],
-    "positions.csv": [*DETAIL_KEYS, "depth", "reached", "accepted"],
+    "positions.csv": [*DETAIL_KEYS, "depth", "reached", "accepted", "conditional_rate", "marginal_rate"],
     "nodes.csv": [*DETAIL_KEYS, "rank_path", "reached", "accepted", "mean_weight"],
     "siblings.csv": [*DETAIL_KEYS, "depth", "rank", "reached", "accepted", "next_reached", "next_accepted"],
 }
@@ -441,6 +441,10 @@ class TestTables:
             (summary,) = own["summary.csv"]
             assert (int(summary["steps"]), summary["tree"]) == (steps, f"tree-{name}")
             assert int(summary["accepted_tokens"]) == sum(int(r["accepted"]) for r in own["positions.csv"])
+            for position in own["positions.csv"]:
+                accepted, reached = int(position["accepted"]), int(position["reached"])
+                assert float(position["conditional_rate"]) == pytest.approx(accepted / reached, rel=1e-5)
+                assert float(position["marginal_rate"]) == pytest.approx(accepted / steps, rel=1e-5)
             for position, node in zip(own["positions.csv"], own["nodes.csv"], strict=True):
                 assert (node["reached"], node["accepted"]) == (position["reached"], position["accepted"])
                 assert node["rank_path"] == "/".join("0" * int(position["depth"]))

@@ -11,7 +11,7 @@ from rich.console import Console
 from support.made_studies import write_study
 from support.viewing import STUDY
 
-from specdraft.viewer.tables import MOST_LINES, summary_tables
+from specdraft.viewer.tables import MOST_LINES, depth_table, summary_tables
 
 
 def summary_of(folder: Path, trees: tuple[str, ...], budgets: tuple[int, ...] = (2, 4)) -> pd.DataFrame:
@@ -35,6 +35,34 @@ def test_few_combinations_have_a_line_each_with_their_interval(tmp_path: Path) -
         (cells,) = [line.partition(told)[2].split() for line in text.splitlines() if told in line]
         names = ("acceptance_length", "acceptance_rate", "est_speedup")
         assert cells == [f"{row[name]:.2f}" for name in names]
+
+
+def test_depths_of_the_best_tree_of_each_pair() -> None:
+    keys = {"drafter": "model", "nodes": 4, "depth": 2}
+    listed = [
+        ("a", "one", "chain", 2.0),
+        ("b", "one", "kary", 2.5),
+        ("c", "one", "hindsight", 3.0),
+        ("d", "two", "chain", 1.5),
+    ]
+    summary = pd.DataFrame(
+        [keys | {"combination": c, "pair": p, "tree": t, "block_efficiency": e} for c, p, t, e in listed]
+    )
+    rates = {"a": (0.9, 0.9), "b": (0.8, 0.4), "c": (1.0, 1.0), "d": (0.3, 0.03)}
+    positions = pd.DataFrame(
+        [
+            {"combination": name, "depth": deep, "conditional_rate": 0.7, "marginal_rate": rate}
+            for name, of in rates.items()
+            for deep, rate in enumerate(of, start=1)
+        ]
+    )
+    stream = StringIO()
+    Console(file=stream, width=80).print(depth_table(summary, positions))
+    cells = [line.split() for line in stream.getvalue().splitlines()]
+    assert ["kary", "4", "conditional", "0.70", "0.70"] in cells and ["marginal", "0.80", "0.40"] in cells
+    assert ["marginal", "0.30", "0.03"] in cells and ["marginal", "0.90", "0.90"] not in cells
+    assert depth_table(summary, positions[:0]) is None
+    assert depth_table(pd.concat([summary.assign(pair=f"p{n}") for n in range(7)]), positions) is None
 
 
 def test_without_intervals_and_without_steps_the_cells_say_so(tmp_path: Path) -> None:

@@ -74,7 +74,12 @@ class ReplayEngine:
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
         store = self.store.labelled(prompts=work.combinations[0].prompts.label)
-        prompt_ids = read_prompts(pair, work.prompts, work.combinations, store, self.note, self.watch)
+        yield from self.along(
+            work, pair, read_prompts(pair, work.prompts, work.combinations, store, self.note, self.watch)
+        )
+
+    def along(self, work: Work, pair: Pair, prompt_ids: PromptIds) -> Iterator[Event]:
+        """The same, of prompts whose token ids are known."""
         groups = [group for group in by_texts(work.combinations, work.repeats) if _rows_of(work, group)]
         costs: dict[CostPoint, CostCurve] = {}  # measured, or looked at, once
         for group in groups:
