@@ -22,6 +22,7 @@ from specdraft.errors import OutOfReachError, UserError, plain_text
 if TYPE_CHECKING:
     from specdraft.study.estimates import Estimate
     from specdraft.study.plan import StudyPlan
+    from specdraft.study.run import Outcome
 
 
 def sweep(
@@ -66,7 +67,7 @@ def _say_known_sizes(overrides: list[str], config_dir: Path | None) -> None:
 
 def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> None:
     from specdraft.study.run import run_study
-    from specdraft.viewer.tables import NARROW, cost_lines, depth_table, skipped_lines, summary_lines, summary_tables
+    from specdraft.viewer.tables import skipped_lines
 
     errors = console(stderr=True)
     for line in [*(f"note: {note}" for note in plan.all_notes), *skipped_lines(plan.skipped)]:
@@ -75,24 +76,10 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         outcome = run_study(plan, folder, fresh, progress)
         progress.stage("report", int(plan.settings.report), "pages")
         reported = _report_after_sweep(folder, plan) if plan.settings.report else None
-    summary = outcome.tables["summary.csv"]
     if as_json:
-        rows = json.loads(summary.to_json(orient="records"))
-        names = {"study": plan.settings.name, "out": str(folder), "combinations": len(rows)}
-        for line in cost_lines(outcome.costs):
-            errors.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
+        _say_json(plan, folder, outcome)
     else:
-        narrow = console().width < NARROW
-        for shown in summary_lines(summary) if narrow else summary_tables(summary):
-            console().print(shown, markup=False, highlight=False)
-        by_depth = None if narrow else depth_table(summary, outcome.tables["positions.csv"])
-        if by_depth is not None:
-            console().print(by_depth, markup=False, highlight=False)
-        for line in cost_lines(outcome.costs):
-            console().print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
-        console().print(done, markup=False, highlight=False, soft_wrap=True)
+        _show_tables(folder, outcome)
     if reported is not None:
         _say_reported(reported, as_json)
     if outcome.failures:
@@ -116,6 +103,31 @@ def _run_sweep(plan: StudyPlan, folder: Path, fresh: bool, as_json: bool) -> Non
         errors.print(untested, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if outcome.failures or outcome.left_out or outcome.untested or not outcome.certified:
         raise typer.Exit(SOME_FAILED)
+
+
+def _say_json(plan: StudyPlan, folder: Path, outcome: Outcome) -> None:
+    from specdraft.viewer.tables import cost_lines
+
+    rows = json.loads(outcome.tables["summary.csv"].to_json(orient="records"))
+    names = {"study": plan.settings.name, "out": str(folder), "combinations": len(rows)}
+    for line in cost_lines(outcome.costs):
+        console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(json.dumps(names | {"skipped": len(plan.skipped), "failed": len(outcome.failures), "summary": rows}))
+
+
+def _show_tables(folder: Path, outcome: Outcome) -> None:
+    from specdraft.viewer.tables import NARROW, cost_lines, depth_table, summary_lines, summary_tables
+
+    summary, narrow = outcome.tables["summary.csv"], console().width < NARROW
+    for shown in summary_lines(summary) if narrow else summary_tables(summary):
+        console().print(shown, markup=False, highlight=False)
+    by_depth = None if narrow else depth_table(summary, outcome.tables["positions.csv"])
+    if by_depth is not None:
+        console().print(by_depth, markup=False, highlight=False)
+    for line in cost_lines(outcome.costs):
+        console().print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    done = f"{folder}: {outcome.rows} new rows, {outcome.reused} reused, {outcome.wall_s:.0f} s in all"
+    console().print(done, markup=False, highlight=False, soft_wrap=True)
 
 
 class Reported(NamedTuple):

@@ -28,6 +28,7 @@ from specdraft.prompts import Prompt, PromptSpec, load_prompts
 from specdraft.results.parts import ReplayedRows, to_table
 from specdraft.results.tables import build_tables
 from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.draft import PairSampling
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Failed, Replayed, Work
 from specdraft.study.engines.replay import ReplayEngine
@@ -77,7 +78,7 @@ class Simulator:
         max_prompt_tokens: int | None = None,
         seed: int = Settings.seed,
     ) -> None:
-        self._acceptance, self._sampling = acceptance, sampling or Sampling()
+        self._acceptance, self._sampling = acceptance, _of_both(sampling or PairSampling())
         self._sampling.check()
         given = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens, "seed": seed}
         self._settings = Settings(engine="replay", cost=CostSpec(measure="off"), **given)  # type: ignore[arg-type]
@@ -184,6 +185,12 @@ class Simulator:
             except PromptError as error:
                 raise PromptError(f"prompt {prompt.prompt_id!r}: {error}") from error
         return spec, tuple(listed), ids
+
+
+def _of_both(sampling: Sampling) -> PairSampling:
+    """What the target's tokens are chosen with, as what both models' are."""
+    known = sampling if isinstance(sampling, PairSampling) else None
+    return known or PairSampling(sampling.temperature, sampling.top_k, sampling.top_p)
 
 
 def _named(prompts: Sequence[Any]) -> Iterator[Prompt]:

@@ -99,7 +99,9 @@ def _depths(found: Reconciled) -> Table:
     ):
         cells = [number(marginal, 3), number(conditional, 3)]
         if ours is not None:
-            (here,) = ours[ours["depth"] == depth][["marginal", "conditional"]].to_numpy().tolist() or [[nan, nan]]
+            (here,) = ours[ours["depth"] == depth][["marginal_rate", "conditional_rate"]].to_numpy().tolist() or [
+                [nan, nan]
+            ]
             cells += [number(rate, 3) for rate in here]
         table.add_row(str(depth), *cells)
     return table
