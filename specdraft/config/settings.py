@@ -11,7 +11,7 @@ from specdraft.errors import ConfigError, check_name, did_you_mean
 
 ENGINES = ("auto", "live", "replay")
 MEASURES = ("auto", "off", "again")
-EXECUTORS = ("local", "processes")
+EXECUTORS = ("local", "processes", "ray")
 RECORDS = ("csv", "parquet", "none")
 CACHES = ("auto", "dynamic", "static", "graph")  # auto: what was measured to be the fastest on a device
 
@@ -52,6 +52,7 @@ class ResourceSpec:
 
     workers: int | None = None  # None: one for each graphics card, else for each physical core
     gpus: int | None = None  # graphics cards of a worker; None: one, where there are any
+    address: str | None = None  # of a Ray cluster; None: one on this machine, for this study
 
 
 @dataclass
@@ -116,3 +117,5 @@ class Settings:
                     f"resources.{key}={value} has no effect with executor=local, which has no workers; expected "
                     f"executor={' or '.join(EXECUTORS[1:])}"
                 )
+        if self.resources.address is not None and self.executor != "ray":
+            raise ConfigError(f"resources.address={self.resources.address} has no effect without executor=ray")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from specdraft.drafters.on_demand import PairOnDemand
 from specdraft.errors import LoadError, ResultsError
 from specdraft.study.engines.base import Done, Event, Failed, Replayed, Work
 from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Sent
-from specdraft.study.executors.units import DESCRIBE, ROWS, Name, Phase, Unit, phases
+from specdraft.study.executors.units import DESCRIBE, RECORD, ROWS, Name, Phase, Unit, phases
 from specdraft.study.failures import explain
 from specdraft.study.progress import Progress
 
@@ -47,6 +47,13 @@ class _Unit:
 
     def _add(self, key: tuple[str, int], prompts: frozenset[str]) -> None:
         self.rows[key] = self.rows.get(key, frozenset()) | prompts
+
+    @property
+    def says(self) -> str:
+        """For people: `zoo: 24 rows`."""
+        unit, amount = self.unit, self.left.amount
+        what = {ROWS: f"{amount} rows", RECORD: f"record {amount} prompts"}.get(unit.kind, unit.kind)
+        return f"{unit.work.pair.label}: {what}" + (f", after {self.losses} lost workers" if self.losses else "")
 
     @property
     def left(self) -> Unit:
@@ -89,6 +96,7 @@ class Driver:
                     busy[worker] = waiting.popleft()
                     sent += 1
                     self._crew.send(worker, Sent(Name(sent, busy[worker].losses), busy[worker].left))
+                    self._tell(busy)
             for message in self._crew.receive():
                 match message:
                     case Did(worker, event):
@@ -102,6 +110,10 @@ class Driver:
                         yield from self._lost(busy.pop(worker), why, waiting)
                     case Lost(_, why):
                         self._lost_idle(why)
+
+    def _tell(self, busy: Mapping[str, _Unit]) -> None:
+        """What each worker is doing, for people."""
+        self._progress.workers({name: busy[name].says if name in busy else "waiting" for name in self._crew.workers})
 
     def _lost_idle(self, why: str) -> None:
         """A worker that ends without anything to do will do so again. Raises `ResultsError` where many do."""

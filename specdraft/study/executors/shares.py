@@ -16,11 +16,13 @@ class Share(NamedTuple):
     """Of each of some workers.
 
     Attributes:
+        gpus: graphics cards of each.
         devices: what each sees as `CUDA_VISIBLE_DEVICES`; empty where there are no graphics cards for them.
     """
 
     workers: int
     threads: Threads
+    gpus: int
     devices: list[str]
 
 
@@ -40,7 +42,7 @@ def share_of(settings: Settings) -> Share:
         raise ConfigError(f"resources.gpus={each} for {for_whom}: this machine has {there}")
     devices = [",".join(map(str, range(n * each, (n + 1) * each))) for n in range(workers)] if each else []
     alone = settings.threads or thread_count()
-    return Share(workers, Threads(beside=max(1, alone // workers), alone=alone), devices)
+    return Share(workers, Threads(beside=max(1, alone // workers), alone=alone), each, devices)
 
 
 def _cards() -> int:
