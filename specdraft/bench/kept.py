@@ -44,8 +44,7 @@ def pair_costs(
         store: where traces are kept.
         again: measure whatever is stored.
     """
-    about = _about(pair) | ({} if point == USUAL else point._asdict())
-    stored = _read(store.get(about), about)
+    about, stored = _about_at(pair, point), kept_costs(pair, store, point)
     good = stored is not None and not stored.doubts
     if stored is not None and good and not again and _holds(pair, stored, within_context(pair, largest, point)[1]):
         watch.stage("costs", 0, "timings")
@@ -56,6 +55,16 @@ def pair_costs(
     if not (good and curve.doubts):  # what can be trusted is not given up for what cannot
         store.put(about, _tensors(curve))
     return curve
+
+
+def kept_costs(pair: Pair, store: TraceStore, point: CostPoint = USUAL) -> CostCurve | None:
+    """What is kept of a pair's costs at a point, whatever it says now; None where there is nothing."""
+    about = _about_at(pair, point)
+    return _read(store.get(about), about)
+
+
+def _about_at(pair: Pair, point: CostPoint) -> dict[str, Any]:
+    return _about(pair) | ({} if point == USUAL else point._asdict())
 
 
 def _holds(pair: Pair, curve: CostCurve, largest: int) -> bool:

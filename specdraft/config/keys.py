@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from hydra.core.override_parser.types import Override
 
-from specdraft.config.settings import CostSpec, OutputSpec, Settings
+from specdraft.config.settings import CostSpec, OutputSpec, ResourceSpec, Settings
 from specdraft.config.typed import Schema
 from specdraft.errors import ConfigError, did_you_mean
 
@@ -37,9 +37,10 @@ def check_keys(keys: Iterable[str], schemas: Mapping[str, Schema], *more: str) -
 def _below(name: str, schemas: Mapping[str, Schema]) -> list[str]:
     """The keys of this name that belong to a group."""
     classes = {group: [schema] if isinstance(schema, type) else schema.values() for group, schema in schemas.items()}
+    nested: dict[str, list[type]] = {"output": [OutputSpec], "cost": [CostSpec], "resources": [ResourceSpec]}
     having = {
         group
-        for group, kinds in {**classes, "output": [OutputSpec], "cost": [CostSpec]}.items()
+        for group, kinds in {**classes, **nested}.items()
         for kind in kinds
         if name in {f.name for f in dataclasses.fields(kind)}
     }

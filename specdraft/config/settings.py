@@ -11,6 +11,7 @@ from specdraft.errors import ConfigError, check_name, did_you_mean
 
 ENGINES = ("auto", "live", "replay")
 MEASURES = ("auto", "off", "again")
+EXECUTORS = ("local", "processes", "ray")
 RECORDS = ("csv", "parquet", "none")
 CACHES = ("auto", "dynamic", "static", "graph")  # auto: what was measured to be the fastest on a device
 
@@ -46,6 +47,15 @@ class CostSpec:
 
 
 @dataclass
+class ResourceSpec:
+    """What the workers of an executor have."""
+
+    workers: int | None = None  # None: one for each graphics card, else for each physical core
+    gpus: int | None = None  # graphics cards of a worker; None: one, where there are any
+    address: str | None = None  # of a Ray cluster; None: one on this machine, for this study
+
+
+@dataclass
 class Settings:
     """The keys of a study that belong to no group."""
 
@@ -64,6 +74,8 @@ class Settings:
     most_combinations: int = 100_000  # a grid with more of them is refused before it is expanded
     output: OutputSpec = field(default_factory=OutputSpec)
     cost: CostSpec = field(default_factory=CostSpec)
+    executor: str = "local"  # where the work is done: in this process, or by workers
+    resources: ResourceSpec = field(default_factory=ResourceSpec)
     threads: int | None = None  # of the processor; None: one for each physical core, as torch has it
 
     def check(self) -> None:
@@ -80,6 +92,7 @@ class Settings:
                 f"threads={self.threads} is out of range; expected 1 to {cores}, the cores of this machine"
             )
         self.cost.check()
+        self._check_executor()
         if self.engine not in ENGINES:
             raise ConfigError(f"engine={self.engine!r} is not known{did_you_mean(self.engine, ENGINES)}")
         if self.cache not in CACHES:
@@ -90,3 +103,19 @@ class Settings:
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise ConfigError(f"name={self.name!r} is not a study name; expected a plain file name")
         check_name("name", self.name)
+
+    def _check_executor(self) -> None:
+        if self.executor not in EXECUTORS:
+            raise ConfigError(f"executor={self.executor!r} is not known{did_you_mean(self.executor, EXECUTORS)}")
+        for key, least in (("workers", 1), ("gpus", 0)):
+            if (value := getattr(self.resources, key)) is None:
+                continue
+            if value < least:
+                raise ConfigError(f"resources.{key}={value} is out of range; expected {least} or more")
+            if self.executor == "local":
+                raise ConfigError(
+                    f"resources.{key}={value} has no effect with executor=local, which has no workers; expected "
+                    f"executor={' or '.join(EXECUTORS[1:])}"
+                )
+        if self.resources.address is not None and self.executor != "ray":
+            raise ConfigError(f"resources.address={self.resources.address} has no effect without executor=ray")

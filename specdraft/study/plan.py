@@ -122,7 +122,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     """
     study = compose_study(overrides, schemas(), config_dir)
     settings, prompt_spec = study.points[0].settings, study.points[0].groups["prompts"]
-    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens", "threads"):
+    for name in ("name", "seed", "repeats", "output", "max_prompt_tokens", "threads", "executor", "resources"):
         if any(getattr(point.settings, name) != getattr(settings, name) for point in study.points):
             raise ConfigError(f"{name} cannot be swept: it belongs to the whole study")
     for name in ("measure", "table"):

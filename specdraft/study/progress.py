@@ -34,6 +34,9 @@ class Progress(Watch):
     def note(self, what: str) -> None:
         """Something that the user should know."""
 
+    def workers(self, doing: Mapping[str, str]) -> None:
+        """What each worker of an executor is doing now."""
+
     def advance(self, rows: int) -> None:
         """So many more rows are done."""
 

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from specdraft.models.files import ModelFiles
     from specdraft.study.combination import Combination
 
-STUDY_KEYS = ("name", "repeats", "report", "certify", "output", "cost", "threads", "batch", "cache")
+STUDY_KEYS = (
+    "name",
+    "repeats",
+    "report",
+    "certify",
+    "output",
+    "cost",
+    "threads",
+    "batch",
+    "cache",
+    "executor",
+    "resources",
+)
 THEIRS = {("generate", "cache")}  # command and key of a study that it looks at all the same
 
 

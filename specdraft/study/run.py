@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,7 @@ from specdraft.drafters.on_demand import Memory, PairOnDemand
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import LoadError
 from specdraft.study.combination import Combination
-from specdraft.study.engines.base import Engine
-from specdraft.study.engines.replay import ReplayEngine
+from specdraft.study.executors import ENGINES, Executor, executor_of
 from specdraft.study.failures import Failure, explain
 from specdraft.study.folder import locked, open_study
 from specdraft.study.forecast import forecast
@@ -79,9 +78,9 @@ def _run(plan: StudyPlan, out: Path, progress: Progress) -> Outcome:
     if any(combination.engine == "replay" for combination in plan.combinations):
         store.check_writable()
     ledger = Ledger(plan, out, progress)
-    engines = _engines({combination.engine for combination in plan.combinations}, store, progress)
     try:
-        _Sweep(plan, ledger, engines, progress, StoredMemory(store)).run()
+        with executor_of(plan, store, progress) as executor:
+            _Sweep(plan, ledger, executor, progress, StoredMemory(store)).run()
     finally:
         progress.pair("")
         progress.stage("tables", ledger.rows.total, "rows")
@@ -102,16 +101,6 @@ def _run(plan: StudyPlan, out: Path, progress: Progress) -> Outcome:
         certificate=written.manifest["certificate"],
         left_out=len({name for why in facts.left_out.values() for name in why}),
     )
-
-
-def _engines(wanted: Collection[str], store: TraceStore, progress: Progress) -> dict[str, Engine]:
-    """By name, in the order in which they run; replay from traces that are there does without torch."""
-    engines: dict[str, Engine] = {"replay": ReplayEngine(store, watch=progress)}
-    if "live" in wanted:
-        from specdraft.study.engines.live import LiveEngine
-
-        engines["live"] = LiveEngine(store, watch=progress)
-    return engines
 
 
 @contextmanager
@@ -136,7 +125,7 @@ class _Sweep:
 
     plan: StudyPlan
     ledger: Ledger
-    engines: Mapping[str, Engine]
+    executor: Executor
     progress: Progress
     memory: Memory
 
@@ -176,8 +165,9 @@ class _Sweep:
         """The pair, described. Its weights are read where decoding needs them, or where they never were read before."""
         pair = PairOnDemand(files, self.memory, loaded, self._loading)
         try:
-            if self._to_check(files) or any(combination.engine == "live" for combination in due):
+            if self._to_check(files):
                 pair.load()
+            self.executor.ready(pair, any(combination.engine == "live" for combination in due))
             self.ledger.facts.add_models(pair)
         except Exception as error:  # another pair may still load
             self.ledger.fail_all(due, explain(error))
@@ -192,15 +182,15 @@ class _Sweep:
 
     def _run_pair(self, pair: PairOnDemand, combinations: list[Combination], due: list[Combination]) -> None:
         self.ledger.write_manifest()  # a killed sweep has said what it ran
-        for name, engine in self.engines.items():
+        for name in ENGINES:
             if chosen := [combination for combination in due if combination.engine == name]:
-                self._run_engine(engine, pair, chosen)
+                self._run_engine(name, pair, chosen)
         if self.plan.settings.certify:
             self.ledger.facts.live[pair.label] = check_pair(self.plan, pair, combinations, self.progress)
 
-    def _run_engine(self, engine: Engine, pair: PairOnDemand, chosen: list[Combination]) -> None:
+    def _run_engine(self, engine: str, pair: PairOnDemand, chosen: list[Combination]) -> None:
         try:
-            for event in engine.run(self.ledger.rows.work(pair.files, chosen), pair):
+            for event in self.executor.run(engine, self.ledger.rows.work(pair.files, chosen), pair):
                 self.ledger.take(event)
         except LoadError as error:  # known from earlier traces, and not to be loaded now
             self.ledger.fail_all(self.ledger.due(chosen), explain(error))

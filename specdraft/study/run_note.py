@@ -51,6 +51,7 @@ class NotedProgress(TimedProgress):
         self._shown, self._path, self._now, self._every_s = shown, out / FILE, now, every_s
         self._noted, self._private_paths = 0.0, private_paths
         self._rows = {"due": 0, "reused": 0, "done": 0, "given_up": 0}
+        self._workers: dict[str, str] = {}
         self._failed, self._failures = 0, list[dict[str, str]]()
         self._process = this_process() | {"started": now()}
 
@@ -106,6 +107,11 @@ class NotedProgress(TimedProgress):
     def note(self, what: str) -> None:
         self._shown.note(what)
 
+    def workers(self, doing: Mapping[str, str]) -> None:
+        self._workers = dict(doing)
+        self._shown.workers(doing)
+        self._note_in_time()
+
     def failed(self, what: str, error: str) -> None:
         self._failed += 1
         if len(self._failures) < MOST_FAILURES:
@@ -130,6 +136,7 @@ class NotedProgress(TimedProgress):
             "rows": self._rows,
             "left_s": round(timeline.left_s(), 1) if timeline.foreseen and not ended else None,
             "stages": [_as_dict(stage, stage is timeline.current) for stage in timeline.stages],
+            "workers": self._workers if not ended else {},
             "failed": self._failed,
             "failures": self._failures,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class StudyStatus:
         rows_per_s: rows done a second, preparations included; None before the first.
         left_s: seconds left, by the sweep's own reckoning; None where it is not running, or does not know yet.
         stages: in their order, with `state` `over`, `now`, `begun`, `to come` or `broken off`.
+        workers: of an executor that has some, and what each is doing; empty where it is not running.
         failed: how many combinations; `failures` of them, each `what` and `error`.
     """
 
@@ -58,6 +59,7 @@ class StudyStatus:
     stages: list[dict[str, Any]]
     failed: int
     failures: list[dict[str, str]]
+    workers: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
@@ -103,6 +105,7 @@ def study_status(folder: Path, now: float | None = None) -> StudyStatus:
         stages=note["stages"] if running else [_broken_off(stage) for stage in note["stages"]],
         failed=note["failed"],
         failures=note["failures"],
+        workers=note.get("workers", {}) if running else {},
     )
 
 
@@ -137,6 +140,7 @@ def _note(path: Path) -> dict[str, Any] | None:
         numbers += [note["rows"][name] for name in ("due", "reused", "done", "given_up")]
         whole = all(isinstance(number, int | float) and isfinite(number) for number in numbers)
         lists = isinstance(note["stages"], list) and isinstance(note["failures"], list)
+        lists = lists and isinstance(note.get("workers", {}), dict)
         return note if whole and lists and {"ended", "machine", "process_started"} <= set(note) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -29,6 +29,9 @@ def status_parts(status: StudyStatus) -> Iterator[Text | Table]:
         yield Text(_about_time(status))
     if status.stages:
         yield _stages(status)
+    if status.workers:
+        lines = [f"workers: {len(status.workers)}", *(f"  {name}: {doing}" for name, doing in status.workers.items())]
+        yield Text(plain_text("\n".join(lines)))
     if status.failed:
         shown = [f"  {failure['what']}: {failure['error']}" for failure in status.failures[:MOST_FAILURES]]
         more = status.failed - len(shown)

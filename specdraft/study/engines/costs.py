@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specdraft.bench.cost_file import read_costs
 from specdraft.bench.curve import CostCurve
-from specdraft.bench.kept import pair_costs
+from specdraft.bench.kept import kept_costs, pair_costs
 from specdraft.bench.points import CostPoint
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
@@ -53,11 +53,8 @@ def costs_of(
     combinations: Iterable[Combination], pair: Pair, store: TraceStore, limit_s: float, again: bool, watch: Watch
 ) -> dict[CostPoint, CostCurve]:
     """The costs of every point that combinations of one pair ask for; none where they are not to be measured."""
-    at_points: dict[CostPoint, list[Combination]] = {}
-    for combination in combinations:
-        at_points.setdefault(cost_point(combination), []).append(combination)
     found = {}
-    for point, asked in at_points.items():
+    for point, asked in _by_point(combinations).items():
         settings = asked[0].settings.cost
         if settings.table is not None:
             found[point] = table_costs(asked[0])
@@ -65,3 +62,23 @@ def costs_of(
             largest = 1 + max(combination.limits.nodes for combination in asked)
             found[point] = pair_costs(pair, store, largest, limit_s, again, watch, point)
     return found
+
+
+def kept_costs_of(combinations: Iterable[Combination], pair: Pair, store: TraceStore) -> dict[CostPoint, CostCurve]:
+    """Those that were measured for this study already, or that its table has."""
+    found = {}
+    for point, asked in _by_point(combinations).items():
+        settings = asked[0].settings.cost
+        curve = table_costs(asked[0]) if settings.table is not None else None
+        if settings.table is None and settings.measure != "off":
+            curve = kept_costs(pair, store, point)
+        if curve is not None:
+            found[point] = curve
+    return found
+
+
+def _by_point(combinations: Iterable[Combination]) -> dict[CostPoint, list[Combination]]:
+    at_points: dict[CostPoint, list[Combination]] = {}
+    for combination in combinations:
+        at_points.setdefault(cost_point(combination), []).append(combination)
+    return at_points

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from specdraft.results.kept_tables import OFFSETS, RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts
 from specdraft.study.engines.base import Event, Failed, LeftOut, Measured, Replayed, TextCalibration, Work
-from specdraft.study.engines.costs import cost_point, costs_of
+from specdraft.study.engines.costs import cost_point, costs_of, kept_costs_of
 from specdraft.study.engines.lengths import chains_for_lengths
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
@@ -65,11 +65,13 @@ class ReplayEngine:
         store: where traces are kept.
         note: called with a line of text for each batch that had to be recorded, while the others still are to be.
         watch: told of every stage.
+        costs_are_kept: they were measured for this study a moment ago (see `measure`): nothing is measured.
     """
 
     store: TraceStore
     note: Callable[[str], None] = lambda text: None
     watch: Watch = UNWATCHED
+    costs_are_kept: bool = False
 
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
@@ -84,6 +86,24 @@ class ReplayEngine:
         costs: dict[CostPoint, CostCurve] = {}  # measured, or looked at, once
         for group in groups:
             yield from self._replay_group(work, pair, group, prompt_ids, costs)
+
+    def record(self, work: Work, pair: Pair) -> None:
+        """Traces alone, of the work's prompts: all that its combinations need and that does not depend on other
+        prompts. Raises as `run`, and whatever a forward can."""
+        store = self.store.labelled(prompts=work.combinations[0].prompts.label)
+        prompt_ids = read_prompts(pair, work.prompts, work.combinations, store, self.note, self.watch)
+        for group in by_texts(work.combinations, work.repeats):
+            traces = self._traces(work, pair, group, prompt_ids)
+            where = (self.store, self.note, self.watch)
+            whole = [c.together.plan for c in group.combinations if not c.fits_scores]
+            dynamic_trees(pair, prompt_ids, traces, whole, *where)
+            chains_for_lengths(pair, group.combinations, prompt_ids, traces, *where)
+            if any(combination.fits_scores for combination in group.combinations):
+                score_losses(pair, prompt_ids, traces, *where)
+
+    def measure(self, work: Work, pair: Pair) -> None:
+        """Costs alone, which are kept with the traces."""
+        replace(self, costs_are_kept=False)._costs(work, pair, 0.0)
 
     def _replay_group(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, costs: dict[CostPoint, CostCurve]
@@ -187,6 +207,8 @@ class ReplayEngine:
 
     def _costs(self, work: Work, pair: Pair, recording_s: float) -> dict[CostPoint, CostCurve]:
         """What drafting and verifying cost, for all trees of this work."""
+        if self.costs_are_kept:
+            return kept_costs_of(work.combinations, pair, self.store)
         again, limit_s = work.combinations[0].settings.cost.measure == "again", max(LEAST_S, SHARE * recording_s)
         return costs_of(work.combinations, pair, self.store, limit_s, again, self.watch)
 

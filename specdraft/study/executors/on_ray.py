@@ -1,0 +1,186 @@
+"""Workers that are actors of Ray, on this machine or on a cluster: `executor=ray`."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from specdraft.errors import ConfigError, ResultsError
+from specdraft.models.files import first_line
+from specdraft.study.engines.base import Event
+from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message, Sent
+from specdraft.study.executors.worker import Threads, Worker
+from specdraft.traces.store import libraries
+
+WAIT_S = 0.5
+BEGIN_S = 300.0  # for the first worker to be there
+TOO_FEW = "executor=ray: {what}; the cluster has {there}"
+
+
+def versions() -> dict[str, str]:
+    """What must be equal of driver and workers: a unit is sent as Python's own objects, and traces name libraries."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"Python": python, "specdraft": version("specdraft"), **libraries()}
+
+
+class Hand:
+    """One worker: an actor.
+
+    Args:
+        traces: the folder of traces.
+        threads: of its forwards.
+    """
+
+    def __init__(self, traces: Path, threads: Threads) -> None:
+        self._traces, self._worker = traces, Worker(traces, threads)
+
+    def about(self, mark: str) -> tuple[dict[str, str], bool]:
+        """Its versions, and whether it sees the driver's folder of traces, which has a file of this name."""
+        return versions(), (self._traces / mark).exists()
+
+    def work(self, sent: Sent) -> Iterator[Event]:
+        """The events of a unit, one by one."""
+        for event in self._worker.run(sent.unit):  # noqa: UP028  (Ray sends into the generator, and would do so here)
+            yield event
+
+
+class RayCrew(Crew):
+    """So many actors. One whose node is gone waits for another node.
+
+    Args:
+        workers: how many.
+        traces: the folder of traces, which every node sees.
+        threads: of each.
+        gpus: graphics cards of each.
+        address: of a cluster; None: one on this machine is begun, and ended with the study.
+
+    Raises:
+        ConfigError: the cluster does not answer, has too little, or its workers are of another version or do not see
+            the traces.
+    """
+
+    def __init__(self, workers: int, traces: Path, threads: Threads, gpus: int, address: str | None) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError("executor=ray needs the package ray: pip install 'specdraft[ray]'") from error
+        self._ray, self._traces, self._address = ray, traces, address
+        self._begin(workers * max(1, threads.beside))
+        self._check(workers, gpus)
+        told = {"num_cpus": threads.beside, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        self._made = ray.remote(Hand).options(**told)
+        self._given = (traces, threads)
+        self._hands: dict[str, Any] = {}
+        self._coming: dict[str, Any] = {}  # worker -> the events of its unit, as they come
+        self._number = 0
+        for _ in range(workers):
+            self._hire()
+        try:
+            self._meet()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, cpus: int) -> None:
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+        where = {"address": self._address} if self._address else {"num_cpus": cpus}
+        if self._address:
+            del quiet["include_dashboard"]
+        try:
+            self._ray.init(**where, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise ConfigError(
+                f"resources.address={self._address}: no cluster answers there ({first_line(error)})"
+            ) from error
+
+    def _check(self, workers: int, gpus: int) -> None:
+        there = self._ray.cluster_resources()
+        if (needed := workers * gpus) > (cards := int(there.get("GPU", 0))):
+            what = f"resources.gpus={gpus} for {workers} workers wants {needed} graphics cards"
+            self.close()
+            raise ConfigError(TOO_FEW.format(what=what, there=cards))
+
+    def _meet(self) -> None:
+        """See that the first workers that come are such as can be worked with."""
+        mark = f".seen-{uuid4().hex}"
+        self._traces.mkdir(parents=True, exist_ok=True)
+        (self._traces / mark).touch()
+        try:
+            asked = [hand.about.remote(mark) for hand in self._hands.values()]
+            come, _ = self._ray.wait(asked, num_returns=1, timeout=BEGIN_S)
+            come += self._ray.wait(asked, num_returns=len(asked), timeout=WAIT_S)[0]
+            if not come:
+                there = {name: count for name, count in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}
+                raise ConfigError(TOO_FEW.format(what=f"no worker has begun after {BEGIN_S:.0f} s", there=there))
+            for theirs, sees in map(self._ray.get, come):
+                self._compare(theirs, sees)
+        except self._ray.exceptions.RayError as error:
+            raise ConfigError(f"executor=ray: a worker cannot begin: {first_line(error)}") from error
+        finally:
+            (self._traces / mark).unlink(missing_ok=True)
+
+    def _compare(self, theirs: dict[str, str], sees: bool) -> None:
+        for name, ours in versions().items():
+            if theirs.get(name) != ours:
+                raise ConfigError(f"executor=ray: a worker has {name} {theirs.get(name)}, and here is {ours}")
+        if not sees:
+            raise ConfigError(
+                f"executor=ray: a worker does not see the folder of traces {self._traces}; expected one that all nodes "
+                "share (SPECDRAFT_TRACES names it)"
+            )
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """See `Crew.workers`."""
+        return [*self._hands]
+
+    def _hire(self) -> None:
+        self._number += 1
+        self._hands[f"actor-{self._number}"] = self._made.remote(*self._given)
+
+    def send(self, worker: str, sent: Sent) -> None:
+        """See `Crew.send`."""
+        self._coming[worker] = self._hands[worker].work.options(num_returns="streaming").remote(sent)
+
+    def receive(self) -> Iterator[Message]:
+        """See `Crew.receive`."""
+        by_coming = {coming: worker for worker, coming in self._coming.items()}
+        try:
+            ready, _ = self._ray.wait([*by_coming], num_returns=1, timeout=WAIT_S, fetch_local=False)
+        except self._ray.exceptions.RaySystemError as error:
+            raise ResultsError(f"executor=ray: the cluster is gone: {first_line(error)}") from error
+        for coming in ready:
+            yield self._read(by_coming[coming], coming)
+
+    def _read(self, worker: str, coming: Any) -> Message:
+        gone = (self._ray.exceptions.RayActorError, self._ray.exceptions.NodeDiedError,
+                self._ray.exceptions.ObjectLostError, self._ray.exceptions.WorkerCrashedError)  # fmt: skip
+        try:
+            event: Event = self._ray.get(next(coming))
+        except StopIteration:
+            del self._coming[worker]
+            return Ended(worker)
+        except gone as error:
+            return self._lose(worker, error)
+        except self._ray.exceptions.RayTaskError as error:
+            del self._coming[worker]
+            return Broke(worker, error.cause if isinstance(error.cause, Exception) else error)
+        return Did(worker, event)
+
+    def _lose(self, worker: str, error: Exception) -> Lost:
+        self._ray.kill(self._hands.pop(worker))
+        del self._coming[worker]
+        self._hire()
+        return Lost(worker, f"{worker}: {first_line(error)}")
+
+    def close(self) -> None:
+        """See `Crew.close`; a cluster that was there before stays."""
+        for hand in getattr(self, "_hands", {}).values():
+            self._ray.kill(hand)
+        self._hands, self._coming = {}, {}
+        self._ray.shutdown()

@@ -1,0 +1,146 @@
+"""Workers that are processes on this machine: `executor=processes`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message, Sent
+from specdraft.study.executors.worker import Threads, Worker
+
+WAIT_S = 0.5
+GOODBYE_S = 5.0  # for a worker to be gone
+
+
+@dataclass
+class _Hand:
+    process: SpawnProcess
+    pipe: Connection
+
+
+class ProcessCrew(Crew):
+    """So many processes, each with a share of the processor and of the graphics cards.
+
+    Args:
+        workers: how many.
+        traces: the folder of traces.
+        threads: of each.
+        devices: what each worker sees as `CUDA_VISIBLE_DEVICES`; empty: what this process sees.
+    """
+
+    def __init__(self, workers: int, traces: Path, threads: Threads, devices: Sequence[str] = ()) -> None:
+        self._traces, self._threads, self._devices = traces, threads, devices
+        self._hands: dict[str, _Hand] = {}
+        self._number = 0
+        self._seats: dict[str, int] = {}
+        for seat in range(workers):
+            self._hire(seat)
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """See `Crew.workers`."""
+        return [*self._hands]
+
+    def send(self, worker: str, sent: Sent) -> None:
+        """See `Crew.send`. What cannot be sent because the worker is gone is found out by `receive`."""
+        try:
+            self._hands[worker].pipe.send(sent)
+        except OSError:
+            self._hands[worker].process.kill()
+
+    def receive(self) -> Iterator[Message]:
+        """See `Crew.receive`."""
+        by_pipe = {hand.pipe: worker for worker, hand in self._hands.items()}
+        for pipe in wait([*by_pipe], WAIT_S):
+            assert isinstance(pipe, Connection)
+            yield self._read(by_pipe[pipe], pipe)
+
+    def _read(self, worker: str, pipe: Connection) -> Message:
+        try:
+            said = pipe.recv()
+        except Exception as error:  # torn in the middle, or the end
+            return self._lose(worker, error)
+        if said is None:
+            return Ended(worker)
+        return Broke(worker, said) if isinstance(said, BaseException) else Did(worker, said)
+
+    def _lose(self, worker: str, error: Exception) -> Lost:
+        hand = self._hands.pop(worker)
+        hand.pipe.close()
+        hand.process.kill()
+        hand.process.join(GOODBYE_S)
+        code = hand.process.exitcode
+        self._hire(self._seats.pop(worker))
+        why = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}" if code else str(error)
+        return Lost(worker, f"process {hand.process.pid}: {why}")
+
+    def _hire(self, seat: int) -> None:
+        self._number += 1
+        ours, theirs = get_context("spawn").Pipe()
+        device = self._devices[seat] if self._devices else None
+        given = (theirs, self._traces, self._threads, device)
+        process = get_context("spawn").Process(target=_work, args=given, daemon=True, name=f"specdraft-{self._number}")
+        process.start()
+        theirs.close()
+        self._hands[process.name], self._seats[process.name] = _Hand(process, ours), seat
+
+    def pid(self, worker: str) -> int | None:
+        """Of a worker's process."""
+        return self._hands[worker].process.pid
+
+    def close(self) -> None:
+        """See `Crew.close`."""
+        for hand in self._hands.values():
+            hand.process.kill()
+        for hand in self._hands.values():
+            hand.process.join(GOODBYE_S)
+            hand.pipe.close()
+        self._hands = {}
+
+
+def _work(pipe: Connection, traces: Path, threads: Threads, device: str | None) -> None:
+    """The life of a worker: units in, events out; it ends with whoever hired it."""
+    for name in (signal.SIGINT, signal.SIGHUP):  # the terminal tells the driver, which ends its workers
+        signal.signal(name, signal.SIG_IGN)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker = Worker(traces, threads)
+    while True:
+        try:
+            sent: Sent = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            for event in worker.run(sent.unit):
+                pipe.send(event)
+            pipe.send(None)
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            pipe.send(_sendable(error))
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error that survives the way: what it says, where it cannot be sent itself."""
+    import pickle
+
+    try:
+        again = pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(str(error))
+    return error if type(again) is type(error) else RuntimeError(str(error))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,76 @@
+"""What a worker does with units: it keeps a pair loaded from one to the next, and says what comes out as events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from specdraft.drafters.on_demand import PairOnDemand
+from specdraft.drafters.pair import PairFiles
+from specdraft.study.engines.base import Event
+from specdraft.study.engines.replay import ReplayEngine
+from specdraft.study.executors.units import COSTS, DESCRIBE, RECORD, ROWS, Unit
+from specdraft.traces.memory import StoredMemory
+from specdraft.traces.store import TraceStore
+
+
+class Threads(NamedTuple):
+    """Of one worker."""
+
+    beside: int
+    alone: int
+
+
+class Worker:
+    """One process's share of a study.
+
+    Args:
+        traces: the folder of traces.
+        threads: of the processor for forwards beside those of other workers, and where times are measured.
+    """
+
+    def __init__(self, traces: Path, threads: Threads) -> None:
+        from specdraft.study.engines.live import LiveEngine
+
+        self._store, self._threads = TraceStore(traces), threads
+        self._memory, self._pair = StoredMemory(self._store), None
+        self._live, self._replay = LiveEngine(self._store), ReplayEngine(self._store, costs_are_kept=True)
+
+    _pair: PairOnDemand | None
+
+    def run(self, unit: Unit) -> Iterator[Event]:
+        """The events of a unit. Raises as `Engine.run`."""
+        pair = self._pair_of(unit.work.pair)
+        self._set_threads(unit)
+        if unit.kind == DESCRIBE:
+            pair.describe()
+        elif unit.kind == RECORD:
+            self._replay.record(unit.work, pair)
+        elif unit.kind == COSTS:
+            self._replay.measure(unit.work, pair)
+        elif unit.engine == "live":
+            yield from self._live.run(unit.work, pair)
+        else:
+            yield from self._replay.run(unit.work, pair)
+
+    def _pair_of(self, files: PairFiles) -> PairOnDemand:
+        """The pair that is loaded, where it is this one; the target of another one stays if it is the same."""
+        before = self._pair
+        if (
+            before is not None
+            and repr(before.files.weights) == repr(files.weights)
+            and before.files.label == files.label
+        ):
+            return before
+        if before is not None and before.files.target.spec != files.target.spec:
+            before = self._pair = None  # its memory is needed
+        self._pair = PairOnDemand(files, self._memory, before)
+        return self._pair
+
+    def _set_threads(self, unit: Unit) -> None:
+        """Costs are those of so many threads, which says too whose costs rows are estimated with."""
+        import torch
+
+        timed = unit.kind == COSTS or (unit.kind == ROWS and unit.engine == "replay")
+        torch.set_num_threads(self._threads.alone if timed else self._threads.beside)

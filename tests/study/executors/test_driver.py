@@ -1,0 +1,219 @@
+"""The driver gives units to workers that may be lost at any moment: no row is lost, doubled or changed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.engine_runs import study_of, untimed_rows, work_of
+from support.tiny_models import PairFolders
+
+from specdraft.errors import LoadError, ResultsError
+from specdraft.study.engines.base import Event, Failed, Work
+from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message, Sent
+from specdraft.study.executors.driver import MOST_LOSSES, Driver
+from specdraft.study.executors.units import COSTS, RECORD, ROWS, Unit
+from specdraft.study.executors.worker import Threads, Worker
+from specdraft.study.plan import plan_study
+from specdraft.study.progress import Progress
+
+TEXTS = [f"Once upon {n} times" for n in range(5)]
+GRID = ["tree=chain,kary,sequoia,best_first-calibrated", "budget=2,4", "cost.measure=off"]
+ONE = Threads(1, 1)
+
+
+class Notes(Progress):
+    """What people are told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.doing: list[dict[str, str]] = []
+
+    def note(self, what: str) -> None:
+        self.said.append(what)
+
+    def workers(self, doing: Any) -> None:
+        self.doing.append(dict(doing))
+
+
+class FakeCrew(Crew):
+    """Workers in this process, one event of each at a time, which are lost as `dies` says.
+
+    Args:
+        dies: called with each message before it is handed on; True: the worker is lost instead.
+    """
+
+    def __init__(self, traces: Path, dies: Any = lambda unit, message: False, count: int = 2) -> None:
+        self._traces, self._dies = traces, dies
+        self._at: dict[str, tuple[Unit, Iterator[Event]] | None] = {}
+        self._worker = Worker(traces, ONE)
+        self._number = 0
+        self.sent: list[Sent] = []
+        for _ in range(count):
+            self._hire()
+
+    def _hire(self) -> None:
+        self._number += 1
+        self._at[f"w{self._number}"] = None
+
+    @property
+    def workers(self) -> Sequence[str]:
+        return [*self._at]
+
+    def send(self, worker: str, sent: Sent) -> None:
+        assert self._at[worker] is None
+        self.sent.append(sent)
+        self._at[worker] = sent.unit, self._worker.run(sent.unit)
+
+    def receive(self) -> Iterator[Message]:
+        for worker, doing in list(self._at.items()):
+            if doing is not None:
+                yield self._next(worker, *doing)
+
+    def _next(self, worker: str, unit: Unit, events: Iterator[Event]) -> Message:
+        message: Message
+        try:
+            message = Did(worker, next(events))
+        except StopIteration:
+            self._at[worker] = None
+            message = Ended(worker)
+        except Exception as error:
+            self._at[worker] = None
+            message = Broke(worker, error)
+        if self._dies(unit, message):
+            del self._at[worker]
+            self._hire()
+            return Lost(worker, "signal 9")
+        return message
+
+    def close(self) -> None:
+        self._at = {}
+
+
+@pytest.fixture(scope="module")
+def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [*study_of(tiny_pair_folders, tmp_path_factory.mktemp("prompts"), TEXTS), "max_new_tokens=5"]
+
+
+@pytest.fixture(scope="module")
+def works(base: list[str]) -> dict[str, Work]:
+    replayed = plan_study([*base, *GRID])
+    live = plan_study([*base, "tree=chain,sequoia", "budget=2,3", "engine=live"])
+    return {"replay": work_of(replayed, "replay"), "live": work_of(live, "live")}
+
+
+@pytest.fixture(scope="module")
+def alone(works: dict[str, Work], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """What one worker makes of the whole work."""
+    worker = Worker(tmp_path_factory.mktemp("traces"), ONE)
+    return {name: by_name(worker.run(Unit(ROWS, name, work))) for name, work in works.items()}
+
+
+def by_name(events: Iterator[Event]) -> list[Any]:
+    rows = untimed_rows(events)
+    return sorted(rows, key=lambda row: (row["row"], row["repeat"], row["prompt_id"]))
+
+
+@pytest.mark.parametrize("engine", ["replay", "live"])
+def test_workers_make_the_rows_that_one_process_makes(
+    works: dict[str, Work], alone: dict[str, list[Any]], tmp_path: Path, engine: str
+) -> None:
+    notes = Notes()
+    driver = Driver(FakeCrew(tmp_path), notes)
+    assert by_name(driver.run(engine, works[engine], None)) == alone[engine]  # type: ignore[arg-type]
+    assert not notes.said and any(set(doing.values()) != {"waiting"} for doing in notes.doing)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("engine", ["replay", "live"])
+def test_lost_workers_lose_nothing(
+    works: dict[str, Work], alone: dict[str, list[Any]], tmp_path: Path, engine: str, seed: int
+) -> None:
+    chance, losses = random.Random(seed), list[Message]()
+
+    def dies(unit: Unit, message: Message) -> bool:
+        """Now and then, no more often than a unit survives."""
+        if chance.random() < 0.3 and len(losses) < MOST_LOSSES - 1:
+            losses.append(message)
+            return True
+        return False
+
+    notes = Notes()
+    rows = by_name(Driver(FakeCrew(tmp_path, dies), notes).run(engine, works[engine], None))  # type: ignore[arg-type]
+    assert rows == alone[engine]
+    assert len(notes.said) == len(losses) > 0
+
+
+def test_what_is_there_is_not_made_again(works: dict[str, Work], tmp_path: Path) -> None:
+    """A worker that is lost behind its first text of several."""
+    done, crew = list[str](), FakeCrew(tmp_path, count=1)
+
+    def dies(unit: Unit, message: Message) -> bool:
+        if unit.kind == ROWS and isinstance(message, Did):
+            done.append("row")
+            return len(done) == 3
+        return False
+
+    crew._dies = dies
+    for _ in Driver(crew, Notes()).run("live", works["live"], None):  # type: ignore[arg-type]
+        pass
+    rows = [sent for sent in crew.sent if sent.unit.kind == ROWS]
+    assert [sent.name.times for sent in rows].count(1) == 1
+    again = next(place for place, sent in enumerate(rows) if sent.name.times)
+    assert rows[again].unit.amount == rows[again - 1].unit.amount - 2  # the third was lost on its way
+
+
+def test_a_unit_that_costs_many_workers_fails_alone(works: dict[str, Work], tmp_path: Path) -> None:
+    work = works["replay"]
+    cursed = next(iter(work.due))[0]
+
+    def dies(unit: Unit, message: Message) -> bool:
+        return unit.kind == ROWS and any(name == cursed for name, _ in unit.work.due)
+
+    events = [*Driver(FakeCrew(tmp_path, dies), Notes()).run("replay", work, None)]  # type: ignore[arg-type]
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert cursed in {event.combination for event in failed}
+    assert all("3 workers were lost in the middle of it, the last one: signal 9" in event.error for event in failed)
+    made = {(row["row"], row["prompt_id"]) for row in untimed_rows(iter(events))}
+    assert len(made) + sum(event.rows for event in failed) == sum(map(len, work.due.values()))
+
+
+def test_a_model_that_cannot_be_loaded_is_said(works: dict[str, Work], tmp_path: Path) -> None:
+    class Broken(FakeCrew):
+        def receive(self) -> Iterator[Message]:
+            for message in super().receive():
+                yield Broke(message.worker, LoadError("no such file")) if isinstance(message, Ended) else message
+
+    with pytest.raises(LoadError, match="no such file"):
+        [*Driver(Broken(tmp_path), Notes()).run("replay", works["replay"], None)]  # type: ignore[arg-type]
+
+
+def test_workers_that_never_begin_end_the_study(works: dict[str, Work], tmp_path: Path) -> None:
+    class Stillborn(FakeCrew):
+        def send(self, worker: str, sent: Sent) -> None:
+            pass
+
+        def receive(self) -> Iterator[Message]:
+            yield Lost("w1", "exit code 1")
+            yield Lost("nobody", "exit code 1")
+
+    with pytest.raises(ResultsError, match="workers end as soon as they begin"):
+        [*Driver(Stillborn(tmp_path), Notes()).run("replay", works["replay"], None)]  # type: ignore[arg-type]
+
+
+def test_units_of_a_phase_wait_for_the_one_before(works: dict[str, Work], base: list[str], tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path)
+    kinds, open_units = list[str](), set[str]()
+
+    def watch(unit: Unit, message: Message) -> bool:
+        open_units.discard(message.worker) if not isinstance(message, Did) else open_units.add(message.worker)
+        return False
+
+    crew._dies = watch
+    for _ in Driver(crew, Notes()).run("replay", works["replay"], None):  # type: ignore[arg-type]
+        pass
+    kinds = [sent.unit.kind for sent in crew.sent]
+    assert kinds == sorted(kinds, key=[RECORD, COSTS, ROWS].index)
