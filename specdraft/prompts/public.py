@@ -59,6 +59,10 @@ def _not_of_mt_bench(row: Of) -> str | None:
     return _not_of_spec_bench(row)
 
 
+def _not_of_speed_bench(row: Of) -> str | None:
+    return None if "sub_category" in row else "has no 'sub_category'"
+
+
 def _speed_bench(row: Of) -> Asked:
     """NVIDIA's two programs that fill its placeholders write `turns`, or `messages` of a user."""
     turns = row.get("turns")
@@ -72,7 +76,7 @@ def _sharegpt(row: Of) -> Asked:
     if not isinstance(said, list) or not all(isinstance(one, dict) for one in said):
         return Asked([None])
     turns = [one.get("value") for one in said if one.get("from") in HUMAN]
-    return Asked([turn for turn in turns if turn != ""] or None, row["id"])
+    return Asked([turn for turn in turns if turn != ""] or None, row.get("id"))
 
 
 def _alpaca(row: Of) -> Asked:
@@ -92,9 +96,9 @@ SETS = {
         "HumanEval.jsonl.gz", ("task_id", "prompt", "entry_point"), lambda row: Asked([row["prompt"]], row["task_id"])
     ),
     "speed-bench": PublicSet(
-        "a Parquet file", ("question_id", "category", "sub_category", "turns|messages"), _speed_bench
+        "a Parquet file", ("question_id", "category", "turns|messages"), _speed_bench, _not_of_speed_bench
     ),
-    "sharegpt": PublicSet("ShareGPT_V3_unfiltered_cleaned_split.json", ("id", "conversations"), _sharegpt),
+    "sharegpt": PublicSet("ShareGPT_V3_unfiltered_cleaned_split.json", ("conversations",), _sharegpt),
     "alpaca": PublicSet("alpaca_data.json", ("instruction", "output"), _alpaca),
 }
 

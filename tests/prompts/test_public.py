@@ -27,7 +27,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"task_id": "HumanEval/0", "prompt": "def f():\n", "entry_point": "f", "canonical_solution": " 1", "test": ""}
     ],
     "speed-bench": [
-        {"question_id": "q1", "category": "coding", "sub_category": "python", "turns": ["Sort it.", "Faster."],
+        {"question_id": "q1", "category": "coding", "sub_category": None, "turns": ["Sort it.", "Faster."],
          "source": "a/b", "src_id": "7", "difficulty": "hard", "multiturn": True},
         {"question_id": "q2", "category": "qa", "sub_category": "", "turns": [f"{PLACEHOLDER} USING SPECDEC_BENCH"],
          "source": "a/c", "src_id": "8", "difficulty": "", "multiturn": False},

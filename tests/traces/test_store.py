@@ -30,6 +30,7 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.traces import library as traces
 from specdraft.traces.library import PairTraces, pair_traces
 from specdraft.traces.record import record_trajectories
+from specdraft.traces.rule_records import parts_of
 from specdraft.traces.store import FORMAT, TraceStore, default_folder
 
 ABOUT: dict[str, Any] = {
@@ -612,7 +613,7 @@ def test_a_text_is_recorded_anew_for_all_that_it_depends_on(tiny_pair: Pair, sto
             "ending": Ending(NEW, pair.eos_ids),
             "draw": "0/0",
             "children": 2,
-            "rules": [Membership()],
+            "parts": parts_of(Membership()),
         } | changes
         traces = pair_traces(pair, {"b": prompt}, store=store, **given)
         assert traces.records["b"]["membership.pi"].shape[1] == given["children"]
