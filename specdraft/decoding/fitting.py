@@ -176,7 +176,8 @@ class Together:
         if not self.served:
             return None
         if self.runs == "live":
-            return f"a served target is replayed, not decoded with: {self.live_only or 'engine=live'}"
+            why = self.live_only or "engine=live"
+            return f"a served target is not decoded with, its texts are replayed (specdraft sweep): {why}"
         if not self.sampling.greedy:
             return (
                 f"temperature={self.sampling.temperature:g} needs the target's whole distribution after each token, of "

@@ -21,7 +21,7 @@ from specdraft.drafters.base import (
     Target,
 )
 from specdraft.drafters.rank_only import RankOnlyDrafter
-from specdraft.errors import AnswerError, ConfigError, ServerError
+from specdraft.errors import AnswerError, ConfigError
 from specdraft.models.files import ModelFiles
 from specdraft.models.server.served_model import ServedModel
 from specdraft.models.spec import ServerSpec
@@ -136,7 +136,7 @@ class ServerDrafter(RankOnlyDrafter):
             if not told.tokens or (len(told.tokens) < most and not told.stopped):
                 raise AnswerError(f"it gave {len(told.tokens)} tokens of {most} (its context may be full)")
         except AnswerError as error:
-            raise ServerError(f"{self._model.name}: {error}") from error
+            raise self._model.useless(error) from error
         return told.tokens[:most]
 
     def annotate(self, texts: Sequence[RecordedText]) -> list[Annotation]:

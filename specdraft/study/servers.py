@@ -97,7 +97,7 @@ def notes_on_servers(combinations: Iterable[Combination]) -> list[str]:
 def _notes(target: ServedFiles, combination: Combination) -> Iterable[str]:
     if not target.reached:
         yield f"{target.out_of_reach}: what it said before is replayed"
-    if combination.settings.cost.table is None:
+    if combination.settings.cost.table is None and combination.settings.cost.measure != "off":
         yield (
             f"{target.key}.server: times of {target.identity.model} are not estimated, so the est_ columns are empty "
             "(cost.table=FILE gives costs)"

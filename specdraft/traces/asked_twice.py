@@ -12,6 +12,7 @@ from specdraft.drafters.pair import Pair
 from specdraft.errors import LeftOutError
 from specdraft.models.server.served_files import ServedFiles
 from specdraft.traces.library import about_trajectory
+from specdraft.traces.listing import AGAIN
 from specdraft.traces.record import GREEDY, Trajectory
 from specdraft.traces.served import served_trajectories
 from specdraft.traces.store import TraceStore
@@ -48,7 +49,7 @@ def asked_twice(
     files = pair.files.target
     assert isinstance(files, ServedFiles)
     some = {name: prompts[name] for name in list(trajectories)[:PROMPTS]}
-    abouts = {name: about_trajectory(pair, ids, GREEDY, ending, "") | {"kind": "again"} for name, ids in some.items()}
+    abouts = {name: about_trajectory(pair, ids, GREEDY, ending, "") | {"kind": AGAIN} for name, ids in some.items()}
     again = {name: tensors["tokens"] for name, about in abouts.items() if (tensors := store.get(about)) is not None}
     missing = {name: ids for name, ids in some.items() if name not in again}
     try:

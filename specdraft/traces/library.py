@@ -162,7 +162,9 @@ def _trajectories(
 
 def _labelled(store: TraceStore, pair: Pair, prompts: Mapping[str, Sequence[int]]) -> TraceStore:
     prompt_ids = {_prompt_digest(ids): name for name, ids in prompts.items()}
-    return store.labelled(prompt_ids, target=pair.files.target.spec.path, draft=drafter_name(pair.files))
+    files = pair.files.target
+    target = f"{files.identity.model} (served)" if isinstance(files, ServedFiles) else files.spec.path
+    return store.labelled(prompt_ids, target=target, draft=drafter_name(pair.files))
 
 
 def lengths_of(prompts: Mapping[str, Sequence[int]], traces: PairTraces) -> dict[str, int]:

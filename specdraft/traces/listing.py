@@ -12,6 +12,7 @@ from specdraft.traces.store import StoredTrace, TraceStore
 
 UNKNOWN, NONE = "?", "-"
 TEXT = "trajectory"  # the kind that depends on the target alone
+AGAIN = "repetition"  # of a text, by a server that was asked twice
 ABOVE = ("trajectory", "annotation")  # keys under which a trace names the one that it was made from
 
 
@@ -85,10 +86,10 @@ def _names(traces: Iterable[StoredTrace]) -> dict[str, str]:
 def _whose(line: Sequence[StoredTrace], names: Mapping[str, str]) -> Whose:
     first, last = line[0].about, line[-1].about
     target = _model(line, "target", names)
-    draft = NONE if first["kind"] == TEXT else _model(line, "draft", names)
+    draft = NONE if first["kind"] in (TEXT, AGAIN) else _model(line, "draft", names)
     if not _of_text(line):
         return Whose(target, draft, NONE, NONE, NONE)
-    known = last["kind"] == TEXT
+    known = last["kind"] in (TEXT, AGAIN)
     sampling = sampling_text(last.get("sampling", {})) if known else UNKNOWN
     most = str(last.get("max_new_tokens", UNKNOWN)) if known else UNKNOWN
     return Whose(target, draft, sampling, _label(line, "prompts"), most)
@@ -97,7 +98,7 @@ def _whose(line: Sequence[StoredTrace], names: Mapping[str, str]) -> Whose:
 def _of_text(line: Sequence[StoredTrace]) -> bool:
     """Whether a trace is of one text; a pair's costs, say, are of none."""
     about = line[0].about
-    return bool(about["kind"] == TEXT or any(key in about for key in ABOVE))
+    return bool(about["kind"] in (TEXT, AGAIN) or any(key in about for key in ABOVE))
 
 
 def _label(line: Sequence[StoredTrace], name: str) -> str:

@@ -158,7 +158,7 @@ def test_what_is_recorded_is_replayed_without_the_server(
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        (["engine=live"], "a served target is replayed, not decoded with: engine=live"),
+        (["engine=live"], "a served target is not decoded with, its texts are replayed (specdraft sweep): engine=live"),
         (["sampling=sample"], "needs the target's whole distribution"),
         (["drafter=medusa"], "drafter=medusa computes with the target's own states or weights"),
         (["certify=true"], "certify=true decodes live"),
@@ -177,7 +177,7 @@ def test_what_cannot_be_is_said_before_anything_runs(
 def test_other_commands_say_that_the_target_is_elsewhere(zoo: Pair, run: Run) -> None:
     with serving(Toy(zoo)) as url:
         said = run("generate", "Once", f"pair.target.path={TARGET}", f"pair.target.server.url={url}", "drafter=ngram")
-    assert "a served target is replayed, not decoded with" in line_of(said)
+    assert "a served target is not decoded with" in line_of(said)
 
 
 def test_a_server_that_is_not_there(run: Run, tmp_path: Path) -> None:

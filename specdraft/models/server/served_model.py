@@ -85,8 +85,13 @@ class ServedModel:
         try:
             self._probe(ids)
         except AnswerError as error:
-            raise ServerError(str(error)) from error
+            raise self.useless(error) from error
         self._probed = True
+
+    def useless(self, error: AnswerError) -> ServerError:
+        """What is said where one answer that cannot be used is too many."""
+        said = str(error)
+        return ServerError(said if said.startswith(self.name) else f"{self.name}: {said}")
 
     def _probe(self, ids: Sequence[int]) -> None:
         try:
