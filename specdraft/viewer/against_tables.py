@@ -77,6 +77,8 @@ def notes(told: Against) -> Iterator[str]:
     texts = told.texts.judged
     said = "default" if told.tolerance == told.usual else f"default {told.usual:.2g}"
     yield f"a tie: a gap of at most {told.tolerance:.2g} logits ({said}; --tolerance bfloat16 for engines in that type)"
+    if nameless := told.texts.nameless:
+        yield f"{_texts(nameless)} name no prompt: taken by the number of their line"
     if reencoded := sum(text.read.given.text is not None for text in texts):
         how = "written in the target's tokens, its own where the letters allow"
         yield f"{_texts(reencoded)} came without token ids: {how}"

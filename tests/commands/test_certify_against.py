@@ -97,6 +97,27 @@ def test_prompts_of_the_rows(
     assert json.loads(said.out)["counts"] == {"equal": 3, "tie": 0, "engine": 0, "bug": 0, "unjudged": 0}
 
 
+def test_turns_with_the_engines_own_answers(
+    run: Run, pair: list[str], greedy: dict[str, list[int]], tiny_pair: Pair, tmp_path: Path
+) -> None:
+    """What stands before a second turn is what the engine answered to the first one, not what the target would have."""
+    row = {"question_id": "t", "turns": ["Once", "And then?"]}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    second = tiny_pair.encode("Once upon a time\n\nAnd then?")
+    rows = [
+        {"prompt_id": "t", "token_ids": tiny_pair.encode(" upon a time")[1:], "text": " upon a time"},
+        {"prompt_id": "t@turn2", "token_ids": tiny_pair.target.generate(second, 8, ())},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [*pair[:-1], f"prompts.path={tmp_path / 't.jsonl'}", "prompts.turns=all", "--against"]
+    found = json.loads(run("certify", *asked, tmp_path / "a.jsonl", "--json").out)
+    assert {text["prompt_id"]: text["verdict"] for text in found["texts"]} == {"t": "bug", "t@turn2": "equal"}
+    (tmp_path / "b.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    assert (
+        "t@turn2: the file has no text of t, which stands before it" in run("certify", *asked, tmp_path / "b.jsonl").out
+    )
+
+
 def test_what_cannot_be_judged_is_listed(
     run: Run, pair: list[str], greedy: dict[str, list[int]], tmp_path: Path
 ) -> None:
