@@ -234,7 +234,7 @@ class _Reader:
     def _again(self, text: Read, lost: dict[str, str]) -> Given | None:
         """What is to be read in its place; None where it stands as it is, or is `lost`."""
         try:
-            return reread(text, self.tolerance, self._pair)
+            return reread(text, self.tolerance, self._pair, self._model.after)
         except PromptError as error:
             lost[text.given.name] = str(error)
             return None

@@ -123,7 +123,7 @@ def test_what_cannot_be_judged_is_listed(
 ) -> None:
     rows: list[dict[str, Any]] = [
         {"prompt_id": "a", "token_ids": greedy["a"]},
-        {"prompt_id": "b", "text": "\ufffdx"[:0]},
+        {"prompt_id": "b", "text": "\ufffd"},
         {"prompt_id": "c", "token_ids": [5, 9999]},
         {"prompt_id": "d", "token_ids": [5]},
         {"prompt_id": "a@turn2", "token_ids": [5]},
@@ -195,7 +195,7 @@ def test_texts_without_ids(run: Run, tmp_path: Path) -> None:
         'the same as a class, and the "None" is\nthe default value.\n\nThe "__" statement is a "__" or "__" or "__" or'
     )
     texts = {"37": number, "65": none, "1": none.replace("class", "house")}
-    rows = [{"question_id": name, "choices": [{"turns": [text]}]} for name, text in texts.items()]
+    rows = [{"question_id": name, "choices": [{"turns": [f"{text}\ufffd"]}]} for name, text in texts.items()]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
     said = run("certify", "pair=zoo", "--against", tmp_path / "a.jsonl", "--json")
     assert said.code == DONE, said
