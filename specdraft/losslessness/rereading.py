@@ -2,20 +2,26 @@
 
 The tokenizer's own tokens of a text need not be those that made it: after ` wo` a model may say `rd`, where the
 tokenizer writes ` word`. Taken as they are, such tokens would look as if the target had not chosen them. So at each
-deviation the target's own token is tried: where the text goes on with its letters, it is taken, and the rest is
-written anew.
+deviation that is no tie other tokens with the text's letters are tried, the likeliest first, which is the target's own
+if it has them; then the rest is written anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import torch
 
 from specdraft.errors import PromptError
 from specdraft.losslessness.against import Given, Read
 
 MOST_READINGS = 64  # forwards over a text
+LONGEST = 24  # characters of a token that is tried
 PART = "\ufffd"  # of a character: what a tokenizer writes for bytes that are none yet
+
+
+LogitsAfter = Callable[[Sequence[int]], torch.Tensor]
 
 
 class Words(Protocol):
@@ -39,27 +45,42 @@ def tokens_of(text: str, after: Sequence[int], words: Words) -> list[int] | None
     return rest if together[: len(prefix)] == prefix and words.decode(rest, after) == text else None
 
 
-def reread(text: Read, tolerance: float, words: Words) -> Given | None:
-    """The same text in other tokens, of which one more is the target's own; None where there is no need, or no way.
+def reread(text: Read, tolerance: float, words: Words, logits_after: LogitsAfter) -> Given | None:
+    """The same text in other tokens, of which one more is likelier; None where there is no need, or no way.
 
-    Beyond a token that is no tie and cannot be written otherwise nothing is looked at.
+    Only the first token that is no tie is looked at: what follows it depends on it.
+
+    Args:
+        text: as it was read.
+        tolerance: see `against.judge`.
+        words: the tokenizer.
+        logits_after: the target's, after some tokens.
 
     Raises:
         PromptError: the target's own token there is a part of a character, so the text does not tell.
     """
-    for deviation in text.deviations if text.given.text is not None else ():
-        if (other := _with_own(text.given, deviation.position, deviation.own, words)) is not None:
-            return other
-        if deviation.gap > tolerance:
-            return None
-    return None
+    first = next((one for one in text.deviations if not one.gap <= tolerance), None)
+    if first is None or text.given.text is None:
+        return None
+    if (other := _with(text.given, first.position, first.own, words)) is not None:
+        return other
+    kept = text.given.token_ids[: first.position]
+    rest = text.given.text[len(words.decode(kept, text.given.prompt_ids)) :]
+    beginnings = (words.encode_plainly(rest[:end]) for end in range(1, min(len(rest), LONGEST) + 1))
+    logits = logits_after([*text.given.prompt_ids, *kept])
+    likelier = {ids[0] for ids in beginnings if len(ids) == 1 and logits[ids[0]] > logits[first.token]}
+    others = (
+        _with(text.given, first.position, token, words)
+        for token in sorted(likelier, key=lambda token: -float(logits[token]))
+    )
+    return next((other for other in others if other is not None), None)
 
 
-def _with_own(given: Given, position: int, own: int, words: Words) -> Given | None:
-    """The text with the target's own token at a position, if its letters are those of the text."""
+def _with(given: Given, position: int, token: int, words: Words) -> Given | None:
+    """The text with another token at a position, if its letters are those of the text."""
     assert given.text is not None
     kept, whole = given.token_ids[:position], given.text
-    said, longer = words.decode(kept, given.prompt_ids), words.decode([*kept, own], given.prompt_ids)
+    said, longer = words.decode(kept, given.prompt_ids), words.decode([*kept, token], given.prompt_ids)
     if not (whole.startswith(said) and longer.startswith(said) and len(longer) > len(said)):
         return None
     following = whole[len(said) : len(said) + 1]
@@ -71,5 +92,5 @@ def _with_own(given: Given, position: int, own: int, words: Words) -> Given | No
         return given._replace(token_ids=kept, text=said) if kept else None
     if not whole.startswith(longer):
         return None
-    rest = tokens_of(whole[len(longer) :], [*given.prompt_ids, *kept, own], words)
-    return None if rest is None else given._replace(token_ids=[*kept, own, *rest], text=whole)
+    rest = tokens_of(whole[len(longer) :], [*given.prompt_ids, *kept, token], words)
+    return None if rest is None else given._replace(token_ids=[*kept, token, *rest], text=whole)

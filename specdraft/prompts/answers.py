@@ -31,6 +31,7 @@ class Answer(NamedTuple):
         name: the prompt's id; the line's number where the row has none.
         token_ids, text: what was made; one of them may be missing.
         prompt_ids, prompt: what it continues, where the row says so.
+        named: the row has an id.
     """
 
     where: str
@@ -39,6 +40,12 @@ class Answer(NamedTuple):
     text: str | None
     prompt_ids: list[int] | None = None
     prompt: str | None = None
+    named: bool = True
+
+    @property
+    def nameless(self) -> bool:
+        """Only its place in the file says what it continues."""
+        return not (self.named or self.prompt_ids or self.prompt is not None)
 
 
 def load_answers(path: Path) -> dict[str, Answer]:
@@ -86,18 +93,19 @@ def _answers(where: str, number: int, row: Any) -> Iterator[Answer]:
     """The text of a row, or those of its turns."""
     if not isinstance(row, dict):
         raise PromptError(f"{where}: expected an object with a text; {EXPECTED}")
-    name = str(next((row[key] for key in NAMES if row.get(key) is not None), number))
+    names = [row[key] for key in NAMES if row.get(key) is not None]
+    name, named = str((names or [number])[0]), bool(names)
     holders = list(_holders(row))
     of_prompt = _ids(where, row, PROMPT_IDS), row["prompt"] if isinstance(row.get("prompt"), str) else None
     for turns in (holder["turns"] for holder in holders[1:] if isinstance(holder.get("turns"), list)):
         for turn, text in enumerate(turns, start=1):
-            yield Answer(where, name_of_turn(name, turn), None, _text(where, text), *of_prompt)
+            yield Answer(where, name_of_turn(name, turn), None, _text(where, text), *of_prompt, named)
         return
     ids = next((ids for holder in holders for key in TOKEN_IDS if (ids := _ids(where, holder, key)) is not None), None)
     said = next((holder[key] for holder in holders for key in TEXTS if isinstance(holder.get(key), str)), None)
     if ids is None and said is None:
         raise PromptError(f"{where}: has no text; {EXPECTED}")
-    yield Answer(where, name, ids, None if said is None else _text(where, said), *of_prompt)
+    yield Answer(where, name, ids, None if said is None else _text(where, said), *of_prompt, named)
 
 
 def _holders(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,11 +37,12 @@ LOW_PRECISION = ("bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts of one file: those that were judged, in its order, and the others."""
+    """The texts of one file: those that were judged, in its order, and the others; `nameless` ones say no prompt."""
 
     file: Path
     judged: list[Judged]
     unjudged: list[Unjudged]
+    nameless: int = 0
 
     def count(self, verdict: str) -> int:
         """How many have this verdict."""
@@ -94,6 +96,7 @@ class Against:
     def _text(self, text: Judged) -> dict[str, Any]:
         given, first = text.read.given, text.first
         where = {} if first is None else first._asdict() | {"token_text": self.word(first.token)}
+        where |= {"gap": None} if first is not None and isnan(first.gap) else {}
         where |= {} if first is None else {"own_text": self.word(first.own)}
         return {
             "prompt_id": text.name,
@@ -146,16 +149,20 @@ def certify_against(
     pair = find_pair(point.groups["pair"], Ngram())
     pair.check()
     pair.check_memory()
+    spec: PromptSpec = point.groups["prompts"]
+    prompts, wanted = _prompts(spec, given), set(given[0])
+    in_tokens = [encoded(pair, answers, prompts, spec, point.settings, wanted) for answers in given]
     reader = _Reader(pair, load_checked(pair.target), sampling, apart, progress or Progress())
-    prompts = _prompts(point.groups["prompts"], given)
-    told = [
-        reader.read(encoded(pair, answers, prompts, point.groups["prompts"], point.settings, set(given[0])))
-        for answers in given
-    ]
+    told = [reader.read(texts) for texts in in_tokens]
     control = told[1].reads if told[1:] else {}
     texts, *beside = (
-        Texts(file, [judge(text, reader.tolerance, held.get(name)) for name, text in one.reads.items()], one.unjudged)
-        for file, one, held in zip(files, told, (control, {}), strict=False)
+        Texts(
+            file,
+            [judge(text, reader.tolerance, held.get(name)) for name, text in one.reads.items()],
+            one.unjudged,
+            sum(answer.nameless for answer in answers.values()),
+        )
+        for file, one, answers, held in zip(files, told, given, (control, {}), strict=False)
     )
     return Against(pair, sampling, reader.tolerance, reader.usual, texts, beside[0] if beside else None)
 
@@ -227,7 +234,7 @@ class _Reader:
     def _again(self, text: Read, lost: dict[str, str]) -> Given | None:
         """What is to be read in its place; None where it stands as it is, or is `lost`."""
         try:
-            return reread(text, self.tolerance, self._pair)
+            return reread(text, self.tolerance, self._pair, self._model.after)
         except PromptError as error:
             lost[text.given.name] = str(error)
             return None

@@ -10,7 +10,7 @@ from specdraft.config import Settings
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import PromptError
 from specdraft.losslessness.against import Given, up_to_end
-from specdraft.losslessness.rereading import tokens_of
+from specdraft.losslessness.rereading import PART, tokens_of
 from specdraft.prompts import Prompt, PromptSpec, name_of_turn, turn_of_name
 from specdraft.prompts.answers import Answer
 from specdraft.prompts.turns import after_answer
@@ -62,13 +62,14 @@ class _Asked:
     def given(self, answer: Answer) -> Given:
         """A text in tokens after its prompt. Raises `PromptError` where there is no such thing."""
         prompt_ids = self.prompt_ids(answer)
+        text = None
         if answer.token_ids is None:
-            ids = tokens_of(answer.text or "", prompt_ids, self.pair)
+            text = (answer.text or "").rstrip(PART)  # a limit may cut within a character
+            ids = tokens_of(text, prompt_ids, self.pair)
             if ids is None:
                 raise PromptError("its text does not come back from the target's tokenizer; token ids would do")
         else:
             ids = answer.token_ids
-        text = answer.text if answer.token_ids is None else None
         if not ids:
             raise PromptError("its text is empty")
         known = self.pair.target.known_ids

@@ -77,13 +77,15 @@ def notes(told: Against) -> Iterator[str]:
     texts = told.texts.judged
     said = "default" if told.tolerance == told.usual else f"default {told.usual:.2g}"
     yield f"a tie: a gap of at most {told.tolerance:.2g} logits ({said}; --tolerance bfloat16 for engines in that type)"
+    if nameless := told.texts.nameless:
+        yield f"{_texts(nameless)} name no prompt: taken by the number of their line"
     if reencoded := sum(text.read.given.text is not None for text in texts):
         how = "written in the target's tokens, its own where the letters allow"
         yield f"{_texts(reencoded)} came without token ids: {how}"
     if open_ended := sum(text.read.goes_on for text in texts):
-        yield f"{_texts(open_ended)} stop where the target would go on: a limit or a stop string, or a lost end"
+        yield f"of {_texts(open_ended)} the target would go on: a limit or a stop string, or a lost end"
     if longer := sum(bool(text.read.given.after_end) for text in texts):
-        yield f"{_texts(longer)} go on after an end of sequence: what follows it is not judged"
+        yield f"of {_texts(longer)} what follows an end of sequence is not judged"
     if told.control is not None:
         control = told.control
         without = sum(control.count(verdict) for verdict in (EQUAL, TIE))
@@ -107,11 +109,9 @@ def sentence(told: Against) -> str:
     counts = {verdict: texts.count(verdict) for verdict in (EQUAL, *ORDER)}
     tokens = sum(len(text.read.given.token_ids) for text in judged)
     left = f"; {_texts(len(texts.unjudged))} not judged" if texts.unjudged else ""
-    parts = f"{counts[EQUAL]} equal, {counts[TIE]} with ties"
-    if gaps := [text.first.gap for text in judged if text.verdict == TIE and text.first]:
-        parts += f" (largest gap {max(gaps):.2g})"
+    parts = f"{counts[EQUAL]} equal, {counts[TIE]} with ties{_largest(judged, TIE)}"
     if told.control is not None:
-        parts += f", {counts[ENGINE]} that differ as without speculation"
+        parts += f", {counts[ENGINE]} that differ as without speculation{_largest(judged, ENGINE)}"
     if counts[BUG]:
         worst = next(text for text in judged if text.verdict == BUG)
         assert worst.first is not None
@@ -123,6 +123,12 @@ def sentence(told: Against) -> str:
     if counts[ENGINE]:
         return f"SPECULATION CHANGES NOTHING: {_texts(len(judged))} of {name}, {tokens:,} tokens: {parts}{left}"
     return f"THE TARGET'S OWN: {_texts(len(judged))} of {name}, {tokens:,} tokens, {own} {target}'s: {parts}{left}"
+
+
+def _largest(judged: list[Judged], verdict: str) -> str:
+    """How far the tokens of these texts are from the target's."""
+    gaps = [text.first.gap for text in judged if text.verdict == verdict and text.first]
+    return f" (largest gap {max(gaps):.2g})" if gaps else ""
 
 
 def _texts(count: int) -> str:

@@ -97,12 +97,33 @@ def test_prompts_of_the_rows(
     assert json.loads(said.out)["counts"] == {"equal": 3, "tie": 0, "engine": 0, "bug": 0, "unjudged": 0}
 
 
+def test_turns_with_the_engines_own_answers(
+    run: Run, pair: list[str], greedy: dict[str, list[int]], tiny_pair: Pair, tmp_path: Path
+) -> None:
+    """What stands before a second turn is what the engine answered to the first one, not what the target would have."""
+    row = {"question_id": "t", "turns": ["Once", "And then?"]}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    second = tiny_pair.encode("Once upon a time\n\nAnd then?")
+    rows = [
+        {"prompt_id": "t", "token_ids": tiny_pair.encode(" upon a time")[1:], "text": " upon a time"},
+        {"prompt_id": "t@turn2", "token_ids": tiny_pair.target.generate(second, 8, ())},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [*pair[:-1], f"prompts.path={tmp_path / 't.jsonl'}", "prompts.turns=all", "--against"]
+    found = json.loads(run("certify", *asked, tmp_path / "a.jsonl", "--json").out)
+    assert {text["prompt_id"]: text["verdict"] for text in found["texts"]} == {"t": "bug", "t@turn2": "equal"}
+    (tmp_path / "b.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    assert (
+        "t@turn2: the file has no text of t, which stands before it" in run("certify", *asked, tmp_path / "b.jsonl").out
+    )
+
+
 def test_what_cannot_be_judged_is_listed(
     run: Run, pair: list[str], greedy: dict[str, list[int]], tmp_path: Path
 ) -> None:
     rows: list[dict[str, Any]] = [
         {"prompt_id": "a", "token_ids": greedy["a"]},
-        {"prompt_id": "b", "text": "\ufffdx"[:0]},
+        {"prompt_id": "b", "text": "\ufffd"},
         {"prompt_id": "c", "token_ids": [5, 9999]},
         {"prompt_id": "d", "token_ids": [5]},
         {"prompt_id": "a@turn2", "token_ids": [5]},
@@ -174,7 +195,7 @@ def test_texts_without_ids(run: Run, tmp_path: Path) -> None:
         'the same as a class, and the "None" is\nthe default value.\n\nThe "__" statement is a "__" or "__" or "__" or'
     )
     texts = {"37": number, "65": none, "1": none.replace("class", "house")}
-    rows = [{"question_id": name, "choices": [{"turns": [text]}]} for name, text in texts.items()]
+    rows = [{"question_id": name, "choices": [{"turns": [f"{text}\ufffd"]}]} for name, text in texts.items()]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
     said = run("certify", "pair=zoo", "--against", tmp_path / "a.jsonl", "--json")
     assert said.code == DONE, said

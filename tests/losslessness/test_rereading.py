@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import torch
 
 from specdraft.errors import PromptError
 from specdraft.losslessness.against import Deviation, Given, Read
@@ -41,6 +42,11 @@ class Spaced(Toy):
         return whole.removeprefix(before)
 
 
+def flat(ids: Sequence[int]) -> torch.Tensor:
+    """No token is likelier than another."""
+    return torch.zeros(len(PIECES))
+
+
 def reading(text: str, own: int, position: int, gap: float = 1.0) -> Read:
     ids = Toy().encode_plainly(text)
     return Read(Given("p", [0], ids, text), [Deviation(position, ids[position], own, gap)], True)
@@ -61,27 +67,46 @@ def reading(text: str, own: int, position: int, gap: float = 1.0) -> Read:
 def test_the_targets_own_token_is_taken_where_the_letters_allow(
     text: str, own: int, position: int, expected: list[int] | None
 ) -> None:
-    other = reread(reading(text, own, position), 1e-4, Toy())
+    other = reread(reading(text, own, position), 1e-4, Toy(), flat)
     assert (other and other.token_ids) == expected
 
 
 def test_what_came_with_ids_stays_as_it_is() -> None:
     text = reading("abab", A, 0)
-    assert reread(text._replace(given=text.given._replace(text=None)), 1e-4, Toy()) is None
+    assert reread(text._replace(given=text.given._replace(text=None)), 1e-4, Toy(), flat) is None
 
 
 def test_beyond_a_difference_nothing_is_looked_at() -> None:
     ids = Toy().encode_plainly("abab")
     for gap, expected in ((1.0, None), (1e-5, [AB, A, B])):
-        text = Read(Given("p", [0], ids, "abab"), [Deviation(0, AB, B, gap), Deviation(1, AB, A, 1.0)], True)
-        other = reread(text, 1e-4, Toy())
+        text = Read(Given("p", [0], ids, "abab"), [Deviation(0, AB, _B, gap), Deviation(1, AB, A, 1.0)], True)
+        other = reread(text, 1e-4, Toy(), flat)
         assert (other and other.token_ids) == expected
+
+
+def test_a_tie_stays_as_it_is() -> None:
+    """The target's own token would have the same first letters; what follows need not go with it."""
+    assert reread(reading("abab", A, 0, gap=0.3), 0.5, Toy(), flat) is None
+    assert reread(reading("abab", A, 0, gap=0.7), 0.5, Toy(), flat) is not None
+
+
+def test_what_a_tie_led_to_is_written_as_it_is_likeliest() -> None:
+    """The target would not have gone on so; of the ways to write it one is far likelier than the tokenizer's."""
+
+    def logits_after(ids: Sequence[int]) -> torch.Tensor:
+        assert ids == [0, AB]
+        return torch.tensor([0.0, 3, 9, 1, 0, 0, 0, 0, 0, 0])  # ` a`, ` b`: other letters
+
+    other = reread(reading("abab", _B, 1), 1e-4, Toy(), logits_after)
+    assert other is not None and other.token_ids == [AB, A, B]
+    assert reread(reading("abab", _B, 1, gap=1e-5), 1e-4, Toy(), logits_after) is None  # a tie stays
+    assert reread(reading("abb", _B, 1), 1e-4, Toy(), logits_after) is None  # it is the likeliest
 
 
 def test_a_part_of_a_character_cannot_be_told() -> None:
     with pytest.raises(PromptError, match="at token 1 a character may be written in parts"):
-        reread(reading("a\u00e9", HALF, 1), 1e-4, Toy())
-    assert reread(reading("ab b", HALF, 1), 1e-4, Toy()) is None
+        reread(reading("a\u00e9", HALF, 1), 1e-4, Toy(), flat)
+    assert reread(reading("ab b", HALF, 1), 1e-4, Toy(), flat) is None
 
 
 def test_a_space_in_front_is_not_part_of_the_text() -> None:

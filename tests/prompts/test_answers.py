@@ -40,7 +40,7 @@ IDS, TEXT = [5, 6], "so be it"
 )
 def test_forms(tmp_path: Path, row: dict[str, Any], token_ids: list[int] | None, text: str | None) -> None:
     (answer,) = load_answers(written(tmp_path, {"question_id": 81} | row)).values()
-    assert answer[1:] == ("81", token_ids, text, None, None)
+    assert answer[1:] == ("81", token_ids, text, None, None, True)
     assert answer.where.endswith("a.jsonl, line 1")
 
 
@@ -57,6 +57,7 @@ def test_what_a_row_continues(tmp_path: Path) -> None:
         {"text": "z"},
     ]
     a, b, z = load_answers(written(tmp_path, *rows)).values()
+    assert [answer.nameless for answer in (a, b, z)] == [False, False, True]
     assert (a.prompt_ids, a.prompt, b.prompt, b.name, z.name) == ([1, 2], "Say", None, "b", "4")
 
 
