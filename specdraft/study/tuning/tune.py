@@ -74,7 +74,7 @@ def plan_tune(engine: str, overrides: Sequence[str], config_dir: Path | None = N
     combinations = {c.identifier: c for plan in plans for c in plan.combinations}
     if len({c.pair.spec.name for c in combinations.values()}) > 1:
         raise ConfigError("one pair at a time is tuned; its drafters may be several (drafter=model,ngram)")
-    if len({(c.sampling.temperature, c.sampling.top_k, c.sampling.top_p) for c in combinations.values()}) > 1:
+    if len({repr((c.sampling, c.drawn)) for c in combinations.values()}) > 1:
         raise ConfigError("one sampling setting at a time is tuned")
     if len(plans[0].prompts) < FEWEST:
         raise ConfigError(f"tune needs {FEWEST} prompts at least, half of them to choose on; there are "
