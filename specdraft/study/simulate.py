@@ -1,7 +1,7 @@
 """Many trees at once for a drafter, from Python: what a training loop can ask every so many steps.
 
-The target continues the prompts once. Each call reads these texts with the drafter as it is then, and replays every
-tree: no server, no study folder, no trace on disk.
+The target continues the prompts once, at the first call. Each call reads these texts with the drafter as it is then,
+and replays every tree: no server, no study folder, no trace on disk.
 """
 
 from __future__ import annotations
@@ -82,11 +82,12 @@ class Simulator:
         given = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens, "seed": seed}
         self._settings = Settings(engine="replay", cost=CostSpec(measure="off"), **given)  # type: ignore[arg-type]
         self._settings.check()
-        self._spec, self._own, self._target_files, loaded = _target_of(target)
+        self._spec, self._own, self._target_files, self._loaded = _target_of(target)
         with evaluating([self._target_files.in_memory]):
-            model, self._check = (
-                load_checked(self._target_files) if loaded is None else (loaded.target, loaded.target_check)
-            )
+            if self._loaded is None:
+                model, self._check = load_checked(self._target_files)
+            else:
+                model, self._check = self._loaded.target, self._loaded.target_check
         self._target = RememberingModel(model)
         self._store = TracesInMemory()
         self._points: dict[str, list[Point]] = {}
@@ -115,6 +116,8 @@ class Simulator:
     def _pair(self, drafter: Any) -> Pair:
         if drafter is None and self._own is None:
             raise ConfigError("drafter is None, and the target came without one; expected a model, a folder or a name")
+        if drafter is None and self._loaded is not None:
+            return replace(self._loaded, target=self._target)
         sampled = not self._sampling.greedy
         told = self._own if drafter is None else drafts_of(drafter, self._spec, self._target_files, sampled)
         assert told is not None
