@@ -1,11 +1,12 @@
 """Many trees at once for a drafter, from Python: what a training loop can ask every so many steps.
 
-The target continues the prompts once. Each call reads these texts with the drafter as it is then, and replays every
-tree: no server, no study folder, no trace on disk.
+The target continues the prompts once, at the first call. Each call reads these texts with the drafter as it is then,
+and replays every tree: no server, no study folder, no trace on disk.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +17,14 @@ import pandas as pd
 
 from specdraft.config import Point, Settings, load_group
 from specdraft.config.settings import CostSpec
-from specdraft.drafters.base import Target
+from specdraft.drafters.base import Drafter, Target
+from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import Pair, PairFiles, find_pair
 from specdraft.errors import ConfigError, PromptError
+from specdraft.models.check_result import SelfCheck
 from specdraft.models.files import ModelFiles, ModelInMemory
-from specdraft.models.loading import load_checked
+from specdraft.models.loading import load_checked, load_model
 from specdraft.models.remembering import RememberingModel
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
@@ -83,13 +86,15 @@ class Simulator:
         given = {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens, "seed": seed}
         self._settings = Settings(engine="replay", cost=CostSpec(measure="off"), **given)  # type: ignore[arg-type]
         self._settings.check()
-        self._spec, self._own, self._target_files, loaded = _target_of(target)
+        self._spec, self._own, self._target_files, self._loaded = _target_of(target)
         with evaluating([self._target_files.in_memory]):
-            model, self._check = (
-                load_checked(self._target_files) if loaded is None else (loaded.target, loaded.target_check)
-            )
+            if self._loaded is None:
+                model, self._check = load_checked(self._target_files)
+            else:
+                model, self._check = self._loaded.target, self._loaded.target_check
         self._target = RememberingModel(model)
         self._store = TracesInMemory()
+        self._checked: tuple[weakref.ref[Any], SelfCheck] | None = None  # the last draft model in memory
         self._points: dict[str, list[Point]] = {}
         self._prompt_spec, self._prompts, self._ids = self._read(prompts)
 
@@ -116,12 +121,25 @@ class Simulator:
     def _pair(self, drafter: Any) -> Pair:
         if drafter is None and self._own is None:
             raise ConfigError("drafter is None, and the target came without one; expected a model, a folder or a name")
+        if drafter is None and self._loaded is not None:
+            return replace(self._loaded, target=self._target)
         sampled = not self._sampling.greedy
         told = self._own if drafter is None else drafts_of(drafter, self._spec, self._target_files, sampled)
         assert told is not None
         files = files_of(self._spec, self._target_files, told)
+        return Pair(files, self._target, self._drafter(told), self._check)
+
+    def _drafter(self, told: Drafts) -> Drafter:
+        """Loaded. A draft model in memory is checked when it is seen first: training changes nothing of what is
+        checked, and of a 16-bit model the check takes a float32 copy."""
+        held = None if told.weights is None else told.weights.in_memory
+        if told.weights is not None and held is not None and self._checked and self._checked[0]() is held:
+            model = load_model(told.weights, self._target_files.vocab())
+            return ModelDrafter(model, told.weights, self._checked[1])
         loaded = told.spec.load(told.weights, Target(self._target_files, lambda: self._target))
-        return Pair(files, self._target, loaded, self._check)
+        if held is not None and isinstance(loaded, ModelDrafter) and loaded.check is not None:
+            self._checked = weakref.ref(held), loaded.check
+        return loaded
 
     def _run(self, pair: Pair, trees: Sequence[Tree]) -> pd.DataFrame:
         combinations = self._combinations(pair.files, trees)

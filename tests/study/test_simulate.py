@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import specdraft
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import ConfigError, ModelError, PromptError, UserError
+from specdraft.models import self_check
 from specdraft.models.language_model import LanguageModel
 from specdraft.prompts import PromptSpec
 from specdraft.sampling.distribution import Sampling
@@ -108,6 +109,13 @@ def test_a_training_loop(monkeypatch: pytest.MonkeyPatch, no_traces: Path) -> No
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(LanguageModel, "forward", counting)
+    checked, own_check = list[Any](), self_check.self_check
+
+    def checking(model: Any, name: str) -> Any:
+        checked.append(name)
+        return own_check(model, name)
+
+    monkeypatch.setattr(self_check, "self_check", checking)
     for step in range(41):
         if step % 20 == 0:
             state, gradients = torch.get_rng_state(), [w.grad for w in draft.parameters()]
@@ -124,6 +132,7 @@ def test_a_training_loop(monkeypatch: pytest.MonkeyPatch, no_traces: Path) -> No
         loss.backward()
         optimiser.step()
     assert all(model is not target for model in forwards)
+    assert checked == ["draft"]
     assert seen[2][0] > seen[0][0] and seen[2][1] > seen[0][1]
     fresh = simulate((target, byte_tokenizer()), draft, ["chain budget=4", "kary budget=6"], TEXTS, max_new_tokens=16)
     again = simulator.run(copy.deepcopy(draft).eval(), ["chain budget=4", "kary budget=6"])
