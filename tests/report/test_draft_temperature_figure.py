@@ -51,6 +51,7 @@ def test_a_line_per_rule(tmp_path: Path) -> None:
     rejection = table[table["acceptance"] == "rejection"].set_index("drawn_at")["block_efficiency"]
     assert rejection.round(2).to_dict() == {"0.6": 2.0, "1": 1.8, "1.4": 1.5, "1-0.6": 1.9}
     assert table.loc[table["by_depth"], "drawn_at"].unique().tolist() == ["1-0.6"]
+    assert figure.spec["data"] == {"name": "draft_temperature"}
     layers = figure.spec["spec"]["layer"]
     assert layers[0]["encoding"]["x"]["sort"] == ["0.6", "1", "1.4", "1-0.6"]
     assert [layer["mark"]["type"] for layer in layers] == ["rule", "line", "point"]
