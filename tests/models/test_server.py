@@ -210,6 +210,14 @@ def test_nobody_is_there(zoo: Pair) -> None:
         model_at("http://127.0.0.1:9/v1", zoo)
 
 
+def test_an_address_without_its_end(zoo: Pair) -> None:
+    with (
+        serving(Toy(zoo)) as url,
+        pytest.raises(ServerError, match=r"/models answers 404: .*; expected the address of"),
+    ):
+        model_at(url.removesuffix("/v1"), zoo)
+
+
 def test_the_key_is_sent_and_never_said(zoo: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sesame-4711")
     echo = Reply({"error": {"message": "who is sesame-4711?"}}, 400)
