@@ -42,7 +42,7 @@ def drafting() -> Pair:
     return load_pair(PairSpec("served", ModelSpec("zoo:draft"), ModelSpec("zoo:draft-tiny")))
 
 
-@pytest.mark.parametrize("owner", ["llamacpp", "vllm", "text only"])
+@pytest.mark.parametrize("owner", ["llamacpp", pytest.param("text only", marks=pytest.mark.slow)])
 def test_it_drafts_as_it_does_here(owner: str, zoo: Pair, drafting: Pair, tmp_path: Path) -> None:
     prompts = {text: zoo.encode(text) for text in TEXTS}
     ending, plan, greedy = Ending(24, zoo.eos_ids), Chain().at(3), (Greedy(), Sampling())
