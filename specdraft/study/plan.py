@@ -163,7 +163,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     for files, asked in _grouped(combinations).items():
         encoded = encode_once(files, prompts, asked, memory)
         if weights:
-            check_server(files, encoded, asked, TraceStore(default_folder()))
+            check_server(files, prompts, encoded, asked, TraceStore(default_folder()))
         prompt_notes += notes_on_template(files, prompt_spec.chat_template, len(prompts))
         prompt_notes += notes_on_encoding(encoded, settings.max_prompt_tokens, files.label)
         longest = max((prompt.ids for prompt in encoded.values()), key=len, default=[])

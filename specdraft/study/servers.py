@@ -13,6 +13,7 @@ from specdraft.errors import ConfigError, ServerError
 from specdraft.models.files import ModelFiles
 from specdraft.models.server.identity import Identity
 from specdraft.models.server.served_files import ServedFiles
+from specdraft.prompts import Prompt
 from specdraft.study.combination import Combination
 from specdraft.traces.library import unrecorded
 from specdraft.traces.store import TraceStore
@@ -50,9 +51,13 @@ def _about(target: ServedFiles) -> dict[str, Any]:
 
 
 def check_server(
-    files: PairFiles, encoded: Mapping[str, EncodedPrompt], asked: Sequence[Combination], store: TraceStore
+    files: PairFiles,
+    prompts: Sequence[Prompt],
+    encoded: Mapping[str, EncodedPrompt],
+    asked: Sequence[Combination],
+    store: TraceStore,
 ) -> None:
-    """Ask a server that texts are wanted of for one token.
+    """Ask a server that texts are wanted of for one token. Of later turns nobody knows yet what is before them.
 
     Raises:
         ServerError: it cannot be asked, and there are texts that are not recorded.
@@ -61,17 +66,17 @@ def check_server(
     target, first = files.target, asked[0]
     if not isinstance(target, ServedFiles):
         return
-    prompts = {name: prompt.ids for name, prompt in encoded.items()}
+    known = {prompt.prompt_id: encoded[prompt.prompt_id].ids for prompt in prompts if not prompt.earlier}
     by_chat = target.spec.server.api == "chat"
     if by_chat and not files.reader(first.prompts.chat_template).templated:
         raise ConfigError(f"{target.key}.server.{CHATS_WANTED}")
     endings = {c.settings.max_new_tokens: Ending(c.settings.max_new_tokens, target.eos_ids) for c in asked}
-    missing = {name for ending in endings.values() for name in unrecorded(target, prompts, ending, store)}
+    missing = {name for ending in endings.values() for name in unrecorded(target, known, ending, store)}
     if not missing:
         return
     if not target.reached:
-        raise ServerError(f"{target.out_of_reach}; {len(missing)} of {len(prompts)} texts are not recorded yet")
-    target.model.probe(prompts[min(missing, key=lambda name: len(prompts[name]))])
+        raise ServerError(f"{target.out_of_reach}; {len(missing)} of {len(known)} texts are not recorded yet")
+    target.model.probe(known[min(missing, key=lambda name: len(known[name]))])
 
 
 def refuse_beside_server(settings: Settings, combinations: Iterable[Combination]) -> None:

@@ -14,6 +14,7 @@ from specdraft.acceptance import Greedy
 from specdraft.decoding.decode import decode
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
+from specdraft.drafters.base import Prefilled
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.drafters.server import AT_ONCE, Server
 from specdraft.errors import ConfigError, ServerError
@@ -41,7 +42,7 @@ def drafting() -> Pair:
     return load_pair(PairSpec("served", ModelSpec("zoo:draft"), ModelSpec("zoo:draft-tiny")))
 
 
-@pytest.mark.parametrize("owner", ["llamacpp", "vllm", "text only"])
+@pytest.mark.parametrize("owner", ["llamacpp", pytest.param("text only", marks=pytest.mark.slow)])
 def test_it_drafts_as_it_does_here(owner: str, zoo: Pair, drafting: Pair, tmp_path: Path) -> None:
     prompts = {text: zoo.encode(text) for text in TEXTS}
     ending, plan, greedy = Ending(24, zoo.eos_ids), Chain().at(3), (Greedy(), Sampling())
@@ -71,6 +72,21 @@ def test_along_a_text_it_is_asked_where_it_errs(zoo: Pair, drafting: Pair, tmp_p
     assert ranks[0] == -1 and {0, -1} == set(ranks[1:].tolist())
     errors = int((ranks[1:] == -1).sum())
     assert errors <= len(toy.requests) - asked <= 1 + errors + len(ranks) // AT_ONCE
+
+
+def test_behind_its_end_a_chain_is_filled(zoo: Pair, drafting: Pair) -> None:
+    """As a draft model's would be: what stands behind an end is counted, and never accepted."""
+    stop = next(iter(zoo.eos_ids))
+
+    def ends(number: int, said: Any) -> Any:
+        short = {"tokens": [said["tokens"][0], stop], "tokens_predicted": 2, "stop_type": "eos", "content": "\ufffd"}
+        return said | short | {"completion_probabilities": []} if number else said
+
+    with serving(Toy(drafting, fault=ends)) as url:
+        drafter = load_pair(zoo.files.spec, Server(url=url), target_of=zoo).drafter
+        drafter.begin(Prefilled(zoo.encode(TEXTS[0])))
+        tree = drafter.draft(5, Chain().at(4))
+    assert tree.num_nodes == 4 and tree.token_list()[2:] == [stop] * 3
 
 
 def test_trees_are_refused_in_a_line(zoo: Pair) -> None:

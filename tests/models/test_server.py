@@ -108,6 +108,11 @@ def test_penalties_of_the_server_are_switched_off(zoo: Pair) -> None:
     assert dialect_of("sglang").request("m", [1], 3).body["sampling_params"]["repetition_penalty"] == 1
 
 
+def second(token: int) -> dict[str, Any]:
+    """Probabilities by which another token would have been better."""
+    return {"top_logprobs": [{"id": 2, "logprob": -0.1}, {"id": token, "logprob": -0.2}]}
+
+
 Edit = Callable[[dict[str, Any]], Any]
 FAULTS: dict[str, tuple[Edit, str]] = {
     "busy": (lambda said: Reply({"error": {"message": "slow down"}}, 429), "answers 429 after 0 retries: slow down"),
@@ -125,14 +130,8 @@ FAULTS: dict[str, tuple[Edit, str]] = {
         "(a log-probability of 2.0)",
     ),
     "not greedy": (
-        lambda said: (
-            said
-            | {
-                "completion_probabilities": [{"top_logprobs": [{"id": 0, "logprob": -0.1}, {"id": 2, "logprob": -3}]}]
-                * NEW
-            }
-        ),
-        "its token 0 is not the most probable one",
+        lambda said: said | {"completion_probabilities": [*map(second, said["tokens"])]},
+        "its token 0 is not the most probable one (0.1 nats below it)",
     ),
 }
 
@@ -209,6 +208,14 @@ def test_a_server_that_cannot_be_asked(toy: dict[str, Any], spec: dict[str, Any]
 def test_nobody_is_there(zoo: Pair) -> None:
     with pytest.raises(ServerError, match=r"url=http://127\.0\.0\.1:9/v1: nobody answers there \("):
         model_at("http://127.0.0.1:9/v1", zoo)
+
+
+def test_an_address_without_its_end(zoo: Pair) -> None:
+    with (
+        serving(Toy(zoo)) as url,
+        pytest.raises(ServerError, match=r"/models answers 404: .*; expected the address of"),
+    ):
+        model_at(url.removesuffix("/v1"), zoo)
 
 
 def test_the_key_is_sent_and_never_said(zoo: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_what_is_recorded_is_replayed_without_the_server(
     with serving(toy) as other:
         healed = served(run, other, tmp_path / "out", *keys)
     assert healed.code == DONE and len(toy.requests) == asked + 3, healed.err  # a probe, the one left out, and it again
-    assert "left_out" not in manifest(tmp_path / "out")
+    assert "left_out" not in manifest(tmp_path / "out") and " 0 reused" not in healed.out
     again = served(run, other, tmp_path / "again", *keys)
     assert again.code == DONE and "nobody answers there" in again.err and "what it said before is replayed" in again.err
     pd.testing.assert_frame_equal(counts(tmp_path / "again"), local)

@@ -136,3 +136,13 @@ def test_gaps_that_nobody_tells_are_no_ties(zoo: Pair, tmp_path: Path) -> None:
     known = np.concatenate([text.gaps for text in texts])
     assert counted["tokens_without_gap"] == int(np.isnan(known).sum()) > 0
     assert counted["share"] == (known <= counted["limit"]).sum() / np.isfinite(known).sum()
+
+
+def test_another_model_under_the_same_name_is_recorded_anew(zoo: Pair, tmp_path: Path) -> None:
+    with serving(toy := Toy(zoo)) as url:
+        for card, asked in (({}, 2), ({}, 2), ({"meta": {"n_params": 7}}, 4), ({"meta": {"n_ctx": 7_000}}, 4)):
+            toy.card = card
+            recording = Recording(zoo, url, tmp_path)
+            recording.prompts = {name: recording.prompts[name] for name in ("0", "1")}
+            recording.record()
+            assert len(toy.requests) == asked

@@ -44,6 +44,11 @@ class Connection:
         """The server in a line for people."""
         return f"{self._key}.url={self._spec.url}"
 
+    @property
+    def unversioned(self) -> bool:
+        """Whether the address lacks what those of such APIs end with."""
+        return not self._spec.url.rstrip("/").endswith("/v1")
+
     def get(self, path: str, native: bool = False) -> Any:
         """The JSON below a path; `native`: outside of `/v1`, where servers have what is their own.
 

@@ -53,7 +53,8 @@ def identify(connection: Connection, model: str | None) -> Identity:
         cards = {str(card["id"]): card for card in read_answer(lambda: list(listed["data"]), connection.name)}
     except (AnswerError, KeyError, TypeError) as error:
         said = str(error) if isinstance(error, AnswerError) else f"{connection.name}: /models lists no models"
-        raise ServerError(said) from error
+        hint = "; expected the address of an API, as http://host:8000/v1" if connection.unversioned else ""
+        raise ServerError(said + hint) from error
     if model is None and len(cards) != 1:
         raise ServerError(f"{connection.name}: serves {len(cards)} models; name one as model={_first(cards)}")
     name = next(iter(cards)) if model is None else model
