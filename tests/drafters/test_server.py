@@ -74,6 +74,16 @@ def test_along_a_text_it_is_asked_where_it_errs(zoo: Pair, drafting: Pair, tmp_p
     assert errors <= len(toy.requests) - asked <= 1 + errors + len(ranks) // AT_ONCE
 
 
+def test_the_target_itself_is_always_right(zoo: Pair, tmp_path: Path) -> None:
+    ids, ending = zoo.encode(TEXTS[0]), Ending(2 * AT_ONCE + 2, zoo.eos_ids)
+    with serving(toy := Toy(zoo)) as url:
+        pair = load_pair(zoo.files.spec, Server(url=url), target_of=zoo)
+        asked = len(toy.requests)
+        traces = pair_traces(pair, {"0": ids}, Sampling(), ending, TraceStore(tmp_path))
+    (ranks,) = (annotation.ranks for annotation in traces.annotations.values())
+    assert len(ranks) == 2 * AT_ONCE + 2 and not ranks[1:].any() and len(toy.requests) == asked + 3
+
+
 def test_behind_its_end_a_chain_is_filled(zoo: Pair, drafting: Pair) -> None:
     """As a draft model's would be: what stands behind an end is counted, and never accepted."""
     stop = next(iter(zoo.eos_ids))
