@@ -101,6 +101,7 @@ def ray(*told: str) -> None:
 @contextmanager
 def cluster() -> Iterator[SecondNode]:
     """A cluster of two nodes, each with one processor, on this machine."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # of a cluster and of who connects alike
     port = ADDRESS.rpartition(":")[2]
     ray("start", "--head", f"--port={port}", "--num-cpus=1", "--include-dashboard=false")
     try:
