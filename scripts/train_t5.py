@@ -1,4 +1,4 @@
-"""Train the bundled encoder-decoder pair: small words that were left out of a text are put back.
+"""Train the bundled encoder-decoder pair: to copy a text, and to put back small words that were left out of it.
 
     python scripts/train_t5.py --corpus FOLDER [--work FOLDER] [--only target] [--steps N]
 
