@@ -113,7 +113,9 @@ def cluster() -> Iterator[SecondNode]:
 def run_and_kill(command: list[str], traces: Path, kill: list[str], mark: str, node: SecondNode | None,
                  chance: random.Random) -> tuple[int, list[str]]:  # fmt: skip
     """The sweep's exit code, and what was killed of what was to be: `worker` or `raylet`."""
-    started = subprocess.Popen(command, env=with_traces(traces), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = traces.with_suffix(".txt")
+    with said.open("w") as file:
+        started = subprocess.Popen(command, env=with_traces(traces), stdout=subprocess.DEVNULL, stderr=file)
     killed, due = list[str](), time.monotonic() + 6 + chance.uniform(*BETWEEN_S)
     while started.poll() is None:
         time.sleep(0.1)
@@ -128,6 +130,8 @@ def run_and_kill(command: list[str], traces: Path, kill: list[str], mark: str, n
             node.kill()
         killed.append(kill[len(killed)])
         due = time.monotonic() + chance.uniform(*BETWEEN_S)
+    if started.returncode:
+        print(said.read_text()[-500:], flush=True)
     return started.returncode, killed
 
 

@@ -74,6 +74,7 @@ class Server(DrafterSpec):
 
     def check_target(self, target: ModelFiles) -> None:
         """See `DrafterSpec.check_target`: the server answers, in the target's tokens."""
+        super().check_target(target)
         self._served(target).probe(target.tokenizer.encode(SAMPLE))
 
     def _served(self, target: ModelFiles) -> ServedModel:

@@ -171,7 +171,7 @@ def _named(need: str) -> str:
 
 def refuse_placeholders(path: str | None, prompts: Sequence[Prompt]) -> None:
     """Raise `PromptError` where prompts are SPEED-Bench's public rows without their texts."""
-    empty = [p.prompt_id for p in prompts if any(text.startswith(PLACEHOLDER) for text in (p.text, *p.following))]
+    empty = [p.prompt_id for p in prompts if any(str(text).startswith(PLACEHOLDER) for text in (p.text, *p.following))]
     if empty:
         raise PromptError(
             f"prompts.path={path}: {len(empty)} of {len(prompts)} prompts are placeholders (first: {empty[0]}): "

@@ -210,6 +210,9 @@ def test_resolved_config_is_yaml(small: Path) -> None:
     assert (read["max_new_tokens"], read["pair"]["name"], read["grid"]["tree"]) == (5, "zoo", ["kary", "chain"])
 
 
+WANTED = {"drafter/server": {"url": "http://127.0.0.1:8080/v1"}}  # what a file alone does not say
+
+
 @pytest.mark.parametrize("path", GROUP_FILES, ids=str)
 def test_every_bundled_file_composes(path: Path) -> None:
     group, name = path.parts[0], str(Path(*path.parts[1:]))
@@ -226,6 +229,8 @@ def test_every_bundled_file_composes(path: Path) -> None:
     elif group == "tree" and name != "paths":
         loaded.limits(4)
     elif group in ("sampling", "drafter", "acceptance", "pruning", "length"):
+        for key, value in WANTED.get(f"{group}/{name}", {}).items():
+            setattr(loaded, key, value)
         loaded.check()
 
 

@@ -31,6 +31,7 @@ from specdraft.replay.static import pack
 from specdraft.results.metrics import tally
 from specdraft.sampling.distribution import Sampling
 from specdraft.traces.library import drafter_name, find_traces, pair_traces
+from specdraft.traces.rule_records import Part
 from specdraft.traces.store import TraceStore
 from specdraft.trees.shapes import Plan
 from specdraft.trees.shapes.best_first import BestFirst
@@ -160,7 +161,7 @@ def test_children_are_drawn_from_its_distribution(aligned: Pair, tmp_path: Path)
     sampling, ending = Sampling(temperature=1.0), Ending(6, aligned.eos_ids)
     prompt = aligned.encode("Once upon")
     traces = pair_traces(
-        aligned, {"a": prompt}, sampling, ending, TraceStore(tmp_path), rules=[Recursive()], children=2
+        aligned, {"a": prompt}, sampling, ending, TraceStore(tmp_path), parts=[Part(), Part(Recursive())], children=2
     )
     tokens = traces.trajectories["a"].tokens
     draft, target = (

@@ -588,7 +588,7 @@ class TestFullDisk:
                 run_study(plan, tmp_path / "out")
         self.check_that_nothing_was_lost(plan, finished, tmp_path / "out", watch.decoded)
 
-    @pytest.mark.parametrize("limit", [4_000, 5_555])
+    @pytest.mark.parametrize("limit", [4_800, 5_555])
     def test_real_limit(self, plan: StudyPlan, finished: Outcome, tmp_path: Path, watch: Watch, limit: int) -> None:
         """No file may grow beyond the limit: the journal is torn in the middle of a line, tables cannot be written."""
         with file_size_limit(limit), pytest.raises(ResultsError, match="cannot be written: File too large"):
