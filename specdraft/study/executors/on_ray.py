@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from specdraft.traces.store import libraries
 
 WAIT_S = 0.5
 BEGIN_S = 300.0  # for the first worker to be there
+MOST_LOSSES = 3  # of each worker before one is there
 TOO_FEW = "executor=ray: {what}; the cluster has {there}"
 
 
@@ -106,19 +108,27 @@ class RayCrew(Crew):
             raise ConfigError(TOO_FEW.format(what=what, there=cards))
 
     def _meet(self) -> None:
-        """See that the first workers that come are such as can be worked with."""
+        """See that the first worker that comes is such as can be worked with; one that is lost meanwhile is replaced."""
         mark = f".seen-{uuid4().hex}"
         self._traces.mkdir(parents=True, exist_ok=True)
         (self._traces / mark).touch()
         try:
-            asked = [hand.about.remote(mark) for hand in self._hands.values()]
-            come, _ = self._ray.wait(asked, num_returns=1, timeout=BEGIN_S)
-            come += self._ray.wait(asked, num_returns=len(asked), timeout=WAIT_S)[0]
-            if not come:
-                there = {name: count for name, count in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}
-                raise ConfigError(TOO_FEW.format(what=f"no worker has begun after {BEGIN_S:.0f} s", there=there))
-            for theirs, sees in map(self._ray.get, come):
-                self._compare(theirs, sees)
+            asked = {hand.about.remote(mark): worker for worker, hand in self._hands.items()}
+            most, until = len(asked) * MOST_LOSSES, time.monotonic() + BEGIN_S
+            while asked:
+                for answer in self._ray.wait([*asked], num_returns=1, timeout=WAIT_S)[0]:
+                    worker = asked.pop(answer)
+                    try:
+                        return self._compare(*self._ray.get(answer))
+                    except self._ray.exceptions.RayActorError as error:
+                        most -= 1
+                        if most <= 0:
+                            raise ConfigError(f"executor=ray: no worker can begin: {first_line(error)}") from error
+                        self._ray.kill(self._hands.pop(worker))
+                        asked[self._hire().about.remote(mark)] = f"actor-{self._number}"
+                if time.monotonic() > until:
+                    there = {name: n for name, n in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}
+                    raise ConfigError(TOO_FEW.format(what=f"no worker has begun after {BEGIN_S:.0f} s", there=there))
         except self._ray.exceptions.RayError as error:
             raise ConfigError(f"executor=ray: a worker cannot begin: {first_line(error)}") from error
         finally:
@@ -139,9 +149,10 @@ class RayCrew(Crew):
         """See `Crew.workers`."""
         return [*self._hands]
 
-    def _hire(self) -> None:
+    def _hire(self) -> Any:
         self._number += 1
-        self._hands[f"actor-{self._number}"] = self._made.remote(*self._given)
+        hand = self._hands[f"actor-{self._number}"] = self._made.remote(*self._given)
+        return hand
 
     def send(self, worker: str, sent: Sent) -> None:
         """See `Crew.send`."""
