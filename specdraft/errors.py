@@ -74,6 +74,9 @@ class LeftOutError(LoadError):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.why.items())[:3])
         super().__init__(f"{len(self.why)} prompts have no text ({reasons}{'; ...' if len(self.why) > 3 else ''})")
 
+    def __reduce__(self) -> tuple[type[LeftOutError], tuple[dict[str, str]]]:
+        return type(self), (self.why,)
+
 
 class LosslessnessError(UserError):
     """Decoding emitted other text than the target alone, and a near-tie does not explain it."""

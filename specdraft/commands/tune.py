@@ -28,6 +28,7 @@ def tune(
     from specdraft.report.charts import write_charts
     from specdraft.report.tuned import speed_chart
     from specdraft.results.files import check_folder_writable, write_atomically
+    from specdraft.study.tuning.engine_files import written_before
     from specdraft.study.tuning.tune import plan_tune, run_tune
     from specdraft.viewer.tune_tables import as_data, tune_tables
 
@@ -38,6 +39,8 @@ def tune(
     with shown_progress(console(stderr=True)) as progress:
         tuned = run_tune(plan, folder, progress)
     data = as_data(tuned)
+    for name in written_before(folder) - set(tuned.files):
+        (folder / name).unlink(missing_ok=True)
     for name, text in {**tuned.files, "tune.json": json.dumps(data, indent=1) + "\n"}.items():
         write_atomically(folder / name, text)
     write_charts(folder, {"speed-up": speed_chart(tuned)})

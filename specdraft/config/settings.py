@@ -107,7 +107,7 @@ class Settings:
     def _check_executor(self) -> None:
         if self.executor not in EXECUTORS:
             raise ConfigError(f"executor={self.executor!r} is not known{did_you_mean(self.executor, EXECUTORS)}")
-        for key, least in (("workers", 1), ("gpus", 0)):
+        for key, least in (("workers", 1), ("gpus", 1)):
             if (value := getattr(self.resources, key)) is None:
                 continue
             if value < least:

@@ -33,6 +33,7 @@ from specdraft.study.pair_names import named_points
 from specdraft.study.points import few_points, schemas
 from specdraft.study.prompt_notes import PromptNote, notes_on_encoding, notes_on_template, notes_on_turns
 from specdraft.study.refusals import (
+    refuse_beside_workers,
     refuse_bundled_path,
     refuse_costs_off,
     refuse_costs_unused,
@@ -155,6 +156,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     refuse_time_unused(settings, engines)
     _check_predictors(combinations)
     refuse_beside_server(settings, combinations)
+    refuse_beside_workers(settings, combinations)
     refuse_costs_off(settings, [(name, getattr(c, name)) for c in combinations for name in ("pruning", "length")])
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
     beside: list[Combination] = []

@@ -33,6 +33,25 @@ STUDY_KEYS = (
 THEIRS = {("generate", "cache")}  # command and key of a study that it looks at all the same
 
 
+def refuse_beside_workers(settings: Settings, combinations: Iterable[Combination]) -> None:
+    """Raise `ConfigError` for pairs that workers cannot have: a served target, which one process asks with
+    `concurrency`, and a device by its number, of which each worker sees its own."""
+    if settings.executor == "local":
+        return
+    for files in {id(c.pair): c.pair for c in combinations}.values():
+        if files.target.spec.served:
+            raise ConfigError(
+                f"executor={settings.executor} does not go with pair.target.server, which one process asks for several "
+                "texts at once (pair.target.server.concurrency); leave it out"
+            )
+        for model in files.models:
+            if model.spec.device.startswith("cuda:"):
+                raise ConfigError(
+                    f"executor={settings.executor} gives each worker its own graphics cards, and device="
+                    f"{model.spec.device} names one of all; expected device=cuda or auto"
+                )
+
+
 def refuse_study_keys(command: str, overrides: Iterable[str]) -> None:
     """Raise `ConfigError` for keys that say something of a study where a command runs none."""
     keys = [key for key in STUDY_KEYS if (command, key) not in THEIRS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
@@ -33,6 +33,17 @@ def read_prompts(
         store, note, watch: see `ReplayEngine`.
     """
     return encode_prompts(pair.files, _answered(pair, prompts, combinations, store, note, watch), combinations)
+
+
+def without_turns(prompts: Iterable[Prompt], why: Mapping[str, str]) -> dict[str, str]:
+    """What is left out where these prompts have no text: they, and the turns after them."""
+    first = {(turn := turn_of_name(name)).prompt_id: (turn.turn, reason) for name, reason in why.items()}
+    left = {}
+    for prompt in prompts:
+        asked = turn_of_name(prompt.prompt_id)
+        if asked.prompt_id in first and asked.turn >= first[asked.prompt_id][0]:
+            left[prompt.prompt_id] = first[asked.prompt_id][1]
+    return left
 
 
 def refuse_swept_answers(prompts: Iterable[Prompt], combinations: Iterable[Combination]) -> None:

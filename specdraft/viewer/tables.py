@@ -109,6 +109,8 @@ def _grid(pair: str, summary: pd.DataFrame) -> Table:
 def depth_table(summary: pd.DataFrame, positions: pd.DataFrame) -> Table | None:
     """The share of steps that accept at each depth, of the tree of each setting that gets most tokens per step; None
     where there are no drafted trees, or too many settings to list."""
+    if summary.empty:
+        return None
     keys = ["pair", *(key for key in _settings(summary) if key not in AT)]
     fair = summary[~summary["tree"].map(is_reference) & summary["block_efficiency"].notna()]
     best = fair.sort_values("block_efficiency", ascending=False).drop_duplicates(keys)

@@ -27,6 +27,7 @@ NAMES = ("model", "algorithm", "method", "decoding_type")
 def answer(tuned: Tuned) -> list[str]:
     """The answer in sentences."""
     best, told = tuned.best, words(tuned.best.told)
+    told = f"{best.pair}: {told}" if tuned.several else told
     gain = f"{tuned.speedup} times plain decoding, estimated on the prompts that did not choose it"
     if tuned.verdict == "do not speculate":
         lines = [f"do not speculate: the best that {tuned.engine} can be told, {told}, is {gain}"]
@@ -89,7 +90,9 @@ def short_names(candidates: Sequence[Candidate]) -> dict[str, str]:
     }
     if len(candidates) < 2:
         alike = set()
-    return {one.identifier: words({name: value for name, value in one.told.items() if name not in alike})
+    several = len({one.pair for one in candidates}) > 1
+    return {one.identifier: (f"{one.pair}: " if several else "")
+            + words({name: value for name, value in one.told.items() if name not in alike})
             for one in candidates}  # fmt: skip
 
 

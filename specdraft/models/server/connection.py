@@ -75,7 +75,7 @@ class Connection:
         except openai.APITimeoutError as error:
             raise AnswerError(f"{self.name}: {path} took longer than timeout_s={self._spec.timeout_s:g}") from error
         except openai.APIConnectionError as error:
-            raise ServerError(f"{self.name}: nobody answers there ({self._cause(error)})") from error
+            raise ServerError(f"{self.name}: nobody answers there ({self._without_key(self._cause(error))})") from error
         except openai.APIStatusError as error:
             self._refused(path, error)
         return self._read(path, text)
@@ -94,14 +94,16 @@ class Connection:
         """What a server says of an error, in one line, without the key."""
         said: Any = error.body
         text = (said.get("message") if isinstance(said, dict) else said) or error.response.text
-        line = " ".join(str(text).split())[:MOST_LETTERS] or "no reason"
-        return line if self._secret == NO_KEY else line.replace(self._secret, "***")
+        return self._without_key(" ".join(str(text).split()))[:MOST_LETTERS] or "no reason"
+
+    def _without_key(self, text: str) -> str:
+        return text if self._secret == NO_KEY else text.replace(self._secret, "***")
 
     def _read(self, path: str, text: str) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            start = " ".join(text.split())[:40]
+            start = self._without_key(" ".join(text.split()))[:40]
             raise AnswerError(f"{self.name}: {path} answers no JSON (it begins with {start!r})") from error
 
     @staticmethod
@@ -119,7 +121,15 @@ class Connection:
 
     @property
     def _secret(self) -> str:
-        return os.environ[self._variable] if self._variable else NO_KEY
+        """Raises `ServerError` for what no header can hold, which is not repeated."""
+        if not self._variable:
+            return NO_KEY
+        key = os.environ[self._variable].strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ServerError(
+                f"{self._key}: the key in the environment variable {self._variable} is no printable ASCII"
+            )
+        return key
 
     @cached_property
     def _client(self) -> openai.OpenAI:

@@ -75,7 +75,7 @@ class ServedModel:
         self._connection.close()
 
     def probe(self, ids: Sequence[int]) -> None:
-        """Ask for one token, once, and find out whether ids may be sent.
+        """Ask for one token, once.
 
         Raises:
             ServerError: it cannot be asked.
@@ -83,7 +83,7 @@ class ServedModel:
         if self._probed:
             return
         try:
-            self._probe(ids)
+            self.continuation(ids, self.ask(ids, 1))
         except AnswerError as error:
             raise self.useless(error) from error
         self._probed = True
@@ -92,15 +92,6 @@ class ServedModel:
         """What is said where one answer that cannot be used is too many."""
         said = str(error)
         return ServerError(said if said.startswith(self.name) else f"{self.name}: {said}")
-
-    def _probe(self, ids: Sequence[int]) -> None:
-        try:
-            self.continuation(ids, self.ask(ids, 1))
-        except StatusError as error:
-            if self._dialect.by_ids or self._by_text or error.status not in IDS_REFUSED:
-                raise
-            self._by_text = True
-            self.continuation(ids, self.ask(ids, 1))
 
     def ask(self, ids: Sequence[int], most: int, messages: Messages | None = None) -> Answer:
         """What it says of a prompt; threads may do this side by side.
@@ -114,12 +105,23 @@ class ServedModel:
             ServerError: it cannot be asked, or is another model now.
             AnswerError: this answer cannot be used.
         """
-        request = self._request(ids, most, messages)
-        said = self._connection.post(request.path, request.body, request.native)
+        said = self._said(ids, most, messages)
         answer = read_answer(lambda: self._reader(messages).read(said), self.name)
         if (now := identify(self._connection, self.identity.model)).decides != self.identity.decides:
             raise self._changed(self.identity.decides, now.decides)
         return answer
+
+    def _said(self, ids: Sequence[int], most: int, messages: Messages | None) -> Any:
+        """Its answer to token ids, or to text where it takes none."""
+        request = self._request(ids, most, messages)
+        try:
+            return self._connection.post(request.path, request.body, request.native)
+        except StatusError as error:
+            if messages is not None or self._dialect.by_ids or self._by_text or error.status not in IDS_REFUSED:
+                raise
+        self._by_text = True
+        request = self._request(ids, most, messages)
+        return self._connection.post(request.path, request.body, request.native)
 
     def _request(self, ids: Sequence[int], most: int, messages: Messages | None) -> Request:
         if messages is not None:

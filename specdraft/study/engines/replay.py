@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from specdraft.study.engines.lengths import chains_for_lengths
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
 from specdraft.study.failures import explain
-from specdraft.study.turns import read_prompts
+from specdraft.study.turns import read_prompts, without_turns
 from specdraft.traces.alpha_bounds import alpha_bounds
 from specdraft.traces.asked_twice import asked_twice
 from specdraft.traces.library import PairTraces, pair_traces
@@ -76,9 +76,16 @@ class ReplayEngine:
     def run(self, work: Work, pair: Pair) -> Iterator[Event]:
         """See `Engine.run`."""
         store = self.store.labelled(prompts=work.combinations[0].prompts.label)
-        yield from self.along(
-            work, pair, read_prompts(pair, work.prompts, work.combinations, store, self.note, self.watch)
-        )
+        try:
+            prompt_ids = read_prompts(pair, work.prompts, work.combinations, store, self.note, self.watch)
+        except LeftOutError as error:  # answers that stand before later turns
+            why = without_turns(work.prompts, error.why)
+            yield LeftOut(pair.label, why, _rows_on(work, work.combinations, range(work.repeats), why))
+            left = work.without(why)
+            if left.prompts:
+                yield from self.run(left, pair)
+            return
+        yield from self.along(work, pair, prompt_ids)
 
     def along(self, work: Work, pair: Pair, prompt_ids: PromptIds) -> Iterator[Event]:
         """The same, of prompts whose token ids are known."""
@@ -111,13 +118,7 @@ class ReplayEngine:
         try:
             prepared = self._prepare_or_fail(work, pair, group, prompt_ids, costs)
         except LeftOutError as error:
-            rows = sum(
-                work.is_due(c, p, r)
-                for c in group.combinations
-                for p in work.prompts
-                for r in group.repeats
-                if p.prompt_id in error.why
-            )
+            rows = _rows_on(work, group.combinations, group.repeats, error.why)
             yield LeftOut(pair.label, error.why, rows)
             others = {name: ids for name, ids in prompt_ids.items() if name not in error.why}
             if others:
@@ -262,6 +263,12 @@ def _largest_first(combinations: Iterable[Combination]) -> list[Combination]:
     for combination in combinations:
         place.setdefault(id(combination.shape), len(place))
     return sorted(combinations, key=lambda c: (place[id(c.shape)], -c.limits.nodes))
+
+
+def _rows_on(work: Work, combinations: Iterable[Combination], repeats: range, names: Container[str]) -> int:
+    """How many rows are due on these prompts."""
+    some = [prompt for prompt in work.prompts if prompt.prompt_id in names]
+    return sum(work.is_due(c, prompt, repeat) for c in combinations for prompt in some for repeat in repeats)
 
 
 def _rows_of(work: Work, group: SameTexts) -> int:

@@ -62,6 +62,10 @@ class Crew(ABC):
         """Give a worker a unit; it has none."""
 
     @abstractmethod
+    def dismiss(self, worker: str) -> None:
+        """End a worker in the middle of its unit, which nobody wants any more; another one takes its place."""
+
+    @abstractmethod
     def receive(self) -> Iterator[Message]:
         """What workers say, after a moment of waiting; of a worker in the order in which it said it. One that is lost
         is not among `workers` any more; another one may be in its place."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from specdraft.drafters.on_demand import PairOnDemand
-from specdraft.errors import LoadError, ResultsError
+from specdraft.errors import ConfigError, LoadError, ResultsError
 from specdraft.study.engines.base import Done, Event, Failed, Replayed, Work
 from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Sent
 from specdraft.study.executors.units import DESCRIBE, RECORD, ROWS, Name, Phase, Unit, phases
@@ -86,10 +86,17 @@ class Driver:
     def _run(self, phase: Phase) -> Iterator[Event]:
         waiting = deque(map(_Unit, phase.units))
         busy: dict[str, _Unit] = {}
-        sent = 0
         if phase.kind != DESCRIBE:
             unit = "rows" if phase.kind == ROWS else "prompts" if phase.units[0].amount > 1 else "units"
             self._progress.stage(phase.kind, sum(one.amount for one in phase.units), unit)
+        try:
+            yield from self._work(phase, waiting, busy)
+        finally:  # an error of one unit ends the phase: nothing of the others may come into the next one
+            for worker in busy:
+                self._crew.dismiss(worker)
+
+    def _work(self, phase: Phase, waiting: deque[_Unit], busy: dict[str, _Unit]) -> Iterator[Event]:
+        sent = 0
         while waiting or busy:
             for worker in self._crew.workers:
                 if worker not in busy and waiting:
@@ -139,7 +146,7 @@ class Driver:
 
     def _broke(self, one: _Unit, error: BaseException) -> Iterator[Event]:
         """What goes wrong in recording is met again by the rows that need it, which say so."""
-        if isinstance(error, ResultsError | LoadError):
+        if isinstance(error, ResultsError | LoadError | ConfigError):
             raise error
         if one.unit.kind == ROWS:
             yield from _all_failed(one.left, explain(error) if isinstance(error, Exception) else repr(error))

@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from specdraft.errors import ConfigError, ResultsError
 from specdraft.models.files import first_line
+from specdraft.models.placement import device_type
+from specdraft.models.spec import ModelSpec
 from specdraft.study.engines.base import Event
 from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message, Sent
 from specdraft.study.executors.worker import Threads, Worker
@@ -25,9 +27,18 @@ TOO_FEW = "executor=ray: {what}; the cluster has {there}"
 
 
 def versions() -> dict[str, str]:
-    """What must be equal of driver and workers: a unit is sent as Python's own objects, and traces name libraries."""
+    """What must be equal of driver and workers: a unit is sent as Python's own objects, traces name libraries, and what
+    a pair is called depends on the kind of device that it is on."""
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"Python": python, "specdraft": version("specdraft"), **libraries()}
+    device = {"a device of the kind": device_type(ModelSpec("zoo:target"))}
+    return {"Python": python, "specdraft": version("specdraft"), **libraries(), **device}
+
+
+def compare(ours: dict[str, str], theirs: dict[str, str]) -> None:
+    """Raise `ConfigError` where a worker differs from the driver."""
+    for name, here in ours.items():
+        if theirs.get(name) != here:
+            raise ConfigError(f"executor=ray: a worker has {name} {theirs.get(name)}, and here is {here}")
 
 
 class Hand:
@@ -36,17 +47,19 @@ class Hand:
     Args:
         traces: the folder of traces.
         threads: of its forwards.
+        expected: the driver's versions.
     """
 
-    def __init__(self, traces: Path, threads: Threads) -> None:
-        self._traces, self._worker = traces, Worker(traces, threads)
+    def __init__(self, traces: Path, threads: Threads, expected: dict[str, str]) -> None:
+        self._traces, self._worker, self._expected = traces, Worker(traces, threads), expected
 
     def about(self, mark: str) -> tuple[dict[str, str], bool]:
         """Its versions, and whether it sees the driver's folder of traces, which has a file of this name."""
         return versions(), (self._traces / mark).exists()
 
     def work(self, sent: Sent) -> Iterator[Event]:
-        """The events of a unit, one by one."""
+        """The events of a unit, one by one. Raises `ConfigError` where this worker is another than the driver."""
+        compare(self._expected, versions())
         for event in self._worker.run(sent.unit):  # noqa: UP028  (Ray sends into the generator, and would do so here)
             yield event
 
@@ -55,10 +68,10 @@ class RayCrew(Crew):
     """So many actors. One whose node is gone waits for another node.
 
     Args:
-        workers: how many.
+        workers: how many; None: as many as the cluster has room for.
         traces: the folder of traces, which every node sees.
         threads: of each.
-        gpus: graphics cards of each.
+        gpus: graphics cards of each; None: one, where the cluster has any.
         address: of a cluster; None: one on this machine is begun, and ended with the study.
 
     Raises:
@@ -66,17 +79,19 @@ class RayCrew(Crew):
             the traces.
     """
 
-    def __init__(self, workers: int, traces: Path, threads: Threads, gpus: int, address: str | None) -> None:
+    def __init__(
+        self, workers: int | None, traces: Path, threads: Threads, gpus: int | None, address: str | None
+    ) -> None:
         try:
             import ray
         except ImportError as error:
             raise ConfigError("executor=ray needs the package ray: pip install 'specdraft[ray]'") from error
         self._ray, self._traces, self._address = ray, traces, address
-        self._begin(workers * max(1, threads.beside))
-        self._check(workers, gpus)
+        self._begin((workers or 1) * threads.beside)
+        workers, gpus = self._room(workers, gpus, threads.beside)
         told = {"num_cpus": threads.beside, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         self._made = ray.remote(Hand).options(**told)
-        self._given = (traces, threads)
+        self._given = (traces, threads, versions())
         self._hands: dict[str, Any] = {}
         self._coming: dict[str, Any] = {}  # worker -> the events of its unit, as they come
         self._number = 0
@@ -100,15 +115,20 @@ class RayCrew(Crew):
                 f"resources.address={self._address}: no cluster answers there ({first_line(error)})"
             ) from error
 
-    def _check(self, workers: int, gpus: int) -> None:
+    def _room(self, workers: int | None, gpus: int | None, cpus: int) -> tuple[int, int]:
+        """Workers, and graphics cards of each. Raises `ConfigError` where the cluster has too few cards."""
         there = self._ray.cluster_resources()
-        if (needed := workers * gpus) > (cards := int(there.get("GPU", 0))):
-            what = f"resources.gpus={gpus} for {workers} workers wants {needed} graphics cards"
-            self.close()
+        cards = int(there.get("GPU", 0))
+        each = min(1, cards) if gpus is None else gpus
+        count = workers or max(1, cards // each if each else int(there.get("CPU", 1)) // cpus)
+        if (needed := count * each) > cards:
+            self._ray.shutdown()
+            what = f"resources.gpus={each} for {count} workers wants {needed} graphics cards"
             raise ConfigError(TOO_FEW.format(what=what, there=cards))
+        return count, each
 
     def _meet(self) -> None:
-        """See that the first worker that comes is such as can be worked with; one that is lost meanwhile is replaced."""
+        """See that the first worker that comes can be worked with; one that is lost meanwhile is replaced."""
         mark = f".seen-{uuid4().hex}"
         self._traces.mkdir(parents=True, exist_ok=True)
         (self._traces / mark).touch()
@@ -135,9 +155,7 @@ class RayCrew(Crew):
             (self._traces / mark).unlink(missing_ok=True)
 
     def _compare(self, theirs: dict[str, str], sees: bool) -> None:
-        for name, ours in versions().items():
-            if theirs.get(name) != ours:
-                raise ConfigError(f"executor=ray: a worker has {name} {theirs.get(name)}, and here is {ours}")
+        compare(versions(), theirs)
         if not sees:
             raise ConfigError(
                 f"executor=ray: a worker does not see the folder of traces {self._traces}; expected one that all nodes "
@@ -157,6 +175,12 @@ class RayCrew(Crew):
     def send(self, worker: str, sent: Sent) -> None:
         """See `Crew.send`."""
         self._coming[worker] = self._hands[worker].work.options(num_returns="streaming").remote(sent)
+
+    def dismiss(self, worker: str) -> None:
+        """See `Crew.dismiss`."""
+        self._ray.kill(self._hands.pop(worker))
+        del self._coming[worker]
+        self._hire()
 
     def receive(self) -> Iterator[Message]:
         """See `Crew.receive`."""

@@ -55,6 +55,11 @@ class ProcessCrew(Crew):
         except OSError:
             self._hands[worker].process.kill()
 
+    def dismiss(self, worker: str) -> None:
+        """See `Crew.dismiss`."""
+        self._end(worker)
+        self._hire(self._seats.pop(worker))
+
     def receive(self) -> Iterator[Message]:
         """See `Crew.receive`."""
         by_pipe = {hand.pipe: worker for worker, hand in self._hands.items()}
@@ -72,14 +77,18 @@ class ProcessCrew(Crew):
         return Broke(worker, said) if isinstance(said, BaseException) else Did(worker, said)
 
     def _lose(self, worker: str, error: Exception) -> Lost:
-        hand = self._hands.pop(worker)
-        hand.pipe.close()
-        hand.process.kill()
-        hand.process.join(GOODBYE_S)
+        hand = self._end(worker)
         code = hand.process.exitcode
         self._hire(self._seats.pop(worker))
         why = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}" if code else str(error)
         return Lost(worker, f"process {hand.process.pid}: {why}")
+
+    def _end(self, worker: str) -> _Hand:
+        hand = self._hands.pop(worker)
+        hand.pipe.close()
+        hand.process.kill()
+        hand.process.join(GOODBYE_S)
+        return hand
 
     def _hire(self, seat: int) -> None:
         self._number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import psutil
@@ -40,9 +41,16 @@ def share_of(settings: Settings) -> Share:
         for_whom = f"{workers} worker{'s' if workers > 1 else ''}"
         there = f"{cards} graphics card{'' if cards == 1 else 's'}"
         raise ConfigError(f"resources.gpus={each} for {for_whom}: this machine has {there}")
-    devices = [",".join(map(str, range(n * each, (n + 1) * each))) for n in range(workers)] if each else []
+    seen = visible(cards)
+    devices = [",".join(seen[n * each : (n + 1) * each]) for n in range(workers)] if each else []
     alone = settings.threads or thread_count()
     return Share(workers, Threads(beside=max(1, alone // workers), alone=alone), each, devices)
+
+
+def visible(cards: int) -> list[str]:
+    """The graphics cards of this process as `CUDA_VISIBLE_DEVICES` names them: workers share those and no others."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return said.split(",")[:cards] if said else [str(card) for card in range(cards)]
 
 
 def _cards() -> int:

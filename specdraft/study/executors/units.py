@@ -75,8 +75,12 @@ def _replay(work: Work, workers: int) -> Iterator[Phase]:
 
 
 def _live(work: Work, workers: int) -> Iterator[Phase]:
-    """Fitted trees, and drafters that read earlier texts, want all texts recorded; batches are made of many prompts."""
-    read = tuple(c for c in work.combinations if c.shape.fitted or c.fits_scores or c.pair.drafter.traits.earlier)
+    """Fitted trees, drafters that read earlier texts and later turns want texts recorded; batches are made of many
+    prompts."""
+    later = any(prompt.earlier for prompt in work.prompts)
+    read = tuple(
+        c for c in work.combinations if later or c.shape.fitted or c.fits_scores or c.pair.drafter.traits.earlier
+    )
     if read:
         some = replace(work, combinations=read)
         yield Phase(RECORD, [Unit(RECORD, "replay", replace(some, prompts=p)) for p in shards(work.prompts, workers)])

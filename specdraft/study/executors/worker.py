@@ -15,6 +15,11 @@ from specdraft.traces.memory import StoredMemory
 from specdraft.traces.store import TraceStore
 
 
+def _same(one: PairFiles, other: PairFiles) -> bool:
+    """Whether two pairs load the same models in the same way."""
+    return (one.spec, one.drafter, one.weights) == (other.spec, other.drafter, other.weights)
+
+
 class Threads(NamedTuple):
     """Of one worker."""
 
@@ -57,11 +62,7 @@ class Worker:
     def _pair_of(self, files: PairFiles) -> PairOnDemand:
         """The pair that is loaded, where it is this one; the target of another one stays if it is the same."""
         before = self._pair
-        if (
-            before is not None
-            and repr(before.files.weights) == repr(files.weights)
-            and before.files.label == files.label
-        ):
+        if before is not None and _same(before.files, files):
             return before
         if before is not None and before.files.target.spec != files.target.spec:
             before = self._pair = None  # its memory is needed

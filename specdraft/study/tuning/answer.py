@@ -112,6 +112,11 @@ class Tuned:
         """See `AtPoint.verdict`."""
         return verdict(self.speedup)
 
+    @property
+    def several(self) -> bool:
+        """Whether its candidates have several drafters."""
+        return len({one.pair for one in self.candidates}) > 1
+
 
 def verdict(speedup: Interval) -> str:
     """Whether a speed-up is one."""

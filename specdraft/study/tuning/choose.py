@@ -102,7 +102,9 @@ class Field(NamedTuple):
         have the same costs, and what moves both alike does not count."""
         if one.best.pair != other.best.pair:
             return float(np.hypot(one.share, other.share))
-        curve = self.costs[one.best.pair]
+        curve = self.costs.get(one.best.pair)
+        if curve is None:
+            return float(np.hypot(one.share, other.share))
         return float(np.linalg.norm(moved(curve, one.best) - moved(curve, other.best)))
 
     def by_category(self, usual: Choice) -> dict[str, tuple[Candidate, Interval]]:

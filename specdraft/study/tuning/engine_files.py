@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from specdraft.study.tuning.answer import DO_NOT, AtPoint, Tuned
 from specdraft.study.tuning.engines import ENGINES, AtBatch, TargetEngine, length_of, llama_cpp
 
-RATES, SYNTHETIC = "acceptance-rates.csv", "synthetic-acceptance.txt"
+RATES, SYNTHETIC, ANSWER = "acceptance-rates.csv", "synthetic-acceptance.txt", "tune.json"
+
+
+def written_before(folder: Path) -> set[str]:
+    """The files for engines that an earlier tuning wrote into a folder: an answer that changed leaves none behind."""
+    try:
+        files = json.loads((folder / ANSWER).read_text(encoding="utf-8"))["files"]
+        return {str(name) for name in files if PurePath(str(name)).name == name}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def engine_files(engine: TargetEngine, tuned: Tuned) -> dict[str, str]:
@@ -32,7 +42,8 @@ def _by_batch(engine: TargetEngine, points: Iterable[AtPoint]) -> dict[str, str]
         some.sort(key=lambda at: at.point.batch)
         told = next((at.best.told for at in some if at.speedup.value > 1), some[0].best.told)
         sizes = [AtBatch(at.point.batch, at.best.nodes if at.speedup.value > 1 else 0) for at in some]
-        if len(some) > 1 and (config := engine.by_batch(told, sizes)) is not None:
+        paying = {at.best.pair for at in some if at.speedup.value > 1}
+        if len(some) > 1 and len(paying) < 2 and (config := engine.by_batch(told, sizes)) is not None:
             name, text = engine.file(config)
             files[_named(name, f"by-batch-context-{context}")] = text
     return files
@@ -48,7 +59,7 @@ def _acceptance(tuned: Tuned) -> dict[str, str]:
     lines = ["depth,unconditional,low,high,conditional"]
     for depth, (rate, given) in enumerate(zip(tuned.rates, tuned.conditional, strict=True), start=1):
         lines.append(f"{depth},{rate.value:.6f},{rate.low:.6f},{rate.high:.6f},{given:.6f}")
-    values = [rate.value for rate in tuned.rates]
+    values = [rate.value for rate in tuned.rates] + [0.0] * (tuned.best.depth - len(tuned.rates))
     spelled = [f"# tokens per step: {length_of(values):.4f}, the bonus token included"]
     for name, one in ENGINES.items():
         told = tuned.best.told | {"num_speculative_tokens": len(values)}

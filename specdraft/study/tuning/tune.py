@@ -76,10 +76,30 @@ def plan_tune(engine: str, overrides: Sequence[str], config_dir: Path | None = N
         raise ConfigError("one pair at a time is tuned; its drafters may be several (drafter=model,ngram)")
     if len({repr((c.sampling, c.drawn)) for c in combinations.values()}) > 1:
         raise ConfigError("one sampling setting at a time is tuned")
+    _refuse_more(engine, combinations.values())
     if len(plans[0].prompts) < FEWEST:
         raise ConfigError(f"tune needs {FEWEST} prompts at least, half of them to choose on; there are "
                           f"{len(plans[0].prompts)}")  # fmt: skip
     return TunePlan(chosen, plans, combinations, mine, config_dir)
+
+
+def _refuse_more(engine: str, combinations: Iterable[Combination]) -> None:
+    """Raise `ConfigError` for what candidates may not differ in, and for what no engine is told."""
+    told = {"acceptance": [repr(c.rule) for c in combinations],
+            "max_new_tokens": [str(c.settings.max_new_tokens) for c in combinations]}  # fmt: skip
+    for name, values in told.items():
+        if len(set(values)) > 1:
+            raise ConfigError(f"{name} cannot be swept in tune: candidates must differ in what the engine is told")
+    kinds = [c.pair.drafter.kind for c in {c.pair.label: c for c in combinations}.values()]
+    if len(kinds) > len(set(kinds)):
+        raise ConfigError("a drafter's parameters cannot be swept in tune; its kinds may (drafter=model,ngram)")
+    for c in combinations:
+        if c.drawn.temperatures:
+            raise ConfigError(f"sampling.draft_temperature={c.drawn.said}: no engine is told of one; leave it out")
+        if c.pair.target.encodes and engine != "hf":
+            raise ConfigError(f"--engine {engine} does not draft for encoder-decoders ({c.pair.target.spec.path})")
+        if c.pair.target.spec.served and c.settings.cost.table is None:
+            raise ConfigError("tune needs costs, and those of a served target are not measured; give cost.table=FILE")
 
 
 def _plans(engine: TargetEngine, overrides: Sequence[str], config_dir: Path | None) -> list[StudyPlan]:
@@ -119,6 +139,9 @@ def run_tune(plan: TunePlan, out: Path, progress: Progress) -> Tuned:
     doubts: dict[CostPoint, str] = {}
     for one in plan.plans:
         outcome = run_study(one, out, progress=progress)
+        if outcome.failures:
+            failed = f"{len(outcome.failures)} of its candidates failed"
+            raise ConfigError(f"nothing can be tuned: {failed} ({outcome.failures[0].error})")
         for curve in outcome.costs.values():
             if curve.doubts:
                 doubts[curve.point] = curve.doubts[0]
@@ -152,6 +175,10 @@ def _fields(
         if why:
             left_out.append(f"{point}: {why}")
             continue
+        everywhere = named.groupby("prompt_id", observed=True)["combination"].transform("nunique") == len(here)
+        named = named[everywhere]
+        if named["prompt_id"].nunique() < FEWEST:
+            raise ConfigError(f"tune needs {FEWEST} prompts at least that have a text with every candidate")
         times = Times.estimated(named, ["combination"])
         count = len(times.categories)
         candidates = {name: _candidate(plan.engine, plan.combinations[name], rows.loc[name], count)
@@ -204,7 +231,7 @@ def _candidate(engine: TargetEngine, combination: Combination, row: Any, prompts
 
 def _once(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Without those that are told like an earlier one: a budget may be more than there is to choose from."""
-    return list({tuple(one.told.items()): one for one in reversed(candidates)}.values())[::-1]
+    return list({(one.pair, *one.told.items()): one for one in reversed(candidates)}.values())[::-1]
 
 
 def _making(combination: Combination, plan: TunePlan) -> Grid:

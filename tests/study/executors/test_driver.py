@@ -68,6 +68,10 @@ class FakeCrew(Crew):
         self.sent.append(sent)
         self._at[worker] = sent.unit, self._worker.run(sent.unit)
 
+    def dismiss(self, worker: str) -> None:
+        del self._at[worker]
+        self._hire()
+
     def receive(self) -> Iterator[Message]:
         for worker, doing in list(self._at.items()):
             if doing is not None:

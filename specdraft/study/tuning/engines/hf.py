@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from specdraft.drafters.early_exit import EarlyExit
 from specdraft.drafters.pair import PairFiles
 from specdraft.study.tuning.engines.base import CHAINS, Grid, Setting, TargetEngine
 
@@ -37,8 +38,12 @@ class Transformers(TargetEngine):
         """See `TargetEngine.told`: generation settings."""
         if self.named(pair) == "prompt lookup":
             return {"prompt_lookup_num_tokens": setting.nodes}
-        told = {"num_assistant_tokens": setting.nodes, "num_assistant_tokens_schedule": "constant"}
-        return told | {"assistant_confidence_threshold": setting.threshold}
+        told: dict[str, Any] = {"num_assistant_tokens": setting.nodes, "num_assistant_tokens_schedule": "constant"}
+        told |= {"assistant_confidence_threshold": setting.threshold}
+        drafter = pair.drafter
+        return told | (
+            {"assistant_early_exit": drafter.layers_of(pair.target)} if isinstance(drafter, EarlyExit) else {}
+        )
 
     def file(self, told: Mapping[str, Any]) -> tuple[str, str]:
         """See `TargetEngine.file`."""
