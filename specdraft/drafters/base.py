@@ -126,11 +126,14 @@ class Prefilled(NamedTuple):
         token_ids: its tokens.
         hidden: `[tokens, L, width]` the target's states of the layers that the drafter reads, if it reads any.
         earlier: what the target made of the study's prompts before this one, if the drafter reads that.
+        text: of an encoder-decoder what follows the prompt already: its encoder reads the prompt alone. With other
+            models such a text is part of the prompt.
     """
 
     token_ids: Sequence[int]
     hidden: torch.Tensor | None = None
     earlier: Sequence[Sequence[int]] = ()
+    text: Sequence[int] = ()
 
 
 class RecordedText(NamedTuple):

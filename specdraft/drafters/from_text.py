@@ -87,7 +87,7 @@ class TextDrafter(RankOnlyDrafter):
     def begin(self, prompt: Prefilled) -> None:
         """See `Drafter.begin`."""
         self._reader = self._new_reader(prompt.earlier)
-        self._reader.read(prompt.token_ids)
+        self._reader.read([*prompt.token_ids, *prompt.text])
 
     def rewind(self) -> None:
         """See `Drafter.rewind`."""

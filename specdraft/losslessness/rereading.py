@@ -21,7 +21,7 @@ LONGEST = 24  # characters of a token that is tried
 PART = "\ufffd"  # of a character: what a tokenizer writes for bytes that are none yet
 
 
-LogitsAfter = Callable[[Sequence[int]], torch.Tensor]
+LogitsAfter = Callable[[Sequence[int], Sequence[int]], torch.Tensor]
 
 
 class Words(Protocol):
@@ -54,7 +54,7 @@ def reread(text: Read, tolerance: float, words: Words, logits_after: LogitsAfter
         text: as it was read.
         tolerance: see `against.judge`.
         words: the tokenizer.
-        logits_after: the target's, after some tokens.
+        logits_after: the target's, after a prompt and some tokens.
 
     Raises:
         PromptError: the target's own token there is a part of a character, so the text does not tell.
@@ -67,7 +67,7 @@ def reread(text: Read, tolerance: float, words: Words, logits_after: LogitsAfter
     kept = text.given.token_ids[: first.position]
     rest = text.given.text[len(words.decode(kept, text.given.prompt_ids)) :]
     beginnings = (words.encode_plainly(rest[:end]) for end in range(1, min(len(rest), LONGEST) + 1))
-    logits = logits_after([*text.given.prompt_ids, *kept])
+    logits = logits_after(text.given.prompt_ids, kept)
     likelier = {ids[0] for ids in beginnings if len(ids) == 1 and logits[ids[0]] > logits[first.token]}
     others = (
         _with(text.given, first.position, token, words)

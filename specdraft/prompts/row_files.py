@@ -41,7 +41,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         except (OSError, EOFError, zlib.error) as error:
             raise PromptError(f"prompts.path={path}: not a whole gzip file: {error}") from error
     if raw.startswith(PARQUET):
-        return _rows_of_parquet(path)
+        return _rows_of_parquet(path, raw)
     text = _text(path, raw)
     if text.lstrip().startswith("["):
         listed = enumerate(_parsed(str(path), text), start=1)
@@ -69,12 +69,12 @@ def _text(path: Path, raw: bytes) -> str:
         raise PromptError(f"prompts.path={path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def _rows_of_parquet(path: Path) -> Iterator[Row]:
+def _rows_of_parquet(path: Path, raw: bytes) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows = pq.read_table(pa.BufferReader(raw)).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise PromptError(f"prompts.path={path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
     return (Row(f"{path}, row {number}", number, value) for number, value in enumerate(rows, start=1))

@@ -41,6 +41,7 @@ class Drawn:
                 f"sampling.draft_temperature={temperatures} is out of range; expected 0 (the drafter's best token), a "
                 f"finite number of at least {COLDEST}, or a list of them, one for each depth"
             )
+        said = [float(f"{temperature:.6g}") for temperature in said]  # as tables and traces call them
         while len(said) > 1 and said[-1] == said[-2]:
             said.pop()
         return AS_TARGET if said == [sampling.temperature] else cls(tuple(map(float, said)), sampling.temperature)

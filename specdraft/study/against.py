@@ -141,7 +141,7 @@ def certify_against(
     apart = _parsed(tolerance)
     given = [load_answers(file) for file in files]
     point = few_points(overrides, {"tree": "chain"}, config_dir, "certify --against reads texts with one target", 1)[0]
-    others = set(override_groups(overrides)) - LOOKED_AT
+    others = {*override_groups(overrides), "sampling.draft_temperature"} - LOOKED_AT
     refuse_without_effect("certify --against", overrides, others, "the texts are there already")
     sampling: Sampling = point.groups["sampling"]
     _check_sampling(sampling)

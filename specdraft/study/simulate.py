@@ -92,7 +92,9 @@ class Simulator:
                 model, self._check = load_checked(self._target_files)
             else:
                 model, self._check = self._loaded.target, self._loaded.target_check
-        self._target = RememberingModel(model)
+        self._target = (
+            model if model.encodes else RememberingModel(model)
+        )  # no drafter reads an encoder-decoder's states
         self._store = TracesInMemory()
         self._checked: tuple[weakref.ref[Any], SelfCheck] | None = None  # the last draft model in memory
         self._points: dict[str, list[Point]] = {}

@@ -274,10 +274,9 @@ class _Drafted:
     def fill(self, topology: Topology, nodes: list[Seen], before: Sequence[int]) -> tuple[list[Seen], torch.Tensor]:
         """The nodes with what was unknown, and the target's logits `[n + 1, vocab]`; `before` are the tokens after
         the prompt."""
-        prefix = [*self._prompt, *before]
         root = nodes[0].token
         assert root is not None
-        prompt = Prefilled(prefix, self._verifier.prefill(prefix).hidden)
+        prompt = self._read(before)
         if self._drafter:
             self._drafter.begin(prompt)
             tree = self._drafter.draft(root, self._plan, Drawing(keep_probs=True))
@@ -290,6 +289,15 @@ class _Drafted:
             ]
         tokens = [seen.token for seen in nodes if seen.token is not None]
         return nodes, self._verifier.verify(DraftTree(topology, tokens)).logits
+
+    def _read(self, before: Sequence[int]) -> Prefilled:
+        """The prompt with so much behind it, which an encoder does not read."""
+        if self._pair.files.target.encodes and before:
+            hidden = self._verifier.prefill(self._prompt).hidden
+            self._verifier.model.prefill(before)
+            return Prefilled(self._prompt, hidden, text=before)
+        prefix = [*self._prompt, *before]
+        return Prefilled(prefix, self._verifier.prefill(prefix).hidden)
 
 
 def _step(recording: Recorded, at: int, drafted: _Drafted | None) -> ShownStep:

@@ -42,7 +42,7 @@ class Spaced(Toy):
         return whole.removeprefix(before)
 
 
-def flat(ids: Sequence[int]) -> torch.Tensor:
+def flat(prompt: Sequence[int], ids: Sequence[int]) -> torch.Tensor:
     """No token is likelier than another."""
     return torch.zeros(len(PIECES))
 
@@ -93,8 +93,8 @@ def test_a_tie_stays_as_it_is() -> None:
 def test_what_a_tie_led_to_is_written_as_it_is_likeliest() -> None:
     """The target would not have gone on so; of the ways to write it one is far likelier than the tokenizer's."""
 
-    def logits_after(ids: Sequence[int]) -> torch.Tensor:
-        assert ids == [0, AB]
+    def logits_after(prompt: Sequence[int], ids: Sequence[int]) -> torch.Tensor:
+        assert (list(prompt), list(ids)) == ([0], [AB])
         return torch.tensor([0.0, 3, 9, 1, 0, 0, 0, 0, 0, 0])  # ` a`, ` b`: other letters
 
     other = reread(reading("abab", _B, 1), 1e-4, Toy(), logits_after)

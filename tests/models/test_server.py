@@ -15,6 +15,7 @@ from support.served import Reply, Toy, serving
 from specdraft.drafters.pair import Pair, load_pair
 from specdraft.errors import AnswerError, ConfigError, ServerError
 from specdraft.models.server.answer import read_answer
+from specdraft.models.server.connection import Connection
 from specdraft.models.server.dialects import LlamaCpp, dialect_of
 from specdraft.models.server.served_model import Continuation, ServedModel
 from specdraft.models.spec import ModelSpec, PairSpec, ServerSpec
@@ -257,3 +258,11 @@ def test_a_served_target_has_no_type_and_a_draft_model_is_here() -> None:
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(AnswerError, match=r"s: the answer is not as this API's are \(no 'a'\)"):
         read_answer(lambda: {}["a"], "s")
+
+
+@pytest.mark.parametrize(("key", "said"), [("sk-secret\n", "nobody answers"), ("sk-sécret", "no printable ASCII")])
+def test_a_key_that_no_header_can_hold_is_not_repeated(monkeypatch: pytest.MonkeyPatch, key: str, said: str) -> None:
+    monkeypatch.setenv("SPECDRAFT_API_KEY", key)
+    with pytest.raises(ServerError, match=said) as raised:
+        Connection(ServerSpec("http://127.0.0.1:9/v1", retries=0), "pair.target.server").get("/models")
+    assert "cret" not in str(raised.value)

@@ -74,7 +74,18 @@ def zipped(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
 
 
-FORMS: dict[str, Write] = {"jsonl": as_jsonl, "list": as_list, "parquet": as_parquet, "gzip": zipped}
+def zipped_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    as_parquet(path, rows)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+FORMS: dict[str, Write] = {
+    "jsonl": as_jsonl,
+    "list": as_list,
+    "parquet": as_parquet,
+    "gzip": zipped,
+    "gzip of parquet": zipped_parquet,
+}
 
 
 def read(path: Path, kind: str, rows: list[dict[str, Any]], write: Write = as_jsonl, **keys: Any) -> list[Prompt]:

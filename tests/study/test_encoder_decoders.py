@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -16,8 +17,10 @@ from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import load_pair
 from specdraft.drafters.suffix import Suffix
 from specdraft.losslessness.live_texts import Case, check_live
+from specdraft.prompts import PromptSpec, load_prompts
 from specdraft.sampling.distribution import Sampling
 from specdraft.study.generate import SpeculativeDecoder
+from specdraft.study.simulate import simulate
 from specdraft.trees.shapes import registry
 
 PROMPT = "It was a bright morning, and the sea was calm."
@@ -116,3 +119,31 @@ def test_what_learns_from_a_decoders_states(
     assert said.code == 2
     assert f"specdraft {command} learns from a decoder-only target's states; " in said.err
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("tree", ["chain", "best_first"])
+def test_a_replayed_step_shows_what_the_models_say(t5_pair_folders: PairFolders, run: Run, tree: str) -> None:
+    """The encoder reads the prompt alone, whatever was said before the step."""
+    asked = [text for text in overrides(t5_pair_folders) if not text.startswith(("prompts.", "cost", "report"))]
+    said = run("replay", "1", *asked, f"tree={tree}", "budget=3", "--json")
+    assert said.code == 0, said.err
+    shown, pair = json.loads(said.out), load_pair(t5_pair_folders.spec())
+    prompt = next(p.text for p in load_prompts(PromptSpec()) if p.prompt_id == "1")
+    ids, text, at = pair.encode(prompt), shown["token_ids"], 1
+    assert len(shown["trees"]) > 2
+    for step in shown["trees"]:
+        nodes = step["nodes"]
+        expected = pair.target.after(ids, text[:at]).softmax(-1)[nodes[1]["token"]]
+        assert nodes[1]["target_prob"] == pytest.approx(float(expected), abs=1e-5)
+        at += sum(node["state"] == "accepted" for node in nodes) + 1
+    assert at >= len(text)
+
+
+def test_simulated_trees_are_those_of_a_sweep(t5_pair_folders: PairFolders, tmp_path: Path, run: Run) -> None:
+    said = run(
+        "sweep", *overrides(t5_pair_folders), "tree=chain,kary", "budget=4", "--out", tmp_path / "study", "--json"
+    )
+    swept = {row["tree"]: row["steps"] for row in json.loads(said.out)["summary"]}
+    prompts = [p.text for p in load_prompts(PromptSpec(limit=2))]
+    found = simulate(t5_pair_folders.spec(), None, ["chain budget=4", "kary budget=4"], prompts, max_new_tokens=16)
+    assert found["steps"].tolist() == [swept["chain"], swept["kary"]]

@@ -19,11 +19,13 @@ from support.tiny_models import VOCAB, PairFolders
 
 from specdraft.bench.cost_file import write_costs
 from specdraft.bench.curve import Circumstances, CostCurve
+from specdraft.bench.points import CostPoint
 from specdraft.prediction.length.vllm_table import VllmTable
 from specdraft.results.intervals import Interval
 from specdraft.study.plan import one_combination
-from specdraft.study.tuning.answer import Candidate
+from specdraft.study.tuning.answer import AtPoint, Candidate
 from specdraft.study.tuning.choose import moved
+from specdraft.study.tuning.engine_files import by_batch, written_before
 from specdraft.study.tuning.engines import ENGINES, AtBatch, Setting, llama_cpp
 from specdraft.study.tuning.rates import by_depth
 from specdraft.study.tuning.tune import plan_tune
@@ -204,6 +206,13 @@ def test_rates_by_depth_are_shares_of_steps() -> None:
         ("vllm", ["cost.measure=off"], "cost.measure=off: tune needs costs"),
         ("vllm", ["prompts.limit=4"], "tune needs 10 prompts at least"),
         ("hf", ["drafter=suffix"], "drafter=suffix: --engine hf has no such drafter; expected one of model, ngram"),
+        ("vllm", ["max_new_tokens=8,12"], "max_new_tokens cannot be swept in tune"),
+        (
+            "vllm",
+            ["sampling.temperature=1", "acceptance=rejection", "sampling.draft_temperature=0.5"],
+            "sampling.draft_temperature=0.5: no engine is told of one",
+        ),
+        ("vllm", ["drafter=ngram", "drafter.variant=hf,vllm"], "a drafter's parameters cannot be swept in tune"),
         ("vllm", ["sampling.temperature=0,1"], "one sampling setting at a time is tuned"),
     ],
 )
@@ -252,3 +261,23 @@ def test_what_moves_two_settings_of_one_drafter_alike_does_not_tell_them_apart()
 def chain_s(curve: CostCurve, length: int) -> float:
     """Ten steps with a chain, and the prompt."""
     return curve.prefill_s + 10 * curve.step_s(Chain().at(length).topology)
+
+
+def test_an_answer_that_changed_leaves_no_configuration_behind(tmp_path: Path) -> None:
+    assert written_before(tmp_path) == set()
+    (tmp_path / "tune.json").write_text(json.dumps({"files": ["vllm-speculative-config.json", "../up"]}))
+    assert written_before(tmp_path) == {"vllm-speculative-config.json"}
+
+
+def test_a_file_by_batch_has_one_drafter() -> None:
+    known = Interval(2.0, 1.9, 2.1)
+
+    def at(batch: int, pair: str, nodes: int) -> AtPoint:
+        told = {"method": pair, "num_speculative_tokens": nodes}
+        one = Candidate(told, Setting(nodes, 1, nodes), pair, known, known, "x", steps=10.0, drafted=nodes)
+        return AtPoint(CostPoint(128, batch), one, known)
+
+    assert list(by_batch(ENGINES["vllm"], [at(1, "a", 4), at(8, "a", 2)])) == [
+        "vllm-speculative-config-by-batch-context-128.json"
+    ]
+    assert by_batch(ENGINES["vllm"], [at(1, "a", 4), at(8, "b", 16)]) == {}

@@ -107,3 +107,9 @@ def test_pairs_and_trees_do_not_wrap_at_80_columns(tmp_path: Path) -> None:
     lines = [line.split() for line in printed(summary, 80, coloured=False).splitlines()]
     assert [line for line in lines if line in (["zoo-distilled"], ["zoo"])] == [["zoo-distilled"], ["zoo"]]
     assert sum(line[:1] == ["best_first-calibrated"] for line in lines) == len(summary)
+
+
+def test_a_sweep_without_rows_has_no_depths(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "s", trees=("chain",), budgets=(2,))
+    summary, positions = (pd.read_csv(folder / name)[:0] for name in ("summary.csv", "positions.csv"))
+    assert depth_table(summary.astype({"tree": "str"}), positions) is None

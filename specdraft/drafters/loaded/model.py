@@ -66,8 +66,11 @@ class ModelDrafter:
         self.model.reset()
         if prompt.token_ids:
             self.model.prefill(prompt.token_ids)
-        self._missing, self._prompt_ids, self._prompt_length = self._no_token, prompt.token_ids, self.model.length
-        self._text = GrowingText(prompt.token_ids)
+        if prompt.text:
+            self.model.prefill(prompt.text)
+        self._missing, self._prompt_length = self._no_token, self.model.length
+        self._prompt_ids = [*prompt.token_ids, *prompt.text]
+        self._text = GrowingText(self._prompt_ids)
 
     def rewind(self) -> None:
         """See `Drafter.rewind`."""

@@ -81,7 +81,12 @@ class LlamaCpp(Format):
         marginal = _pooled([_rates(match) for match in requests], [one.steps for one in each])
         notes = [f"{len(each)} requests, summed"] if len(each) > 1 else []
         if isnan(total.steps):
-            notes.append("how many drafts there were is not told: only the acceptance rate is known")
+            what = "of a request that accepted nothing, how many drafts there were is not told"
+            notes.append(
+                f"{what}: only the acceptance rate of all is known"
+                if len(each) > 1
+                else "how many drafts there were is not told: only the acceptance rate is known"
+            )
         else:
             notes.append("the number of drafts is computed from the rounded mean length")
         return Reading(

@@ -131,7 +131,7 @@ def _marginal(choices: Sequence[dict[str, Any]], file: ForeignFile) -> list[floa
 def _notes(choices: Sequence[dict[str, Any]], file: ForeignFile) -> Iterator[str]:
     if any(LENGTHS not in choice and INDICES in choice for choice in choices):
         yield f"{INDICES} is the index of the last step, from 0: steps are one more in every turn"
-    if not any(LENGTHS in choice for choice in choices):
+    if not any(LENGTHS in choice or OURS[0] in choice for choice in choices):
         yield "new_tokens count the token of the prefill or not, as the method has it: up to one a turn too many"
     if not all(OURS[0] in choice for choice in choices):
         yield "how many tokens were drafted is not told: there is no acceptance rate"

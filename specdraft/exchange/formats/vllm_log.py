@@ -71,4 +71,6 @@ def _steps(line: Interval) -> int:
     by_length = 1 + line.accepted / whole if whole else 0.0
     if not rest and abs(by_length - line.length) <= 0.005 + 1e-9:
         return whole
+    if any(line.rates):  # they have three digits, and their sum is the mean length less the bonus
+        return max(1, round(line.accepted / sum(line.rates)))
     return max(1, round(line.accepted / (line.length - 1))) if line.length > 1 else max(1, whole)

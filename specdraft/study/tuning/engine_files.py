@@ -25,14 +25,14 @@ def engine_files(engine: TargetEngine, tuned: Tuned) -> dict[str, str]:
     """Name -> text: the configuration, unless nothing should be drafted; by the size of the batch, where the engine can
     be told so; and synthetic acceptance."""
     files = dict([engine.file(tuned.best.told)]) if tuned.verdict != DO_NOT else {}
-    files |= _by_batch(engine, tuned.points)
+    files |= by_batch(engine, tuned.points)
     if tuned.best_choices is not None and tuned.best_choices[1].value > 1:
         name, text = engine.file(tuned.best_choices[0].told)
         files[_named(name, "choices")] = text
     return files | (_acceptance(tuned) if tuned.rates else {})
 
 
-def _by_batch(engine: TargetEngine, points: Iterable[AtPoint]) -> dict[str, str]:
+def by_batch(engine: TargetEngine, points: Iterable[AtPoint]) -> dict[str, str]:
     """A file for each context of which more than one batch is known."""
     by_context: dict[int, list[AtPoint]] = {}
     for at in points:

@@ -221,3 +221,37 @@ def test_units_of_a_phase_wait_for_the_one_before(works: dict[str, Work], base: 
         pass
     kinds = [sent.unit.kind for sent in crew.sent]
     assert kinds == sorted(kinds, key=[RECORD, COSTS, ROWS].index)
+
+
+def test_an_error_of_one_unit_leaves_nothing_of_the_others_behind(works: dict[str, Work], tmp_path: Path) -> None:
+    """The next pair's units meet workers that have nothing to say of this one."""
+    broke = list[str]()
+
+    class Once(FakeCrew):
+        def receive(self) -> Iterator[Message]:
+            for message in super().receive():
+                if not broke and isinstance(message, Did):
+                    broke.append(message.worker)
+                    self._at[message.worker] = None
+                    yield Broke(message.worker, LoadError("out of memory"))
+                else:
+                    yield message
+
+    crew = Once(tmp_path)
+    driver = Driver(crew, Notes())
+    with pytest.raises(LoadError, match="out of memory"):
+        [*driver.run("live", works["live"], None)]  # type: ignore[arg-type]
+    assert all(doing is None for doing in crew._at.values()) and len(crew.workers) == 2
+    rows = untimed_rows(driver.run("live", works["live"], None))  # type: ignore[arg-type]
+    assert len(rows) == sum(map(len, works["live"].due.values()))
+
+
+def test_a_worker_loads_the_pair_that_is_meant(base: list[str], tmp_path: Path) -> None:
+    """Two pairs that differ in nothing but how the target is read are two."""
+    precise, rough = (
+        work_of(plan_study([*base, "tree=chain", "budget=2", "drafter=ngram", f"pair.target.dtype={dtype}"]), "replay")
+        for dtype in ("float32", "bfloat16")
+    )
+    worker = Worker(tmp_path, ONE)
+    dtypes = [str(worker._pair_of(work.pair).target.dtype) for work in (precise, rough, precise)]
+    assert dtypes == ["torch.float32", "torch.bfloat16", "torch.float32"]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.engine_runs import study_of, work_of
 from support.tiny_models import PairFolders
 
+from specdraft.config import Settings
+from specdraft.config.settings import ResourceSpec
+from specdraft.errors import ConfigError
 from specdraft.prompts import Prompt
 from specdraft.study.engines.base import Work
+from specdraft.study.executors.shares import share_of
 from specdraft.study.executors.units import COSTS, RECORD, ROWS, Unit, phases, shards
 from specdraft.study.plan import plan_study
+from specdraft.study.refusals import refuse_beside_workers
 
 TEXTS = [f"Once upon {n} times" for n in range(9)]
 GRIDS = {
@@ -91,3 +98,47 @@ def test_what_is_done_of_a_unit_is_not_left(base: list[str]) -> None:
     left = unit.without({some: frozenset(list(work.due[some])[:4])})
     assert unit.amount - left.amount == 4
     assert some not in unit.without({some: work.due[some]}).work.due
+
+
+def test_workers_share_the_graphics_cards_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specdraft.study.executors.shares._cards", lambda: 4)
+    asked = Settings(executor="processes", resources=ResourceSpec(workers=2, gpus=2))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert share_of(asked).devices == ["0,1", "2,3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,GPU-a,5,2")
+    assert share_of(asked).devices == ["7,GPU-a", "5,2"]
+    with pytest.raises(ConfigError, match=r"resources\.gpus=2 for 3 workers: this machine has 4 graphics cards"):
+        share_of(Settings(executor="processes", resources=ResourceSpec(workers=3, gpus=2)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["executor=proceses"], "executor='proceses' is not known; did you mean 'processes'?"),
+        (["resources.workers=2"], "resources.workers=2 has no effect with executor=local"),
+        (["executor=processes", "resources.workers=0"], "resources.workers=0 is out of range; expected 1 or more"),
+        (["executor=processes", "resources.address=auto"], "resources.address=auto has no effect without executor=ray"),
+        (["executor=local,processes"], "executor cannot be swept"),
+    ],
+)
+def test_what_does_not_go_with_workers(base: list[str], asked: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        plan_study([*base, "tree=chain", "budget=2", *asked])
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (SimpleNamespace(served=False, device="cuda:1"), "gives each worker its own graphics cards, and device=cuda:1"),
+        (SimpleNamespace(served=True, device="auto"), "executor=ray does not go with pair.target.server"),
+    ],
+)
+def test_models_that_workers_cannot_have(model: Any, said: str) -> None:
+    files = SimpleNamespace(spec=model)
+    pair: Any = SimpleNamespace(target=files, models=[files])
+    combinations: Any = [SimpleNamespace(pair=pair)]
+    with pytest.raises(ConfigError) as raised:
+        refuse_beside_workers(Settings(executor="ray"), combinations)
+    assert said in str(raised.value)
+    refuse_beside_workers(Settings(), combinations)
