@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from support.command_line import Run, one_line
-from support.eagle import WIDTH, echoing_head
+from support.eagle import LAYOUTS, WIDTH, echoing_head, random_head, renamed, save_eagle
 from support.engine_runs import study_of
 from support.medusa import save_heads
 from support.tiny_models import VOCAB, PairFolders
@@ -20,6 +20,7 @@ from support.tiny_models import VOCAB, PairFolders
 from specdraft.bench.cost_file import write_costs
 from specdraft.bench.curve import Circumstances, CostCurve
 from specdraft.bench.points import CostPoint
+from specdraft.errors import ConfigError
 from specdraft.prediction.length.vllm_table import VllmTable
 from specdraft.results.intervals import Interval
 from specdraft.study.plan import one_combination
@@ -118,7 +119,8 @@ def test_tensorrts_dynamic_trees_are_eagles(base: list[str]) -> None:
 
 
 def test_tensorrts_trees_are_within_its_limits_and_choices_stand_beside(tune: Any, tmp_path: Path) -> None:
-    head = echoing_head(tmp_path / "head")
+    shape, prefixes, config = LAYOUTS["authors3"]
+    head = save_eagle(tmp_path / "head", renamed(random_head(shape).state_dict(), prefixes), config)
     told, out = tune("tensorrt-llm", 0.001, "drafter=eagle", f"drafter.path={head}")
     dynamic = [one["told"] for one in told["candidates"] if one["told"].get("use_dynamic_tree")]
     assert dynamic and all(
@@ -212,7 +214,7 @@ def test_rates_by_depth_are_shares_of_steps() -> None:
             ["sampling.temperature=1", "acceptance=rejection", "sampling.draft_temperature=0.5"],
             "sampling.draft_temperature=0.5: no engine is told of one",
         ),
-        ("vllm", ["drafter=ngram", "drafter.variant=hf,vllm"], "a drafter's parameters cannot be swept in tune"),
+        ("hf", ["drafter=ngram", "drafter.variant=hf,vllm"], "a drafter's parameters cannot be swept in tune"),
         ("vllm", ["sampling.temperature=0,1"], "one sampling setting at a time is tuned"),
     ],
 )
@@ -281,3 +283,22 @@ def test_a_file_by_batch_has_one_drafter() -> None:
         "vllm-speculative-config-by-batch-context-128.json"
     ]
     assert by_batch(ENGINES["vllm"], [at(1, "a", 4), at(8, "b", 16)]) == {}
+
+
+def test_heads_are_called_by_their_version(base: list[str], tmp_path: Path) -> None:
+    head = echoing_head(tmp_path / "head")
+    first = [*base, "drafter=eagle", f"drafter.path={head}"]
+    names = {"sglang": "EAGLE", "vllm": "eagle", "tensorrt-llm": "Eagle"}
+    for engine, name in names.items():
+        plan = plan_tune(engine, first)
+        told = [plan.engine.told(Setting.of(c), c.pair) for c in plan.combinations.values()]
+        assert all(name in one.values() for one in told)
+        assert not any("use_dynamic_tree" in one for one in told)
+
+
+def test_vllm_is_told_which_ngrams_are_looked_up(base: list[str]) -> None:
+    plan = plan_tune("vllm", [*base, "drafter=ngram", "drafter.variant=vllm"])
+    told = [plan.engine.told(Setting.of(c), c.pair) for c in plan.combinations.values()]
+    assert {(one["prompt_lookup_max"], one["prompt_lookup_min"]) for one in told} == {(5, 1)}
+    with pytest.raises(ConfigError, match=r"drafter\.variant=hf: --engine vllm looks up as drafter\.variant=vllm does"):
+        plan_tune("vllm", [*base, "drafter=ngram"])

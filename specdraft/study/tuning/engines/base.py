@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+from specdraft.drafters.eagle import Eagle
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ConfigError
+from specdraft.models.head_files import HeadFiles
 from specdraft.prediction.length.hf_confidence import HfConfidence
 from specdraft.study.combination import Combination
 from specdraft.trees.shapes.expand_rerank import ExpandRerank
@@ -71,6 +73,7 @@ class TargetEngine(ABC):
 
     kind: ClassVar[str]
     drafters: ClassVar[Mapping[str, str]]  # ours -> what it calls them
+    first_eagle: ClassVar[str] = ""  # what it calls heads of EAGLE-1 and EAGLE-2
     sampled_rule: ClassVar[str] = "topk"  # by which it accepts sampled tokens: drafts are its drafter's likeliest
 
     def named(self, pair: PairFiles) -> str:
@@ -78,7 +81,7 @@ class TargetEngine(ABC):
         if (kind := pair.drafter.kind) not in self.drafters:
             known = ", ".join(self.drafters)
             raise ConfigError(f"drafter={kind}: --engine {self.kind} has no such drafter; expected one of {known}")
-        return self.drafters[kind]
+        return self.first_eagle if kind == "eagle" and eagle_version(pair) < 3 else self.drafters[kind]
 
     @property
     def grids(self) -> list[Grid]:
@@ -110,6 +113,12 @@ class TargetEngine(ABC):
     def synthetic(self, told: Mapping[str, Any], rates: Sequence[float]) -> dict[str, Any]:
         """What makes the engine accept at these rates whatever is drafted: `rates[i]` is the probability that the first
         i + 1 draft tokens are accepted."""
+
+
+def eagle_version(pair: PairFiles) -> int:
+    """Of an EAGLE head: 1 (EAGLE-2 has the same heads) or 3."""
+    assert isinstance(pair.drafter, Eagle) and isinstance(pair.draft, HeadFiles)
+    return pair.drafter.names(pair.draft).shape.version
 
 
 def drafter_path(pair: PairFiles) -> dict[str, str]:

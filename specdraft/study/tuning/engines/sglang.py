@@ -14,6 +14,7 @@ class SGLang(TargetEngine):
 
     kind = "sglang"
     drafters: ClassVar[Mapping[str, str]] = {"model": "STANDALONE", "eagle": "EAGLE3", "ngram": "NGRAM"}
+    first_eagle = "EAGLE"
 
     @property
     def grids(self) -> list[Grid]:

@@ -17,6 +17,7 @@ from specdraft.study.tuning.engines.base import (
     Setting,
     TargetEngine,
     drafter_path,
+    eagle_version,
 )
 from specdraft.trees.export import medusa_choices
 from specdraft.trees.topology import Topology
@@ -34,6 +35,7 @@ class TensorRTLLM(TargetEngine):
         "ngram": "NGram",
         MEDUSA: "Medusa",
     }
+    first_eagle = "Eagle"
 
     @property
     def grids(self) -> list[Grid]:
@@ -45,7 +47,9 @@ class TensorRTLLM(TargetEngine):
         kind = pair.drafter.kind
         if setting.choices or kind == MEDUSA:
             return setting.choices and kind in (MEDUSA, EAGLE)
-        return setting.chain or (kind == EAGLE and setting.steps <= setting.nodes <= setting.top_k * setting.steps)
+        if setting.chain or kind != EAGLE:
+            return setting.chain
+        return eagle_version(pair) == 3 and setting.steps <= setting.nodes <= setting.top_k * setting.steps
 
     def told(self, setting: Setting, pair: PairFiles) -> dict[str, Any]:
         """See `TargetEngine.told`: `speculative_config`."""

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import PairFiles
+from specdraft.errors import ConfigError
 from specdraft.study.tuning.engines.base import AtBatch, Setting, TargetEngine, drafter_path
 
 
@@ -21,10 +23,22 @@ class VLLM(TargetEngine):
         "ngram": "ngram",
         "suffix": "suffix",
     }
+    first_eagle = "eagle"
+
+    def named(self, pair: PairFiles) -> str:
+        """See `TargetEngine.named`; also for look-ups that are not its own."""
+        if isinstance(pair.drafter, Ngram) and pair.drafter.variant != self.kind:
+            raise ConfigError(
+                f"drafter.variant={pair.drafter.variant}: --engine {self.kind} looks up as drafter.variant=vllm does"
+            )
+        return super().named(pair)
 
     def told(self, setting: Setting, pair: PairFiles) -> dict[str, Any]:
         """See `TargetEngine.told`: `speculative_config`."""
-        return {"method": self.named(pair), **drafter_path(pair), "num_speculative_tokens": setting.nodes}
+        told = {"method": self.named(pair), **drafter_path(pair), "num_speculative_tokens": setting.nodes}
+        if not isinstance(drafter := pair.drafter, Ngram):
+            return told
+        return told | {"prompt_lookup_max": drafter.longest, "prompt_lookup_min": drafter.prompt_lookup_min}
 
     def by_batch(self, told: Mapping[str, Any], sizes: Sequence[AtBatch]) -> dict[str, Any] | None:
         """See `TargetEngine.by_batch`: rows of a first and a last batch size and a length, from a batch of 1 on; the
