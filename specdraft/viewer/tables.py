@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NARROW = 60  # columns of a terminal; in fewer a table would lose its keys
 MOST_LINES = 40  # more combinations than this are shown as grids
-MOST_BEST, MOST_DEPTHS = 6, 8  # settings, and depths, whose acceptance by depth is listed
+MOST_BEST, MOST_DEPTHS = 6, 6  # settings, and depths, whose acceptance by depth is listed
 MOST_SKIPPED = 12  # more combinations than this are counted by reason
 NO_INTERVAL = f"no interval: fewer than {FEWEST_PROMPTS} prompts"
 SHORT = {"acceptance": "rule", "temperature": "T", "draft_temperature": "draft T", "max_new_tokens": "tokens",
@@ -121,8 +121,9 @@ def depth_table(summary: pd.DataFrame, positions: pd.DataFrame) -> Table | None:
     caption = "conditional: of the steps that got to a depth; marginal: of all steps. All trees: positions.csv, report"
     title = "Acceptance by depth of the trees with most tokens per step"
     table = Table(box=SIMPLE_HEAD, title=title, caption=caption, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("tree", "nodes", "share of steps at depth"):
-        table.add_column(name, overflow="fold")
+    table.add_column("tree", overflow="fold")
+    for name in ("nodes", "at depth"):
+        table.add_column(name, no_wrap=True)
     for deep in depths:
         table.add_column(str(deep), justify="right", no_wrap=True)
     for row in best.to_dict("records"):
