@@ -25,6 +25,7 @@ EXAMPLES = {
     "sglang-log": [files.SGLANG_LOG],
     "sglang-meta-info": [files.SGLANG_META, files.SGLANG_CHAT],
     "llama.cpp-log": [files.LLAMA_LOG, files.LLAMA_STATISTICS, files.LLAMA_OLD, files.LLAMA_EXAMPLE],
+    "llama.cpp-metrics": [files.LLAMA_METRICS],
     "llama.cpp-timings": [files.LLAMA_TIMINGS],
     "spec-bench": [files.SPEC_BENCH, files.EAGLE],
 }
@@ -273,3 +274,10 @@ def test_a_file_that_is_no_text(tmp_path: Path, content: bytes, message: str) ->
         read_foreign(tmp_path / "missing")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_foreign(tmp_path)
+
+
+def test_llama_cpps_own_counters(tmp_path: Path) -> None:
+    found = reading(tmp_path, files.LLAMA_METRICS)
+    assert found.kind == "llama.cpp-metrics"
+    assert (found.counts.steps, found.counts.drafted_tokens, found.counts.accepted_tokens) == (11, 44, 36)
+    assert found.marginal == pytest.approx([10 / 11, 9 / 11, 9 / 11, 8 / 11])

@@ -192,3 +192,14 @@ EAGLE = lines(  # steps are idxs + 1, in each turn
     answer(81, None, 2, idxs=[4, 9], new_tokens=[12, 33]),
     answer(82, None, 2, idxs=[0, 3], new_tokens=[2, 8]),
 )
+
+LLAMA_METRICS = """# TYPE llamacpp:spec_decode_num_drafts_total counter
+llamacpp:n_decode_total 16
+llamacpp:spec_decode_num_draft_tokens_total 44
+llamacpp:spec_decode_num_accepted_tokens_total 36
+llamacpp:spec_decode_num_drafts_total 11
+llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="0"} 10
+llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="1"} 9
+llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="2"} 9
+llamacpp:spec_decode_num_accepted_tokens_per_pos_total{position="3"} 8
+"""  # of a llama-server, after one request
