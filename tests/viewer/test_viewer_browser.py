@@ -188,8 +188,8 @@ def test_a_narrow_page_has_root_and_leaves_in_view(browser: Any, tmp_path: Path)
     assert [round((box["x"] - boxes[0]["x"]) / 24) for box in boxes] == [0, 1, 1, 1, 2, 2, 3, 3]
     assert all(box["width"] >= 150 for box in boxes)  # not shrunk
     tab.set_viewport_size({"width": 1200, "height": 850})
-    root, child = (tab.locator("g.node").nth(node).bounding_box() for node in (0, 1))
-    assert root["y"] > child["y"]  # amid its children again
+    tops = "[...document.querySelectorAll('g.node')].slice(0, 2).map(node => node.getBoundingClientRect().y)"
+    tab.wait_for_function(f"() => {{ const [root, child] = {tops}; return root > child; }}")  # amid its children again
 
 
 def test_no_step(browser: Any, tmp_path: Path) -> None:
