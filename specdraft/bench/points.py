@@ -18,6 +18,10 @@ class CostPoint(NamedTuple):
     def __str__(self) -> str:
         return f"at context {self.context}, batch {self.batch}"
 
+    def of(self, pair: str) -> str:
+        """What a pair's costs here are called: as the pair where nobody says otherwise."""
+        return pair if self == CostPoint() else f"{pair} {self}"
+
 
 USUAL = CostPoint()
 

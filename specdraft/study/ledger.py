@@ -72,7 +72,7 @@ class Ledger:
                 self._progress.given_up(rows)
             case Measured(pair, costs, near_ties, calibrations, reliability, predictors, offsets):
                 if costs is not None:
-                    self.facts.costs[pair] = costs
+                    self.facts.costs[costs.point.of(pair)] = costs
                 if near_ties is not None:
                     self.facts.near_ties[pair] = near_ties
                     self._say_differing(pair, near_ties)

@@ -556,3 +556,10 @@ def test_a_look_at_the_pair_confirms_what_it_costs(tiny_pair: Pair, monkeypatch:
     assert not confirms(slowed(1.3), curve, spent.perf_counter, Meter())
     assert not confirms(slowed(0.7), curve, spent.perf_counter, Meter())
     assert not confirms(slowed(1), curve, spent.perf_counter, Meter(1.5))  # nobody can tell on a busy machine
+
+
+def test_costs_are_named_by_their_point() -> None:
+    """Whatever is measured first: a study that asks for another point later finds each where it was."""
+    assert CostPoint().of("zoo") == "zoo"
+    assert CostPoint(batch=8).of("zoo") == "zoo at context 128, batch 8"
+    assert len({CostPoint(context, batch).of("zoo") for context in (128, 512) for batch in (1, 8)}) == 4

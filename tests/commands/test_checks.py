@@ -136,7 +136,7 @@ class TestPrediction:
     def test_alpha_is_the_studys(
         self, run: Run, five: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)
+        monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
         found = json.loads(run("theory", *five, "budget=2", "--json").out)
         run(
             "sweep",

@@ -34,7 +34,7 @@ def base(tmp_path: Path, tiny_pair_folders: PairFolders) -> Iterator[list[str]]:
     models = [f"pair.{role}.path={folder}" for role, folder in zip(("target", "draft"), tiny_pair_folders, strict=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-        patch.setattr("specdraft.study.engines.costs.pair_costs", costs)
+        patch.setattr("specdraft.study.engines.replay.pair_costs", costs)
         yield [*models, f"prompts.path={tmp_path / 'p.jsonl'}", "max_new_tokens=12", "budget=4"]
 
 

@@ -49,7 +49,7 @@ def base(tiny_pair_folders: PairFolders, tmp_path_factory: pytest.TempPathFactor
 def traces(tmp_path_factory: pytest.TempPathFactory) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
-        patch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)  # the same in every run
+        patch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)  # the same in every run
         yield
 
 

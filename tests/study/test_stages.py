@@ -73,7 +73,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
         watch.stage("costs", 0, "timings")
         return CURVE
 
-    monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", pair_costs)
+    monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", pair_costs)
     return calls
 
 
@@ -295,7 +295,7 @@ class TestCosts:
         quartiles = {"verify_s": [[4e-3, 6e-3], *[[5e-3, 5e-3]] * 3]}
         measured = Circumstances("2026-01-02T03:04:05+00:00", 1.25, 12.0, quartiles, 0.25, 2)
         curve = replace(CURVE, measured=measured)
-        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: curve)
+        monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: curve)
         run(base, tmp_path / "out", "tree=chain", "budget=2")
         manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
         assert manifest["costs"]["tiny"]["measured"] == {
@@ -320,7 +320,7 @@ class TestCosts:
         why = ("other work used 1.4 of 2 cores while costs were measured",)
         measured = Circumstances("2026-01-02T03:04:05+00:00", 1.25, 12.0, {}, 1.4, 2, why)
         doubted = replace(CURVE, measured=measured)
-        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: doubted)
+        monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: doubted)
         grid, out = ("tree=chain", "budget=2"), tmp_path / "out"
         run(base, out, *grid)
         assert not estimated(out).any()
@@ -331,7 +331,7 @@ class TestCosts:
         )
         assert plain(answer(findings_of(read_study(out)))[-1]) == f"Time: {said}."
         assert cost_lines(run(base, out, *grid)[1].costs) == [f"time: {said}"]
-        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)
+        monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
         assert run(base, out, *grid)[1].rows == 0
         outcome = run(base, out, *grid, "cost.measure=again")[1]
         assert outcome.rows == 6

@@ -63,7 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("traces")
         patch.setenv("SPECDRAFT_TRACES", str(folder))
-        patch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)
+        patch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
         yield folder
 
 

@@ -70,7 +70,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(enumeration, "FAMILIES", FAMILIES)
         patch.setenv("SPECDRAFT_TRACES", str(tmp_path_factory.mktemp("traces")))
-        patch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)
+        patch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
         yield
 
 

@@ -95,7 +95,7 @@ def base(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.Mon
     toys = {toy.kind: toy for toy in (Fork, Steady, Shallow, Moody)}
     known = shapes.registry()
     monkeypatch.setattr(shapes, "registry", lambda: known | toys)
-    monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)
+    monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
     (tmp_path / "configs/tree").mkdir(parents=True)
     for kind in toys:

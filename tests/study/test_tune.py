@@ -225,10 +225,9 @@ def test_what_cannot_be_tuned_is_one_line(run: Run, base: list[str], engine: str
 
 def test_synthetic_acceptance_counts_the_bonus_where_an_engine_does() -> None:
     rates = [0.9, 0.5, 0.2]
-    told = {"num_speculative_tokens": 3}
-    assert ENGINES["vllm"].synthetic(told, rates)["synthetic_acceptance_rates"] == rates
-    assert ENGINES["sglang"].synthetic(told, rates)["SGLANG_SIMULATE_ACC_LEN"] == 2.6
-    assert ENGINES["tensorrt-llm"].synthetic(told, rates) == {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": 1.6}
+    assert ENGINES["vllm"].synthetic(rates)["synthetic_acceptance_rates"] == rates
+    assert ENGINES["sglang"].synthetic(rates)["SGLANG_SIMULATE_ACC_LEN"] == 2.6
+    assert ENGINES["tensorrt-llm"].synthetic(rates) == {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": 1.6}
     assert llama_cpp(rates) == "--spec-synthetic-acceptance-rates 0.9000,0.5000,0.2000"
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from specdraft.bench.cost_file import read_costs
 from specdraft.bench.curve import CostCurve
-from specdraft.bench.kept import kept_costs, pair_costs
 from specdraft.bench.points import CostPoint
 from specdraft.drafters.pair import Pair
 from specdraft.errors import ConfigError
 from specdraft.study.combination import Combination
-from specdraft.traces.store import TraceStore
-from specdraft.traces.watch import Watch
 
 
 def cost_point(combination: Combination) -> CostPoint:
@@ -50,35 +47,25 @@ def note_on_table(combination: Combination) -> str:
 
 
 def costs_of(
-    combinations: Iterable[Combination], pair: Pair, store: TraceStore, limit_s: float, again: bool, watch: Watch
+    combinations: Iterable[Combination], pair: Pair, measured: Callable[[CostPoint, int], CostCurve | None]
 ) -> dict[CostPoint, CostCurve]:
-    """The costs of every point that combinations of one pair ask for; none where they are not to be measured."""
-    found = {}
-    for point, asked in _by_point(combinations).items():
-        settings = asked[0].settings.cost
-        if settings.table is not None:
-            found[point] = table_costs(asked[0])
-        elif settings.measure != "off" and not pair.files.target.spec.served:
-            largest = 1 + max(combination.limits.nodes for combination in asked)
-            found[point] = pair_costs(pair, store, largest, limit_s, again, watch, point)
-    return found
+    """The costs of every point that combinations of one pair ask for; none where they are not to be measured.
 
-
-def kept_costs_of(combinations: Iterable[Combination], pair: Pair, store: TraceStore) -> dict[CostPoint, CostCurve]:
-    """Those that were measured for this study already, or that its table has."""
-    found = {}
-    for point, asked in _by_point(combinations).items():
-        settings = asked[0].settings.cost
-        curve = table_costs(asked[0]) if settings.table is not None else None
-        if settings.table is None and settings.measure != "off":
-            curve = kept_costs(pair, store, point)
-        if curve is not None:
-            found[point] = curve
-    return found
-
-
-def _by_point(combinations: Iterable[Combination]) -> dict[CostPoint, list[Combination]]:
+    Args:
+        combinations: of one pair.
+        pair: theirs.
+        measured: gives the costs at a point, of trees up to so many tokens with the root, where no table has them.
+    """
     at_points: dict[CostPoint, list[Combination]] = {}
     for combination in combinations:
         at_points.setdefault(cost_point(combination), []).append(combination)
-    return at_points
+    found = {}
+    for point, asked in at_points.items():
+        settings, curve = asked[0].settings.cost, None
+        if settings.table is not None:
+            curve = table_costs(asked[0])
+        elif settings.measure != "off" and not pair.files.target.spec.served:
+            curve = measured(point, 1 + max(combination.limits.nodes for combination in asked))
+        if curve is not None:
+            found[point] = curve
+    return found

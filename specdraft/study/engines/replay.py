@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from specdraft.bench.curve import NOT_MEASURED, CostCurve
-from specdraft.bench.kept import LEAST_S, SHARE
+from specdraft.bench.kept import LEAST_S, SHARE, kept_costs, pair_costs
 from specdraft.bench.points import CostPoint
 from specdraft.decoding.ending import Ending
 from specdraft.drafters.pair import Pair
@@ -26,7 +26,7 @@ from specdraft.results.kept_tables import OFFSETS, RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
 from specdraft.study.combination import Combination, SameTexts, by_texts
 from specdraft.study.engines.base import Event, Failed, LeftOut, Measured, Replayed, TextCalibration, Work
-from specdraft.study.engines.costs import cost_point, costs_of, kept_costs_of
+from specdraft.study.engines.costs import cost_point, costs_of
 from specdraft.study.engines.lengths import chains_for_lengths
 from specdraft.study.engines.predictors import cross_fit_predictors, predictors_used, scorers_of
 from specdraft.study.engines.pruning import scores_for_pruning
@@ -178,9 +178,9 @@ class ReplayEngine:
         calibrations = [TextCalibration.of(*named, calibration)] if calibration else []
         used = predictors_used(pair, group.combinations, predictors.values())
         at = {point: replayer.at_costs(curve) for point, curve in costs.items()}
-        by_name = {pair.label if n == 0 else f"{pair.label} {c.point}": c for n, c in enumerate(costs.values())}
         measured = Measured(pair.label, some, ties, calibrations, predictors=used)
-        return Prepared(replayer, at, [measured, *(Measured(name, c) for name, c in [*by_name.items()][1:])])
+        others = (Measured(pair.label, curve) for curve in [*costs.values()][1:])
+        return Prepared(replayer, at, [measured, *others])
 
     def _calibrate(
         self, work: Work, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces
@@ -208,10 +208,14 @@ class ReplayEngine:
 
     def _costs(self, work: Work, pair: Pair, recording_s: float) -> dict[CostPoint, CostCurve]:
         """What drafting and verifying cost, for all trees of this work."""
-        if self.costs_are_kept:
-            return kept_costs_of(work.combinations, pair, self.store)
         again, limit_s = work.combinations[0].settings.cost.measure == "again", max(LEAST_S, SHARE * recording_s)
-        return costs_of(work.combinations, pair, self.store, limit_s, again, self.watch)
+
+        def measured(point: CostPoint, largest: int) -> CostCurve | None:
+            if self.costs_are_kept:
+                return kept_costs(pair, self.store, point)
+            return pair_costs(pair, self.store, largest, limit_s, again, self.watch, point)
+
+        return costs_of(work.combinations, pair, measured)
 
     def _of_server(self, pair: Pair, group: SameTexts, prompt_ids: PromptIds, traces: PairTraces) -> dict[str, Any]:
         """Whether a served target says the same again, and what its probabilities tell; nothing of others."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from specdraft.study.engines.base import Event
-from specdraft.study.executors.units import Name, Unit
+from specdraft.study.executors.units import Unit
 
 
 class Did(NamedTuple):
@@ -28,7 +27,7 @@ class Broke(NamedTuple):
     """A unit could not be done; its worker is well."""
 
     worker: str
-    error: BaseException
+    error: Exception
 
 
 class Lost(NamedTuple):
@@ -41,14 +40,6 @@ class Lost(NamedTuple):
 Message = Did | Ended | Broke | Lost
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A unit as it is sent."""
-
-    name: Name
-    unit: Unit
-
-
 class Crew(ABC):
     """Some workers."""
 
@@ -58,7 +49,7 @@ class Crew(ABC):
         """Those that can be given something."""
 
     @abstractmethod
-    def send(self, worker: str, sent: Sent) -> None:
+    def send(self, worker: str, unit: Unit) -> None:
         """Give a worker a unit; it has none."""
 
     @abstractmethod

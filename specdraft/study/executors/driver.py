@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from specdraft.drafters.on_demand import PairOnDemand
 from specdraft.errors import ConfigError, LoadError, ResultsError
 from specdraft.study.engines.base import Done, Event, Failed, Replayed, Work
-from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Sent
-from specdraft.study.executors.units import DESCRIBE, RECORD, ROWS, Name, Phase, Unit, phases
+from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost
+from specdraft.study.executors.units import DESCRIBE, RECORD, ROWS, Phase, Unit, phases
 from specdraft.study.failures import explain
 from specdraft.study.progress import Progress
 
@@ -22,15 +22,13 @@ class _Unit:
     """A unit on its way.
 
     Attributes:
+        losses: workers that were lost with it.
         rows: (combination, repeat) -> prompts whose rows came already.
-        failed: combinations that failed in it.
     """
 
     unit: Unit
     losses: int = 0
-
-    def __post_init__(self) -> None:
-        self.rows: dict[tuple[str, int], frozenset[str]] = {}
+    rows: dict[tuple[str, int], frozenset[str]] = field(default_factory=dict)
 
     def took(self, event: Event) -> None:
         """Remember the rows of an event, which are not to be made again."""
@@ -96,13 +94,11 @@ class Driver:
                 self._crew.dismiss(worker)
 
     def _work(self, phase: Phase, waiting: deque[_Unit], busy: dict[str, _Unit]) -> Iterator[Event]:
-        sent = 0
         while waiting or busy:
             for worker in self._crew.workers:
                 if worker not in busy and waiting:
                     busy[worker] = waiting.popleft()
-                    sent += 1
-                    self._crew.send(worker, Sent(Name(sent, busy[worker].losses), busy[worker].left))
+                    self._crew.send(worker, busy[worker].left)
                     self._tell(busy)
             for message in self._crew.receive():
                 match message:
@@ -144,12 +140,12 @@ class Driver:
             raise LoadError(error)
         yield from _all_failed(one.left, error)
 
-    def _broke(self, one: _Unit, error: BaseException) -> Iterator[Event]:
+    def _broke(self, one: _Unit, error: Exception) -> Iterator[Event]:
         """What goes wrong in recording is met again by the rows that need it, which say so."""
         if isinstance(error, ResultsError | LoadError | ConfigError):
             raise error
         if one.unit.kind == ROWS:
-            yield from _all_failed(one.left, explain(error) if isinstance(error, Exception) else repr(error))
+            yield from _all_failed(one.left, explain(error))
         elif one.unit.kind == DESCRIBE:
             raise LoadError(str(error)) from error
 

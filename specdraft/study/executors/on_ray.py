@@ -16,7 +16,8 @@ from specdraft.models.files import first_line
 from specdraft.models.placement import device_type
 from specdraft.models.spec import ModelSpec
 from specdraft.study.engines.base import Event
-from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message, Sent
+from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message
+from specdraft.study.executors.units import Unit
 from specdraft.study.executors.worker import Threads, Worker
 from specdraft.traces.store import libraries
 
@@ -57,10 +58,10 @@ class Hand:
         """Its versions, and whether it sees the driver's folder of traces, which has a file of this name."""
         return versions(), (self._traces / mark).exists()
 
-    def work(self, sent: Sent) -> Iterator[Event]:
+    def work(self, unit: Unit) -> Iterator[Event]:
         """The events of a unit, one by one. Raises `ConfigError` where this worker is another than the driver."""
         compare(self._expected, versions())
-        for event in self._worker.run(sent.unit):  # noqa: UP028  (Ray sends into the generator, and would do so here)
+        for event in self._worker.run(unit):  # noqa: UP028  (Ray sends into the generator, and would do so here)
             yield event
 
 
@@ -86,8 +87,8 @@ class RayCrew(Crew):
             import ray
         except ImportError as error:
             raise ConfigError("executor=ray needs the package ray: pip install 'specdraft[ray]'") from error
-        self._ray, self._traces, self._address = ray, traces, address
-        self._begin((workers or 1) * threads.beside)
+        self._ray, self._traces = ray, traces
+        self._begin((workers or 1) * threads.beside, address)
         workers, gpus = self._room(workers, gpus, threads.beside)
         told = {"num_cpus": threads.beside, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         self._made = ray.remote(Hand).options(**told)
@@ -103,17 +104,12 @@ class RayCrew(Crew):
             self.close()
             raise
 
-    def _begin(self, cpus: int) -> None:
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
-        where = {"address": self._address} if self._address else {"num_cpus": cpus}
-        if self._address:
-            del quiet["include_dashboard"]
+    def _begin(self, cpus: int, address: str | None) -> None:
+        where = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
         try:
-            self._ray.init(**where, **quiet)
+            self._ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise ConfigError(
-                f"resources.address={self._address}: no cluster answers there ({first_line(error)})"
-            ) from error
+            raise ConfigError(f"resources.address={address}: no cluster answers there ({first_line(error)})") from error
 
     def _room(self, workers: int | None, gpus: int | None, cpus: int) -> tuple[int, int]:
         """Workers, and graphics cards of each. Raises `ConfigError` where the cluster has too few cards."""
@@ -172,9 +168,9 @@ class RayCrew(Crew):
         hand = self._hands[f"actor-{self._number}"] = self._made.remote(*self._given)
         return hand
 
-    def send(self, worker: str, sent: Sent) -> None:
+    def send(self, worker: str, unit: Unit) -> None:
         """See `Crew.send`."""
-        self._coming[worker] = self._hands[worker].work.options(num_returns="streaming").remote(sent)
+        self._coming[worker] = self._hands[worker].work.options(num_returns="streaming").remote(unit)
 
     def dismiss(self, worker: str) -> None:
         """See `Crew.dismiss`."""
@@ -208,14 +204,12 @@ class RayCrew(Crew):
         return Did(worker, event)
 
     def _lose(self, worker: str, error: Exception) -> Lost:
-        self._ray.kill(self._hands.pop(worker))
-        del self._coming[worker]
-        self._hire()
+        self.dismiss(worker)
         return Lost(worker, f"{worker}: {first_line(error)}")
 
     def close(self) -> None:
         """See `Crew.close`; a cluster that was there before stays."""
-        for hand in getattr(self, "_hands", {}).values():
+        for hand in self._hands.values():
             self._ray.kill(hand)
         self._hands, self._coming = {}, {}
         self._ray.shutdown()

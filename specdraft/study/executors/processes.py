@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message, Sent
+from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message
+from specdraft.study.executors.units import Unit
 from specdraft.study.executors.worker import Threads, Worker
 
 WAIT_S = 0.5
@@ -21,8 +23,11 @@ GOODBYE_S = 5.0  # for a worker to be gone
 
 @dataclass
 class _Hand:
+    """A worker; `seat`: which of the shares of this machine it has."""
+
     process: SpawnProcess
     pipe: Connection
+    seat: int
 
 
 class ProcessCrew(Crew):
@@ -39,7 +44,6 @@ class ProcessCrew(Crew):
         self._traces, self._threads, self._devices = traces, threads, devices
         self._hands: dict[str, _Hand] = {}
         self._number = 0
-        self._seats: dict[str, int] = {}
         for seat in range(workers):
             self._hire(seat)
 
@@ -48,17 +52,16 @@ class ProcessCrew(Crew):
         """See `Crew.workers`."""
         return [*self._hands]
 
-    def send(self, worker: str, sent: Sent) -> None:
+    def send(self, worker: str, unit: Unit) -> None:
         """See `Crew.send`. What cannot be sent because the worker is gone is found out by `receive`."""
         try:
-            self._hands[worker].pipe.send(sent)
+            self._hands[worker].pipe.send(unit)
         except OSError:
             self._hands[worker].process.kill()
 
     def dismiss(self, worker: str) -> None:
         """See `Crew.dismiss`."""
-        self._end(worker)
-        self._hire(self._seats.pop(worker))
+        self._replace(worker)
 
     def receive(self) -> Iterator[Message]:
         """See `Crew.receive`."""
@@ -74,20 +77,21 @@ class ProcessCrew(Crew):
             return self._lose(worker, error)
         if said is None:
             return Ended(worker)
-        return Broke(worker, said) if isinstance(said, BaseException) else Did(worker, said)
+        return Broke(worker, said) if isinstance(said, Exception) else Did(worker, said)
 
     def _lose(self, worker: str, error: Exception) -> Lost:
-        hand = self._end(worker)
+        hand = self._replace(worker)
         code = hand.process.exitcode
-        self._hire(self._seats.pop(worker))
         why = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}" if code else str(error)
         return Lost(worker, f"process {hand.process.pid}: {why}")
 
-    def _end(self, worker: str) -> _Hand:
+    def _replace(self, worker: str) -> _Hand:
+        """End a worker, and hire another one in its place. Returns the one that went."""
         hand = self._hands.pop(worker)
         hand.pipe.close()
         hand.process.kill()
         hand.process.join(GOODBYE_S)
+        self._hire(hand.seat)
         return hand
 
     def _hire(self, seat: int) -> None:
@@ -98,11 +102,7 @@ class ProcessCrew(Crew):
         process = get_context("spawn").Process(target=_work, args=given, daemon=True, name=f"specdraft-{self._number}")
         process.start()
         theirs.close()
-        self._hands[process.name], self._seats[process.name] = _Hand(process, ours), seat
-
-    def pid(self, worker: str) -> int | None:
-        """Of a worker's process."""
-        return self._hands[worker].process.pid
+        self._hands[process.name] = _Hand(process, ours, seat)
 
     def close(self) -> None:
         """See `Crew.close`."""
@@ -124,11 +124,11 @@ def _work(pipe: Connection, traces: Path, threads: Threads, device: str | None) 
     worker = Worker(traces, threads)
     while True:
         try:
-            sent: Sent = pipe.recv()
+            unit: Unit = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            for event in worker.run(sent.unit):
+            for event in worker.run(unit):
                 pipe.send(event)
             pipe.send(None)
         except BrokenPipeError:
@@ -139,8 +139,6 @@ def _work(pipe: Connection, traces: Path, threads: Threads, device: str | None) 
 
 def _sendable(error: Exception) -> Exception:
     """An error that survives the way: what it says, where it cannot be sent itself."""
-    import pickle
-
     try:
         again = pickle.loads(pickle.dumps(error))
     except Exception:

@@ -18,13 +18,6 @@ RECORDED_AT_ONCE = 16  # prompts of a unit: a batch of the recorder
 UNITS_OF_A_WORKER = 4  # of rows: a slow one is not waited for by all the others
 
 
-class Name(NamedTuple):
-    """Which unit, and how often it was begun before."""
-
-    number: int
-    times: int = 0
-
-
 @dataclass(frozen=True)
 class Unit:
     """What one worker does at once.
@@ -33,7 +26,6 @@ class Unit:
         kind: `describe` loads a pair for the first time; `record` makes traces; `costs` measures; `rows` makes rows.
         engine: `replay` or `live`.
         work: with the prompts, or the rows, of this unit alone.
-        prompts: how many it is about, for people.
     """
 
     kind: str
@@ -81,12 +73,12 @@ def _live(work: Work, workers: int) -> Iterator[Phase]:
     read = tuple(
         c for c in work.combinations if later or c.shape.fitted or c.fits_scores or c.pair.drafter.traits.earlier
     )
+    parts = shards(work.prompts, workers)
     if read:
-        some = replace(work, combinations=read)
-        yield Phase(RECORD, [Unit(RECORD, "replay", replace(some, prompts=p)) for p in shards(work.prompts, workers)])
+        yield Phase(RECORD, [Unit(RECORD, "replay", replace(work, combinations=read, prompts=some)) for some in parts])
     alone = [c for c in work.combinations if c.settings.batch == 1]
     together = [c for c in work.combinations if c.settings.batch > 1]
-    units = [Unit(ROWS, "live", part) for some in shards(work.prompts, workers)
+    units = [Unit(ROWS, "live", part) for some in parts
              if (part := _due(work, alone, {prompt.prompt_id for prompt in some})).due]  # fmt: skip
     units += [Unit(ROWS, "live", part) for one in together if (part := _due(work, [one])).due]
     yield Phase(ROWS, units)
@@ -106,17 +98,20 @@ def shards(prompts: Sequence[Prompt], workers: int) -> list[tuple[Prompt, ...]]:
 def _by_combinations(work: Work, workers: int) -> Iterator[Work]:
     """Works due of some combinations each. What is fitted, or measured of scores, is so for all of a text at once."""
     for group in by_texts(work.combinations, work.repeats):
-        due = [one for one in group.combinations if work.due_rows(one, group.repeats)]
-        fitted = [one for one in due if one.fits_scores or one.pruning.prunes]
-        dynamic = [one for one in due if one.together.dynamic and one not in fitted]
-        static = [one for one in due if one not in fitted and one not in dynamic]
-        if fitted or dynamic:
-            yield _due(work, [*fitted, *dynamic], repeats=group.repeats)
-        plain = [one for one in group.combinations if one not in fitted and one not in dynamic]
-        count = min(len(static), workers * UNITS_OF_A_WORKER)
+        static = tuple(one for one in group.combinations if not _at_once(one))
+        whole = _due(work, filter(_at_once, group.combinations), repeats=group.repeats)
+        if whole.due:
+            yield whole
+        due = [one for one in static if work.due_rows(one, group.repeats)]
+        count = min(len(due), workers * UNITS_OF_A_WORKER)
         for number in range(count):
-            part = _due(work, static[number::count], repeats=group.repeats)
-            yield replace(part, combinations=tuple(plain))
+            part = _due(work, due[number::count], repeats=group.repeats)
+            yield replace(part, combinations=static)
+
+
+def _at_once(combination: Combination) -> bool:
+    """Whether its rows want what is made of a text for several combinations together."""
+    return combination.fits_scores or combination.pruning.prunes or combination.together.dynamic
 
 
 def _due(

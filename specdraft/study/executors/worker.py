@@ -39,10 +39,9 @@ class Worker:
         from specdraft.study.engines.live import LiveEngine
 
         self._store, self._threads = TraceStore(traces), threads
-        self._memory, self._pair = StoredMemory(self._store), None
+        self._memory = StoredMemory(self._store)
+        self._pair: PairOnDemand | None = None
         self._live, self._replay = LiveEngine(self._store), ReplayEngine(self._store, costs_are_kept=True)
-
-    _pair: PairOnDemand | None
 
     def run(self, unit: Unit) -> Iterator[Event]:
         """The events of a unit. Raises as `Engine.run`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -85,7 +87,7 @@ class Tuned:
             much; either chosen on the other half of the prompts.
         points: every point, in the order in which they were asked for.
         left_out: points that say nothing, and why.
-        rates: `[depth]` how probable it is that as many draft tokens are accepted; `conditional` given those before.
+        rates: `[depth]` how probable it is that as many draft tokens are accepted.
         candidates: the fastest first.
         files: name -> text of what the engine reads.
     """
@@ -104,13 +106,18 @@ class Tuned:
     candidates: list[Candidate]
     prompts: int
     rates: list[Interval] = field(default_factory=list)
-    conditional: list[float] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
         """See `AtPoint.verdict`."""
         return verdict(self.speedup)
+
+    @property
+    def conditional(self) -> list[float]:
+        """`[depth]` of each rate, given those before."""
+        values = [1.0, *(rate.value for rate in self.rates)]
+        return [after / before if before else nan for before, after in pairwise(values)]
 
     @property
     def several(self) -> bool:

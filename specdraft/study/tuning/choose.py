@@ -102,20 +102,17 @@ class Field(NamedTuple):
         have the same costs, and what moves both alike does not count."""
         if one.best.pair != other.best.pair:
             return float(np.hypot(one.share, other.share))
-        curve = self.costs.get(one.best.pair)
-        if curve is None:
-            return float(np.hypot(one.share, other.share))
+        curve = self.costs[one.best.pair]
         return float(np.linalg.norm(moved(curve, one.best) - moved(curve, other.best)))
 
     def by_category(self, usual: Choice) -> dict[str, tuple[Candidate, Interval]]:
         """Where another candidate is faster than the choice of all categories, beyond the interval."""
         found = {}
-        kinds = np.asarray(self.times.categories)
+        kinds, usual_ones = np.asarray(self.times.categories), self.times.only(self.usual)
         for kind in dict.fromkeys(self.times.categories):
             here = kinds == kind
             if here.sum() < FEWEST:
                 continue
-            usual_ones = self.times.only(self.usual)
             part = usual_ones._replace(seconds=usual_ones.seconds[:, here], plain_s=usual_ones.plain_s[here])
             own = self._choice(fastest(part, self.halves[here]))
             share = self._costs_share(own, usual)

@@ -62,9 +62,7 @@ def _acceptance(tuned: Tuned) -> dict[str, str]:
     values = [rate.value for rate in tuned.rates] + [0.0] * (tuned.best.depth - len(tuned.rates))
     spelled = [f"# tokens per step: {length_of(values):.4f}, the bonus token included"]
     for name, one in ENGINES.items():
-        told = tuned.best.told | {"num_speculative_tokens": len(values)}
-        said = one.synthetic(told, values).items()
-        text = [f"{key}={value}" for key, value in said if key.isupper() or key.startswith(("syn", "rejection"))]
+        text = [f"{key}={value}" for key, value in one.synthetic(values).items()]
         spelled += [f"{name}: " + " ".join(text)] if text else []
     spelled.append(f"llama.cpp: {llama_cpp(values)}")
     return {RATES: "\n".join(lines) + "\n", SYNTHETIC: "\n".join(spelled) + "\n"}

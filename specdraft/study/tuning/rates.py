@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ def rates_of(
 
     Args:
         combination: the chosen one.
-        overrides: that make it; see `chosen_overrides`.
+        overrides: that make it and no other candidate.
         config_dir: the user's configs.
         out: the folder of the tuning.
         progress: of the study.
@@ -53,9 +52,3 @@ def by_depth(steps: pd.DataFrame, records: pd.DataFrame) -> list[Interval]:
     kinds = np.unique(categories[by_prompt.index].to_numpy(str), return_inverse=True)[1]
     ends = bounds(ratios, kinds, (0.0, 1.0))
     return [Interval(*map(float, row)) for row in np.column_stack([ratios.estimates, ends])]
-
-
-def conditional(rates: Sequence[Interval]) -> list[float]:
-    """Of each, given those before."""
-    values = [1.0, *(rate.value for rate in rates)]
-    return [after / before if before else float("nan") for before, after in pairwise(values)]

@@ -26,7 +26,7 @@ from specdraft.study.tuning.answer import AtPoint, Candidate, Tuned
 from specdraft.study.tuning.choose import FEWEST, Field
 from specdraft.study.tuning.engine_files import engine_files
 from specdraft.study.tuning.engines import ENGINES, Grid, Setting, TargetEngine
-from specdraft.study.tuning.rates import conditional, rates_of
+from specdraft.study.tuning.rates import rates_of
 from specdraft.trees.shapes.expand_rerank import ExpandRerank
 
 OWN = ("tree", "budget", "engine", "length", "pruning", "batch", "cache", "output", "certify", "report", "experiment",
@@ -149,7 +149,7 @@ def run_tune(plan: TunePlan, out: Path, progress: Progress) -> Tuned:
     tuned = _answer(plan, fields, left_out)
     combination = plan.combinations[tuned.best.identifier]
     rates = rates_of(combination, _making(combination, plan), plan.config_dir, out, progress)
-    tuned = _with_choices(replace(tuned, rates=rates, conditional=conditional(rates)), plan)
+    tuned = _with_choices(replace(tuned, rates=rates), plan)
     return replace(tuned, files=engine_files(plan.engine, tuned))
 
 
@@ -190,22 +190,14 @@ def _fields(
 
 def _costs_at(point: CostPoint, candidates: Iterable[Candidate], outcome: Outcome) -> dict[str, CostCurve]:
     """Pair -> its costs at a point."""
-    labels = {one.pair for one in candidates}
-    named = {label: (label, f"{label} {point}") for label in labels}
-    return {label: curve for label, names in named.items() for name, curve in outcome.costs.items()
-            if name in names and curve.point == point}  # fmt: skip
+    return {label: outcome.costs[point.of(label)] for label in {one.pair for one in candidates}}
 
 
 def _answer(plan: TunePlan, fields: Mapping[CostPoint, Field], left_out: list[str]) -> Tuned:
     """The answer at the first point, and what is best at each."""
-    points = []
-    for point, field in fields.items():
-        usual = field.choose(field.usual)
-        assert usual is not None, "an engine has candidates"
-        points.append(AtPoint(point, usual.best, field.speedup(usual)))
-    field = fields[points[0].point]
-    chosen = field.choose(field.usual)
-    assert chosen is not None
+    usual = {point: choice for point, field in fields.items() if (choice := field.choose(field.usual))}
+    points = [AtPoint(point, choice.best, fields[point].speedup(choice)) for point, choice in usual.items()]
+    (field, *_), (chosen, *_) = fields.values(), usual.values()  # an engine has candidates at every point
     chain, tree, choices = (field.choose(family) for family in (field.chains, field.trees, field.aside))
     best = points[0].best
     return Tuned(

@@ -100,7 +100,7 @@ class TestRuns:
         self, plan: StudyPlan, alone: dict[str, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-        monkeypatch.setattr("specdraft.study.engines.costs.pair_costs", lambda *given: CURVE)
+        monkeypatch.setattr("specdraft.study.engines.replay.pair_costs", lambda *given: CURVE)
         run_study(plan, tmp_path / "out")
         assert untimed_rows([Done(rows_in(tmp_path / "out"))]) == [*alone["replay"], *alone["live"]]
 

@@ -13,9 +13,9 @@ from support.tiny_models import PairFolders
 
 from specdraft.errors import LoadError, ResultsError
 from specdraft.study.engines.base import Event, Failed, Work
-from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message, Sent
+from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message
 from specdraft.study.executors.driver import MOST_LOSSES, Driver
-from specdraft.study.executors.units import COSTS, RECORD, ROWS, Unit
+from specdraft.study.executors.units import COSTS, RECORD, ROWS, Unit, phases
 from specdraft.study.executors.worker import Threads, Worker
 from specdraft.study.plan import plan_study
 from specdraft.study.progress import Progress
@@ -51,7 +51,7 @@ class FakeCrew(Crew):
         self._at: dict[str, tuple[Unit, Iterator[Event]] | None] = {}
         self._worker = Worker(traces, ONE)
         self._number = 0
-        self.sent: list[Sent] = []
+        self.sent: list[Unit] = []
         for _ in range(count):
             self._hire()
 
@@ -63,10 +63,10 @@ class FakeCrew(Crew):
     def workers(self) -> Sequence[str]:
         return [*self._at]
 
-    def send(self, worker: str, sent: Sent) -> None:
+    def send(self, worker: str, unit: Unit) -> None:
         assert self._at[worker] is None
-        self.sent.append(sent)
-        self._at[worker] = sent.unit, self._worker.run(sent.unit)
+        self.sent.append(unit)
+        self._at[worker] = unit, self._worker.run(unit)
 
     def dismiss(self, worker: str) -> None:
         del self._at[worker]
@@ -164,10 +164,11 @@ def test_what_is_there_is_not_made_again(works: dict[str, Work], tmp_path: Path)
     crew._dies = dies
     for _ in Driver(crew, Notes()).run("live", works["live"], None):  # type: ignore[arg-type]
         pass
-    rows = [sent for sent in crew.sent if sent.unit.kind == ROWS]
-    assert [sent.name.times for sent in rows].count(1) == 1
-    again = next(place for place, sent in enumerate(rows) if sent.name.times)
-    assert rows[again].unit.amount == rows[again - 1].unit.amount - 2  # the third was lost on its way
+    rows = [unit for unit in crew.sent if unit.kind == ROWS]
+    cut = phases("live", works["live"], 1)[-1].units
+    assert len(rows) == len(cut) + 1  # one was sent again
+    again = next(place for place, unit in enumerate(rows) if unit.work.due not in [one.work.due for one in cut])
+    assert rows[again].amount == rows[again - 1].amount - 2  # the third was lost on its way
 
 
 def test_a_unit_that_costs_many_workers_fails_alone(works: dict[str, Work], tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_model_that_cannot_be_loaded_is_said(works: dict[str, Work], tmp_path:
 
 def test_workers_that_never_begin_end_the_study(works: dict[str, Work], tmp_path: Path) -> None:
     class Stillborn(FakeCrew):
-        def send(self, worker: str, sent: Sent) -> None:
+        def send(self, worker: str, unit: Unit) -> None:
             pass
 
         def receive(self) -> Iterator[Message]:
@@ -219,7 +220,7 @@ def test_units_of_a_phase_wait_for_the_one_before(works: dict[str, Work], base: 
     crew._dies = watch
     for _ in Driver(crew, Notes()).run("replay", works["replay"], None):  # type: ignore[arg-type]
         pass
-    kinds = [sent.unit.kind for sent in crew.sent]
+    kinds = [unit.kind for unit in crew.sent]
     assert kinds == sorted(kinds, key=[RECORD, COSTS, ROWS].index)
 
 

@@ -110,7 +110,7 @@ class TargetEngine(ABC):
         """Name and text of the file that holds it."""
 
     @abstractmethod
-    def synthetic(self, told: Mapping[str, Any], rates: Sequence[float]) -> dict[str, Any]:
+    def synthetic(self, rates: Sequence[float]) -> dict[str, Any]:
         """What makes the engine accept at these rates whatever is drafted: `rates[i]` is the probability that the first
         i + 1 draft tokens are accepted."""
 

@@ -49,6 +49,6 @@ class Transformers(TargetEngine):
         """See `TargetEngine.file`."""
         return "hf-generation-config.json", json.dumps(dict(told), indent=1) + "\n"
 
-    def synthetic(self, told: Mapping[str, Any], rates: Sequence[float]) -> dict[str, Any]:
+    def synthetic(self, rates: Sequence[float]) -> dict[str, Any]:
         """See `TargetEngine.synthetic`: it has none."""
         return {}

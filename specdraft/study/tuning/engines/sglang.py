@@ -38,7 +38,7 @@ class SGLang(TargetEngine):
         """See `TargetEngine.file`."""
         return "sglang-flags.txt", " ".join(f"--{name} {value}" for name, value in told.items()) + "\n"
 
-    def synthetic(self, told: Mapping[str, Any], rates: Sequence[float]) -> dict[str, Any]:
+    def synthetic(self, rates: Sequence[float]) -> dict[str, Any]:
         """See `TargetEngine.synthetic`: environment variables; the length counts the bonus token."""
         return {
             "SGLANG_SIMULATE_ACC_LEN": round(length_of(rates), 4),

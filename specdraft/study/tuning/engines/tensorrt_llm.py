@@ -76,6 +76,6 @@ class TensorRTLLM(TargetEngine):
         """See `TargetEngine.file`."""
         return "tensorrt-llm.yaml", OmegaConf.to_yaml(OmegaConf.create({"speculative_config": dict(told)}))
 
-    def synthetic(self, told: Mapping[str, Any], rates: Sequence[float]) -> dict[str, Any]:
+    def synthetic(self, rates: Sequence[float]) -> dict[str, Any]:
         """See `TargetEngine.synthetic`: an environment variable; the bonus token is not counted."""
         return {"TLLM_SPEC_DECODE_FORCE_NUM_ACCEPTED_TOKENS": round(sum(rates), 4)}

@@ -55,10 +55,10 @@ class VLLM(TargetEngine):
         """See `TargetEngine.file`."""
         return "vllm-speculative-config.json", json.dumps(dict(told), indent=1) + "\n"
 
-    def synthetic(self, told: Mapping[str, Any], rates: Sequence[float]) -> dict[str, Any]:
+    def synthetic(self, rates: Sequence[float]) -> dict[str, Any]:
         """See `TargetEngine.synthetic`: unconditional rates per position."""
-        listed = [round(rate, 4) for rate in rates][: told["num_speculative_tokens"]]
-        return {**told, "rejection_sample_method": "synthetic", "synthetic_acceptance_rates": listed}
+        listed = [round(rate, 4) for rate in rates]
+        return {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": listed}
 
 
 def _merged(rows: Sequence[Sequence[int]]) -> list[list[int]]:
