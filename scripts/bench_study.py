@@ -1,9 +1,10 @@
 """What a large replayed study costs beside replay itself: processor time, memory and disk, traces being there.
 
-    python scripts/bench_study.py [--large] [--against DIR] [--out FILE.json]
+    python scripts/bench_study.py [--large] [--largest] [--against DIR] [--out FILE.json]
 
 The study: three bundled pairs, chain, kary, beam and wide trees at 96 budgets, with the reference trees
-that stand beside them 1,440 combinations on 80 prompts. `--large` adds nine lengths of text, so 12,960 combinations.
+that stand beside them 1,440 combinations on 80 prompts. `--large` adds nine lengths of text, so 12,960 combinations
+and a million rows; `--largest` takes ten times the prompts beside that, the bundled ones cut at ten places.
 Each sweep runs in a process of its own, start-up, planning and tables included, the report left out; what has to be
 recorded is recorded before, and not measured. `--against` runs another checkout too, in turn.
 """
@@ -23,8 +24,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from specdraft.prompts import PromptSpec, load_prompts
+
 PAIRS, TREES, BUDGETS = "pair=zoo,zoo-distilled,zoo-tiny", "tree=chain,kary,beam,wide", "budget=range(1,97)"
 LENGTHS = "max_new_tokens=" + ",".join(map(str, range(16, 88, 8)))
+CUTS = 10  # of a prompt, where there are to be many
 SWEEP = "from specdraft.cli import main; main()"
 
 
@@ -53,6 +57,18 @@ def measured(checkout: Path, overrides: list[str], traces: Path, out: Path) -> C
     return Cost(checkout.name, combinations, rows, seconds, usage.ru_maxrss * 1024 / 1e6, sum(sizes.values()), records)
 
 
+def cut_prompts(path: Path) -> Path:
+    """Prompts in a file: the bundled ones, each cut at several places."""
+    rows = []
+    for prompt in load_prompts(PromptSpec()):
+        words = prompt.text.split()
+        for part in range(1, CUTS + 1):
+            text = " ".join(words[: max(1, len(words) * part // CUTS)])
+            rows.append({"question_id": f"{prompt.prompt_id}-{part}", "category": prompt.category, "prompt": text})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def run_sweep(checkout: Path, overrides: list[str], traces: Path, out: Path) -> struct_rusage:
     """What a sweep used up, in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(checkout), "SPECDRAFT_TRACES": str(traces), "OMP_NUM_THREADS": "1"}
@@ -66,6 +82,7 @@ def run_sweep(checkout: Path, overrides: list[str], traces: Path, out: Path) -> 
 
 def main(
     large: Annotated[bool, typer.Option("--large", help="a million rows too")] = False,
+    largest: Annotated[bool, typer.Option("--largest", help="ten million rows too")] = False,
     against: Annotated[Path | None, typer.Option(help="another checkout, which is measured too")] = None,
     out: Annotated[Path | None, typer.Option(help="also write the figures as JSON")] = None,
 ) -> None:
@@ -73,6 +90,8 @@ def main(
     checkouts = [path.resolve() for path in (against, Path(__file__).parents[1]) if path is not None]
     costs = []
     with tempfile.TemporaryDirectory() as folder:
+        if largest:
+            studies.append([PAIRS, TREES, LENGTHS, f"prompts.path={cut_prompts(Path(folder, 'prompts.jsonl'))}"])
         for number, overrides in enumerate(studies):
             for checkout in checkouts:
                 traces = Path(folder, checkout.name, "traces")

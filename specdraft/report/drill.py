@@ -90,10 +90,11 @@ def candidates(findings: Findings, lead: Lead) -> pd.DataFrame:
     return there.drop_duplicates("tree").sort_values("block_efficiency", ascending=False, kind="stable")
 
 
-def read_prompt_rows(study: StudyFiles) -> pd.DataFrame | None:
-    """A row per combination and prompt, of the first repeat; None where they were not kept or cannot be read."""
+def read_prompt_rows(study: StudyFiles, rows: pd.DataFrame) -> pd.DataFrame | None:
+    """What records say of these rows of the summary: one for each of their prompts, of the first repeat; None where
+    they were not kept or cannot be read."""
     try:
-        records = read_records(study.folder)
+        records = read_records(study.folder, combinations=set(rows["combination"]))
     except ResultsError:
         return None
     records = records[records["block_efficiency"].notna()]

@@ -33,13 +33,13 @@ def drills(findings: Findings, planned: Sequence[Combination] = ()) -> list[Dril
         findings: what the study's files say.
         planned: the study's combinations, where they are at hand; else they are made again from its configuration.
     """
-    study, records = findings.study, read_prompt_rows(findings.study)
+    study, leads = findings.study, list(findings.headlines.values())[:MOST]
+    rows = [candidates(findings, lead) for lead in leads]
+    records = read_prompt_rows(study, pd.concat(rows)) if rows else None
     if records is None:
         return []
-    leads = list(findings.headlines.values())[:MOST]
-    rows = [candidates(findings, lead) for lead in leads]
     known: dict[str, Combination] = {combination.identifier: combination for combination in planned}
-    again, problem = (known, NOT_MADE) if known or not rows else _again(study, pd.concat(rows))
+    again, problem = (known, NOT_MADE) if known else _again(study, pd.concat(rows))
     drilled = (_drill(study, lead, of_lead, records, again, problem) for lead, of_lead in zip(leads, rows, strict=True))
     return [one for one in drilled if one is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ def sized_table(findings: Findings) -> Table | None:
     sized = rows[rows["tree"].str.endswith(STOP)]
     if sized.empty or "engine" not in rows:
         return None
-    records = _records(findings.study)
+    trees = {*sized["tree"], *sized["tree"].str.removesuffix(STOP)}
+    records = _records(findings.study, rows.loc[rows["tree"].isin(trees), "combination"])
     listed = [] if records is None else [_row(one, rows, records) for _, one in sized.iterrows()]
     if not (there := [row for row in listed if row is not None]):
         return None
@@ -41,10 +43,10 @@ def sized_table(findings: Findings) -> Table | None:
     return Table("sized", "Trees sized in every step by what they cost", COLUMNS, there, note)
 
 
-def _records(study: StudyFiles) -> pd.DataFrame | None:
-    """The rows of every prompt; None where they were not kept or cannot be read."""
+def _records(study: StudyFiles, combinations: Iterable[str]) -> pd.DataFrame | None:
+    """Rows of every prompt; None where they were not kept or cannot be read."""
     try:
-        return read_records(study.folder)
+        return read_records(study.folder, combinations=set(combinations))
     except ResultsError:
         return None
 

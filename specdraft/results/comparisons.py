@@ -6,6 +6,8 @@ prompts cancels in the difference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import pandas as pd
 
 from specdraft.results.bounds import blocks, bounds_of_differences, ratios_of_sums
 from specdraft.results.metrics import RATIOS
-from specdraft.results.prompt_sums import PromptSums, group_numbers, prompt_sums
+from specdraft.results.prompt_sums import PromptSums, gathered, group_numbers, prompt_sums
 from specdraft.results.summary import ends
 from specdraft.results.tables import COMBINATION_KEYS
 from specdraft.trees.shapes import is_named, is_sized
@@ -29,28 +31,60 @@ WHICH = f"every two trees at one budget; of more than {MOST_TREES} only pairs wi
 
 
 def comparisons(records: pd.DataFrame) -> pd.DataFrame:
+    """See `Comparisons`: of one table."""
+    found = Comparisons()
+    found.add(records)
+    return found.table()
+
+
+class Comparisons:
     """One row per two trees at one budget and metric: `tree_a` minus `tree_b`, with its 95 % interval.
 
     A tree that has a size of its own stands at the budget that it competes at. Of more than `MOST_TREES` trees at one
     budget only those pairs are there that have a chain in them, or the tree of the largest block efficiency of its
     kind: whoever leads stands beside every other, and rows grow with the trees, not with their square.
+    """
+
+    def __init__(self) -> None:
+        self._rows = [pd.DataFrame(columns=[*GROUP_KEYS, "tree", "depth"])]
+        self._sums: list[PromptSums] = []
+
+    def add(self, records: pd.DataFrame) -> None:
+        """Take a table of one row per combination, prompt and repeat (see `results.records_table`), which has all rows
+        of its combinations; only their sums are kept."""
+        keys, before = [*GROUP_KEYS, "tree"], sum(map(len, self._rows))
+        groups = group_numbers(records, keys)
+        _, first = np.unique(groups, return_index=True)
+        depths = pd.Series(records["depth"].to_numpy(float)).groupby(groups).max().to_numpy()
+        rows = records[keys].iloc[first].assign(depth=depths)
+        self._rows.append(rows.astype({name: "str" for name in keys if rows[name].dtype == "category"}))
+        self._sums += (replace(alike, groups=alike.groups + before) for alike in prompt_sums(records, groups, TERMS))
+
+    def table(self) -> pd.DataFrame:
+        """Of all that was taken."""
+        return _compared(pd.concat([rows for rows in self._rows if len(rows)] or self._rows), self._sums)
+
+
+def _compared(rows: pd.DataFrame, sums: Sequence[PromptSums]) -> pd.DataFrame:
+    """See `Comparisons`.
 
     Args:
-        records: one row per combination, prompt and repeat (see `results.records_table`).
+        rows: a tree in a setting each.
+        sums: whose groups are the places of rows.
     """
-    records = records.assign(budget=competing_budgets(records, [key for key in GROUP_KEYS if key != "budget"]))
-    settings, trees = group_numbers(records, GROUP_KEYS), group_numbers(records, [*GROUP_KEYS, "tree"])
+    rows = rows.assign(budget=competing_budgets(rows, [key for key in GROUP_KEYS if key != "budget"]))
+    settings, trees = group_numbers(rows, GROUP_KEYS), group_numbers(rows, [*GROUP_KEYS, "tree"])
     _, first = np.unique(trees, return_index=True)
-    kinds = records["tree"].astype(str).map(kind_of).to_numpy()
-    depths = pd.Series(records["depth"].to_numpy(float)).groupby(trees).max().to_numpy()
+    kinds = rows["tree"].astype(str).map(kind_of).to_numpy()
+    depths = pd.Series(rows["depth"].to_numpy(float)).groupby(trees).max().to_numpy()
     tables = [pd.DataFrame(columns=COLUMNS)]
-    for alike in prompt_sums(records, trees, TERMS):
+    for alike in gathered(replace(some, groups=trees[some.groups]) for some in sums):
         here = first[alike.groups]
         efficiency = ratios_of_sums(*alike.terms_of("block_efficiency")).estimates
         a, b = pairs_within(settings[here], stands_out(settings[here], kinds[here], efficiency))
         of, against = (first[alike.groups[places]] for places in (a, b))
-        keys = records[GROUP_KEYS].iloc[of].reset_index(drop=True)
-        names = {f"tree_{side}": records["tree"].iloc[rows].to_numpy() for side, rows in (("a", of), ("b", against))}
+        keys = rows[GROUP_KEYS].iloc[of].reset_index(drop=True)
+        names = {f"tree_{side}": rows["tree"].iloc[those].to_numpy() for side, those in (("a", of), ("b", against))}
         for metric in METRICS:
             found = paired_differences(alike, metric, depths[alike.groups], a, b)
             order = {"setting": settings[of], "place_a": trees[of], "place_b": trees[against]}

@@ -6,9 +6,9 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -33,17 +33,17 @@ def cannot_write(path: Path, error: OSError) -> ResultsError:
     return ResultsError(f"{path}: cannot be written: {error.strerror or error}; what was written before is kept")
 
 
-def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Replace a file as a whole: readers see the old content or the new one. Text is written as UTF-8.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of the one at `path` once it is whole; after an error nothing does.
 
     Raises:
         ResultsError: it cannot be written; what was there before is there still.
     """
-    pieces = [content] if isinstance(content, str | bytes) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as handle:
-            handle.writelines(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
@@ -53,6 +53,17 @@ def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
         if isinstance(error, OSError):
             raise cannot_write(path, error) from error
         raise
+
+
+def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Replace a file as a whole: readers see the old content or the new one. Text is written as UTF-8.
+
+    Raises:
+        ResultsError: it cannot be written; what was there before is there still.
+    """
+    pieces = [content] if isinstance(content, str | bytes) else content
+    with replacing(path) as handle:
+        handle.writelines(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
 
 
 def check_folder_writable(folder: Path) -> None:
@@ -101,12 +112,13 @@ def to_csv(table: pd.DataFrame) -> str:
     return "".join(csv_pieces(table))
 
 
-def csv_pieces(table: pd.DataFrame) -> Iterator[str]:
-    """A table as text, some lines at a time; six significant digits in its fractions.
+def csv_pieces(table: pd.DataFrame, header: bool = True) -> Iterator[str]:
+    """A table as text, some lines at a time, its columns' names first; six significant digits in its fractions.
 
     A text that a spreadsheet would compute is marked as text, by an apostrophe before it; `from_csv` takes it off.
     """
-    yield ",".join(map(_quoted, table.columns)) + "\n"
+    if header:
+        yield ",".join(map(_quoted, table.columns)) + "\n"
     for start in range(0, len(table), PIECE):
         piece = table.iloc[start : start + PIECE]
         cells = zip(*(_cells(column) for _, column in piece.items()), strict=True)

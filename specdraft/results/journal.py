@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from specdraft.errors import ResultsError
 from specdraft.results.files import cannot_write
 from specdraft.results.metrics import UNKNOWN, Tally
 
 WHOLE = ("budget", "nodes", "depth", "max_new_tokens", "seed")  # key columns that are whole numbers
 COUNTERS = ("lengths", "sizes")  # number of tokens -> steps
+Key = tuple[str, tuple[str, ...], int]  # combination, weights, repeat
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what a damaged line can raise
 
 
@@ -36,11 +39,6 @@ class Row:
     tie: dict[str, Any] | None = None
     steps: list[list[int]] | None = None
     timed_out: bool = False
-
-    @property
-    def key(self) -> tuple[str, tuple[str, ...], str, int]:
-        """What makes a row the same row."""
-        return self.combination, self.weights, self.prompt_id, self.repeat
 
     def to_json(self) -> str:
         """One line."""
@@ -86,34 +84,73 @@ def _check_types(values: Iterable[Any], kind: type) -> None:
             raise TypeError(f"{value!r} is no {kind.__name__}")
 
 
+class Kept(NamedTuple):
+    """A row that is in the file.
+
+    Attributes:
+        start: of its line, in bytes.
+        with_steps: its steps are listed.
+        timed_out, tie: see `Row`.
+    """
+
+    start: int
+    with_steps: bool
+    timed_out: bool
+    tie: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, row: Row, start: int) -> Kept:
+        """A row whose line begins there."""
+        return cls(start, row.steps is not None, row.timed_out, row.tie)
+
+
 class Journal:
     """An append-only file of finished rows, one JSON line each: what a killed sweep resumes from.
 
     A line is written and flushed when its prompt is done. A torn last line (a kill in the middle of a
     write) is cut off when the journal is opened again; other lines that cannot be read are passed over.
+    Rows stay in the file until somebody reads them.
 
     Attributes:
-        rows: every row, by its key.
         combinations: identifier -> key columns.
         weights: identifier -> the weights that the combination last ran with.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.rows: dict[Any, Row] = {}
+        self._path, self._end = path, 0
+        self._kept: dict[Key, dict[str, Kept]] = {}
         self.combinations: dict[str, dict[str, Any]] = {}
         self.weights: dict[str, tuple[str, ...]] = {}
-        intact = 0
         for line, end in _lines(path):
-            self._read(line)
-            intact = end
+            self._note(line)
+            self._end = end
         try:
             self._handle = path.open("ab")
-            self._handle.truncate(intact)
+            self._handle.truncate(self._end)
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def _read(self, line: bytes) -> None:
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
+
+    def of(self, key: Key) -> Mapping[str, Kept]:
+        """The rows of a combination with these weights, in one repeat: prompt -> where it is."""
+        return self._kept.get(key, {})
+
+    def read(self, chosen: Iterable[Kept]) -> Iterator[Row]:
+        """Rows, in this order. Raises `ResultsError` where the file is not as it was."""
+        try:
+            with self._path.open("rb") as handle:
+                for kept in chosen:
+                    handle.seek(kept.start)
+                    yield Row.from_json(json.loads(handle.readline()))
+        except (OSError, *UNREADABLE) as error:
+            raise ResultsError(f"{self._path}: was changed meanwhile; run the same command again") from error
+
+    def _note(self, line: bytes) -> None:
         try:
             values = json.loads(line)
             if "keys" in values:
@@ -122,7 +159,7 @@ class Journal:
                 _check_types([keys[name] for name in WHOLE], int)
                 self.combinations[keys["combination"]], self.weights[keys["combination"]] = keys, weights
             elif (row := Row.from_json(values)).combination in self.combinations:
-                self.rows[row.key] = row
+                self._keep(row, self._end)
         except UNREADABLE:
             return
 
@@ -138,15 +175,22 @@ class Journal:
 
     def add_row(self, row: Row) -> None:
         """Write down a finished row."""
+        start = self._end
         self._append(row.to_json() + "\n")
-        self.rows[row.key] = row
+        self._keep(row, start)
+
+    def _keep(self, row: Row, start: int) -> None:
+        of_key = self._kept.setdefault((row.combination, row.weights, row.repeat), {})
+        of_key[sys.intern(row.prompt_id)] = Kept.of(row, start)
 
     def _append(self, lines: str) -> None:
+        written = lines.encode()
         try:
-            self._handle.write(lines.encode())
+            self._handle.write(written)
             self._handle.flush()
         except OSError as error:
             raise cannot_write(self._path, error) from error
+        self._end += len(written)
 
     def close(self) -> None:
         """Close the file; a write that the disk refused was reported when it was made."""

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from specdraft.errors import ResultsError
 from specdraft.results.counted import REPLAYED, Counted, NodeCounts
 from specdraft.results.files import cannot_write, rank_path_text, write_atomically
+from specdraft.results.journal import Key
 
 NODE_COUNTS = NodeCounts._fields[1:]
 LISTS = {  # lists of one line that are equally long
@@ -45,7 +46,7 @@ FIELDS = pa.schema(
         ),
     ]
 )
-Key = tuple[str, tuple[str, ...], int]  # combination, weights, repeat
+GROUP = 2_000  # rows, about, of a part that are read together
 
 
 class ReplayedRows(NamedTuple):
@@ -117,7 +118,8 @@ class Parts:
         except OSError as error:
             raise cannot_write(self._folder, error) from error
         file, part = f"{next(self._numbers):06}.parquet", to_table(rows)
-        write_atomically(self._folder / file, parquet(part))
+        lines = GROUP * len(rows) // max(1, sum(len(one.prompt_ids) for one in rows))
+        write_atomically(self._folder / file, parquet(part, max(1, lines)))
         self._note(file, part)
 
     def remove_damaged(self) -> list[str]:
@@ -134,20 +136,23 @@ class Parts:
         return iter(self._stored)
 
     def read(self, keys: Iterable[Key]) -> pa.Table:
-        """The lines of these rows, in this order.
+        """The lines of these rows, in this order; nothing else stays in memory.
 
         Raises:
             ResultsError: a part is not there any more as it was.
         """
         chosen = [stored for key in keys for stored in self.of(key)]
-        files = {file: number for number, file in enumerate(dict.fromkeys(stored.file for stored in chosen))}
+        lines: dict[str, list[int]] = {}
+        for stored in chosen:
+            lines.setdefault(stored.file, []).append(stored.line)
         try:
-            parts = [read_part(self._folder / file) for file in files]
+            parts = [read_part(self._folder / file, some) for file, some in lines.items()]
         except DamagedPartError as error:
             raise ResultsError(f"{error}; run the same command again") from error
-        first = np.cumsum([0, *map(len, parts)])
-        lines = [first[files[stored.file]] + stored.line for stored in chosen]
-        return pa.concat_tables([FIELDS.empty_table(), *parts]).take(pa.array(lines, pa.int64()))
+        found = ((file, line) for file, some in lines.items() for line in some)
+        place = {where: number for number, where in enumerate(found)}
+        order = [place[stored.file, stored.line] for stored in chosen]
+        return pa.concat_tables([FIELDS.empty_table(), *parts]).take(pa.array(order, pa.int64()))
 
 
 class DamagedPartError(ValueError):
@@ -195,34 +200,46 @@ def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(offsets.astype(np.int32), np.concatenate([*values, []]).astype(np.float64))
 
 
-def parquet(table: pa.Table) -> bytes:
-    """A table as the bytes of a file that says itself whether it is damaged."""
+def parquet(table: pa.Table, group: int) -> bytes:
+    """A table as the bytes of a file that says itself whether it is damaged; `group` lines can be read alone."""
     content = BytesIO()
-    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, content, row_group_size=group, compression="zstd", write_page_checksum=True)
     return content.getvalue()
 
 
-def read_part(path: Path) -> pa.Table:
-    """A part as it was written.
+def read_part(path: Path, lines: Sequence[int] | None = None) -> pa.Table:
+    """A part as it was written, or some of its lines, in this order.
 
     Raises:
         DamagedPartError: it is torn, changed or of another version.
         ResultsError: it may not be read.
     """
     try:
-        content = path.read_bytes()
+        content = pa.OSFile(str(path))
     except FileNotFoundError as error:
         raise DamagedPartError(f"{path}: is gone") from error
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        part = pq.read_table(pa.BufferReader(content), page_checksum_verification=True, use_threads=False)
+        with content, pq.ParquetFile(content, page_checksum_verification=True) as file:
+            part = file.read(use_threads=False) if lines is None else _lines_of(file, np.asarray(lines))
         part.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError) as error:  # a torn file is an OSError too
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:  # a torn file is an OSError too
         raise DamagedPartError(f"{path}: is damaged") from error
     if not part.schema.equals(FIELDS) or not _whole(part):
         raise DamagedPartError(f"{path}: holds what no sweep writes")
     return part
+
+
+def _lines_of(file: pq.ParquetFile, lines: np.ndarray) -> pa.Table:
+    """Raises `IndexError` where the file has no such line."""
+    sizes = np.array([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)], dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+    of_line = np.searchsorted(starts, lines, "right") - 1
+    groups, which = np.unique(of_line, return_inverse=True)
+    read = file.read_row_groups(groups.tolist(), use_threads=False)
+    first = np.cumsum(sizes[groups]) - sizes[groups]
+    return read.take(pa.array(first[which] + lines - starts[of_line]))
 
 
 def _whole(part: pa.Table) -> bool:

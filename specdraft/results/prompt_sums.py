@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,11 +18,13 @@ class PromptSums:
 
     Attributes:
         groups: `[n]` their numbers.
+        prompts: P pairs of category and id, in the order of both.
         categories: `[P]` each prompt's, as a number.
         sums: term -> `[n, P]`; NaN where there is none.
     """
 
     groups: np.ndarray
+    prompts: tuple[tuple[str, str], ...]
     categories: np.ndarray
     sums: dict[str, np.ndarray]
 
@@ -50,7 +52,7 @@ def prompt_sums(records: pd.DataFrame, groups: np.ndarray, terms: list[str]) -> 
         groups: `[rows]` see `group_numbers`.
         terms: the columns to sum.
     """
-    categories, _ = pd.factorize(records["category"], sort=True)
+    categories, kinds = pd.factorize(records["category"], sort=True)
     ids, names = pd.factorize(records["prompt_id"], sort=True)
     prompts = categories.astype(np.int64) * len(names) + ids
     sums = records[terms].astype(float).groupby([groups, prompts], sort=True).sum(min_count=1)
@@ -62,5 +64,22 @@ def prompt_sums(records: pd.DataFrame, groups: np.ndarray, terms: list[str]) -> 
     values = {term: sums[term].to_numpy() for term in terms}
     for prompt_set, first in alike.items():
         members = np.frombuffer(prompt_set, dtype=prompts.dtype)
+        of_kind, of_name = np.divmod(members, len(names))
+        named = tuple(zip(map(str, kinds[of_kind]), map(str, names[of_name]), strict=True))
         cells = np.asarray(first)[:, None] + np.arange(len(members))
-        yield PromptSums(numbers[first], members // len(names), {term: values[term][cells] for term in terms})
+        yield PromptSums(numbers[first], named, of_kind, {term: values[term][cells] for term in terms})
+
+
+def gathered(parts: Iterable[PromptSums]) -> Iterator[PromptSums]:
+    """Sums of groups that were told apart, all of the same prompts together; a group that is in several is summed."""
+    alike: dict[tuple[tuple[str, str], ...], list[PromptSums]] = {}
+    for part in parts:
+        alike.setdefault(part.prompts, []).append(part)
+    for prompts, of_prompts in alike.items():
+        groups, place = np.unique(np.concatenate([part.groups for part in of_prompts]), return_inverse=True)
+        sums = {}
+        for term in of_prompts[0].sums:
+            sums[term] = np.zeros((len(groups), len(prompts)))
+            np.add.at(sums[term], place, np.concatenate([part.sums[term] for part in of_prompts]))
+        categories = pd.factorize(np.array([category for category, _ in prompts], dtype=object))[0]
+        yield PromptSums(groups, prompts, categories, sums)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from yaml import YAMLError
 
 from specdraft.errors import ResultsError
 from specdraft.results.comparisons import COLUMNS as COMPARISON_COLUMNS
-from specdraft.results.files import RECORDS, RECORDS_PARQUET, from_csv
+from specdraft.results.files import PIECE, RECORDS, RECORDS_PARQUET, from_csv
 from specdraft.results.kept_tables import ABLATION, OFFSETS, RELIABILITY
 from specdraft.results.metrics import DEPTH_RATES, LATENCIES, LATENCY, OVERHEAD, PERPLEXITY, RATIOS, depth_rates
 from specdraft.results.summary import LATER, RATIOS_WITH_ENDS, SUMS
@@ -125,35 +127,51 @@ def _read_records(folder: Path, config: Mapping[str, Any]) -> pd.DataFrame | Non
     return read_records(folder)
 
 
-def read_records(folder: Path, columns: Sequence[str] = COLUMNS[RECORDS]) -> pd.DataFrame:
-    """The table of all rows, or some of its columns, in whichever form it was written. Raises `ResultsError`."""
-    if (folder / RECORDS_PARQUET).exists():
-        return _read_parquet(folder / RECORDS_PARQUET, columns)
-    return read_table(folder / RECORDS, columns)
+def read_records(
+    folder: Path, columns: Sequence[str] = COLUMNS[RECORDS], combinations: Collection[str] | None = None
+) -> pd.DataFrame:
+    """The table of all rows, in whichever form it was written. Raises `ResultsError`.
+
+    Args:
+        folder: the study's.
+        columns: those that are wanted.
+        combinations: those whose rows are wanted; all if left out. The others are never in memory together.
+    """
+    path = folder / RECORDS_PARQUET
+    pieces = _pieces_of_parquet(path, columns) if path.exists() else _pieces_of_csv(folder / RECORDS, columns)
+    some = [piece if combinations is None else piece[piece["combination"].isin(combinations)] for piece in pieces]
+    return pd.concat([piece for piece in some if len(piece)] or some[:1], ignore_index=True)
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _pieces_of_parquet(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    types = {column: _type_of(column, RECORDS) for column in columns}
     try:
-        there = pq.read_schema(path).names
-        table = pd.read_parquet(path, columns=[column for column in columns if column in there])
+        with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            _check_columns(path, columns, there)
+            wanted = [column for column in columns if column in there]
+            none = file.schema_arrow.empty_table().select(wanted)
+            for piece in chain([none], file.iter_batches(PIECE, columns=wanted)):
+                yield piece.to_pandas().assign(**_before(there)).reindex(columns=[*columns]).astype(types)
     except (OSError, ValueError) as error:  # what Arrow says of a torn file is one of both
         raise ResultsError(f"{path}: cannot be read as a table; {EXPECTED}") from error
-    _check_columns(path, columns, there)
-    types = {column: _type_of(column, RECORDS) for column in columns}
-    return table.assign(**_before(there)).reindex(columns=[*columns]).astype(types)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """One table, or some of its columns; those that no study writes are left out. Raises `ResultsError`."""
+    return pd.concat(_pieces_of_csv(path, COLUMNS[path.name] if columns is None else columns), ignore_index=True)
+
+
+def _pieces_of_csv(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     if not path.exists():
         raise ResultsError(f"{path}: there is no such file; {EXPECTED}")
-    columns = COLUMNS[path.name] if columns is None else columns
     header = [*map(str, read_csv(path, nrows=0))]
     _check_columns(path, columns, header)
     types = {column: _type_of(column, path.name) for column in columns if column in header}
     blank = {column: [""] for column, kind in types.items() if kind == "float64"}
-    table = read_csv(path, usecols=[*types], dtype=types, keep_default_na=False, na_values=blank)
-    return table.assign(**_before(header)).reindex(columns=[*columns])
+    how = {"usecols": [*types], "dtype": types, "keep_default_na": False, "na_values": blank}
+    for piece in _csv_pieces_of(path, **how):
+        yield piece.assign(**_before(header)).reindex(columns=[*columns])
 
 
 def _before(header: Collection[str]) -> dict[str, Any]:
@@ -175,12 +193,24 @@ def _type_of(column: str, file: str) -> str:
 
 def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     """A CSV file, with its texts as they were. Raises `ResultsError` where it cannot be read."""
-    try:
+    with _readable(path):
         table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", low_memory=False, **options)
+    return from_csv(table)
+
+
+def _csv_pieces_of(path: Path, **options: Any) -> Iterator[pd.DataFrame]:
+    """The same, some lines at a time; a piece without lines for a file without lines."""
+    with _readable(path), pd.read_csv(path, encoding="utf-8", low_memory=False, chunksize=PIECE, **options) as pieces:
+        yield from map(from_csv, pieces)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:  # a decoding error is a ValueError, as are an empty and a torn file
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         raise ResultsError(f"{path}: cannot be read as a table: {reason}") from error
-    return from_csv(table)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from specdraft.errors import ResultsError
@@ -18,14 +16,11 @@ from specdraft.prompts import digest_of_each
 from specdraft.results.files import (
     FILES,
     MANIFEST,
-    RECORDS,
-    RECORDS_PARQUET,
     cannot_write,
-    csv_pieces,
     write_atomically,
 )
 from specdraft.results.journal import read_rows
-from specdraft.results.parts import Parts, parquet, remove_parts
+from specdraft.results.parts import Parts, remove_parts
 from specdraft.study.plan import StudyPlan
 
 JOURNAL, PARTS, LOCK = "journal.jsonl", "parts", ".lock"
@@ -124,25 +119,6 @@ def read_manifest(out: Path, damaged: dict[str, Any] | None = None) -> dict[str,
 def write_manifest(out: Path, manifest: Mapping[str, Any]) -> None:
     """Write a folder's manifest. Raises `ResultsError`."""
     write_atomically(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-
-
-def write_tables(out: Path, tables: Mapping[str, pd.DataFrame], config: str, records: str = "csv") -> None:
-    """Write every table (by its file's name), and the resolved configuration beside them. Raises `ResultsError`.
-
-    Args:
-        out: the study's folder.
-        tables: file name -> table.
-        config: the resolved configuration.
-        records: in which form `records.csv` is wanted (see `OutputSpec`).
-    """
-    for name, table in tables.items():
-        if name != RECORDS or records == "csv":
-            write_atomically(out / name, csv_pieces(table))
-    if records == "parquet":
-        write_atomically(out / RECORDS_PARQUET, parquet(pa.Table.from_pandas(tables[RECORDS], preserve_index=False)))
-    for name in {RECORDS, RECORDS_PARQUET} - {f"records.{records}"}:
-        (out / name).unlink(missing_ok=True)
-    write_atomically(out / "config.yaml", config)
 
 
 def rows_there(plan: StudyPlan, out: Path) -> dict[str, int]:

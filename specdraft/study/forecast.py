@@ -28,7 +28,7 @@ CHARACTERS = 4  # of a prompt in one token, roughly
 SERVED_TOKEN_S = 0.02  # of a text behind a server, several side by side
 EXPANDED = 0.5  # of the nodes of best-first trees, how many are fed to the drafter
 MEASURED = 1500  # tokens through both models are worth the measuring of costs
-ROW_S = {"replay": 2e-4, "tables": 2e-4}  # of array code
+REPLAYED_S, WRITTEN_S, SUMMED_S = 2e-4, 2e-5, 1e-3  # of a row, of a row in the tables, of a combination there
 PROOF_S, CHECK_S, REPORT_S = 2.0, 20.0, 8.0
 
 
@@ -73,7 +73,7 @@ def forecast(
         if plan.settings.certify:
             stages.append(Stage(files.label, "certify", "checks", 1, CHECK_S))
     rows = len(plan.combinations) * len(plan.prompts) * plan.settings.repeats
-    stages.append(Stage("", "tables", ROWS, rows, rows * ROW_S["tables"]))
+    stages.append(Stage("", "tables", ROWS, rows, rows * WRITTEN_S + len(plan.combinations) * SUMMED_S))
     stages += [Stage("", "report", "pages", 1, REPORT_S)] if plan.settings.report else []
     return [replace(stage, guess_s=stage.guess_s * _crowding()) for stage in stages]
 
@@ -141,7 +141,7 @@ def _replay_stages(
             yield Stage(files.label, "costs", "timings", 1, seconds, by_models=True, most_s=LEAST_S)
             costs = False
         rows = sum(map(missing, group.combinations)) * len(group.repeats) / plan.settings.repeats
-        yield Stage(files.label, "replay", ROWS, rows, rows * ROW_S["replay"])
+        yield Stage(files.label, "replay", ROWS, rows, rows * REPLAYED_S)
 
 
 def _live_stages(

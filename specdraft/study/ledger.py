@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from specdraft.results.files import RECORDS
 from specdraft.results.kept_tables import OFFSETS, RELIABILITY, KeptTable
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Done, Event, Failed, GivenUp, LeftOut, Measured, Replayed
 from specdraft.study.failures import Failure, Failures, write_failures
-from specdraft.study.folder import read_manifest, write_manifest, write_tables
+from specdraft.study.folder import read_manifest, write_manifest
 from specdraft.study.manifest import Facts, build_manifest
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
 from specdraft.study.prompt_notes import notes_on_time
 from specdraft.study.rows import StudyRows
+from specdraft.study.table_files import write_tables
 
 
 class Written(NamedTuple):
-    """A study's files as they were written: file name -> table, and the manifest."""
+    """A study's files as they were written.
+
+    Attributes:
+        tables: file name -> table, of those that do not grow with the prompts.
+        manifest: see `build_manifest`.
+        tables_of: all tables, of some combinations.
+    """
 
     tables: dict[str, pd.DataFrame]
     manifest: dict[str, Any]
+    tables_of: Callable[[Collection[str]], dict[str, pd.DataFrame]]
 
 
 class Ledger:
@@ -125,14 +135,22 @@ class Ledger:
         self.rows.close()
         failures = self._standing_failures()
         failed = {failure.combination for failure in failures}
-        for note in notes_on_time(self.rows.current(failed).timed_out):
+        current = self.rows.current(failed)
+        for note in notes_on_time(current.timed_out):
             self._progress.note(note.text)
-        tables = self.rows.tables(failed)
-        write_tables(self._out, tables, self._plan.shared_config, self._plan.settings.output.records)
+        self._progress.stage("tables", sum(current.counts.values()), "rows")
+        pieces = self._noted(self.rows.tables(current))
+        tables = write_tables(self._out, pieces, self._plan.shared_config, self._plan.settings.output.records)
         self._reliability.write()
         self._offsets.write()
         write_failures(self._out, failures, self._plan.private_paths)
-        return Written(tables, self.write_manifest())
+        return Written(tables, self.write_manifest(), partial(self.rows.tables_of, current))
+
+    def _noted(self, pieces: Iterable[dict[str, pd.DataFrame]]) -> Iterator[dict[str, pd.DataFrame]]:
+        """Pieces of tables, whose rows count as done once they are written."""
+        for tables in pieces:
+            yield tables
+            self._progress.done(len(tables.get(RECORDS, ())))
 
     def write_manifest(self) -> dict[str, Any]:
         """Write and return what is known by now. Raises `ResultsError`."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from specdraft.drafters.pair import PairFiles
-from specdraft.results.comparisons import comparisons
-from specdraft.results.journal import Journal, Row
-from specdraft.results.parts import Key, Parts
+from specdraft.results.comparisons import Comparisons
+from specdraft.results.journal import Journal, Kept, Key, Row
+from specdraft.results.parts import Parts
 from specdraft.results.tables import build_tables
 from specdraft.study.combination import Combination
 from specdraft.study.engines.base import Replayed, Work
 from specdraft.study.folder import JOURNAL, PARTS
 from specdraft.study.plan import StudyPlan
 
+ROWS_AT_ONCE = 50_000  # whose tables are made together
 PAIR_KEYS = ("pair", "target", "draft", "drafter", "dtype")
 
 
@@ -26,26 +26,18 @@ class Current(NamedTuple):
     """The rows that stand: of no combination that failed, and of no weights that were replaced.
 
     Attributes:
-        rows: of the journal.
-        replayed: which of the parts.
+        keys: combination -> which of its rows.
         counts: combination -> how many rows.
         prompts: combination -> of how many prompts.
+        timed_out: of each live text, whether it ended because its time was over.
+        ties: where live text differs from plain decoding, and rounding decides.
     """
 
-    rows: list[Row]
-    replayed: list[Key]
+    keys: dict[str, list[Key]]
     counts: dict[str, int]
     prompts: dict[str, int]
-
-    @property
-    def timed_out(self) -> list[bool]:
-        """Of each live text, whether it ended because its time was over."""
-        return [row.timed_out for row in self.rows]
-
-    @property
-    def ties(self) -> list[dict[str, Any]]:
-        """Where live text differs from plain decoding, and rounding decides."""
-        return [{"combination": r.combination, "prompt_id": r.prompt_id} | r.tie for r in self.rows if r.tie]
+    timed_out: list[bool]
+    ties: list[dict[str, Any]]
 
 
 class StudyRows:
@@ -66,7 +58,8 @@ class StudyRows:
 
     def __init__(self, plan: StudyPlan, out: Path) -> None:
         self._plan, self._journal, self._parts = plan, Journal(out / JOURNAL), Parts(out / PARTS)
-        self._prompts = frozenset(prompt.prompt_id for prompt in plan.prompts)
+        self._place = {prompt.prompt_id: place for place, prompt in enumerate(plan.prompts)}
+        self._prompts = frozenset(self._place)
         self.damaged = self._parts.remove_damaged()
         self.done = 0
         self.reused = self.total - sum(map(self.missing, plan.combinations))
@@ -130,22 +123,53 @@ class StudyRows:
             pair = now.get(tuple(keys[key] for key in PAIR_KEYS), last[:2])
             return weights == (*pair, *last[2:])
 
-        rows = [row for row in self._journal.rows.values() if stands(row.combination, row.weights)]
-        replayed = [key for key in self._parts if stands(*key[:2])]
-        counts, prompts = Counter(row.combination for row in rows), defaultdict[str, set[str]](set)
-        for row in rows:
-            prompts[row.combination].add(row.prompt_id)
-        for key in replayed:
-            for stored in self._parts.of(key):
-                counts[key[0]] += len(stored.prompt_ids)
-                prompts[key[0]] |= stored.prompt_ids
-        return Current(rows, replayed, dict(counts), {name: len(ids) for name, ids in prompts.items()})
+        keys: dict[str, list[Key]] = {}
+        for key in dict.fromkeys([*self._journal, *self._parts]):
+            if stands(*key[:2]):
+                keys.setdefault(key[0], []).append(key)
+        found = Current({name: keys[name] for name in self.keys if name in keys}, {}, {}, [], [])
+        for name, of_name in found.keys.items():
+            there = [*self._prompts_of(of_name)]
+            found.counts[name] = sum(map(len, there))
+            found.prompts[name] = len(there[0] if len(there) == 1 else frozenset().union(*there))
+            for key in of_name:
+                for prompt, kept in self._journal.of(key).items():
+                    found.timed_out.append(kept.timed_out)
+                    if kept.tie:
+                        found.ties.append({"combination": name, "prompt_id": prompt} | kept.tie)
+        return found
 
-    def tables(self, failed: Container[str]) -> dict[str, pd.DataFrame]:
-        """File name -> table, of the current rows. Raises `ResultsError`."""
-        current = self.current(failed)
-        tables = build_tables(current.rows, self.keys, self._parts.read(current.replayed))
-        return tables | {"comparisons.csv": comparisons(tables["records.csv"])}
+    def _prompts_of(self, keys: Iterable[Key]) -> Iterator[Collection[str]]:
+        """Of each set of rows that lie together."""
+        for key in keys:
+            if live := self._journal.of(key).keys():
+                yield live
+            yield from (stored.prompt_ids for stored in self._parts.of(key))
+
+    def tables(self, current: Current, at_once: int = ROWS_AT_ONCE) -> Iterator[dict[str, pd.DataFrame]]:
+        """The tables of the current rows, by their file's name, in pieces: of some combinations each, in the order in
+        which they were planned; the comparisons, which are of all, come last. Raises `ResultsError`.
+
+        Args:
+            current: see there.
+            at_once: rows of a piece, about; a combination is never in two.
+        """
+        compared = Comparisons()
+        for names in _together(current.counts, at_once):
+            made = self.tables_of(current, names)
+            compared.add(made["records.csv"])
+            yield made
+        yield {"comparisons.csv": compared.table()}
+
+    def tables_of(self, current: Current, names: Collection[str]) -> dict[str, pd.DataFrame]:
+        """The tables of some combinations, all but the comparisons. Raises `ResultsError`."""
+        keys = [key for name in names for key in current.keys.get(name, ())]
+        rows = self._journal.read(kept for key in keys for kept in self._in_order(self._journal.of(key)))
+        return build_tables([*rows], {name: self.keys[name] for name in names}, self._parts.read(keys))
+
+    def _in_order(self, rows: Mapping[str, Kept]) -> list[Kept]:
+        """Rows in the order of the study's prompts, whichever was done first."""
+        return [rows[name] for name in sorted(rows, key=lambda name: self._place.get(name, len(self._place)))]
 
     def close(self) -> None:
         """Close the journal. Raises `ResultsError`."""
@@ -162,5 +186,21 @@ class StudyRows:
                 if stored.with_steps >= with_steps and stored.estimated >= again:
                     due = due - stored.prompt_ids
             return due
-        there = {prompt: self._journal.rows.get((name, weights, prompt, repeat)) for prompt in self._prompts}
-        return frozenset(prompt for prompt, row in there.items() if row is None or (with_steps and row.steps is None))
+        there = self._journal.of((name, weights, repeat))
+        return frozenset(
+            prompt
+            for prompt in self._prompts
+            if (kept := there.get(prompt)) is None or (with_steps and not kept.with_steps)
+        )
+
+
+def _together(counts: Mapping[str, int], at_once: int) -> Iterator[list[str]]:
+    """Combinations, in order, whose rows are about so many; at least one list, which may be empty."""
+    names, rows = list[str](), 0
+    for name, count in counts.items():
+        if names and rows + count > at_once:
+            yield names
+            names, rows = [], 0
+        names.append(name)
+        rows += count
+    yield names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,8 @@ class Outcome:
         rows: how many this run added; `reused`: how many were there before.
         wall_s: seconds, with those of the runs that it resumed.
         failures: of this run.
-        tables: file name -> table.
+        tables: file name -> table, of those that do not grow with the prompts.
+        tables_of: all tables but the comparisons, of some combinations; they are read while the folder is there.
         certified: False: live text that `certify=true` looked at is not the target's.
         untested: lossless rules of which that text could have shown nothing.
         costs: pair -> what drafting and verifying cost with it.
@@ -51,6 +52,7 @@ class Outcome:
     wall_s: float
     failures: list[Failure]
     tables: dict[str, pd.DataFrame] = field(repr=False)
+    tables_of: Callable[[Collection[str]], dict[str, pd.DataFrame]] = field(repr=False)
     certified: bool
     untested: list[str]
     costs: dict[str, CostCurve] = field(repr=False)
@@ -83,9 +85,7 @@ def _run(plan: StudyPlan, out: Path, progress: Progress) -> Outcome:
             _Sweep(plan, ledger, executor, progress, StoredMemory(store)).run()
     finally:
         progress.pair("")
-        progress.stage("tables", ledger.rows.total, "rows")
         written = ledger.write()
-        progress.done(ledger.rows.total)
     facts = ledger.facts
     return Outcome(
         out,
@@ -94,6 +94,7 @@ def _run(plan: StudyPlan, out: Path, progress: Progress) -> Outcome:
         ledger.wall_s,
         ledger.failures.now,
         written.tables,
+        written.tables_of,
         certified=facts.certified,
         untested=facts.untested if plan.settings.certify else [],
         costs=facts.costs,

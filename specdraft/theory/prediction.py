@@ -152,23 +152,22 @@ def predict(overrides: list[str], config_dir: Path | None = None, progress: Prog
         outcome = run_study(plan, Path(folder) / "study", progress=progress)
         if outcome.failures:
             raise ConfigError(f"the pair could not be measured: {outcome.failures[0].error}")
-    (costs,) = outcome.costs.values()
-    return _prediction(outcome.tables, costs)
+        (costs,) = outcome.costs.values()
+        summary = outcome.tables["summary.csv"].sort_values("nodes")
+        return _prediction(summary, outcome.tables_of([summary["combination"].iloc[-1]]), costs)
 
 
-def _prediction(tables: dict[str, pd.DataFrame], costs: CostCurve) -> Prediction:
-    summary = tables["summary.csv"].sort_values("nodes")
+def _prediction(summary: pd.DataFrame, of_last: dict[str, pd.DataFrame], costs: CostCurve) -> Prediction:
+    """`of_last`: the tables of the longest chain, which stands last in the summary."""
     rows = summary.to_dict("records")
     last = rows[-1]
     alpha, cost = Interval.of(last, "alpha"), costs.draft_level_s[0] / costs.verify_s[0]
     if isnan(alpha.value):
         raise ConfigError("every text ends with its first token, so nothing was drafted; try a larger max_new_tokens")
-    records = tables["records.csv"]
-    last_records = records[records["combination"] == last["combination"]]
-    lengths = Counter((last_records["new_tokens"] - 1).tolist())
-    of_prompts = last_records["alpha"].quantile([0.05, 0.5, 0.95]).tolist()
-    positions = tables["positions.csv"]
-    deep = positions[(positions["combination"] == last["combination"]) & (positions["reached"] > 0)]
+    records, positions = of_last["records.csv"], of_last["positions.csv"]
+    lengths = Counter((records["new_tokens"] - 1).tolist())
+    of_prompts = records["alpha"].quantile([0.05, 0.5, 0.95]).tolist()
+    deep = positions[positions["reached"] > 0]
     verify = dict(zip(costs.sizes, costs.verify_s, strict=True))
     return Prediction(
         pair=str(last["pair"]),

@@ -137,8 +137,9 @@ def test_the_page_holds_them_packed(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert kept == {f"{one.combination}/{name}": steps for name, steps in one.pages.items()}
     assert packed(text) == packed(text) and len(packed(text)) < len(text) / 2
     made = write_study(tmp_path / "made")
-    assert read_prompt_rows(read_study(made)) is None
-    assert "Prompts are not listed" in html_page(compose(read_study(made), drilled=True))
+    study = read_study(made)
+    assert read_prompt_rows(study, study.summary) is None
+    assert "Prompts are not listed" in html_page(compose(study, drilled=True))
 
 
 def test_steps_are_left_out_on_request(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def read(tmp_path: Path, lines: list[Any]) -> tuple[int, int]:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     journal = Journal(path)
     journal.close()
-    assert len(list(read_rows(path))) >= len(journal.rows)
-    return len(journal.combinations), len(journal.rows)
+    assert len(list(read_rows(path))) >= len(journal)
+    return len(journal.combinations), len(journal)
 
 
 def test_what_was_written_is_read(tmp_path: Path, lines: list[Any]) -> None:

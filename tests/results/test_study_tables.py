@@ -18,7 +18,7 @@ from specdraft.results.comparisons import comparisons
 from specdraft.results.files import FILES, to_csv
 from specdraft.results.journal import Row
 from specdraft.results.metrics import Tally
-from specdraft.results.study_tables import COLUMNS, TEXT, StudyTables, load_study
+from specdraft.results.study_tables import COLUMNS, TEXT, StudyTables, load_study, read_records
 from specdraft.results.tables import COMBINATION_KEYS, build_tables
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -185,3 +185,20 @@ sys.exit("torch" in sys.modules)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert specdraft.load_study is load_study
     assert specdraft.StudyTables is StudyTables
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_rows_of_some_combinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """However few lines are read at a time."""
+    whole = read_records(write(tmp_path))
+    if form == "parquet":
+        whole.to_parquet(tmp_path / "records.parquet")
+        (tmp_path / "records.csv").unlink()
+    some = {*whole["combination"].unique()[1:]}
+    monkeypatch.setattr("specdraft.results.study_tables.PIECE", 2)
+    pd.testing.assert_frame_equal(read_records(tmp_path), whole)
+    expected = whole[whole["combination"].isin(some)].reset_index(drop=True)
+    assert 0 < len(expected) < len(whole)
+    pd.testing.assert_frame_equal(read_records(tmp_path, combinations=some), expected)
+    none = read_records(tmp_path, ["steps", "combination"], combinations=())
+    assert none.empty and list(none.columns) == ["steps", "combination"]

@@ -22,6 +22,7 @@ from specdraft.report.study_files import read_study
 from specdraft.report.table import value_cell
 from specdraft.report.text_tables import quality_table, sizes_table
 from specdraft.results.metrics import COUNTS
+from specdraft.results.study_tables import read_records, read_table
 from specdraft.study.plan import plan_study
 from specdraft.study.run import Outcome, run_study
 from specdraft.traces.store import TraceStore
@@ -41,7 +42,7 @@ def study(base: list[str], out: Path, *overrides: str) -> Outcome:
 
 def rows_of(outcome: Outcome) -> pd.DataFrame:
     """Without those of the reference."""
-    records = outcome.tables["records.csv"].astype({"tree": str})
+    records = read_records(outcome.out).astype({"tree": str})
     return records[records["tree"].str.startswith("adaptive")]
 
 
@@ -56,7 +57,7 @@ def test_replay_is_live_at_every_budget(base: list[str], tmp_path: Path) -> None
     assert set(both[0]["tree"]) == {"adaptive-m1.0", "adaptive-m4.0"}
     grown = [trace.about for trace in TraceStore(tmp_path / "traces").list() if trace.about["kind"] == "expansion"]
     assert sorted((about["budget"], about["margin"]) for about in grown) == [(10, 1.0)] * 4 + [(10, 4.0)] * 4
-    assert replayed.tables["steps.csv"]["drafted_tokens"].nunique() > 2
+    assert read_table(replayed.out / "steps.csv")["drafted_tokens"].nunique() > 2
 
 
 def test_a_limit_of_time_in_a_step_is_for_live_decoding(base: list[str]) -> None:

@@ -12,6 +12,7 @@ from support.command_line import Run
 from support.tiny_models import PairFolders
 
 from specdraft.errors import ConfigError
+from specdraft.results.study_tables import read_records, read_table
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 
@@ -38,7 +39,7 @@ def _traces(tmp_path_factory: pytest.TempPathFactory) -> object:
 def records(overrides: list[str], out: Path) -> pd.DataFrame:
     done = run_study(plan_study(overrides), out)
     assert not done.failures
-    table = done.tables["records.csv"]
+    table = read_records(done.out)
     return table[table["tree"] == "chain"].astype(dict.fromkeys(KEYS, str)).set_index(KEYS).sort_index()
 
 
@@ -97,8 +98,8 @@ def test_sampled_rejection_is_decoded_live(base: list[str], tmp_path: Path) -> N
     plan = plan_study([*base, "tree=chain", "budget=4", *drawn, *own])
     assert [c.engine for c in plan.combinations] == ["live"] * 4
     done = run_study(plan, tmp_path / "study")
-    assert not done.failures and len(done.tables["records.csv"]) == 4 * 4
-    sizes = done.tables["sizes.csv"].groupby("length")["drafted_tokens"]
+    assert not done.failures and len(read_records(done.out)) == 4 * 4
+    sizes = read_table(done.out / "sizes.csv").groupby("length")["drafted_tokens"]
     assert (sizes.nunique().drop("svip-t0.05") > 1).all() and sizes.min()["sglang_adaptive-cs0x1x2-ui1-w0"] == 0
 
 

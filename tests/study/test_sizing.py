@@ -23,6 +23,7 @@ from specdraft.report.sized_table import sized_table
 from specdraft.report.study_files import read_study
 from specdraft.report.table import value_cell
 from specdraft.report.words import plain
+from specdraft.results.study_tables import read_records
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 from specdraft.study.sizing import sizing
@@ -61,7 +62,7 @@ def rows(base: list[str], folder: Path, tmp_path_factory: pytest.TempPathFactory
         for number, ways in enumerate((["tree.stop=goodput,budget"], ["pruning=adaptive"])):
             done = run_study(plan_study([*base, *TREE, *ways, "engine=live,replay"]), folder / str(number))
             assert not done.failures
-            parts.append(done.tables["records.csv"].astype(dict.fromkeys(KEYS, str)))
+            parts.append(read_records(done.out).astype(dict.fromkeys(KEYS, str)))
     table = pd.concat(parts)
     return table[table["tree"].str.startswith("best_first")].set_index(KEYS)[COUNTS].sort_index()
 

@@ -32,6 +32,7 @@ from specdraft.models.files import zoo_folder
 from specdraft.results.files import FILES
 from specdraft.results.journal import Journal
 from specdraft.results.metrics import COUNTS
+from specdraft.results.study_tables import read_records
 from specdraft.study.engines import live
 from specdraft.study.folder import rows_there
 from specdraft.study.ledger import Ledger
@@ -639,7 +640,7 @@ class TestKilled:
     def test_tiny_pair(self, base: list[str], tmp_path: Path) -> None:
         overrides = [*base, TREES, "budget=range(1,9)", "max_new_tokens=24"]
         whole = run_study(plan_study(overrides), tmp_path / "whole")
-        kill_at_random(overrides, tmp_path / "killed", len(whole.tables["records.csv"]), kills=5)
+        kill_at_random(overrides, tmp_path / "killed", len(read_records(whole.out)), kills=5)
         assert counts(tmp_path / "killed") == counts(tmp_path / "whole")
         for file in ("lengths.csv", "positions.csv", "nodes.csv"):
             assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
@@ -652,7 +653,7 @@ class TestKilled:
         overrides = [*base, "engine=replay", "tree=chain,kary", "budget=1,2,3", "sampling.temperature=0,1"]
         overrides += ["acceptance=topk", lengths]
         whole = run_study(plan_study(overrides), tmp_path / "whole")
-        kill_at_random(overrides, tmp_path / "killed", len(whole.tables["records.csv"]), kills=6)
+        kill_at_random(overrides, tmp_path / "killed", len(read_records(whole.out)), kills=6)
         for file in ("records.csv", "summary.csv", "lengths.csv", "positions.csv", "nodes.csv"):
             assert (tmp_path / "killed" / file).read_text() == (tmp_path / "whole" / file).read_text()
 
@@ -668,6 +669,6 @@ class TestKilled:
             "engine=live",
         ]
         whole = run_study(plan_study(overrides), tmp_path / "whole")
-        kill_at_random(overrides, tmp_path / "killed", len(whole.tables["records.csv"]), kills=4)
+        kill_at_random(overrides, tmp_path / "killed", len(read_records(whole.out)), kills=4)
         assert counts(tmp_path / "killed") == counts(tmp_path / "whole")
         assert manifest(tmp_path / "killed")["models"].keys() == {"zoo", "zoo-tiny"}

@@ -101,7 +101,7 @@ def counts(out: Path) -> dict[Any, Any]:
     for row in rows_in(out):
         one = json.loads(row.to_json())
         one["tally"] = {name: value for name, value in one["tally"].items() if not name.endswith("_s")}
-        found[row.key] = one
+        found[row.combination, row.weights, row.prompt_id, row.repeat] = one
     return found
 
 

@@ -15,6 +15,7 @@ from support.tiny_models import PairFolders
 
 from specdraft.bench.curve import CostCurve
 from specdraft.errors import ConfigError
+from specdraft.results.study_tables import read_records
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 from specdraft.trees import shapes
@@ -113,13 +114,13 @@ def test_toy_shapes_are_planned_and_replayed(base: list[str], tmp_path: Path) ->
     assert [(c.keys["nodes"], c.keys["depth"]) for c in plan.combinations[:3]] == [(5, 3), (5, 5), (5, 2)]
     outcome = run_study(plan, tmp_path / "out")
     assert outcome.failures == []
-    records = outcome.tables["records.csv"].set_index(["tree", "prompt_id"])
+    records = read_records(outcome.out).set_index(["tree", "prompt_id"])
     assert len(records) == 5 * 4
     live = run_study(
         plan_study([*base, "tree=fork,shallow", "budget=5", "engine=live"], tmp_path / "configs"), tmp_path / "live"
     )
     counts = ["steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
-    decoded = live.tables["records.csv"].set_index(["tree", "prompt_id"])[counts]
+    decoded = read_records(live.out).set_index(["tree", "prompt_id"])[counts]
     assert len(decoded) == 2 * 4
     pd.testing.assert_frame_equal(records.loc[decoded.index, counts], decoded, check_categorical=False)
 

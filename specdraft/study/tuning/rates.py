@@ -38,8 +38,8 @@ def rates_of(
     plan = plan_study([*asked, *overrides], config_dir)
     mine = next(one.identifier for one in plan.combinations if not one.shape.reference)
     study = run_study(plan, out / FOLDER, progress=progress)
-    steps = study.tables["steps.csv"]
-    return by_depth(steps[steps["combination"] == mine], study.tables["records.csv"])
+    tables = study.tables_of([mine])
+    return by_depth(tables["steps.csv"], tables["records.csv"])
 
 
 def by_depth(steps: pd.DataFrame, records: pd.DataFrame) -> list[Interval]:

@@ -161,11 +161,11 @@ def _fields(
     Raises:
         ConfigError: nothing is known of the first point.
     """
-    records, rows = outcome.tables["records.csv"], outcome.tables["summary.csv"].set_index("combination")
+    rows = outcome.tables["summary.csv"].set_index("combination")
     fields, left_out = dict[CostPoint, Field](), list[str]()
     for point in plan.points:
         here = [name for name, one in plan.combinations.items() if cost_point(one) == point]
-        named = records[records["combination"].isin(here)]
+        named = outcome.tables_of([name for name in here if name in rows.index])["records.csv"]
         why = f"times are not reliable: {doubts[point]}" if point in doubts else ""
         if not why and named["est_speedup"].isna().any():
             why = "its costs are not known"

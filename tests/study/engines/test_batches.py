@@ -206,8 +206,9 @@ def test_tables_have_the_batch_and_its_latencies(
     base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-    tables = run_study(plan_study([*base, "tree=kary", "budget=3"]), tmp_path / "out").tables
-    records, summary = tables["records.csv"], tables["summary.csv"]
+    outcome = run_study(plan_study([*base, "tree=kary", "budget=3"]), tmp_path / "out")
+    summary = outcome.tables["summary.csv"]
+    records = outcome.tables_of([*summary["combination"]])["records.csv"]
     assert summary["batch"].tolist() == [1, 3]
     for _, row in summary.iterrows():
         waited = records.loc[records["batch"] == row["batch"], "latency_s"]
