@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = tuple(number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)))
+RESUMED = ("sweep", "train", "tune")  # commands that go on where they were
 ENOUGH = 3  # this signal ends the process wherever it is; the one before it says so
 
 
@@ -30,7 +31,8 @@ def main() -> None:
         try:
             _run()
         except (KeyboardInterrupt, Stopped) as stop:
-            _say("interrupted; run the same command again to resume")
+            command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+            _say("interrupted" + "; run the same command again to resume" * (command in RESUMED))
             sys.exit(stop.exit_code if isinstance(stop, Stopped) else 128 + signal.SIGINT)
 
 

@@ -36,17 +36,17 @@ def bench_attention(
     say_while_loading()
     from specdraft.bench.attention import AttentionRun
     from specdraft.bench.attention_plan import plan_attention
-    from specdraft.results.files import check_folder_writable
+    from specdraft.study.folder import locked
 
     plan = plan_attention(overrides or [], config_dir)
-    check_folder_writable(out)
     run = AttentionRun(plan)
-    try:
-        with shown_progress(console(stderr=True)) as progress:
-            run.run(progress)
-    finally:
-        if run.rows:
-            _write_and_show(run, out, as_json)
+    with locked(out, "benchmark"):
+        try:
+            with shown_progress(console(stderr=True)) as progress:
+                run.run(progress)
+        finally:
+            if run.rows:
+                _write_and_show(run, out, as_json)
     if run.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -33,20 +33,20 @@ def bench_methods(
     repeat until timing alone leaves no speed-up wider than bench.width, at most bench.max_rounds or bench.max_s.
     """
     say_while_loading()
-    from specdraft.results.files import check_folder_writable
+    from specdraft.study.folder import locked
     from specdraft.study.method_plan import plan_methods
     from specdraft.study.methods import MethodsRun
 
     plan = plan_methods(overrides or [], config_dir)
     folder = out or Path("results") / "methods" / plan.target.spec.name
-    check_folder_writable(folder)
     run = MethodsRun(plan)
-    try:
-        with shown_progress(console(stderr=True)) as progress:
-            run.run(progress)
-    finally:
-        if run.measured:
-            _write_and_show(run, folder, as_json)
+    with locked(folder, "benchmark"):
+        try:
+            with shown_progress(console(stderr=True)) as progress:
+                run.run(progress)
+        finally:
+            if run.measured:
+                _write_and_show(run, folder, as_json)
     if run.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -112,13 +112,14 @@ def replay(
 
     from specdraft.results.files import check_file_writable
     from specdraft.study.plan import one_or_two_combinations
-    from specdraft.study.refusals import refuse_engine
+    from specdraft.study.refusals import refuse_engine, refuse_without_effect
     from specdraft.traces.store import TraceStore, default_folder
     from specdraft.viewer.replayed import recorded, replayed
     from specdraft.viewer.step_files import StepFiles
     from specdraft.viewer.steps import about
 
     refuse_engine("replay", overrides or [], "replay")
+    refuse_without_effect("replay", overrides or [], ("max_time_s",), "nothing is decoded")
     combinations = [
         replace(combination, settings=replace(combination.settings, engine="replay"))
         for combination in one_or_two_combinations("replay", overrides or [], config_dir)

@@ -29,18 +29,22 @@ TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))}|\d+\.parquet)\.\d+\.tm
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path, what: str = "sweep") -> Iterator[None]:
     """A folder that nobody else writes into meanwhile; it is made if it is not there.
 
+    Args:
+        out: the folder.
+        what: writes there, for the message.
+
     Raises:
-        ResultsError: another sweep writes there, or the folder cannot be written.
+        ResultsError: another one writes there, or the folder cannot be written.
     """
     lock = FileLock(out / LOCK)
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ResultsError(f"{out}: another sweep is writing here") from error
+        raise ResultsError(f"{out}: another {what} is writing here") from error
     except OSError as error:
         raise cannot_write(out, error) from error
     try:

@@ -152,7 +152,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
         raise ConfigError(f"no combination is left to run; {skipped[0][0]}: {skipped[0][1]}")
     refuse_swept_answers(prompts, combinations)
     engines = {combination.engine for combination in combinations}
-    refuse_costs_unused(settings, engines)
+    refuse_costs_unused(settings, combinations)
     refuse_time_unused(settings, engines)
     _check_predictors(combinations)
     refuse_beside_server(settings, combinations)

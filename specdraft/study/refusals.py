@@ -90,13 +90,17 @@ def refuse_bundled_path(overrides: Iterable[str], spec: PromptSpec) -> None:
         raise ConfigError(f"{bundled[0]} does not go with prompts.path={spec.path}; leave one of them out")
 
 
-def refuse_costs_unused(settings: Settings, engines: Iterable[str]) -> None:
-    """Raise `ConfigError` where it is said how costs are measured and no combination is replayed."""
-    if "replay" not in engines:
-        for key, usual in asdict(CostSpec()).items():
-            if (value := getattr(settings.cost, key)) != usual:
-                why = "nothing is replayed, and live times are measured"
-                raise ConfigError(f"cost.{key}={value} has no effect: {why}")
+def refuse_costs_unused(settings: Settings, combinations: Iterable[Combination]) -> None:
+    """Raise `ConfigError` where it is said how costs are measured and no combination is replayed. A table of costs is
+    for live policies too that weigh them."""
+    live = [*combinations]
+    if any(combination.engine == "replay" for combination in live):
+        return
+    weighed = any(policy.needs_costs for one in live for policy in (one.pruning, one.length))
+    for key, usual in asdict(CostSpec()).items():
+        if (value := getattr(settings.cost, key)) != usual and not (weighed and key == "table"):
+            why = "nothing is replayed, and live times are measured"
+            raise ConfigError(f"cost.{key}={value} has no effect: {why}")
 
 
 def refuse_time_unused(settings: Settings, engines: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from specdraft.errors import ConfigError, ModelError, PromptError, ResultsError
 from specdraft.results.files import check_folder_writable, write_atomically
+from specdraft.study.folder import LOCK, locked
 
 WORK, CARD, LOG = ".training", "README.md", "training_log.csv"
 HEADS, SINGLE, WHOLE = "medusa_lm_head.safetensors", "model.safetensors", "target"
@@ -25,12 +26,13 @@ def claimed(out: Path, fresh: bool) -> Iterator[None]:
     """Make the folder, or go on with one that a killed run left; of what cannot be meant nothing stays.
 
     Raises:
-        ResultsError: it holds something else.
+        ResultsError: it holds something else, or another training writes there.
     """
     new, begun = not out.exists(), (out / WORK).exists()
-    _claim(out, fresh)
     try:
-        yield
+        with locked(out, "training"):
+            _claim(out, fresh)
+            yield
     except (ConfigError, PromptError, ModelError):
         if not begun:
             shutil.rmtree(out / WORK)
@@ -40,7 +42,7 @@ def claimed(out: Path, fresh: bool) -> Iterator[None]:
 
 
 def _claim(out: Path, fresh: bool) -> None:
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    there = {path.name for path in out.iterdir()} - {LOCK}
     if there and not there & {WORK, LOG}:
         raise ResultsError(f"--out {out}: holds other files; choose another folder")
     if LOG in there and not fresh:

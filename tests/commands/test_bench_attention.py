@@ -14,6 +14,7 @@ from specdraft.attention import contestants
 from specdraft.bench import attention, attention_clock, attention_plan
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.report.attention import AttentionReport
+from specdraft.study.folder import locked
 
 TINY = ["batch=1", "context=8,20", "nodes=3", "tree=chain,kary", "geometry=zoo", "max_rounds=2"]
 
@@ -116,5 +117,13 @@ def test_what_is_measured_when_it_is_interrupted_is_written(
     monkeypatch.setattr(attention.AttentionRun, "_measured", interrupted)
     monkeypatch.setattr(AttentionReport, "charts", {})
     done = run("bench", "attention", *TINY, "contestants=dense", "--out", tmp_path / "out")
-    assert done.code == 130
+    assert done.code == 130 and done.err.splitlines()[-1] == "interrupted"
     assert len(pd.read_csv(tmp_path / "out" / "attention.csv")) == 2
+
+
+def test_two_do_not_write_one_folder(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked(out, "benchmark"):
+        done = run("bench", "attention", *TINY, "--out", out)
+    assert done.code == USAGE and f"{out}: another benchmark is writing here" in one_line(done)
+    assert list(out.iterdir()) == []

@@ -386,6 +386,7 @@ CHAIN = ("pair=zoo", "tree=chain", "budget=2")
         (("certify", "engine=replay"), "engine=replay has no effect in certify"),
         (("generate", "x", "repeats=3"), "repeats=3 has no effect in generate: it is for a whole study"),
         (("replay", "x", "output.steps=true"), "output.steps=true has no effect in replay"),
+        (("replay", "x", "max_time_s=1"), "max_time_s=1 has no effect in replay: nothing is decoded"),
         (("certify", "report=false"), "report=false has no effect in certify"),
         (("generate", "x", "prompts.limit=3"), "prompts.limit=3 has no effect in generate: the prompt is the one"),
         (("generate", "x", "prompts=jsonl", "prompts.path=p.jsonl"), "prompts=jsonl has no effect in generate"),

@@ -11,6 +11,7 @@ from support.asked import prompts_of, tiny_pair_of
 from support.tiny_models import PairFolders
 
 from specdraft.bench import costs
+from specdraft.bench.cost_file import write_costs
 from specdraft.bench.curve import Circumstances, CostCurve
 from specdraft.errors import ConfigError
 from specdraft.prediction.pruning import NoPruning
@@ -123,6 +124,20 @@ def test_the_figure_shows_both_and_no_tree(rows: pd.DataFrame, folder: Path) -> 
     assert own["plain_tokens_per_s"] == pytest.approx(table.loc[(replayed, FIXED), "plain_tokens_per_s"])
     assert f"{table.loc[replayed, 'tokens_per_s'].max():.1f} tokens per second" in plain(figure.caption)
     assert sized(canvas_of(findings_of(read_study(folder / "1")))) is None
+
+
+def test_a_table_of_costs_sizes_live_trees(base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing is replayed; without what weighs costs it has no effect."""
+    monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
+    table, flat = tmp_path / "costs.json", [[1, 2, 16], [0.001] * 3, [0.01, 1.0, 1.0], 0.01, 0.001, 0.0, 0.02, 0.01]
+    dear = CostCurve(*flat, 1, "a processor", Circumstances("2026-01-01", 0.0, 1.0, {}))  # type: ignore[arg-type]
+    write_costs(table, plan_study([*base, "engine=live", *TREE]).combinations[0].pair, [dear])
+    asked = [*base, "engine=live", f"cost.table={table}", *TREE]
+    done = run_study(plan_study([*asked, "tree.stop=goodput"]), tmp_path / "out")
+    sized = done.tables["summary.csv"].query("tree == 'best_first-calibrated-goodput'")
+    assert not done.failures and sized["drafted_tokens"].tolist() == [0]  # two tokens cost as much as a hundred
+    with pytest.raises(ConfigError, match="has no effect: nothing is replayed"):
+        plan_study(asked)
 
 
 def test_what_a_stop_means() -> None:

@@ -19,6 +19,7 @@ from support.tiny_models import PairFolders
 from specdraft.commands.options import USAGE
 from specdraft.drafters.pair import Pair
 from specdraft.models.output_layer import OutputLayer
+from specdraft.study.folder import locked
 from specdraft.study.plan import one_combination
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED
@@ -392,6 +393,14 @@ def test_bad_input(run: Run, base: list[str], tmp_path: Path, kind: str, words: 
     assert (told.code, told.out) == (USAGE, "")
     assert said in told.err and "Traceback" not in told.err
     assert not (tmp_path / "out").exists()
+
+
+def test_two_do_not_write_one_folder(run: Run, base: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked(out, "training"):
+        told = run("train", "medusa", *base, "--out", out)
+    assert told.code == USAGE and f"{out}: another training is writing here" in told.err
+    assert list(out.iterdir()) == []
 
 
 def test_too_little_to_learn_from(run: Run, base: list[str], tmp_path: Path) -> None:
