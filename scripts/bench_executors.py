@@ -34,7 +34,7 @@ from specdraft.traces.store import TraceStore
 
 TREES = "tree=chain,kary,branching,beam,wide,sequoia,measured"
 STUDIES = {
-    "replay": [TREES, "budget=1,2,3,4,5,6,7,8,10,12,14,16,20,24,28,32,40,48,56,64", "cost.measure=off"],
+    "replay": [TREES, "budget=range(1,65)", "max_new_tokens=32,48,64", "cost.measure=off"],
     "live": ["tree=chain,kary", "budget=2,4,8", "engine=live"],
 }
 H100_8B = {"live_row_s": 0.16}  # 64 tokens in 26 steps of 6 ms: 16 GB of weights at 3.35 TB/s, and a quarter more

@@ -333,3 +333,11 @@ def _encode(files: PairFiles, prompt: Prompt, template: str, settings: Settings,
 def model_label(spec: ModelSpec) -> str:
     """A hub id or bundled name as it is, a folder by its last part."""
     return Path(spec.path).name if spec.path.startswith(("/", ".", "~")) else spec.path
+
+
+def largest_first(combinations: Iterable[Combination]) -> list[Combination]:
+    """Shape by shape, large trees before the small ones, which share their work."""
+    place: dict[int, int] = {}
+    for combination in combinations:
+        place.setdefault(id(combination.shape), len(place))
+    return sorted(combinations, key=lambda c: (place[id(c.shape)], -c.limits.nodes))

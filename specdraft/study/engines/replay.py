@@ -24,7 +24,7 @@ from specdraft.replay.redraft import Redrafting
 from specdraft.replay.replayer import Replayer, dynamic_trees, most_children
 from specdraft.results.kept_tables import OFFSETS, RELIABILITY, TEXTS
 from specdraft.results.parts import ReplayedRows
-from specdraft.study.combination import Combination, SameTexts, by_texts
+from specdraft.study.combination import Combination, SameTexts, by_texts, largest_first
 from specdraft.study.engines.base import Event, Failed, LeftOut, Measured, Replayed, TextCalibration, Work
 from specdraft.study.engines.costs import cost_point, costs_of
 from specdraft.study.engines.lengths import chains_for_lengths
@@ -131,7 +131,7 @@ class ReplayEngine:
         self.watch.stage("replay", _rows_of(work, group), "rows")
         yield from _together(
             _replay_or_fail(work, prepared.replayer_of(combination), combination, group.repeats)
-            for combination in _largest_first(group.combinations)
+            for combination in largest_first(group.combinations)
             if work.due_rows(combination, group.repeats)
         )
         if (told := _reliability(group, prepared.replayer)) is not None:
@@ -259,14 +259,6 @@ def _reliability(group: SameTexts, replayer: Replayer) -> pd.DataFrame | None:
 def _texts_of(group: SameTexts) -> dict[str, Any]:
     """What says which texts these are."""
     return {name: group.combinations[0].keys[name] for name in TEXTS}
-
-
-def _largest_first(combinations: Iterable[Combination]) -> list[Combination]:
-    """Shape by shape, large trees before the small ones, which share their work."""
-    place: dict[int, int] = {}
-    for combination in combinations:
-        place.setdefault(id(combination.shape), len(place))
-    return sorted(combinations, key=lambda c: (place[id(c.shape)], -c.limits.nodes))
 
 
 def _rows_on(work: Work, combinations: Iterable[Combination], repeats: range, names: Container[str]) -> int:

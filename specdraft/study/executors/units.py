@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from specdraft.prompts import Prompt, turn_of_name
-from specdraft.study.combination import Combination, by_texts
+from specdraft.study.combination import Combination, by_texts, largest_first
 from specdraft.study.engines.base import Due, Work
 
 DESCRIBE, RECORD, COSTS, ROWS = "describe", "record", "costs", "rows"
@@ -102,11 +102,11 @@ def _by_combinations(work: Work, workers: int) -> Iterator[Work]:
         whole = _due(work, filter(_at_once, group.combinations), repeats=group.repeats)
         if whole.due:
             yield whole
-        due = [one for one in static if work.due_rows(one, group.repeats)]
+        due = [one for one in largest_first(static) if work.due_rows(one, group.repeats)]
         count = min(len(due), workers * UNITS_OF_A_WORKER)
-        for number in range(count):
-            part = _due(work, due[number::count], repeats=group.repeats)
-            yield replace(part, combinations=static)
+        for number in range(count):  # trees that share their work stay together
+            some = due[number * len(due) // count : (number + 1) * len(due) // count]
+            yield replace(_due(work, some, repeats=group.repeats), combinations=static)
 
 
 def _at_once(combination: Combination) -> bool:

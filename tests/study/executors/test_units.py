@@ -76,6 +76,17 @@ def test_what_is_measured_of_scores_is_so_once(base: list[str]) -> None:
     assert len(dynamic) == 1 and len(rows) > 4
 
 
+@pytest.mark.parametrize("workers", [1, 2, 50])
+def test_budgets_of_one_shape_stay_together(base: list[str], workers: int) -> None:
+    """They share their work, and a unit of every second one would do it again."""
+    work = work_of(plan_study([*base, "tree=chain,kary,wide", "budget=range(2,8)", "cost.measure=off"]), "replay")
+    shapes = {one.identifier: one.shape.label for one in work.combinations}
+    (_, cut) = phases("replay", work, workers)
+    parts = [{shapes[name] for name, _ in unit.work.due} for unit in cut.units]
+    assert len(parts) == min(4 * workers, len(shapes))
+    assert sum(map(len, parts)) <= len(set(shapes.values())) + len(parts) - 1
+
+
 def test_turns_of_one_prompt_stay_together() -> None:
     prompts = [Prompt(f"{n}{turn}", "all", "x") for n in range(7) for turn in ("", "@turn2", "@turn3")]
     groups = shards(prompts, 3)
