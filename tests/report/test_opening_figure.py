@@ -9,7 +9,18 @@ import pandas as pd
 from support.made_studies import write_study
 
 from specdraft.report.figures.canvas import Canvas, canvas_of
-from specdraft.report.figures.opening import BEST, END, LINE, MOST_NAMED, apart, block_efficiency, closest_to_the_best
+from specdraft.report.figures.opening import (
+    BEST,
+    END,
+    LETTER,
+    LINE,
+    MOST_NAMED,
+    apart,
+    block_efficiency,
+    closest_to_the_best,
+    lanes_of,
+    pixel,
+)
 from specdraft.report.findings import findings_of
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
@@ -51,6 +62,19 @@ def test_what_is_best_at_each_budget_is_that_of_the_leads(tmp_path: Path) -> Non
     for _, rows in best.groupby("panel"):
         said = rows["middle"].notna().sum()
         assert said == sum(one != other for one, other in pairwise([None, *rows["name"]]))
+
+
+def test_names_below_each_other_do_not_touch_and_the_short_runs_give_way(tmp_path: Path) -> None:
+    drawn = canvas(tmp_path, budgets=(1, 64))
+    ends = [(n, n) for n in range(1, 17)] + [(17, 64)]
+    runs = [(f"shape {first} and 1 equal", first, last) for first, last in ends]
+    lanes = lanes_of(runs, drawn)
+    assert lanes[-1] == 0 and set(lanes) == {0, 1, 2, None}
+    for lane in range(3):
+        places = [
+            pixel(drawn, (first * last) ** 0.5) for (_, first, last), at in zip(runs, lanes, strict=True) if at == lane
+        ]
+        assert all(later - place >= len(runs[0][0]) * LETTER for place, later in pairwise(places))
 
 
 def test_names_do_not_touch_and_move_as_little_as_they_can() -> None:

@@ -4,7 +4,7 @@ them which shape is best at each budget."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from math import log2
 from typing import Any
@@ -33,7 +33,6 @@ SPACE = 13  # pixels between two names
 ROW = HEIGHT + 36  # pixels from the top to the row of the best
 LANES = 3  # rows of names below it
 LETTER = 5.6  # pixels
-BREAK = "\n"
 LINE, END, BEST = "line", "end", "best"  # parts of the figure
 
 
@@ -94,19 +93,14 @@ def _foot(group: list[float], gap: float) -> float:
 
 
 def _best(canvas: Canvas) -> pd.DataFrame:
-    """A row per panel and budget with what is best there; a name stands once for budgets that follow each other, on a
-    line of its own where there is no room beside others."""
+    """A row per panel and budget with what is best there; a name stands once for budgets that follow each other."""
     rows = []
     for panel in canvas.panels:
         heads = [lead for lead in canvas.findings.leads if lead.panel == panel and lead.verdict != ALONE]
-        ends = [0.0] * LANES  # how far each row of names is filled
-        for name, run in groupby(heads, key=_said):
-            budgets = list(run)
+        runs = [(name, list(run)) for name, run in groupby(heads, key=_said)]
+        lanes = lanes_of([(name, run[0].budget, run[-1].budget) for name, run in runs], canvas)
+        for (name, budgets), lane in zip(runs, lanes, strict=True):
             first, last = budgets[0].budget, budgets[-1].budget
-            middle = _pixel(canvas, (first * last) ** 0.5)
-            left = middle - len(name) * LETTER / 2
-            lane = next((lane for lane in range(LANES) if ends[lane] <= left), min(range(LANES), key=ends.__getitem__))
-            ends[lane] = middle + len(name) * LETTER / 2 + LETTER
             rows += [
                 {
                     "panel": panel,
@@ -115,16 +109,33 @@ def _best(canvas: Canvas) -> pd.DataFrame:
                     "sure": "all equal" if lead.verdict == EQUAL else "clear" if lead.verdict == CLEAR else "open",
                     "first": first,
                     "last": last,
-                    "middle": (first * last) ** 0.5 if lead is budgets[0] else None,
-                    "name": BREAK * lane + name,
+                    "middle": (first * last) ** 0.5 if lead is budgets[0] and lane is not None else None,
+                    "name": name,
+                    "lane": lane,
                 }
                 for lead in budgets
             ]
     return pd.DataFrame(rows)
 
 
+def lanes_of(runs: Sequence[tuple[str, float, float]], canvas: Canvas) -> list[int | None]:
+    """On which line the name of each run of budgets stands, the long ones first: the first one with room for it; None
+    where there is none, as its symbols say what it is."""
+    lanes: list[int | None] = [None] * len(runs)
+    taken: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
+    for place in sorted(range(len(runs)), key=lambda n: runs[n][1] / runs[n][2]):
+        name, first, last = runs[place]
+        middle, half = pixel(canvas, (first * last) ** 0.5), (len(name) + 1) * LETTER / 2
+        left, right = middle - half, middle + half
+        free = (lane for lane in range(LANES) if all(right <= start or end <= left for start, end in taken[lane]))
+        if (lane := next(free, None)) is not None:
+            taken[lane].append((left, right))
+            lanes[place] = lane
+    return lanes
+
+
 def _lanes(best: pd.DataFrame) -> int:
-    return 1 + int(best["name"].str.count(BREAK).max())
+    return 1 + int(best["lane"].max())
 
 
 def _said(lead: Lead) -> str:
@@ -134,7 +145,7 @@ def _said(lead: Lead) -> str:
     return visible(lead.tree) + (f" and {more} equal" if more else "")
 
 
-def _pixel(canvas: Canvas, budget: float) -> float:
+def pixel(canvas: Canvas, budget: float) -> float:
     """Where a budget stands on the axis, in pixels."""
     low, high = (float(end) for end in (canvas.curves["budget"].min(), canvas.curves["budget"].max()))
     return _width(canvas) * log2(budget / low) / log2(high / low)
@@ -149,7 +160,7 @@ def _chart(canvas: Canvas, shapes: list[str], best: pd.DataFrame, top: float) ->
     layers = [
         *_lines(canvas, shapes, x, top),
         *_names(canvas, shapes, x, top),
-        *(_ribbon(canvas, shapes, x) if len(best) else []),
+        *(_ribbon(canvas, shapes, x, _lanes(best)) if len(best) else []),
     ]
     chart = alt.layer(*layers).properties(width=_width(canvas), height=HEIGHT)
     chart.data = named("opening")
@@ -219,7 +230,7 @@ def _names(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]
     ]
 
 
-def _ribbon(canvas: Canvas, shapes: list[str], x: alt.X) -> list[Any]:
+def _ribbon(canvas: Canvas, shapes: list[str], x: alt.X, lanes: int) -> list[Any]:
     """The best of each budget, below the axis: filled where its lead is clear."""
     marks, row = _marks(canvas, shapes), alt.value(ROW)
     tips = [("shown", "best"), ("budget", "node budget"), ("sure", "lead")]
@@ -229,16 +240,19 @@ def _ribbon(canvas: Canvas, shapes: list[str], x: alt.X) -> list[Any]:
     points = filled_where(_part(BEST), "datum.sure === 'clear'", _scale(canvas, shapes))
     there = alt.condition("datum.sure === 'all equal'", alt.value(0), alt.value(1))
     points = points.encode(x=x, y=row, shape=marks["shape"], opacity=there, tooltip=tooltip)
-    said = _part(BEST, "isValid(datum.middle)")
-    said = said.mark_text(fontSize=10.5, baseline="top", dy=8, color=GREY, lineBreak=BREAK, lineHeight=SPACE)
-    said = said.encode(x=alt.X("middle:Q"), y=row, text="name:N")
+    said = (
+        _part(BEST, "isValid(datum.middle)", f"datum.lane === {lane}")
+        .mark_text(fontSize=10.5, baseline="top", dy=8 + SPACE * lane, color=GREY)
+        .encode(x=alt.X("middle:Q"), y=row, text="name:N")
+        for lane in range(lanes)
+    )
     head = (
         _part(BEST)
         .transform_aggregate(groupby=["panel"])
         .mark_text(align="right", text="best", fontSize=10.5, color=GREY)
     )
     head = head.encode(x=alt.value(-5), y=row)
-    return [head, run, points, said]
+    return [head, run, points, *said]
 
 
 def _key(canvas: Canvas, curves: pd.DataFrame, shapes: list[str], best: pd.DataFrame) -> Text:
