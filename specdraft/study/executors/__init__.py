@@ -52,4 +52,4 @@ def _crew(settings: Settings, store: TraceStore) -> Crew:
         share = share_of(settings)
         return RayCrew(share.workers, store.folder, share.threads, share.gpus, None)
     threads = Threads(settings.threads or 1, settings.threads or 1)
-    return RayCrew(resources.workers, store.folder, threads, resources.gpus, resources.address)
+    return RayCrew(resources.workers, store.folder, threads, resources.gpus_of_worker, resources.address)
