@@ -64,6 +64,15 @@ def test_blocks_are_in_their_order_and_not_taken_apart() -> None:
     assert not any(name.startswith("model.layers.0.") for name in placed)
 
 
+def test_what_shares_weights_goes_where_they_are() -> None:
+    model = torch.nn.Module()
+    model.first, model.second, model.third = (torch.nn.Linear(8, 8) for _ in range(3))
+    model.third.weight = model.second.weight
+    assert [*divided(model, NUMBERED[:2]).values()] == [NUMBERED[0], NUMBERED[1], NUMBERED[1]]
+    model.third.weight = model.first.weight
+    assert [*divided(model, NUMBERED[:2]).values()] == [NUMBERED[0], NUMBERED[1], NUMBERED[0]]
+
+
 @pytest.fixture
 def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cards, and the hooks between modules that `transformers` sets where they are two devices."""
