@@ -78,7 +78,7 @@ class Driver:
 
     def run(self, engine: str, work: Work, pair: PairOnDemand) -> Iterator[Event]:
         """See `Executor.run`."""
-        for phase in phases(engine, work, len(self._crew.workers)):
+        for phase in phases(engine, work, self._crew.seats):
             yield from self._run(phase)
 
     def _run(self, phase: Phase) -> Iterator[Event]:
@@ -109,9 +109,10 @@ class Driver:
                         self._ended(phase, busy.pop(worker))
                     case Broke(worker, error):
                         yield from self._broke(busy.pop(worker), error)
-                    case Lost(worker, why) if worker in busy:
+                    case Lost(worker, why, True):
                         yield from self._lost(busy.pop(worker), why, waiting)
-                    case Lost(_, why):
+                    case Lost(worker, why):
+                        waiting.extendleft([busy.pop(worker)] if worker in busy else [])
                         self._lost_idle(why)
 
     def _tell(self, busy: Mapping[str, _Unit]) -> None:
@@ -119,12 +120,14 @@ class Driver:
         self._progress.workers({name: busy[name].says if name in busy else "waiting" for name in self._crew.workers})
 
     def _lost_idle(self, why: str) -> None:
-        """A worker that ends without anything to do will do so again. Raises `ResultsError` where many do."""
+        """What a worker was not doing costs no unit anything. Raises `ResultsError` where many end and none does
+        anything."""
         self._idle_losses += 1
-        if self._idle_losses > MOST_LOSSES * max(1, len(self._crew.workers)):
+        if self._idle_losses > MOST_LOSSES * self._crew.seats:
             raise ResultsError(f"workers end as soon as they begin ({why})")
 
     def _ended(self, phase: Phase, one: _Unit) -> None:
+        self._idle_losses = 0
         if phase.kind != ROWS:
             self._progress.done(one.unit.amount)
 

@@ -13,9 +13,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message
+from specdraft.study.executors.crew import BEGUN, Broke, Crew, Did, Ended, Lost, Message
 from specdraft.study.executors.units import Unit
 from specdraft.study.executors.worker import Threads, Worker
+from specdraft.traces.store import TraceStore
 
 WAIT_S = 0.5
 GOODBYE_S = 5.0  # for a worker to be gone
@@ -23,11 +24,12 @@ GOODBYE_S = 5.0  # for a worker to be gone
 
 @dataclass
 class _Hand:
-    """A worker; `seat`: which of the shares of this machine it has."""
+    """A worker; `seat`: which of the shares of this machine it has; `begun`: it has a unit, and has begun it."""
 
     process: SpawnProcess
     pipe: Connection
     seat: int
+    begun: bool = False
 
 
 class ProcessCrew(Crew):
@@ -43,9 +45,14 @@ class ProcessCrew(Crew):
     def __init__(self, workers: int, traces: Path, threads: Threads, devices: Sequence[str] = ()) -> None:
         self._traces, self._threads, self._devices = traces, threads, devices
         self._hands: dict[str, _Hand] = {}
-        self._number = 0
+        self._seats, self._number = workers, 0
         for seat in range(workers):
             self._hire(seat)
+
+    @property
+    def seats(self) -> int:
+        """See `Crew.seats`."""
+        return self._seats
 
     @property
     def workers(self) -> Sequence[str]:
@@ -68,13 +75,18 @@ class ProcessCrew(Crew):
         by_pipe = {hand.pipe: worker for worker, hand in self._hands.items()}
         for pipe in wait([*by_pipe], WAIT_S):
             assert isinstance(pipe, Connection)
-            yield self._read(by_pipe[pipe], pipe)
+            if (message := self._read(by_pipe[pipe], pipe)) is not None:
+                yield message
 
-    def _read(self, worker: str, pipe: Connection) -> Message:
+    def _read(self, worker: str, pipe: Connection) -> Message | None:
+        """What a worker said; None where it only begins."""
         try:
             said = pipe.recv()
         except Exception as error:  # torn in the middle, or the end
             return self._lose(worker, error)
+        self._hands[worker].begun = said is not None and not isinstance(said, Exception)
+        if isinstance(said, str):
+            return None
         if said is None:
             return Ended(worker)
         return Broke(worker, said) if isinstance(said, Exception) else Did(worker, said)
@@ -83,7 +95,7 @@ class ProcessCrew(Crew):
         hand = self._replace(worker)
         code = hand.process.exitcode
         why = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}" if code else str(error)
-        return Lost(worker, f"process {hand.process.pid}: {why}")
+        return Lost(worker, f"process {hand.process.pid}: {why}", hand.begun)
 
     def _replace(self, worker: str) -> _Hand:
         """End a worker, and hire another one in its place. Returns the one that went."""
@@ -121,13 +133,14 @@ def _work(pipe: Connection, traces: Path, threads: Threads, device: str | None) 
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    worker = Worker(traces, threads)
+    worker = Worker(TraceStore(traces), threads)
     while True:
         try:
             unit: Unit = pipe.recv()
         except (EOFError, OSError):
             return
         try:
+            pipe.send(BEGUN)
             for event in worker.run(unit):
                 pipe.send(event)
             pipe.send(None)
