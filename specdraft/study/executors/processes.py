@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -19,6 +20,7 @@ from specdraft.study.executors.worker import Threads, Worker
 from specdraft.traces.store import TraceStore
 
 WAIT_S = 0.5
+OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 GOODBYE_S = 5.0  # for a worker to be gone
 
 
@@ -112,7 +114,8 @@ class ProcessCrew(Crew):
         device = self._devices[seat] if self._devices else None
         given = (theirs, self._traces, self._threads, device)
         process = get_context("spawn").Process(target=_work, args=given, daemon=True, name=f"specdraft-{self._number}")
-        process.start()
+        with _held_back():
+            process.start()
         theirs.close()
         self._hands[process.name] = _Hand(process, ours, seat)
 
@@ -126,10 +129,21 @@ class ProcessCrew(Crew):
         self._hands = {}
 
 
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """What a terminal sends waits, here and in processes that begin meanwhile, which cannot be told so soon."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(pipe: Connection, traces: Path, threads: Threads, device: str | None) -> None:
     """The life of a worker: units in, events out; it ends with whoever hired it."""
-    for name in (signal.SIGINT, signal.SIGHUP):  # the terminal tells the driver, which ends its workers
-        signal.signal(name, signal.SIG_IGN)
+    for number in OF_TERMINALS:  # the driver is told too, and ends its workers
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINALS)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_end_with_parent, daemon=True).start()
