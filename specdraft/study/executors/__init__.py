@@ -30,11 +30,24 @@ def executor_of(plan: StudyPlan, store: TraceStore, progress: Progress) -> Itera
         return
     from specdraft.study.executors.driver import Driver
 
-    crew = _crew(plan.settings, store)
+    with _as_raised():
+        crew = _crew(plan.settings, store)
+        try:
+            yield Driver(crew, progress)
+        finally:
+            crew.close()
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    """What asks for an end, Ctrl-C say, is raised as it was: where it meets compiled code in the middle of a call, Python
+    says that the call returned a result with an exception set."""
     try:
-        yield Driver(crew, progress)
-    finally:
-        crew.close()
+        yield
+    except SystemError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
 
 
 def _crew(settings: Settings, store: TraceStore) -> Crew:

@@ -73,11 +73,14 @@ class RayCrew(Crew):
         self._there = time.monotonic()  # when a worker was there last
 
     def _begin(self, cpus: int, address: str | None) -> None:
-        where = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
+        begun = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        where = {"address": address} if address else begun
         try:
             self._ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise ConfigError(f"resources.address={address}: no cluster answers there ({first_line(error)})") from error
+            what = f"resources.address={address}: no cluster answers there"
+            problem = what if address else "executor=ray: no cluster can be begun here"
+            raise ConfigError(f"{problem} ({first_line(error)})") from error
 
     def _room(self, workers: int | None, gpus: int | None, cpus: int) -> tuple[int, int]:
         """Workers, and graphics cards of each. Raises `ConfigError` where the cluster has too few cards."""
