@@ -40,8 +40,8 @@ def executor_of(plan: StudyPlan, store: TraceStore, progress: Progress) -> Itera
 
 @contextmanager
 def _as_raised() -> Iterator[None]:
-    """What asks for an end, Ctrl-C say, is raised as it was: where it meets compiled code in the middle of a call, Python
-    says that the call returned a result with an exception set."""
+    """What asks for an end, Ctrl-C say, is raised as it was: of a call of compiled code that it meets, Python says
+    that it returned a result with an exception set."""
     try:
         yield
     except SystemError as error:

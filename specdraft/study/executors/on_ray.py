@@ -153,12 +153,13 @@ class RayCrew(Crew):
 
     def dismiss(self, worker: str) -> None:
         """See `Crew.dismiss`."""
-        self._ray.kill(self._hands.pop(worker))
-        self._over(worker)
-        self._hire()
+        if worker in self._hands:
+            self._ray.kill(self._hands.pop(worker))
+            self._over(worker)
+            self._hire()
 
     def _over(self, worker: str) -> None:
-        del self._coming[worker]
+        self._coming.pop(worker, None)  # Ctrl-C may have come before its unit was sent
         self._begun.discard(worker)
 
     def receive(self) -> Iterator[Message]:

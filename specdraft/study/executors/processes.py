@@ -70,7 +70,8 @@ class ProcessCrew(Crew):
 
     def dismiss(self, worker: str) -> None:
         """See `Crew.dismiss`."""
-        self._replace(worker)
+        if worker in self._hands:  # Ctrl-C may have come while another one took its place
+            self._replace(worker)
 
     def receive(self) -> Iterator[Message]:
         """See `Crew.receive`."""
