@@ -10,10 +10,11 @@ from specdraft.drafters.on_demand import PairOnDemand
 from specdraft.errors import ConfigError, LoadError, ResultsError
 from specdraft.study.engines.base import Done, Event, Failed, Replayed, Work
 from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost
-from specdraft.study.executors.units import DESCRIBE, RECORD, ROWS, Phase, Unit, phases
+from specdraft.study.executors.units import COSTS, DESCRIBE, RECORD, ROWS, Phase, Unit, phases
 from specdraft.study.failures import explain
 from specdraft.study.progress import Progress
 
+STAGES = {DESCRIBE: ("load", "models"), RECORD: (RECORD, "prompts"), COSTS: (COSTS, "units"), ROWS: (ROWS, "rows")}
 MOST_LOSSES = 3  # workers that one unit may cost
 
 
@@ -84,9 +85,8 @@ class Driver:
     def _run(self, phase: Phase) -> Iterator[Event]:
         waiting = deque(map(_Unit, phase.units))
         busy: dict[str, _Unit] = {}
-        if phase.kind != DESCRIBE:
-            unit = "rows" if phase.kind == ROWS else "prompts" if phase.units[0].amount > 1 else "units"
-            self._progress.stage(phase.kind, sum(one.amount for one in phase.units), unit)
+        stage, unit = STAGES[phase.kind]
+        self._progress.stage(stage, sum(one.amount for one in phase.units), unit)
         try:
             yield from self._work(phase, waiting, busy)
         finally:  # an error of one unit ends the phase: nothing of the others may come into the next one
@@ -100,13 +100,16 @@ class Driver:
                     busy[worker] = waiting.popleft()
                     self._crew.send(worker, busy[worker].left)
                     self._tell(busy)
+            quiet = True
             for message in self._crew.receive():
+                quiet = False
                 match message:
                     case Did(worker, event):
                         busy[worker].took(event)
                         yield event
                     case Ended(worker):
                         self._ended(phase, busy.pop(worker))
+                        self._tell(busy)
                     case Broke(worker, error):
                         yield from self._broke(busy.pop(worker), error)
                     case Lost(worker, why, True):
@@ -114,6 +117,8 @@ class Driver:
                     case Lost(worker, why):
                         waiting.extendleft([busy.pop(worker)] if worker in busy else [])
                         self._lost_idle(why)
+            if quiet:
+                self._tell(busy)
 
     def _tell(self, busy: Mapping[str, _Unit]) -> None:
         """What each worker is doing, for people."""
