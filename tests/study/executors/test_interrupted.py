@@ -23,8 +23,8 @@ from specdraft.study.run import run_study
 NAMES = ["combination", "prompt_id", "repeat"]
 COUNTS = [*NAMES, "steps", "drafted_tokens", "accepted_tokens", "bonus_tokens", "new_tokens"]
 ENGINES = {
-    "replay": ["tree=chain,kary,sequoia,best_first", "budget=2,4,6", "max_new_tokens=200"],
-    "live": ["engine=live", "tree=chain,kary,sequoia", "budget=2,4", "max_new_tokens=100"],
+    "replay": ["tree=chain,kary,sequoia,best_first", "budget=2,4,6", "max_new_tokens=120"],
+    "live": ["engine=live", "tree=chain,kary,sequoia", "budget=2,4", "max_new_tokens=60"],
 }
 MOMENTS = [("replay", "load", True), ("replay", "record", False), ("replay", "costs", True), ("live", "rows", True)]
 SOON_S = 20.0  # on a busy machine
@@ -62,7 +62,7 @@ def test_ctrl_c_ends_all_of_it_and_another_executor_goes_on(
     whole_group: bool,
 ) -> None:
     monkeypatch.setenv("SPECDRAFT_TRACES", str(tmp_path / "traces"))
-    texts = [f"Once upon {n} times" for n in range(24)]
+    texts = [f"Once upon {n} times" for n in range(12)]
     base = [*study_of(tiny_pair_folders, tmp_path, texts), *ENGINES[engine], "report=false"]
     out = tmp_path / "out"
     process = sweep([*base, "executor=processes", "resources.workers=2"], out)
