@@ -137,4 +137,5 @@ def device_name(pair: Pair) -> str:
         return cpu_name()
     import torch
 
-    return torch.cuda.get_device_name(device_of(pair.files.target))
+    name, cards = torch.cuda.get_device_name(device_of(pair.files.target)), pair.files.target.spec.cards or 1
+    return name if cards == 1 else f"{cards} x {name}"

@@ -47,12 +47,50 @@ class CostSpec:
 
 
 @dataclass
+class TargetResources:
+    """What a target has."""
+
+    gpus: int | None = None  # graphics cards that its layers are divided over; None: what pair.target.device says
+
+
+@dataclass
 class ResourceSpec:
-    """What the workers of an executor have."""
+    """What the workers of an executor, and targets, have."""
 
     workers: int | None = None  # None: one for each graphics card, else for each physical core
-    gpus: int | None = None  # graphics cards of a worker; None: one, where there are any
+    gpus: int | None = None  # graphics cards of a worker; None: those of its target, else one, where there are any
     address: str | None = None  # of a Ray cluster; None: one on this machine, for this study
+    target: TargetResources = field(default_factory=TargetResources)
+
+    @property
+    def gpus_of_worker(self) -> int | None:
+        """Graphics cards that each worker is to have; None: nobody says."""
+        return self.target.gpus if self.gpus is None else self.gpus
+
+    @property
+    def gpus_key(self) -> str:
+        """The key that says so."""
+        return "resources.target.gpus" if self.gpus is None else "resources.gpus"
+
+    def check(self, executor: str) -> None:
+        """Raise `ConfigError` for values out of range, or without effect under an executor."""
+        given = {"workers": self.workers, "gpus": self.gpus, "target.gpus": self.target.gpus}
+        for key, value in given.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"resources.{key}={value} is out of range; expected 1 or more")
+        for key in ("workers", "gpus"):
+            if executor == "local" and given[key] is not None:
+                raise ConfigError(
+                    f"resources.{key}={given[key]} has no effect with executor=local, which has no workers; expected "
+                    f"executor={' or '.join(EXECUTORS[1:])}"
+                )
+        if self.gpus is not None and self.gpus < (self.target.gpus or 0):
+            raise ConfigError(
+                f"resources.target.gpus={self.target.gpus} does not go with resources.gpus={self.gpus}, the graphics "
+                "cards of a whole worker; expected no more than these"
+            )
+        if self.address is not None and executor != "ray":
+            raise ConfigError(f"resources.address={self.address} has no effect without executor=ray")
 
 
 @dataclass
@@ -107,15 +145,4 @@ class Settings:
     def _check_executor(self) -> None:
         if self.executor not in EXECUTORS:
             raise ConfigError(f"executor={self.executor!r} is not known{did_you_mean(self.executor, EXECUTORS)}")
-        for key, least in (("workers", 1), ("gpus", 1)):
-            if (value := getattr(self.resources, key)) is None:
-                continue
-            if value < least:
-                raise ConfigError(f"resources.{key}={value} is out of range; expected {least} or more")
-            if self.executor == "local":
-                raise ConfigError(
-                    f"resources.{key}={value} has no effect with executor=local, which has no workers; expected "
-                    f"executor={' or '.join(EXECUTORS[1:])}"
-                )
-        if self.resources.address is not None and self.executor != "ray":
-            raise ConfigError(f"resources.address={self.resources.address} has no effect without executor=ray")
+        self.resources.check(self.executor)

@@ -45,8 +45,8 @@ class EarlyExit(DrafterSpec):
                 f"drafter.layers={self.layers_of(target)} is out of range; {target.spec.path} has {target.layers} "
                 f"layers, expected fewer than these"
             )
-        if target.quantised or target.spec.quantize != "none" or target.spec.device == "spread":
-            what = "device=spread" if target.spec.device == "spread" else "quantised weights"
+        if target.quantised or target.spec.quantize != "none" or target.spec.spread:
+            what = f"device={target.spec.device}" if target.spec.spread else "quantised weights"
             raise ConfigError(
                 f"drafter=early_exit shares the target's weights, which does not go with {what} ({target.spec.path})"
             )

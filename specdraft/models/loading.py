@@ -9,6 +9,7 @@ import torch
 from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
+from specdraft.models.device_map import device_map
 from specdraft.models.few_tokens import suit_few_tokens
 from specdraft.models.files import CHOSEN, ModelFiles, reading
 from specdraft.models.gate import encodes
@@ -62,8 +63,8 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
     if files.spec.quantize != "none":
         bits = {"8bit": "load_in_8bit", "4bit": "load_in_4bit"}[files.spec.quantize]
         options["quantization_config"] = BitsAndBytesConfig(**{bits: True, "bnb_4bit_compute_dtype": options["dtype"]})
-    if files.spec.device == "spread" or files.spec.quantize != "none":
-        options["device_map"] = "auto" if files.spec.device == "spread" else {"": device}
+    if (placed := _placed(files, device)) is not None:
+        options["device_map"] = placed
     transformers_logging.disable_progress_bar()
     with reading(files.spec.path, "the weights cannot be loaded"):
         try:
@@ -77,6 +78,15 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
         )
     _check_numbers(files.spec.path, model)
     return cached(suit_few_tokens(model.eval()), files.vocab(text_vocab), text_vocab)
+
+
+def _placed(files: ModelFiles, device: torch.device) -> str | dict[str, torch.device] | None:
+    """Which of its modules goes where; None: all of it is moved to one device."""
+    if files.spec.cards:
+        return device_map(files.spec, files.skeleton)
+    if files.spec.spread:
+        return "auto"
+    return {"": device} if files.spec.quantize != "none" else None
 
 
 def cached(model: Any, vocab: int, text_vocab: int | None = None) -> CachedModel:

@@ -28,7 +28,7 @@ def device_type(spec: ModelSpec) -> str:
     """`cpu`, `cuda` or the like; raises `ConfigError` for a device that is not there."""
     if spec.served:
         return SERVED
-    if spec.device == "cpu" or (spec.device in ("auto", "spread") and _cpu_only()):
+    if spec.device == "cpu" or ((spec.spread or spec.device == "auto") and _cpu_only()):
         return "cpu"
     return resolve_device(spec).type
 
@@ -77,7 +77,7 @@ def resolve_device(spec: ModelSpec) -> torch.device:
     """The device that a spec means; raises `ConfigError` for one that is not there."""
     import torch
 
-    if spec.device in ("auto", "spread"):
+    if spec.spread or spec.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(spec.device)
@@ -93,6 +93,24 @@ def resolve_device(spec: ModelSpec) -> torch.device:
             "cuda:N or spread"
         )
     return device
+
+
+def cards() -> list[torch.device]:
+    """The GPUs that torch finds, as a model can be divided over them."""
+    import torch
+
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def cards_of(spec: ModelSpec) -> list[torch.device]:
+    """The first ones, as many as a model is divided over. Raises `ConfigError` where there are fewer."""
+    there, asked = cards(), spec.cards or 0
+    if asked > len(there):
+        raise ConfigError(
+            f"{spec.path}: a model over {asked} graphics cards (resources.target.gpus={asked}, or "
+            f"device=spread:{asked}): here {'is' if len(there) == 1 else 'are'} {len(there)}"
+        )
+    return there[:asked]
 
 
 def device_of(files: ModelFiles) -> torch.device:
@@ -155,13 +173,13 @@ def check_loadable(files: ModelFiles) -> None:
     device_type(files.spec)
     if files.in_memory is not None or files.spec.served:
         return
-    needs = {"accelerate": files.spec.device == "spread" or files.spec.quantize != "none"}
+    needs = {"accelerate": files.spec.spread or files.spec.quantize != "none"}
     needs["bitsandbytes"] = files.spec.quantize != "none"
     if missing := [name for name, needed in needs.items() if needed and find_spec(name) is None]:
         asked = f"quantize={files.spec.quantize}" if files.spec.quantize != "none" else f"device={files.spec.device}"
         raise ModelError(
             f"{files.spec.path}: {asked} needs {' and '.join(missing)} (install the extra: "
-            "pip install 'specdraft[quantize]')"
+            f"pip install 'specdraft[{'quantize' if files.spec.quantize != 'none' else 'spread'}]')"
         )
     if files.quantised:
         _check_quantizer(files)

@@ -121,7 +121,7 @@ def too_large(name: str, models: Iterable[ModelFiles]) -> str | None:
     """
     held: dict[torch.device, list[tuple[ModelFiles, int]]] = {}
     for files in models:
-        if files.in_memory is None and files.spec.device != "spread" and (size := model_size(files)).exact:
+        if files.in_memory is None and not files.spec.spread and (size := model_size(files)).exact:
             held.setdefault(resolve_device(files.spec), []).append((files, size.weights_bytes))
     for device, sizes in held.items():
         total, needed = total_memory(device), sum(size for _, size in sizes)

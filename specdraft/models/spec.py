@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
@@ -11,6 +12,7 @@ from specdraft.errors import ConfigError, check_name, did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZE = ("none", "8bit", "4bit")
+SPREAD = "spread"
 APIS = ("completions", "chat")
 
 
@@ -84,7 +86,7 @@ class ModelSpec:
         path: a folder, a hub id, or `zoo:NAME` for a bundled model.
         dtype: `auto` is float32 on a CPU and the checkpoint's own 16-bit type (else bfloat16) on a GPU.
         device: `auto` is CUDA if there is any, else the CPU; `cuda:1` and the like name one;
-            `spread` divides the layers over all GPUs (needs accelerate).
+            `spread` divides the layers over all GPUs, `spread:2` over two (needs accelerate).
         quantize: `none`, `8bit` or `4bit` (needs bitsandbytes and a GPU).
         server: of a target that is served elsewhere; `path` then has its config and tokenizer, and no weights are read.
     """
@@ -103,6 +105,16 @@ class ModelSpec:
         return bool(self.server.url)
 
     @property
+    def spread(self) -> bool:
+        """Whether its layers are divided over several devices."""
+        return self.device.partition(":")[0] == SPREAD
+
+    @property
+    def cards(self) -> int | None:
+        """Over how many; None: over all that there are, or it is not divided."""
+        return int(count) if self.spread and (count := self.device.partition(":")[2]) else None
+
+    @property
     def decides(self) -> dict[str, Any]:
         """What of it decides numbers; as it was before there were servers, of a model that is read here."""
         told = {name: value for name, value in asdict(self).items() if name != "server"}
@@ -118,6 +130,8 @@ class ModelSpec:
                 raise ConfigError(
                     f"{key}.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}"
                 )
+        if self.spread and not re.fullmatch(r"spread(:[1-9]\d*)?", self.device):
+            raise ConfigError(f"{key}.device={self.device!r} is not a device; expected spread, or spread:N for N GPUs")
         if self.trust_remote_code:
             raise ConfigError(f"{key}.trust_remote_code=true is refused: code from a model repository is never run")
         self.server.check(f"{key}.server")

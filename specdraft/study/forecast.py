@@ -11,18 +11,22 @@ from typing import NamedTuple
 import psutil
 
 from specdraft.bench.kept import LEAST_S
+from specdraft.config import Settings
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ModelError
 from specdraft.models.files import ModelFiles
 from specdraft.models.placement import device_type
 from specdraft.replay.replayer import largest_nested
 from specdraft.study.combination import Combination, SameTexts, by_texts
+from specdraft.study.executors import units
+from specdraft.study.executors.shares import share_of
 from specdraft.study.plan import StudyPlan
 from specdraft.study.proofs import sampled_rules
 from specdraft.study.timeline import ROWS, Stage
 
 OPERATIONS_S = {"cpu": 2e10}  # of arithmetic a second on a device, roughly; once models run, their own speed counts
 OTHER_OPERATIONS_S = 1e13
+BEGIN_S = 8.0  # for a worker to be there
 PARAMETERS_S, LOAD_S = 5e7, 0.5  # loaded and checked a second; and seconds besides
 CHARACTERS = 4  # of a prompt in one token, roughly
 SERVED_TOKEN_S = 0.02  # of a text behind a server, several side by side
@@ -64,18 +68,46 @@ def forecast(
             continue
         size = _size(plan, files)
         new = [model for model in files.here if id(model) not in loaded]
-        stages += [_loading(files, model) for model in new]
+        loading = [_loading(files, model) for model in new]
+        stages += loading if plan.settings.executor == "local" else [_beginning(files, loading, first=not loaded)]
         loaded |= set(map(id, new))
-        replayed = [combination for combination in combinations if combination.engine == "replay"]
-        decoded = [combination for combination in combinations if combination.engine == "live"]
-        stages += _replay_stages(plan, files, size, replayed, texts, missing) if replayed else []
-        stages += _live_stages(plan, files, size, decoded, texts, missing) if decoded else []
+        for engine, staged in (("replay", _replay_stages), ("live", _live_stages)):
+            if chosen := [combination for combination in combinations if combination.engine == engine]:
+                stages += _by_workers(plan.settings, size, [*staged(plan, files, size, chosen, texts, missing)])
         if plan.settings.certify:
             stages.append(Stage(files.label, "certify", "checks", 1, CHECK_S))
     rows = len(plan.combinations) * len(plan.prompts) * plan.settings.repeats
     stages.append(Stage("", "tables", ROWS, rows, rows * WRITTEN_S + len(plan.combinations) * SUMMED_S))
     stages += [Stage("", "report", "pages", 1, REPORT_S)] if plan.settings.report else []
     return [replace(stage, guess_s=stage.guess_s * _crowding()) for stage in stages]
+
+
+def _beginning(files: PairFiles, loading: list[Stage], first: bool) -> Stage:
+    """A worker begins, before the first pair, and reads the pair's models."""
+    seconds = sum(stage.guess_s for stage in loading) + first * BEGIN_S
+    return Stage(files.label, "load", "models", 1, seconds, by_models=True)
+
+
+def _by_workers(settings: Settings, size: Size, stages: list[Stage]) -> list[Stage]:
+    """What one engine does of a pair, in the stages in which it is done: workers have units of three kinds."""
+    if settings.executor == "local":
+        return stages
+    side_by_side, pair = _workers(settings), stages[0].pair
+    costs = [replace(stage, unit="units") for stage in stages if stage.name == units.COSTS]
+    rows = [stage for stage in stages if stage.unit == ROWS]
+    record_s = sum(stage.guess_s for stage in stages if stage.unit != ROWS and stage.name != units.COSTS) / side_by_side
+    rows_s = sum(stage.guess_s for stage in rows) / side_by_side
+    due = sum(stage.due for stage in rows)
+    recorded = [Stage(pair, units.RECORD, "prompts", size.prompts, record_s, by_models=True)] if record_s else []
+    return [*recorded, *costs, Stage(pair, units.ROWS, ROWS, due, rows_s, by_models=any(s.by_models for s in rows))]
+
+
+def _workers(settings: Settings) -> int:
+    """How many of them get on at once, as far as that is known before a cluster answers."""
+    if settings.resources.address is not None:
+        return settings.resources.workers or 1
+    share = share_of(settings)
+    return share.workers if share.gpus else min(share.workers, psutil.cpu_count(logical=False) or 1)
 
 
 def _loading(files: PairFiles, model: ModelFiles) -> Stage:

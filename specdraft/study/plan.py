@@ -42,6 +42,7 @@ from specdraft.study.refusals import (
     refuse_time_unused,
 )
 from specdraft.study.remembered import check_once, encode_once
+from specdraft.study.resources import check_resources, placed
 from specdraft.study.servers import check_server, know_server, notes_on_servers, refuse_beside_server
 from specdraft.study.sizing import sizing
 from specdraft.study.turns import refuse_swept_answers
@@ -144,7 +145,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     refuse_bundled_path(overrides, prompt_spec)
     study.resolved["prompts"]["kind"] = prompt_spec.kind  # a path may have made it another one
     prompts = load_prompts(prompt_spec)
-    points = named_points(study.points)
+    points = placed(named_points(study.points), settings.resources.target.gpus)
     memory = StoredMemory(TraceStore(default_folder()))
     pairs, without = _find_pairs(points, weights, memory)
     combinations, skipped = _combinations(points, pairs, without, prompts, trees)
@@ -157,6 +158,7 @@ def plan_study(overrides: list[str], config_dir: Path | None = None, weights: bo
     _check_predictors(combinations)
     refuse_beside_server(settings, combinations)
     refuse_beside_workers(settings, combinations)
+    check_resources(settings, pairs.values())
     refuse_costs_off(settings, [(name, getattr(c, name)) for c in combinations for name in ("pruning", "length")])
     shapes_beside = [Chain(), *(shape() for shape in shapes.registry().values() if shape.reference)]
     beside: list[Combination] = []

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -30,6 +30,7 @@ from specdraft.errors import ResultsError, did_you_mean
 from specdraft.results.files import cannot_write, check_folder_writable, write_atomically
 
 FORMAT = 1
+FOLDER = "SPECDRAFT_TRACES"  # the environment variable that names the folder
 KEY_DIGITS = 20
 QUIET_S, OLD_S = 5.0, 86400.0  # unchanged so long: a dead process's file is given up (it may run elsewhere); any file
 LEFTOVER = re.compile(
@@ -48,7 +49,7 @@ UNREADABLE = (
 
 def default_folder() -> Path:
     """`$SPECDRAFT_TRACES`, else `specdraft/traces` in the user's cache folder."""
-    named = os.environ.get("SPECDRAFT_TRACES")
+    named = os.environ.get(FOLDER)
     return (
         Path(named)
         if named
@@ -81,6 +82,23 @@ class StoredTrace:
     written: float
 
 
+class TraceFiles(NamedTuple):
+    """The two files of a trace: the JSON, and the tensors."""
+
+    header: str
+    tensors: bytes
+
+    @property
+    def digest(self) -> str:
+        """Of the tensors, as the JSON says it. Raises one of `UNREADABLE`."""
+        return str(json.loads(self.header)["sha256"])
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are the tensors that the JSON is of. Raises one of `UNREADABLE`."""
+        return self.digest == hashlib.sha256(self.tensors).hexdigest()
+
+
 class TraceStore:
     """A folder of traces.
 
@@ -107,31 +125,42 @@ class TraceStore:
 
     def get(self, about: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
         """The tensors of a trace; None where it is missing, half-written, damaged or another file."""
-        key = self.key(about)
+        files = self.files(self.key(about))
         try:
-            header = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
-            content = (self.folder / f"{key}.safetensors").read_bytes()
-            if header["about"] != dict(about) or header["sha256"] != hashlib.sha256(content).hexdigest():
+            if files is None or json.loads(files.header)["about"] != dict(about):
                 return None
-            return load(content)
+            return load(files.tensors)
         except (*UNREADABLE, SafetensorError):
+            return None
+
+    def files(self, key: str) -> TraceFiles | None:
+        """A trace as it is stored; None where it is missing, half-written or damaged."""
+        try:
+            header = (self.folder / f"{key}.json").read_text(encoding="utf-8")
+            files = TraceFiles(header, (self.folder / f"{key}.safetensors").read_bytes())
+            return files if files.whole else None
+        except UNREADABLE:
             return None
 
     def put(self, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
         """Write a trace; returns its key. Raises `ResultsError` where the folder cannot be written."""
         key = self.key(about)
         content = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+        named = self._prompt_ids.get(about.get("prompt", ""))
+        labels = self._labels | ({"prompt": named} if named else {})
+        header = {"about": dict(about), "sha256": hashlib.sha256(content).hexdigest(), "labels": labels}
+        self.put_files(key, TraceFiles(json.dumps(header, indent=1) + "\n", content))
+        return key
+
+    def put_files(self, key: str, files: TraceFiles) -> None:
+        """Write a trace as it was stored elsewhere. Raises `ResultsError` where the folder cannot be written."""
         path = self.folder / f"{key}.safetensors"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(path, error) from error
-        write_atomically(path, content)
-        named = self._prompt_ids.get(about.get("prompt", ""))
-        labels = self._labels | ({"prompt": named} if named else {})
-        header = {"about": dict(about), "sha256": hashlib.sha256(content).hexdigest(), "labels": labels}
-        write_atomically(self.folder / f"{key}.json", json.dumps(header, indent=1) + "\n")
-        return key
+        write_atomically(path, files.tensors)
+        write_atomically(self.folder / f"{key}.json", files.header)
 
     def list(self) -> Iterator[StoredTrace]:
         """Every readable trace, by key."""

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from support.command_line import Run
+from support.engine_runs import work_of
 from support.tiny_models import PairFolders
 
 from specdraft.bench.curve import Circumstances, CostCurve
@@ -26,6 +27,8 @@ from specdraft.report.run_facts import run_facts
 from specdraft.report.study_files import read_study
 from specdraft.report.words import plain
 from specdraft.study.engines import replay
+from specdraft.study.executors.driver import STAGES
+from specdraft.study.executors.units import DESCRIBE, Phase, Unit, phases
 from specdraft.study.forecast import EXPANDED, forecast
 from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.progress import Progress
@@ -186,6 +189,25 @@ class TestForecast:
         ]
         assert all(stage.guess_s > 0 for stage in stages)
         assert [stage.name for stage in stages if stage.by_models] == [stage.name for stage in stages[:6]]
+
+    @pytest.mark.parametrize("engine", ["replay", "live"])
+    def test_workers_have_the_stages_that_the_driver_tells(
+        self, base: list[str], engine: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 2)
+        asked = [*base, "tree=chain,sequoia", "budget=2,3", f"engine={engine}"]
+        both = [*asked, "executor=processes", "resources.workers=2"]
+        alone, stages = self.planned(asked), self.planned(both)
+        plan = plan_study(both)
+        cut = phases(engine, work_of(plan, engine), 2)
+        assert [(stage.pair, stage.name, stage.due) for stage in stages if stage.pair] == [
+            ("tiny", *STAGES[phase.kind][:1], sum(unit.amount for unit in phase.units))
+            for phase in [Phase(DESCRIBE, [Unit(DESCRIBE, "", cut[0].units[0].work)]), *cut]
+        ]
+        assert [stage.unit for stage in stages if stage.pair][1:] == [STAGES[phase.kind][1] for phase in cut]
+        rows = [sum(stage.guess_s for stage in some if stage.pair and stage.unit == "rows") for some in (alone, stages)]
+        assert rows[0] == pytest.approx(2 * rows[1], rel=0.5)  # the load of this machine is in both
+        assert stages[0].guess_s > sum(stage.guess_s for stage in alone if stage.name == "load")
 
     def test_pairs_with_one_target_record_once(self, base: list[str]) -> None:
         stages = self.planned(base, "tree=chain", "budget=2", "drafter=model,ngram")

@@ -30,11 +30,24 @@ def executor_of(plan: StudyPlan, store: TraceStore, progress: Progress) -> Itera
         return
     from specdraft.study.executors.driver import Driver
 
-    crew = _crew(plan.settings, store)
+    with _as_raised():
+        crew = _crew(plan.settings, store)
+        try:
+            yield Driver(crew, progress)
+        finally:
+            crew.close()
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    """What asks for an end, Ctrl-C say, is raised as it was: of a call of compiled code that it meets, Python says
+    that it returned a result with an exception set."""
     try:
-        yield Driver(crew, progress)
-    finally:
-        crew.close()
+        yield
+    except SystemError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
 
 
 def _crew(settings: Settings, store: TraceStore) -> Crew:
@@ -52,4 +65,4 @@ def _crew(settings: Settings, store: TraceStore) -> Crew:
         share = share_of(settings)
         return RayCrew(share.workers, store.folder, share.threads, share.gpus, None)
     threads = Threads(settings.threads or 1, settings.threads or 1)
-    return RayCrew(resources.workers, store.folder, threads, resources.gpus, resources.address)
+    return RayCrew(resources.workers, store.folder, threads, resources.gpus_of_worker, resources.address)

@@ -31,17 +31,25 @@ class Broke(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker is gone, with what it was doing."""
+    """A worker is gone, with what it was doing; `begun`: it had begun its unit."""
 
     worker: str
     why: str
+    begun: bool
 
+
+BEGUN = "begun"  # what a worker says first of a unit, to its crew
 
 Message = Did | Ended | Broke | Lost
 
 
 class Crew(ABC):
     """Some workers."""
+
+    @property
+    @abstractmethod
+    def seats(self) -> int:
+        """How many workers there are when all are there."""
 
     @property
     @abstractmethod

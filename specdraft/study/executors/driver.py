@@ -10,10 +10,11 @@ from specdraft.drafters.on_demand import PairOnDemand
 from specdraft.errors import ConfigError, LoadError, ResultsError
 from specdraft.study.engines.base import Done, Event, Failed, Replayed, Work
 from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost
-from specdraft.study.executors.units import DESCRIBE, RECORD, ROWS, Phase, Unit, phases
+from specdraft.study.executors.units import COSTS, DESCRIBE, RECORD, ROWS, Phase, Unit, phases
 from specdraft.study.failures import explain
 from specdraft.study.progress import Progress
 
+STAGES = {DESCRIBE: ("load", "models"), RECORD: (RECORD, "prompts"), COSTS: (COSTS, "units"), ROWS: (ROWS, "rows")}
 MOST_LOSSES = 3  # workers that one unit may cost
 
 
@@ -78,15 +79,14 @@ class Driver:
 
     def run(self, engine: str, work: Work, pair: PairOnDemand) -> Iterator[Event]:
         """See `Executor.run`."""
-        for phase in phases(engine, work, len(self._crew.workers)):
+        for phase in phases(engine, work, self._crew.seats):
             yield from self._run(phase)
 
     def _run(self, phase: Phase) -> Iterator[Event]:
         waiting = deque(map(_Unit, phase.units))
         busy: dict[str, _Unit] = {}
-        if phase.kind != DESCRIBE:
-            unit = "rows" if phase.kind == ROWS else "prompts" if phase.units[0].amount > 1 else "units"
-            self._progress.stage(phase.kind, sum(one.amount for one in phase.units), unit)
+        stage, unit = STAGES[phase.kind]
+        self._progress.stage(stage, sum(one.amount for one in phase.units), unit)
         try:
             yield from self._work(phase, waiting, busy)
         finally:  # an error of one unit ends the phase: nothing of the others may come into the next one
@@ -100,31 +100,39 @@ class Driver:
                     busy[worker] = waiting.popleft()
                     self._crew.send(worker, busy[worker].left)
                     self._tell(busy)
+            quiet = True
             for message in self._crew.receive():
+                quiet = False
                 match message:
                     case Did(worker, event):
                         busy[worker].took(event)
                         yield event
                     case Ended(worker):
                         self._ended(phase, busy.pop(worker))
+                        self._tell(busy)
                     case Broke(worker, error):
                         yield from self._broke(busy.pop(worker), error)
-                    case Lost(worker, why) if worker in busy:
+                    case Lost(worker, why, True):
                         yield from self._lost(busy.pop(worker), why, waiting)
-                    case Lost(_, why):
+                    case Lost(worker, why):
+                        waiting.extendleft([busy.pop(worker)] if worker in busy else [])
                         self._lost_idle(why)
+            if quiet:
+                self._tell(busy)
 
     def _tell(self, busy: Mapping[str, _Unit]) -> None:
         """What each worker is doing, for people."""
         self._progress.workers({name: busy[name].says if name in busy else "waiting" for name in self._crew.workers})
 
     def _lost_idle(self, why: str) -> None:
-        """A worker that ends without anything to do will do so again. Raises `ResultsError` where many do."""
+        """What a worker was not doing costs no unit anything. Raises `ResultsError` where many end and none does
+        anything."""
         self._idle_losses += 1
-        if self._idle_losses > MOST_LOSSES * max(1, len(self._crew.workers)):
+        if self._idle_losses > MOST_LOSSES * self._crew.seats:
             raise ResultsError(f"workers end as soon as they begin ({why})")
 
     def _ended(self, phase: Phase, one: _Unit) -> None:
+        self._idle_losses = 0
         if phase.kind != ROWS:
             self._progress.done(one.unit.amount)
 

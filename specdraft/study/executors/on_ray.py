@@ -3,81 +3,45 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
 
 from specdraft.errors import ConfigError, ResultsError
 from specdraft.models.files import first_line
-from specdraft.models.placement import device_type
-from specdraft.models.spec import ModelSpec
-from specdraft.study.engines.base import Event
-from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message
+from specdraft.study.executors.crew import BEGUN, Broke, Crew, Did, Ended, Lost, Message
+from specdraft.study.executors.ray_hand import Hand, compare, versions
 from specdraft.study.executors.units import Unit
-from specdraft.study.executors.worker import Threads, Worker
-from specdraft.traces.store import libraries
+from specdraft.study.executors.worker import Threads
+from specdraft.traces.handed_over import StoreShelf
 
 WAIT_S = 0.5
 BEGIN_S = 300.0  # for the first worker to be there
+ALONE_S = 900.0  # without any worker, once one was there
 MOST_LOSSES = 3  # of each worker before one is there
 TOO_FEW = "executor=ray: {what}; the cluster has {there}"
 
 
-def versions() -> dict[str, str]:
-    """What must be equal of driver and workers: a unit is sent as Python's own objects, traces name libraries, and what
-    a pair is called depends on the kind of device that it is on."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    device = {"a device of the kind": device_type(ModelSpec("zoo:target"))}
-    return {"Python": python, "specdraft": version("specdraft"), **libraries(), **device}
+class _Called(NamedTuple):
+    """A worker that was hired and has not answered yet: its node may be still to come."""
 
-
-def compare(ours: dict[str, str], theirs: dict[str, str]) -> None:
-    """Raise `ConfigError` where a worker differs from the driver."""
-    for name, here in ours.items():
-        if theirs.get(name) != here:
-            raise ConfigError(f"executor=ray: a worker has {name} {theirs.get(name)}, and here is {here}")
-
-
-class Hand:
-    """One worker: an actor.
-
-    Args:
-        traces: the folder of traces.
-        threads: of its forwards.
-        expected: the driver's versions.
-    """
-
-    def __init__(self, traces: Path, threads: Threads, expected: dict[str, str]) -> None:
-        self._traces, self._worker, self._expected = traces, Worker(traces, threads), expected
-
-    def about(self, mark: str) -> tuple[dict[str, str], bool]:
-        """Its versions, and whether it sees the driver's folder of traces, which has a file of this name."""
-        return versions(), (self._traces / mark).exists()
-
-    def work(self, unit: Unit) -> Iterator[Event]:
-        """The events of a unit, one by one. Raises `ConfigError` where this worker is another than the driver."""
-        compare(self._expected, versions())
-        for event in self._worker.run(unit):  # noqa: UP028  (Ray sends into the generator, and would do so here)
-            yield event
+    worker: str
+    hand: Any
 
 
 class RayCrew(Crew):
-    """So many actors. One whose node is gone waits for another node.
+    """So many actors. One whose node is gone waits for another node; the others go on without it.
 
     Args:
         workers: how many; None: as many as the cluster has room for.
-        traces: the folder of traces, which every node sees.
+        traces: the folder of traces; workers on nodes that do not see it are handed what they need.
         threads: of each.
         gpus: graphics cards of each; None: one, where the cluster has any.
         address: of a cluster; None: one on this machine is begun, and ended with the study.
 
     Raises:
-        ConfigError: the cluster does not answer, has too little, or its workers are of another version or do not see
-            the traces.
+        ConfigError: the cluster does not answer, has too little, or its workers are of another version.
     """
 
     def __init__(
@@ -88,28 +52,35 @@ class RayCrew(Crew):
         except ImportError as error:
             raise ConfigError("executor=ray needs the package ray: pip install 'specdraft[ray]'") from error
         self._ray, self._traces = ray, traces
-        self._begin((workers or 1) * threads.beside, address)
-        workers, gpus = self._room(workers, gpus, threads.beside)
-        told = {"num_cpus": threads.beside, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-        self._made = ray.remote(Hand).options(**told)
-        self._given = (traces, threads, versions())
-        self._hands: dict[str, Any] = {}
+        self._hands: dict[str, Any] = {}  # those that are there
+        self._called: dict[Any, _Called] = {}  # answer to come -> who gives it
         self._coming: dict[str, Any] = {}  # worker -> the events of its unit, as they come
-        self._number = 0
-        for _ in range(workers):
-            self._hire()
+        self._begun: set[str] = set()
+        self._number, self._shelf = 0, None
+        self._begin((workers or 1) * threads.beside, address)
         try:
+            self._seats, gpus = self._room(workers, gpus, threads.beside)
+            self._shelf = self._new_shelf() if address else None
+            told = {"num_cpus": threads.beside, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+            self._made = ray.remote(Hand).options(**told)
+            self._given, self._versions = (traces, threads, self._shelf), versions()
+            for _ in range(self._seats):
+                self._hire()
             self._meet()
         except BaseException:
             self.close()
             raise
+        self._there = time.monotonic()  # when a worker was there last
 
     def _begin(self, cpus: int, address: str | None) -> None:
-        where = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
+        begun = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        where = {"address": address} if address else begun
         try:
             self._ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise ConfigError(f"resources.address={address}: no cluster answers there ({first_line(error)})") from error
+            what = f"resources.address={address}: no cluster answers there"
+            problem = what if address else "executor=ray: no cluster can be begun here"
+            raise ConfigError(f"{problem} ({first_line(error)})") from error
 
     def _room(self, workers: int | None, gpus: int | None, cpus: int) -> tuple[int, int]:
         """Workers, and graphics cards of each. Raises `ConfigError` where the cluster has too few cards."""
@@ -118,55 +89,63 @@ class RayCrew(Crew):
         each = min(1, cards) if gpus is None else gpus
         count = workers or max(1, cards // each if each else int(there.get("CPU", 1)) // cpus)
         if (needed := count * each) > cards:
-            self._ray.shutdown()
-            what = f"resources.gpus={each} for {count} workers wants {needed} graphics cards"
-            raise ConfigError(TOO_FEW.format(what=what, there=cards))
+            many = f"{count} worker{'s' if count > 1 else ''}"
+            what = f"{each} graphics cards for {many} each" if each > 1 else f"a graphics card for each of {many}"
+            raise ConfigError(TOO_FEW.format(what=f"{what} makes {needed}", there=cards))
         return count, each
 
-    def _meet(self) -> None:
-        """See that the first worker that comes can be worked with; one that is lost meanwhile is replaced."""
-        mark = f".seen-{uuid4().hex}"
-        self._traces.mkdir(parents=True, exist_ok=True)
-        (self._traces / mark).touch()
-        try:
-            asked = {hand.about.remote(mark): worker for worker, hand in self._hands.items()}
-            most, until = len(asked) * MOST_LOSSES, time.monotonic() + BEGIN_S
-            while asked:
-                for answer in self._ray.wait([*asked], num_returns=1, timeout=WAIT_S)[0]:
-                    worker = asked.pop(answer)
-                    try:
-                        return self._compare(*self._ray.get(answer))
-                    except self._ray.exceptions.RayActorError as error:
-                        most -= 1
-                        if most <= 0:
-                            raise ConfigError(f"executor=ray: no worker can begin: {first_line(error)}") from error
-                        self._ray.kill(self._hands.pop(worker))
-                        asked[self._hire().about.remote(mark)] = f"actor-{self._number}"
-                if time.monotonic() > until:
-                    there = {name: n for name, n in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}
-                    raise ConfigError(TOO_FEW.format(what=f"no worker has begun after {BEGIN_S:.0f} s", there=there))
-        except self._ray.exceptions.RayError as error:
-            raise ConfigError(f"executor=ray: a worker cannot begin: {first_line(error)}") from error
-        finally:
-            (self._traces / mark).unlink(missing_ok=True)
+    def _new_shelf(self) -> Any:
+        """An actor on this node that has the traces; it remembers nothing, so that another one may take its place."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def _compare(self, theirs: dict[str, str], sees: bool) -> None:
-        compare(versions(), theirs)
-        if not sees:
-            raise ConfigError(
-                f"executor=ray: a worker does not see the folder of traces {self._traces}; expected one that all nodes "
-                "share (SPECDRAFT_TRACES names it)"
-            )
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        told = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+        return self._ray.remote(StoreShelf).options(**told).remote(self._traces)
+
+    def _meet(self) -> None:
+        """Wait for the first worker; those that are lost meanwhile are replaced, a few times."""
+        most, until = self._seats * MOST_LOSSES, time.monotonic() + BEGIN_S
+        while not self._hands:
+            for lost in self._arrive(self._ray.wait([*self._called], num_returns=1, timeout=WAIT_S)[0]):
+                most -= 1
+                if most <= 0:
+                    raise ConfigError(f"executor=ray: no worker can begin: {lost.why}")
+            if not self._hands and time.monotonic() > until:
+                raise ConfigError(TOO_FEW.format(what=f"no worker has begun after {BEGIN_S:.0f} s", there=self._said()))
+
+    def _said(self) -> dict[str, float]:
+        """What the cluster has, for people."""
+        return {name: n for name, n in self._ray.cluster_resources().items() if name in ("CPU", "GPU")}
+
+    def _arrive(self, answers: Sequence[Any]) -> Iterator[Lost]:
+        """Workers that answer are there. Raises `ConfigError` for one of another version."""
+        for answer in answers:
+            called = self._called.pop(answer)
+            try:
+                compare(self._versions, self._ray.get(answer))
+            except self._ray.exceptions.RayActorError as error:
+                self._ray.kill(called.hand)
+                self._hire()
+                yield Lost(called.worker, f"{called.worker}: {first_line(error)}", begun=False)
+            except self._ray.exceptions.RayError as error:
+                raise ConfigError(f"executor=ray: a worker cannot begin: {first_line(error)}") from error
+            else:
+                self._hands[called.worker] = called.hand
+
+    @property
+    def seats(self) -> int:
+        """See `Crew.seats`."""
+        return self._seats
 
     @property
     def workers(self) -> Sequence[str]:
         """See `Crew.workers`."""
         return [*self._hands]
 
-    def _hire(self) -> Any:
+    def _hire(self) -> None:
         self._number += 1
-        hand = self._hands[f"actor-{self._number}"] = self._made.remote(*self._given)
-        return hand
+        hand = self._made.remote(*self._given)
+        self._called[hand.about.remote()] = _Called(f"actor-{self._number}", hand)
 
     def send(self, worker: str, unit: Unit) -> None:
         """See `Crew.send`."""
@@ -174,42 +153,57 @@ class RayCrew(Crew):
 
     def dismiss(self, worker: str) -> None:
         """See `Crew.dismiss`."""
-        self._ray.kill(self._hands.pop(worker))
-        del self._coming[worker]
-        self._hire()
+        if worker in self._hands:
+            self._ray.kill(self._hands.pop(worker))
+            self._over(worker)
+            self._hire()
+
+    def _over(self, worker: str) -> None:
+        self._coming.pop(worker, None)  # Ctrl-C may have come before its unit was sent
+        self._begun.discard(worker)
 
     def receive(self) -> Iterator[Message]:
-        """See `Crew.receive`."""
+        """See `Crew.receive`. Raises `ResultsError` where no worker was there for long."""
         by_coming = {coming: worker for worker, coming in self._coming.items()}
         try:
-            ready, _ = self._ray.wait([*by_coming], num_returns=1, timeout=WAIT_S, fetch_local=False)
+            waited = [*by_coming, *self._called]
+            ready, _ = self._ray.wait(waited, num_returns=1, timeout=WAIT_S, fetch_local=False)
         except self._ray.exceptions.RaySystemError as error:
             raise ResultsError(f"executor=ray: the cluster is gone: {first_line(error)}") from error
-        for coming in ready:
-            yield self._read(by_coming[coming], coming)
+        for one in ready:
+            if one in self._called:
+                yield from self._arrive([one])
+            elif (message := self._read(by_coming[one], one)) is not None:
+                yield message
+        self._there = time.monotonic() if self._hands else self._there
+        if time.monotonic() - self._there > ALONE_S:
+            raise ResultsError(f"executor=ray: no worker for {ALONE_S:.0f} s; the cluster has {self._said()}")
 
-    def _read(self, worker: str, coming: Any) -> Message:
-        gone = (self._ray.exceptions.RayActorError, self._ray.exceptions.NodeDiedError,
-                self._ray.exceptions.ObjectLostError, self._ray.exceptions.WorkerCrashedError)  # fmt: skip
+    def _read(self, worker: str, coming: Any) -> Message | None:
+        """What a worker said; None where it only begins."""
         try:
-            event: Event = self._ray.get(next(coming))
+            said = self._ray.get(next(coming))
         except StopIteration:
-            del self._coming[worker]
+            self._over(worker)
             return Ended(worker)
-        except gone as error:
-            return self._lose(worker, error)
         except self._ray.exceptions.RayTaskError as error:
-            del self._coming[worker]
+            self._over(worker)
             return Broke(worker, error.cause if isinstance(error.cause, Exception) else error)
-        return Did(worker, event)
+        except self._ray.exceptions.RayError as error:
+            return self._lose(worker, error)
+        self._begun.add(worker)
+        return None if said == BEGUN else Did(worker, said)
 
     def _lose(self, worker: str, error: Exception) -> Lost:
+        begun = worker in self._begun
         self.dismiss(worker)
-        return Lost(worker, f"{worker}: {first_line(error)}")
+        return Lost(worker, f"{worker}: {first_line(error)}", begun)
 
     def close(self) -> None:
         """See `Crew.close`; a cluster that was there before stays."""
-        for hand in self._hands.values():
+        for hand in [*self._hands.values(), *(called.hand for called in self._called.values())]:
             self._ray.kill(hand)
-        self._hands, self._coming = {}, {}
+        if self._shelf is not None:
+            self._ray.kill(self._shelf)
+        self._hands, self._called, self._coming, self._shelf = {}, {}, {}, None
         self._ray.shutdown()

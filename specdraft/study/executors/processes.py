@@ -7,27 +7,31 @@ import pickle
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from specdraft.study.executors.crew import Broke, Crew, Did, Ended, Lost, Message
+from specdraft.study.executors.crew import BEGUN, Broke, Crew, Did, Ended, Lost, Message
 from specdraft.study.executors.units import Unit
 from specdraft.study.executors.worker import Threads, Worker
+from specdraft.traces.store import TraceStore
 
 WAIT_S = 0.5
+OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 GOODBYE_S = 5.0  # for a worker to be gone
 
 
 @dataclass
 class _Hand:
-    """A worker; `seat`: which of the shares of this machine it has."""
+    """A worker; `seat`: which of the shares of this machine it has; `begun`: it has a unit, and has begun it."""
 
     process: SpawnProcess
     pipe: Connection
     seat: int
+    begun: bool = False
 
 
 class ProcessCrew(Crew):
@@ -43,9 +47,14 @@ class ProcessCrew(Crew):
     def __init__(self, workers: int, traces: Path, threads: Threads, devices: Sequence[str] = ()) -> None:
         self._traces, self._threads, self._devices = traces, threads, devices
         self._hands: dict[str, _Hand] = {}
-        self._number = 0
+        self._seats, self._number = workers, 0
         for seat in range(workers):
             self._hire(seat)
+
+    @property
+    def seats(self) -> int:
+        """See `Crew.seats`."""
+        return self._seats
 
     @property
     def workers(self) -> Sequence[str]:
@@ -61,20 +70,26 @@ class ProcessCrew(Crew):
 
     def dismiss(self, worker: str) -> None:
         """See `Crew.dismiss`."""
-        self._replace(worker)
+        if worker in self._hands:  # Ctrl-C may have come while another one took its place
+            self._replace(worker)
 
     def receive(self) -> Iterator[Message]:
         """See `Crew.receive`."""
         by_pipe = {hand.pipe: worker for worker, hand in self._hands.items()}
         for pipe in wait([*by_pipe], WAIT_S):
             assert isinstance(pipe, Connection)
-            yield self._read(by_pipe[pipe], pipe)
+            if (message := self._read(by_pipe[pipe], pipe)) is not None:
+                yield message
 
-    def _read(self, worker: str, pipe: Connection) -> Message:
+    def _read(self, worker: str, pipe: Connection) -> Message | None:
+        """What a worker said; None where it only begins."""
         try:
             said = pipe.recv()
         except Exception as error:  # torn in the middle, or the end
             return self._lose(worker, error)
+        self._hands[worker].begun = said is not None and not isinstance(said, Exception)
+        if isinstance(said, str):
+            return None
         if said is None:
             return Ended(worker)
         return Broke(worker, said) if isinstance(said, Exception) else Did(worker, said)
@@ -83,7 +98,7 @@ class ProcessCrew(Crew):
         hand = self._replace(worker)
         code = hand.process.exitcode
         why = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}" if code else str(error)
-        return Lost(worker, f"process {hand.process.pid}: {why}")
+        return Lost(worker, f"process {hand.process.pid}: {why}", hand.begun)
 
     def _replace(self, worker: str) -> _Hand:
         """End a worker, and hire another one in its place. Returns the one that went."""
@@ -100,7 +115,8 @@ class ProcessCrew(Crew):
         device = self._devices[seat] if self._devices else None
         given = (theirs, self._traces, self._threads, device)
         process = get_context("spawn").Process(target=_work, args=given, daemon=True, name=f"specdraft-{self._number}")
-        process.start()
+        with _held_back():
+            process.start()
         theirs.close()
         self._hands[process.name] = _Hand(process, ours, seat)
 
@@ -114,20 +130,32 @@ class ProcessCrew(Crew):
         self._hands = {}
 
 
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """What a terminal sends waits, here and in processes that begin meanwhile, which cannot be told so soon."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(pipe: Connection, traces: Path, threads: Threads, device: str | None) -> None:
     """The life of a worker: units in, events out; it ends with whoever hired it."""
-    for name in (signal.SIGINT, signal.SIGHUP):  # the terminal tells the driver, which ends its workers
-        signal.signal(name, signal.SIG_IGN)
+    for number in OF_TERMINALS:  # the driver is told too, and ends its workers
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINALS)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    worker = Worker(traces, threads)
+    worker = Worker(TraceStore(traces), threads)
     while True:
         try:
             unit: Unit = pipe.recv()
         except (EOFError, OSError):
             return
         try:
+            pipe.send(BEGUN)
             for event in worker.run(unit):
                 pipe.send(event)
             pipe.send(None)

@@ -34,13 +34,13 @@ def share_of(settings: Settings) -> Share:
         ConfigError: there are fewer graphics cards than are asked for.
     """
     asked, cards = settings.resources, _cards()
-    each = asked.gpus if asked.gpus is not None else min(1, cards)
+    each = min(1, cards) if asked.gpus_of_worker is None else asked.gpus_of_worker
     cores = psutil.cpu_count(logical=False) or 1
     workers = asked.workers or (cards // each if each and cards >= each else cores)
     if each * workers > cards:
         for_whom = f"{workers} worker{'s' if workers > 1 else ''}"
         there = f"{cards} graphics card{'' if cards == 1 else 's'}"
-        raise ConfigError(f"resources.gpus={each} for {for_whom}: this machine has {there}")
+        raise ConfigError(f"{asked.gpus_key}={each} for {for_whom}: this machine has {there}")
     seen = visible(cards)
     devices = [",".join(seen[n * each : (n + 1) * each]) for n in range(workers)] if each else []
     alone = settings.threads or thread_count()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from specdraft.drafters.on_demand import PairOnDemand
@@ -31,14 +30,14 @@ class Worker:
     """One process's share of a study.
 
     Args:
-        traces: the folder of traces.
+        store: where it finds traces, and puts them.
         threads: of the processor for forwards beside those of other workers, and where times are measured.
     """
 
-    def __init__(self, traces: Path, threads: Threads) -> None:
+    def __init__(self, store: TraceStore, threads: Threads) -> None:
         from specdraft.study.engines.live import LiveEngine
 
-        self._store, self._threads = TraceStore(traces), threads
+        self._store, self._threads = store, threads
         self._memory = StoredMemory(self._store)
         self._pair: PairOnDemand | None = None
         self._live, self._replay = LiveEngine(self._store), ReplayEngine(self._store, costs_are_kept=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from specdraft.study.executors.units import COSTS, RECORD, ROWS, Unit, phases
 from specdraft.study.executors.worker import Threads, Worker
 from specdraft.study.plan import plan_study
 from specdraft.study.progress import Progress
+from specdraft.traces.handed_over import BorrowingStore, StoreShelf
+from specdraft.traces.store import TraceStore
 
 TEXTS = [f"Once upon {n} times" for n in range(5)]
 GRID = ["tree=chain,kary,sequoia,best_first-calibrated", "budget=2,4", "cost.measure=off"]
@@ -44,20 +47,32 @@ class FakeCrew(Crew):
 
     Args:
         dies: called with each message before it is handed on; True: the worker is lost instead.
+        own: each worker has a folder of its own beside that of the traces, which it does not see.
     """
 
-    def __init__(self, traces: Path, dies: Any = lambda unit, message: False, count: int = 2) -> None:
-        self._traces, self._dies = traces, dies
+    def __init__(
+        self, traces: Path, dies: Any = lambda unit, message: False, count: int = 2, own: bool = False
+    ) -> None:
+        self._traces, self._dies, self._own = traces, dies, own
         self._at: dict[str, tuple[Unit, Iterator[Event]] | None] = {}
-        self._worker = Worker(traces, ONE)
-        self._number = 0
+        self._shared = Worker(TraceStore(traces), ONE)
+        self._workers: dict[str, Worker] = {}
+        self._number, self._count = 0, count
         self.sent: list[Unit] = []
         for _ in range(count):
             self._hire()
 
     def _hire(self) -> None:
         self._number += 1
-        self._at[f"w{self._number}"] = None
+        name = f"w{self._number}"
+        self._at[name] = None
+        if self._own:
+            store = BorrowingStore(self._traces.with_name(f"of-{name}"), StoreShelf(self._traces))
+            self._workers[name] = Worker(store, ONE)
+
+    @property
+    def seats(self) -> int:
+        return self._count
 
     @property
     def workers(self) -> Sequence[str]:
@@ -66,7 +81,7 @@ class FakeCrew(Crew):
     def send(self, worker: str, unit: Unit) -> None:
         assert self._at[worker] is None
         self.sent.append(unit)
-        self._at[worker] = unit, self._worker.run(unit)
+        self._at[worker] = unit, self._workers.get(worker, self._shared).run(unit)
 
     def dismiss(self, worker: str) -> None:
         del self._at[worker]
@@ -90,7 +105,7 @@ class FakeCrew(Crew):
         if self._dies(unit, message):
             del self._at[worker]
             self._hire()
-            return Lost(worker, "signal 9")
+            return Lost(worker, "signal 9", begun=True)
         return message
 
     def close(self) -> None:
@@ -112,7 +127,7 @@ def works(base: list[str]) -> dict[str, Work]:
 @pytest.fixture(scope="module")
 def alone(works: dict[str, Work], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What one worker makes of the whole work."""
-    worker = Worker(tmp_path_factory.mktemp("traces"), ONE)
+    worker = Worker(TraceStore(tmp_path_factory.mktemp("traces")), ONE)
     return {name: by_name(worker.run(Unit(ROWS, name, work))) for name, work in works.items()}
 
 
@@ -149,6 +164,63 @@ def test_lost_workers_lose_nothing(
     rows = by_name(Driver(FakeCrew(tmp_path, dies), notes).run(engine, works[engine], None))  # type: ignore[arg-type]
     assert rows == alone[engine]
     assert len(notes.said) == len(losses) > 0
+
+
+@pytest.mark.parametrize("engine", ["replay", "live"])
+def test_workers_with_folders_of_their_own_make_the_same_rows(
+    works: dict[str, Work], alone: dict[str, list[Any]], tmp_path: Path, engine: str
+) -> None:
+    """One of them is lost in the middle; the one in its place has an empty folder."""
+    recorded = list[Message]()
+
+    def dies(unit: Unit, message: Message) -> bool:
+        recorded.append(message)
+        return len(recorded) == 4
+
+    driver = Driver(FakeCrew(tmp_path / "traces", dies, own=True), Notes())
+    assert by_name(driver.run(engine, works[engine], None)) == alone[engine]  # type: ignore[arg-type]
+    kept, of_workers = ({path.name for path in tmp_path.glob(f"{folder}/*.json")} for folder in ("traces", "of-*"))
+    assert kept == of_workers
+    assert len([*tmp_path.glob("of-*")]) == 3
+    before = written(tmp_path / "traces")
+    used = Driver(FakeCrew(tmp_path / "traces"), Notes()).run(engine, works[engine], None)  # type: ignore[arg-type]
+    assert by_name(used) == alone[engine]
+    assert written(tmp_path / "traces") == before != {}  # nothing is recorded again
+
+
+def written(traces: Path) -> dict[Path, int]:
+    """When each trace was written, but what is known of models, which whoever loads one says again."""
+    there = {path: path.stat().st_mtime_ns for path in traces.glob("*.json")}
+    return {path: when for path, when in there.items() if '"kind": "model"' not in path.read_text()}
+
+
+@pytest.mark.parametrize("engine", ["replay", "live"])
+def test_a_worker_that_ends_idle_costs_its_next_unit_nothing(
+    works: dict[str, Work], alone: dict[str, list[Any]], tmp_path: Path, engine: str
+) -> None:
+    """Each unit meets more dead workers than it may cost, none of which had begun it."""
+
+    deaths = Counter[str]()
+
+    class Dying(FakeCrew):
+        def receive(self) -> Iterator[Message]:
+            for worker, doing in list(self._at.items()):
+                if doing is None:
+                    continue
+                name = repr((doing[0].kind, doing[0].work.due, doing[0].work.prompts))
+                deaths[name] += 1
+                if deaths[name] <= MOST_LOSSES:
+                    del self._at[worker]
+                    self._hire()
+                    yield Lost(worker, "signal 9", begun=False)
+                    continue
+                yield from (Did(worker, event) for event in doing[1])
+                self._at[worker] = None
+                yield Ended(worker)
+
+    notes = Notes()
+    assert by_name(Driver(Dying(tmp_path), notes).run(engine, works[engine], None)) == alone[engine]  # type: ignore[arg-type]
+    assert set(deaths.values()) == {MOST_LOSSES + 1} and not notes.said
 
 
 def test_what_is_there_is_not_made_again(works: dict[str, Work], tmp_path: Path) -> None:
@@ -202,8 +274,8 @@ def test_workers_that_never_begin_end_the_study(works: dict[str, Work], tmp_path
             pass
 
         def receive(self) -> Iterator[Message]:
-            yield Lost("w1", "exit code 1")
-            yield Lost("nobody", "exit code 1")
+            yield Lost("w1", "exit code 1", begun=False)
+            yield Lost("nobody", "exit code 1", begun=False)
 
     with pytest.raises(ResultsError, match="workers end as soon as they begin"):
         [*Driver(Stillborn(tmp_path), Notes()).run("replay", works["replay"], None)]  # type: ignore[arg-type]
@@ -253,6 +325,6 @@ def test_a_worker_loads_the_pair_that_is_meant(base: list[str], tmp_path: Path) 
         work_of(plan_study([*base, "tree=chain", "budget=2", "drafter=ngram", f"pair.target.dtype={dtype}"]), "replay")
         for dtype in ("float32", "bfloat16")
     )
-    worker = Worker(tmp_path, ONE)
+    worker = Worker(TraceStore(tmp_path), ONE)
     dtypes = [str(worker._pair_of(work.pair).target.dtype) for work in (precise, rough, precise)]
     assert dtypes == ["torch.float32", "torch.bfloat16", "torch.float32"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from support.engine_runs import study_of, work_of
 from support.tiny_models import PairFolders
 
 from specdraft.config import Settings
-from specdraft.config.settings import ResourceSpec
+from specdraft.config.settings import ResourceSpec, TargetResources
 from specdraft.errors import ConfigError
 from specdraft.prompts import Prompt
 from specdraft.study.engines.base import Work
@@ -120,6 +121,12 @@ def test_workers_share_the_graphics_cards_of_the_driver(monkeypatch: pytest.Monk
     assert share_of(asked).devices == ["7,GPU-a", "5,2"]
     with pytest.raises(ConfigError, match=r"resources\.gpus=2 for 3 workers: this machine has 4 graphics cards"):
         share_of(Settings(executor="processes", resources=ResourceSpec(workers=3, gpus=2)))
+    of_target = ResourceSpec(target=TargetResources(2))
+    assert share_of(Settings(executor="processes", resources=of_target)).devices == ["7,GPU-a", "5,2"]
+    with pytest.raises(
+        ConfigError, match=r"resources\.target\.gpus=2 for 3 workers: this machine has 4 graphics cards"
+    ):
+        share_of(Settings(executor="processes", resources=replace(of_target, workers=3)))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +137,17 @@ def test_workers_share_the_graphics_cards_of_the_driver(monkeypatch: pytest.Monk
         (["executor=processes", "resources.workers=0"], "resources.workers=0 is out of range; expected 1 or more"),
         (["executor=processes", "resources.address=auto"], "resources.address=auto has no effect without executor=ray"),
         (["executor=local,processes"], "executor cannot be swept"),
+        (["resources.target.gpus=0"], "resources.target.gpus=0 is out of range; expected 1 or more"),
+        (
+            ["executor=processes", "resources.gpus=1", "resources.target.gpus=2"],
+            "resources.target.gpus=2 does not go with resources.gpus=1, the graphics cards of a whole worker",
+        ),
+        (["resources.target.gpus=2"], "resources.target.gpus=2 does not go with pair.target.device=cpu"),
+        (
+            ["pair.target.device=spread:0"],
+            "pair.target.device='spread:0' is not a device; expected spread, or spread:N",
+        ),
+        (["pair.target.device=spread:9"], "a model over 9 graphics cards"),
     ],
 )
 def test_what_does_not_go_with_workers(base: list[str], asked: list[str], said: str) -> None:
