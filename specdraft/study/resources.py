@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -11,6 +13,8 @@ from specdraft.drafters.pair import PairFiles
 from specdraft.errors import ConfigError
 from specdraft.models.placement import cards_of
 from specdraft.models.spec import SPREAD, PairSpec
+
+ANSWER_S = 10.0  # for a cluster to take a call
 
 
 def placed(points: Iterable[Point], gpus: int | None) -> list[Point]:
@@ -39,7 +43,20 @@ def check_resources(settings: Settings, pairs: Iterable[PairFiles]) -> None:
         return
     if settings.executor == "ray" and find_spec("ray") is None:
         raise ConfigError("executor=ray needs the package ray: pip install 'specdraft[ray]'")
-    if settings.resources.address is None:
+    if settings.resources.address is not None:
+        _check_address(settings.resources.address)
+    else:
         from specdraft.study.executors.shares import share_of
 
         share_of(settings)
+
+
+def _check_address(address: str) -> None:
+    """Raise `ConfigError` where nothing answers at `HOST:PORT`, for which Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+", host) or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"resources.address={address}: nothing answers there ({error})") from error

@@ -89,9 +89,10 @@ class RayCrew(Crew):
         each = min(1, cards) if gpus is None else gpus
         count = workers or max(1, cards // each if each else int(there.get("CPU", 1)) // cpus)
         if (needed := count * each) > cards:
-            many = f"{count} worker{'s' if count > 1 else ''}"
-            what = f"{each} graphics cards for {many} each" if each > 1 else f"a graphics card for each of {many}"
-            raise ConfigError(TOO_FEW.format(what=f"{what} makes {needed}", there=cards))
+            what = (
+                f"resources.gpus={each} (or resources.target.gpus) for {count} worker{'s' if count > 1 else ''} makes"
+            )
+            raise ConfigError(TOO_FEW.format(what=f"{what} {needed} graphics cards", there=cards))
         return count, each
 
     def _new_shelf(self) -> Any:
