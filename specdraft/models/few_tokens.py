@@ -7,7 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-FEWEST_IDS = 16_384  # of a vocabulary; the layers of models with smaller ones are hardly more than their calls
+from specdraft.models.fused_norm import fuse_norms
+
+FEWEST_IDS = 16_384  # of a vocabulary; the layers of models with smaller ones are small
+MOST_LAID_OUT = 2**18  # numbers of a weight, a MiB: what a processor core keeps at hand
 MOST_TOKENS = 8  # with more, both orders take equally long
 TOGETHER = 4  # tokens that take no longer than one: fewer are filled up
 MOST_OF_ONE_THREAD = 4  # tokens; with more of them, one thread is faster at a layer's own order
@@ -42,14 +45,27 @@ class FewTokenLinear(torch.nn.Linear):
 
 
 def suit_few_tokens(model: Any) -> Any:
-    """A model of one's own with such layers in place of its linear ones, where it is in float32 on a processor.
+    """A model of one's own whose linear layers are fast at a few tokens, where it is in float32 on a processor.
 
-    Their weights stay as they are, and its outputs, but for rounding.
+    The large ones become `FewTokenLinear`, the small ones are laid out anew; the weights' numbers stay as they are, and
+    the outputs, but for rounding.
     """
     embeddings = model.get_input_embeddings().weight
-    if embeddings.shape[0] < FEWEST_IDS or embeddings.device.type != "cpu":
+    if embeddings.device.type != "cpu":
         return model
     for name, layer in list(model.named_modules()):
-        if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32:
+        if type(layer) is not torch.nn.Linear or layer.weight.dtype != torch.float32:
+            continue
+        if embeddings.shape[0] >= FEWEST_IDS:
             model.set_submodule(name, FewTokenLinear(layer).train(layer.training))
-    return model
+        elif layer.weight.numel() <= MOST_LAID_OUT:
+            lay_out(layer)
+    return fuse_norms(model)
+
+
+def lay_out(layer: torch.nn.Linear) -> None:
+    """The weight of a small layer as BLAS reads it for a few tokens: by columns.
+
+    By rows it is packed anew in every call, which takes longer than the products.
+    """
+    layer.weight.data = layer.weight.data.t().contiguous().t()

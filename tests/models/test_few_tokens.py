@@ -122,6 +122,34 @@ def test_other_types_and_small_vocabularies_are_left_alone(monkeypatch: pytest.M
     assert count(tiny_llama()) == 0
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "gpt_neox", "opt", "qwen3", "biased"])
+def test_small_layers_are_laid_out_and_say_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_tokens, "FEWEST_IDS", 16_384)
+    model = biased() if name == "biased" else random_model(name, "eager")
+    own = tree_logits(model, (-1, 1))
+    suited = suit_few_tokens(copy.deepcopy(model))
+    assert all(torch.equal(suited.state_dict()[key], weight) for key, weight in model.state_dict().items())
+    linear = [layer.weight for layer in suited.modules() if type(layer) is torch.nn.Linear]
+    assert all(weight.t().is_contiguous() for weight in linear)
+    laid = tree_logits(suited, (-1, 1))
+    assert (laid.logits - own.logits).abs().max() < 1e-5 * own.logits.abs().max()
+    assert (laid.hidden - own.hidden).abs().max() < 1e-5 * own.hidden.abs().max()
+
+
+def test_large_layers_and_what_is_tied_stay_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_tokens, "FEWEST_IDS", 16_384)
+    monkeypatch.setattr(few_tokens, "MOST_LAID_OUT", 1)
+    assert all(weight.is_contiguous() for weight in suit_few_tokens(tiny_llama()).parameters())
+    monkeypatch.setattr(few_tokens, "MOST_LAID_OUT", 2**18)
+    tied = tiny_llama()
+    tied.get_output_embeddings().weight = tied.get_input_embeddings().weight
+    model = CachedModel(suit_few_tokens(tied), 258)
+    assert model.model.get_output_embeddings().weight is model.model.get_input_embeddings().weight
+    layer = "model.layers.0.mlp.up_proj.weight"
+    shared = share_first_layers(model, 1, "tiny").model.get_parameter(layer)
+    assert shared.data_ptr() == model.model.get_parameter(layer).data_ptr()
+
+
 def test_a_loaded_model_has_them_and_a_given_one_stays_as_it_is(tiny_pair_folders: PairFolders) -> None:
     loaded = load_pair(tiny_pair_folders.spec()).target.model
     assert isinstance(loaded.get_output_embeddings(), FewTokenLinear)
