@@ -45,27 +45,31 @@ class FewTokenLinear(torch.nn.Linear):
 
 
 def suit_few_tokens(model: Any) -> Any:
-    """A model of one's own whose linear layers are fast at a few tokens, where it is in float32 on a processor.
+    """A model of one's own with such layers in place of its linear ones, and norms of one call in place of its own,
+    where it is in float32 on a processor.
 
-    The large ones become `FewTokenLinear`, the small ones are laid out anew; the weights' numbers stay as they are, and
-    the outputs, but for rounding.
+    Of small vocabularies the linear layers stay (see `lay_out`). Weights stay as and where they are, and outputs, but
+    for rounding.
     """
     embeddings = model.get_input_embeddings().weight
     if embeddings.device.type != "cpu":
         return model
-    for name, layer in list(model.named_modules()):
-        if type(layer) is not torch.nn.Linear or layer.weight.dtype != torch.float32:
-            continue
-        if embeddings.shape[0] >= FEWEST_IDS:
+    if embeddings.shape[0] >= FEWEST_IDS:
+        for name, layer in linear_layers(model):
             model.set_submodule(name, FewTokenLinear(layer).train(layer.training))
-        elif layer.weight.numel() <= MOST_LAID_OUT:
-            lay_out(layer)
     return fuse_norms(model)
 
 
-def lay_out(layer: torch.nn.Linear) -> None:
-    """The weight of a small layer as BLAS reads it for a few tokens: by columns.
+def lay_out(model: Any) -> Any:
+    """A model of one's own, on a processor, the weights of whose small linear layers lie as BLAS reads them for a few
+    tokens: by columns. By rows each call packs them anew, which takes longer than the products."""
+    for _, layer in linear_layers(model):
+        if layer.weight.device.type == "cpu" and layer.weight.numel() <= MOST_LAID_OUT:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
+    return model
 
-    By rows it is packed anew in every call, which takes longer than the products.
-    """
-    layer.weight.data = layer.weight.data.t().contiguous().t()
+
+def linear_layers(model: Any) -> list[tuple[str, torch.nn.Linear]]:
+    """The plain ones in float32, by name."""
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) is torch.nn.Linear]
+    return [(name, layer) for name, layer in layers if layer.weight.dtype == torch.float32]
