@@ -75,6 +75,7 @@ class AcceptanceRule(ABC):
             tried in the order in which they were drawn, and none is left out afterwards.
         chain_only: fits chains only.
         greedy_only: fits temperature 0 only.
+        only_best: it reads of `target_probs` which token is the most probable one, and no more; logits tell that too.
         needs_draft_probs: reads `draft_probs`.
         replay: what replay needs.
         arrays: what `record` keeps, of a rule with a record.
@@ -85,6 +86,7 @@ class AcceptanceRule(ABC):
     draw: ClassVar[Draw] = "rank"
     chain_only: ClassVar[bool] = False
     greedy_only: ClassVar[bool] = False
+    only_best: ClassVar[bool] = False
     needs_draft_probs: ClassVar[bool] = False
     replay: ClassVar[Replay] = "none"
     arrays: ClassVar[Arrays] = {}

@@ -23,6 +23,7 @@ class Greedy(AcceptanceRule):
 
     kind: str = "greedy"
     greedy_only: ClassVar[bool] = True
+    only_best: ClassVar[bool] = True
     replay: ClassVar[Replay] = "rank"
 
     def accept(

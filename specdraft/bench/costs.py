@@ -23,12 +23,13 @@ from specdraft.bench.load import LoadMeter
 from specdraft.bench.measuring import Cell, Timed, Timing, in_turns, sizes_up_to
 from specdraft.bench.points import USUAL, CostPoint
 from specdraft.bench.trust import TWIN, Key, doubts
-from specdraft.decoding.decode import Clock, choose, decode
+from specdraft.decoding.clock import Clock
+from specdraft.decoding.decode import choose, decode
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import Prefilled
 from specdraft.drafters.pair import Pair
-from specdraft.sampling.distribution import Sampling, standardise
+from specdraft.sampling.distribution import Sampling
 from specdraft.traces.watch import UNWATCHED, Watch
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import Plan
@@ -229,7 +230,7 @@ class Stand:
         logits, laps = self._verifier.rewind().logits, []
         for _ in range(IN_A_ROW):
             self._clock.restart()
-            token = choose(standardise(logits[None], Sampling()), Sampling(), NO_SOURCE)
+            token = choose(logits, Sampling(), NO_SOURCE)
             logits = self._pair.target.extend(token)
             laps.append(self._clock.lap())
         self._verifier.rewind()

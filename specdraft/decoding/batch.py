@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from greenlet import getcurrent, greenlet
 
-from specdraft.decoding.decode import Times
+from specdraft.decoding.clock import Times
 from specdraft.decoding.seat import Seat
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter
@@ -38,7 +38,7 @@ class SharedClock:
     @property
     def times(self) -> Times:
         """What a text is told of the time."""
-        return Times(self._now_shared, self._now_passed)
+        return Times(self._now_shared, self._now_passed, divided=True)
 
     def _now_shared(self) -> float:
         self._advance()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import NamedTuple
 
 import torch
 
 from specdraft.acceptance import AcceptanceRule
 from specdraft.acceptance.base import NO_SOURCE
+from specdraft.decoding.clock import ALONE, Clock, Times, step_clock
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.lengths import AS_PLANNED, Sizer, Sizing
 from specdraft.decoding.pruning import WHOLE, Pruner, Pruning
@@ -23,25 +22,6 @@ from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import Source
 from specdraft.trees.shapes import Plan
 from specdraft.trees.step import Step
-
-
-def _now() -> float:
-    return time.perf_counter()
-
-
-class Times(NamedTuple):
-    """Seconds so far, in two ways.
-
-    Attributes:
-        share: of the time, what is one text's; of texts that are decoded side by side, they add up to the whole.
-        passed: of the time.
-    """
-
-    share: Callable[[], float] = _now
-    passed: Callable[[], float] = _now
-
-
-ALONE = Times()
 
 
 @dataclass
@@ -126,7 +106,7 @@ def decode(
     until = inf if max_time_s is None else times.passed() + max_time_s
     clock = Clock(verifier.model.device, times.share)
     prompt = verifier.rewind() if again else verifier.prefill(prompt_ids)
-    root = choose(standardise(prompt.logits[None], sampling), sampling, source)
+    root = choose(prompt.logits, sampling, source)
     if again:
         drafter.rewind()
     else:
@@ -149,17 +129,19 @@ def _steps(
     until: float,
     times: Times,
 ) -> Iterator[Step]:
-    emitted, clock = 1, Clock(verifier.model.device, times.share)
+    emitted, clock = 1, step_clock(verifier.model.device, times)
     while not ending.reached(emitted, root) and times.passed() < until:
         clock.restart()
         drafted = drafter.draft(root, sizer.plan(), drawing)
-        draft_s = clock.lap()
+        clock.lap()
         sent = pruner.send(drafted)
-        predict_s = clock.lap() if pruner.prunes else 0.0
+        if pruner.prunes:
+            clock.lap()
         tree, pruned = sent.tree, drafted.num_nodes - sent.tree.num_nodes
         logits, hidden, beside = verifier.verify(tree)
-        verify_s = clock.lap()
-        accepted = rule.accept(tree, standardise(logits, drawing.sampling), tree.drawn_from, drawing.source)
+        clock.lap()
+        target_probs = logits if rule.only_best else standardise(logits, drawing.sampling)
+        accepted = rule.accept(tree, target_probs, tree.drawn_from, drawing.source)
         tokens = ending.cut(emitted, [*accepted.tokens, accepted.bonus])
         nodes = accepted.nodes[: len(tokens)]
         verifier.commit(nodes)
@@ -171,39 +153,17 @@ def _steps(
             drafter.read_beside(beside)
         emitted, root = emitted + len(tokens), tokens[-1]
         kept, cut = logits if drawing.keep_probs else None, len(tokens) == len(nodes)
-        spent = draft_s, verify_s, clock.lap()
+        draft_s, *predict_s, verify_s, other_s = clock.seconds()
         whole = replace(drafted, chosen_from=None) if pruned else None
-        yield Step(tree, nodes, tokens, cut, *spent, accepted.tried, kept, pruned, predict_s, whole)
+        spent = draft_s, verify_s, other_s
+        yield Step(tree, nodes, tokens, cut, *spent, accepted.tried, kept, pruned, sum(predict_s), whole)
 
 
-def choose(probs: torch.Tensor, sampling: Sampling, source: Source) -> int:
-    """A token from a standardised distribution `[1, vocab]`; no randomness is used up where there is none."""
-    return int(probs.argmax() if sampling.greedy else source.choose(probs))
-
-
-class Clock:
-    """Wall-clock laps; on a GPU each lap waits for the work that was queued in it.
-
-    Args:
-        device: where the work is done.
-        now: seconds so far.
-    """
-
-    def __init__(self, device: torch.device, now: Callable[[], float] = _now) -> None:
-        self._device, self._now = device, now
-        self.restart()
-
-    def restart(self) -> None:
-        """Start a lap now."""
-        self._start = self._now()
-
-    def lap(self) -> float:
-        """Seconds since the last lap ended."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = self._now()
-        seconds, self._start = now - self._start, now
-        return seconds
+def choose(logits: torch.Tensor, sampling: Sampling, source: Source) -> int:
+    """A token after logits `[vocab]`; no randomness is used up where there is none."""
+    if sampling.greedy:
+        return int(logits.argmax())
+    return int(source.choose(standardise(logits[None], sampling)))
 
 
 def decode_plainly(
@@ -219,7 +179,7 @@ def plain_tokens(
     """See `decode_plainly`: each token as it is there."""
     logits, emitted = verifier.prefill(prompt_ids).logits, 0
     while True:
-        token = choose(standardise(logits[None], sampling), sampling, source)
+        token = choose(logits, sampling, source)
         emitted += 1
         yield token
         if ending.reached(emitted, token):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from specdraft.decoding.decode import ALONE, Times
+from specdraft.decoding.clock import ALONE, Times
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter
 from specdraft.drafters.pair import Pair
@@ -66,9 +66,13 @@ class Caches:
         shapes = sum(len(graph.made) for graph in self._graphs)
         notes = []
         if shapes:
-            seconds = sum(graph.making_s for graph in self._graphs)
+            seconds = sum(sum(graph.made.values()) for graph in self._graphs)
             notes.append(f"cache=graph: {self._pair.label}: {seconds:.1f} s to make {shapes} graphs, in no time below")
         failed = [why for graph in self._graphs for why in graph.failed.values()]
         if failed:
-            notes.append(f"cache=graph: {self._pair.label}: {len(failed)} shapes run without a graph: {failed[0]}")
+            lost_s = sum(graph.failing_s for graph in self._graphs)
+            notes.append(
+                f"cache=graph: {self._pair.label}: {len(failed)} shapes run without a graph (tried for {lost_s:.1f} s, "
+                f"in no time below): {failed[0]}"
+            )
         return notes

@@ -26,9 +26,15 @@ class CachedModel(LanguageModel):
 
     def reset(self) -> None:
         """Forget the sequence."""
-        self._cache = self.new_cache()
+        self._cache = self._sequence()
         self._pending_positions = torch.empty(0, dtype=torch.long, device=self.device)
         self.length = 0  # committed slots
+
+    def _sequence(self, prompts: Sequence[Sequence[int]] = ()) -> Any:
+        """The empty cache of what follows a prompt."""
+        from specdraft.models.growing_cache import GrowingCache
+
+        return GrowingCache(int(self.model.config.get_text_config().num_hidden_layers))
 
     @property
     def pending(self) -> int:
@@ -49,7 +55,7 @@ class CachedModel(LanguageModel):
             layers: whose states are wanted.
         """
         if not self.length:
-            self._cache, (token_ids,) = self.new_cache([token_ids]), self.starts([token_ids])
+            self._cache, (token_ids,) = self._sequence([token_ids]), self.starts([token_ids])
         tokens = torch.tensor([list(token_ids)], device=self.device)
         positions = torch.arange(self.length, self.length + tokens.shape[1], device=self.device)[None]
         logits, hidden = self.forward(tokens, layers, position_ids=positions, cache=self._cache, logits_to_keep=1)
@@ -127,7 +133,4 @@ class CachedModel(LanguageModel):
 
     def _gather(self, slots: Sequence[int]) -> None:
         """What these pending slots hold is held by the first pending ones."""
-        rows = torch.tensor(slots, device=self.device) + self.length
-        for layer in self._cache.layers:
-            for states in (layer.keys, layer.values):
-                states[:, :, self.length : self.length + len(slots)] = states[:, :, rows.to(states.device)]
+        self._cache.move(torch.tensor(slots, device=self.device) + self.length, self.length)

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.gate import start_token
+from specdraft.models.growing_cache import GrowingCache
 from specdraft.models.language_model import padded
 
 BIASES = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"  # as checkpoints name them
@@ -49,11 +50,16 @@ class Source:
         return Source(self.states[at], self.there[at], cross)
 
 
-class SourcedCache(DynamicCache):  # type: ignore[misc]
-    """The decoder's own keys and values, beside what it reads of the prompts. Args: source: of the prompts."""
+class SourcedCache(GrowingCache):
+    """The decoder's own keys and values, beside what it reads of the prompts.
 
-    def __init__(self, source: Source) -> None:
-        super().__init__()
+    Args:
+        layers: of the decoder.
+        source: of the prompts.
+    """
+
+    def __init__(self, layers: int, source: Source) -> None:
+        super().__init__(layers)
         self.source = source
 
     @property
@@ -81,17 +87,22 @@ class EncoderDecoder(CachedModel):
     @torch.inference_mode()
     def new_cache(self, prompts: Sequence[Sequence[int]] = ()) -> Any:
         """See `LanguageModel.new_cache`: the encoder reads the prompts."""
+        layers = int(self.model.config.num_decoder_layers)
         if not prompts:
-            return DynamicCache()
+            return GrowingCache(layers)
         ids = padded(prompts, self.device)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         there = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
         states = self.model.get_encoder()(input_ids=self.readable(ids), attention_mask=there).last_hidden_state
-        return SourcedCache(Source(states, there, DynamicCache()))
+        return SourcedCache(layers, Source(states, there, DynamicCache()))
 
     def cache_beside(self, cache: Any, rows: torch.Tensor) -> Any:
         """See `LanguageModel.cache_beside`."""
-        return SourcedCache(cache.source.of_rows(rows))
+        return SourcedCache(len(cache.layers), cache.source.of_rows(rows))
+
+    def _sequence(self, prompts: Sequence[Sequence[int]] = ()) -> Any:
+        """See `CachedModel._sequence`."""
+        return self.new_cache(prompts)
 
     def forward(
         self,

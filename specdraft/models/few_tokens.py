@@ -7,7 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-FEWEST_IDS = 16_384  # of a vocabulary; the layers of models with smaller ones are hardly more than their calls
+from specdraft.models.fused_norm import fuse_norms
+
+FEWEST_IDS = 16_384  # of a vocabulary; the layers of models with smaller ones are small
+MOST_LAID_OUT = 2**18  # numbers of a weight, a MiB: what a processor core keeps at hand
 MOST_TOKENS = 8  # with more, both orders take equally long
 TOGETHER = 4  # tokens that take no longer than one: fewer are filled up
 MOST_OF_ONE_THREAD = 4  # tokens; with more of them, one thread is faster at a layer's own order
@@ -42,14 +45,31 @@ class FewTokenLinear(torch.nn.Linear):
 
 
 def suit_few_tokens(model: Any) -> Any:
-    """A model of one's own with such layers in place of its linear ones, where it is in float32 on a processor.
+    """A model of one's own with such layers in place of its linear ones, and norms of one call in place of its own,
+    where it is in float32 on a processor.
 
-    Their weights stay as they are, and its outputs, but for rounding.
+    Of small vocabularies the linear layers stay (see `lay_out`). Weights stay as and where they are, and outputs, but
+    for rounding.
     """
     embeddings = model.get_input_embeddings().weight
-    if embeddings.shape[0] < FEWEST_IDS or embeddings.device.type != "cpu":
+    if embeddings.device.type != "cpu":
         return model
-    for name, layer in list(model.named_modules()):
-        if type(layer) is torch.nn.Linear and layer.weight.dtype == torch.float32:
+    if embeddings.shape[0] >= FEWEST_IDS:
+        for name, layer in linear_layers(model):
             model.set_submodule(name, FewTokenLinear(layer).train(layer.training))
+    return fuse_norms(model)
+
+
+def lay_out(model: Any) -> Any:
+    """A model of one's own, on a processor, the weights of whose small linear layers lie as BLAS reads them for a few
+    tokens: by columns. By rows each call packs them anew, which takes longer than the products."""
+    for _, layer in linear_layers(model):
+        if layer.weight.device.type == "cpu" and layer.weight.numel() <= MOST_LAID_OUT:
+            layer.weight.data = layer.weight.data.t().contiguous().t()
     return model
+
+
+def linear_layers(model: Any) -> list[tuple[str, torch.nn.Linear]]:
+    """The plain ones in float32, by name."""
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer) is torch.nn.Linear]
+    return [(name, layer) for name, layer in layers if layer.weight.dtype == torch.float32]

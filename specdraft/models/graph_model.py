@@ -24,18 +24,20 @@ class GraphModel(StaticModel):
     Attributes:
         made: shape -> seconds that capturing or compiling it took.
         failed: shape -> why it runs as it is.
+        failing_s: seconds that it took to find that out.
     """
 
     def __init__(self, of: CachedModel) -> None:
         self._runs: dict[Shape, Run] = {}
         self.made: dict[Shape, float] = {}
         self.failed: dict[Shape, str] = {}
+        self.failing_s = 0.0
         super().__init__(of)
 
     @property
     def making_s(self) -> float:
-        """Seconds that capturing and compiling took so far."""
-        return sum(self.made.values())
+        """Seconds that capturing and compiling took so far, in vain or not."""
+        return sum(self.made.values()) + self.failing_s
 
     def _run(self, shape: Shape) -> Run:
         if shape not in self._runs:
@@ -55,6 +57,7 @@ class GraphModel(StaticModel):
                 made, outputs = make(inputs, shape.layers)
             except Exception as error:  # whatever a compiler or a kernel raises, the forward itself can still run
                 self.failed[shape] = str(error).strip().partition("\n")[0] or type(error).__name__
+                self.failing_s += time.perf_counter() - began
                 made, outputs = eager, eager(inputs)
             else:
                 self.made[shape] = time.perf_counter() - began

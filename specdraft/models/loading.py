@@ -10,7 +10,7 @@ from specdraft.errors import ModelError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.check_result import SelfCheck
 from specdraft.models.device_map import device_map
-from specdraft.models.few_tokens import suit_few_tokens
+from specdraft.models.few_tokens import lay_out, suit_few_tokens
 from specdraft.models.files import CHOSEN, ModelFiles, reading
 from specdraft.models.gate import encodes
 from specdraft.models.placement import check_loadable, dtype_of, resolve_device
@@ -77,7 +77,7 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
             f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
         )
     _check_numbers(files.spec.path, model)
-    return cached(suit_few_tokens(model.eval()), files.vocab(text_vocab), text_vocab)
+    return cached(lay_out(suit_few_tokens(model.eval())), files.vocab(text_vocab), text_vocab)
 
 
 def _placed(files: ModelFiles, device: torch.device) -> str | dict[str, torch.device] | None:

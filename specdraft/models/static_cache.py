@@ -88,3 +88,9 @@ class StaticCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             if layer.slots is not slots:
                 layer.slots = slots
+
+    def move(self, slots: torch.Tensor, to: int) -> None:
+        """What these slots `[m]` hold is held by those from `to` on."""
+        for layer in self.layers:
+            for states in (layer.keys, layer.values):
+                states[:, :, to : to + len(slots)] = states[:, :, slots.to(states.device)]

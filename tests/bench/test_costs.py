@@ -26,7 +26,8 @@ from specdraft.bench.in_batch import in_batch
 from specdraft.bench.kept import pair_costs
 from specdraft.bench.load import Elsewhere, LoadMeter
 from specdraft.bench.points import CostPoint
-from specdraft.decoding import decode
+from specdraft.decoding import clock
+from specdraft.decoding.decode import decode
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import DrafterTraits
@@ -402,7 +403,7 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
 
     chance = Random(0)
 
-    class Disturbed(decode.Clock):
+    class Disturbed(clock.Clock):
         def lap(self) -> float:
             spent.now += 1000.0 * (chance.random() < 0.1)
             return super().lap()
@@ -418,7 +419,7 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
         spent.now += 400.0 if chance.random() < 0.05 else 0.125
         add(self, *given)
 
-    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(cost, "Clock", Disturbed)
     monkeypatch.setattr(kept, "PREFIX", 64)
     monkeypatch.setattr(measuring, "MOST", 15)
@@ -460,7 +461,7 @@ def test_the_first_level_of_a_step_is_dearer(
             target.cold = False
             return super().append(*given)
 
-    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(kept, "PREFIX", 64)
     monkeypatch.setattr(measuring, "MOST", 5)
     target = After(tiny_pair.target, spent, 7.0, 2.0, 0.5)
@@ -496,7 +497,7 @@ def test_a_batch_of_rows_that_hold_the_same(tiny_pair: Pair, monkeypatch: pytest
     for pair in (tiny_pair, batch):
         verifier = Verifier.of(pair)
         plan = BestFirst(max_depth=3).at(6)
-        texts.append(decode.decode(verifier, pair.drafter, plan, Greedy(), Sampling(), ids, ending).finish().tokens)
+        texts.append(decode(verifier, pair.drafter, plan, Greedy(), Sampling(), ids, ending).finish().tokens)
     for hook in hooks:
         hook.remove()
     assert texts[0] == texts[1]
@@ -509,7 +510,7 @@ def test_a_batch_of_rows_that_hold_the_same(tiny_pair: Pair, monkeypatch: pytest
 def test_a_slow_pair_is_measured_at_few_sizes(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forwards of 20 made-up seconds and 60 s for all: each thing is timed once, and only what has to be."""
     spent = Spent()
-    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     model = tiny_pair.drafter.model
     drafter = ModelDrafter(Timed(model, spent, 20.0, 20.0, 0.0), tiny_pair.drafter.files, tiny_pair.drafter.check)
     pair = replace(tiny_pair, target=Timed(tiny_pair.target, spent, 20.0, 20.0, 0.0), drafter=drafter)
@@ -538,7 +539,7 @@ def test_a_size_that_time_left_half_out_is_left_out(
 
 def test_a_look_at_the_pair_confirms_what_it_costs(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     spent = Spent()
-    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=spent.perf_counter))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=spent.perf_counter))
     monkeypatch.setattr(kept, "PREFIX", 64)
     monkeypatch.setattr(measuring, "MOST", 5)
 

@@ -17,7 +17,8 @@ from specdraft.acceptance import Greedy
 from specdraft.acceptance.no_replacement import NoReplacement
 from specdraft.decoding import batch as batch_module
 from specdraft.decoding.batch import Batch, SharedClock, Text
-from specdraft.decoding.decode import ALONE, plain_tokens
+from specdraft.decoding.clock import ALONE
+from specdraft.decoding.decode import plain_tokens
 from specdraft.decoding.seat import Seat
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter
@@ -222,7 +223,8 @@ def test_each_moment_is_divided_among_the_texts(monkeypatch: pytest.MonkeyPatch)
     now = [0.0]
     monkeypatch.setattr(batch_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     clock = SharedClock()
-    share, passed = clock.times
+    share, passed, divided = clock.times
+    assert divided
     with clock.going():
         clock.count(2)
         now[0] += 6

@@ -161,6 +161,7 @@ def test_what_cannot_be_compiled_runs_as_it_is() -> None:
 
     assert decoded("llama", texts, row_of) == decoded("llama", texts, same)
     assert {*made[0].failed.values()} == {"no C++ compiler"} and not made[0].made
+    assert made[0].making_s == made[0].failing_s > 0
 
 
 @pytest.mark.usefixtures("small_buckets")

@@ -15,8 +15,9 @@ from support.tiny_models import SMALL_VOCAB, random_model, tiny_llama
 from transformers import DynamicCache
 
 from specdraft.acceptance import Greedy
-from specdraft.decoding import decode as decode_module
-from specdraft.decoding.decode import Clock, Decoding, decode, decode_plainly
+from specdraft.decoding import clock as clock_module
+from specdraft.decoding.clock import Clock
+from specdraft.decoding.decode import Decoding, decode, decode_plainly
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.text_seeds import text_generator
 from specdraft.decoding.verifier import Verifier
@@ -160,7 +161,7 @@ def test_other_architectures_give_the_text_of_generate(name: str) -> None:
 
 def test_a_lap_begins_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 103.0, 107.0, 200.0, 205.0])
-    monkeypatch.setattr(decode_module, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    monkeypatch.setattr(clock_module, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     clock = Clock(torch.device("cpu"))
     assert [clock.lap(), clock.lap()] == [3, 4]
     clock.restart()

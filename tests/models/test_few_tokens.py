@@ -15,7 +15,7 @@ from specdraft.drafters.draft_model import Model
 from specdraft.drafters.pair import load_pair, pair_of_models
 from specdraft.models import few_tokens
 from specdraft.models.cached_model import CachedModel
-from specdraft.models.few_tokens import FewTokenLinear, suit_few_tokens
+from specdraft.models.few_tokens import FewTokenLinear, lay_out, suit_few_tokens
 from specdraft.models.first_layers import share_first_layers
 from specdraft.models.language_model import tail_mask
 from specdraft.trees.topology import Topology
@@ -120,6 +120,36 @@ def test_other_types_and_small_vocabularies_are_left_alone(monkeypatch: pytest.M
     assert count(tiny_llama().bfloat16()) == 0
     monkeypatch.setattr(few_tokens, "FEWEST_IDS", 16_384)
     assert count(tiny_llama()) == 0
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "gpt_neox", "opt", "qwen3", "biased"])
+def test_small_layers_are_laid_out_and_say_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_tokens, "FEWEST_IDS", 16_384)
+    model = biased() if name == "biased" else random_model(name, "eager")
+    own = tree_logits(model, (-1, 1))
+    suited = lay_out(suit_few_tokens(copy.deepcopy(model)))
+    assert all(torch.equal(suited.state_dict()[key], weight) for key, weight in model.state_dict().items())
+    linear = [layer.weight for layer in suited.modules() if type(layer) is torch.nn.Linear]
+    assert all(weight.t().is_contiguous() for weight in linear)
+    laid = tree_logits(suited, (-1, 1))
+    assert (laid.logits - own.logits).abs().max() < 1e-5 * own.logits.abs().max()
+    assert (laid.hidden - own.hidden).abs().max() < 1e-5 * own.hidden.abs().max()
+
+
+def test_large_layers_and_what_is_tied_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_tokens, "MOST_LAID_OUT", 1)
+    assert all(weight.is_contiguous() for weight in lay_out(tiny_llama()).parameters())
+    monkeypatch.setattr(few_tokens, "MOST_LAID_OUT", 2**18)
+    tied = tiny_llama()
+    tied.get_output_embeddings().weight = tied.get_input_embeddings().weight
+    assert lay_out(tied).get_output_embeddings().weight is tied.get_input_embeddings().weight
+
+
+def test_first_layers_have_the_weights_of_the_whole_model_laid_out_or_not() -> None:
+    for whole in (tiny_llama(), lay_out(tiny_llama())):
+        first = share_first_layers(CachedModel(whole, 258), 1, "tiny").model
+        layer = "model.layers.0.mlp.up_proj.weight"
+        assert first.get_parameter(layer).data_ptr() == whole.get_parameter(layer).data_ptr()
 
 
 def test_a_loaded_model_has_them_and_a_given_one_stays_as_it_is(tiny_pair_folders: PairFolders) -> None:

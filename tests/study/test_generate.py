@@ -11,7 +11,7 @@ from support.tiny_models import PairFolders, byte_tokenizer, tiny_llama, tiny_pa
 
 from specdraft import SpeculativeDecoder
 from specdraft.acceptance import AcceptanceRule, Recursive, TopK, Typical
-from specdraft.decoding import decode
+from specdraft.decoding import clock
 from specdraft.drafters.base import Prefilled
 from specdraft.drafters.ngram import Ngram
 from specdraft.drafters.pair import Pair, load_pair
@@ -163,7 +163,7 @@ def test_a_text_ends_where_its_time_is_over(decoder: SpeculativeDecoder, monkeyp
     """A clock that moves a second each time it is read: some steps are made, no more are begun."""
     seconds = itertools.count()
     timed = SpeculativeDecoder(decoder.pair, tree="kary", max_new_tokens=16, max_time_s=10)
-    monkeypatch.setattr(decode, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
     found, whole = timed.generate(PROMPT), decoder.generate(PROMPT)
     assert (found.timed_out, whole.timed_out) == (True, False)
     assert 0 < len(found.steps) < len(whole.steps)

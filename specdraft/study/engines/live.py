@@ -344,7 +344,7 @@ def _twins(combinations: Iterable[Combination]) -> list[list[Combination]]:
 def _decode(pair: Pair, combination: Combination, how: Drafting, text: Text, seat: Seat) -> Decoded:
     assert seat.drafter is not None
     source = _source(pair, combination, text, pair.files.weights[1], repr(combination.run_key))
-    (share, passed), limit_s = seat.times, combination.settings.max_time_s
+    (share, passed, _), limit_s = seat.times, combination.settings.max_time_s
     began_passed, began = passed(), share()
     decoding = decode(
         seat.verifier,
