@@ -27,6 +27,7 @@ from specdraft.study.timeline import ROWS, Stage
 OPERATIONS_S = {"cpu": 2e10}  # of arithmetic a second on a device, roughly; once models run, their own speed counts
 OTHER_OPERATIONS_S = 1e13
 BEGIN_S = 8.0  # for a worker to be there
+CALL_S = 4e-3  # of a token that is decoded alone, however small the model
 PARAMETERS_S, LOAD_S = 5e7, 0.5  # loaded and checked a second; and seconds besides
 CHARACTERS = 4  # of a prompt in one token, roughly
 SERVED_TOKEN_S = 0.02  # of a text behind a server, several side by side
@@ -186,7 +187,8 @@ def _live_stages(
 ) -> Iterator[Stage]:
     """Fitted trees record their texts while rows are decoded."""
     due = {combination.identifier: missing(combination) for combination in combinations}
-    seconds = sum(due[c.identifier] * c.settings.max_new_tokens * (size.target_s + size.draft_s) for c in combinations)
+    token_s = max(CALL_S, size.target_s + size.draft_s)
+    seconds = sum(due[c.identifier] * c.settings.max_new_tokens * token_s for c in combinations)
     yield Stage(files.label, "decode", ROWS, sum(due.values()), seconds, by_models=True)
     earlier = files.drafter.traits.earlier
     read = (c for c in combinations if c.shape.fitted or c.shape.fits_scores or earlier)
