@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -115,7 +115,7 @@ class ProcessCrew(Crew):
         device = self._devices[seat] if self._devices else None
         given = (theirs, self._traces, self._threads, device)
         process = get_context("spawn").Process(target=_work, args=given, daemon=True, name=f"specdraft-{self._number}")
-        with _held_back():
+        with held_back():
             process.start()
         theirs.close()
         self._hands[process.name] = _Hand(process, ours, seat)
@@ -131,8 +131,9 @@ class ProcessCrew(Crew):
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
+def held_back() -> Iterator[None]:
     """What a terminal sends waits, here and in processes that begin meanwhile, which cannot be told so soon."""
+    resource_tracker.ensure_running()  # lets them through once it has begun, so not in between
     before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
     try:
         yield

@@ -30,6 +30,31 @@ MOMENTS = [("replay", "load", True), ("replay", "record", False), ("replay", "co
 SOON_S = 20.0  # on a busy machine
 
 
+HELD = """
+import signal
+from multiprocessing import get_context
+from specdraft.study.executors.processes import held_back
+
+def told(pipe):
+    pipe.send(sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+
+if __name__ == "__main__":
+    for _ in range(2):
+        ours, theirs = get_context("spawn").Pipe()
+        process = get_context("spawn").Process(target=told, args=(theirs,))
+        with held_back():
+            process.start()
+        print(*ours.recv())
+"""
+
+
+def test_processes_begin_without_what_a_terminal_sends(tmp_path: Path) -> None:
+    """The first one too, for which Python begins a process of its own."""
+    (tmp_path / "held.py").write_text(HELD)
+    done = subprocess.run([sys.executable, tmp_path / "held.py"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["SIGHUP SIGINT"] * 2
+
+
 def sweep(overrides: list[str], out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from specdraft.cli import main; main()", "sweep", *overrides, "--out", str(out)]
     return subprocess.Popen(
