@@ -90,7 +90,7 @@ class StaticCache(Cache):  # type: ignore[misc]
                 layer.slots = slots
 
     def move(self, slots: torch.Tensor, to: int) -> None:
-        """What these slots `[m]` hold is held by those from `to` on."""
+        """What these slots `[m]` hold is held by those from `to` on. Layers that read another one's have none."""
         for layer in self.layers:
-            for states in (layer.keys, layer.values):
+            for states in (layer.keys, layer.values) if layer.is_initialized else ():
                 states[:, :, to : to + len(slots)] = states[:, :, slots.to(states.device)]

@@ -34,18 +34,15 @@ def cannot_write(path: Path, error: OSError) -> ResultsError:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of the one at `path` once it is whole; after an error nothing does.
+def placed(path: Path) -> Iterator[Path]:
+    """Where to write a file, which takes the place of the one at `path` at the end; after an error nothing does.
 
     Raises:
         ResultsError: it cannot be written; what was there before is there still.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield temporary
         temporary.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -55,6 +52,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def flushed(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write, all of which is on the disk at the end. Raises `OSError`."""
+    with path.open("wb") as handle:
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
 def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Replace a file as a whole: readers see the old content or the new one. Text is written as UTF-8.
 
@@ -62,7 +68,7 @@ def write_atomically(path: Path, content: str | bytes | Iterable[str]) -> None:
         ResultsError: it cannot be written; what was there before is there still.
     """
     pieces = [content] if isinstance(content, str | bytes) else content
-    with replacing(path) as handle:
+    with placed(path) as temporary, flushed(temporary) as handle:
         handle.writelines(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
 
 

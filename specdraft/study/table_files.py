@@ -10,7 +10,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from specdraft.results.files import RECORDS, RECORDS_PARQUET, cannot_write, csv_pieces, replacing, write_atomically
+from specdraft.results.files import (
+    RECORDS,
+    RECORDS_PARQUET,
+    cannot_write,
+    csv_pieces,
+    flushed,
+    placed,
+    write_atomically,
+)
 from specdraft.results.study_tables import COLUMNS, TEXT, WHOLE
 
 SMALL = ("summary.csv", "by_category.csv", "comparisons.csv", "positions.csv")  # a line a combination, or some
@@ -36,7 +44,7 @@ def write_tables(
     """
     small: dict[str, list[pd.DataFrame]] = {}
     wanted = {RECORDS: {"csv": RECORDS, "parquet": RECORDS_PARQUET}.get(records)}
-    with ExitStack() as files:
+    with ExitStack() as places, ExitStack() as files:  # all files are whole before the first one is in its place
         writers: dict[str, Write] = {}
         for tables in pieces:
             for name, table in tables.items():
@@ -46,7 +54,8 @@ def write_tables(
                     continue
                 if file not in writers:
                     opened = _parquet if file == RECORDS_PARQUET else _csv
-                    writers[file] = files.enter_context(opened(out / file))
+                    temporary = places.enter_context(placed(out / file))
+                    writers[file] = files.enter_context(opened(out / file, temporary))
                 writers[file](table)
     for name in {RECORDS, RECORDS_PARQUET} - {wanted[RECORDS]}:
         (out / name).unlink(missing_ok=True)
@@ -55,8 +64,8 @@ def write_tables(
 
 
 @contextmanager
-def _csv(path: Path) -> Iterator[Write]:
-    with replacing(path) as handle:
+def _csv(path: Path, temporary: Path) -> Iterator[Write]:
+    with _naming(path), flushed(temporary) as handle:
 
         def write(table: pd.DataFrame) -> None:
             with _naming(path):
@@ -66,11 +75,11 @@ def _csv(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Write]:
+def _parquet(path: Path, temporary: Path) -> Iterator[Write]:
     kinds = dict.fromkeys(TEXT, pa.string()) | dict.fromkeys(WHOLE, pa.int64())
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in COLUMNS[RECORDS]])
     how = {"compression": "zstd", "write_page_checksum": True}
-    with replacing(path) as handle, pq.ParquetWriter(handle, schema, **how) as file:
+    with _naming(path), flushed(temporary) as handle, pq.ParquetWriter(handle, schema, **how) as file:
 
         def write(table: pd.DataFrame) -> None:
             with _naming(path):

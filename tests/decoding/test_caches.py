@@ -22,7 +22,7 @@ from specdraft.models import static_model
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.caches import resolved, with_cache
 from specdraft.models.graph_model import GraphModel
-from specdraft.models.static_cache import StaticLayer
+from specdraft.models.static_cache import StaticCache, StaticLayer
 from specdraft.models.static_model import Inputs, Outputs, StaticModel, padded_size
 from specdraft.sampling.distribution import Sampling
 
@@ -81,6 +81,14 @@ def test_wrong_slots_change_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(StaticLayer, "update", one_off)
     assert decoded("llama", texts, StaticModel) != decoded("llama", texts, same)
+
+
+def test_layers_that_read_the_states_of_another_one_have_none_to_move() -> None:
+    """The last layers of Gemma 3n, say."""
+    cache = StaticCache(2, room=4, device=torch.device("cpu"))
+    cache.layers[0].fill(*torch.arange(4.0).expand(2, 1, 1, 4)[..., None])
+    cache.move(torch.tensor([3]), 1)
+    assert cache.layers[0].keys.flatten().tolist() == cache.layers[0].values.flatten().tolist() == [0, 3, 2, 3]
 
 
 @pytest.mark.parametrize(("tokens", "size"), [(1, 1), (2, 2), (4, 5), (5, 5), (6, 9), (65, 65), (66, 129), (130, 193)])

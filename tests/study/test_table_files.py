@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,27 @@ def test_nothing_is_replaced_before_all_is_whole(out: Path, tmp_path: Path) -> N
         write_tables(tmp_path, pieces(), "")
     assert [path.name for path in tmp_path.iterdir()] == ["lengths.csv"]
     assert (tmp_path / "lengths.csv").read_text() == "before"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_nothing_is_replaced_where_the_end_of_one_cannot_be_written(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last file is closed first."""
+    names, calls, fsync = ("lengths.csv", "nodes.csv"), [0], os.fsync
+    for name in names:
+        (tmp_path / name).write_text("before")
+
+    def full(handle: int) -> None:
+        calls[0] += 1
+        if calls[0] == failing:
+            raise OSError(28, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr("specdraft.results.files.os.fsync", full)
+    with pytest.raises(ResultsError, match=rf"/{names[-failing]}: cannot be written: No space left"):
+        write_tables(tmp_path, [dict.fromkeys(names, pd.DataFrame({"a": [1]}))], "")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "before")
 
 
 def test_the_file_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
