@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specdraft.commands.options import (
-    SOME_FAILED,
     AsJson,
     ConfigDir,
     Overrides,
     console,
+    run_benchmark,
     say_while_loading,
-    shown_progress,
 )
 
 if TYPE_CHECKING:
@@ -36,22 +35,15 @@ def bench_attention(
     say_while_loading()
     from specdraft.bench.attention import AttentionRun
     from specdraft.bench.attention_plan import plan_attention
-    from specdraft.study.folder import locked
 
     plan = plan_attention(overrides or [], config_dir)
     run = AttentionRun(plan)
-    with locked(out, "benchmark"):
-        try:
-            with shown_progress(console(stderr=True)) as progress:
-                run.run(progress)
-        finally:
-            if run.rows:
-                _write_and_show(run, out, as_json)
-    if run.failed:
-        raise typer.Exit(SOME_FAILED)
+    run_benchmark(run, out, lambda: _write_and_show(run, out, as_json))
 
 
 def _write_and_show(run: AttentionRun, folder: Path, as_json: bool) -> None:
+    if not run.rows:
+        return
     from specdraft.report.attention import AttentionReport
     from specdraft.report.words import plain
     from specdraft.viewer.attention_tables import attention_lines

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specdraft.commands.options import (
-    SOME_FAILED,
     AsJson,
     ConfigDir,
     Overrides,
     console,
+    run_benchmark,
     say_while_loading,
-    shown_progress,
 )
 
 if TYPE_CHECKING:
@@ -33,25 +32,18 @@ def bench_methods(
     repeat until timing alone leaves no speed-up wider than bench.width, at most bench.max_rounds or bench.max_s.
     """
     say_while_loading()
-    from specdraft.study.folder import locked
     from specdraft.study.method_plan import plan_methods
     from specdraft.study.methods import MethodsRun
 
     plan = plan_methods(overrides or [], config_dir)
     folder = out or Path("results") / "methods" / plan.target.spec.name
     run = MethodsRun(plan)
-    with locked(folder, "benchmark"):
-        try:
-            with shown_progress(console(stderr=True)) as progress:
-                run.run(progress)
-        finally:
-            if run.measured:
-                _write_and_show(run, folder, as_json)
-    if run.failed:
-        raise typer.Exit(SOME_FAILED)
+    run_benchmark(run, folder, lambda: _write_and_show(run, folder, as_json))
 
 
 def _write_and_show(run: MethodsRun, folder: Path, as_json: bool) -> None:
+    if not run.measured:
+        return
     from specdraft.report.methods import MethodsReport
     from specdraft.viewer.method_tables import method_lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from specdraft.bench.attention import AttentionRun
+    from specdraft.study.methods import MethodsRun
     from specdraft.study.progress import Progress
 
 Overrides = Annotated[
@@ -44,6 +47,25 @@ def shown_progress(console: Console) -> Progress:
     from specdraft.viewer.progress import LogProgress, TerminalProgress
 
     return TerminalProgress(console) if console.is_terminal else LogProgress(console)
+
+
+def run_benchmark(run: AttentionRun | MethodsRun, folder: Path, write: Callable[[], None]) -> None:
+    """Run in a folder that nobody else writes into; what was measured is written, however it ends.
+
+    Raises:
+        ResultsError: the folder cannot be written, or another one writes there.
+        typer.Exit: something of it failed.
+    """
+    from specdraft.results.locks import locked
+
+    with locked(folder, "benchmark"):
+        try:
+            with shown_progress(console(stderr=True)) as progress:
+                run.run(progress)
+        finally:
+            write()
+    if run.failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 def say_while_loading() -> None:

@@ -11,9 +11,9 @@ from specdraft.errors import ConfigError
 from specdraft.prediction.ablation import Step
 from specdraft.prompts import Prompt, digest_of_each
 from specdraft.results.kept_tables import ABLATION, TEXTS, KeptTable
+from specdraft.results.locks import locked
 from specdraft.results.study_tables import load_study
 from specdraft.study.combination import Combination
-from specdraft.study.folder import locked
 
 
 def ablation_table(steps: Sequence[Step], combination: Combination, prompts: int) -> pd.DataFrame:

@@ -1,57 +1,24 @@
-"""A study's folder: who may write there, whether what lies there can be resumed, and what is there already."""
+"""A study's folder: whether what lies there can be resumed, and what is there already."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from specdraft.errors import ResultsError
 from specdraft.prompts import digest_of_each
-from specdraft.results.files import (
-    FILES,
-    MANIFEST,
-    cannot_write,
-    write_atomically,
-)
+from specdraft.results.files import FILES, MANIFEST, write_atomically
 from specdraft.results.journal import read_rows
+from specdraft.results.locks import LOCK
 from specdraft.results.parts import Parts, remove_parts
 from specdraft.study.plan import StudyPlan
 
-JOURNAL, PARTS, LOCK = "journal.jsonl", "parts", ".lock"
+JOURNAL, PARTS = "journal.jsonl", "parts"
 # what `write_atomically` leaves behind when killed
 TORN = re.compile(rf"\.({'|'.join(map(re.escape, FILES))}|\d+\.parquet)\.\d+\.tmp")
-
-
-@contextmanager
-def locked(out: Path, what: str = "sweep") -> Iterator[None]:
-    """A folder that nobody else writes into meanwhile; it is made if it is not there.
-
-    Args:
-        out: the folder.
-        what: writes there, for the message.
-
-    Raises:
-        ResultsError: another one writes there, or the folder cannot be written.
-    """
-    lock = FileLock(out / LOCK)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ResultsError(f"{out}: another {what} is writing here") from error
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    try:
-        yield
-    finally:
-        (out / LOCK).unlink(missing_ok=True)
-        lock.release()
 
 
 def open_study(plan: StudyPlan, out: Path, fresh: bool) -> None:

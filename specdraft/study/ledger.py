@@ -21,7 +21,7 @@ from specdraft.study.manifest import Facts, build_manifest
 from specdraft.study.plan import StudyPlan
 from specdraft.study.progress import Progress
 from specdraft.study.prompt_notes import notes_on_time
-from specdraft.study.rows import StudyRows
+from specdraft.study.rows import Current, StudyRows
 from specdraft.study.table_files import write_tables
 
 
@@ -133,9 +133,7 @@ class Ledger:
     def write(self) -> Written:
         """Write every file: the union of this run and earlier ones. Raises `ResultsError`."""
         self.rows.close()
-        failures = self._standing_failures()
-        failed = {failure.combination for failure in failures}
-        current = self.rows.current(failed)
+        failures, current = self._standing()
         for note in notes_on_time(current.timed_out):
             self._progress.note(note.text)
         self._progress.stage("tables", sum(current.counts.values()), "rows")
@@ -144,7 +142,7 @@ class Ledger:
         self._reliability.write()
         self._offsets.write()
         write_failures(self._out, failures, self._plan.private_paths)
-        return Written(tables, self.write_manifest(), partial(self.rows.tables_of, current))
+        return Written(tables, self._write_manifest(failures, current), partial(self.rows.tables_of, current))
 
     def _noted(self, pieces: Iterable[dict[str, pd.DataFrame]]) -> Iterator[dict[str, pd.DataFrame]]:
         """Pieces of tables, whose rows count as done once they are written."""
@@ -152,10 +150,11 @@ class Ledger:
             yield tables
             self._progress.done(len(tables.get(RECORDS, ())))
 
-    def write_manifest(self) -> dict[str, Any]:
-        """Write and return what is known by now. Raises `ResultsError`."""
-        failures = self._standing_failures()
-        current = self.rows.current({failure.combination for failure in failures})
+    def write_manifest(self) -> None:
+        """Write what is known by now. Raises `ResultsError`."""
+        self._write_manifest(*self._standing())
+
+    def _write_manifest(self, failures: list[Failure], current: Current) -> dict[str, Any]:
         stages_s = self.facts.stages_s(self._progress.spent_s())
         manifest = build_manifest(self._plan, self.facts, current, self.rows.keys, failures, self.wall_s, stages_s)
         write_manifest(self._out, manifest)
@@ -166,5 +165,8 @@ class Ledger:
         """Seconds of all runs so far."""
         return self.facts.earlier_s + time.perf_counter() - self._started
 
-    def _standing_failures(self) -> list[Failure]:
-        return self.failures.standing(done={c.identifier for c in self._plan.combinations if not self.rows.missing(c)})
+    def _standing(self) -> tuple[list[Failure], Current]:
+        """The failures, and the rows, that stand."""
+        done = {c.identifier for c in self._plan.combinations if not self.rows.missing(c)}
+        failures = self.failures.standing(done=done)
+        return failures, self.rows.current({failure.combination for failure in failures})

@@ -148,7 +148,7 @@ class StudyRows:
 
     def tables(self, current: Current, at_once: int = ROWS_AT_ONCE) -> Iterator[dict[str, pd.DataFrame]]:
         """The tables of the current rows, by their file's name, in pieces: of some combinations each, in the order in
-        which they were planned; the comparisons, which are of all, come last. Raises `ResultsError`.
+        which they were written down; the comparisons, which are of all, come last. Raises `ResultsError`.
 
         Args:
             current: see there.

@@ -14,10 +14,11 @@ from specdraft.bench.curve import CostCurve
 from specdraft.drafters.on_demand import Memory, PairOnDemand
 from specdraft.drafters.pair import PairFiles
 from specdraft.errors import LoadError
+from specdraft.results.locks import locked
 from specdraft.study.combination import Combination
 from specdraft.study.executors import ENGINES, Executor, executor_of
 from specdraft.study.failures import Failure, explain
-from specdraft.study.folder import locked, open_study
+from specdraft.study.folder import open_study
 from specdraft.study.forecast import forecast
 from specdraft.study.ledger import Ledger
 from specdraft.study.plan import StudyPlan

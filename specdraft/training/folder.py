@@ -13,7 +13,7 @@ import torch
 
 from specdraft.errors import ConfigError, ModelError, PromptError, ResultsError
 from specdraft.results.files import check_folder_writable, write_atomically
-from specdraft.study.folder import LOCK, locked
+from specdraft.results.locks import LOCK, locked
 
 WORK, CARD, LOG = ".training", "README.md", "training_log.csv"
 HEADS, SINGLE, WHOLE = "medusa_lm_head.safetensors", "model.safetensors", "target"

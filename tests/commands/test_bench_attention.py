@@ -14,7 +14,7 @@ from specdraft.attention import contestants
 from specdraft.bench import attention, attention_clock, attention_plan
 from specdraft.commands.options import DONE, SOME_FAILED, USAGE
 from specdraft.report.attention import AttentionReport
-from specdraft.study.folder import locked
+from specdraft.results.locks import locked
 
 TINY = ["batch=1", "context=8,20", "nodes=3", "tree=chain,kary", "geometry=zoo", "max_rounds=2"]
 

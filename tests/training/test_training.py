@@ -19,7 +19,7 @@ from support.tiny_models import PairFolders
 from specdraft.commands.options import USAGE
 from specdraft.drafters.pair import Pair
 from specdraft.models.output_layer import OutputLayer
-from specdraft.study.folder import locked
+from specdraft.results.locks import locked
 from specdraft.study.plan import one_combination
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import UNWATCHED
