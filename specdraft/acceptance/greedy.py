@@ -38,6 +38,7 @@ class Greedy(AcceptanceRule):
 
         best = target_probs.argmax(-1)
         chosen, tokens = torch.stack([best, torch.as_tensor(tree.tokens, device=best.device)]).tolist()
+        tree.know(tokens)
         nodes: list[int] = []
         node: int | None = 0
         while node is not None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
 from specdraft.errors import ConfigError
+from specdraft.models.sending import to_device
 from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Trial
@@ -72,6 +73,7 @@ class Judging(AcceptanceRule):
         )
         judged = self.judge(tree, normalised(target_probs), draft)
         accept, drafted = torch.stack([judged.accept, tree_tokens(tree, judged.accept.device).double()]).tolist()
+        tree.know(drafted)
         nodes, tried = (walk_up if self.leaves_first else walk_down)(tree.topology, accept, source)
         last = nodes[-1] if nodes else 0
         bonus = source.choose(judged.residual[last : last + 1])
@@ -139,21 +141,14 @@ def rounds(tree: DraftTree, device: torch.device) -> Iterator[Round]:
         [(node, siblings[j]) for node, siblings in children if len(siblings) > j]
         for j in range(max(len(siblings) for _, siblings in children))
     ]
-    pairs = sent([pair for trial in trials for pair in trial], device)
+    pairs = to_device([pair for trial in trials for pair in trial], device)
     for trial in torch.split(pairs, [len(trial) for trial in trials]) if trials else ():
         yield Round(trial[:, 0], trial[:, 1], tokens[trial[:, 1:]])
 
 
 def tree_tokens(tree: DraftTree, device: torch.device) -> torch.Tensor:
     """`[n + 1]` token ids on `device`."""
-    return sent(tree.tokens, device)
-
-
-def sent(values: Any, device: torch.device) -> torch.Tensor:
-    """On `device`, without waiting for the work that is queued there."""
-    import torch
-
-    return torch.as_tensor(values).to(device, non_blocking=True)
+    return to_device(tree.tokens, device)
 
 
 def normalised(weights: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from specdraft.acceptance.base import Arrays, Replay
-from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, relative, rounds, sent
+from specdraft.acceptance.judging import Judged, Judging, normalised, probability, ratio, relative, rounds
 from specdraft.acceptance.weights import node_weights
+from specdraft.models.sending import to_device
 from specdraft.sampling.randomness import Draw, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
@@ -42,7 +43,7 @@ class KSeq(Judging):
         """See `Judging.judge`."""
         import torch
 
-        children = sent([[len(siblings)] for siblings in tree.topology.children], target_probs.device)
+        children = to_device([[len(siblings)] for siblings in tree.topology.children], target_probs.device)
         counts = children.clamp(min=1)
         rho = solve(target_probs, draft_probs, counts)[0]
         common = torch.where(

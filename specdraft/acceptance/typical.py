@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
-from specdraft.acceptance.judging import sent, tree_tokens
+from specdraft.acceptance.judging import tree_tokens
 from specdraft.errors import ConfigError
+from specdraft.models.sending import to_device
 from specdraft.sampling.randomness import Source
 from specdraft.trees.draft_tree import DraftTree
 
@@ -50,7 +51,7 @@ class Typical(AcceptanceRule):
         import torch
 
         topology, device = tree.topology, target_probs.device
-        parents, tokens = sent(topology.parents[1:], device), tree_tokens(tree, device)[1:]
+        parents, tokens = to_device(topology.parents[1:], device), tree_tokens(tree, device)[1:]
         threshold = (self.delta * torch.exp(-torch.special.entr(target_probs).sum(-1))).clamp(max=self.epsilon)
         chance = target_probs[parents, tokens].double()
         log_chance, passes, drafted = torch.stack(

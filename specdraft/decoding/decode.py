@@ -17,6 +17,7 @@ from specdraft.decoding.pruning import WHOLE, Pruner, Pruning
 from specdraft.decoding.verifier import Verifier
 from specdraft.drafters import Drafter, Drawing
 from specdraft.drafters.base import Prefilled, ReadsBeside
+from specdraft.models.sending import to_device
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.draft import AS_TARGET, Drawn
 from specdraft.sampling.randomness import Source
@@ -147,7 +148,7 @@ def _steps(
         verifier.commit(nodes)
         pruner.learn(sent, nodes, root)
         sizer.learn(len(nodes))
-        states = None if hidden is None else hidden[[0, *nodes]]
+        states = None if hidden is None else hidden[to_device([0, *nodes], hidden.device)]
         drafter.commit(drafted, sent.as_drafted(nodes), states)
         if beside is not None and isinstance(drafter, ReadsBeside):
             drafter.read_beside(beside)

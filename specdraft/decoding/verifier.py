@@ -11,6 +11,7 @@ import torch
 from specdraft.drafters.pair import Pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward, tail_mask
+from specdraft.models.sending import to_device
 from specdraft.trees.draft_tree import Beside, DraftTree
 from specdraft.trees.topology import Topology
 
@@ -61,18 +62,15 @@ class Verifier:
 
     def verify(self, tree: DraftTree) -> Verified:
         """One forward over a tree, and over the tokens beside it."""
-        tokens = torch.as_tensor(tree.tokens, device=self.model.device)
+        tokens = to_device(tree.tokens, self.model.device)
         if tree.beside is None:
             return Verified(*self.model.append(tokens, *self._prepare(tree.topology), self.layers))
         beside, nodes = tree.beside, len(tree)
         offsets, visible = np.concatenate([tree.topology.depths, beside.depths]), seen_with(tree.topology, beside)
-        tail = tail_mask(self._on_device(visible), self.model.dtype)
-        whole = torch.cat([tokens, self._on_device(beside.tokens)])
-        logits, hidden = self.model.append(whole, self._on_device(offsets), tail, self.layers)
+        tail = tail_mask(to_device(visible, self.model.device), self.model.dtype)
+        whole = torch.cat([tokens, to_device(beside.tokens, self.model.device)])
+        logits, hidden = self.model.append(whole, to_device(offsets, self.model.device), tail, self.layers)
         return Verified(logits[:nodes], None if hidden is None else hidden[:nodes], logits[nodes:])
-
-    def _on_device(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.model.device)
 
     def commit(self, accepted_nodes: Sequence[int]) -> None:
         """Keep the root and the accepted path in the cache."""
@@ -82,8 +80,7 @@ class Verifier:
         """Positions and mask of a topology; a static shape's are made once."""
         if self._prepared is None or self._prepared[0] is not topology:
             device = self.model.device
-            visible = torch.from_numpy(topology.ancestors).to(device)
-            depths = torch.from_numpy(topology.depths).to(device)
+            visible, depths = to_device(topology.ancestors, device), to_device(topology.depths, device)
             self._prepared = (topology, depths, tail_mask(visible, self.model.dtype))
         return self._prepared[1:]
 

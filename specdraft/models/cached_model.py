@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from specdraft.models.language_model import Forward, LanguageModel
+from specdraft.models.sending import to_device
 
 
 class CachedModel(LanguageModel):
@@ -96,7 +97,7 @@ class CachedModel(LanguageModel):
         """Commit one more token: `[vocab]` logits after it, from the same masked forward as a tree's."""
         next_position = torch.zeros(1, dtype=torch.long, device=self.device)
         sees_itself = torch.zeros(1, 1, dtype=self.dtype, device=self.device)
-        logits = self.append(torch.tensor([token], device=self.device), next_position, sees_itself).logits
+        logits = self.append(to_device([token], self.device), next_position, sees_itself).logits
         self.commit([0])
         return logits[-1]
 
@@ -133,4 +134,4 @@ class CachedModel(LanguageModel):
 
     def _gather(self, slots: Sequence[int]) -> None:
         """What these pending slots hold is held by the first pending ones."""
-        self._cache.move(torch.tensor(slots, device=self.device) + self.length, self.length)
+        self._cache.move(to_device(slots, self.device) + self.length, self.length)

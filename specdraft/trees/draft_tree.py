@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,6 +68,7 @@ class DraftTree:
     drawn_from: torch.Tensor | None = None
     chosen_from: ChosenFrom | None = None
     beside: Beside | None = None
+    _known: list[int] = field(default_factory=list, init=False, repr=False)  # `tokens` on the host, once asked for
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.topology):
@@ -161,8 +162,14 @@ class DraftTree:
         return path
 
     def token_list(self) -> list[int]:
-        """Tokens as plain integers (from a GPU: one transfer)."""
-        return [int(token) for token in _on_host(self.tokens)]
+        """Tokens as plain integers (from a GPU: one transfer, the first time)."""
+        if not self._known:
+            self.know(_on_host(self.tokens))
+        return list(self._known)
+
+    def know(self, tokens: Iterable[float]) -> None:
+        """These are the tokens, on the host: whoever transferred them beside something else spares another transfer."""
+        self._known[:] = map(int, tokens)
 
     def probability_list(self) -> list[float | None]:
         """`draft_probs` as plain numbers (from a GPU: one transfer); None where they were not asked for."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
+import torch
 from support.decoded import texts_of
 from support.recorded import Live, expansions, recorded, untimed
 from support.tallied import replay_dynamic
 
+from specdraft.acceptance import Greedy
 from specdraft.config import Settings
 from specdraft.decoding.batch import Batch
+from specdraft.decoding.decode import decode
 from specdraft.decoding.ending import Ending
 from specdraft.decoding.seat import Caches
 from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
+from specdraft.sampling.distribution import Sampling
 from specdraft.study.generate import SpeculativeDecoder
+from specdraft.trees.shapes.base import Plan
 from specdraft.trees.shapes.beam import Beam
 from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
@@ -71,3 +78,20 @@ def test_texts_side_by_side_are_those_alone() -> None:
     expected = [text(seat) for text in texts]
     found = {ended.number: ended.result for ended in Batch[list[object]](pair.target, pair.drafter, 3).decode(texts)}
     assert [found[number] for number in range(len(texts))] == expected
+
+
+@pytest.mark.parametrize("plan", [Chain().at(4), Kary().at(6)])
+def test_a_greedy_step_waits_once(plan: Plan) -> None:
+    pair = on("cuda")
+    seat = Caches(pair).seat("dynamic")
+    assert seat.drafter is not None
+    steps = iter(decode(seat.verifier, seat.drafter, plan, Greedy(), Sampling(), pair.encode(TEXTS[0]), Ending(24)))
+    next(steps)  # makes what a tree needs on the device
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as waited:
+            warnings.simplefilter("always")
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([one for one in waited if "synchronizing" in str(one.message)]) == 1

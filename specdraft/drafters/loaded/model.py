@@ -33,6 +33,7 @@ from specdraft.models.check_result import SelfCheck
 from specdraft.models.facts import describe_model, model_facts
 from specdraft.models.files import ModelFiles
 from specdraft.models.language_model import padded
+from specdraft.models.sending import to_device
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes import NestedPlan, Plan
 from specdraft.trees.topology import Topology
@@ -89,7 +90,7 @@ class ModelDrafter:
 
     def _bare(self, root: int, drawing: Drawing) -> DraftTree:
         """A root without children."""
-        tokens, probs = torch.tensor([root], device=self.model.device), torch.ones(1, device=self.model.device)
+        tokens, probs = to_device([root], self.model.device), torch.ones(1, device=self.model.device)
         drawn = None if drawing.draw == "rank" else probs.new_zeros(1, self.model.vocab, dtype=torch.float64)
         return DraftTree(Topology([-1]), tokens, probs, drawn)
 

@@ -25,6 +25,7 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.head_files import HeadFiles
 from specdraft.models.language_model import tail_mask
 from specdraft.models.output_layer import TOLERANCE, OutputLayer
+from specdraft.models.sending import to_device
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes.chain import Chain
 
@@ -89,8 +90,8 @@ class ParallelDrafter(PositionWiseDrafter):
     @torch.inference_mode()
     def now(self, root: int, count: int) -> torch.Tensor:
         """See `PositionWiseDrafter.now`: all that is committed comes before the root."""
-        at = torch.tensor([self._length], device=self._target.device)
-        return self._said(torch.tensor([root], device=self._target.device), at, self._context, count)[0]
+        at = to_device([self._length], self._target.device)
+        return self._said(to_device([root], self._target.device), at, self._context, count)[0]
 
     def _said(self, roots: torch.Tensor, at: torch.Tensor, context: list[ContextKeys], count: int) -> torch.Tensor:
         """`[S, count, vocab]` what blocks say whose roots `[S]` are at positions `[S]`."""

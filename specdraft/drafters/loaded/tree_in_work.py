@@ -13,6 +13,7 @@ from specdraft.drafters.loaded.ranking import best_children, log_probs_of_nodes,
 from specdraft.errors import TreeError
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import tail_mask
+from specdraft.models.sending import to_device
 from specdraft.sampling.distribution import standardise
 from specdraft.sampling.randomness import draw_children
 from specdraft.trees.draft_tree import ChosenFrom, DraftTree
@@ -96,7 +97,7 @@ class TreeInWork:
         prepared: PreparedTopology | None = None,
     ) -> None:
         self._model, self._missing, self._drawing = model, missing, drawing
-        self._tokens = [torch.tensor([root], device=model.device)]
+        self._tokens = [to_device([root], model.device)]
         self._probs = [torch.ones(1, device=model.device)]
         self._drawn_from: list[torch.Tensor] = []  # [m, vocab] of each level's parents
         self._logits: list[torch.Tensor] = []  # [m, vocab] after each level's parents
@@ -173,17 +174,17 @@ class TreeInWork:
             self._seen = np.ones((1, 1), dtype=bool)
             return self._feed_root()
         self._seen = with_descendants(self._seen, np.asarray(parents))
-        tail = tail_mask(torch.from_numpy(self._seen[-len(parents) :]).to(model.device), model.dtype)
-        offsets = torch.from_numpy(self._seen[-len(parents) :].sum(1) - 1).to(model.device)
-        return self._append(torch.from_numpy(tokens).to(model.device), offsets, tail)
+        tail = tail_mask(to_device(self._seen[-len(parents) :], model.device), model.dtype)
+        offsets = to_device(self._seen[-len(parents) :].sum(1) - 1, model.device)
+        return self._append(to_device(tokens, model.device), offsets, tail)
 
     def compose(self, topology: Topology, tokens: np.ndarray, log_probs: np.ndarray, turns: Sequence[int]) -> DraftTree:
         """See `shapes.DraftView.compose`."""
         self.slot = {0: 0} | {node: turn for node, turn in enumerate(turns, start=1) if turn >= 0}
         reached = np.concatenate([[0.0], log_probs])
         step = np.exp(reached[1:] - reached[topology.parents[1:]])  # [n] each node's own probability
-        drafted = torch.from_numpy(tokens).to(self._model.device)
-        probs = torch.cat([*self._probs, torch.from_numpy(step).float().to(self._model.device)])
+        drafted = to_device(tokens, self._model.device)
+        probs = torch.cat([*self._probs, to_device(step, self._model.device).float()])
         row = np.concatenate([[0], turns])[topology.parents]  # the root's parent is the last node
         chosen_from = self._chosen_from(row)
         probs_kept = probs if self._drawing.keep_probs else None
