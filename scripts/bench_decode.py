@@ -240,6 +240,13 @@ def main(
         "transformers assisted, defaults / transformers plain": defaults / plain,
         f"drafting and verifying / time after the prompt ({best})": inside(loaded, tree, budget, new_tokens, texts),
         **in_caches(speed, caches),
+        **{
+            f"specdraft chain {length}, {kind} / transformers assisted, {length} tokens": speed[
+                f"specdraft chain {length}, {kind}"
+            ]
+            / matched
+            for kind in caches
+        },
     }
     guessed = estimates(loaded, chosen, new_tokens)
     errors = {name: value / speed[name] - 1 for name, value in guessed.items()}

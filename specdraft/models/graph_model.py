@@ -3,16 +3,18 @@ compiled code."""
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.gate import rotary_scalings
 from specdraft.models.static_model import Inputs, Outputs, Run, Shape, StaticModel
 
+LENGTH_DECIDES = {"dynamic", "longrope"}  # rotary scalings whose factors follow from the length of the text
 WARM = 3  # forwards before a graph is captured: they make what libraries make once
 
 
@@ -70,8 +72,14 @@ class GraphModel(StaticModel):
         def forward(inputs: Inputs) -> Outputs:
             return self._eager(inputs, layers)
 
-        run: Run = torch.compile(forward, dynamic=False, **_alone())
+        run: Run = torch.compile(_apart(forward), dynamic=False, options=self._guards())
         return run, run(inputs)
+
+    def _guards(self) -> dict[str, Any]:
+        """Compiled code looks before each run whether all is as it was. Of this model only the tensors that it is given
+        change; looking at the rest takes as long as a small model's forward."""
+        kinds = {kind for kind, _ in rotary_scalings(self.model.config.get_text_config())}
+        return {} if kinds & LENGTH_DECIDES else {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
 
     def _captured(self, inputs: Inputs, layers: Sequence[int]) -> tuple[Run, Outputs]:
         held = _copied(inputs)
@@ -95,10 +103,11 @@ class GraphModel(StaticModel):
         return run, run(inputs)
 
 
-def _alone() -> dict[str, Any]:
-    """What keeps shapes apart, of which there may be more than torch compiles of one function; where torch has no such
-    option, those beyond run as they are."""
-    return {name: True for name in ("isolate_recompiles",) if name in inspect.signature(torch.compile).parameters}
+def _apart(function: Any) -> FunctionType:
+    """The same function in code of its own. Compiled code is kept by the code that it was made of: of one that is
+    compiled for many shapes, each run looks through all of them, and torch makes a few only."""
+    code = function.__code__.replace()
+    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _tensors(inputs: Inputs) -> list[torch.Tensor]:

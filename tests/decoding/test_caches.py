@@ -197,7 +197,45 @@ def test_making_graphs_is_in_no_time(tiny_pair: Pair, monkeypatch: pytest.Monkey
     assert "to make" in caches.notes[0] and len(caches.notes) == 1
 
 
+def test_each_shape_is_compiled_of_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code is found by the code that it was made of: of shared code, each run would look through all shapes,
+    and the states of other layers could be taken for the wanted ones."""
+    compiled: list[Any] = []
+
+    def compiling(function: Any, **options: Any) -> Any:
+        compiled.append((function, options))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    model, usual = GraphModel(models("llama")[0]), StaticModel(models("llama")[0])
+    for one in (model, usual):
+        one.prefill([1, 2, 3])
+    tokens, offsets, tail = torch.tensor([5, 6]), torch.arange(2), torch.zeros(2, 2)
+    for layers in ((), (1,), (0, 1)):
+        said, expected = (one.append(tokens, offsets, tail, layers) for one in (model, usual))
+        for one in (model, usual):
+            one.forget(0)
+        assert torch.equal(said.logits, expected.logits)
+        assert (said.hidden is None) == (not layers) and str(said.hidden) == str(expected.hidden)
+    assert len({id(function.__code__) for function, _ in compiled}) == 3
+    assert all("guard_filter_fn" in options["options"] for _, options in compiled)
+
+
+def test_what_the_length_decides_is_looked_at_in_every_run() -> None:
+    model = GraphModel(models("llama")[0])
+    model.model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert not model._guards()
+
+
 @pytest.mark.slow
-def test_compiled_code_gives_the_same_texts() -> None:
-    texts = texts_of(KARY)
-    assert decoded("llama", texts, GraphModel) == decoded("llama", texts, same)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own compiler meets it
+@pytest.mark.parametrize("name", ["llama", "mistral-sliding"])
+def test_compiled_code_gives_the_same_texts(name: str) -> None:
+    texts, made = texts_of(KARY), list[GraphModel]()
+
+    def row_of(model: CachedModel) -> CachedModel:
+        made.append(GraphModel(model))
+        return made[-1]
+
+    assert decoded(name, texts, row_of) == decoded(name, texts, same)
+    assert [(bool(model.made), model.failed) for model in made] == [(True, {})] * 2
