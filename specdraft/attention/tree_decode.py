@@ -1,9 +1,9 @@
 """Tree attention in two Triton kernels: flash decoding (Dao et al. 2023) with a tree behind the prefix.
 
 The keys are split among programs. A program holds the queries of all nodes and of all heads that share its keys, so
-keys are read once for all of them. The prefix, which every node sees, has no mask; the program of the last split also
+keys are read once for all of them. The prefix, which every node sees, has no mask; the program of the first split also
 attends to the tail, whose mask is a bit for each pair of nodes. A second kernel combines the splits by their
-log-sum-exps.
+log-sum-exps. Where each tail begins is read on the device: a recorded launch goes on as texts grow.
 
 Under `TRITON_INTERPRET=1`, set before this file is imported, it runs on a CPU.
 """
@@ -25,12 +25,34 @@ MOST_SPLITS = 64
 NEARLY = 1.1  # times the least time: then fewer splits are better
 
 
-def pack(ancestors: torch.Tensor) -> torch.Tensor:
-    """`[N, N]` bool -> `[N, ceil(N / 32)]` int32: node j is bit j % 32 of word j // 32."""
-    nodes = len(ancestors)
-    padded = torch.nn.functional.pad(ancestors, (0, -nodes % WORD)).view(nodes, -1, WORD)
-    bits = padded.long() << torch.arange(WORD, device=ancestors.device)
+class Tail(NamedTuple):
+    """The keys behind the prefix, of which each query sees its own.
+
+    Attributes:
+        starts: `[B]` int32, or `[1]` for all texts: S, the keys before a text's tail; all its queries see them.
+        bits: `[B, N, ceil(L / 32)]` int32, or `[1, ., .]` for all texts: query i sees key j of the tail where bit
+            j % 32 of word j // 32 is set.
+        length: L, keys of the longest tail.
+        longest: S of the longest text, or more.
+    """
+
+    starts: torch.Tensor
+    bits: torch.Tensor
+    length: int
+    longest: int
+
+
+def pack(seen: torch.Tensor) -> torch.Tensor:
+    """`[..., N, L]` bool -> `[..., N, ceil(L / 32)]` int32, see `Tail`."""
+    padded = torch.nn.functional.pad(seen, (0, -seen.shape[-1] % WORD))
+    bits = padded.view(*seen.shape[:-1], -1, WORD).long() << torch.arange(WORD, device=seen.device)
     return bits.sum(dim=-1).to(torch.int32)
+
+
+def tail_of(ancestors: torch.Tensor, batch: int, context: int) -> Tail:
+    """Of the same tree `[N, N]` bool behind as long a prefix in every text."""
+    starts = torch.full((batch,), context, dtype=torch.int32, device=ancestors.device)
+    return Tail(starts, pack(ancestors)[None], len(ancestors), context)
 
 
 @triton.jit
@@ -46,24 +68,27 @@ def _accumulate(scores, values, top, total, sums):
 
 @triton.jit
 def _attend(
-    query_ptr, keys_ptr, values_ptr, bits_ptr, output_ptr, log_sums_ptr,
-    context, nodes, rows, words, split_keys, scale,
-    batch_stride, head_stride, kv_heads, outputs_of_split,
+    query_ptr, keys_ptr, values_ptr, bits_ptr, starts_ptr, output_ptr, log_sums_ptr,
+    keys_there, tail, nodes, rows, words, bits_of_text, split_keys, scale,
+    query_text, query_head, query_node, text_stride, head_stride,
+    output_split, output_text, output_head, output_node, kv_heads, outputs_of_split,
     head_dim: tl.constexpr, block_rows: tl.constexpr, block_keys: tl.constexpr,
 ):  # fmt: skip
     """Program (block of rows, b * K + k, split): of G * N = `rows` queries over the keys of one split.
 
-    Blocks of rows that read the same keys run side by side, so that the cache serves all but the first.
+    Blocks of rows that read the same keys run side by side, so that the cache serves all but the first. A split that
+    begins behind the prefix of its text says nothing.
     """
-    pair, split, splits = tl.program_id(1).to(tl.int64), tl.program_id(2), tl.num_programs(2)
+    pair, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    text, kv_head = pair // kv_heads, pair % kv_heads
     row = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
     column, dims = tl.arange(0, block_keys), tl.arange(0, head_dim)
-    is_row = row < rows
-    places = (pair * rows + row)[:, None] * head_dim + dims[None, :]
-    query = tl.load(query_ptr + places, mask=is_row[:, None], other=0.0)
-    start = (pair // kv_heads) * batch_stride + (pair % kv_heads) * head_stride
-    keys_ptr += start
-    values_ptr += start
+    is_row, node, head = row < rows, row % nodes, kv_head * (rows // nodes) + row // nodes
+    places = text * query_text + head * query_head + node * query_node
+    query = tl.load(query_ptr + places[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
+    context = tl.load(starts_ptr + text)
+    keys_ptr += text * text_stride + kv_head * head_stride
+    values_ptr += text * text_stride + kv_head * head_stride
     top = tl.full([block_rows], -1e30, tl.float32)  # finite: a block may show a row nothing
     total = tl.zeros([block_rows], tl.float32)
     sums = tl.zeros([block_rows, head_dim], tl.float32)
@@ -80,28 +105,33 @@ def _attend(
         scores = tl.where(there[None, :], scores, float("-inf"))
         top, total, sums = _accumulate(scores, values, top, total, sums)
 
-    if split == splits - 1:
-        node = row % nodes
-        for block in tl.range(0, nodes, block_keys, num_stages=1):  # short: its mask is not worth shared memory
+    if split == 0:
+        for block in tl.range(0, tail, block_keys, num_stages=1):  # short: its mask is not worth shared memory
             key = block + column
-            there = key < nodes
+            there = (key < tail) & (context + key < keys_there)
             at = (context + key)[:, None].to(tl.int64) * head_dim + dims[None, :]
             keys = tl.load(keys_ptr + at, mask=there[:, None], other=0.0)
             values = tl.load(values_ptr + at, mask=there[:, None], other=0.0)
             scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
-            word = tl.load(bits_ptr + node[:, None] * words + (key // 32)[None, :], mask=there[None, :], other=0)
+            word_at = text * bits_of_text + node[:, None] * words + (key // 32)[None, :]
+            word = tl.load(bits_ptr + word_at, mask=there[None, :], other=0)
             seen = ((word >> (key % 32)[None, :]) & 1) != 0
             scores = tl.where(seen, scores, float("-inf"))
             top, total, sums = _accumulate(scores, values, top, total, sums)
 
-    outputs = (sums / total[:, None]).to(output_ptr.dtype.element_ty)
-    part = split.to(tl.int64) * outputs_of_split
-    tl.store(output_ptr + part * head_dim + places, outputs, is_row[:, None])
-    tl.store(log_sums_ptr + part + pair * rows + row, top + tl.log2(total), is_row)
+    total = tl.maximum(total, 1e-30)  # of nothing that is seen, the sum is this little, below any other one
+    outputs = sums / total[:, None]
+    part = split.to(tl.int64)
+    to = part * output_split + text * output_text + head * output_head + node * output_node
+    tl.store(output_ptr + to[:, None] + dims[None, :], outputs.to(output_ptr.dtype.element_ty), is_row[:, None])
+    tl.store(log_sums_ptr + part * outputs_of_split + pair * rows + row, top + tl.log2(total), is_row)
 
 
 @triton.jit
-def _combine(parts_ptr, log_sums_ptr, output_ptr, outputs, splits, head_dim: tl.constexpr, padded_splits: tl.constexpr):
+def _combine(
+    parts_ptr, log_sums_ptr, output_ptr, outputs, splits, nodes, heads, output_text, output_head, output_node,
+    head_dim: tl.constexpr, padded_splits: tl.constexpr,
+):  # fmt: skip
     """Program r: one query's outputs of all splits, weighed by what their keys sum up to."""
     row, split, dims = tl.program_id(0).to(tl.int64), tl.arange(0, padded_splits), tl.arange(0, head_dim)
     there = split < splits
@@ -111,7 +141,8 @@ def _combine(parts_ptr, log_sums_ptr, output_ptr, outputs, splits, head_dim: tl.
     at = part[:, None] * head_dim + dims[None, :]
     parts = tl.load(parts_ptr + at, mask=there[:, None], other=0.0)
     combined = tl.sum(parts * weights[:, None], 0) / tl.sum(weights, 0)
-    tl.store(output_ptr + row * head_dim + dims, combined.to(output_ptr.dtype.element_ty))
+    to = row // (heads * nodes) * output_text + row // nodes % heads * output_head + row % nodes * output_node
+    tl.store(output_ptr + to + dims, combined.to(output_ptr.dtype.element_ty))
 
 
 class Launch(NamedTuple):
@@ -165,44 +196,45 @@ def tree_decode(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    bits: torch.Tensor,
+    tail: Tail,
+    scale: float | None = None,
     block_keys: int = 64,
     multiprocessors: int | None = None,
 ) -> torch.Tensor:
-    """Attention of a tree step: `[B, H, N, D]`.
+    """Attention of a tree step: `[B, H, N, D]`, which lies as `[B, N, H, D]` (models go on with that).
 
     Args:
-        query: `[B, H, N, D]`, contiguous; D a power of two, 16 or more.
-        keys, values: `[B, K, T, D]`, the last N of them the tree's; the same strides, rows of D side by side.
-        bits: of the mask, see `pack`.
+        query: `[B, H, N, D]`, rows of D side by side; D a power of two, 16 or more.
+        keys, values: `[B, K, T, D]`, with each text's prefix and its tail behind it; the same strides, rows of D side
+            by side.
+        tail: what is not prefix.
+        scale: of the scores; None: one over the root of D.
         block_keys: keys that a program loads at once.
         multiprocessors: to share the work among; None: those of the device.
     """
-    batch, heads, nodes, head_dim = query.shape
-    kv_heads, context = keys.shape[1], keys.shape[2] - nodes
-    assert query.is_contiguous() and keys.stride() == values.stride() and keys.stride()[2:] == (head_dim, 1)
+    (batch, heads, nodes, head_dim), (kv_heads, there) = query.shape, keys.shape[1:3]
+    assert query.stride(3) == 1 and keys.stride() == values.stride() and keys.stride()[2:] == (head_dim, 1)
     rows, outputs = heads // kv_heads * nodes, batch * heads * nodes
-    cut = plan_launch(batch * kv_heads, rows, context, block_keys, multiprocessors or _multiprocessors(query.device))
-    output = torch.empty_like(query)
-    parts = output
+    starts, bits = tail.starts.expand(batch).contiguous(), tail.bits.contiguous()
+    shared = multiprocessors or _multiprocessors(query.device)
+    cut = plan_launch(batch * kv_heads, rows, tail.longest, block_keys, shared)
+    output = query.new_empty(batch, nodes, heads, head_dim).transpose(1, 2)
+    parts, part_strides = output, (0, *output.stride()[:3])
     if cut.splits > 1:
-        parts = torch.empty(cut.splits, outputs, head_dim, dtype=torch.float32, device=query.device)
-    log_sums = torch.empty(cut.splits, outputs, dtype=torch.float32, device=query.device)
+        parts = query.new_empty(cut.splits, batch, heads, nodes, head_dim, dtype=torch.float32)
+        part_strides = parts.stride()[:4]
+    log_sums = query.new_empty(cut.splits, outputs, dtype=torch.float32)
     _attend[ceil(rows / cut.block_rows), batch * kv_heads, cut.splits](
-        query, keys, values, bits, parts, log_sums,
-        context, nodes, rows, bits.shape[1], cut.split_keys, head_dim**-0.5 * LOG2_E,
-        keys.stride(0), keys.stride(1), kv_heads, outputs,
+        query, keys, values, bits, starts, parts, log_sums,
+        there, tail.length, nodes, rows, bits.shape[2], bits.stride(0) if len(bits) > 1 else 0,
+        cut.split_keys, (head_dim**-0.5 if scale is None else scale) * LOG2_E,
+        *query.stride()[:3], keys.stride(0), keys.stride(1), *part_strides, kv_heads, outputs,
         head_dim=head_dim, block_rows=cut.block_rows, block_keys=cut.block_keys,
         num_warps=8 if cut.block_rows == MOST_ROWS else 4,
     )  # fmt: skip
     if cut.splits > 1:
         _combine[(outputs,)](
-            parts,
-            log_sums,
-            output,
-            outputs,
-            cut.splits,
-            head_dim=head_dim,
-            padded_splits=_power_of_two(cut.splits),
-        )
+            parts, log_sums, output, outputs, cut.splits, nodes, heads, *output.stride()[:3],
+            head_dim=head_dim, padded_splits=_power_of_two(cut.splits),
+        )  # fmt: skip
     return output

@@ -6,7 +6,7 @@ Letters: r rows of a forward, q tokens that are fed to the row that feeds most, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,10 @@ from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
 from specdraft.models.slot_cache import Place, SlotCache
 from specdraft.models.slot_row import SlotRow
+from specdraft.models.tree_attention import TAIL, tails
+
+if TYPE_CHECKING:
+    from specdraft.attention.tree_decode import Tail
 
 Masks = torch.Tensor | Mapping[str, torch.Tensor]
 
@@ -122,12 +126,20 @@ class BatchedModel:
             position_ids=pad_sequence(positions, batch_first=True),
             attention_mask=_together(masks, fed, count),
             cache=self.cache,
+            **self._tails(requests),
         )
         said = []
         for place, (row, at) in enumerate(zip(rows, positions, strict=True)):
             row.appended(at)
             said.append(Forward(logits[place, : len(at)], None if hidden is None else hidden[place, : len(at)]))
         return said
+
+    def _tails(self, requests: Sequence[Append]) -> dict[str, Tail]:
+        """See `CachedModel._tails`."""
+        if not self.model.takes_tails:
+            return {}
+        starts = [request.row.length for request in requests]
+        return {TAIL: tails([request.tail for request in requests], starts, max(starts))}
 
 
 def _together(masks: Sequence[Masks], fed: int, count: int) -> Masks:

@@ -9,13 +9,17 @@ that eager and SDPA attention read alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from specdraft.models.language_model import Forward, LanguageModel
 from specdraft.models.sending import to_device
+from specdraft.models.tree_attention import TAIL, tails
+
+if TYPE_CHECKING:
+    from specdraft.attention.tree_decode import Tail
 
 
 class CachedModel(LanguageModel):
@@ -82,9 +86,14 @@ class CachedModel(LanguageModel):
             position_ids=positions[None],
             attention_mask=self._masks(positions, tail),
             cache=self._cache,
+            **self._tails(tail),
         )
         self._pending_positions = torch.cat([self._pending_positions, positions])
         return Forward(logits[0], None if hidden is None else hidden[0])
+
+    def _tails(self, tail: torch.Tensor) -> dict[str, Tail]:
+        """What a kernel is given beside the mask; nothing where there is none."""
+        return {TAIL: tails([tail], [self.length], self.length)} if self.takes_tails else {}
 
     def _masks(self, positions: torch.Tensor, tail: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         full = F.pad(tail, (self.length, 0))[None, None]

@@ -37,6 +37,8 @@ def facts_of_files(files: ModelFiles, text_vocab: int | None = None) -> dict[str
 
 def _facts(files: ModelFiles, vocab: int, dtype: str, device: str) -> dict[str, Any]:
     held = {"dtype": dtype, "quantize": files.spec.quantize, "device": device}
+    if files.spec.attention != "auto":
+        held["attention"] = files.spec.attention
     return {"weights": files.weights_hash, "vocab": vocab} | held
 
 

@@ -112,10 +112,12 @@ def _apart(function: Any) -> FunctionType:
 
 def _tensors(inputs: Inputs) -> list[torch.Tensor]:
     masks = inputs.masks
-    return [inputs.tokens, inputs.positions, *(masks.values() if isinstance(masks, Mapping) else [masks])]
+    of_tail = [] if inputs.tail is None else [inputs.tail.starts, inputs.tail.bits]
+    return [inputs.tokens, inputs.positions, *(masks.values() if isinstance(masks, Mapping) else [masks]), *of_tail]
 
 
 def _copied(inputs: Inputs) -> Inputs:
     masks = inputs.masks
     kept = {kind: mask.clone() for kind, mask in masks.items()} if isinstance(masks, Mapping) else masks.clone()
-    return Inputs(inputs.tokens.clone(), inputs.positions.clone(), kept)
+    tail = inputs.tail and inputs.tail._replace(starts=inputs.tail.starts.clone(), bits=inputs.tail.bits.clone())
+    return Inputs(inputs.tokens.clone(), inputs.positions.clone(), kept, tail)

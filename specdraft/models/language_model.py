@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from specdraft.models.files import eos_ids
 from specdraft.models.gate import attention_layout, cache_name
+from specdraft.models.tree_attention import takes_tails
 
 
 def tail_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -75,6 +76,7 @@ class LanguageModel:
             it has no embedding of is read as its end-of-sequence token.
         encodes: an encoder reads its prompts, and its texts begin with the token `start`.
         places_matter: masks depend on the positions of what is in the cache.
+        takes_tails: its layers attend by a kernel, which is given what nodes see (`models.tree_attention`).
     """
 
     encodes = False
@@ -88,6 +90,7 @@ class LanguageModel:
         self.dtype: torch.dtype = model.dtype
         self.layout = attention_layout(model.config)
         self.cache_name = cache_name(type(model))
+        self.takes_tails = takes_tails(model) and not self.places_matter
 
     @property
     def places_matter(self) -> bool:

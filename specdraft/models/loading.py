@@ -14,6 +14,8 @@ from specdraft.models.few_tokens import lay_out, suit_few_tokens
 from specdraft.models.files import CHOSEN, ModelFiles, reading
 from specdraft.models.gate import encodes
 from specdraft.models.placement import check_loadable, dtype_of, resolve_device
+from specdraft.models.spec import ModelSpec
+from specdraft.models.tree_attention import FASTEST, OWN, TRITON, why_no_kernel, with_attention
 
 
 class Checked(NamedTuple):
@@ -53,6 +55,8 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
 
     check_loadable(files)
     device = resolve_device(files.spec)
+    if files.spec.attention == TRITON and (reason := why_no_kernel(device)):
+        raise ModelError(f"{files.spec.path}: attention=triton: {reason}")
     options: dict[str, Any] = {
         "dtype": dtype_of(files),
         "config": files.config,
@@ -77,7 +81,13 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
             f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
         )
     _check_numbers(files.spec.path, model)
-    return cached(lay_out(suit_few_tokens(model.eval())), files.vocab(text_vocab), text_vocab)
+    model = with_attention(lay_out(suit_few_tokens(model.eval())), attention_of(files.spec, device))
+    return cached(model, files.vocab(text_vocab), text_vocab)
+
+
+def attention_of(spec: ModelSpec, device: torch.device) -> str:
+    """How a model's layers attend on a device."""
+    return FASTEST.get(device.type, OWN) if spec.attention == "auto" else spec.attention
 
 
 def _placed(files: ModelFiles, device: torch.device) -> str | dict[str, torch.device] | None:

@@ -12,6 +12,7 @@ from specdraft.errors import ConfigError, check_name, did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZE = ("none", "8bit", "4bit")
+ATTENTION = ("auto", "own", "grouped", "triton")
 SPREAD = "spread"
 APIS = ("completions", "chat")
 
@@ -88,6 +89,8 @@ class ModelSpec:
         device: `auto` is CUDA if there is any, else the CPU; `cuda:1` and the like name one;
             `spread` divides the layers over all GPUs, `spread:2` over two (needs accelerate).
         quantize: `none`, `8bit` or `4bit` (needs bitsandbytes and a GPU).
+        attention: how its layers attend: `own`, as `transformers` does it; `grouped`: heads that share keys read them
+            where they are; `triton`: our tree attention kernel (needs a GPU). `auto` is `grouped` on a CPU, else `own`.
         server: of a target that is served elsewhere; `path` then has its config and tokenizer, and no weights are read.
     """
 
@@ -97,6 +100,7 @@ class ModelSpec:
     device: str = "auto"
     quantize: str = "none"
     trust_remote_code: bool = False
+    attention: str = "auto"
     server: ServerSpec = field(default_factory=ServerSpec)
 
     @property
@@ -117,15 +121,16 @@ class ModelSpec:
     @property
     def decides(self) -> dict[str, Any]:
         """What of it decides numbers; as it was before there were servers, of a model that is read here."""
-        told = {name: value for name, value in asdict(self).items() if name != "server"}
-        return told | ({"server": self.server.decides} if self.served else {})
+        told = {name: value for name, value in asdict(self).items() if name not in ("server", "attention")}
+        chosen = {} if self.attention == "auto" else {"attention": self.attention}
+        return told | chosen | ({"server": self.server.decides} if self.served else {})
 
     def check(self, key: str) -> None:
         """Raise `ConfigError` for values that name no model, type or quantisation."""
         if not self.path:
             raise ConfigError(f"{key}.path is empty; expected a folder or a hub id")
         check_name(f"{key}.path", self.path)
-        for name, known in (("dtype", DTYPES), ("quantize", QUANTIZE)):
+        for name, known in (("dtype", DTYPES), ("quantize", QUANTIZE), ("attention", ATTENTION)):
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{key}.{name}={getattr(self, name)!r} is not known{did_you_mean(getattr(self, name), known)}"
@@ -136,7 +141,7 @@ class ModelSpec:
             raise ConfigError(f"{key}.trust_remote_code=true is refused: code from a model repository is never run")
         self.server.check(f"{key}.server")
         if self.served:
-            for name in ("dtype", "device", "quantize"):
+            for name in ("dtype", "device", "quantize", "attention"):
                 if (value := getattr(self, name)) != getattr(ModelSpec(), name):
                     raise ConfigError(f"{key}.{name}={value} has no effect with {key}.server.url: no weights are read")
 

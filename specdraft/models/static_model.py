@@ -7,7 +7,7 @@ Letters: q tokens that are fed, Q of them with those that fill up, M slots.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,14 @@ import torch.nn.functional as F
 from specdraft.models.language_model import Forward
 from specdraft.models.slot_row import SlotRow
 from specdraft.models.static_cache import StaticCache
+from specdraft.models.tree_attention import TAIL, tails
+
+if TYPE_CHECKING:
+    from specdraft.attention.tree_decode import Tail
 
 BUCKET = 256  # slots by which the cache grows: attention reads all of them
 SIZES = (1, 2, 3, 5, 9, 17, 33, 65)  # Q: the root with a power of two of nodes
+TAIL_KEYS = 32  # the keys that a kernel is told of are a multiple of it
 BEYOND = 64  # Q is a multiple of it, and a root, beyond those
 
 
@@ -28,11 +33,13 @@ class Shape(NamedTuple):
         fed: Q.
         room: M.
         layers: whose states are wanted.
+        tail: keys that the kernel of a tree's attention is told of; 0: it has none.
     """
 
     fed: int
     room: int
     layers: tuple[int, ...]
+    tail: int = 0
 
 
 class Inputs(NamedTuple):
@@ -41,11 +48,13 @@ class Inputs(NamedTuple):
     Attributes:
         tokens, positions: `[1, Q]`.
         masks: `[1, 1, Q, M]`, for each kind of layers if there are kinds.
+        tail: of the kernel of a tree's attention, if there is one.
     """
 
     tokens: torch.Tensor
     positions: torch.Tensor
     masks: torch.Tensor | Mapping[str, torch.Tensor]
+    tail: Tail | None = None
 
 
 Outputs = tuple[torch.Tensor, Any]  # [1, Q, vocab] logits, and [1, Q, L, width] states or None
@@ -95,10 +104,18 @@ class StaticModel(SlotRow):
             masks = {kind: self._whole(mask, more) for kind, mask in masks.items()}
         else:
             masks = self._whole(masks, more)
-        inputs = Inputs(F.pad(tokens, (0, more))[None], F.pad(positions, (0, more))[None], masks)
-        logits, hidden = self._run(Shape(fed + more, self._cache.room, tuple(layers)))(inputs)
+        known = self._tail_of_room(F.pad(tail, (0, 0, 0, more), value=torch.finfo(tail.dtype).min))
+        inputs = Inputs(F.pad(tokens, (0, more))[None], F.pad(positions, (0, more))[None], masks, known)
+        shape = Shape(fed + more, self._cache.room, tuple(layers), 0 if known is None else known.length)
+        logits, hidden = self._run(shape)(inputs)
         self._pending_positions = torch.cat([self._pending_positions, positions])
         return Forward(logits[0, :fed], None if hidden is None else hidden[0, :fed])
+
+    def _tail_of_room(self, tail: torch.Tensor) -> Tail | None:
+        """What a kernel is told: of few lengths, and as if the prefix were as long as there is room."""
+        if not self.takes_tails:
+            return None
+        return tails([tail], [self.length], self._cache.room, -(-tail.shape[1] // TAIL_KEYS) * TAIL_KEYS)
 
     def _whole(self, mask: Any, more: int) -> torch.Tensor:
         """A mask `[1, 1, q, seen]` over all slots, and for what fills up."""
@@ -110,6 +127,12 @@ class StaticModel(SlotRow):
         return lambda inputs: self._eager(inputs, shape.layers)
 
     def _eager(self, inputs: Inputs, layers: Sequence[int]) -> Outputs:
+        given = {} if inputs.tail is None else {TAIL: inputs.tail}
         return self.forward(
-            inputs.tokens, layers, position_ids=inputs.positions, attention_mask=inputs.masks, cache=self._cache
+            inputs.tokens,
+            layers,
+            position_ids=inputs.positions,
+            attention_mask=inputs.masks,
+            cache=self._cache,
+            **given,
         )

@@ -91,6 +91,7 @@ def test_paths_of_a_tree() -> None:
 def test_what_is_for_gpus_says_so_here() -> None:
     one = make_problem(GEOMETRIES["zoo"], 1, 4, TREES["chain"])
     assert {name: c.why_not(one) for name, c in registry().items() if c.why_not(one)} == {
+        "grouped": "no heads share keys: it is dense",
         "triton": "it needs a GPU",
         "flashinfer": "it needs a GPU",
     }

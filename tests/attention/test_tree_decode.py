@@ -36,10 +36,10 @@ def error(
     one: Problem, ancestors: torch.Tensor | None = None, *, block_keys: int = 16, multiprocessors: int = 2
 ) -> float:
     """Blocks are small, so that a small problem has several, and several splits."""
-    from specdraft.attention.tree_decode import pack, tree_decode
+    from specdraft.attention.tree_decode import tail_of, tree_decode
 
-    bits = pack(one.ancestors if ancestors is None else ancestors)
-    output = tree_decode(one.query, one.keys, one.values, bits, block_keys=block_keys, multiprocessors=multiprocessors)
+    tail = tail_of(one.ancestors if ancestors is None else ancestors, one.batch, one.context)
+    output = tree_decode(one.query, one.keys, one.values, tail, block_keys=block_keys, multiprocessors=multiprocessors)
     return worst_error(output, reference(one))
 
 
@@ -70,13 +70,13 @@ def test_splits_of_all_sizes_agree() -> None:
 
 
 def test_keys_may_lie_in_a_longer_cache() -> None:
-    from specdraft.attention.tree_decode import pack, tree_decode
+    from specdraft.attention.tree_decode import tail_of, tree_decode
 
     one = problem(2, 2, 1, 4, 20, 16)
     keys, values = (
         torch.cat([states, torch.full_like(states, 9.0)], 2)[:, :, :24] for states in (one.keys, one.values)
     )
-    output = tree_decode(one.query, keys, values, pack(one.ancestors), block_keys=16)
+    output = tree_decode(one.query, keys, values, tail_of(one.ancestors, 2, 20), block_keys=16)
     assert not keys.is_contiguous() and worst_error(output, reference(one)) < 2e-6
 
 
@@ -84,9 +84,9 @@ def test_nodes_that_pad_a_tree_see_themselves_only() -> None:
     one = problem(1, 1, 2, 7, 0, 16)  # without a prefix they see nothing else
     alone = one.ancestors.clone()
     alone[5:] = torch.eye(7, dtype=torch.bool, device=DEVICE)[5:]
-    from specdraft.attention.tree_decode import pack, tree_decode
+    from specdraft.attention.tree_decode import tail_of, tree_decode
 
-    output = tree_decode(one.query, one.keys, one.values, pack(alone), block_keys=16)
+    output = tree_decode(one.query, one.keys, one.values, tail_of(alone, 1, 0), block_keys=16)
     assert torch.allclose(output[:, :, 5:], one.values[:, :, 5:].repeat_interleave(2, 1))
 
 
@@ -94,6 +94,48 @@ def test_half_precision_is_close() -> None:
     geometry = Geometry(4, 2, 32)
     half = make_problem(geometry, 1, 100, random_tree(9), dtype=torch.float16, device=DEVICE)
     assert 1e-5 < error(half) < 2e-3
+
+
+def ragged(pending: int, nodes: int, room: int) -> tuple[Problem, torch.Tensor, torch.Tensor]:
+    """Two texts of different lengths in longer caches, whose trees differ and see nodes that were fed before them: what
+    each query may see `[B, N, T]`, and where the tails begin `[B]`."""
+    one = make_problem(Geometry(4, 2, 16), 2, room - nodes, random_tree(nodes), device=DEVICE)
+    starts = torch.tensor([20, 41], dtype=torch.int32, device=DEVICE)
+    generator = torch.Generator().manual_seed(3)
+    tails = torch.rand(2, nodes, pending + nodes, generator=generator).to(DEVICE) < 0.5
+    tails[:, :, pending:] |= torch.eye(nodes, dtype=torch.bool, device=DEVICE)
+    seen = torch.zeros(2, nodes, room, dtype=torch.bool, device=DEVICE)
+    for text, start in enumerate(starts.tolist()):
+        seen[text, :, :start] = True
+        seen[text, :, start : start + pending + nodes] = tails[text]
+    return one, seen, starts
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 4])
+@pytest.mark.parametrize("room", [48, 90])  # as long as the longest text, and longer
+def test_texts_of_different_lengths_share_a_launch(room: int, multiprocessors: int) -> None:
+    from specdraft.attention.tree_decode import Tail, pack, tree_decode
+
+    one, seen, starts = ragged(3, 4, room)
+    bits = pack(torch.stack([seen[text, :, start : start + 7] for text, start in enumerate(starts.tolist())]))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        one.query, one.keys, one.values, attn_mask=seen[:, None], enable_gqa=True
+    )
+    assert (splits_of(room, multiprocessors) > 1) == (multiprocessors > 1)
+    for query in (one.query, one.query.transpose(1, 2).contiguous().transpose(1, 2)):
+        tail = Tail(starts, bits, 7, room)
+        output = tree_decode(query, one.keys, one.values, tail, block_keys=16, multiprocessors=multiprocessors)
+        assert worst_error(output, expected) < 2e-6
+        assert output.transpose(1, 2).is_contiguous()
+        off = Tail(starts - 1, bits, 7, room)
+        wrong = tree_decode(query, one.keys, one.values, off, block_keys=16, multiprocessors=multiprocessors)
+        assert worst_error(wrong, expected) > 0.02
+
+
+def splits_of(room: int, multiprocessors: int) -> int:
+    from specdraft.attention.tree_decode import plan_launch
+
+    return plan_launch(4, 8, room, 16, multiprocessors).splits
 
 
 def one_row_off(ancestors: torch.Tensor) -> torch.Tensor:
@@ -119,11 +161,11 @@ def test_a_wrong_mask_is_seen(fault: Callable[[torch.Tensor], torch.Tensor]) -> 
 @pytest.mark.parametrize("hidden", [1, 100])
 def test_a_masked_prefix_is_seen(hidden: int) -> None:
     """Of a context of 100 the first keys are not looked at."""
-    from specdraft.attention.tree_decode import pack, tree_decode
+    from specdraft.attention.tree_decode import tail_of, tree_decode
 
     one = problem(1, 1, 2, 9, 100, 16)
     keys, values = one.keys[:, :, hidden:], one.values[:, :, hidden:]
-    output = tree_decode(one.query, keys, values, pack(one.ancestors), block_keys=16)
+    output = tree_decode(one.query, keys, values, tail_of(one.ancestors, 1, 100 - hidden), block_keys=16)
     assert worst_error(output, reference(one)) > 2e-4
 
 
@@ -142,10 +184,10 @@ def test_launches_fill_the_processors_with_few_splits() -> None:
 @pytest.mark.parametrize(("nodes", "context"), [(1, 0), (1, 4096), (9, 1000), (17, 8192), (65, 8192), (65, 33)])
 @pytest.mark.parametrize("geometry", [Geometry(32, 8, 64), Geometry(32, 8, 128), Geometry(64, 8, 128)])
 def test_real_sizes_in_bfloat16(geometry: Geometry, nodes: int, context: int) -> None:
-    from specdraft.attention.tree_decode import pack, tree_decode
+    from specdraft.attention.tree_decode import tail_of, tree_decode
 
     one = make_problem(geometry, 2, context, random_tree(nodes), dtype=torch.bfloat16, device="cuda")
-    right, wrong = (pack(ancestors) for ancestors in (one.ancestors, one_row_off(one.ancestors)))
+    right, wrong = (tail_of(tree, 2, context) for tree in (one.ancestors, one_row_off(one.ancestors)))
     output = tree_decode(one.query, one.keys, one.values, right)
     assert worst_error(output, reference(one)) < 1e-2
     if nodes > 1:
@@ -158,7 +200,8 @@ from triton.compiler import ASTSource, compile
 from specdraft.attention import tree_decode
 
 attend, combine = tree_decode._attend, tree_decode._combine
-pointers = dict(query_ptr="*bf16", keys_ptr="*bf16", values_ptr="*bf16", bits_ptr="*i32", output_ptr="*fp32")
+pointers = dict(query_ptr="*bf16", keys_ptr="*bf16", values_ptr="*bf16", output_ptr="*fp32")
+pointers |= dict(bits_ptr="*i32", starts_ptr="*i32")
 for block_rows in (16, 64, 128):
     sizes = dict(head_dim=128, block_rows=block_rows, block_keys=64)
     types = dict.fromkeys(attend.arg_names, "i32") | pointers | dict(log_sums_ptr="*fp32", scale="fp32")

@@ -10,10 +10,10 @@ from specdraft.attention.problem import Problem
 
 def prepare(problem: Problem) -> Attend:
     """The mask is packed into bits once."""
-    from specdraft.attention.tree_decode import pack, tree_decode
+    from specdraft.attention.tree_decode import tail_of, tree_decode
 
-    query, bits = problem.query.contiguous(), pack(problem.ancestors)
-    return lambda: tree_decode(query, problem.keys, problem.values, bits)
+    query, tail = problem.query.contiguous(), tail_of(problem.ancestors, problem.batch, problem.context)
+    return lambda: tree_decode(query, problem.keys, problem.values, tail)
 
 
 def why_not(problem: Problem) -> str:
