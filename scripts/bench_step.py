@@ -1,15 +1,18 @@
 """Plain decoding and tree steps at a real model's size, with random weights: what a tree must yield to pay off.
 
-    python scripts/bench_step.py OUT.json [--size llama-3.2-1b] [--cache dynamic,static,graph] [--small]
+    python scripts/bench_step.py OUT.json [--size llama-3.2-1b] [--cache dynamic,static,graph]
+                                 [--attention own,grouped,triton] [--small]
 
-Plain decoding and every tree take turns at each context and in each cache: one forward, its logits on the host's side
-of the queue. Weights are random (nothing is downloaded): times are those of the size, and nothing is accepted. Of plain
-decoding, bytes of the weights a second as a share of what a large copy moves say how near it is to the memory's
-bandwidth. Making graphs is timed apart. `--small`: two thin layers, for a check.
+Plain decoding and every tree take turns at each context, in each cache and with each attention (see `attention` of a
+model's spec): one forward, its logits on the host's side of the queue. Weights are random (nothing is downloaded):
+times are those of the size, and nothing is accepted. Of plain decoding, bytes of the weights a second as a share of
+what a large copy moves say how near it is to the memory's bandwidth. Making graphs is timed apart. `--small`: two thin
+layers, for a check.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -27,6 +30,7 @@ from specdraft.decoding.verifier import Verifier
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.caches import with_cache
 from specdraft.models.graph_model import GraphModel
+from specdraft.models.tree_attention import with_attention
 from specdraft.results.files import write_atomically
 from specdraft.results.manifest import environment
 from specdraft.trees.draft_tree import DraftTree
@@ -44,6 +48,9 @@ SIZES: dict[str, dict[str, Any]] = {
                      "tie_word_embeddings": True},
     "llama-3.1-8b": {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "head_dim": 128,
                      "tie_word_embeddings": False},
+    "smollm2-135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "head_dim": 64,
+                     "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152,
+                     "tie_word_embeddings": True},
 }  # fmt: skip
 SMALL = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
          "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}  # fmt: skip
@@ -56,17 +63,20 @@ TREES = {
     "medusa 63": Published().at(63).topology,
 }
 ROUNDS, WARM = 20, 3
+Kind = tuple[str, str]  # of cache, and of attention
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="a JSON file")],
     size: Annotated[str, typer.Option(help=f"one of {', '.join(SIZES)}")] = "llama-3.2-1b",
     cache: Annotated[str, typer.Option(help="of dynamic, static, graph")] = "dynamic",
+    attention: Annotated[str, typer.Option(help="of own, grouped, triton")] = "own",
     small: Annotated[bool, typer.Option("--small", help="two thin layers")] = False,
 ) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = made(ALL | SIZES[size] | (SMALL if small else {}), device)
-    kinds = {kind: with_cache(model, kind, size) for kind in cache.split(",")}
+    models = {kind: attending(model, kind) for kind in attention.split(",")}
+    kinds = {(kind, how): with_cache(one, kind, size) for how, one in models.items() for kind in cache.split(",")}
     contexts = SMALL_CONTEXTS if small else CONTEXTS
     rows = [row for context in contexts for row in at_context(kinds, context)]
     weights, copied = read_bytes(model), copy_gb_s(device, clock_of(device))
@@ -98,6 +108,13 @@ def made(config: dict[str, Any], device: torch.device) -> CachedModel:
     return CachedModel(model.to(torch.bfloat16 if device.type == "cuda" else torch.float32), config["vocab_size"])
 
 
+def attending(model: CachedModel, kind: str) -> CachedModel:
+    """The same weights in a model whose layers attend in this way."""
+    whole = model.model
+    kept = {id(tensor): tensor for tensor in (*whole.parameters(), *whole.buffers())}
+    return CachedModel(with_attention(copy.deepcopy(whole, kept), kind), model.vocab)
+
+
 def read_bytes(model: CachedModel) -> int:
     """Of the weights that a step reads: of an embedding that is no output layer it reads a row."""
     embedding, head = model.model.get_input_embeddings().weight, model.model.get_output_embeddings().weight
@@ -105,9 +122,9 @@ def read_bytes(model: CachedModel) -> int:
     return read if head is embedding else read - int(embedding.numel() * embedding.element_size())
 
 
-def at_context(kinds: dict[str, CachedModel], context: int) -> list[dict[str, Any]]:
-    """Rows of plain decoding and of every tree, in turns; `kinds` are the caches."""
-    choose, steps = np.random.default_rng(0), dict[tuple[str, str], Callable[[], None]]()
+def at_context(kinds: dict[Kind, CachedModel], context: int) -> list[dict[str, Any]]:
+    """Rows of plain decoding and of every tree, in turns."""
+    choose, steps = np.random.default_rng(0), dict[tuple[Kind, str], Callable[[], None]]()
     some = next(iter(kinds.values()))
     prompt = choose.integers(0, some.vocab, context).tolist()
     trees = {
@@ -119,7 +136,7 @@ def at_context(kinds: dict[str, CachedModel], context: int) -> list[dict[str, An
         model.prefill(prompt)
         steps[kind, "plain"] = extended(model, context)
         steps |= {(kind, name): verified(Verifier(model), tree) for name, tree in trees.items()}
-    seconds: dict[tuple[str, str], list[float]] = {named: [] for named in steps}
+    seconds: dict[tuple[Kind, str], list[float]] = {named: [] for named in steps}
     for number in range(WARM + ROUNDS):
         for named, step in steps.items():
             taken = seconds_of(step, some.device)
@@ -128,7 +145,8 @@ def at_context(kinds: dict[str, CachedModel], context: int) -> list[dict[str, An
     return [
         {
             "context": context,
-            "cache": kind,
+            "cache": kind[0],
+            "attention": kind[1],
             "step": name,
             "median_s": timing.median,
             "low_s": timing.low,

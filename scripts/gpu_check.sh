@@ -13,9 +13,9 @@ work=$(mktemp -d)
 trap 'summarise; rm -rf "$work"' EXIT # also where the whole is stopped
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" SPECDRAFT_TRACES="$work/traces"
 specdraft=("$python" -c 'from specdraft.cli import main; main()')
-few=(prompts.limit=5) texts=60 step=() caches=static,graph size=llama-3.2-1b
+few=(prompts.limit=5) texts=60 step=(--attention own,triton) caches=static,graph size=llama-3.2-1b
 slack=1 # times the limits: a CPU may be busy with other things
-if [ "$dry" = --dry ]; then few=(prompts.limit=2 max_new_tokens=8) texts=50 step=(--small) slack=8 whole=3000 caches=static size=tiny; fi
+if [ "$dry" = --dry ]; then few=(prompts.limit=2 max_new_tokens=8) texts=50 step=(--small --attention own,grouped) slack=8 whole=3000 caches=static size=tiny; fi
 
 part() { # NAME SECONDS COMMAND...: run a part under its limit, and say how it ended
     local name=$1 limit=$(($2 * slack)) started=$SECONDS

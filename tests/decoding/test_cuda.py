@@ -31,8 +31,8 @@ TEXTS = ["Once upon a time", "def add(a, b):\n    return", "Question: Anna has 1
 SETTINGS = Settings(max_new_tokens=32)
 
 
-def on(device: str, dtype: str = "float32") -> Pair:
-    models = [ModelSpec(f"zoo:{role}", device=device, dtype=dtype) for role in ("target", "draft")]
+def on(device: str, dtype: str = "float32", attention: str = "auto") -> Pair:
+    models = [ModelSpec(f"zoo:{role}", device=device, dtype=dtype, attention=attention) for role in ("target", "draft")]
     return load_pair(find_pair(PairSpec("zoo", *models)))
 
 
@@ -69,6 +69,15 @@ def test_other_caches_give_the_same_texts_and_steps(cache: str) -> None:
         one, two = usual.generate(text), other.generate(text)
         assert one.token_ids == two.token_ids
         assert [step.accepted for step in one.steps] == [step.accepted for step in two.steps]
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "graph"])
+def test_the_kernel_in_models_gives_the_same_texts(cache: str) -> None:
+    usual, other = (
+        SpeculativeDecoder(on("cuda", attention=kind), "kary", 14, 32, cache=cache) for kind in ("own", "triton")
+    )
+    for text in TEXTS:
+        assert usual.generate(text).token_ids == other.generate(text).token_ids
 
 
 def test_texts_side_by_side_are_those_alone() -> None:
