@@ -7,7 +7,7 @@ Letters in shapes: N layers, B rows, H heads, M slots there is room for, S slots
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,35 +17,28 @@ BUCKET = 256  # slots by which there is more room
 
 
 class Room:
-    """Keys, or values, of some layers: `[N, B, H, M, d]`. Args: layers: N."""
+    """Keys, or values, of layers that are alike: `[N, B, H, M, d]`.
 
-    def __init__(self, layers: int) -> None:
-        self._count = layers
-        self._all = torch.empty(0)
-        self._each: tuple[torch.Tensor, ...] = ()
+    Args:
+        states: `[B, H, S, d]` of each layer, which it begins with.
+        slots: M.
+    """
 
-    def takes(self, states: torch.Tensor) -> bool:
-        """Whether states `[B, H, ., d]` are like those that are there."""
-        if not self._each:
-            return True
-        here = self._all
-        kept = (*here.shape[1:3], here.shape[4], here.dtype, here.device)
-        return kept == (*states.shape[:2], states.shape[3], states.dtype, states.device)
+    def __init__(self, states: Sequence[torch.Tensor], slots: int) -> None:
+        rows, heads, _, width = states[0].shape
+        self._all = states[0].new_empty(len(states), rows, heads, slots, width)
+        self._each = self._all.unbind(0)
+        for here, given in zip(self._each, states, strict=True):
+            here[:, :, : given.shape[2]] = given
 
     def write(self, layer: int, first: int, states: torch.Tensor) -> torch.Tensor:
         """States `[B, H, q, d]` from this slot on: `[B, H, first + q, d]` all of the layer."""
         end = first + states.shape[2]
-        if not self._each or end > self._all.shape[3]:
-            self._make_room(end, first, states)
+        if end > self._all.shape[3]:
+            grown = Room([here[:, :, :first] for here in self._each], slots_for(end))
+            self._all, self._each = grown._all, grown._each
         self._each[layer][:, :, first:end] = states
         return self.of_layer(layer, end)
-
-    def _make_room(self, count: int, filled: int, like: torch.Tensor) -> None:
-        (rows, heads, _, width), slots = like.shape, -(-count // BUCKET) * BUCKET
-        grown = like.new_empty(self._count, rows, heads, slots, width)
-        if self._each:
-            grown[:, :, :, :filled] = self._all[:, :, :, :filled]
-        self._all, self._each = grown, grown.unbind(0)
 
     def of_layer(self, layer: int, count: int) -> torch.Tensor:
         """`[B, H, count, d]` its first slots."""
@@ -53,57 +46,69 @@ class Room:
 
     def repeat_rows(self, repeats: int) -> None:
         """Each row so many times."""
-        if self._each:
-            self._all = self._all.repeat_interleave(repeats, 1)
-            self._each = self._all.unbind(0)
+        self._all = self._all.repeat_interleave(repeats, 1)
+        self._each = self._all.unbind(0)
 
     def move(self, slots: torch.Tensor, to: int) -> None:
         """What these slots `[m]` hold is held by those from `to` on."""
-        if self._each:
-            self._all[:, :, :, to : to + len(slots)] = self._all[:, :, :, slots.to(self._all.device)]
+        self._all[:, :, :, to : to + len(slots)] = self._all[:, :, :, slots.to(self._all.device)]
+
+
+def slots_for(count: int) -> int:
+    """Room for so many, and for some more."""
+    return -(-count // BUCKET) * BUCKET
 
 
 class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values, `[B, H, S, d]` each.
 
-    Args:
-        number: of the layer in these rooms.
-        rooms: of the keys and of the values of all layers.
+    Attributes:
+        number, rooms: where they are: of the layer in these rooms, of keys and of values; none before there are any.
     """
 
     is_sliding, is_croppable = False, True
 
-    def __init__(self, number: int, rooms: tuple[Room, Room]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._number, self.rooms, self._taken = number, rooms, 0
+        self.number, self._taken = 0, 0
+        self.rooms: tuple[Room, ...] = ()
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Among the other layers, or alone where they are not like these states `[B, H, ., d]`."""
-        if not (self.rooms[0].takes(key_states) and self.rooms[1].takes(value_states)):
-            self._number, self.rooms = 0, (Room(1), Room(1))
+        """In rooms of its own that hold these states `[B, H, q, d]` and no more."""
+        self.rooms = tuple(Room([states], states.shape[2]) for states in (key_states, value_states))
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the states `[B, H, q, d]` of new tokens: `[B, H, S, d]` all keys and values."""
-        if not self.is_initialized:
+        if self.is_initialized:
+            keys, values = self.rooms
+            self.keys = keys.write(self.number, self._taken, key_states)
+            self.values = values.write(self.number, self._taken, value_states)
+            self._taken += key_states.shape[2]
+        else:
             self.lazy_initialization(key_states, value_states)
-        keys, values = self.rooms
-        self.keys = keys.write(self._number, self._taken, key_states)
-        self.values = values.write(self._number, self._taken, value_states)
-        self._taken += key_states.shape[2]
+            self._taken = key_states.shape[2]
+            self.look_again()
         return self.keys, self.values
 
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What layers have in common that can stand in one tensor."""
+        return tuple((*states.shape, states.dtype, states.device) for states in (self.keys, self.values))
+
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last tokens: so many, counted below 0, as `transformers` counts them."""
+        """Forget the last tokens: so many, counted below 0, as `transformers` counts them; else `ValueError`."""
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop({tokens_to_remove}): tokens to forget are counted below 0")
         if tokens_to_remove and self.is_initialized:
             self._taken += tokens_to_remove
             self.look_again()
 
     def look_again(self) -> None:
         """The rooms, or what is taken of them, changed."""
-        self.keys, self.values = (room.of_layer(self._number, self._taken) for room in self.rooms)
+        self.keys, self.values = (room.of_layer(self.number, self._taken) for room in self.rooms)
 
     def get_seq_length(self) -> int:
         """S."""
@@ -119,11 +124,39 @@ class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class GrowingCache(Cache):  # type: ignore[misc]
-    """The layers of a model. Args: layers: how many."""
+    """The layers of a model. After the first forward those that are alike move together; only then is it known which
+    have states of their own, and on which device.
+
+    Args:
+        layers: how many.
+    """
 
     def __init__(self, layers: int) -> None:
-        rooms = Room(layers), Room(layers)
-        super().__init__(layers=[GrowingLayer(number, rooms) for number in range(layers)])
+        super().__init__(layers=[GrowingLayer() for _ in range(layers)])
+        self._apart = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `GrowingLayer.update`."""
+        if self._apart and self.layers[layer_idx].is_initialized:
+            self._move_together(key_states.shape[2])
+        said: tuple[torch.Tensor, torch.Tensor] = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return said
+
+    def _move_together(self, more: int) -> None:
+        """With room for so many more tokens."""
+        alike: dict[Any, list[GrowingLayer]] = {}
+        for layer in self.layers:
+            if layer.is_initialized:
+                alike.setdefault(layer.kind, []).append(layer)
+        for layers in alike.values():
+            slots = slots_for(layers[0].get_seq_length() + more)
+            keys, values = Room([one.keys for one in layers], slots), Room([one.values for one in layers], slots)
+            for number, layer in enumerate(layers):
+                layer.number, layer.rooms = number, (keys, values)
+                layer.look_again()
+        self._apart = False
 
     def move(self, slots: torch.Tensor, to: int) -> None:
         """What these slots `[m]` hold is held by those from `to` on, in every layer."""

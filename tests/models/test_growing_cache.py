@@ -72,6 +72,23 @@ def test_rows_are_repeated() -> None:
 def test_an_empty_one() -> None:
     cache = GrowingCache(2)
     cache.crop(-3)
+    with pytest.raises(ValueError, match="counted below 0"):
+        cache.crop(1)
     cache.move(torch.tensor([1]), 0)
     cache.batch_repeat_interleave(2)
     assert cache.get_seq_length() == 0 and not cache.layers[0].is_initialized
+
+
+def held_numbers(cache: GrowingCache) -> int:
+    return sum(room._all.numel() for room in cache._rooms)
+
+
+def test_it_takes_room_for_what_is_there() -> None:
+    cache, beside = GrowingCache(5), DynamicCache()  # two layers read those of others
+    generator = torch.Generator().manual_seed(0)
+    feed([cache, beside], 6, generator)
+    of_token = 2 * sum(heads * width for heads, width in WIDTHS)
+    assert held_numbers(cache) == 6 * of_token
+    feed([cache, beside], 1, generator)
+    assert held_numbers(cache) == 8 * of_token  # a bucket more
+    assert len([*cache._rooms]) == 4  # two layers together, one alone
