@@ -24,6 +24,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
@@ -54,6 +55,7 @@ from specdraft.trees.shapes import registry
 
 Method = Callable[[list[int]], list[int]]
 OUR_WEIGHTS = ", our weights"
+GRAPH = ", graph"
 IN_CACHES = [("kary", 8), ("best_first", 8)]  # beside the matched chain
 TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching", "best_first") for budget in (4, 8, 16)]
 
@@ -184,12 +186,23 @@ def found(pair: str, folder: Path | None) -> Pair:
     return load_pair(find_pair(PairSpec(folder.name, target, draft)))
 
 
-def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], rounds: int) -> dict[str, float]:
-    """Name -> tokens per second over all prompts: the median round."""
-    wanted = [runs["transformers plain"](ids) for ids in prompts]
+class Measured(NamedTuple):
+    """Name -> tokens per second over all prompts: the median round; and of methods with graphs the seconds of a first
+    round, in which they are made."""
+
+    speed: dict[str, float]
+    first_s: dict[str, float]
+
+
+def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], rounds: int) -> Measured:
+    """All methods in turns."""
+    wanted, first = [runs["transformers plain"](ids) for ids in prompts], dict[str, float]()
     for name, run in runs.items():
-        for ids in prompts if name.endswith(", graph") else prompts[:1]:
+        started = time.perf_counter()
+        for ids in prompts if name.endswith(GRAPH) else prompts[:1]:
             run(ids)  # a graph is made for each size and length
+        if name.endswith(GRAPH):
+            first[name] = time.perf_counter() - started
     seconds: dict[str, list[float]] = {name: [0.0] * rounds for name in runs}
     for turn in range(rounds):
         for ids, text in zip(prompts, wanted, strict=True):
@@ -200,7 +213,16 @@ def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], round
                 if got != text:
                     raise SystemExit(f"{name}: the text differs from plain greedy decoding")
     total = sum(map(len, wanted))
-    return {name: total / sorted(turns)[rounds // 2] for name, turns in seconds.items()}
+    return Measured({name: total / sorted(turns)[rounds // 2] for name, turns in seconds.items()}, first)
+
+
+def made_up_for(measured: Measured, tokens: int) -> dict[str, float]:
+    """Method with graphs -> tokens after which making them has paid, of rounds of so many; infinite: never."""
+    found = {}
+    for name, first_s in measured.first_s.items():
+        saved = 1 / measured.speed[name.removesuffix(GRAPH)] - 1 / measured.speed[name]
+        found[name] = (first_s - tokens / measured.speed[name]) / saved if saved > 0 else inf
+    return found
 
 
 def in_caches(speed: Mapping[str, float], caches: list[str]) -> dict[str, float]:
@@ -223,7 +245,8 @@ def main(
     loaded, caches = found(pair, folder), [kind for kind in cache.split(",") if kind]
     chosen = load_prompts(PromptSpec(limit=prompts))
     texts = [loaded.encode(p.text) for p in chosen]
-    speed = measure(loaded, methods(loaded, new_tokens, length, caches), texts, rounds)
+    measured = measure(loaded, methods(loaded, new_tokens, length, caches), texts, rounds)
+    speed = measured.speed
     plain, defaults, matched = (speed[n] for n in list(speed)[:3])
     tree, budget = max(TREES, key=lambda one: speed[f"specdraft {one[0]} {one[1]}"])
     best = f"specdraft {tree} {budget}"
@@ -259,6 +282,10 @@ def main(
     console.print(table)
     for name, value in ratios.items():
         console.print(f"{value:5.2f}  {name}", highlight=False)
+    for name, tokens in made_up_for(measured, prompts * new_tokens).items():
+        console.print(
+            f"{name}: a first round took {measured.first_s[name]:.0f} s; made up for after {tokens:,.0f} tokens"
+        )
     worst = max(errors.values(), key=abs)
     mean = sum(map(abs, errors.values())) / len(errors)
     console.print(
@@ -274,7 +301,12 @@ def main(
         }
         versions = {"python": platform.python_version(), "torch": torch.__version__}
         out.write_text(
-            json.dumps(where | versions | {"tokens_per_s": speed, "estimates": guessed, "ratios": ratios}, indent=1)
+            json.dumps(
+                where
+                | versions
+                | {"tokens_per_s": speed, "estimates": guessed, "ratios": ratios, "first_round_s": measured.first_s},
+                indent=1,
+            )
             + "\n"
         )
 
