@@ -40,7 +40,6 @@ class SlotRow(CachedModel):
 
     def _begin(self, token_ids: Sequence[int], layers: Sequence[int]) -> Forward:
         """See `CachedModel.prefill`, of an empty sequence."""
-        self._cache = self.new_cache()
         said = super().prefill(token_ids, layers)
         self._cache = self._filled(self._cache)
         return said
