@@ -1,12 +1,12 @@
 """Where the time of a decoding step goes: by kinds of operations, and what is left to Python and to launches.
 
-    python scripts/profile_step.py [--pair zoo | --folder DIR] [--tree chain] [--budget 4] [--prompts 4] [--new-tokens 64]
-                                   [--cache dynamic,static,graph] [--out FILE.json]
+    python scripts/profile_step.py [--pair zoo | --folder DIR] [--tree chain] [--budget 4] [--prompts 4]
+                                   [--new-tokens 64] [--cache dynamic,static,graph] [--out FILE.json]
 
 Texts are decoded three times in each cache: to make what is made once, for the time, and under torch's profiler, which
-says how long each operation itself took (on a GPU: its kernels). The rest of the time that passed is Python's, and of what calls
-operations. The profiler slows Python down, so shares are shares of a slower step; the step's own time is measured
-without it.
+says how long each operation itself took (on a GPU: its kernels). The rest of the time that passed is Python's, and of
+what calls operations. The profiler slows Python down, so shares are shares of a slower step; the step's own time is
+measured without it.
 """
 
 from __future__ import annotations

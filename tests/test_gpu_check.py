@@ -8,24 +8,60 @@ import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-PARTS = ["attention", "llama-1b", "live-bfloat16", "certify-bfloat16", "live-float32", "default", "attention-more"]
+PARTS = [
+    *("attention", "llama-1b", "layered-pair", "layered-decode", "layered-profile"),
+    *("live-bfloat16", "certify-bfloat16", "live-float32", "default", "llama-8b", "attention-more"),
+]
 
 
-def test_steps_of_a_small_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = spec_from_file_location("bench_step", SCRIPTS / "bench_step.py")
+def script_of(name: str) -> Any:
+    spec = spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_steps_of_a_small_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = script_of("bench_step")
     monkeypatch.setattr(script, "ROUNDS", 2)
     script.main(tmp_path / "step.json", small=True)
     rows = json.loads((tmp_path / "step.json").read_text())["rows"]
     assert [row["step"] for row in rows] == ["plain", "chain 8", "chain 64", "kary 64", "wide 64", "medusa 63"]
     assert rows[0]["price"] == 1 and all(row["low_s"] <= row["median_s"] <= row["high_s"] for row in rows)
+
+
+def test_attention_of_ours_in_a_small_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = script_of("bench_step")
+    monkeypatch.setattr(script, "ROUNDS", 1)
+    monkeypatch.setattr(script, "WARM", 0)
+    script.main(tmp_path / "step.json", attention="own,grouped", small=True)
+    rows = json.loads((tmp_path / "step.json").read_text())["rows"]
+    assert [row["attention"] for row in rows] == ["own"] * 6 + ["grouped"] * 6
+    model = script.made(script.ALL | script.SIZES["llama-3.2-1b"] | script.SMALL, torch.device("cpu"))
+    own, grouped = (script.attending(model, kind) for kind in ("own", "grouped"))
+    assert [one.model.config._attn_implementation for one in (model, own, grouped)] == [
+        *("sdpa", "sdpa", "specdraft_grouped")
+    ]
+    assert {id(weight) for weight in grouped.model.parameters()} == {id(weight) for weight in model.model.parameters()}
+
+
+def test_where_the_time_of_a_step_goes(tmp_path: Path) -> None:
+    script = script_of("profile_step")
+    script.main(cache="dynamic", prompts=1, new_tokens=8, out=tmp_path / "profile.json")
+    found = json.loads((tmp_path / "profile.json").read_text())["profiles"]["dynamic"]
+    shares = found["shares"]
+    assert sum(shares.values()) == pytest.approx(1) and found["step_ms"] > 0
+    assert shares["compiled code"] == 0 and all(shares[kind] > 0 for kind in ("linear layers", "attention"))
+    assert script.kind_of("aten::constant_pad_nd") == "masks and positions"
+    assert script.kind_of("aten::rms_norm") == script.OTHER
 
 
 @pytest.mark.slow
