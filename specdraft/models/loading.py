@@ -15,7 +15,7 @@ from specdraft.models.files import CHOSEN, ModelFiles, reading
 from specdraft.models.gate import encodes
 from specdraft.models.placement import check_loadable, dtype_of, resolve_device
 from specdraft.models.spec import ModelSpec
-from specdraft.models.tree_attention import FASTEST, OWN, TRITON, why_no_kernel, with_attention
+from specdraft.models.tree_attention import FASTEST, OWN, with_attention
 
 
 class Checked(NamedTuple):
@@ -55,8 +55,6 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
 
     check_loadable(files)
     device = resolve_device(files.spec)
-    if files.spec.attention == TRITON and (reason := why_no_kernel(device)):
-        raise ModelError(f"{files.spec.path}: attention=triton: {reason}")
     options: dict[str, Any] = {
         "dtype": dtype_of(files),
         "config": files.config,

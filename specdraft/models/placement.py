@@ -164,15 +164,17 @@ def dtype_of(files: ModelFiles) -> torch.dtype:
 
 
 def check_loadable(files: ModelFiles) -> None:
-    """What loading needs beside the files: the device, and the libraries for its placement and quantisation.
+    """What loading needs beside the files: the device, and the libraries for its placement, quantisation and attention.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or its kind has no such attention.
         ModelError: a library is missing.
     """
-    device_type(files.spec)
+    kind = device_type(files.spec)
     if files.in_memory is not None or files.spec.served:
         return
+    if files.spec.attention == "triton":
+        _check_kernel(files.spec.path, kind)
     needs = {"accelerate": files.spec.spread or files.spec.quantize != "none"}
     needs["bitsandbytes"] = files.spec.quantize != "none"
     if missing := [name for name, needed in needs.items() if needed and find_spec(name) is None]:
@@ -183,6 +185,15 @@ def check_loadable(files: ModelFiles) -> None:
         )
     if files.quantised:
         _check_quantizer(files)
+
+
+def _check_kernel(path: str, kind: str) -> None:
+    if find_spec("triton") is None:
+        raise ModelError(f"{path}: attention=triton: triton is not installed")
+    import triton
+
+    if kind != "cuda" and not triton.knobs.runtime.interpret:
+        raise ConfigError(f"{path}: attention=triton needs a GPU; expected own or grouped on {kind}")
 
 
 def _check_quantizer(files: ModelFiles) -> None:

@@ -8,7 +8,6 @@ to their layers and whose layers see all of the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,15 +74,6 @@ def tails(seen: Sequence[torch.Tensor], starts: Sequence[int], longest: int, len
     keys = max(keys, length)
     bits = [F.pad(mask == 0, (0, keys - mask.shape[1], 0, queries - mask.shape[0])) for mask in seen]
     return Tail(to_device(starts, seen[0].device).int(), pack(torch.stack(bits)), keys, longest)
-
-
-def why_no_kernel(device: torch.device) -> str:
-    """Why the kernel cannot run there; empty: it can."""
-    if find_spec("triton") is None:
-        return "triton is not installed"
-    import triton
-
-    return "" if device.type == "cuda" or triton.knobs.runtime.interpret else "it needs a GPU"
 
 
 def _registered(kind: str) -> str:

@@ -171,9 +171,9 @@ def test_a_spec_says_how_its_layers_attend(tiny_pair_folders: PairFolders, monke
     assert attention_of(tiny_pair_folders) == "specdraft_grouped"
     assert attention_of(tiny_pair_folders, attention="own") == "sdpa"
     monkeypatch.setattr("triton.knobs.runtime.interpret", False)
-    with pytest.raises(ModelError, match="attention=triton: it needs a GPU"):
+    with pytest.raises(ConfigError, match="attention=triton needs a GPU; expected own or grouped on cpu"):
         attention_of(tiny_pair_folders, attention="triton")
-    monkeypatch.setattr(tree_attention, "find_spec", lambda name: None)
+    monkeypatch.setattr("specdraft.models.placement.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="attention=triton: triton is not installed"):
         attention_of(tiny_pair_folders, attention="triton")
     with pytest.raises(ConfigError, match=r"pair\.target\.attention='tritn' is not known; did you mean 'triton'"):
