@@ -77,4 +77,4 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert [(row[0].removeprefix("| "), row[1]) for row in rows] == [(name, "0") for name in PARTS], summary
     files = {path.name for path in tmp_path.iterdir()}
     assert len(files) <= 8 and {"attention.csv", "attention-more.csv", "llama-1b.json"} <= files
-    assert len(pd.read_csv(tmp_path / "attention.csv")) == 4 * 5 and "not measured: no GPU here" in summary
+    assert len(pd.read_csv(tmp_path / "attention.csv")) == 4 * 6 and "not measured: no GPU here" in summary

@@ -28,7 +28,7 @@ from specdraft.trees.shapes.published import Published
 from specdraft.trees.shapes.wide import Wide
 from specdraft.trees.topology import Topology
 
-HERE = ("sequential", "expanded", "dense", "merged")
+HERE = ("sequential", "expanded", "dense", "grouped", "merged")
 TREES = {
     "root": Topology([-1]),
     "chain": Chain().at(5).topology,

@@ -131,8 +131,8 @@ def test_a_cell_that_does_not_fit_is_skipped_with_its_size(quick: None, monkeypa
     monkeypatch.setattr(attention, "free_memory", lambda device: 2**30)
     run = AttentionRun(plan_attention(["batch=1", "context=8,100000000", "nodes=2", "tree=chain", "max_rounds=1"]))
     run.run()
-    assert [row.note for row in run.rows[:4]] == [""] * 4
-    assert {row.note for row in run.rows[4:]} == {"skipped: needs 493.6 GiB, 1.0 GiB are free"}
+    assert [row.note for row in run.rows[:5]] == ["", "", "", "not here: no heads share keys: it is dense", ""]
+    assert {row.note for row in run.rows[5:]} == {"skipped: needs 493.6 GiB, 1.0 GiB are free"}
     assert not run.failed
 
 
@@ -148,7 +148,7 @@ def test_sizes_of_trees() -> None:
     plan = plan_attention(["nodes=2,5", "tree=chain,medusa", "geometry=zoo", "batch=1", "context=8"])
     shapes = [(cell.named.shape, cell.named.tree.num_nodes, cell.named.leaves) for cell in plan.cells]
     assert shapes == [("chain", 2, 1), ("chain", 5, 1), ("medusa", 63, 42)]
-    assert [one.name for one in plan.contestants] == ["sequential", "expanded", "dense", "merged"]
+    assert [one.name for one in plan.contestants] == ["sequential", "expanded", "dense", "grouped", "merged"]
 
 
 def test_the_bandwidth_of_a_copy(quick: None) -> None:
