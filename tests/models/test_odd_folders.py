@@ -237,7 +237,7 @@ def test_a_hub_cache_without_weights_is_not_called_another_format(
 def test_the_engine_chooses_attention_and_what_a_forward_returns(folder: Path, changes: dict[str, Any]) -> None:
     set_config(folder, **changes)
     model = load_model(planned(folder))
-    assert model.model.config._attn_implementation == "sdpa"
+    assert model.model.config._attn_implementation == "specdraft_grouped"
     assert model.prefill([0, 5]).logits.shape == (258,)
 
 
