@@ -20,10 +20,11 @@ matched settings, so that the figures do not depend on what else is installed.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -186,6 +187,13 @@ def found(pair: str, folder: Path | None) -> Pair:
     return load_pair(find_pair(PairSpec(folder.name, target, draft)))
 
 
+@contextmanager
+def as_on_a_new_machine() -> Iterator[None]:
+    """Nothing that was compiled earlier is found."""
+    with TemporaryDirectory() as folder, patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder):
+        yield
+
+
 class Measured(NamedTuple):
     """Name -> tokens per second over all prompts: the median round; and of methods with graphs the seconds of a first
     round, in which they are made."""
@@ -199,8 +207,9 @@ def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], round
     wanted, first = [runs["transformers plain"](ids) for ids in prompts], dict[str, float]()
     for name, run in runs.items():
         started = time.perf_counter()
-        for ids in prompts if name.endswith(GRAPH) else prompts[:1]:
-            run(ids)  # a graph is made for each size and length
+        with as_on_a_new_machine():
+            for ids in prompts if name.endswith(GRAPH) else prompts[:1]:
+                run(ids)  # a graph is made for each size and length
         if name.endswith(GRAPH):
             first[name] = time.perf_counter() - started
     seconds: dict[str, list[float]] = {name: [0.0] * rounds for name in runs}
@@ -221,7 +230,7 @@ def made_up_for(measured: Measured, tokens: int) -> dict[str, float]:
     found = {}
     for name, first_s in measured.first_s.items():
         saved = 1 / measured.speed[name.removesuffix(GRAPH)] - 1 / measured.speed[name]
-        found[name] = (first_s - tokens / measured.speed[name]) / saved if saved > 0 else inf
+        found[name] = max(0.0, first_s - tokens / measured.speed[name]) / saved if saved > 0 else inf
     return found
 
 
