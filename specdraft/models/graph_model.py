@@ -15,6 +15,9 @@ from specdraft.models.gate import rotary_scalings
 from specdraft.models.static_model import Inputs, Outputs, Run, Shape, StaticModel
 
 LENGTH_DECIDES = {"dynamic", "longrope"}  # rotary scalings whose factors follow from the length of the text
+# Compiled code looks before each run whether all is as it was, which takes as long as a small model's forward. Where a
+# forward is one piece, made for one shape of one model, only tensors can change. Pieces are shared by layers and models.
+TENSORS_ONLY = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
 WARM = 3  # forwards before a graph is captured: they make what libraries make once
 
 
@@ -72,14 +75,20 @@ class GraphModel(StaticModel):
         def forward(inputs: Inputs) -> Outputs:
             return self._eager(inputs, layers)
 
-        run: Run = torch.compile(_apart(forward), dynamic=False, options=self._guards())
+        run: Run
+        if not self._length_decides:
+            try:
+                run = torch.compile(_apart(forward), dynamic=False, fullgraph=True, options=TENSORS_ONLY)
+                return run, run(inputs)
+            except RuntimeError:  # it falls into pieces
+                pass
+        run = torch.compile(_apart(forward), dynamic=False)
         return run, run(inputs)
 
-    def _guards(self) -> dict[str, Any]:
-        """Compiled code looks before each run whether all is as it was. Of this model only the tensors that it is given
-        change; looking at the rest takes as long as a small model's forward."""
-        kinds = {kind for kind, _ in rotary_scalings(self.model.config.get_text_config())}
-        return {} if kinds & LENGTH_DECIDES else {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
+    @property
+    def _length_decides(self) -> bool:
+        """Whether what its layers do follows from more than the tensors that they are given."""
+        return any(kind in LENGTH_DECIDES for kind, _ in rotary_scalings(self.model.config.get_text_config()))
 
     def _captured(self, inputs: Inputs, layers: Sequence[int]) -> tuple[Run, Outputs]:
         held = _copied(inputs)

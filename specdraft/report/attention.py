@@ -22,7 +22,7 @@ from specdraft.results.files import check_folder_writable, csv_pieces, write_ato
 from specdraft.results.intervals import number
 
 TABLE, FACTS, WORDS, PAGE = "attention.csv", "attention.json", "attention.md", "attention.html"
-CONTESTANTS = (BASE, "expanded", "dense", "merged", "flex", "triton", "flashinfer")
+CONTESTANTS = (BASE, "expanded", "dense", "merged", "grouped", "flex", "triton", "flashinfer")
 PLACED = (*CELL, "leaves", "contestant")
 MEASURED = ("median_s", "spread", "price", "speedup", "copy_share")
 COLOUR_OF = dict(zip(CONTESTANTS, (GREY, *COLOURS), strict=False))

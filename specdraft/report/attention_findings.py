@@ -12,7 +12,7 @@ from specdraft.report.words import Name, Text, join, names, plural, say
 from specdraft.results.intervals import number
 
 BASE = "sequential"
-OF_TREES = ("dense", "flex", "merged", "triton", "flashinfer")  # one pass over the keys for all paths
+OF_TREES = ("dense", "grouped", "flex", "merged", "triton", "flashinfer")  # one pass over the keys for all paths
 FEWEST_LEAVES, LEAST_CONTEXT = 4, 1024  # from here on a tree should not be slower than its paths one after another
 MOST_ROWS, LEAST_BYTES = 64, 256e6  # where our kernel should be near the copy's bandwidth
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
