@@ -13,6 +13,8 @@ from support.tiny_models import PairFolders
 
 from specdraft.bench import measuring
 from specdraft.commands.options import DONE
+from specdraft.models.language_model import LanguageModel
+from specdraft.study import cost_bench
 
 
 @pytest.fixture
@@ -42,6 +44,30 @@ def test_estimates_beside_live_decoding(run: Run, pair: list[str], tmp_path: Pat
     assert told["mean_error"] == pytest.approx(rows["error"].abs().mean(), abs=1e-4)
     assert abs(told["worst_error"]) == pytest.approx(rows["error"].abs().max(), abs=1e-4)
     assert told["costs"][0]["sizes"][-1] == 65
+
+
+def test_a_batch_is_validated_in_batches(run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target reads all texts of it at once, with a tree and without."""
+    shapes, live = set[tuple[int, ...]](), False
+    forward, decode = LanguageModel.forward, cost_bench.Live.decode
+
+    def noting(model: LanguageModel, token_ids: Any, *given: Any, **more: Any) -> Any:
+        shapes.update([tuple(token_ids.shape)] if live else [])
+        return forward(model, token_ids, *given, **more)
+
+    def decoding(*given: Any) -> None:
+        nonlocal live
+        live = True
+        decode(*given)
+        live = False
+
+    monkeypatch.setattr(LanguageModel, "forward", noting)
+    monkeypatch.setattr(cost_bench.Live, "decode", decoding)
+    few = ["prompts.limit=2", "max_new_tokens=6", "prompts.chat_template=none", "max_prompt_tokens=24"]
+    done = run("bench", "costs", *pair, *few, "drafter=ngram", "cost.batch=3", "--validate", "--json")
+    assert done.code == DONE, done.err
+    assert json.loads(done.out)["costs"][0]["batch"] == 3
+    assert {(3, 1), (3, 5)} <= shapes and all(rows == 1 for rows, tokens in shapes if tokens > 17)
 
 
 def test_the_table_has_every_point(table: Path) -> None:
