@@ -38,6 +38,7 @@ from specdraft.study.run import threads
 from specdraft.traces.library import pair_traces
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.shapes import Plan, registry
+from specdraft.trees.shapes.base import check_budget
 
 COMMAND = "bench costs"
 LARGEST = 64  # draft nodes, where nobody says what trees need
@@ -84,6 +85,7 @@ def plan_costs(overrides: list[str], config_dir: Path | None, validate: bool) ->
     spec: PromptSpec = point.groups["prompts"]
     refuse_bundled_path(overrides, spec)
     files, settings = find_pair(point.groups["pair"], point.groups["drafter"]), point.settings
+    check_budget(settings.budget)
     files.check()
     for at in points:
         if why := no_room(files, at, 1 + settings.budget):
