@@ -220,7 +220,7 @@ def not_reliable(pair: str, doubts: Sequence[str]) -> str:
     """What is said in the place of estimates, and what to do."""
     return (
         f"time: not reliable here for {pair}, because {doubts[0]}, so nothing is estimated; on a quiet machine, the "
-        "same command with cost.measure=again measures again"
+        "same command with cost.measure=again measures again (a cost.table: specdraft bench costs --out FILE)"
     )
 
 
