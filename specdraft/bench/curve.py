@@ -62,7 +62,8 @@ class CostCurve:
         draft_begin_s: what the first level of a step takes on top: the target's forward has left nothing of the drafter
             in the processor's caches.
         context, batch: committed tokens of each text meanwhile, and texts that went together; seconds are of all of
-            them.
+            them, as the live engine decodes them: a forward of the target, or of a draft model, is one over all texts;
+            what heads and look-ups draft, and the rest of a step, is done text by text and costs that many times.
     """
 
     sizes: list[int]
@@ -219,7 +220,7 @@ def not_reliable(pair: str, doubts: Sequence[str]) -> str:
     """What is said in the place of estimates, and what to do."""
     return (
         f"time: not reliable here for {pair}, because {doubts[0]}, so nothing is estimated; on a quiet machine, the "
-        "same command with cost.measure=again measures again"
+        "same command with cost.measure=again measures again (a cost.table: specdraft bench costs --out FILE)"
     )
 
 

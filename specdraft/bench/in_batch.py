@@ -1,57 +1,54 @@
-"""A pair that does for a batch what it does for one text: its rows all hold the same tokens."""
+"""Texts that are timed side by side, as live decoding in batches has them: what one of them does, all do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from copy import copy
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import torch
-
-from specdraft.drafters.loaded.model import ModelDrafter
+from specdraft.decoding.batch import Batch
+from specdraft.decoding.seat import Seat
+from specdraft.decoding.verifier import Verifier
+from specdraft.drafters import Drafter
 from specdraft.drafters.pair import Pair
-from specdraft.models.cached_model import CachedModel
-from specdraft.models.language_model import Forward
+
+T = TypeVar("T")
 
 
-class InRows(CachedModel):
-    """A model over a batch of equal rows, with a cache of its own: what it gives is the first row's.
+class SideBySide:
+    """Places for texts. One text has the pair to itself; several have the seats of a `Batch`, where the forwards of one
+    model are run as one and all else, such as what heads and look-ups draft, text by text.
 
     Args:
-        model: whose forward it is.
-        rows: of the batch.
+        pair: target and drafter.
+        texts: how many go together.
     """
 
-    def __init__(self, model: CachedModel, rows: int) -> None:
-        self._of, self._rows = model, rows
-        super().__init__(model.model, model.vocab, model.width)
+    def __init__(self, pair: Pair, texts: int) -> None:
+        self.texts = texts
+        self._alone = Seat(Verifier.of(pair), pair.drafter)
+        self._batch: Batch[Any] | None = Batch(pair.target, pair.drafter, texts) if texts > 1 else None
 
-    def reset(self) -> None:
-        """See `CachedModel.reset`."""
-        super().reset()
-        self._filled = 1  # rows of the cache
+    def each(self, works: Sequence[Callable[[Seat], T]]) -> list[T]:
+        """What works come to, each in a place of its own from the first one on, which stays that of the same text."""
+        if self._batch is None:
+            return [work(self._alone) for work in works]
+        ends = sorted(self._batch.decode(works), key=lambda ended: ended.number)
+        for ended in ends:
+            if ended.error is not None:
+                raise ended.error
+        results: list[Any] = [ended.result for ended in ends]
+        return results
 
-    def prefill(self, token_ids: Sequence[int], layers: Sequence[int] = ()) -> Forward:
-        """See `CachedModel.prefill`: the first run of tokens is read once, and its states are repeated."""
-        forward = super().prefill(token_ids, layers)
-        if self._filled < self._rows:
-            self._cache.batch_repeat_interleave(self._rows)
-            self._filled = self._rows
-        return forward
+    def all(self, work: Callable[[Seat], T]) -> list[T]:
+        """What one work comes to in every place."""
+        return self.each([work] * self.texts)
 
-    def forward(self, token_ids: torch.Tensor, layers: Sequence[int] = (), **inputs: Any) -> tuple[torch.Tensor, Any]:
-        """See `LanguageModel.forward`: of all rows."""
-        positions = inputs.pop("position_ids").expand(self._filled, -1)
-        return self._of.forward(token_ids.expand(self._filled, -1), layers, position_ids=positions, **inputs)
+    def first(self, work: Callable[[Seat], T]) -> T:
+        """What a work comes to in the first place, while nothing is done in the others."""
+        return self.each([work])[0]
 
 
-def in_batch(pair: Pair, rows: int) -> Pair:
-    """The pair in a batch of so many rows. A draft model works on all of them; heads, and drafters that look tokens up,
-    on one: what they take is little of a batch's time."""
-    if rows == 1:
-        return pair
-    drafter = pair.drafter
-    if isinstance(drafter, ModelDrafter):
-        drafter = copy(drafter)
-        drafter.model = InRows(drafter.model, rows)
-    return Pair(pair.files, InRows(pair.target, rows), drafter, pair.target_check)
+def drafter_of(seat: Seat) -> Drafter:
+    """That of a place with a pair."""
+    assert seat.drafter is not None
+    return seat.drafter

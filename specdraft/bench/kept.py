@@ -25,6 +25,7 @@ LISTS = ("sizes", "draft_level_s", "verify_s")
 NUMBERS = ("plain_s", "other_s", "select_s", "draft_begin_s", "prefill_s", "target_prefill_s")
 HOW, WHY = "measured", "unreliable"  # as they are stored: numbers, and texts as the bytes of JSON
 QUARTILES = "quartiles."  # and of each quantity
+SIDE_BY_SIDE = {"texts": "side by side"}  # of batches: older costs were those of equal rows, heads on one of them
 
 
 def pair_costs(
@@ -64,7 +65,8 @@ def kept_costs(pair: Pair, store: TraceStore, point: CostPoint = USUAL) -> CostC
 
 
 def _about_at(pair: Pair, point: CostPoint) -> dict[str, Any]:
-    return _about(pair) | ({} if point == USUAL else point._asdict())
+    said = {} if point == USUAL else point._asdict()
+    return _about(pair) | said | (SIDE_BY_SIDE if point.batch > 1 else {})
 
 
 def _holds(pair: Pair, curve: CostCurve, largest: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +15,14 @@ import pandas as pd
 
 from specdraft.acceptance import Greedy
 from specdraft.bench.curve import CostCurve
+from specdraft.bench.in_batch import SideBySide, drafter_of
 from specdraft.bench.kept import pair_costs
 from specdraft.bench.points import CostPoint, no_room
 from specdraft.config import Settings, compose_study, unless_said
 from specdraft.config.settings import CostSpec
 from specdraft.decoding.decode import decode, plain_tokens
 from specdraft.decoding.ending import Ending
-from specdraft.decoding.verifier import Verifier
+from specdraft.decoding.seat import Seat
 from specdraft.drafters.pair import Pair, PairFiles, find_pair, load_pair
 from specdraft.errors import ConfigError
 from specdraft.prompts import Prompt, PromptSpec, load_prompts
@@ -36,6 +38,7 @@ from specdraft.study.run import threads
 from specdraft.traces.library import pair_traces
 from specdraft.traces.store import TraceStore, default_folder
 from specdraft.trees.shapes import Plan, registry
+from specdraft.trees.shapes.base import check_budget
 
 COMMAND = "bench costs"
 LARGEST = 64  # draft nodes, where nobody says what trees need
@@ -82,6 +85,7 @@ def plan_costs(overrides: list[str], config_dir: Path | None, validate: bool) ->
     spec: PromptSpec = point.groups["prompts"]
     refuse_bundled_path(overrides, spec)
     files, settings = find_pair(point.groups["pair"], point.groups["drafter"]), point.settings
+    check_budget(settings.budget)
     files.check()
     for at in points:
         if why := no_room(files, at, 1 + settings.budget):
@@ -182,11 +186,12 @@ def _plans(pair: Pair) -> dict[Name, Plan]:
 
 
 class Live:
-    """Seconds of live decoding, plainly and with each tree, prompt by prompt."""
+    """Seconds of live decoding, plainly and with each tree, prompt by prompt: each in all places of a batch, which so
+    stays full, as costs have it."""
 
     def __init__(self, plan: CostPlan, pair: Pair, plans: Mapping[Name, Plan]) -> None:
-        self._pair, self._plans, self._ids = pair, plans, plan.prompt_ids
-        self._verifier = Verifier.of(pair)
+        self._plans, self._ids = plans, plan.prompt_ids
+        self._together = SideBySide(pair, plan.points[0].batch)
         self._ending = Ending(plan.settings.max_new_tokens, pair.eos_ids)
         self._seconds: dict[Name | None, list[float]] = {name: [] for name in (None, *plans)}
         self._turn = 0
@@ -205,12 +210,15 @@ class Live:
 
     def _once(self, way: Name | None, ids: list[int]) -> float:
         began = time.perf_counter()
-        if way is None:
-            list(plain_tokens(self._verifier, Sampling(), ids, self._ending))
-        else:
-            drafter = self._pair.drafter
-            decode(self._verifier, drafter, self._plans[way], Greedy(), Sampling(), ids, self._ending).finish()
+        self._together.all(partial(self._decoded, way, ids))
         return time.perf_counter() - began
+
+    def _decoded(self, way: Name | None, ids: list[int], seat: Seat) -> None:
+        if way is None:
+            list(plain_tokens(seat.verifier, Sampling(), ids, self._ending))
+        else:
+            given = (self._plans[way], Greedy(), Sampling(), ids, self._ending)
+            decode(seat.verifier, drafter_of(seat), *given, times=seat.times).finish()
 
     def speedup(self, way: Name) -> float:
         """Over plain decoding."""

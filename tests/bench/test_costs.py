@@ -17,19 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
-from specdraft.acceptance import Greedy
 from specdraft.bench import costs as cost
-from specdraft.bench import kept, measuring
+from specdraft.bench import kept, measuring, stand
 from specdraft.bench.costs import confirms, measure_costs
 from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve, estimates
-from specdraft.bench.in_batch import in_batch
 from specdraft.bench.kept import pair_costs
 from specdraft.bench.load import Elsewhere, LoadMeter
 from specdraft.bench.points import CostPoint
 from specdraft.decoding import clock
-from specdraft.decoding.decode import decode
-from specdraft.decoding.ending import Ending
-from specdraft.decoding.verifier import Verifier
 from specdraft.drafters.base import DrafterTraits
 from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.drafters.ngram import Ngram, NgramDrafter
@@ -37,12 +32,10 @@ from specdraft.drafters.pair import Pair, load_pair
 from specdraft.models.cached_model import CachedModel
 from specdraft.models.language_model import Forward
 from specdraft.models.spec import ModelSpec, PairSpec
-from specdraft.sampling.distribution import Sampling
 from specdraft.traces.store import TraceStore
 from specdraft.traces.watch import Watch
 from specdraft.trees.growth import Growth
 from specdraft.trees.shapes.beam import Beam
-from specdraft.trees.shapes.best_first import BestFirst
 from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.shapes.kary import Kary
 from specdraft.trees.shapes.wide import Wide
@@ -241,6 +234,20 @@ class TestPairCosts:
             assert [pair_costs(tiny_pair, store, 8, point=point).point for point in points] == points
         assert len(measured) == 3
 
+    def test_older_costs_of_batches_are_not_taken(
+        self, tiny_pair: Pair, store: TraceStore, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They were those of equal rows, on one of which heads drafted."""
+        point = CostPoint(32, 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(kept, "SIDE_BY_SIDE", {})
+            pair_costs(tiny_pair, store, 8, point=point)
+            pair_costs(tiny_pair, store, 8, point=CostPoint(32, 1))
+        pair_costs(tiny_pair, store, 8, point=CostPoint(32, 1))
+        assert len(measured) == 2
+        pair_costs(tiny_pair, store, 8, point=point)
+        assert len(measured) == 3
+
     def test_measured_for_larger_trees_only(self, tiny_pair: Pair, store: TraceStore, measured: list[Any]) -> None:
         for largest in (8, 5, 8, 9, 2, 9, 100_000, 200_000):  # of the last two the context has room for as much
             pair_costs(tiny_pair, store, largest)
@@ -420,7 +427,7 @@ def test_what_is_measured_is_what_was_spent(tiny_pair: Pair, monkeypatch: pytest
         add(self, *given)
 
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=spent.perf_counter))
-    monkeypatch.setattr(cost, "Clock", Disturbed)
+    monkeypatch.setattr(stand, "Clock", Disturbed)
     monkeypatch.setattr(kept, "PREFIX", 64)
     monkeypatch.setattr(measuring, "MOST", 15)
     monkeypatch.setattr(Growth, "add", choosing)
@@ -477,34 +484,6 @@ def test_the_first_level_of_a_step_is_dearer(
     )
     assert curve.step_s(Topology([-1, 0, 1])) == pytest.approx(2.75 + 3.5 + curve.other_s)
     assert curve.of_steps(levels, 1, dynamic=False).fixed_s - curve.other_s == pytest.approx([2.75, 1.75, 0])
-
-
-def test_a_batch_of_rows_that_hold_the_same(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every forward is over all rows, and what it gives is what it gives of one text, also after accepted paths."""
-    monkeypatch.setattr(measuring, "MOST", 1)
-    curve = measure_costs(tiny_pair, 8, meter=Meter(), point=CostPoint(20, 3))
-    assert (curve.point, curve.sizes) == (CostPoint(20, 3), [1, 2, 4, 8])
-    batch = in_batch(tiny_pair, 3)
-    shapes: list[tuple[int, ...]] = []
-    hooks = [
-        model.model.register_forward_pre_hook(
-            lambda module, args, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
-        )
-        for model in (batch.target, batch.drafter.model)
-    ]
-    ids, ending = [5, 6, 7, 8, 9], Ending(20)
-    texts = []
-    for pair in (tiny_pair, batch):
-        verifier = Verifier.of(pair)
-        plan = BestFirst(max_depth=3).at(6)
-        texts.append(decode(verifier, pair.drafter, plan, Greedy(), Sampling(), ids, ending).finish().tokens)
-    for hook in hooks:
-        hook.remove()
-    assert texts[0] == texts[1]
-    of_batch = [shape for shape in shapes if shape[0] == 3]
-    assert (3, 7) in of_batch and (1, 5) in shapes
-    keys = batch.target._cache.layers[0].keys
-    assert keys.shape[0] == 3 and torch.equal(keys[0], keys[2])
 
 
 def test_a_slow_pair_is_measured_at_few_sizes(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

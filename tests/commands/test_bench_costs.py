@@ -13,6 +13,8 @@ from support.tiny_models import PairFolders
 
 from specdraft.bench import measuring
 from specdraft.commands.options import DONE
+from specdraft.models.language_model import LanguageModel
+from specdraft.study import cost_bench
 
 
 @pytest.fixture
@@ -23,11 +25,20 @@ def pair(tiny_pair_folders: PairFolders, tmp_path: Path, monkeypatch: pytest.Mon
     return [*where, "pair.name=tiny", "pair.target.device=cpu", "pair.draft.device=cpu"]
 
 
+@pytest.fixture(scope="module")
+def measured() -> list[str]:
+    """The table, once it is measured."""
+    return []
+
+
 @pytest.fixture
-def table(run: Run, pair: list[str], tmp_path: Path) -> Path:
+def table(run: Run, pair: list[str], measured: list[str], tmp_path: Path) -> Path:
     path = tmp_path / "costs.json"
-    done = run("bench", "costs", *pair, "budget=4", "cost.context=16,32", "cost.batch=1,3", "--out", path)
-    assert done.code == DONE, done.err
+    if not measured:
+        done = run("bench", "costs", *pair, "budget=4", "cost.context=16,32", "cost.batch=1,3", "--out", path)
+        assert done.code == DONE, done.err
+        measured.append(path.read_text())
+    path.write_text(measured[0])
     return path
 
 
@@ -42,6 +53,30 @@ def test_estimates_beside_live_decoding(run: Run, pair: list[str], tmp_path: Pat
     assert told["mean_error"] == pytest.approx(rows["error"].abs().mean(), abs=1e-4)
     assert abs(told["worst_error"]) == pytest.approx(rows["error"].abs().max(), abs=1e-4)
     assert told["costs"][0]["sizes"][-1] == 65
+
+
+def test_a_batch_is_validated_in_batches(run: Run, pair: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target reads all texts of it at once, with a tree and without."""
+    shapes, live = set[tuple[int, ...]](), False
+    forward, decode = LanguageModel.forward, cost_bench.Live.decode
+
+    def noting(model: LanguageModel, token_ids: Any, *given: Any, **more: Any) -> Any:
+        shapes.update([tuple(token_ids.shape)] if live else [])
+        return forward(model, token_ids, *given, **more)
+
+    def decoding(*given: Any) -> None:
+        nonlocal live
+        live = True
+        decode(*given)
+        live = False
+
+    monkeypatch.setattr(LanguageModel, "forward", noting)
+    monkeypatch.setattr(cost_bench.Live, "decode", decoding)
+    few = ["prompts.limit=2", "max_new_tokens=6", "prompts.chat_template=none", "max_prompt_tokens=24"]
+    done = run("bench", "costs", *pair, *few, "drafter=ngram", "cost.batch=3", "--validate", "--json")
+    assert done.code == DONE, done.err
+    assert json.loads(done.out)["costs"][0]["batch"] == 3
+    assert {(3, 1), (3, 5)} <= shapes and all(rows == 1 for rows, tokens in shapes if tokens > 17)
 
 
 def test_the_table_has_every_point(table: Path) -> None:
@@ -93,6 +128,33 @@ def test_a_table_that_does_not_fit(run: Run, pair: list[str], table: Path, chang
     assert line.startswith(f"error: cost.table={table}: ") and said in line
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"plain_s": "fast"}, 'plain_s is "fast"; expected seconds, 0 or more'),
+        ({"plain_s": -1.0}, "plain_s is -1.0; expected seconds, 0 or more"),
+        ({"other_s": float("nan")}, "other_s is NaN; expected seconds, 0 or more"),
+        ({"batch": 0}, "batch is 0; expected a whole number, 1 or more"),
+        ({"verify_s": None}, "verify_s is null; expected a list of numbers, 0 or more"),
+        ({"verify_s": [0.1, 0.2]}, "verify_s has 2 values; expected one for each of the 4 sizes"),
+        ({"sizes": [5, 4, 2, 1]}, "sizes is [5, 4, 2, 1]; expected two numbers of tokens or more, ascending"),
+        ({"sizes": [1], "verify_s": [0.1], "draft_level_s": [0.1]}, "sizes is [1]; expected two numbers"),
+        ({"measured": {"quartiles": []}}, "is no table of costs"),
+        ({"measured": {"quartiles": {"verify_s": [[1]]}}}, "quartiles of verify_s are [[1]]; expected 4 times a lower"),
+    ],
+)
+def test_a_table_with_numbers_that_no_cost_can_have(
+    run: Run, pair: list[str], table: Path, change: dict[str, Any], said: str
+) -> None:
+    known = json.loads(table.read_text())
+    if isinstance(change.get("measured"), dict):
+        change = {"measured": known["curves"][0]["measured"] | change["measured"]}
+    known["curves"][0] |= change
+    table.write_text(json.dumps(known))
+    line = one_line(run("sweep", *pair, "tree=chain", "budget=2", f"cost.table={table}", "cost.context=16"))
+    assert line.startswith(f"error: cost.table={table}: {said}")
+
+
 def test_other_input_that_cannot_be_meant(run: Run, pair: list[str], table: Path, tmp_path: Path) -> None:
     def line(*said: object) -> str:
         return one_line(run(*said))
@@ -112,6 +174,7 @@ def test_other_input_that_cannot_be_meant(run: Run, pair: list[str], table: Path
     )
     assert "cost.batch=100000000: caches and logits take" in line(*sweep, "cost.batch=100000000")
     assert "cost.batch=2 has no effect: nothing is replayed" in line(*sweep, "cost.batch=2", "engine=live")
+    assert "budget=0 is not a node budget; expected a whole number" in line("bench", "costs", *pair, "budget=0")
     assert "tree=chain has no effect in bench costs" in line("bench", "costs", *pair, "tree=chain")
     assert "prompts.limit=3 has no effect in bench costs: only --validate" in line(
         "bench", "costs", *pair, "prompts.limit=3"

@@ -350,7 +350,8 @@ class TestCosts:
         assert (pd.read_csv(out / "summary.csv")["block_efficiency"] >= 1).all()
         said = (
             "not reliable here for tiny, because other work used 1.4 of 2 cores while costs were measured, so nothing "
-            "is estimated; on a quiet machine, the same command with cost.measure=again measures again"
+            "is estimated; on a quiet machine, the same command with cost.measure=again measures again (a cost.table: "
+            "specdraft bench costs --out FILE)"
         )
         assert plain(answer(findings_of(read_study(out)))[-1]) == f"Time: {said}."
         assert cost_lines(run(base, out, *grid)[1].costs) == [f"time: {said}"]
