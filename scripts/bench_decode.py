@@ -200,6 +200,7 @@ class Measured(NamedTuple):
 
     speed: dict[str, float]
     first_s: dict[str, float]
+    tokens: int  # of a round
 
 
 def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], rounds: int) -> Measured:
@@ -222,15 +223,15 @@ def measure(pair: Pair, runs: dict[str, Method], prompts: list[list[int]], round
                 if got != text:
                     raise SystemExit(f"{name}: the text differs from plain greedy decoding")
     total = sum(map(len, wanted))
-    return Measured({name: total / sorted(turns)[rounds // 2] for name, turns in seconds.items()}, first)
+    return Measured({name: total / sorted(turns)[rounds // 2] for name, turns in seconds.items()}, first, total)
 
 
-def made_up_for(measured: Measured, tokens: int) -> dict[str, float]:
-    """Method with graphs -> tokens after which making them has paid, of rounds of so many; infinite: never."""
+def made_up_for(measured: Measured) -> dict[str, float]:
+    """Method with graphs -> tokens after which making them has paid; infinite: never."""
     found = {}
     for name, first_s in measured.first_s.items():
         saved = 1 / measured.speed[name.removesuffix(GRAPH)] - 1 / measured.speed[name]
-        found[name] = max(0.0, first_s - tokens / measured.speed[name]) / saved if saved > 0 else inf
+        found[name] = max(0.0, first_s - measured.tokens / measured.speed[name]) / saved if saved > 0 else inf
     return found
 
 
@@ -291,7 +292,7 @@ def main(
     console.print(table)
     for name, value in ratios.items():
         console.print(f"{value:5.2f}  {name}", highlight=False)
-    for name, tokens in made_up_for(measured, prompts * new_tokens).items():
+    for name, tokens in made_up_for(measured).items():
         console.print(
             f"{name}: a first round took {measured.first_s[name]:.0f} s; made up for after {tokens:,.0f} tokens"
         )

@@ -75,7 +75,6 @@ part llama-1b 60 "$python" scripts/bench_step.py "$out/llama-1b.json" --cache "d
 part layered-pair 60 "$python" scripts/make_layered_pair.py "$work/layered" --size "$size"
 part layered-decode 100 "$python" scripts/bench_decode.py --folder "$work/layered" --prompts 4 --rounds 1 --cache "$caches" \
     --out "$out/layered.json"
-part layered-profile 40 "$python" scripts/profile_step.py --folder "$work/layered" --cache "dynamic,$caches" --prompts 1 --new-tokens 32
 both=(pair=zoo engine=live,replay tree=chain,kary budget=4,16 report=false)
 part live-bfloat16 60 "${specdraft[@]}" sweep --out "$work/live-bfloat16" name=live "${both[@]}" "${few[@]}"
 keep live-bfloat16 summary.csv
@@ -83,6 +82,7 @@ part certify-bfloat16 40 "${specdraft[@]}" certify pair=zoo --texts "$texts" pro
 part live-float32 60 "${specdraft[@]}" sweep --out "$work/live-float32" name=live "${both[@]}" "${float32[@]}" "${few[@]}"
 keep live-float32 summary.csv
 part default 60 "${specdraft[@]}" sweep --out "$work/default" report=false "${few[@]}"
+part layered-profile 40 "$python" scripts/profile_step.py --folder "$work/layered" --cache "dynamic,$caches" --prompts 1 --new-tokens 32
 part llama-8b 60 "$python" scripts/bench_step.py "$out/llama-8b.json" --size llama-3.1-8b --cache dynamic,graph "${step[@]}"
 # more while time is left: the contestants that compile, other heads
 attention attention-more 150 geometry=llama-3.1-8b,llama-3.2-1b,llama-3.1-70b batch=8,1 context=8192,2048,32768 nodes=15,63 \

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -31,6 +32,13 @@ from specdraft.results.files import write_atomically
 from specdraft.results.manifest import environment
 from specdraft.trees.shapes import registry
 
+KERNELS = {  # kind -> what names of its kernels hold, on a GPU; the first kind that fits
+    "linear layers": ("gemm", "gemv", "cutlass", "nvjet", "splitKreduce"),
+    "attention": ("fmha", "flash", "softmax", "_attend", "_combine"),
+    "choosing tokens": ("reduce", "sort", "topk", "gather", "index"),
+    "caches": ("copy", "Memcpy", "scatter"),
+    "masks and positions": ("arange", "fill", "Memset"),
+}
 KINDS = {  # kind -> how names of its operations begin; the first kind that fits
     "compiled code": ("## Call Compiled", "Torch-Compiled", "TorchDynamo", "Pregraph", "AOTDispatcher"),
     "linear layers": ("aten::mm", "aten::addmm", "aten::linear", "aten::matmul", "aten::bmm"),
@@ -52,7 +60,18 @@ class Profile(NamedTuple):
 
 
 def kind_of(name: str) -> str:
-    return next((kind for kind, starts in KINDS.items() if name.startswith(starts)), OTHER)
+    found = (kind for kind, starts in KINDS.items() if name.startswith(starts))
+    return next(found, next((kind for kind, parts in KERNELS.items() if any(map(name.__contains__, parts))), OTHER))
+
+
+def own_seconds(seen: Any, on_gpu: bool) -> Iterator[tuple[str, float]]:
+    """Operations and what each itself took; on a GPU what its kernels did. Kernels are listed again by their own names,
+    and replayed graphs have no others."""
+    for row in seen.key_averages():
+        if not on_gpu:
+            yield row.key, row.self_cpu_time_total / 1e6
+        elif row.device_type.name != "CPU":
+            yield row.key, row.self_device_time_total / 1e6
 
 
 def profiled(decoder: SpeculativeDecoder, prompts: list[list[int]], on_gpu: bool) -> Profile:
@@ -69,8 +88,8 @@ def profiled(decoder: SpeculativeDecoder, prompts: list[list[int]], on_gpu: bool
             started = time.perf_counter()
             decoder.generate(ids)
             whole += time.perf_counter() - started
-        for row in seen.key_averages():
-            spent[kind_of(row.key)] += (row.self_device_time_total if on_gpu else row.self_cpu_time_total) / 1e6
+        for name, seconds_of_it in own_seconds(seen, on_gpu):
+            spent[kind_of(name)] += seconds_of_it
     shares = {kind: spent[kind] / whole for kind in (*KINDS, OTHER)}
     return Profile(1000 * seconds / steps, shares | {HOST: 1 - sum(shares.values())})
 
@@ -100,14 +119,20 @@ def main(
         kind: profiled(SpeculativeDecoder(loaded, registry()[tree](), budget, new_tokens, cache=kind), texts, on_gpu)
         for kind in cache.split(",")
     }
-    title = f"{pair}, {tree} of {budget}: {prompts} prompts x {new_tokens} tokens, {torch.get_num_threads()} threads"
+    where = f"{prompts} prompts x {new_tokens} tokens, {torch.get_num_threads()} threads"
+    title = f"{loaded.label}, {tree} of {budget}: {where}"
     table = Table("share of a step", *profiles, title=title)
     table.add_row("milliseconds of a step", *(f"{one.step_ms:.2f}" for one in profiles.values()))
     for kind in (*KINDS, OTHER, HOST):
         table.add_row(kind, *(f"{one.shares[kind]:.0%}" for one in profiles.values()))
     Console().print(table)
     if out is not None:
-        facts: dict[str, Any] = {"pair": pair, "tree": tree, "budget": budget, "threads": torch.get_num_threads()}
+        facts: dict[str, Any] = {
+            "pair": loaded.label,
+            "tree": tree,
+            "budget": budget,
+            "threads": torch.get_num_threads(),
+        }
         told = {kind: one._asdict() for kind, one in profiles.items()}
         write_atomically(out, json.dumps(facts | {"profiles": told, "environment": environment()}, indent=1) + "\n")
 

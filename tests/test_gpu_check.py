@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,8 +17,8 @@ import torch
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PARTS = [
-    *("attention", "llama-1b", "layered-pair", "layered-decode", "layered-profile"),
-    *("live-bfloat16", "certify-bfloat16", "live-float32", "default", "llama-8b", "attention-more"),
+    *("attention", "llama-1b", "layered-pair", "layered-decode", "live-bfloat16", "certify-bfloat16"),
+    *("live-float32", "default", "layered-profile", "llama-8b", "attention-more"),
 ]
 
 
@@ -62,6 +63,20 @@ def test_where_the_time_of_a_step_goes(tmp_path: Path) -> None:
     assert shares["compiled code"] == 0 and all(shares[kind] > 0 for kind in ("linear layers", "attention"))
     assert script.kind_of("aten::constant_pad_nd") == "masks and positions"
     assert script.kind_of("aten::rms_norm") == script.OTHER
+
+
+def test_on_a_gpu_kernels_are_counted_and_nothing_twice() -> None:
+    script = script_of("profile_step")
+    cpu, cuda = SimpleNamespace(name="CPU"), SimpleNamespace(name="CUDA")
+    rows = [("aten::mm", cpu, 5e6), ("ampere_bf16_gemm_128x64", cuda, 5e6), ("_attend", cuda, 1e6), ("silu", cuda, 2e6)]
+    seen = SimpleNamespace(
+        key_averages=lambda: [
+            SimpleNamespace(key=key, device_type=kind, self_device_time_total=spent, self_cpu_time_total=9e6)
+            for key, kind, spent in rows
+        ]
+    )
+    found = {script.kind_of(name): seconds for name, seconds in script.own_seconds(seen, on_gpu=True)}
+    assert found == {"linear layers": 5, "attention": 1, script.OTHER: 2}
 
 
 @pytest.mark.slow

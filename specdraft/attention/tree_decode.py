@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 
 LOG2_E = 1.4426950408889634
+MOST_BLOCK = 64  # keys that a program loads at once
+BYTES_OF_MOST = 256  # of a key; of larger ones half as many are loaded
 WORD = 32  # nodes in a word of the mask
 MOST_ROWS = 128  # queries that a program holds: more are left to further programs, which read the keys again
 MOST_SPLITS = 64
@@ -66,7 +68,11 @@ def _accumulate(scores, values, top, total, sums):
     return new_top, total, sums
 
 
-@triton.jit
+# What changes as a text grows, or from tree to tree: the same code for all numbers
+CHANGES = ["keys_there", "tail", "nodes", "rows", "words", "bits_of_text", "outputs_of_split"]
+
+
+@triton.jit(do_not_specialize=CHANGES)
 def _attend(
     query_ptr, keys_ptr, values_ptr, bits_ptr, starts_ptr, output_ptr, log_sums_ptr,
     keys_there, tail, nodes, rows, words, bits_of_text, split_keys, scale,
@@ -127,7 +133,7 @@ def _attend(
     tl.store(log_sums_ptr + part * outputs_of_split + pair * rows + row, top + tl.log2(total), is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["outputs", "splits", "nodes", "output_text"])
 def _combine(
     parts_ptr, log_sums_ptr, output_ptr, outputs, splits, nodes, heads, output_text, output_head, output_node,
     head_dim: tl.constexpr, padded_splits: tl.constexpr,
@@ -179,6 +185,11 @@ def plan_launch(pairs: int, rows: int, context: int, block_keys: int, multiproce
     return Launch(block_rows, block_keys, max(1, ceil(context / split_keys)), split_keys)
 
 
+def block_of(head_dim: int, item: int) -> int:
+    """Keys that a program loads at once, of so many numbers of so many bytes."""
+    return MOST_BLOCK if head_dim * item <= BYTES_OF_MOST else MOST_BLOCK // 2
+
+
 def _power_of_two(number: int) -> int:
     """The least that is not below a number."""
     return 1 << (number - 1).bit_length()
@@ -198,7 +209,7 @@ def tree_decode(
     values: torch.Tensor,
     tail: Tail,
     scale: float | None = None,
-    block_keys: int = 64,
+    block_keys: int | None = None,
     multiprocessors: int | None = None,
 ) -> torch.Tensor:
     """Attention of a tree step: `[B, H, N, D]`, which lies as `[B, N, H, D]` (models go on with that).
@@ -209,7 +220,7 @@ def tree_decode(
             by side.
         tail: what is not prefix.
         scale: of the scores; None: one over the root of D.
-        block_keys: keys that a program loads at once.
+        block_keys: keys that a program loads at once; None: as many as a multiprocessor can hold.
         multiprocessors: to share the work among; None: those of the device.
     """
     (batch, heads, nodes, head_dim), (kv_heads, there) = query.shape, keys.shape[1:3]
@@ -217,6 +228,7 @@ def tree_decode(
     rows, outputs = heads // kv_heads * nodes, batch * heads * nodes
     starts, bits = tail.starts.expand(batch).contiguous(), tail.bits.contiguous()
     shared = multiprocessors or _multiprocessors(query.device)
+    block_keys = block_keys or block_of(head_dim, query.element_size())
     cut = plan_launch(batch * kv_heads, rows, tail.longest, block_keys, shared)
     output = query.new_empty(batch, nodes, heads, head_dim).transpose(1, 2)
     parts, part_strides = output, (0, *output.stride()[:3])
@@ -224,17 +236,18 @@ def tree_decode(
         parts = query.new_empty(cut.splits, batch, heads, nodes, head_dim, dtype=torch.float32)
         part_strides = parts.stride()[:4]
     log_sums = query.new_empty(cut.splits, outputs, dtype=torch.float32)
-    _attend[ceil(rows / cut.block_rows), batch * kv_heads, cut.splits](
-        query, keys, values, bits, starts, parts, log_sums,
-        there, tail.length, nodes, rows, bits.shape[2], bits.stride(0) if len(bits) > 1 else 0,
-        cut.split_keys, (head_dim**-0.5 if scale is None else scale) * LOG2_E,
-        *query.stride()[:3], keys.stride(0), keys.stride(1), *part_strides, kv_heads, outputs,
-        head_dim=head_dim, block_rows=cut.block_rows, block_keys=cut.block_keys,
-        num_warps=8 if cut.block_rows == MOST_ROWS else 4,
-    )  # fmt: skip
-    if cut.splits > 1:
-        _combine[(outputs,)](
-            parts, log_sums, output, outputs, cut.splits, nodes, heads, *output.stride()[:3],
-            head_dim=head_dim, padded_splits=_power_of_two(cut.splits),
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # kernels are launched on the current device
+        _attend[ceil(rows / cut.block_rows), batch * kv_heads, cut.splits](
+            query, keys, values, bits, starts, parts, log_sums,
+            there, tail.length, nodes, rows, bits.shape[2], bits.stride(0) if len(bits) > 1 else 0,
+            cut.split_keys, (head_dim**-0.5 if scale is None else scale) * LOG2_E,
+            *query.stride()[:3], keys.stride(0), keys.stride(1), *part_strides, kv_heads, outputs,
+            head_dim=head_dim, block_rows=cut.block_rows, block_keys=cut.block_keys,
+            num_warps=8 if cut.block_rows == MOST_ROWS else 4,
         )  # fmt: skip
+        if cut.splits > 1:
+            _combine[(outputs,)](
+                parts, log_sums, output, outputs, cut.splits, nodes, heads, *output.stride()[:3],
+                head_dim=head_dim, padded_splits=_power_of_two(cut.splits),
+            )  # fmt: skip
     return output

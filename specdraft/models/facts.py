@@ -64,6 +64,7 @@ def describe_model(model: LanguageModel, files: ModelFiles, check: SelfCheck | N
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "quantize": files.spec.quantize,
+        "attention": getattr(model.model.config, "_attn_implementation", None),
         "device": str(model.device),
         "self_check": None if check is None else check.as_dict(),
         "generation_settings_ignored": {

@@ -16,7 +16,7 @@ from specdraft.models.static_model import Inputs, Outputs, Run, Shape, StaticMod
 
 LENGTH_DECIDES = {"dynamic", "longrope"}  # rotary scalings whose factors follow from the length of the text
 # Compiled code looks before each run whether all is as it was, which takes as long as a small model's forward. Where a
-# forward is one piece, made for one shape of one model, only tensors can change. Pieces are shared by layers and models.
+# forward is one piece, made for one shape of one model, only tensors can change; layers and models share pieces.
 TENSORS_ONLY = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
 WARM = 3  # forwards before a graph is captured: they make what libraries make once
 
@@ -78,7 +78,7 @@ class GraphModel(StaticModel):
         run: Run
         if not self._length_decides:
             try:
-                run = torch.compile(_apart(forward), dynamic=False, fullgraph=True, options=TENSORS_ONLY)
+                run = torch.compile(_apart(forward), dynamic=False, fullgraph=True, options=dict(TENSORS_ONLY))
                 return run, run(inputs)
             except RuntimeError:  # it falls into pieces
                 pass
@@ -92,6 +92,10 @@ class GraphModel(StaticModel):
 
     def _captured(self, inputs: Inputs, layers: Sequence[int]) -> tuple[Run, Outputs]:
         held = _copied(inputs)
+        with torch.cuda.device(self.device):  # kernels are launched on the current one
+            return self._captured_there(held, layers)
+
+    def _captured_there(self, held: Inputs, layers: Sequence[int]) -> tuple[Run, Outputs]:
         side: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
@@ -109,7 +113,7 @@ class GraphModel(StaticModel):
             logits, hidden = outputs
             return logits.clone(), None if hidden is None else hidden.clone()
 
-        return run, run(inputs)
+        return run, run(held)
 
 
 def _apart(function: Any) -> FunctionType:

@@ -8,7 +8,7 @@ Letters in shapes: N layers, B rows, H heads, M slots there is room for, S slots
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import Cache, CacheLayerMixin
@@ -59,23 +59,30 @@ def slots_for(count: int) -> int:
     return -(-count // BUCKET) * BUCKET
 
 
+class Place(NamedTuple):
+    """Keys, or values, of one layer: number `number` of a room."""
+
+    room: Room
+    number: int
+
+
 class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values, `[B, H, S, d]` each.
 
     Attributes:
-        number, rooms: where they are: of the layer in these rooms, of keys and of values; none before there are any.
+        places: of its keys and of its values; none before there are any.
     """
 
     is_sliding, is_croppable = False, True
 
     def __init__(self) -> None:
         super().__init__()
-        self.number, self._taken = 0, 0
-        self.rooms: tuple[Room, ...] = ()
+        self.places: list[Place] = []
+        self._taken = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """In rooms of its own that hold these states `[B, H, q, d]` and no more."""
-        self.rooms = tuple(Room([states], states.shape[2]) for states in (key_states, value_states))
+        self.places = [Place(Room([states], states.shape[2]), 0) for states in (key_states, value_states)]
         self.is_initialized = True
 
     def update(
@@ -83,9 +90,9 @@ class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the states `[B, H, q, d]` of new tokens: `[B, H, S, d]` all keys and values."""
         if self.is_initialized:
-            keys, values = self.rooms
-            self.keys = keys.write(self.number, self._taken, key_states)
-            self.values = values.write(self.number, self._taken, value_states)
+            keys, values = self.places
+            self.keys = keys.room.write(keys.number, self._taken, key_states)
+            self.values = values.room.write(values.number, self._taken, value_states)
             self._taken += key_states.shape[2]
         else:
             self.lazy_initialization(key_states, value_states)
@@ -108,7 +115,7 @@ class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def look_again(self) -> None:
         """The rooms, or what is taken of them, changed."""
-        self.keys, self.values = (room.of_layer(self.number, self._taken) for room in self.rooms)
+        self.keys, self.values = (at.room.of_layer(at.number, self._taken) for at in self.places)
 
     def get_seq_length(self) -> int:
         """S."""
@@ -152,10 +159,11 @@ class GrowingCache(Cache):  # type: ignore[misc]
                 alike.setdefault(layer.kind, []).append(layer)
         for layers in alike.values():
             slots = slots_for(layers[0].get_seq_length() + more)
-            keys, values = Room([one.keys for one in layers], slots), Room([one.values for one in layers], slots)
-            for number, layer in enumerate(layers):
-                layer.number, layer.rooms = number, (keys, values)
-                layer.look_again()
+            for side in range(2):  # one after the other: what a layer had alone is free before the next is made
+                together = Room([(one.keys, one.values)[side] for one in layers], slots)
+                for number, layer in enumerate(layers):
+                    layer.places[side] = Place(together, number)
+                    layer.look_again()
         self._apart = False
 
     def move(self, slots: torch.Tensor, to: int) -> None:
@@ -173,4 +181,4 @@ class GrowingCache(Cache):  # type: ignore[misc]
 
     @property
     def _rooms(self) -> Iterable[Room]:
-        return {id(room): room for layer in self.layers for room in layer.rooms}.values()
+        return {id(room): room for layer in self.layers for room, _ in layer.places}.values()

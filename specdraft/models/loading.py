@@ -15,7 +15,7 @@ from specdraft.models.files import CHOSEN, ModelFiles, reading
 from specdraft.models.gate import encodes
 from specdraft.models.placement import check_loadable, dtype_of, resolve_device
 from specdraft.models.spec import ModelSpec
-from specdraft.models.tree_attention import FASTEST, OWN, with_attention
+from specdraft.models.tree_attention import FASTEST, OWN, TRITON, no_kernel_for, with_attention
 
 
 class Checked(NamedTuple):
@@ -79,6 +79,8 @@ def load_model(files: ModelFiles, text_vocab: int | None = None) -> CachedModel:
             f"{files.spec.path}: the weights are incomplete: {len(missing)} tensors are missing, as {missing[0]}"
         )
     _check_numbers(files.spec.path, model)
+    if files.spec.attention == TRITON and (reason := no_kernel_for(model)):
+        raise ModelError(f"{files.spec.path}: attention=triton has no effect: {reason}; expected own or grouped")
     model = with_attention(lay_out(suit_few_tokens(model.eval())), attention_of(files.spec, device))
     return cached(model, files.vocab(text_vocab), text_vocab)
 

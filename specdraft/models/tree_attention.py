@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from specdraft.models.gate import attention_layout, encodes
 from specdraft.models.sending import to_device
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FASTEST = {
 }  # type of device -> what `specdraft bench attention` found there; elsewhere none was measured
 USUAL = "sdpa"  # what `transformers` calls the attention that these can stand for
 FEWEST_DIMS = 16  # of a head, and a power of two, that the kernel takes
+MOST_BYTES = 512  # of a head's query: as many as 128 numbers in float32
 TAIL = "tree_tail"  # what a model is given for the kernel
 
 
@@ -40,6 +42,17 @@ def with_attention(model: Any, kind: str) -> Any:
     AttentionMaskInterface.register(name, sdpa_mask)
     model.set_attn_implementation(name)
     return model
+
+
+def no_kernel_for(model: Any) -> str:
+    """Why a model's layers would not attend by the kernel; empty: they would."""
+    config = model.config.get_text_config()
+    if encodes(model.config) or (attends := _attends_by(model)) != USUAL:
+        return "it is an encoder-decoder" if encodes(model.config) else f"its layers attend by {attends}"
+    if attention_layout(model.config).window is not None:
+        return "it has a sliding window"
+    dims = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return "" if _takes_heads(dims, model.dtype) else f"its heads have {dims} dimensions in {model.dtype}"
 
 
 def takes_tails(model: Any) -> bool:
@@ -94,6 +107,10 @@ def grouped(
     if attention_mask is None or not _plain(options):
         return _usual(module, query, key, value, attention_mask, options)
     scale = options.get("scaling")
+    if query.shape[2] == 1 == attention_mask.shape[1]:  # heads that share keys are as good as so many queries
+        rows = query.reshape(*key.shape[:2], -1, query.shape[3])
+        attended = F.scaled_dot_product_attention(rows, key, value, attn_mask=attention_mask, scale=scale)
+        return attended.reshape(*query.shape[:3], -1).transpose(1, 2).contiguous(), None
     output = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scale, enable_gqa=True)
     return output.transpose(1, 2).contiguous(), None
 
@@ -103,12 +120,20 @@ def by_triton(
 ) -> tuple[torch.Tensor, None]:
     """See `grouped`; what comes without a `Tail` (a prompt, say), `transformers` does."""
     tail: Tail | None = options.pop(TAIL, None)
-    dims = query.shape[-1]
-    if tail is None or not _plain(options) or dims < FEWEST_DIMS or dims & (dims - 1):
+    if tail is None or not _plain(options) or not _fits(query, value):
         return _usual(module, query, key, value, attention_mask, options)
     from specdraft.attention.tree_decode import tree_decode
 
     return tree_decode(query, key, value, tail, options.get("scaling")).transpose(1, 2), None
+
+
+def _fits(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether the kernel takes such heads: a power of two of dimensions, whose blocks a multiprocessor can hold."""
+    return value.shape[-1] == query.shape[-1] and _takes_heads(query.shape[-1], query.dtype)
+
+
+def _takes_heads(dims: int, dtype: torch.dtype) -> bool:
+    return dims >= FEWEST_DIMS and not dims & (dims - 1) and dims * dtype.itemsize <= MOST_BYTES
 
 
 def _plain(options: dict[str, Any]) -> bool:

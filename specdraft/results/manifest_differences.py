@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from specdraft.results.study_side import StudySide
 
-MODEL = ("path", "revision", "weights", "dtype", "quantize", "device")
+MODEL = ("path", "revision", "weights", "dtype", "quantize", "attention", "device")
 MACHINE = ("cpu", "cores", "gpus")
 NOTHING, SETTING = "–", "setting "
 

@@ -168,7 +168,8 @@ class DraftTree:
         return list(self._known)
 
     def know(self, tokens: Iterable[float]) -> None:
-        """These are the tokens, on the host: whoever transferred them beside something else spares another transfer."""
+        """These are the tokens, on the host, and stay so: whoever transferred them beside something else spares another
+        transfer."""
         self._known[:] = map(int, tokens)
 
     def probability_list(self) -> list[float | None]:

@@ -199,12 +199,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from specdraft.attention import tree_decode
 
+HEADS = [("*bf16", 128), ("*bf16", 256), ("*fp32", 128)]  # the kernel is for no larger ones
 attend, combine = tree_decode._attend, tree_decode._combine
 pointers = dict(query_ptr="*bf16", keys_ptr="*bf16", values_ptr="*bf16", output_ptr="*fp32")
 pointers |= dict(bits_ptr="*i32", starts_ptr="*i32")
-for block_rows in (16, 64, 128):
-    sizes = dict(head_dim=128, block_rows=block_rows, block_keys=64)
+for kind, head_dim, block_rows in [(kind, dim, rows) for kind, dim in HEADS for rows in (16, 64, 128)]:
+    block_keys = tree_decode.block_of(head_dim, 4 if kind == "*fp32" else 2)
+    sizes = dict(head_dim=head_dim, block_rows=block_rows, block_keys=block_keys)
     types = dict.fromkeys(attend.arg_names, "i32") | pointers | dict(log_sums_ptr="*fp32", scale="fp32")
+    types |= dict.fromkeys(("query_ptr", "keys_ptr", "values_ptr"), kind)
     source = ASTSource(attend, types | dict.fromkeys(sizes, "constexpr"), sizes)
     made = compile(source, target=GPUTarget("cuda", 90, 32), options=dict(num_warps=8 if block_rows == 128 else 4))
     assert made.metadata.shared <= 227 * 1024, (block_rows, made.metadata.shared)

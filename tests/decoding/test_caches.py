@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.decoded import CHAIN, DYNAMIC, KARY, Asked, models, texts_of
-from support.tiny_models import ARCHITECTURES
+from support.tiny_models import ARCHITECTURES, random_model
 
 from specdraft.acceptance.no_replacement import NoReplacement
 from specdraft.decoding.decode import decode_plainly
@@ -218,13 +218,51 @@ def test_each_shape_is_compiled_of_code_of_its_own(monkeypatch: pytest.MonkeyPat
         assert torch.equal(said.logits, expected.logits)
         assert (said.hidden is None) == (not layers) and str(said.hidden) == str(expected.hidden)
     assert len({id(function.__code__) for function, _ in compiled}) == 3
-    assert all("guard_filter_fn" in options["options"] for _, options in compiled)
+    assert all(options["fullgraph"] and "guard_filter_fn" in options["options"] for _, options in compiled)
+
+
+class InPieces(torch.nn.Module):
+    """A layer that the compiler cannot follow to its end, and that looks at something that is no tensor."""
+
+    def __init__(self, layer: Any, scale: float) -> None:
+        super().__init__()
+        self.layer, self.scale = layer, scale
+
+    def forward(self, *given: Any, **inputs: Any) -> Any:
+        torch._dynamo.graph_break()
+        return self.layer(*given, **inputs) * self.scale
+
+
+@pytest.mark.parametrize("layers", [(), (1,)])
+def test_a_forward_in_pieces_is_looked_at_in_every_run(
+    layers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces are shared by layers and by models."""
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *given, **options: plain(*given, backend="eager", **options))
+    for scale in (1.0, 0.5):
+        kinds = [StaticModel, GraphModel]
+        said = []
+        for kind in kinds:
+            model = random_model("llama")
+            for number, layer in enumerate(model.model.layers):
+                layer.mlp = InPieces(layer.mlp, scale + number)
+            one = kind(CachedModel(model, 90))
+            one.prefill([1, 2, 3], layers)
+            for _ in range(2):  # the second time what was made is run
+                found = one.append(torch.tensor([5, 6]), torch.arange(2), torch.zeros(2, 2), layers)
+                one.forget(0)
+            said.append(found)
+            if isinstance(one, GraphModel):
+                assert one.made and not one.failed
+        assert torch.allclose(said[0].logits, said[1].logits, atol=1e-5)
+        assert layers == () or torch.allclose(said[0].hidden, said[1].hidden, atol=1e-5)
 
 
 def test_what_the_length_decides_is_looked_at_in_every_run() -> None:
     model = GraphModel(models("llama")[0])
     model.model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    assert not model._guards()
+    assert model._length_decides and not GraphModel(models("gpt2")[0])._length_decides
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from specdraft.drafters.loaded.model import ModelDrafter
 from specdraft.errors import ConfigError, ModelError, UnsupportedModelError
 from specdraft.models import tree_attention
 from specdraft.models.cached_model import CachedModel
+from specdraft.models.facts import facts_of_files
 from specdraft.models.files import find_model
 from specdraft.models.graph_model import GraphModel
 from specdraft.models.loading import load_model
@@ -32,7 +34,6 @@ WIDE_HEADS: dict[str, dict[str, Any]] = {  # of 16, as the kernel wants them
     "qwen3": GROUPED | {"head_dim": 16},
     "gpt_neox": SIZES | {"hidden_size": 64},
 }
-ATTENDS_BY_ITSELF = {"gpt_oss": "eager"}
 
 
 def model(kind: str, settings: dict[str, Any], attention: str) -> CachedModel:
@@ -82,9 +83,10 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]
 
     shapes, kernel = list[tuple[int, ...]](), module.tree_decode
 
-    def counting(query: torch.Tensor, *given: Any, **options: Any) -> torch.Tensor:
+    def counting(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, tail: Any, *more: Any) -> torch.Tensor:
         shapes.append(tuple(query.shape))
-        return kernel(query, *given, **options)
+        assert tail.longest >= int(tail.starts.max())
+        return kernel(query, keys, values, tail, *more)
 
     monkeypatch.setattr(module, "tree_decode", counting)
     yield shapes
@@ -173,6 +175,9 @@ def test_a_spec_says_how_its_layers_attend(tiny_pair_folders: PairFolders, monke
     monkeypatch.setattr("triton.knobs.runtime.interpret", False)
     with pytest.raises(ConfigError, match="attention=triton needs a GPU; expected own or grouped on cpu"):
         attention_of(tiny_pair_folders, attention="triton")
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match=r"attention=triton has no effect: its heads have 8 dim"):
+        attention_of(tiny_pair_folders, attention="triton")
     monkeypatch.setattr("specdraft.models.placement.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="attention=triton: triton is not installed"):
         attention_of(tiny_pair_folders, attention="triton")
@@ -180,6 +185,48 @@ def test_a_spec_says_how_its_layers_attend(tiny_pair_folders: PairFolders, monke
         ModelSpec("x", attention="tritn").check("pair.target")
 
 
-def test_only_a_chosen_attention_is_part_of_what_decides() -> None:
-    assert "attention" not in ModelSpec("x").decides
-    assert ModelSpec("x", attention="own").decides["attention"] == "own"
+def test_models_that_the_kernel_is_not_for() -> None:
+    reasons = {
+        name: tree_attention.no_kernel_for(model(kind, settings | {"head_dim": 16}, "own").model)
+        for name, (kind, settings, _) in ARCHITECTURES.items()
+        if name in ("llama", "mistral-sliding", "gpt_oss")
+    }
+    assert reasons == {
+        "llama": "",
+        "mistral-sliding": "it has a sliding window",
+        "gpt_oss": "its layers attend by eager",
+    }
+    assert not tree_attention._takes_heads(256, torch.float32) and tree_attention._takes_heads(256, torch.bfloat16)
+
+
+def test_only_a_chosen_attention_is_part_of_what_decides(tiny_pair_folders: PairFolders) -> None:
+    auto, own = (ModelSpec(str(tiny_pair_folders.target), device="cpu", attention=kind) for kind in ("auto", "own"))
+    for said in (lambda spec: spec.decides, lambda spec: facts_of_files(find_model(spec, "pair.target"))):
+        assert "attention" not in said(auto) and said(own)["attention"] == "own"
+
+
+@pytest.mark.parametrize("attend", [tree_attention.grouped, tree_attention.by_triton])
+def test_what_is_more_than_attention_is_left_to_transformers(attend: Any) -> None:
+    query, keys, mask = torch.ones(1, 4, 2, 16), torch.ones(1, 2, 5, 16), torch.zeros(1, 1, 2, 5)
+    layer = SimpleNamespace(num_key_value_groups=2)
+    assert attend(layer, query, keys, keys, mask, scaling=1.0)[0].shape == (1, 2, 4, 16)
+    with pytest.raises(ValueError, match="softcap"):
+        attend(layer, query, keys, keys, mask, scaling=1.0, softcap=30.0)
+
+
+def test_masks_may_be_bool_and_half() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 6, 3, 8), (2, 2, 7, 8), (2, 2, 7, 8))
+    query, keys, values = (torch.randn(shape, generator=generator) for shape in shapes)
+        torch.randn(2, heads, count, 8, generator=generator) for heads, count in ((6, 3), (2, 7), (2, 7))
+    )
+    seen = torch.rand(2, 1, 3, 7, generator=generator) < 0.6
+    seen[..., 0] = True
+    layer = SimpleNamespace(num_key_value_groups=3)
+    expected = tree_attention._usual(layer, query, keys, values, seen, {"scaling": 0.3})[0]
+    assert torch.allclose(tree_attention.grouped(layer, query, keys, values, seen, scaling=0.3)[0], expected, atol=1e-6)
+    one = tree_attention.grouped(layer, query[:, :, :1], keys, values, seen[:, :, :1], scaling=0.3)[0]
+    assert torch.allclose(one, expected[:, :1], atol=1e-6)
+    half = [tensor.half() for tensor in (query, keys, values)]
+    additive = torch.zeros(seen.shape).masked_fill(~seen, -6e4).half()
+    assert torch.allclose(tree_attention.grouped(layer, *half, additive, scaling=0.3)[0].float(), expected, atol=5e-3)
