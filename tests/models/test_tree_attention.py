@@ -218,8 +218,6 @@ def test_masks_may_be_bool_and_half() -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 6, 3, 8), (2, 2, 7, 8), (2, 2, 7, 8))
     query, keys, values = (torch.randn(shape, generator=generator) for shape in shapes)
-        torch.randn(2, heads, count, 8, generator=generator) for heads, count in ((6, 3), (2, 7), (2, 7))
-    )
     seen = torch.rand(2, 1, 3, 7, generator=generator) < 0.6
     seen[..., 0] = True
     layer = SimpleNamespace(num_key_value_groups=3)
