@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from specdraft.models.cached_model import CachedModel
 
 USUAL = "dynamic"
-FASTEST = {"cpu": USUAL}  # type of device -> what `scripts/bench_decode.py` found to be the fastest there
+# Type of device -> what `scripts/bench_decode.py` found to be the fastest there, what making it takes included: compiled
+# code is faster on a processor once it is made, which takes as long as a short study.
+FASTEST = {"cpu": USUAL}
 TIMES_ROUNDING = 8  # by so many times the rounding may another cache's logits differ
 
 
