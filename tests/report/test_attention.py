@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from specdraft.report.attention import AttentionReport, speedup_table
+from specdraft.attention.contestants import registry
+from specdraft.report.attention import CONTESTANTS, AttentionReport, speedup_table
 from specdraft.report.attention_findings import with_ratios
 from specdraft.report.theme import COLOURS, GREY
 from specdraft.report.words import plain
@@ -120,3 +121,7 @@ def test_the_table_has_a_row_for_each_tree() -> None:
         "| zoo | 1 | 2048 | 8 | chain | 1 | 2.00 | 0.50 |",
         "",
     ]
+
+
+def test_every_contestant_has_a_colour_and_an_order() -> None:
+    assert {name for name in registry() if name != "decode"} == set(CONTESTANTS)
