@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from specdraft.models.cached_model import CachedModel
 
 USUAL = "dynamic"
-# Type of device -> what `scripts/bench_decode.py` found to be the fastest there, what making it takes included: compiled
-# code is faster on a processor once it is made, which takes as long as a short study.
+# Type of device -> what `scripts/bench_decode.py` found to be the fastest there, with what making it takes: on a processor
+# compiled code is faster once it is made, which takes as long as a short study.
 FASTEST = {"cpu": USUAL}
 TIMES_ROUNDING = 8  # by so many times the rounding may another cache's logits differ
 
