@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from specdraft.models.cached_model import CachedModel
 
 USUAL = "dynamic"
-# Type of device -> what `scripts/bench_decode.py` found to be the fastest there, with what making it takes: on a processor
+# Type of device -> what `scripts/bench_decode.py` found to be the fastest there, with what making it takes: on a CPU
 # compiled code is faster once it is made, which takes as long as a short study.
 FASTEST = {"cpu": USUAL}
 TIMES_ROUNDING = 8  # by so many times the rounding may another cache's logits differ
