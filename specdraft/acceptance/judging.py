@@ -2,7 +2,9 @@
 
 A rule's `judge` says with which probability each node would be accepted if it were tried, and from
 which distribution the bonus token would come if the step ended there. Both are known before the first
-coin is flipped, because a node is tried only after everything tried before it was rejected.
+coin is flipped, because a node is tried only after everything tried before it was rejected. So every node
+gets a coin, the device finds where the walk ends and draws the bonus token there, and all of it is
+transferred at once; the host then walks with the coins that it got.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import numpy as np
+
 from specdraft.acceptance.base import NO_SOURCE, AcceptanceRule, Accepted
 from specdraft.errors import ConfigError
 from specdraft.models.sending import to_device
-from specdraft.sampling.randomness import Source
+from specdraft.sampling.randomness import Flip, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.step import Trial
 from specdraft.trees.topology import Topology
@@ -63,7 +67,7 @@ class Judging(AcceptanceRule):
         draft_probs: torch.Tensor | None = None,
         source: Source = NO_SOURCE,
     ) -> Accepted:
-        """See `AcceptanceRule.accept`. One transfer from the device to decide, one for the bonus token."""
+        """See `AcceptanceRule.accept`. One transfer from the device."""
         import torch
 
         if self.needs_draft_probs and draft_probs is None:
@@ -72,45 +76,75 @@ class Judging(AcceptanceRule):
             normalised(draft_probs) if self.needs_draft_probs and draft_probs is not None else target_probs.new_empty(0)
         )
         judged = self.judge(tree, normalised(target_probs), draft)
-        accept, drafted = torch.stack([judged.accept, tree_tokens(tree, judged.accept.device).double()]).tolist()
+        walk, end = (walk_up, end_upwards) if self.leaves_first else (walk_down, end_downwards)
+        coins = source.flips(judged.accept, lambda flip: walk(tree.topology, flip))
+        bonus = source.choose(judged.residual[end(tree.topology, coins)])
+        of_nodes = torch.cat([judged.accept, coins.double(), tree_tokens(tree, coins.device).double()])
+        *numbers, drawn = torch.cat([of_nodes, bonus.double()]).tolist()
+        chances, taken, drafted = (numbers[first : first + len(tree)] for first in range(0, len(numbers), len(tree)))
         tree.know(drafted)
-        nodes, tried = (walk_up if self.leaves_first else walk_down)(tree.topology, accept, source)
-        last = nodes[-1] if nodes else 0
-        bonus = source.choose(judged.residual[last : last + 1])
-        return Accepted(nodes, [int(drafted[node]) for node in nodes], int(bonus), tried)
+        nodes, tried = walk(tree.topology, lambda node: taken[node] > 0)
+        trials = [Trial(node, chances[node], taken[node] > 0) for node in tried]
+        return Accepted(nodes, [int(drafted[node]) for node in nodes], int(drawn), trials)
 
 
 class Walk(NamedTuple):
-    """The accepted nodes from the root downwards, and every coin flip that led there."""
+    """The accepted nodes from the root downwards, and every node that was tried, in this order."""
 
     nodes: list[int]
-    tried: list[Trial]
+    tried: list[int]
 
 
-def walk_down(topology: Topology, accept: list[float], source: Source) -> Walk:
+def walk_down(topology: Topology, flip: Flip) -> Walk:
     """From the root, try the children of the accepted node in turn."""
-    tried: list[Trial] = []
-    node: int | None = 0
-    while node is not None:
-        node = _first_taken(topology.children[node], accept, source, tried)
-    return Walk([trial.node for trial in tried if trial.taken], tried)
+    nodes, tried = list[int](), list[int]()
+    while (node := _first_taken(topology.children[nodes[-1] if nodes else 0], flip, tried)) is not None:
+        nodes.append(node)
+    return Walk(nodes, tried)
 
 
-def walk_up(topology: Topology, accept: list[float], source: Source) -> Walk:
+def walk_up(topology: Topology, flip: Flip) -> Walk:
     """Try each node after everything below it and below its earlier siblings; the first one is accepted with its
     path."""
-    tried: list[Trial] = []
-    leaving = (node for node, entering in tour(topology) if node and not entering)
-    return Walk(topology.path_to(_first_taken(leaving, accept, source, tried) or 0), tried)
+    tried = list[int]()
+    return Walk(topology.path_to(_first_taken(leaving(topology), flip, tried) or 0), tried)
 
 
-def _first_taken(nodes: Iterable[int], accept: list[float], source: Source, tried: list[Trial]) -> int | None:
-    """Flip a coin for each node until one is taken; the flips are added to `tried`."""
+def _first_taken(nodes: Iterable[int], flip: Flip, tried: list[int]) -> int | None:
+    """Flip coins until one says yes; whose they were is added to `tried`."""
     for node in nodes:
-        tried.append(Trial(node, accept[node], source.flip(accept[node])))
-        if tried[-1].taken:
+        tried.append(node)
+        if flip(node):
             return node
     return None
+
+
+def end_downwards(topology: Topology, taken: torch.Tensor) -> torch.Tensor:
+    """`[1]` the last node that `walk_down` accepts, or the root, where every node's coin is known: `[n + 1]` bool."""
+    earlier, on_path = to_device(_earlier(topology), taken.device), to_device(topology.ancestors, taken.device)
+    first = taken & ~(earlier & taken).any(-1)  # of its siblings
+    first[0] = True
+    accepted = (first | ~on_path).all(-1)
+    return (accepted * to_device(1 + topology.depths, taken.device)).argmax(-1, keepdim=True)
+
+
+def end_upwards(topology: Topology, taken: torch.Tensor) -> torch.Tensor:
+    """As `end_downwards`, of `walk_up`."""
+    order = to_device([*leaving(topology), 0], taken.device)
+    said = taken[order]
+    said[-1] = True
+    return order[said.byte().argmax(-1, keepdim=True)]
+
+
+def _earlier(topology: Topology) -> np.ndarray:
+    """`[n + 1, n + 1]` bool: row i is true at the siblings that are tried before i."""
+    earlier: np.ndarray = (topology.parents[:, None] == topology.parents) & (topology.ranks[:, None] > topology.ranks)
+    return earlier
+
+
+def leaving(topology: Topology) -> Iterator[int]:
+    """Draft nodes in the order in which a `tour` leaves them."""
+    return (node for node, entering in tour(topology) if node and not entering)
 
 
 def tour(topology: Topology) -> Iterator[tuple[int, bool]]:

@@ -47,25 +47,21 @@ class Typical(AcceptanceRule):
         draft_probs: torch.Tensor | None = None,
         source: Source = NO_SOURCE,
     ) -> Accepted:
-        """See `AcceptanceRule.accept`."""
+        """See `AcceptanceRule.accept`. One transfer from the device."""
         import torch
 
         topology, device = tree.topology, target_probs.device
-        parents, tokens = to_device(topology.parents[1:], device), tree_tokens(tree, device)[1:]
+        tokens, parents = tree_tokens(tree, device), to_device(topology.parents[1:], device)
+        depths = to_device(topology.depths, device)
+        on_path = to_device(topology.ancestors[:, 1:], device)  # [n + 1, n]
         threshold = (self.delta * torch.exp(-torch.special.entr(target_probs).sum(-1))).clamp(max=self.epsilon)
-        chance = target_probs[parents, tokens].double()
-        log_chance, passes, drafted = torch.stack(
-            [chance.log(), (chance > threshold[parents]).double(), tokens.double()]
-        ).tolist()
-        paths: list[list[int] | None] = [[]]
-        scores = [0.0]
-        for node, parent in enumerate(topology.parents[1:].tolist(), 1):
-            above = paths[parent]
-            paths.append([*above, node] if above is not None and passes[node - 1] else None)
-            scores.append(scores[parent] + log_chance[node - 1])
-        best = max(
-            (n for n, path in enumerate(paths) if path is not None), key=lambda n: (len(paths[n] or ()), scores[n])
-        )
-        bonus = source.choose(target_probs[best : best + 1])
-        nodes = paths[best] or []
-        return Accepted(nodes, [int(drafted[node - 1]) for node in nodes], int(bonus))
+        chance = target_probs[parents, tokens[1:]].double()
+        passes = ((chance > threshold[parents]) | ~on_path).all(-1)
+        length = torch.where(passes, depths, -1)
+        score = torch.where(on_path, chance.log(), 0.0).sum(-1)
+        best = torch.where(length == length.max(), score, -torch.inf).argmax(keepdim=True)
+        bonus = source.choose(target_probs[best])
+        *drafted, end, drawn = torch.cat([tokens, best, bonus]).tolist()
+        tree.know(drafted)
+        nodes = topology.path_to(end)
+        return Accepted(nodes, [drafted[node] for node in nodes], drawn)

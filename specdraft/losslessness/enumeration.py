@@ -23,7 +23,7 @@ from specdraft.acceptance.base import Accepted
 from specdraft.acceptance.judging import Judged, Judging
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.draft import AS_TARGET, Drawn
-from specdraft.sampling.randomness import Source, draw_children, seeded
+from specdraft.sampling.randomness import Asking, Source, draw_children, seeded
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.shapes.base import breadth_first
 from specdraft.trees.topology import RankPath, Topology
@@ -62,9 +62,17 @@ class EnumeratingSource:
         rows = (weights.double() / weights.double().sum(-1, keepdim=True).clamp(min=1e-300)).tolist()
         return torch.tensor([self._answer(row) for row in rows], device=weights.device)
 
-    def flip(self, probability: float) -> bool:
-        """See `Source.flip`."""
-        return self._answer([1 - probability, probability]) == 1
+    def flips(self, chances: torch.Tensor, asking: Asking) -> torch.Tensor:
+        """See `Source.flips`. Only coins that are asked for have more than one answer."""
+        chance = chances.tolist()
+        said = [False] * len(chance)
+
+        def flip(coin: int) -> bool:
+            said[coin] = self._answer([1 - chance[coin], chance[coin]]) == 1
+            return said[coin]
+
+        asking(flip)
+        return torch.tensor(said, device=chances.device)
 
 
 def outcomes(

@@ -28,7 +28,7 @@ from specdraft.losslessness.enumeration import says
 from specdraft.losslessness.ties import compare_greedy
 from specdraft.sampling.distribution import Sampling, standardise
 from specdraft.sampling.draft import AS_TARGET, Drawn
-from specdraft.sampling.randomness import RandomSource, Source
+from specdraft.sampling.randomness import Asking, RandomSource, Source
 from specdraft.trees.shapes import Plan, Shape
 from specdraft.trees.shapes.chain import Chain
 
@@ -363,6 +363,6 @@ class Opening:
         token, self._token = self._token, None
         return torch.tensor([token], device=weights.device)
 
-    def flip(self, probability: float) -> bool:
-        """See `Source.flip`."""
-        return self._source.flip(probability)
+    def flips(self, chances: torch.Tensor, asking: Asking) -> torch.Tensor:
+        """See `Source.flips`."""
+        return self._source.flips(chances, asking)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from specdraft.errors import ConfigError
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 # How a rule needs a node's children to be chosen: the drafter's best by raw score, or drawn at random.
 Draw = Literal["rank", "iid", "without_replacement"]
+
+Flip = Callable[[int], bool]  # number of a coin -> what it says
+Asking = Callable[[Flip], Any]  # asks for the coins that matter, one after the other
 
 
 class Source(Protocol):
@@ -24,8 +28,12 @@ class Source(Protocol):
         An id of weight 0 is never chosen. A row without any weight gives some id.
         """
 
-    def flip(self, probability: float) -> bool:
-        """True with `probability`."""
+    def flips(self, chances: torch.Tensor, asking: Asking) -> torch.Tensor:
+        """One coin flip for each chance, without waiting for the device: `[m]` float64 -> `[m]` bool.
+
+        What the coins say that `asking` does not ask for matters to nobody: they are there so that the device need not
+        be asked which those are.
+        """
 
 
 class RandomSource:
@@ -44,11 +52,12 @@ class RandomSource:
 
         return at_quantile(weights, torch.rand(len(weights), 1, generator=self._generator, dtype=torch.float64))
 
-    def flip(self, probability: float) -> bool:
-        """See `Source.flip`."""
+    def flips(self, chances: torch.Tensor, asking: Asking) -> torch.Tensor:
+        """See `Source.flips`."""
         import torch
 
-        return float(torch.rand(1, generator=self._generator, dtype=torch.float64)) < probability
+        uniforms = torch.rand(len(chances), generator=self._generator, dtype=torch.float64)
+        return uniforms.to(chances.device, non_blocking=True) < chances
 
 
 def at_quantile(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
@@ -77,7 +86,7 @@ class NoSource:
         """Raise."""
         raise ConfigError("this acceptance rule needs a source of randomness")
 
-    def flip(self, probability: float) -> bool:
+    def flips(self, chances: torch.Tensor, asking: Asking) -> torch.Tensor:
         """Raise."""
         raise ConfigError("this acceptance rule needs a source of randomness")
 

@@ -23,11 +23,11 @@ from specdraft.acceptance import (
     registry,
 )
 from specdraft.acceptance.base import NO_SOURCE, Accepted
-from specdraft.acceptance.judging import Judging, tour
+from specdraft.acceptance.judging import Judging, end_downwards, end_upwards, tour, walk_down, walk_up
 from specdraft.config import bundled_config_dir, load_group
 from specdraft.errors import ConfigError
 from specdraft.sampling.distribution import Sampling, standardise
-from specdraft.sampling.randomness import RandomSource, draw_children
+from specdraft.sampling.randomness import Asking, RandomSource, draw_children
 from specdraft.traces.rule_records import by_node
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import Topology
@@ -191,9 +191,10 @@ class Flips(RandomSource):
         super().__init__(torch.Generator().manual_seed(seed))
         self.said: list[tuple[float, bool]] = []
 
-    def flip(self, probability: float) -> bool:
-        self.said.append((probability, super().flip(probability)))
-        return self.said[-1][1]
+    def flips(self, chances: torch.Tensor, asking: Asking) -> torch.Tensor:
+        taken = super().flips(chances, asking)
+        asking(lambda node: self.said.append((float(chances[node]), bool(taken[node]))) or self.said[-1][1])  # type: ignore[func-returns-value]
+        return taken
 
 
 @pytest.mark.parametrize("kind", SAMPLED)
@@ -217,6 +218,14 @@ def test_what_was_tried_is_every_flip_with_its_node(kind: str) -> None:
             tried = {trial.node for trial in accepted.tried}
             assert tried <= {child for node in [0, *taken] for child in topology.children[node]}
     assert bool(source.said) == isinstance(rule, Judging)
+
+
+@given(topologies(max_nodes=10), st.data())
+def test_the_device_finds_where_the_walk_ends(topology: Topology, data: st.DataObject) -> None:
+    taken = data.draw(st.lists(st.booleans(), min_size=len(topology), max_size=len(topology)))
+    for walk, end in ((walk_down, end_downwards), (walk_up, end_upwards)):
+        nodes = walk(topology, lambda node: taken[node]).nodes
+        assert end(topology, torch.tensor(taken)).tolist() == [nodes[-1] if nodes else 0]
 
 
 @pytest.mark.parametrize("kind", SAMPLED)

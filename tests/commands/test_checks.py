@@ -188,16 +188,18 @@ class TestCertify:
         assert "60 texts on 1 prompts follow" in said.out
 
     def test_too_few_texts_certify_nothing(self, run: Run, pair: list[str]) -> None:
-        """Where 20 texts make one cell, any law would pass; as many as are named do for a test."""
-        asked = ["certify", *pair, "acceptance=topk", "prompts.limit=1", "sampling.temperature=1.5"]
-        said = run(*asked, "--texts", 20)
-        assert said.code == 3
+        """Where 20 texts make one cell or two, hardly any law would fail; as many as are named do for a test. Which law
+        that is differs from processor to processor."""
+        asked = ["certify", *pair, "acceptance=topk", "prompts.limit=1"]
+        tried = (run(*asked, f"sampling.temperature={t}", "--texts", 20) for t in (1.5, 1.3, 1.1, 0.9, 0.7, 0.5))
+        said = next(said for said in tried if said.code == 3)
         assert said.out.splitlines()[-1] == "NOT TESTED: topk"
         assert "follow the target's own law" not in said.out
-        assert "not tested: 20 texts on 1 prompts are too few to tell laws apart (1 cell of 5 expected" in said.out
+        assert "not tested: 20 texts on 1 prompts are too few to tell laws apart (" in said.out
+        (temperature,) = re.findall(r"temperature ([\d.]+)", said.out)
         (enough,) = re.findall(r"3 are needed: --texts (\d+) would do\)", said.out)
         assert 20 < int(enough) <= 200
-        again = run(*asked, "--texts", enough)
+        again = run(*asked, f"sampling.temperature={temperature}", "--texts", enough)
         assert (again.code, again.out.splitlines()[-1]) == (0, "CERTIFIED: the text of 1 rule is the target's own")
 
     def test_greedy(self, run: Run, pair: list[str]) -> None:

@@ -10,7 +10,7 @@ from support.decoded import texts_of
 from support.recorded import Live, expansions, recorded, untimed
 from support.tallied import replay_dynamic
 
-from specdraft.acceptance import Greedy
+from specdraft.acceptance import AcceptanceRule, Greedy, Recursive, TopK, Traversal, Typical
 from specdraft.config import Settings
 from specdraft.decoding.batch import Batch
 from specdraft.decoding.decode import decode
@@ -19,6 +19,7 @@ from specdraft.decoding.seat import Caches
 from specdraft.drafters.pair import Pair, find_pair, load_pair
 from specdraft.models.spec import ModelSpec, PairSpec
 from specdraft.sampling.distribution import Sampling
+from specdraft.sampling.randomness import RandomSource
 from specdraft.study.generate import SpeculativeDecoder
 from specdraft.trees.shapes.base import Plan
 from specdraft.trees.shapes.beam import Beam
@@ -90,11 +91,14 @@ def test_texts_side_by_side_are_those_alone() -> None:
 
 
 @pytest.mark.parametrize("plan", [Chain().at(4), Kary().at(6)])
-def test_a_greedy_step_waits_once(plan: Plan) -> None:
-    pair = on("cuda")
+@pytest.mark.parametrize("rule", [Greedy(), TopK(), Recursive(), Traversal(), Typical()])
+def test_a_step_waits_once(rule: AcceptanceRule, plan: Plan) -> None:
+    pair, sampling = on("cuda"), Sampling(0.0 if rule.greedy_only else 1.0)
+    source = RandomSource(torch.Generator().manual_seed(1))
     seat = Caches(pair).seat("dynamic")
     assert seat.drafter is not None
-    steps = iter(decode(seat.verifier, seat.drafter, plan, Greedy(), Sampling(), pair.encode(TEXTS[0]), Ending(24)))
+    ids = pair.encode(TEXTS[0])
+    steps = iter(decode(seat.verifier, seat.drafter, plan, rule, sampling, ids, Ending(64), source))
     next(steps)  # makes what a tree needs on the device
     torch.cuda.set_sync_debug_mode("warn")
     try:

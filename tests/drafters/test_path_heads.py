@@ -220,13 +220,17 @@ def test_best_first_trees_live_and_replayed(budget: int, zoo: Heads) -> None:
     check_best_first(zoo, budget, BeamSearch(width=3))
 
 
-def test_starts_in_parts_grow_the_same_trees(zoo: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("drafter", [Hydra(), Redrafter()])
+def test_starts_in_parts_grow_the_same_trees(drafter: DrafterSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = heads_on(load_pair("zoo", drafter), PROMPTS[:1], 28)
     plan = BestFirst(max_depth=4, max_children=5).at(16)
-    (whole,) = zoo.pair.drafter.expand(zoo.texts[:1], plan)
+    (whole,) = heads.pair.drafter.expand(heads.texts, plan)
     monkeypatch.setattr(path_wise, "starts_at_once", lambda plan: 5)
-    (parts,) = zoo.pair.drafter.expand(zoo.texts[:1], plan)
+    (parts,) = heads.pair.drafter.expand(heads.texts, plan)
+    clear = (np.diff(whole.log_prob) < -1e-4).all(1)  # elsewhere rounding may turn two nodes around
+    assert clear.sum() > len(clear) / 2
     for one, other in zip(whole[:3], parts[:3], strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one[clear], other[clear])
 
 
 def test_the_text_is_the_targets_own(zoo: Heads) -> None:

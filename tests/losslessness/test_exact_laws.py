@@ -42,7 +42,7 @@ from specdraft.losslessness.enumeration import (
     shape,
 )
 from specdraft.sampling.distribution import Sampling
-from specdraft.sampling.randomness import Source
+from specdraft.sampling.randomness import Asking, Source
 from specdraft.trees.draft_tree import DraftTree
 from specdraft.trees.topology import RankPath, Topology
 
@@ -201,9 +201,9 @@ class ReusedNumbers(EnumeratingSource):
         self._span = ends[token[0] - 1] if token[0] else 0.0, ends[token[0]]
         return token
 
-    def flip(self, probability: float) -> bool:
+    def flips(self, chances: torch.Tensor, asking: Asking) -> torch.Tensor:
         low, high = self._span
-        return super().flip(min(max((probability - low) / (high - low), 0.0), 1.0))
+        return super().flips(((chances - low) / (high - low)).clamp(0, 1), asking)
 
 
 @pytest.mark.parametrize("kind", READS_DRAFT)

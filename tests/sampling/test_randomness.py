@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from specdraft.errors import ConfigError
 from specdraft.losslessness.enumeration import EnumeratingSource, outcomes
 from specdraft.sampling import randomness
-from specdraft.sampling.randomness import Draw, NoSource, RandomSource, draw_children
+from specdraft.sampling.randomness import Draw, NoSource, RandomSource, Source, draw_children
 
 
 def seeded(seed: int = 0) -> RandomSource:
@@ -41,21 +41,28 @@ def test_choose_at_the_edges(monkeypatch: pytest.MonkeyPatch, uniform: float, ch
     weights = torch.tensor([[0.0, 0.1, 0.7, 0.3, 0.0], [0.0, 1e-12, 1e12, 1e-12, 0.0]])
     assert seeded().choose(weights)[0] == chosen
     assert weights[1, seeded().choose(weights)[1]] > 0
-    assert (seeded().flip(0.0), seeded().flip(1.0)) == (False, True)
+    assert flips(seeded(), 0.0, 1.0) == [False, True]
 
 
 def test_a_row_without_weight_gives_some_id() -> None:
     assert 0 <= int(seeded().choose(torch.zeros(1, 4))) < 4
 
 
-def test_flip_follows_the_probability() -> None:
-    source = seeded()
-    assert sum(source.flip(0.3) for _ in range(20_000)) / 20_000 == pytest.approx(0.3, abs=0.015)
+def flips(source: Source, *chances: float) -> list[bool]:
+    """All of them matter."""
+    every = torch.tensor(chances, dtype=torch.float64)
+    said: list[bool] = source.flips(every, lambda flip: [flip(coin) for coin in range(len(every))]).tolist()
+    return said
+
+
+def test_each_flip_follows_its_probability() -> None:
+    often, seldom = torch.tensor([flips(source, 0.8, 0.3) for source in [seeded()] * 20_000]).double().mean(0).tolist()
+    assert (often, seldom) == (pytest.approx(0.8, abs=0.015), pytest.approx(0.3, abs=0.015))
 
 
 def test_a_seed_repeats() -> None:
     weights = torch.rand(20, 9)
-    draws = [(source.choose(weights).tolist(), source.flip(0.5)) for source in (seeded(3), seeded(3), seeded(4))]
+    draws = [(source.choose(weights).tolist(), flips(source, 0.5, 0.5)) for source in (seeded(3), seeded(3), seeded(4))]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -70,7 +77,7 @@ def test_a_generator_is_its_parts_and_nothing_else() -> None:
 
 def test_no_source_refuses() -> None:
     with pytest.raises(ConfigError, match="randomness"):
-        NoSource().flip(0.5)
+        flips(NoSource(), 0.5)
     with pytest.raises(ConfigError, match="randomness"):
         NoSource().choose(torch.ones(1, 2))
 
@@ -109,7 +116,15 @@ def test_ranks_are_not_drawn() -> None:
 
 def test_the_enumeration_is_complete() -> None:
     def experiment(source: EnumeratingSource) -> tuple[bool, int]:
-        return (heads := source.flip(0.25)), int(source.choose(torch.tensor([[1.0, 0.0, 3.0 if heads else 1.0]])))
+        return (heads := flips(source, 0.25)[0]), int(source.choose(torch.tensor([[1.0, 0.0, 3.0 if heads else 1.0]])))
 
     found = list(outcomes(experiment))
     assert found == [((False, 0), 0.375), ((False, 2), 0.375), ((True, 0), 0.0625), ((True, 2), 0.1875)]
+
+
+def test_coins_that_nobody_asks_for_are_not_enumerated() -> None:
+    def experiment(source: EnumeratingSource) -> bool:
+        said = source.flips(torch.full((9,), 0.5), lambda flip: flip(7) and flip(2)).tolist()
+        return said[7] and said[2]
+
+    assert list(outcomes(experiment)) == [(False, 0.5), (False, 0.25), (True, 0.25)]

@@ -207,6 +207,8 @@ class TreeInWork:
 
     def _kept(self, topology: Topology) -> list[int]:
         """The nodes that were drawn: a distribution that is used up has no further children."""
+        if self._drawing.draw == "iid":  # may repeat a token, so each is there
+            return list(range(len(topology)))
         levels = self._prepare(topology).levels
         drawn = [valid[level.parent_row, level.ranks] for level, valid in zip(levels, self._valid, strict=True)]
         there = [True, *torch.cat(drawn).tolist()]
