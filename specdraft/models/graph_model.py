@@ -18,6 +18,7 @@ LENGTH_DECIDES = {"dynamic", "longrope"}  # rotary scalings whose factors follow
 # Compiled code looks before each run whether all is as it was, which takes as long as a small model's forward. Where a
 # forward is one piece, made for one shape of one model, only tensors can change; layers and models share pieces.
 TENSORS_ONLY = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
+NO_PYTHON: dict[str, Any] = {"cpp_wrapper": True}  # between the kernels: a small model's forward is mostly that
 WARM = 3  # forwards before a graph is captured: they make what libraries make once
 
 
@@ -78,11 +79,11 @@ class GraphModel(StaticModel):
         run: Run
         if not self._length_decides:
             try:
-                run = torch.compile(_apart(forward), dynamic=False, fullgraph=True, options=dict(TENSORS_ONLY))
+                run = torch.compile(_apart(forward), dynamic=False, fullgraph=True, options=NO_PYTHON | TENSORS_ONLY)
                 return run, run(inputs)
             except RuntimeError:  # it falls into pieces
                 pass
-        run = torch.compile(_apart(forward), dynamic=False)
+        run = torch.compile(_apart(forward), dynamic=False, options=NO_PYTHON)
         return run, run(inputs)
 
     @property

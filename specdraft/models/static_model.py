@@ -104,17 +104,18 @@ class StaticModel(SlotRow):
             masks = {kind: self._whole(mask, more) for kind, mask in masks.items()}
         else:
             masks = self._whole(masks, more)
-        known = self._tail_of_room(F.pad(tail, (0, 0, 0, more), value=torch.finfo(tail.dtype).min))
-        inputs = Inputs(F.pad(tokens, (0, more))[None], F.pad(positions, (0, more))[None], masks, known)
+        known = self._tail_of_room(tail, more)
+        inputs = Inputs(_filled_up(tokens, more)[None], _filled_up(positions, more)[None], masks, known)
         shape = Shape(fed + more, self._cache.room, tuple(layers), 0 if known is None else known.length)
         logits, hidden = self._run(shape)(inputs)
         self._pending_positions = torch.cat([self._pending_positions, positions])
         return Forward(logits[0, :fed], None if hidden is None else hidden[0, :fed])
 
-    def _tail_of_room(self, tail: torch.Tensor) -> Tail | None:
+    def _tail_of_room(self, tail: torch.Tensor, more: int) -> Tail | None:
         """What a kernel is told: of few lengths, and as if the prefix were as long as there is room."""
         if not self.takes_tails:
             return None
+        tail = F.pad(tail, (0, 0, 0, more), value=torch.finfo(tail.dtype).min)
         return tails([tail], [self.length], self._cache.room, -(-tail.shape[1] // TAIL_KEYS) * TAIL_KEYS)
 
     def _whole(self, mask: Any, more: int) -> torch.Tensor:
@@ -136,3 +137,8 @@ class StaticModel(SlotRow):
             cache=self._cache,
             **given,
         )
+
+
+def _filled_up(numbers: torch.Tensor, more: int) -> torch.Tensor:
+    """`[q]` -> `[Q]`."""
+    return F.pad(numbers, (0, more)) if more else numbers
