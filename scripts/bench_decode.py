@@ -58,7 +58,7 @@ Method = Callable[[list[int]], list[int]]
 OUR_WEIGHTS = ", our weights"
 GRAPH = ", graph"
 IN_CACHES = [("kary", 2), ("kary", 8), ("best_first", 8)]  # beside the matched chain
-TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching", "best_first") for budget in (4, 8, 16)]
+TREES = [(tree, budget) for tree in ("chain", "kary", "beam", "branching", "best_first") for budget in (2, 4, 8, 16)]
 
 
 def fixed_threshold() -> AbstractContextManager[Any]:

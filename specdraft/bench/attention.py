@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from math import nan
+from math import isnan, nan
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -116,8 +116,8 @@ class AttentionRun:
 
     @property
     def failed(self) -> bool:
-        """Whether any contestant was wrong, or broke down."""
-        return any(row.went_wrong for row in self.rows)
+        """Whether any contestant was wrong, or broke down, or none could run."""
+        return any(row.went_wrong for row in self.rows) or all(isnan(row.median_s) for row in self.rows)
 
     def table(self) -> pd.DataFrame:
         """The rows."""

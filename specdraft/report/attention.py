@@ -158,7 +158,7 @@ def _bandwidth(rows: pd.DataFrame) -> Any:
 
 def _doubling(rows: pd.DataFrame, name: str, title: str) -> Any:
     """An axis on which what doubles is equally far apart, with a mark for every value."""
-    axis = alt.Axis(values=sorted(set(rows[name])), labelOverlap="greedy")
+    axis = alt.Axis(values=sorted(set(rows[name])), labelOverlap="greedy", labelSeparation=4)
     return alt.X(f"{name}:Q", title=title, scale=alt.Scale(type="log", base=2), axis=axis)
 
 

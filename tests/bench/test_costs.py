@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.made_clock import Meter, Spent
 from support.tiny_models import SMALL_VOCAB, random_model, save_model, tiny_llama
 
 from specdraft.bench import costs as cost
@@ -22,7 +23,6 @@ from specdraft.bench import kept, measuring, stand
 from specdraft.bench.costs import confirms, measure_costs
 from specdraft.bench.curve import NOT_MEASURED, Circumstances, CostCurve, estimates
 from specdraft.bench.kept import pair_costs
-from specdraft.bench.load import Elsewhere, LoadMeter
 from specdraft.bench.points import CostPoint
 from specdraft.decoding import clock
 from specdraft.drafters.base import DrafterTraits
@@ -361,29 +361,6 @@ def test_a_short_context_and_a_small_vocabulary(tmp_path: Path) -> None:
         pair = load_pair(PairSpec(name, ModelSpec(str(folder), device="cpu"), ModelSpec(str(folder), device="cpu")))
         assert (pair.files.shared_ids, pair.files.context_length) == (SMALL_VOCAB, 512 if name == "long" else 128)
         check_measured(measure_costs(pair, 128), [*powers, 128] if name == "long" else powers)
-
-
-class Meter(LoadMeter):
-    """Says what it was told to."""
-
-    def __init__(self, used: float = 0.0) -> None:
-        self._used = used
-
-    def start(self) -> None:
-        """Nothing is read."""
-
-    def elsewhere(self) -> Elsewhere:
-        return Elsewhere(self._used, 2)
-
-
-class Spent:
-    """A made-up clock: it goes on only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 class Timed(CachedModel):

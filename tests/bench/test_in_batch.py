@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.made_clock import Meter, Spent
 
 from specdraft import load_pair
 from specdraft.acceptance import Greedy
@@ -17,7 +18,6 @@ from specdraft.bench import kept, measuring
 from specdraft.bench.costs import measure_costs
 from specdraft.bench.curve import CostCurve
 from specdraft.bench.in_batch import SideBySide, drafter_of
-from specdraft.bench.load import Elsewhere, LoadMeter
 from specdraft.bench.points import CostPoint
 from specdraft.decoding import batch, clock
 from specdraft.decoding.decode import decode
@@ -33,23 +33,6 @@ from specdraft.trees.growth import Growth
 from specdraft.trees.shapes.best_first import BestFirst
 
 TEXTS, PREFIX = 3, 20
-
-
-class Spent:
-    """A made-up clock: it goes on only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-class Quiet(LoadMeter):
-    """Nobody else uses the processor."""
-
-    def elsewhere(self) -> Elsewhere:
-        return Elsewhere(0.0, 2)
 
 
 class Timed(CachedModel):
@@ -76,7 +59,7 @@ def spent(monkeypatch: pytest.MonkeyPatch) -> Spent:
 
 def measured(pair: Pair, spent: Spent, texts: int = TEXTS) -> CostCurve:
     point = CostPoint(PREFIX, texts)
-    return measure_costs(pair, 4, limit_s=1e9, now=spent.perf_counter, meter=Quiet(), point=point)
+    return measure_costs(pair, 4, limit_s=1e9, now=spent.perf_counter, meter=Meter(), point=point)
 
 
 @pytest.mark.parametrize("texts", [1, TEXTS])

@@ -106,6 +106,14 @@ def test_one_that_breaks_down_leaves_the_others_and_a_failing_exit_code(
     assert "`dense` in 1 cell: failed: RuntimeError: does not compile." in (tmp_path / "out/attention.md").read_text()
 
 
+def test_where_none_can_run_the_exit_code_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AttentionReport, "charts", {})
+    only = ["contestants=triton", "device=cpu", "context=8", "tree=kary"]
+    done = run("bench", "attention", *TINY, *only, "--json", "--out", tmp_path / "out")
+    assert done.code == SOME_FAILED
+    assert {row["note"] for row in json.loads(done.out)["rows"]} == {"not here: it needs a GPU"}
+
+
 def test_what_is_measured_when_it_is_interrupted_is_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

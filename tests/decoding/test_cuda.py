@@ -37,6 +37,11 @@ def on(device: str, dtype: str = "float32", attention: str = "auto") -> Pair:
     return load_pair(find_pair(PairSpec("zoo", *models)))
 
 
+@pytest.fixture(scope="module")
+def on_gpu() -> Pair:
+    return on("cuda")
+
+
 def test_texts_are_those_of_the_cpu() -> None:
     there, here = (SpeculativeDecoder(on(device), "kary", 14, SETTINGS.max_new_tokens) for device in ("cuda", "cpu"))
     for text in TEXTS:
@@ -92,8 +97,8 @@ def test_texts_side_by_side_are_those_alone() -> None:
 
 @pytest.mark.parametrize("plan", [Chain().at(4), Kary().at(6)])
 @pytest.mark.parametrize("rule", [Greedy(), TopK(), Recursive(), Traversal(), Typical()])
-def test_a_step_waits_once(rule: AcceptanceRule, plan: Plan) -> None:
-    pair, sampling = on("cuda"), Sampling(0.0 if rule.greedy_only else 1.0)
+def test_a_step_waits_once(on_gpu: Pair, rule: AcceptanceRule, plan: Plan) -> None:
+    pair, sampling = on_gpu, Sampling(0.0 if rule.greedy_only else 1.0)
     source = RandomSource(torch.Generator().manual_seed(1))
     seat = Caches(pair).seat("dynamic")
     assert seat.drafter is not None
