@@ -73,8 +73,8 @@ attention attention 80 geometry=llama-3.1-8b batch=8,1 context=8192,512 nodes=16
     contestants=triton,merged,dense,sequential,flashinfer
 part llama-1b 60 "$python" scripts/bench_step.py "$out/llama-1b.json" --cache "dynamic,$caches" "${step[@]}"
 part layered-pair 60 "$python" scripts/make_layered_pair.py "$work/layered" --size "$size"
-part layered-decode 100 "$python" scripts/bench_decode.py --folder "$work/layered" --prompts 4 --rounds 1 --cache "$caches" \
-    --out "$out/layered.json"
+part layered-decode 100 "$python" scripts/bench_decode.py --folder "$work/layered" --prompts 4 --rounds 1 --new-tokens 32 \
+    --cache "$caches" --out "$out/layered.json"
 both=(pair=zoo engine=live,replay tree=chain,kary budget=4,16 report=false)
 part live-bfloat16 60 "${specdraft[@]}" sweep --out "$work/live-bfloat16" name=live "${both[@]}" "${few[@]}"
 keep live-bfloat16 summary.csv
