@@ -195,7 +195,8 @@ class TestCertify:
         said = next(said for said in tried if said.code == 3)
         assert said.out.splitlines()[-1] == "NOT TESTED: topk"
         assert "follow the target's own law" not in said.out
-        assert "not tested: 20 texts on 1 prompts are too few to tell laws apart (" in said.out
+        too_few = r"not tested: 20 texts on 1 prompts are too few to tell laws apart \((1 cell|2 cells) of 5 expected"
+        assert re.search(too_few, said.out)
         (temperature,) = re.findall(r"temperature ([\d.]+)", said.out)
         (enough,) = re.findall(r"3 are needed: --texts (\d+) would do\)", said.out)
         assert 20 < int(enough) <= 200

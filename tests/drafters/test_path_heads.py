@@ -227,10 +227,8 @@ def test_starts_in_parts_grow_the_same_trees(drafter: DrafterSpec, monkeypatch: 
     (whole,) = heads.pair.drafter.expand(heads.texts, plan)
     monkeypatch.setattr(path_wise, "starts_at_once", lambda plan: 5)
     (parts,) = heads.pair.drafter.expand(heads.texts, plan)
-    clear = (np.diff(whole.log_prob) < -1e-4).all(1)  # elsewhere rounding may turn two nodes around
-    assert clear.sum() > len(clear) / 2
     for one, other in zip(whole[:3], parts[:3], strict=True):
-        np.testing.assert_array_equal(one[clear], other[clear])
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_text_is_the_targets_own(zoo: Heads) -> None:
