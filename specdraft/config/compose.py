@@ -96,5 +96,4 @@ def _compose_study(overrides: list[str], schemas: Mapping[str, Schema], config_d
 def load_group(group: str, name: str, schema: Schema, config_dir: Path | None = None) -> Any:
     """One file of a group as its dataclass. Raises `ConfigError` where there is none."""
     with ConfigFiles(config_dir, {}) as files:
-        node = files.compose([f"{group}={name}"])[group]
-        return typed(group, node, schema)
+        return typed(group, files.choice(group, name, []), schema)

@@ -23,6 +23,8 @@ from specdraft.config.yaml_bounds import check_yaml
 from specdraft.errors import ConfigError, did_you_mean
 
 SWEEP = "sweep.yaml"
+OF_ONE_COMMAND = {"bench"}  # groups that no study is composed of: see `ConfigFiles.alone`
+GLOBAL = b"# @package _global_"  # the first line of an experiment
 COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 
 
@@ -39,6 +41,15 @@ def _composed(folder: Path, texts: frozenset[tuple[Path, bytes]], choices: tuple
     with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
         composed: DictConfig = compose("sweep", overrides=list(choices))
         return composed
+
+
+@lru_cache(maxsize=32)
+def _global_keys(text: bytes) -> frozenset[str] | None:
+    """The keys of an experiment's file; None where they need not be all that it says."""
+    body = text.removeprefix(GLOBAL)
+    if body == text or b"@package" in body or b"defaults" in body:
+        return None
+    return frozenset(map(str, OmegaConf.create(body.decode())))
 
 
 class ConfigFiles:
@@ -93,7 +104,7 @@ class ConfigFiles:
         Where no other file has a say in it, it is what the choice's own file says: composing takes Hydra a while.
         """
         path = self.folder / group / f"{choice}.yaml"
-        if path.is_file() and self._plain and not any(text.startswith("experiment=") for text in chosen):
+        if path.is_file() and self._plain and all(self._silent_on(group, text) for text in chosen):
             with suppress(OSError, YAMLError, OmegaConfBaseException):  # `compose` says what is wrong
                 if isinstance(content := OmegaConf.load(path), DictConfig):
                     refuse_resolvers(OmegaConf.to_container(content), str(path.relative_to(self.folder)))
@@ -120,8 +131,16 @@ class ConfigFiles:
         texts = dict(self._texts)
         if texts.pop(Path(SWEEP)) != (bundled_config_dir() / SWEEP).read_bytes():
             return False
-        groups = (text for path, text in texts.items() if path.parts[0] != "experiment")
+        groups = (text for path, text in texts.items() if path.parts[0] not in ("experiment", *OF_ONE_COMMAND))
         return not any(word in text for text in groups for word in (b"defaults", b"@package"))
+
+    def _silent_on(self, group: str, chosen: str) -> bool:
+        """Whether an experiment, if that is what is chosen, says nothing of a group."""
+        option, _, name = chosen.partition("=")
+        if option != "experiment":
+            return True
+        keys = _global_keys(dict(self._texts).get(Path(option, f"{name}.yaml"), b""))
+        return keys is not None and group not in keys
 
     @cached_property
     def _texts(self) -> frozenset[tuple[Path, bytes]]:

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from specdraft.bench.attention_plan import AttentionSpec
 from specdraft.config import (
@@ -35,9 +35,9 @@ defaults: [{pair: zoo}, {drafter: model}, {tree: chain}, {prompts: bundled}, {sa
 name: small
 grid: {pair: "zoo,zoo-tiny", tree: "chain,kary", budget: "4,8", prompts.limit: 16}
 """
-GROUP_FILES = sorted(
-    p.relative_to(bundled_config_dir()).with_suffix("") for p in bundled_config_dir().glob("*/**/*.yaml")
-)
+FILES = sorted(p.relative_to(bundled_config_dir()).with_suffix("") for p in bundled_config_dir().glob("*/**/*.yaml"))
+GROUP_FILES = [path for path in FILES if path.parts[0] != "experiment"]
+EXPERIMENTS = [path.name for path in FILES if path.parts[0] == "experiment"]
 
 
 ALIAS_BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
@@ -216,9 +216,6 @@ WANTED = {"drafter/server": {"url": "http://127.0.0.1:8080/v1"}}  # what a file 
 @pytest.mark.parametrize("path", GROUP_FILES, ids=str)
 def test_every_bundled_file_composes(path: Path) -> None:
     group, name = path.parts[0], str(Path(*path.parts[1:]))
-    if group == "experiment":
-        assert compose(None, f"experiment={name}").points
-        return
     if group == "bench":
         own_group(group, name, [], AttentionSpec if name.startswith("attention") else MethodsSpec)[0].check()
         return
@@ -474,11 +471,29 @@ class TestComposedOnce:
 
     GRID = ("pair=zoo,zoo-tiny", "tree=chain,beam,medusa,best_first", "sampling=greedy,sample", "budget=2,4")
 
-    def test_a_choice_is_what_hydra_composes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        quick = compose_study([*self.GRID], schemas())
+    @pytest.mark.parametrize(
+        "wanted", [GRID, ("experiment=course-report-widths",), ("experiment=course-report-siblings",)]
+    )
+    def test_a_choice_is_what_hydra_composes(self, wanted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        quick = compose_study([*wanted], schemas())
         monkeypatch.setattr(ConfigFiles, "_plain", False)
-        assert compose_study([*self.GRID], schemas()).points == quick.points
-        assert len(quick.points) == 32
+        assert compose_study([*wanted], schemas()).points == quick.points
+        assert len(quick.points) > 1
+
+    @pytest.mark.parametrize("study", [None, *EXPERIMENTS])
+    def test_hydra_composes_a_bundled_study_once(self, study: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A tenth of a second each time: with every choice it would be the most of what a sweep takes to begin."""
+        composed = []
+
+        def compose(self: ConfigFiles, choices: list[str]) -> DictConfig:
+            composed.append(choices)
+            return whole(self, choices)
+
+        whole = ConfigFiles.compose
+        monkeypatch.setattr(ConfigFiles, "compose", compose)
+        chosen = [f"experiment={study}"] if study else []
+        assert compose_study(chosen, schemas()).points
+        assert composed == [chosen]
 
     def test_a_changed_file_is_read_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = Path(shutil.copytree(bundled_config_dir(), tmp_path / "configs"))

@@ -10,6 +10,7 @@ import altair as alt
 from specdraft.report.theme import GREY
 
 CLOSE = 1.25  # two ticks of a logarithmic axis
+COLUMNS = 3  # panels in a row
 TEXT = {"panel", "pair", "setting", "shown"}
 METRIC_TITLES = {
     "block_efficiency": "block efficiency (tokens per step)",
@@ -73,7 +74,9 @@ def width(panels: int) -> int:
 
 
 def facet(chart: Any, data: alt.NamedData, panels: list[str], height: int) -> Any:
-    """One panel per setting, three in a row."""
+    """One panel per setting, `COLUMNS` in a row."""
     sized = chart.properties(width=width(len(panels)), height=height)
     sized.data = data
-    return sized.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=3)
+    rows = sized.facet(facet=alt.Facet("panel:N", title=None, sort=panels), columns=COLUMNS)
+    ragged = len(panels) > COLUMNS and len(panels) % COLUMNS  # shared axes would stand below the empty places too
+    return rows.resolve_axis(x="independent") if ragged else rows
