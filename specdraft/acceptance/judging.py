@@ -121,11 +121,9 @@ def _first_taken(nodes: Iterable[int], flip: Flip, tried: list[int]) -> int | No
 
 def end_downwards(topology: Topology, taken: torch.Tensor) -> torch.Tensor:
     """`[1]` the last node that `walk_down` accepts, or the root, where every node's coin is known: `[n + 1]` bool."""
-    earlier, on_path = to_device(_earlier(topology), taken.device), to_device(topology.ancestors, taken.device)
-    first = taken & ~(earlier & taken).any(-1)  # of its siblings
-    first[0] = True
-    accepted = (first | ~on_path).all(-1)
-    return (accepted * to_device(1 + topology.depths, taken.device)).argmax(-1, keepdim=True)
+    stops_at = to_device(_stops_at(topology), taken.device)
+    accepted = (stops_at != taken.byte()).all(-1)
+    return len(taken) - 1 - accepted.byte().argmax(-1, keepdim=True)  # the first of those that are greatest
 
 
 def end_upwards(topology: Topology, taken: torch.Tensor) -> torch.Tensor:
@@ -136,10 +134,14 @@ def end_upwards(topology: Topology, taken: torch.Tensor) -> torch.Tensor:
     return order[said.byte().argmax(-1, keepdim=True)]
 
 
-def _earlier(topology: Topology) -> np.ndarray:
-    """`[n + 1, n + 1]` bool: row i is true at the siblings that are tried before i."""
-    earlier: np.ndarray = (topology.parents[:, None] == topology.parents) & (topology.ranks[:, None] > topology.ranks)
-    return earlier
+def _stops_at(topology: Topology) -> np.ndarray:
+    """`[n + 1, n + 1]` uint8: what coin j would say for the walk down not to come by node n - i: 0 of the node itself
+    and of what is above it, 1 of what is tried before any of these, 2 of the others, whatever theirs says."""
+    on_path = topology.ancestors[::-1, 1:]
+    stops = np.full((len(topology), len(topology)), 2, dtype=np.uint8)
+    stops[:, 1:][topology.tried_before[::-1, 1:]] = 1
+    stops[:, 1:][on_path] = 0
+    return stops
 
 
 def leaving(topology: Topology) -> Iterator[int]:

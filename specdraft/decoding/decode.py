@@ -112,7 +112,7 @@ def decode(
         drafter.rewind()
     else:
         drafter.begin(Prefilled(prompt_ids, prompt.hidden, earlier))
-    drawing = Drawing.by(rule, sampling, source, watched, pruning.prunes, drawn)
+    drawing = Drawing.by(rule, sampling, source, watched, pruning.scores(plan), drawn)
     pruner = pruning.begin(prompt_ids)
     steps = _steps(verifier, drafter, sizing.begin(plan), rule, drawing, pruner, root, ending, until, times)
     return Decoding(root, prefill_s=clock.lap(), ending=ending, _coming=steps)

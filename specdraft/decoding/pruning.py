@@ -17,6 +17,7 @@ from specdraft.prediction.pruning import Drafted, NoPruning, PruningPolicy
 from specdraft.prediction.pruning.base import Costs
 from specdraft.prediction.survival import Paths
 from specdraft.trees.draft_tree import DraftTree
+from specdraft.trees.shapes import Plan
 from specdraft.trees.topology import Topology
 
 
@@ -58,6 +59,13 @@ class Pruning:
     def prunes(self) -> bool:
         return self.policy.prunes
 
+    def scores(self, plan: Plan) -> bool:
+        """Whether nodes are scored by the drafter's logits; the scores that a tree grew by are there without them."""
+        if self.policy.adapts or self.predictor is not None:
+            return self.prunes
+        grown = plan.nested
+        return self.prunes and (grown is None or grown.scorer is not None or grown.temperature != self.temperature)
+
     def begin(self, prompt_ids: Sequence[int]) -> Pruner:
         """For one prompt."""
         return Pruner(self, prompt_ids, OnlineAcceptance() if self.policy.adapts else None)
@@ -86,7 +94,7 @@ class Pruner:
         return self._how.prunes
 
     def send(self, tree: DraftTree) -> Sent:
-        """What is left of a tree; its logits are there (see `Drawing.keep_logits`) where anything can be pruned."""
+        """What is left of a tree; its logits are there (see `Drawing.keep_logits`) where `Pruning.scores`."""
         how = self._how
         if not how.prunes or not tree.num_nodes:
             return Sent(tree)
@@ -100,8 +108,11 @@ class Pruner:
 
     def score(self, tree: DraftTree) -> Drafted:
         """What is said of a tree's nodes."""
+        parent, depth = tree.topology.parents[None, 1:], tree.topology.depths[None, 1:]
+        if tree.chosen_from is None:
+            assert tree.log_probs is not None, "see Pruning.scores"
+            return Drafted(parent, depth, tree.log_probs[None])
         if self._scored is None or self._scored[0] is not tree.topology:
-            parent, depth = tree.topology.parents[None, 1:], tree.topology.depths[None, 1:]
             self._scored = tree.topology, parent, depth, Paths(parent, depth)
         _, parent, depth, paths = self._scored
         self._own = own = self._conditional(tree)

@@ -59,6 +59,8 @@ class DraftTree:
         drawn_from: `[n + 1, vocab]` the standardised draft distribution that each node's children were
             drawn from (rows of leaves are 0), or None where they were chosen by rank.
         chosen_from: the logits that they were chosen by, where these were asked for.
+        log_probs: `[n]` float64 on the host, of a tree that grew by them: the logarithm of each node's cumulative
+            probability.
         beside: further tokens of the same forward, of a drafter that has any.
     """
 
@@ -67,6 +69,7 @@ class DraftTree:
     draft_probs: Sequence[float] | np.ndarray | torch.Tensor | None = None
     drawn_from: torch.Tensor | None = None
     chosen_from: ChosenFrom | None = None
+    log_probs: np.ndarray | None = None
     beside: Beside | None = None
     _known: list[int] = field(default_factory=list, init=False, repr=False)  # `tokens` on the host, once asked for
 

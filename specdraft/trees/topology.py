@@ -129,6 +129,14 @@ class Topology:
         return seen
 
     @cached_property
+    def tried_before(self) -> np.ndarray:
+        """`[n + 1, n + 1]` bool: row i is true at the siblings of lower rank of i and of i's ancestors."""
+        before: np.ndarray = (self.parents[:, None] == self.parents) & (self.ranks[:, None] > self.ranks)
+        for node in range(1, len(self)):
+            before[node] |= before[self.parents[node]]
+        return before
+
+    @cached_property
     def children(self) -> list[list[int]]:
         """`[n + 1]` each node's children by rank."""
         children: list[list[int]] = [[] for _ in range(len(self))]

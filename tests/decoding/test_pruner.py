@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from specdraft.prediction.rows import tree_features
 from specdraft.sampling.distribution import Sampling
 from specdraft.trees.draft_tree import ChosenFrom, DraftTree
 from specdraft.trees.shapes.best_first import BestFirst
+from specdraft.trees.shapes.chain import Chain
 from specdraft.trees.topology import Topology
 
 
@@ -78,3 +79,21 @@ def test_a_drafted_tree_has_the_features_of_a_recorded_one() -> None:
             said, there = columns(reader.features(tree), groups), recorded.expansion.parent[start] >= 0
             assert said == pytest.approx(columns(wanted.at(start), groups)[there], abs=1e-4)
             reader.commit([root])
+
+
+def test_the_scores_that_a_tree_grew_by_are_not_asked_for_again() -> None:
+    """They are those of its logits; any other policy, temperature or plan has these kept."""
+    drafter, plan = small().drafter, BestFirst(max_depth=4).at(10).at_temperature(0.5)
+    told, spy = Pruning(Threshold(), 0.5), cast("Any", Spy())
+    assert not told.scores(plan) and not Pruning().scores(plan)
+    assert told.scores(plan.at_temperature(1.0)) and told.scores(Chain().at(4))
+    assert Pruning(Threshold(), 0.5, predictor=spy).scores(plan)
+    assert Pruning(Threshold(online=True), 0.5).scores(plan) and told.scores(plan.scored_by(spy))
+    found = []
+    for kept in (False, True):
+        drafter.begin(Prefilled([5, 6, 7]))
+        tree = drafter.draft(5, plan, Drawing(keep_logits=kept))
+        assert (tree.chosen_from is not None) == kept
+        found.append(told.begin([5, 6, 7]).score(tree))
+    assert found[0].log_survival == pytest.approx(found[1].log_survival, abs=1e-6)
+    assert np.array_equal(found[0].parent, found[1].parent) and found[0].log_survival.shape == (1, 10)

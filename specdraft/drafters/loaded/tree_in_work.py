@@ -188,7 +188,8 @@ class TreeInWork:
         row = np.concatenate([[0], turns])[topology.parents]  # the root's parent is the last node
         chosen_from = self._chosen_from(row)
         probs_kept = probs if self._drawing.keep_probs else None
-        return DraftTree(topology, torch.cat([*self._tokens, drafted]), probs_kept, chosen_from=chosen_from)
+        nodes = torch.cat([*self._tokens, drafted])
+        return DraftTree(topology, nodes, probs_kept, chosen_from=chosen_from, log_probs=log_probs)
 
     def _chosen_from(self, row: np.ndarray) -> ChosenFrom | None:
         return ChosenFrom(torch.cat(self._logits), row) if self._drawing.keep_logits else None

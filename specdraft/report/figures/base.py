@@ -40,7 +40,7 @@ class Drawn:
 
 def drawn(name: str, title: str, caption: Text, chart: Any, tables: Mapping[str, pd.DataFrame]) -> Figure:
     """A figure out of an Altair chart whose data are named."""
-    return Figure(name, title, caption, chart.configure(**CONFIG).to_dict(), tables)
+    return Figure(name, title, caption, chart.configure(**CONFIG).to_dict(validate=False), tables)
 
 
 def named(name: str) -> alt.NamedData:
