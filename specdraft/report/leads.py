@@ -24,9 +24,12 @@ VERDICTS = {
     ALONE: "no other shape was measured",
     EQUAL: "all shapes are the same here",
 }
+LOOKED_AT = ["panel", "competes", "tree", "budget", "combination",
+             "block_efficiency", "block_efficiency_lo", "block_efficiency_hi"]  # fmt: skip
+DIFFERENCE = ["tree_a", "tree_b", "difference", "difference_lo", "difference_hi"]
 NO_DIFFERENCE = Interval(nan, nan, nan)  # none is recorded
 
-Differences = dict[tuple[str, int], pd.DataFrame]  # panel and budget -> rows of comparisons.csv
+Differences = dict[tuple[str, int], pd.DataFrame]  # panel and budget -> `DIFFERENCE` of comparisons.csv
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def read_differences(study: StudyFiles) -> Differences:
     differences: Differences = {}
     for values, group in table.groupby(GROUP_KEYS, sort=False, dropna=False):
         keys = dict(zip(GROUP_KEYS, map(str, values), strict=True))
-        differences[panel_label(keys, study.varying), int(float(keys["budget"]))] = group
+        differences[panel_label(keys, study.varying), int(float(keys["budget"]))] = group[DIFFERENCE]
     return differences
 
 
@@ -104,7 +107,7 @@ def leads(rows: pd.DataFrame, panels: list[str], differences: Differences, halve
     prompts."""
     order = {panel: index for index, panel in enumerate(panels)}
     leads = []
-    for (panel, budget), group in rows.groupby(["panel", "competes"], sort=False):
+    for (panel, budget), group in rows[LOOKED_AT].groupby(["panel", "competes"], sort=False):
         lead = _lead(str(panel), int(str(budget).partition(".")[0]), group, differences, halves)
         leads += [lead] if lead is not None else []
     return sorted(leads, key=lambda lead: (order[lead.panel], lead.budget))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from specdraft.report.study_files import StudyFiles, visible
@@ -38,22 +39,16 @@ def summary_table(study: StudyFiles) -> Table:
 def _merged(study: StudyFiles) -> pd.DataFrame:
     """The summary as it is written, rows of equal trees as one that names all: they have the same nodes, reached and
     accepted as often, and the same in every other column. Without `nodes.csv` nothing says which trees are equal."""
-    written = study.written
-    trees = _trees(study)
-    known = written["combination"].isin(trees)
+    written, trees = study.written, _trees(study)
     others = [name for name in written if name not in NAMES]
     alike = written.assign(nodes_there=written["combination"].map(trees)).groupby([*others, "nodes_there"], sort=False)
-    first = {group[0]: _together(written.loc[group]) for group in (list(rows) for rows in alike.groups.values())}
-    rows = [first[at] if at in first else written.loc[at] for at in written.index if at in first or not known[at]]
-    return pd.DataFrame(rows, columns=written.columns).reset_index(drop=True)
-
-
-def _together(rows: pd.DataFrame) -> pd.Series[str]:
-    """The rows of equal trees as one."""
-    said = {name: between.join(dict.fromkeys(rows[name])) for name, between in NAMES.items()}
-    one = rows.iloc[0].copy()
-    one[list(said)] = list(said.values())
-    return one
+    said = {name: written[name].tolist() for name in NAMES}
+    kept = np.ones(len(written), dtype=bool)
+    for first, *rest in alike.indices.values():
+        for name, between in NAMES.items() if rest else ():
+            said[name][first] = between.join(dict.fromkeys(said[name][place] for place in (first, *rest)))
+        kept[rest] = False
+    return written.assign(**said)[kept].reset_index(drop=True)
 
 
 def _trees(study: StudyFiles) -> dict[str, str]:

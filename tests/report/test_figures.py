@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 from support.made_studies import write_study
@@ -51,6 +52,24 @@ def test_a_figure_made_alone_has_all_the_data_that_it_names(tmp_path: Path, live
     for figure in made:
         assert figure.spec is not None and named_data(figure.spec) == set(figure.tables), figure.name
         assert all(len(table) and table.columns.is_unique for table in figure.tables.values())
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.mark.slow
+def test_figures_of_the_committed_studies_are_what_vega_lite_specifies() -> None:
+    """Writing a report leaves the check out: it takes as long as half of the figures."""
+    drawn = {
+        figure.name: figure.spec
+        for summary in RESULTS.rglob("summary.csv")
+        if "methods" not in summary.parts
+        for figure in draw(findings_of(read_study(summary.parent))).figures
+        if figure.spec is not None
+    }
+    assert len(drawn) >= 15, sorted(drawn)
+    for spec in drawn.values():
+        alt.Chart.from_dict(spec, validate=True)
 
 
 def test_figures_that_share_a_table_get_the_columns_of_all_of_them(tmp_path: Path) -> None:
