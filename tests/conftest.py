@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +17,7 @@ import sys
 
 import pytest
 import torch
+import typer
 from hypothesis import HealthCheck, settings
 from support.command_line import Run, Said
 from support.tiny_models import PairFolders, save_pair
@@ -22,6 +25,7 @@ from support.tiny_t5 import save_t5_pair
 from transformers.utils import logging as transformers_logging
 
 from specdraft import cli
+from specdraft.bench import measuring
 from specdraft.drafters.pair import Pair, load_pair
 
 torch.set_num_threads(1)  # a second thread only makes models of this size wait for it
@@ -35,6 +39,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_once() -> Iterator[None]:
+    """The command line is built once: Typer does it in every call, which takes as long as many a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_rounds() -> Iterator[None]:
+    """Costs are measured in as few rounds as give any, for tests to which they are numbers like others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "LEAST_ROUNDS_S", 0.0)
+        patch.setattr(measuring, "steady", lambda seconds: len(seconds) >= measuring.FEWEST)
+        yield
 
 
 @pytest.fixture

@@ -60,6 +60,15 @@ class Judging(AcceptanceRule):
             draft_probs: `[n + 1, vocab]` float64; empty for a rule that does not need them.
         """
 
+    def judge_any(self, tree: DraftTree, target_probs: torch.Tensor, draft_probs: torch.Tensor | None) -> Judged:
+        """`judge` of weights that are not normalised, in any floating type. Raises `ConfigError` where it needs the
+        drafter's, and there are none."""
+        if not self.needs_draft_probs:
+            return self.judge(tree, normalised(target_probs), target_probs.new_empty(0))
+        if draft_probs is None:
+            raise ConfigError(f"acceptance={self.kind} needs the drafter's probabilities, and this drafter gives none")
+        return self.judge(tree, normalised(target_probs), normalised(draft_probs))
+
     def accept(
         self,
         tree: DraftTree,
@@ -70,12 +79,7 @@ class Judging(AcceptanceRule):
         """See `AcceptanceRule.accept`. One transfer from the device."""
         import torch
 
-        if self.needs_draft_probs and draft_probs is None:
-            raise ConfigError(f"acceptance={self.kind} needs the drafter's probabilities, and this drafter gives none")
-        draft = (
-            normalised(draft_probs) if self.needs_draft_probs and draft_probs is not None else target_probs.new_empty(0)
-        )
-        judged = self.judge(tree, normalised(target_probs), draft)
+        judged = self.judge_any(tree, target_probs, draft_probs)
         walk, end = (walk_up, end_upwards) if self.leaves_first else (walk_down, end_downwards)
         coins = source.flips(judged.accept, lambda flip: walk(tree.topology, flip))
         bonus = source.choose(judged.residual[end(tree.topology, coins)])

@@ -214,17 +214,17 @@ class Step:
 
 
 def judging_once(rule: AcceptanceRule) -> AcceptanceRule:
-    """The same rule for one tree: its `judge` sees no randomness, so one call serves all outcomes."""
+    """The same rule for one tree: its judgement sees no randomness, so one call serves all outcomes."""
     if isinstance(rule, Judging):
         rule = copy(rule)
-        judge, judged = rule.judge, list[Judged]()
+        judge, judged = rule.judge_any, list[Judged]()
 
         def once(*given: Any) -> Judged:
             if not judged:
                 judged.append(judge(*given))
             return judged[0]
 
-        rule.judge = once  # type: ignore[method-assign, assignment]
+        rule.judge_any = once  # type: ignore[method-assign, assignment]
     return rule
 
 

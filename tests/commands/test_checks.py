@@ -25,6 +25,8 @@ from specdraft.study.manifest import Facts
 from specdraft.theory.formulas import expected_steps, expected_tokens, speedup
 from specdraft.trees.draft_tree import DraftTree
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
+
 CURVE = CostCurve([1, 2, 4], [1e-3, 1e-3, 2e-3], [5e-3, 6e-3, 7e-3], 5e-3, 1e-3, 5e-4, 2e-2, 1e-2, 1, "made up")
 
 

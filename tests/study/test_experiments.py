@@ -12,6 +12,8 @@ from specdraft.study import run
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
+
 EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "experiment").glob("*.yaml"))
 
 

@@ -19,6 +19,8 @@ from specdraft.results.metrics import COUNTS
 from specdraft.study.plan import plan_study
 from specdraft.study.run import run_study
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
+
 FILES = {
     "copied": '''
 from dataclasses import dataclass

@@ -13,6 +13,8 @@ from specdraft.sampling.distribution import Sampling
 from specdraft.traces.listing import Whose, describe_traces, group_traces, sampling_text
 from specdraft.traces.store import TraceStore
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
+
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
 
 

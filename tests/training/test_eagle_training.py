@@ -24,6 +24,8 @@ from specdraft.training.settings import EagleTraining
 from specdraft.training.states import TextStates, text_states
 from specdraft.training.texts import TrainingText
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
+
 LAYERS = (1, 2, 3)
 SMALL = ["train.window=48", "train.steps=6", "train.positions=128", "train.held_out=8", "train.save_every=4"]
 

@@ -28,6 +28,8 @@ from specdraft.study.plan import StudyPlan, plan_study
 from specdraft.study.run import run_study
 from specdraft.traces.store import TraceStore
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
+
 TEXTS = ("Once upon a time", "It was late", "def f(x):")
 MIXED = ["tree=kary,wide,best_first", "budget=2", "acceptance=topk,recursive,typical"]
 SAMPLED = ["sampling=sample", "sampling.temperature=0,1.0", "repeats=2"]
