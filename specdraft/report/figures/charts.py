@@ -37,14 +37,20 @@ def interval_tips(metric: str) -> list[alt.Tooltip]:
 def picking() -> tuple[Any, Any]:
     """A selection of shapes by a click on the legend, and the opacity of what is and is not picked."""
     pick = alt.selection_point(name="pick", fields=["shown"], bind="legend")
-    return pick, alt.condition(pick, alt.value(1), alt.value(0.08))
+    return pick, opacity(alt.condition(pick, alt.value(1), alt.value(0.08)))
+
+
+def opacity(condition: Any) -> alt.OpacityValue:
+    """What `alt.condition` gives as a channel: Altair looks a long time for the class of a dictionary or a string."""
+    return alt.OpacityValue(**condition)
 
 
 def filled_where(chart: Any, test: str, colours: alt.Scale) -> Any:
     """Points of `shown` that are filled where a test of Vega's holds, and hollow elsewhere."""
     inside, round_it = (of("shown:N", scale=colours, legend=None) for of in (alt.Fill, alt.Stroke))
+    hollow: Any = alt.condition(test, alt.value(1), alt.value(0))
     points = chart.mark_point(filled=True, size=55, strokeWidth=1.8, opacity=1)
-    return points.encode(fill=inside, stroke=round_it, fillOpacity=alt.condition(test, alt.value(1), alt.value(0)))
+    return points.encode(fill=inside, stroke=round_it, fillOpacity=alt.FillOpacityValue(**hollow))
 
 
 def dashed(chart: Any) -> Any:

@@ -96,7 +96,7 @@ def _thin_lines(canvas: Canvas, x: alt.X, y: alt.Y, shapes: list[str]) -> list[A
     tooltip = share_tips("depth", "steps")
     points = base.mark_point(filled=False, size=14, strokeWidth=0.9, opacity=1)
     points = points.encode(x=x, y=y, color=colour, opacity=strong, tooltip=tooltip)
-    return [bars.encode(x=x, y=low, y2="high:Q", color=colour, opacity=strong), line, points]
+    return [bars.encode(x=x, y=low, y2=alt.Y2("high:Q"), color=colour, opacity=strong), line, points]
 
 
 def _from_first_to_last(combination: Chosen, rates: pd.DataFrame) -> Text:

@@ -87,7 +87,7 @@ def pointed_lines(canvas: Canvas, x: alt.X, y: alt.Y, shapes: list[str], tooltip
     bars = alt.Chart().transform_filter("isValid(datum.low)").mark_rule(strokeWidth=1.2)
     low = y.copy()
     low["shorthand"] = "low:Q"
-    bars = bars.encode(x=x, y=low, y2="high:Q", color=colour, opacity=strong)
+    bars = bars.encode(x=x, y=low, y2=alt.Y2("high:Q"), color=colour, opacity=strong)
     points = alt.Chart().mark_point(filled=True, size=40, opacity=1)
     points = points.encode(x=x, y=y, color=colour, shape=canvas.scales.marker(shapes), opacity=strong, tooltip=tooltip)
     return [bars, line, points.add_params(pick)]
@@ -97,7 +97,12 @@ def share_tips(by: str, of: str) -> list[Any]:
     """What a point of a share says: where it is, and over how many steps."""
     shares = [alt.Tooltip(f"{name}:Q", title=title, format=".4f")
               for name, title in (("rate", "share"), ("low", "95 % from"), ("high", "to"))]  # fmt: skip
-    return [alt.Tooltip("shown:N", title="shape"), f"{by}:Q", *shares, alt.Tooltip(f"{of}:Q", format=",.0f")]
+    return [
+        alt.Tooltip("shown:N", title="shape"),
+        alt.Tooltip(f"{by}:Q"),
+        *shares,
+        alt.Tooltip(f"{of}:Q", format=",.0f"),
+    ]
 
 
 def text_panels(table: pd.DataFrame) -> pd.Series:

@@ -51,13 +51,13 @@ def _chart(canvas: Canvas, rows: pd.DataFrame, trees: list[str]) -> Any:
         legend=alt.Legend(title="tokens per step", gradientLength=200),
     )
     # width 260 is fixed: cells without room for a number have none
-    tooltip = ["panel:N", "shown:N", "budget:O", "block_efficiency:Q"]
+    tooltip = [alt.Tooltip(field) for field in ("panel:N", "shown:N", "budget:O", "block_efficiency:Q")]
     layers: list[Any] = [alt.Chart().mark_rect().encode(x=x, y=y, tooltip=tooltip, color=colour)]
     if rows["budget"].nunique() <= MOST_NUMBERED_BUDGETS:
         middle = (rows["block_efficiency"].min() + rows["block_efficiency"].max()) / 2
-        ink = alt.condition(f"datum.block_efficiency > {middle}", alt.value("#111111"), alt.value("#ffffff"))
+        ink: Any = alt.condition(f"datum.block_efficiency > {middle}", alt.value("#111111"), alt.value("#ffffff"))
         text = alt.Text("block_efficiency:Q", format=".2f")
-        layers.append(alt.Chart().mark_text(fontSize=10.5).encode(x=x, y=y, text=text, color=ink))
+        layers.append(alt.Chart().mark_text(fontSize=10.5).encode(x=x, y=y, text=text, color=alt.ColorValue(**ink)))
     return facet(alt.layer(*layers), named("heat"), canvas.panels_of(rows), height=max(50, 22 * len(trees)))
 
 

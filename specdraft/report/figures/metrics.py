@@ -10,7 +10,7 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import MOST_SPOKEN, Canvas
 from specdraft.report.figures.captions import left_out
-from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, interval_tips, picking, ticks
+from specdraft.report.figures.charts import METRIC_TITLES, dashed, facet, interval_tips, opacity, picking, ticks
 from specdraft.report.study_files import visible
 from specdraft.report.words import Name, Text, join, plural, say
 from specdraft.results.intervals import Interval
@@ -68,7 +68,7 @@ def _lines(canvas: Canvas, metric: str, curves: pd.DataFrame, plain: bool) -> An
     x = budget_axis(curves)
     y = alt.Y(f"{metric}:Q", title=METRIC_TITLES[metric], scale=alt.Scale(zero=metric == "acceptance_rate"))
     colour = canvas.scales.colour(shapes)
-    faint = alt.condition(pick, alt.value(0.13), alt.value(0.01))
+    faint = opacity(alt.condition(pick, alt.value(0.13), alt.value(0.01)))
     joined, single = base.transform_filter("!datum.lonely"), base.transform_filter("datum.lonely")
     ends = {"y": alt.Y(f"{metric}_lo:Q"), "y2": alt.Y2(f"{metric}_hi:Q")}
     band = joined.mark_area().encode(x=x, **ends, color=colour, opacity=faint)
@@ -80,7 +80,7 @@ def _lines(canvas: Canvas, metric: str, curves: pd.DataFrame, plain: bool) -> An
     )
     bounded = curves[f"{metric}_lo"].notna()  # a layer without a row makes Vega complain
     layers = [
-        *([dashed(base).encode(y=alt.datum(1))] if plain else []),
+        *([dashed(base).encode(y=alt.YDatum(1))] if plain else []),
         *([band] if (bounded & ~curves["lonely"]).any() else []),
         *([bars] if (bounded & curves["lonely"]).any() else []),
         *([line] if not curves["lonely"].all() else []),

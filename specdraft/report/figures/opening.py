@@ -15,7 +15,7 @@ import pandas as pd
 from specdraft.report.figures.base import Figure, drawn, named
 from specdraft.report.figures.canvas import CHAIN, Canvas
 from specdraft.report.figures.captions import leaders, left_out
-from specdraft.report.figures.charts import METRIC_TITLES, dashed, filled_where
+from specdraft.report.figures.charts import METRIC_TITLES, dashed, filled_where, opacity
 from specdraft.report.figures.metrics import CURVES, budget_axis, curve_tips, metric_figure
 from specdraft.report.leads import ALONE, CLEAR, EQUAL, Lead
 from specdraft.report.study_files import visible
@@ -196,7 +196,7 @@ def _lines(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]
     is_named = f"indexof({json.dumps(shapes)}, datum.shown) >= 0"
     y, marks = _up(METRIC, top), _marks(canvas, shapes)
     colour = marks["color"]
-    grey = {"x": x, "y": y, "detail": alt.Detail("shown:N"), "color": alt.value(GREY)}
+    grey = {"x": x, "y": y, "detail": alt.Detail("shown:N"), "color": alt.ColorValue(GREY)}
     ends = {"x": x, "y": _up(f"{METRIC}_lo", top), "y2": alt.Y2(f"{METRIC}_hi:Q"), "color": colour}
     tooltip = curve_tips(METRIC)
     joined, lonely = _part(LINE, is_named, "!datum.lonely"), _part(LINE, is_named, "datum.lonely")
@@ -204,7 +204,7 @@ def _lines(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]
     curves = canvas.curves
     bounded, chosen = curves[f"{METRIC}_lo"].notna(), curves["shown"].isin(shapes)
     layers = [  # each with whether it has a row: Vega complains of layers without one
-        (True, dashed(_part(LINE)).encode(y=alt.datum(1))),
+        (True, dashed(_part(LINE)).encode(y=alt.YDatum(1))),
         ((~chosen & ~curves["lonely"]).any(), others.mark_line(strokeWidth=1, opacity=0.6).encode(**grey)),
         ((~chosen).any(), others.mark_circle(size=14, opacity=0.7).encode(**grey, tooltip=tooltip)),
         ((bounded & chosen & ~curves["lonely"]).any(), joined.mark_area(opacity=0.13).encode(**ends)),
@@ -225,8 +225,8 @@ def _names(canvas: Canvas, shapes: list[str], x: alt.X, top: float) -> list[Any]
     first = _part(END).transform_aggregate(budget="max(budget)", groupby=["panel"])
     plain = first.mark_text(align="right", dx=-4, dy=-6, fontSize=10.5, color=GREY, text="plain decoding: 1")
     return [
-        at_end.encode(x=x, y=_up("place", top), text="label:N", color=_marks(canvas, shapes)["color"]),
-        plain.encode(x=x, y=alt.datum(1)),
+        at_end.encode(x=x, y=_up("place", top), text=alt.Text("label:N"), color=_marks(canvas, shapes)["color"]),
+        plain.encode(x=x, y=alt.YDatum(1)),
     ]
 
 
@@ -236,14 +236,14 @@ def _ribbon(canvas: Canvas, shapes: list[str], x: alt.X, lanes: int) -> list[Any
     tips = [("shown", "best"), ("budget", "node budget"), ("sure", "lead")]
     tooltip = [alt.Tooltip(f"{field}:N", title=title) for field, title in tips]
     run = _part(BEST).mark_rule(strokeWidth=2, opacity=0.5)
-    run = run.encode(x=alt.X("first:Q"), x2="last:Q", y=row, color=marks["color"])
+    run = run.encode(x=alt.X("first:Q"), x2=alt.X2("last:Q"), y=row, color=marks["color"])
     points = filled_where(_part(BEST), "datum.sure === 'clear'", _scale(canvas, shapes))
-    there = alt.condition("datum.sure === 'all equal'", alt.value(0), alt.value(1))
+    there = opacity(alt.condition("datum.sure === 'all equal'", alt.value(0), alt.value(1)))
     points = points.encode(x=x, y=row, shape=marks["shape"], opacity=there, tooltip=tooltip)
     said = (
         _part(BEST, "isValid(datum.middle)", f"datum.lane === {lane}")
         .mark_text(fontSize=10.5, baseline="top", dy=8 + SPACE * lane, color=GREY)
-        .encode(x=alt.X("middle:Q"), y=row, text="name:N")
+        .encode(x=alt.X("middle:Q"), y=row, text=alt.Text("name:N"))
         for lane in range(lanes)
     )
     head = (

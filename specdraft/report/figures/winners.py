@@ -64,17 +64,20 @@ def _how_many_are_clear(contested: list[Lead]) -> Text:
 def _chart(canvas: Canvas, table: pd.DataFrame) -> Any:
     y = alt.Y("budget:O", title="node budget", sort=[str(budget) for budget in sorted(set(table["order"]))])
     x = alt.X("lead:Q", title="lead (tokens per step)", scale=alt.Scale(domain=_domain(table), nice=True))
-    zero = dashed(alt.Chart()).encode(x=alt.datum(0))
+    zero = dashed(alt.Chart()).encode(x=alt.XDatum(0))
     shapes = canvas.leading
     colour = alt.Color("shown:N", scale=canvas.scales.scale(shapes), legend=None)
     marker = alt.Shape("shown:N", scale=canvas.scales.scale(shapes, 1), legend=None)
     bars = alt.Chart().mark_rule(strokeWidth=2).encode(y=y, x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour)
     tips = {"leader": "leads", "runner": "runner-up", "sure": "verdict"}
-    tooltip = [*(alt.Tooltip(f"{name}:N", title=title) for name, title in tips.items()), "lead:Q", "low:Q", "high:Q"]
+    tooltip = [
+        *(alt.Tooltip(f"{name}:N", title=title) for name, title in tips.items()),
+        *map(alt.Tooltip, ("lead:Q", "low:Q", "high:Q")),
+    ]
     points = filled_where(alt.Chart(), f"datum.sure === '{CLEAR}'", canvas.scales.scale(shapes))
     points = points.encode(y=y, x=x, shape=marker, tooltip=tooltip)
     label = alt.Chart().mark_text(align="left", dx=4, dy=-10, fontSize=10.5, color=GREY)
-    label = label.encode(y=y, x=alt.datum(0), text="words:N")
+    label = label.encode(y=y, x=alt.XDatum(0), text=alt.Text("words:N"))
     label = label.transform_calculate(words="datum.leader + ' over ' + datum.runner")
     layers = [zero, *([bars] if table["low"].notna().any() else []), points, label]
     height = max(60, 34 * table["budget"].nunique())
