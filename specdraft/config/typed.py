@@ -21,11 +21,12 @@ def typed(key: str, node: Any, schema: Schema) -> Any:
     Raises:
         ConfigError: a key is unknown, a value has the wrong type, or the `kind` is not registered.
     """
+    others: Mapping[str, type] = {}  # kinds that it is not
     if not isinstance(schema, type):
         kind = node.get("kind") if isinstance(node, DictConfig) else None
         if kind not in schema:
             raise ConfigError(f"{key}.kind={kind!r} is not known{did_you_mean(str(kind), schema)}")
-        schema = schema[str(kind)]
+        others, schema = schema, schema[str(kind)]
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except ValidationError as error:
@@ -42,6 +43,9 @@ def typed(key: str, node: Any, schema: Schema) -> Any:
             raise ConfigError(f"{_full_key(key, error)}: {str(error).splitlines()[0]}") from error
         inner = error.object_type if dataclasses.is_dataclass(error.object_type) else schema
         hint = did_you_mean(name, [f.name for f in dataclasses.fields(inner)])
+        having = [other for other in others if name in {f.name for f in dataclasses.fields(others[other])}]
+        if having and inner is schema:
+            hint = f" of {key}={node['kind']}; it goes with {key}={'|'.join(having)}"
         raise ConfigError(f"{_full_key(key, error)} is not a key{hint}") from error
 
 

@@ -291,7 +291,9 @@ def test_every_shape_has_a_file() -> None:
         (["seed=1," + "9" * 20], ["seed=1,999", "out of range"]),
         (["tree=paths", "tree.paths=" + "[" * 500 + "]" * 500], ["tree.paths=[[", "30 levels of brackets", "file"]),
         (["tree=paths", "tree.paths=[" + "[0]," * 3000 + "[0]]"], ["tree.paths=[[0]", "at most 10000 characters"]),
-        (["tree=chain,wide", "tree.k=2"], ["tree.k is not a key"]),
+        (["tree=chain,wide", "tree.k=2"], ["tree.k is not a key of tree=chain; it goes with tree=kary"]),
+        (["tree.max_children=2"], ["tree.max_children is not a key of tree=chain; it goes with tree=best_first|"]),
+        (["tree.lenght=2"], ["tree.lenght is not a key (known: kind)"]),
     ],
 )
 def test_bad_overrides(small: Path, overrides: list[str], words: list[str]) -> None:
