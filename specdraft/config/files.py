@@ -24,7 +24,7 @@ from specdraft.errors import ConfigError, did_you_mean
 
 SWEEP = "sweep.yaml"
 OF_ONE_COMMAND = {"bench"}  # groups that no study is composed of: see `ConfigFiles.alone`
-GLOBAL = b"# @package _global_"  # the first line of an experiment
+GLOBAL = b"# @package _global_\n"  # the first line of an experiment
 COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 
 

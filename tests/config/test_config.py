@@ -516,9 +516,9 @@ class TestComposedOnce:
         own, chain = compose_study(["pair=zoo", "tree=own,chain", "budget=2"], schemas(), tmp_path).points
         assert (own.groups["tree"].label, chain.groups["tree"].label) == ("kary-k5", "chain")
 
-    def test_an_experiment_has_a_say_in_each_choice(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("text", ["# @package _global_\ntree: {max_depth: 3}\n", "# @package tree\nmax_depth: 3\n"])
+    def test_an_experiment_has_a_say_in_each_choice(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "experiment").mkdir()
-        text = "# @package _global_\ntree: {max_depth: 3}\ngrid: {tree: 'sequoia,measured'}\n"
         (tmp_path / "experiment" / "own.yaml").write_text(text)
         points = compose_study(["experiment=own", "pair=zoo", "+tree=sequoia,measured"], schemas(), tmp_path).points
         assert {point.groups["tree"].max_depth for point in points} == {3}
