@@ -47,7 +47,7 @@ def _composed(folder: Path, texts: frozenset[tuple[Path, bytes]], choices: tuple
 def _global_keys(text: bytes) -> frozenset[str] | None:
     """The keys of an experiment's file; None where they need not be all that it says."""
     body = text.removeprefix(GLOBAL)
-    if body == text or b"@package" in body or b"defaults" in body:
+    if b"@package" in body or b"defaults" in body:
         return None
     return frozenset(map(str, OmegaConf.create(body.decode())))
 

@@ -58,13 +58,12 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.mark.slow
-def test_figures_of_the_committed_studies_are_what_vega_lite_specifies() -> None:
+def test_figures_of_committed_studies_are_what_vega_lite_specifies() -> None:
     """Writing a report leaves the check out: it takes as long as half of the figures."""
     drawn = {
         figure.name: figure.spec
-        for summary in RESULTS.rglob("summary.csv")
-        if "methods" not in summary.parts
-        for figure in draw(findings_of(read_study(summary.parent))).figures
+        for study in ("smollm2", "drafters/zoo", "live/zoo", "sized/replay")
+        for figure in draw(findings_of(read_study(RESULTS / study))).figures
         if figure.spec is not None
     }
     assert len(drawn) >= 15, sorted(drawn)
