@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -35,10 +36,18 @@ def bundled_config_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a folder holds, wherever that is."""
+
+    texts: frozenset[tuple[Path, bytes]]
+    folder: Path = field(compare=False)
+
+
 @lru_cache(maxsize=32)
-def _composed(folder: Path, texts: frozenset[tuple[Path, bytes]], choices: tuple[str, ...]) -> DictConfig:
-    """`sweep.yaml` of a folder that holds these files, as Hydra composes it: a tenth of a second, so once. Copy it."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+def _composed(held: Held, choices: tuple[str, ...]) -> DictConfig:
+    """`sweep.yaml` of a folder, as Hydra composes it: a tenth of a second, so once for the same files. Copy it."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(held.folder.resolve())):
         composed: DictConfig = compose("sweep", overrides=list(choices))
         return composed
 
@@ -154,7 +163,7 @@ class ConfigFiles:
             if choice not in (known := self.choices(group)):
                 raise ConfigError(f"{group}={choice}: there is no such {group}{did_you_mean(choice, known)}")
         try:
-            composed = deepcopy(_composed(self.folder, self._texts, tuple(choices)))
+            composed = deepcopy(_composed(Held(self._texts, self.folder), tuple(choices)))
             refuse_resolvers(OmegaConf.to_container(composed), ", ".join(choices) or "sweep.yaml")
             return composed
         except (HydraException, OmegaConfBaseException) as error:

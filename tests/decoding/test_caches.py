@@ -233,7 +233,7 @@ class InPieces(torch.nn.Module):
         return self.layer(*given, **inputs) * self.scale
 
 
-@pytest.mark.parametrize("layers", [(), (1,)])
+@pytest.mark.parametrize("layers", [pytest.param((), marks=pytest.mark.slow), (1,)])
 def test_a_forward_in_pieces_is_looked_at_in_every_run(
     layers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

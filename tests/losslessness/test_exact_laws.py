@@ -101,7 +101,11 @@ def cases() -> Iterator[Any]:
     for (name, rule), (tree, (vocab, topology)) in product(LOSSLESS.items(), (CHAINS | TREES | LARGE).items()):
         for label, sampling in SAMPLINGS.items():
             if rule.misfit(sampling, chain=topology.is_chain) is None and label in (FEW if tree in LARGE else MOST):
-                yield pytest.param(Step(World(vocab), topology, rule, sampling, sampling), id=f"{name}-{tree}-{label}")
+                step, marks = (
+                    Step(World(vocab), topology, rule, sampling, sampling),
+                    [pytest.mark.slow] * (tree in LARGE),
+                )
+                yield pytest.param(step, id=f"{name}-{tree}-{label}", marks=marks)
 
 
 @pytest.mark.parametrize("step", list(cases()))

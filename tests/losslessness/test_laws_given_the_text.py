@@ -70,8 +70,14 @@ def replayed(step: Step) -> dict[Prefix, dict[RankPath, float]]:
     return found
 
 
-@pytest.mark.parametrize(("sampling", "drawn"), SAMPLINGS.values(), ids=SAMPLINGS)
-@pytest.mark.parametrize("tree", TREES)
+LONG = set(product(("uneven", "deep"), ("hotter", "cooling")))
+CASES = [
+    pytest.param(tree, *setting, id=f"{tree}-{said}", marks=[pytest.mark.slow] * ((tree, said) in LONG))
+    for tree, (said, setting) in product(TREES, SAMPLINGS.items())
+]
+
+
+@pytest.mark.parametrize(("tree", "sampling", "drawn"), CASES)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.kind)
 def test_replay_is_the_live_law_given_each_text(
     rule: AcceptanceRule, tree: str, sampling: Sampling, drawn: Drawn
