@@ -61,10 +61,10 @@ class Pruning:
 
     def scores(self, plan: Plan) -> bool:
         """Whether nodes are scored by the drafter's logits; the scores that a tree grew by are there without them."""
-        if self.policy.adapts or self.predictor is not None:
+        if not self.prunes or self.policy.adapts or self.predictor is not None:
             return self.prunes
         grown = plan.nested
-        return self.prunes and (grown is None or grown.scorer is not None or grown.temperature != self.temperature)
+        return grown is None or grown.scorer is not None or grown.temperature != self.temperature
 
     def begin(self, prompt_ids: Sequence[int]) -> Pruner:
         """For one prompt."""
