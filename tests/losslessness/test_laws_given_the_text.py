@@ -105,7 +105,7 @@ class OffTheText(World):
         return super()._logits(prefix)
 
 
-@pytest.mark.parametrize("tree", ["2-2", "uneven", "deep"])
+@pytest.mark.parametrize("tree", ["2-2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uneven", "deep"))])
 def test_what_traversal_accepts_of_a_text_depends_on_nothing_off_it(tree: str) -> None:
     """Subtrees off the text are tried before the text's own nodes are, on distributions that no trace holds; given the
     text they cancel, while what is accepted on average over all texts does change."""

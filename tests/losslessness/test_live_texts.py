@@ -147,6 +147,7 @@ class Worst(Greedy):
 
 
 class TestLive:
+    @pytest.mark.slow
     def test_sampled_text_follows_the_target(self, tiny_pair: Pair) -> None:
         found = check(tiny_pair, case(Recursive()))
         others = case(TopK(), Sampling(0.7, top_p=0.8)), case(Rejection(), tree="chain")
@@ -156,6 +157,7 @@ class TestLive:
         assert [test["prompt_id"] for test in found[0].tests] == ["a", "b"]
         assert "follow the target's own law" in found[0].verdict
 
+    @pytest.mark.slow
     def test_a_fault_is_found(self, tiny_pair: Pair) -> None:
         wrong, right = check(
             tiny_pair,

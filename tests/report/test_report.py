@@ -537,6 +537,7 @@ sys.exit("torch" in sys.modules or "transformers" in sys.modules)
     )
 
 
+@pytest.mark.slow
 def test_bundle_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study: Path) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

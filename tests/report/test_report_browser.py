@@ -24,6 +24,7 @@ from specdraft.report.words import say
 from specdraft.report.writing import write_report
 from specdraft.viewer.page import page as steps_page
 
+LIGHTS = ["light", pytest.param("dark", marks=pytest.mark.slow)]
 DRAWN = "body[data-drawn=yes]"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = ("<script>window.broken = 1</script>", "<img src=x onerror=broken=1>", 'a"b', "line\nbreak", "שלום", "🌳")
@@ -83,7 +84,7 @@ def opened(browser: Any, report: Path, heard: list[str], request: pytest.Fixture
     page.close()
 
 
-@pytest.mark.parametrize("opened", ["light", "dark"], indirect=True)
+@pytest.mark.parametrize("opened", LIGHTS, indirect=True)
 def test_drawn_silent_and_offline(opened: Any, heard: list[str]) -> None:
     assert heard == []
     charts = opened.query_selector_all(".chart")
@@ -272,7 +273,7 @@ def test_a_number_leads_to_its_steps(browser: Any, tmp_path: Path) -> None:
     opened.close()
 
 
-@pytest.mark.parametrize("opened", ["light", "dark"], indirect=True)
+@pytest.mark.parametrize("opened", LIGHTS, indirect=True)
 def test_nothing_serious_for_keyboards_and_screen_readers(opened: Any) -> None:
     """axe-core's rules, whole page, a table's cells and all."""
     name = "axe_playwright_python.sync_playwright"
