@@ -86,7 +86,7 @@ class Pruner:
     def __init__(self, how: Pruning, prompt_ids: Sequence[int], online: OnlineAcceptance | None = None) -> None:
         self._how, self._online = how, online
         self._reader = TreeReader(prompt_ids, how.predictor) if how.predictor else None
-        self._scored: tuple[Topology, np.ndarray, np.ndarray, Paths] | None = None  # what is known of the last one
+        self._scored: tuple[Topology, Paths] | None = None  # what is known of the last one
         self._own = np.zeros(0)  # [n] what was said of the nodes of the last tree
 
     @property
@@ -113,8 +113,8 @@ class Pruner:
             assert tree.log_probs is not None, "see Pruning.scores"
             return Drafted(parent, depth, tree.log_probs[None])
         if self._scored is None or self._scored[0] is not tree.topology:
-            self._scored = tree.topology, parent, depth, Paths(parent, depth)
-        _, parent, depth, paths = self._scored
+            self._scored = tree.topology, Paths(parent, depth)
+        paths = self._scored[1]
         self._own = own = self._conditional(tree)
         conditional = own[None] if self._online is None else self._online.log_conditional(own[None], depth)
         return Drafted(parent, depth, paths.cumulative(conditional))
